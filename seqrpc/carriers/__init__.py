@@ -1,0 +1,1 @@
+"""Asyncio: transports, listeners, and connections that carry a session."""

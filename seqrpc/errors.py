@@ -1,0 +1,162 @@
+"""Every exception of seqrpc; whose fault it is shows in the class.
+
+SeqrpcError
+├── AddressError          an address that cannot be read (yours)
+├── AddressInUse          another server lives at that address
+├── ConnectError          nobody to talk to at that address
+│   └── UntrustedServer   somebody listens, but not whom you asked for
+├── ConnectionLost        the connection ended before the answer came
+├── ProtocolError
+│   ├── LocalProtocolError    this side asked for what the wire cannot carry
+│   └── RemoteProtocolError   the other side broke the protocol
+├── InvalidResult         an answer that does not fit the method's annotation
+└── RpcError              the other side answered with an error; it has a code
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+
+class SeqrpcError(Exception):
+    """The root of all exceptions that seqrpc raises on purpose."""
+
+
+class AddressError(SeqrpcError, ValueError):
+    """An address is not one of the forms of :mod:`seqrpc.kernel.addresses`, or names nothing usable."""
+
+
+class AddressInUse(SeqrpcError, OSError):
+    """A live server, or something that is no socket, is at the address; nothing there was touched."""
+
+
+class ConnectError(SeqrpcError, OSError):
+    """No connection could be made; ``errno`` is the kernel's reason, and nothing was sent."""
+
+
+class UntrustedServer(ConnectError):
+    """The process that listens is not one that ``connect(server=…)`` admits; nothing was sent."""
+
+
+class ConnectionLost(SeqrpcError, ConnectionError):
+    """The connection ended. A call that was waiting may or may not have run at the other side."""
+
+
+class ProtocolError(SeqrpcError):
+    """A message breaks the wire protocol."""
+
+
+class LocalProtocolError(ProtocolError):
+    """This side was asked to send what the protocol cannot carry; nothing was sent."""
+
+
+class RemoteProtocolError(ProtocolError):
+    """The other side sent a malformed packet; the connection is closed (protocol 1.5)."""
+
+
+class InvalidResult(SeqrpcError):
+    """The answer of a call does not fit the result annotation of the method that was called."""
+
+
+class RpcError(SeqrpcError):
+    """An error that crosses the wire as ``[code, message, data]`` (protocol 2.5).
+
+    A subclass names its code once, ``class InsufficientFunds(RpcError, code="bank.InsufficientFunds")``.
+    Raised by a handler it crosses by that code and is raised at the caller as the same class where
+    that class is defined there, else as plain :class:`RpcError` with the code in ``code``. What comes
+    from the wire is made without calling ``__init__``, so a subclass may give it any signature.
+
+    Args:
+        message: for people; it is sent to the caller.
+        data: any value that a result may be; it is sent to the caller.
+        code: needed only where the class has none of its own.
+    """
+
+    code: str = ""
+    message: str
+    data: Any
+    remote: bool = False
+    """True if this error was received, not raised on this side."""
+
+    _classes: ClassVar[dict[str, type[RpcError]]] = {}
+
+    def __init_subclass__(cls, *, code: str | None = None, **kwargs: Any) -> None:
+        """Register the class under its ``code``."""
+        super().__init_subclass__(**kwargs)
+        if code is None:
+            return
+        if not code:
+            raise TypeError(f"{cls.__qualname__}: an error code is a non-empty string")
+        if code.startswith("rpc.") and cls.__module__ != __name__:
+            raise TypeError(f"{cls.__qualname__}: codes that begin with 'rpc.' are reserved, got {code!r}")
+        known = RpcError._classes.get(code)
+        if known is not None and (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
+            raise TypeError(f"{cls.__qualname__}: the code {code!r} belongs to {known.__module__}.{known.__qualname__}")
+        cls.code = code
+        RpcError._classes[code] = cls
+
+    def __init__(self, message: str = "", data: Any = None, *, code: str | None = None) -> None:
+        """Make an error to raise in a handler."""
+        super().__init__(message)
+        self.message = message
+        self.data = data
+        if code is not None:
+            self.code = code
+        if not self.code:
+            raise TypeError(f"{type(self).__name__} has no code: pass code=, or define a subclass with one")
+
+    def __str__(self) -> str:
+        """Return the code and the message."""
+        return f"{self.code}: {self.message}" if self.message else self.code
+
+    @staticmethod
+    def from_wire(code: str, message: str, data: Any) -> RpcError:
+        """Return the error that ``[code, message, data]`` stands for, as the class of that code."""
+        cls = RpcError._classes.get(code, RpcError)
+        error = cls.__new__(cls)
+        error.args = (message,)
+        error.code = code
+        error.message = message
+        error.data = data
+        error.remote = True
+        return error
+
+
+class MethodNotFound(RpcError, code="rpc.MethodNotFound"):
+    """The callee has no such method."""
+
+
+class InvalidParams(RpcError, code="rpc.InvalidParams"):
+    """The arguments do not fit the method's parameters; the message holds the path to the first that does not."""
+
+
+class PermissionDenied(RpcError, code="rpc.PermissionDenied"):
+    """The callee's policy does not admit this caller to this method."""
+
+
+class DeadlineExceeded(RpcError, TimeoutError, code="rpc.DeadlineExceeded"):
+    """The deadline passed before the answer. It is a :class:`TimeoutError` too."""
+
+
+class Cancelled(RpcError, code="rpc.Cancelled"):
+    """The work was cancelled at the callee; a task that is cancelled here gets ``asyncio.CancelledError``."""
+
+
+class Overloaded(RpcError, code="rpc.Overloaded"):
+    """A limit of the callee's is reached; the call did not run and may be tried again later."""
+
+
+class TooLarge(RpcError, code="rpc.TooLarge"):
+    """A message is larger than may be sent."""
+
+
+class DescriptorsLost(RpcError, code="rpc.DescriptorsLost"):
+    """File descriptors were lost on the way in, as when the receiver's table is full (protocol 3.3)."""
+
+
+class Unavailable(RpcError, code="rpc.Unavailable"):
+    """The other side takes no new requests; this one did not run and may be sent elsewhere."""
+
+
+class Internal(RpcError, code="rpc.Internal"):
+    """The handler failed in a way it did not foresee; the traceback is in the log of its own process."""

@@ -1,0 +1,126 @@
+"""Who is at the other end, as the kernel vouches for it."""
+
+from __future__ import annotations
+
+import socket
+from typing import Protocol
+
+from seqrpc.kernel.descriptors import OwnedFd
+
+
+class Credentials:
+    """The kernel's word on a process: who connected, who listens, or who sent one packet.
+
+    Pid, uid and gid are known from the start. Groups, pidfd and security label are asked of the
+    kernel when they are wanted, for as long as the socket is open, and are ``None`` where it has none.
+
+    An id that stands for "unknown" is ``None``: the overflow uid and gid (a user that does not exist in
+    this user namespace; "nobody" is the same number, so nobody is unknown too), pid 0 (a process of
+    another pid namespace), and -1. Unknown ids match no rule of :mod:`seqrpc.policy`.
+
+    Sources: unix(7) ``SO_PEERCRED``, ``SCM_CREDENTIALS``; user_namespaces(7); FreeBSD unix(4).
+
+    Args:
+        pid: the process, or None; only for logs, since numbers are used again.
+        uid: the effective user id, or None.
+        gid: the effective group id, or None.
+        groups: the supplementary groups if they are known already.
+        source: whom to ask for the rest; None where nobody can be asked, as for a packet's sender.
+    """
+
+    __slots__ = ("_groups", "_source", "gid", "pid", "uid")
+
+    def __init__(
+        self,
+        *,
+        pid: int | None,
+        uid: int | None,
+        gid: int | None,
+        groups: tuple[int, ...] | None = None,
+        source: PeerSource | None = None,
+    ) -> None:
+        """Hold what is known; ask for nothing yet."""
+        self.pid = pid
+        self.uid = uid
+        self.gid = gid
+        self._groups = groups
+        self._source = source
+
+    @property
+    def groups(self) -> tuple[int, ...] | None:
+        """The supplementary group ids when the connection was made (``SO_PEERGROUPS``), or None if unknown."""
+        if self._groups is None and self._source is not None:
+            self._groups = self._source.groups()
+        return self._groups
+
+    def pidfd(self) -> OwnedFd | None:
+        """Return a new pidfd of the process (``SO_PEERPIDFD``, Linux 6.5), or None; the caller owns it.
+
+        It names the process for good, as a pid does not.
+        """
+        return None if self._source is None else self._source.pidfd()
+
+    @property
+    def security_label(self) -> str | None:
+        """The label that the security module gave (``SO_PEERSEC``: SELinux, Smack, AppArmor), or None."""
+        return None if self._source is None else self._source.security_label()
+
+    def __eq__(self, other: object) -> bool:
+        """Compare pid, uid and gid."""
+        if not isinstance(other, Credentials):
+            return NotImplemented
+        return (self.pid, self.uid, self.gid) == (other.pid, other.uid, other.gid)
+
+    def __hash__(self) -> int:
+        """Hash pid, uid and gid."""
+        return hash((self.pid, self.uid, self.gid))
+
+    def __repr__(self) -> str:
+        """Return pid, uid and gid."""
+        return f"Credentials(pid={self.pid}, uid={self.uid}, gid={self.gid})"
+
+
+class PeerSource(Protocol):
+    """Answers about the peer of one socket, asked when wanted."""
+
+    def groups(self) -> tuple[int, ...] | None:
+        """Return the supplementary groups, or None if the kernel does not say."""
+        ...
+
+    def pidfd(self) -> OwnedFd | None:
+        """Return a new pidfd, owned by the caller, or None if the kernel has none."""
+        ...
+
+    def security_label(self) -> str | None:
+        """Return the security label, or None if the kernel has none."""
+        ...
+
+
+class Platform(Protocol):
+    """What differs between kernels about identity and addresses."""
+
+    sun_path_bytes: int
+    """Bytes of a socket address's path, its final NUL included where one is needed."""
+
+    credentials_come_once: bool
+    """True if :meth:`ask_for_senders` makes only the first packet carry credentials."""
+
+    def peer_credentials(self, sock: socket.socket) -> Credentials | None:
+        """Return who is at the other end of a connected socket, or None if the kernel does not say."""
+        ...
+
+    def ask_for_senders(self, sock: socket.socket) -> None:
+        """Make packets that arrive at ``sock`` carry their true sender (protocol 9.2)."""
+        ...
+
+    def asks_for_senders(self, sock: socket.socket) -> bool:
+        """Return whether :meth:`ask_for_senders` was called on this socket, by anyone."""
+        ...
+
+    def sender_credentials(self, level: int, kind: int, data: bytes) -> Credentials | None:
+        """Return the sender that a control message tells of, or None if it tells of something else."""
+        ...
+
+    def refuse_descriptors(self, sock: socket.socket) -> bool:
+        """Make the kernel refuse descriptors sent to ``sock`` and what it accepts; False if it cannot."""
+        ...

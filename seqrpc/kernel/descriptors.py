@@ -1,0 +1,130 @@
+"""File descriptors with an owner."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from types import TracebackType
+from typing import IO, Any, NoReturn, Protocol, Self
+
+
+class HasFileno(Protocol):
+    """Anything with a descriptor to lend: files, sockets, :class:`OwnedFd`."""
+
+    def fileno(self) -> int:
+        """Return the descriptor's number, lent."""
+        ...
+
+
+class OwnedFd:
+    """An open file descriptor that belongs to this object until it is taken or closed.
+
+    It is in one of three states: open, taken (somebody else owns the number now) or closed.
+    ``fileno`` lends the number, ``take`` gives it away, ``close`` ends it; ``with`` closes at the end.
+    One that is dropped while open is closed with a :class:`ResourceWarning`.
+
+    Args:
+        fd: an open descriptor; from now on this object owns it.
+
+    Raises:
+        ValueError: ``fd`` is negative.
+    """
+
+    __slots__ = ("__weakref__", "_fd")
+
+    _fd: int
+
+    def __init__(self, fd: int) -> None:
+        """Own ``fd``."""
+        if fd < 0:
+            self._fd = _CLOSED
+            raise ValueError(f"a file descriptor is not negative, got {fd}")
+        self._fd = fd
+
+    @classmethod
+    def dup(cls, fd: int | HasFileno) -> Self:
+        """Return the owner of a duplicate of ``fd``, close-on-exec; ``fd`` itself is only borrowed.
+
+        Raises:
+            OSError: ``fd`` is not open, or the table is full (``EMFILE``).
+        """
+        return cls(os.dup(fd if isinstance(fd, int) else fd.fileno()))
+
+    @property
+    def closed(self) -> bool:
+        """True once the descriptor was taken or closed."""
+        return self._fd < 0
+
+    def fileno(self) -> int:
+        """Return the descriptor's number, lent: do not close it, do not keep it.
+
+        Raises:
+            ValueError: it was taken or closed.
+        """
+        if self._fd < 0:
+            raise ValueError(f"the descriptor is {self._state()}")
+        return self._fd
+
+    def take(self) -> int:
+        """Return the descriptor's number and give it away: the caller closes it.
+
+        Raises:
+            ValueError: it was taken or closed.
+        """
+        fd = self.fileno()
+        self._fd = _TAKEN
+        return fd
+
+    def open(self, mode: str = "r", **kwargs: Any) -> IO[Any]:
+        """Give the descriptor to a new file object, made and owned as by :func:`open`, which closes it.
+
+        Raises:
+            ValueError: it was taken or closed, or ``mode`` is none of :func:`open`'s: it stays as it was.
+            OSError, LookupError: no such file object can be made of it: it is closed.
+        """
+        # An opener's descriptor is closed by open() itself on every failure after it was asked for.
+        return open("descriptor", mode, opener=lambda _name, _flags: self.take(), **kwargs)
+
+    def close(self) -> None:
+        """Close the descriptor if it is still owned here; closing twice does nothing."""
+        fd, self._fd = self._fd, self._fd if self._fd < 0 else _CLOSED
+        if fd >= 0:
+            os.close(fd)
+
+    def _state(self) -> str:
+        return {_CLOSED: "closed", _TAKEN: "taken"}.get(self._fd, "open")
+
+    def __enter__(self) -> Self:
+        """Return itself; the descriptor is closed at the end of the block unless taken in it."""
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
+        """Close the descriptor."""
+        self.close()
+
+    def __del__(self) -> None:
+        """Close a dropped descriptor, and say so."""
+        if getattr(self, "_fd", _CLOSED) >= 0:
+            warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self, stacklevel=2)
+            self.close()
+
+    def __reduce__(self) -> NoReturn:
+        """Refuse to be copied or pickled: two owners would close one number twice."""
+        raise TypeError("an OwnedFd cannot be copied or pickled; use OwnedFd.dup")
+
+    def __repr__(self) -> str:
+        """Return the state, with the number while it is owned."""
+        return f"<OwnedFd {self._fd}>" if self._fd >= 0 else f"<OwnedFd {self._state()}>"
+
+
+_CLOSED = -1
+_TAKEN = -2
+
+
+def close_all(fds: list[OwnedFd]) -> None:
+    """Close every descriptor of ``fds`` that is still owned, also when closing one fails."""
+    while fds:
+        try:
+            fds.pop().close()
+        except OSError:  # close(2): the number is free again whatever it says (EIO, EINTR)
+            continue

@@ -1,0 +1,154 @@
+"""Linux: ``SO_PEERCRED`` and what came after it (unix(7), socket(7))."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import functools
+import platform
+import socket
+import struct
+from pathlib import Path
+from typing import Final
+
+from seqrpc.kernel.credentials import Credentials
+from seqrpc.kernel.descriptors import OwnedFd
+
+# include/uapi/asm-generic/socket.h; the standard library has no names for these. Alpha, MIPS, PA-RISC and
+# SPARC number some socket options their own way, so only machines known to use the generic table get them.
+_GENERIC = platform.machine().startswith(("x86", "i", "aarch64", "arm", "riscv", "ppc", "s390", "loong"))
+SO_PEERGROUPS: Final = 59
+SO_PEERPIDFD: Final = 77
+SO_PASSRIGHTS: Final = 83
+SO_PASSCRED: Final = getattr(socket, "SO_PASSCRED", 16)
+SO_PEERCRED: Final = getattr(socket, "SO_PEERCRED", 17)
+SO_PEERSEC: Final = getattr(socket, "SO_PEERSEC", 31)
+SCM_CREDENTIALS: Final = getattr(socket, "SCM_CREDENTIALS", 2)
+
+_UCRED: Final = struct.Struct("iII")
+_OPTION_BYTES: Final = 1024  # the most that socket.getsockopt takes
+
+
+@functools.cache
+def overflow_ids() -> tuple[int, int]:
+    """Return the uid and the gid that stand for ids unknown in this user namespace (proc_sys_kernel(5))."""
+    ids = []
+    for name in ("overflowuid", "overflowgid"):
+        text = "65534"  # the kernel's default, for where /proc is not mounted
+        with contextlib.suppress(OSError):
+            text = Path("/proc/sys/kernel", name).read_text(encoding="ascii")
+        ids.append(int(text))
+    return ids[0], ids[1]
+
+
+def parse_ucred(data: bytes) -> tuple[int | None, int | None, int | None] | None:
+    """Return pid, uid and gid of a ``struct ucred``, unknown ones as None; None if it is no such structure."""
+    if len(data) != _UCRED.size:
+        return None
+    pid, uid, gid = _UCRED.unpack(data)
+    overflow_uid, overflow_gid = overflow_ids()
+    return (
+        pid if pid > 0 else None,
+        None if uid in (overflow_uid, 0xFFFF_FFFF) else uid,
+        None if gid in (overflow_gid, 0xFFFF_FFFF) else gid,
+    )
+
+
+class LinuxPeer:
+    """Answers about the peer of ``sock``; every one is None once the socket is closed."""
+
+    __slots__ = ("_sock",)
+
+    def __init__(self, sock: socket.socket) -> None:
+        """Remember the socket, borrowed."""
+        self._sock = sock
+
+    def groups(self) -> tuple[int, ...] | None:
+        """Return the supplementary groups (``SO_PEERGROUPS``), overflow ids left out."""
+        if not _GENERIC:
+            return None
+        try:
+            data = self._sock.getsockopt(socket.SOL_SOCKET, SO_PEERGROUPS, _OPTION_BYTES)
+        except OSError:
+            large = _getsockopt_large(self._sock.fileno(), SO_PEERGROUPS)  # ERANGE: more than 256 groups
+            if large is None:
+                return None
+            data = large
+        overflow_gid = overflow_ids()[1]
+        return tuple(gid for (gid,) in struct.iter_unpack("I", data) if gid != overflow_gid)
+
+    def pidfd(self) -> OwnedFd | None:
+        """Return a pidfd of the peer (``SO_PEERPIDFD``); None before Linux 6.5 and for peers long gone."""
+        if not _GENERIC:
+            return None
+        try:
+            fd = self._sock.getsockopt(socket.SOL_SOCKET, SO_PEERPIDFD)
+        except OSError:
+            return None
+        return OwnedFd(fd)
+
+    def security_label(self) -> str | None:
+        """Return the security label (``SO_PEERSEC``); None where no security module gives one."""
+        try:
+            label = self._sock.getsockopt(socket.SOL_SOCKET, SO_PEERSEC, _OPTION_BYTES)
+        except OSError:
+            return None
+        return label.rstrip(b"\0").decode("utf-8", "backslashreplace")
+
+
+def _getsockopt_large(fd: int, option: int, *, most_bytes: int = 65_536 * 4) -> bytes | None:
+    """Return an option of up to ``most_bytes`` (by default the groups that ``NGROUPS_MAX`` allows)."""
+    if fd < 0:
+        return None
+    buffer = ctypes.create_string_buffer(most_bytes)
+    length = ctypes.c_uint32(most_bytes)
+    libc = ctypes.CDLL(None)
+    if libc.getsockopt(fd, socket.SOL_SOCKET, option, buffer, ctypes.byref(length)) != 0:
+        return None
+    return buffer.raw[: length.value]
+
+
+class Linux:
+    """The Linux half of :class:`seqrpc.kernel.credentials.Platform`."""
+
+    sun_path_bytes = 108
+    credentials_come_once = False
+
+    def peer_credentials(self, sock: socket.socket) -> Credentials | None:
+        """Return ``SO_PEERCRED``: who connected, or at the connecting end who called ``listen`` (unix(7))."""
+        try:
+            ids = parse_ucred(sock.getsockopt(socket.SOL_SOCKET, SO_PEERCRED, _UCRED.size))
+        except OSError:
+            return None
+        if ids is None or ids == (None, None, None):  # not connected
+            return None
+        pid, uid, gid = ids
+        return Credentials(pid=pid, uid=uid, gid=gid, source=LinuxPeer(sock))
+
+    def ask_for_senders(self, sock: socket.socket) -> None:
+        """Set ``SO_PASSCRED``: the kernel then adds ``SCM_CREDENTIALS`` to each packet that arrives."""
+        sock.setsockopt(socket.SOL_SOCKET, SO_PASSCRED, 1)
+
+    def asks_for_senders(self, sock: socket.socket) -> bool:
+        """Return ``SO_PASSCRED``."""
+        return sock.getsockopt(socket.SOL_SOCKET, SO_PASSCRED) != 0
+
+    def sender_credentials(self, level: int, kind: int, data: bytes) -> Credentials | None:
+        """Read ``SCM_CREDENTIALS``; a packet sent before anyone asked tells of nobody, which is None."""
+        if level != socket.SOL_SOCKET or kind != SCM_CREDENTIALS:
+            return None
+        ids = parse_ucred(data)
+        if ids is None or ids == (None, None, None):
+            return None
+        pid, uid, gid = ids
+        return Credentials(pid=pid, uid=uid, gid=gid)
+
+    def refuse_descriptors(self, sock: socket.socket) -> bool:
+        """Clear ``SO_PASSRIGHTS`` (Linux 6.16): a sender of descriptors gets ``EPERM`` (protocol 9.3)."""
+        if not _GENERIC:
+            return False
+        try:
+            sock.setsockopt(socket.SOL_SOCKET, SO_PASSRIGHTS, 0)
+        except OSError:
+            return False
+        return True

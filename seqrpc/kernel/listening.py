@@ -1,0 +1,306 @@
+"""Listening sockets, and the files that stand for them."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import grp
+import hashlib
+import os
+import socket
+import stat
+import sys
+
+from seqrpc.errors import AddressError, AddressInUse
+from seqrpc.kernel import sockets
+from seqrpc.kernel.addresses import AbstractAddress, Address, PathAddress
+from seqrpc.kernel.descriptors import OwnedFd
+from seqrpc.kernel.platforms import PLATFORM
+
+BACKLOG = 4096
+"""Connections that may wait to be accepted; the kernel caps it at ``net.core.somaxconn``."""
+
+_NAME_BYTES = 255  # NAME_MAX
+_PERMISSION_BITS = 0o777
+
+
+class ListeningSocket:
+    """A socket that listens, with its file if it has one. Closing removes the file if it is still ours.
+
+    A path is claimed by a lock on a file beside it (``x.sock.lock``), held as long as the socket
+    listens: of two servers that start at once one is told :class:`~seqrpc.errors.AddressInUse`.
+    A socket file whose server died is replaced; one that answers, and anything else, is never touched.
+    """
+
+    def __init__(self, sock: socket.socket, address: Address, claim: _Claim | None = None) -> None:
+        """Own the socket and the claim."""
+        self.sock = sock
+        self.address = address
+        self._claim = claim
+
+    def close(self) -> None:
+        """Stop listening, remove the file if it is ours, and let the claim go; a second time does nothing."""
+        try:
+            if self._claim is not None:
+                self._claim.release()
+                self._claim = None
+        finally:
+            self.sock.close()
+
+
+def listen(
+    address: Address,
+    *,
+    mode: int = 0o600,
+    group: int | str | None = None,
+    backlog: int = BACKLOG,
+    accept_descriptors: bool = True,
+) -> ListeningSocket:
+    """Listen at ``address``.
+
+    Args:
+        address: where. An inherited socket (``fd:``, ``systemd:``) must listen already; its file,
+            mode and group are the business of whoever made it.
+        mode: permission bits of the socket file, whatever the umask; in place before it can be reached.
+        group: group of the socket file, by name or number; it has no group permissions before.
+        backlog: connections that may wait to be accepted.
+        accept_descriptors: False makes the kernel refuse descriptors sent to this server where it
+            can (``SO_PASSRIGHTS``, protocol 9.3).
+
+    Raises:
+        AddressInUse: a live server has it, or what is there is no socket; ``errno`` is ``EADDRINUSE``.
+        AddressError: an inherited socket does not fit, there is no such group, or the mode is none.
+        OSError: the directory does not exist, or is not writable.
+    """
+    if mode & ~_PERMISSION_BITS:
+        raise AddressError(f"mode= takes permission bits up to 0o777, got {mode:#o}")
+    inherited = sockets.inherited_socket(address)
+    if inherited is not None:
+        return _adopt(inherited, address, accept_descriptors=accept_descriptors)
+    sock = sockets.new_socket()
+    claim = None
+    try:
+        if not accept_descriptors:
+            PLATFORM.refuse_descriptors(sock)
+        if isinstance(address, PathAddress):
+            gid = _group_number(group)
+            claim = _Claim(address.path)
+            claim.bind(sock, mode, gid)
+        elif isinstance(address, AbstractAddress):
+            _bind_abstract(sock, address)
+        sock.listen(backlog)
+    except BaseException:
+        sock.close()
+        if claim is not None:
+            claim.release()
+        raise
+    return ListeningSocket(sock, address, claim)
+
+
+def _adopt(sock: socket.socket, address: Address, *, accept_descriptors: bool) -> ListeningSocket:
+    if not sockets.is_listening(sock):
+        sock.close()
+        raise AddressError(f"{address}: a listening socket was expected, this one does not listen")
+    sock.setblocking(False)  # accept(2) has no flag for it
+    if not accept_descriptors:
+        PLATFORM.refuse_descriptors(sock)
+    return ListeningSocket(sock, address)
+
+
+def _group_number(group: int | str | None) -> int | None:
+    if not isinstance(group, str):
+        return group
+    try:
+        return grp.getgrnam(group).gr_gid
+    except KeyError:
+        raise AddressError(f"group= names no group of this machine: {group!r}") from None
+
+
+def _bind_abstract(sock: socket.socket, address: AbstractAddress) -> None:
+    try:
+        sock.bind(sockets.abstract_name(address))
+    except OSError as exc:
+        if exc.errno != errno.EADDRINUSE:
+            raise
+        raise AddressInUse(errno.EADDRINUSE, f"{address} is in use by another process") from exc
+
+
+class _Claim:
+    """The right to a path: a lock beside it, and the file that was bound under it."""
+
+    def __init__(self, path: str) -> None:
+        """Take the lock.
+
+        Raises:
+            AddressInUse: another process has it.
+            OSError: there is no such directory, or it is not writable.
+        """
+        directory, self._name = os.path.split(path)
+        self._path = path
+        self._bound: str | None = None
+        self._file: tuple[int, int] | None = None
+        self._process = os.getpid()
+        self._directory = OwnedFd(os.open(directory or ".", _DIRECTORY_FLAGS))
+        try:
+            if not self._name:
+                raise IsADirectoryError(errno.EISDIR, "a socket's path ends with a file name", path)
+            self._lock = self._take_lock()
+        except BaseException:
+            self._directory.close()
+            raise
+
+    def _lock_name(self) -> str:
+        name = f"{self._name}.lock"
+        if len(os.fsencode(name)) <= _NAME_BYTES:
+            return name
+        return f".{hashlib.sha256(os.fsencode(self._name)).hexdigest()}.lock"
+
+    def _take_lock(self) -> OwnedFd:
+        while True:
+            flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+            lock = OwnedFd(os.open(self._lock_name(), flags, 0o600, dir_fd=self._directory.fileno()))
+            try:
+                fcntl.flock(lock.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if self._is_same(os.fstat(lock.fileno()), self._lock_name()):
+                    return lock
+            except BlockingIOError as exc:
+                lock.close()
+                message = f"{self._path} is in use: another process holds its lock"
+                raise AddressInUse(errno.EADDRINUSE, message) from exc
+            except BaseException:
+                lock.close()
+                raise
+            lock.close()  # whoever had it removed it when it was done: that lock means nothing now
+
+    def _is_same(self, status: os.stat_result, name: str) -> bool:
+        found = self._status(name)
+        return found is not None and (found.st_dev, found.st_ino) == (status.st_dev, status.st_ino)
+
+    def _status(self, name: str) -> os.stat_result | None:
+        try:
+            return os.stat(name, dir_fd=self._directory.fileno(), follow_symlinks=False)
+        except FileNotFoundError:
+            return None
+
+    def bind(self, sock: socket.socket, mode: int, gid: int | None) -> None:
+        """Bind ``sock`` to the path with exactly this mode and group, never wider in between.
+
+        Raises:
+            AddressInUse: somebody has the path.
+            OSError: the kernel refuses; what was made is removed by :meth:`release`.
+        """
+        self._remove_stale()
+        try:
+            self._bound = self._bind_narrow(sock, mode if gid is None else mode & ~0o070)
+            self._file = _dress(self._directory.fileno(), self._bound, mode, gid)
+            if self._bound != self._name:
+                directory = self._directory.fileno()
+                os.link(self._bound, self._name, src_dir_fd=directory, dst_dir_fd=directory)
+                temporary, self._bound = self._bound, self._name
+                os.unlink(temporary, dir_fd=directory)
+        except OSError as exc:
+            if exc.errno not in (errno.EADDRINUSE, errno.EEXIST):
+                raise
+            raise AddressInUse(errno.EADDRINUSE, f"{self._path} is in use: another process made it meanwhile") from exc
+
+    def _bind_narrow(self, sock: socket.socket, mode: int) -> str:
+        """Bind to the path, or to a short name beside it if the path's own is too long; return the name."""
+        if sockets.fits(self._path):
+            _bind_with_mode(sock, self._path, mode)
+            return self._name
+        if sys.platform != "linux":
+            limit = PLATFORM.sun_path_bytes
+            raise OSError(errno.ENAMETOOLONG, f"paths of sockets have less than {limit} bytes here", self._path)
+        through = f"/proc/self/fd/{self._directory.fileno()}"
+        name = self._name
+        if not sockets.fits(f"{through}/{name}"):
+            name = f".{os.getpid()}-{os.urandom(4).hex()}.sock"
+        _bind_with_mode(sock, f"{through}/{name}", mode)
+        return name
+
+    def _remove_stale(self) -> None:
+        """Remove a socket file that nobody listens on.
+
+        Raises:
+            AddressInUse: somebody does, or it is no socket, or there is no telling.
+        """
+        status = self._status(self._name)
+        if status is None:
+            return
+        if not stat.S_ISSOCK(status.st_mode):
+            raise AddressInUse(errno.EADDRINUSE, f"{self._path} exists and is no socket; it was left alone")
+        with sockets.new_socket() as probe:
+            try:
+                sockets.connect_path(probe, self._path)
+            except ConnectionRefusedError:
+                pass
+            except FileNotFoundError:
+                return
+            except OSError as exc:  # EAGAIN: its backlog is full; EPROTOTYPE: another type; EACCES: not ours
+                raise AddressInUse(errno.EADDRINUSE, f"{self._path} is in use: {exc.strerror}") from exc
+            else:
+                raise AddressInUse(errno.EADDRINUSE, f"{self._path} is in use: somebody listens there")
+        if self._is_same(status, self._name):
+            os.unlink(self._name, dir_fd=self._directory.fileno())
+
+    def release(self) -> None:
+        """Remove the socket file if it is the one that was bound here, and the lock; then let both go.
+
+        In a forked child nothing is removed: the files are the parent's.
+        """
+        try:
+            if os.getpid() == self._process:
+                self._remove_bound()
+                if self._is_same(os.fstat(self._lock.fileno()), self._lock_name()):
+                    os.unlink(self._lock_name(), dir_fd=self._directory.fileno())
+        except OSError:  # the directory is gone or no longer writable: nothing there is ours to mend
+            return
+        finally:
+            self._lock.close()
+            self._directory.close()
+
+    def _remove_bound(self) -> None:
+        if self._bound is None:
+            return
+        status = self._status(self._bound)
+        if status is not None and (status.st_dev, status.st_ino) == self._file:
+            os.unlink(self._bound, dir_fd=self._directory.fileno())
+
+
+_DIRECTORY_FLAGS = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_CLOEXEC
+
+
+def _bind_with_mode(sock: socket.socket, path: str, mode: int) -> None:
+    """Bind so that the file has at most ``mode`` from its first instant.
+
+    Linux gives the file the mode of the socket's own inode less the umask (``unix_bind``); elsewhere
+    only the umask can do it, which is the whole process's for the moment of the call.
+    """
+    if sys.platform == "linux":
+        os.fchmod(sock.fileno(), mode)
+        sock.bind(path)
+        return
+    before = os.umask(_PERMISSION_BITS & ~mode)
+    try:
+        sock.bind(path)
+    finally:
+        os.umask(before)
+
+
+def _dress(directory: int, name: str, mode: int, gid: int | None) -> tuple[int, int]:
+    """Give the fresh socket file its group, then its mode; return its device and inode."""
+    if sys.platform != "linux":
+        if gid is not None:
+            os.chown(name, -1, gid, dir_fd=directory, follow_symlinks=False)
+        os.chmod(name, mode, dir_fd=directory, follow_symlinks=False)
+        status = os.stat(name, dir_fd=directory, follow_symlinks=False)
+        return status.st_dev, status.st_ino
+    # Held by a descriptor: if somebody swaps in a link meanwhile, what it points to is not changed.
+    with OwnedFd(os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)) as file:
+        pinned = f"/proc/self/fd/{file.fileno()}"
+        if gid is not None:
+            os.chown(pinned, -1, gid)
+        status = os.fstat(file.fileno())
+        if stat.S_IMODE(status.st_mode) != mode:  # the umask took bits away, or the group had to come first
+            os.chmod(pinned, mode)
+    return status.st_dev, status.st_ino

@@ -1,0 +1,198 @@
+"""From an address to a connected or a paired socket."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import socket
+import stat
+import sys
+
+from seqrpc.errors import AddressError, ConnectError
+from seqrpc.kernel.addresses import AbstractAddress, Address, FdAddress, PathAddress
+from seqrpc.kernel.descriptors import OwnedFd
+from seqrpc.kernel.platforms import PLATFORM
+from seqrpc.kernel.systemd import take_passed_socket
+
+_AUTOBIND = re.compile(rb"\0[0-9a-f]{5}")  # unix(7), "Autobind feature"
+
+_REASONS = {
+    errno.ENOENT: "there is no such file",
+    errno.ECONNREFUSED: "nobody listens there",
+    errno.EPROTOTYPE: "the socket there is not of type SOCK_SEQPACKET",
+    errno.EACCES: "permission denied (connecting needs write permission on the socket file)",
+    errno.ENOTDIR: "a part of the path is no directory",
+}
+
+
+def new_socket() -> socket.socket:
+    """Return a fresh SEQPACKET socket, non-blocking and close-on-exec; the caller owns it."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    sock.setblocking(False)
+    return sock
+
+
+def socket_pair() -> tuple[socket.socket, socket.socket]:
+    """Return two connected ends whose packets carry their true sender (protocol 9.2); the caller owns both.
+
+    Give one to another process (as ``fd:N``, through ``pass_fds``) and keep the other.
+    """
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    for end in (ours, theirs):
+        PLATFORM.ask_for_senders(end)
+    return ours, theirs
+
+
+def adopt(owned_fd: OwnedFd, name: str) -> socket.socket:
+    """Return the socket that an inherited descriptor is, close-on-exec; the caller owns it.
+
+    The descriptor is taken; it is closed if it does not fit. Its blocking mode is left alone: it may
+    be shared with other processes.
+
+    Raises:
+        AddressError: it is not open, no socket, or no SEQPACKET Unix socket; the message says which.
+    """
+    fd = owned_fd.take()
+    try:
+        os.set_inheritable(fd, False)
+    except OSError as exc:
+        raise AddressError(f"{name}: descriptor {fd} is not open") from exc
+    try:
+        sock = socket.socket(fileno=fd)
+    except OSError as exc:
+        os.close(fd)
+        raise AddressError(f"{name}: descriptor {fd} is not a socket") from exc
+    try:
+        check_socket(sock, name)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def check_socket(sock: socket.socket, name: str) -> None:
+    """Check that a socket somebody hands us is a SEQPACKET Unix socket.
+
+    Raises:
+        AddressError: it is not; the message names what it is.
+    """
+    if sock.family != socket.AF_UNIX or sock.type != socket.SOCK_SEQPACKET:
+        raise AddressError(
+            f"{name}: a Unix socket of type SOCK_SEQPACKET was expected, got {sock.family!r} {sock.type!r}"
+        )
+
+
+def is_listening(sock: socket.socket) -> bool:
+    """Return whether ``listen`` was called on the socket (``SO_ACCEPTCONN``)."""
+    return sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN) != 0
+
+
+def inherited_socket(address: Address) -> socket.socket | None:
+    """Return the socket of an ``fd:`` or ``systemd:`` address, owned by the caller; None for other addresses.
+
+    Raises:
+        AddressError: there is none, or it does not fit.
+    """
+    if isinstance(address, PathAddress | AbstractAddress):
+        return None
+    owned = OwnedFd(address.fd) if isinstance(address, FdAddress) else take_passed_socket(address.name)
+    return adopt(owned, str(address))
+
+
+def connect(address: Address) -> socket.socket:
+    """Return a connected socket, owned by the caller, without waiting.
+
+    Raises:
+        BlockingIOError: the listener's backlog is full and *nothing is in progress*: try again later.
+            (Waiting for the socket to become writable would end at once, on an unconnected socket.)
+        ConnectError: there is nobody to connect to; the message says why.
+        AddressError: an inherited descriptor does not fit.
+    """
+    inherited = inherited_socket(address)
+    if inherited is not None:
+        return _check_connected(inherited, address)
+    sock = new_socket()
+    try:
+        if isinstance(address, PathAddress):
+            connect_path(sock, address.path)
+        elif isinstance(address, AbstractAddress):
+            sock.connect(abstract_name(address))
+    except BlockingIOError:
+        sock.close()
+        raise
+    except OSError as exc:
+        sock.close()
+        raise _explain(exc, address) from exc
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _check_connected(sock: socket.socket, address: Address) -> socket.socket:
+    try:
+        sock.getpeername()
+    except OSError as exc:
+        what = "listens" if is_listening(sock) else "is not connected"
+        sock.close()
+        raise AddressError(f"{address}: a connected socket was expected, this one {what}") from exc
+    return sock
+
+
+def connect_path(sock: socket.socket, path: str) -> None:
+    """Connect to a socket file whose path may be of any length; raises what :func:`connect` explains."""
+    if fits(path):
+        sock.connect(path)
+        return
+    if sys.platform != "linux":
+        raise OSError(errno.ENAMETOOLONG, f"paths of sockets have less than {PLATFORM.sun_path_bytes} bytes here")
+    with OwnedFd(os.open(path, os.O_PATH | os.O_CLOEXEC)) as file:
+        sock.connect(f"/proc/self/fd/{file.fileno()}")
+
+
+def fits(path: str) -> bool:
+    """Return whether a path fits into a socket address with its final NUL."""
+    return len(os.fsencode(path)) < PLATFORM.sun_path_bytes
+
+
+def abstract_name(address: AbstractAddress) -> bytes:
+    """Return the name as the kernel wants it.
+
+    Raises:
+        AddressError: this kernel has no abstract namespace.
+    """
+    if sys.platform != "linux":
+        raise AddressError(f"{address}: abstract names exist on Linux only")
+    return b"\0" + address.name
+
+
+def _explain(exc: OSError, address: Address) -> ConnectError:
+    number = exc.errno or errno.EIO
+    reason = _REASONS.get(number) or exc.strerror or str(exc)
+    if number == errno.ECONNREFUSED and isinstance(address, PathAddress) and not _is_socket_file(address.path):
+        reason = "the file there is not a socket"
+    return ConnectError(number, f"cannot connect to {address}: {reason}")
+
+
+def _is_socket_file(path: str) -> bool:
+    try:
+        return stat.S_ISSOCK(os.stat(path).st_mode)
+    except OSError:
+        return True  # gone meanwhile
+
+
+def names_senders(sock: socket.socket) -> bool:
+    """Return whether the callers on this connected socket are told by each packet, not by the socket.
+
+    So it is on a socket pair, whose ``SO_PEERCRED`` names the pair's maker at both ends (protocol 9.2),
+    and on a socket that somebody set to ask for senders. A pair has no names, or only those that the
+    kernel gave it when credentials were first sent (unix(7), "Autobind feature").
+    """
+    return PLATFORM.asks_for_senders(sock) or not (_is_chosen(sock.getsockname()) or _is_chosen(sock.getpeername()))
+
+
+def _is_chosen(name: str | bytes) -> bool:
+    if isinstance(name, bytes) and name.startswith(b"\0"):
+        return _AUTOBIND.fullmatch(name) is None
+    return bool(name)

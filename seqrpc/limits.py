@@ -1,0 +1,67 @@
+"""Every bound and every time-out, with its unit in its name and its reason beside it.
+
+Times are seconds as ``float``, like the standard library's, unless the name says otherwise.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+MAX_PACKET = 65_536
+"""Bytes in one packet at most (protocol 1.2): what every receiver can take."""
+
+MAX_DESCRIPTORS = 253
+"""Descriptors in one packet at most: the kernel's ``SCM_MAX_FD`` (unix(7))."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """The bounds of a server or a connection; pass one as ``limits=`` to change some of them.
+
+    All are positive; a wrong one is a :class:`ValueError` that names it.
+    """
+
+    max_depth: int = 64
+    """Arrays and maps inside one another, the message's own array included. D-Bus allows 64 too."""
+
+    max_calls_in_flight: int = 1024
+    """Handlers that one connection may have running here; more calls are answered ``rpc.Overloaded``."""
+
+    max_connections: int = 4096
+    """Connections of one server; more are told so and closed. As deep as the usual ``somaxconn``."""
+
+    max_threads: int = 16
+    """Threads that run the plain-function handlers of one server."""
+
+    max_packets_per_wakeup: int = 64
+    """Packets read from one socket before the loop looks at others: a chatty peer must not starve them."""
+
+    high_water_bytes: int = 65_536
+    """Unsent bytes at which ``pause_writing`` is called; asyncio's own default."""
+
+    low_water_bytes: int = 16_384
+    """Unsent bytes at which ``resume_writing`` is called; a quarter of the high mark, as in asyncio."""
+
+    connect_timeout: float = 10.0
+    """Seconds that connecting may take, full backlogs included."""
+
+    close_timeout: float = 2.0
+    """Seconds that a closing connection waits for its peer to take what is still unsent."""
+
+    drain_timeout: float = 30.0
+    """Seconds that a stopping server waits for running handlers; service managers kill after 90."""
+
+    def __post_init__(self) -> None:
+        """Refuse bounds that would mean nothing."""
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if not value > 0:
+                raise ValueError(f"limits.{field.name} must be positive, got {value!r}")
+        if self.low_water_bytes > self.high_water_bytes:
+            raise ValueError(
+                f"limits.low_water_bytes ({self.low_water_bytes}) is above"
+                f" limits.high_water_bytes ({self.high_water_bytes})"
+            )
+
+
+DEFAULT_LIMITS = Limits()

@@ -1,0 +1,1 @@
+"""The wire protocol without a socket, a clock or an event loop: bytes and descriptors in, messages out."""

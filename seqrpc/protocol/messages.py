@@ -1,0 +1,200 @@
+"""The kinds of messages (protocol section 2), checked for shape as they come in.
+
+On the way out a message is a plain tuple (:data:`REQUEST` first, and so on): it costs nothing to make.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+
+from seqrpc.errors import RemoteProtocolError
+from seqrpc.kernel.descriptors import OwnedFd
+
+REQUEST: Final = 0
+RESPONSE: Final = 1
+NOTIFY: Final = 2
+CANCEL: Final = 3
+SPILLED: Final = 4
+CLOSING: Final = 5
+
+LAST_KIND: Final = CLOSING
+MAX_CALL_ID: Final = 0xFFFF_FFFF
+
+NAMES: Final = {
+    REQUEST: ("kind", "id", "method", "params", "options"),
+    RESPONSE: ("kind", "id", "error", "result"),
+    NOTIFY: ("kind", "method", "params", "options"),
+}
+"""What the parts of a message are called in errors."""
+
+
+class Options(msgspec.Struct, frozen=True, gc=False):
+    """What may come with a request: its deadline (``CLOCK_MONOTONIC``, nanoseconds) and metadata."""
+
+    deadline: int | None = None
+    meta: dict[str, str] | None = None
+
+
+NO_OPTIONS: Final = Options()
+
+
+class Request(msgspec.Struct, eq=False):
+    """REQUEST, or NOTIFY with ``call_id`` None. ``fds`` are the receiver's to close when it is done."""
+
+    call_id: int | None
+    method: str
+    params: list[Any] | dict[str, Any]
+    options: Options
+    fds: list[OwnedFd]
+
+
+class Response(msgspec.Struct, eq=False):
+    """RESPONSE: ``error`` is ``[code, message, data]``, or None and ``result`` holds. ``fds`` are the receiver's."""
+
+    call_id: int
+    error: list[Any] | None
+    result: Any
+    fds: list[OwnedFd]
+
+
+class Cancel(msgspec.Struct, eq=False):
+    """CANCEL."""
+
+    call_id: int
+
+
+class Closing(msgspec.Struct, eq=False):
+    """CLOSING."""
+
+    reason: str
+
+
+Message = Request | Response | Cancel | Closing
+
+
+def kind_of(value: Any) -> int:
+    """Return the kind of a decoded packet.
+
+    Raises:
+        RemoteProtocolError: it is no array that begins with an unsigned integer.
+    """
+    if type(value) is not list or not value:
+        raise RemoteProtocolError(f"malformed message: an array with a kind was expected, got {_show(value)}")
+    kind: Any = value[0]
+    if type(kind) is not int or kind < 0:
+        raise RemoteProtocolError(f"malformed message: a kind is an unsigned integer, got {_show(kind)}")
+    return kind
+
+
+def parse(kind: int, value: list[Any], fds: list[OwnedFd]) -> Message:
+    """Return the message that a decoded packet of a known kind is.
+
+    Raises:
+        RemoteProtocolError: its shape is not that of its kind; the message names the place.
+    """
+    size = len(value)
+    if kind == REQUEST:
+        if size != 4 and size != 5:  # noqa: PLR1714 - quicker than a set here
+            raise _wrong_length(kind, size, "4 or 5")
+        options = NO_OPTIONS if size == 4 else _options(value[4])
+        return Request(_call_id(value[1]), _method(value[2]), _params(value[3]), options, fds)
+    if kind == RESPONSE:
+        if size != 4:
+            raise _wrong_length(kind, size, "4")
+        return Response(_call_id(value[1]), _error(value[2], value[3]), value[3], fds)
+    return _parse_rare(kind, value, fds)
+
+
+def _parse_rare(kind: int, value: list[Any], fds: list[OwnedFd]) -> Message:
+    size = len(value)
+    if kind == NOTIFY:
+        if size not in (3, 4):
+            raise _wrong_length(kind, size, "3 or 4")
+        options = NO_OPTIONS if size == 3 else _options(value[3])
+        return Request(None, _method(value[1]), _params(value[2]), options, fds)
+    if kind == CANCEL:
+        if size != 2:
+            raise _wrong_length(kind, size, "2")
+        return Cancel(_call_id(value[1]))
+    if kind == CLOSING:
+        if size != 2:
+            raise _wrong_length(kind, size, "2")
+        if type(value[1]) is not str:
+            raise _malformed(f"the reason of CLOSING is a string, got {_show(value[1])}")
+        return Closing(value[1])
+    raise RemoteProtocolError("messages of kind 4 (SPILLED) are not taken by this version of seqrpc")
+
+
+def _call_id(value: Any) -> int:
+    if type(value) is not int or not 0 <= value <= MAX_CALL_ID:
+        raise _malformed(f"an id is an unsigned 32-bit integer, got {_show(value)}")
+    return value
+
+
+def _method(value: Any) -> str:
+    if type(value) is not str:
+        raise _malformed(f"a method is a string, got {_show(value)}")
+    return value
+
+
+def _params(value: Any) -> list[Any] | dict[str, Any]:
+    if type(value) is list:
+        return value
+    if type(value) is not dict:
+        raise _malformed(f"params are an array or a map, got {_show(value)}")
+    _check_keys(value, "params")
+    return value
+
+
+def _error(error: Any, result: Any) -> list[Any] | None:
+    if error is None:
+        return None
+    if result is not None:
+        raise _malformed("a RESPONSE has an error or a result, not both")
+    if type(error) is not list or len(error) != 3:
+        raise _malformed(f"an error is [code, message, data], got {_show(error)}")
+    if type(error[0]) is not str or type(error[1]) is not str:
+        raise _malformed(f"an error's code and message are strings, got {_show(error[:2])}")
+    return error
+
+
+def _options(value: Any) -> Options:
+    if type(value) is not dict:
+        raise _malformed(f"options are a map, got {_show(value)}")
+    _check_keys(value, "options")
+    deadline = value.get("deadline")
+    if type(deadline) is not int and "deadline" in value:
+        raise _malformed(f"a deadline is an integer, got {_show(deadline)}")
+    meta = value.get("meta")
+    if "meta" in value:
+        if type(meta) is not dict:
+            raise _malformed(f"meta is a map, got {_show(meta)}")
+        _check_keys(meta, "meta")
+        for item in meta.values():
+            if type(item) is not str:
+                raise _malformed(f"meta holds strings, got {_show(item)}")
+    return Options(deadline, meta)
+
+
+def _check_keys(value: dict[Any, Any], name: str) -> None:
+    for key in value:
+        if type(key) is not str:
+            raise _malformed(f"the keys of {name} are strings, got {_show(key)}")
+
+
+def _wrong_length(kind: int, size: int, expected: str) -> RemoteProtocolError:
+    return _malformed(f"a message of kind {kind} has {expected} elements, got {size}")
+
+
+def _malformed(reason: str) -> RemoteProtocolError:
+    return RemoteProtocolError(f"malformed message: {reason}")
+
+
+def _show(value: Any) -> str:
+    """Return a short text for a value that a peer made up, however long or deep it is."""
+    if isinstance(value, list | dict):
+        return f"{'an array' if isinstance(value, list) else 'a map'} of {len(value)}"
+    text = ascii(value[:40] if isinstance(value, str | bytes) else value)
+    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -1,0 +1,1 @@
+"""Services: methods, who may call them, and what happens when someone does."""

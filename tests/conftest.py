@@ -1,0 +1,90 @@
+"""What every test has: both loops, and a watch on descriptors, on tasks and on the loop's exception handler."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvloop
+
+_loop_errors: list[dict[str, Any]] = []
+
+
+def _watched(new_loop: Callable[[], asyncio.AbstractEventLoop]) -> Callable[[], asyncio.AbstractEventLoop]:
+    def make() -> asyncio.AbstractEventLoop:
+        loop = new_loop()
+        loop.set_exception_handler(lambda _loop, context: _loop_errors.append(context))
+        return loop
+
+    return make
+
+
+def _new_eager_loop() -> asyncio.AbstractEventLoop:
+    loop = asyncio.new_event_loop()
+    if sys.version_info >= (3, 12):
+        loop.set_task_factory(asyncio.eager_task_factory)
+    return loop
+
+
+def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """Run every async test on asyncio's loop and on uvloop, and with eager tasks where they exist."""
+    loops = {"asyncio": _watched(asyncio.new_event_loop), "uvloop": _watched(uvloop.new_event_loop)}
+    if sys.version_info >= (3, 12):
+        loops["eager"] = _watched(_new_eager_loop)
+    return loops
+
+
+def open_fds() -> dict[int, str]:
+    """Return the open descriptors of this process and what they are."""
+    fds = {}
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            fds[int(name)] = os.readlink(f"/proc/self/fd/{name}")
+        except FileNotFoundError:  # the one that listed the directory
+            continue
+    return fds
+
+
+@pytest.fixture(autouse=True)
+def _no_leaks() -> Iterator[None]:
+    """Fail a test that leaves a descriptor open or lets an exception reach the loop's handler."""
+    gc.collect()
+    before = open_fds()
+    _loop_errors.clear()
+
+    yield
+
+    gc.collect()
+    after = open_fds()
+    left = {fd: what for fd, what in after.items() if fd not in before}
+    assert left == {}, "descriptors were left open"
+    assert _loop_errors == [], "exceptions reached the loop's handler"
+
+
+@pytest.fixture
+def loop_errors() -> list[dict[str, Any]]:
+    """Return what reached the loop's exception handler; a test that expects something clears it."""
+    return _loop_errors
+
+
+@pytest.fixture
+def socket_path() -> Iterator[Path]:
+    """Return a path for a socket file, short enough for a socket address, in a directory of its own."""
+    with tempfile.TemporaryDirectory(prefix="seqrpc-") as directory:
+        yield Path(directory, "test.sock")
+
+
+@pytest.fixture
+def pipe() -> Iterator[tuple[int, int]]:
+    """Return the reading and the writing end of a pipe, closed afterwards."""
+    reader, writer = os.pipe()
+    yield reader, writer
+    for fd in (reader, writer):
+        os.close(fd)
