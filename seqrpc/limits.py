@@ -25,7 +25,8 @@ class Limits:
     """Arrays and maps inside one another, the message's own array included. D-Bus allows 64 too."""
 
     max_calls_in_flight: int = 1024
-    """Handlers that one connection may have running here; more calls are answered ``rpc.Overloaded``."""
+    """Unanswered calls of one connection, each way: this side's own wait their turn beyond it, the other
+    side's are answered ``rpc.Overloaded``. Between two sides with the same bound nothing is refused."""
 
     max_connections: int = 4096
     """Connections of one server; more are told so and closed. As deep as the usual ``somaxconn``."""
@@ -41,6 +42,9 @@ class Limits:
 
     low_water_bytes: int = 16_384
     """Unsent bytes at which ``resume_writing`` is called; a quarter of the high mark, as in asyncio."""
+
+    max_unsent_bytes: int = 16 * 1024 * 1024
+    """Answers kept for a peer that does not read them while this side waits for answers of its own."""
 
     connect_timeout: float = 10.0
     """Seconds that connecting may take, full backlogs included."""

@@ -16,6 +16,9 @@ import uvloop
 
 _loop_errors: list[dict[str, Any]] = []
 
+# libuv opens a pipe for all its loops with the first one, and keeps it.
+uvloop.new_event_loop().close()
+
 
 def _watched(new_loop: Callable[[], asyncio.AbstractEventLoop]) -> Callable[[], asyncio.AbstractEventLoop]:
     def make() -> asyncio.AbstractEventLoop:

@@ -11,11 +11,14 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 
 from seqrpc.errors import AddressError
 
 _ABSTRACT_BYTES = 107  # sun_path's 108 less the leading NUL
+_FD_NUMBER = re.compile(r"0|[1-9][0-9]{0,9}")
+_LARGEST_INT = 2**31 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,19 +102,27 @@ def _path(text: str) -> PathAddress:
         raise AddressError("an address is not empty")
     if "\0" in text:
         raise AddressError(f"a path holds no NUL byte, got {text!r} (abstract names begin with '@')")
+    _encode(text)
     return PathAddress(text)
 
 
 def _abstract(text: str) -> AbstractAddress:
-    name = os.fsencode(text[1:])
+    name = _encode(text[1:])
     if not 1 <= len(name) <= _ABSTRACT_BYTES:
         raise AddressError(f"an abstract name has 1 to {_ABSTRACT_BYTES} bytes, {text!r} has {len(name)}")
     return AbstractAddress(name)
 
 
+def _encode(text: str) -> bytes:
+    try:
+        return os.fsencode(text)
+    except UnicodeEncodeError as exc:
+        raise AddressError(f"{text!r} cannot be written in this system's file names: {exc.reason}") from exc
+
+
 def _fd(text: str) -> FdAddress:
     digits = text[3:]
-    if not (digits.isascii() and digits.isdigit() and str(int(digits)) == digits):
+    if not _FD_NUMBER.fullmatch(digits) or int(digits) > _LARGEST_INT:
         raise AddressError(f"an inherited socket is written 'fd:' and its number, as in 'fd:3', got {text!r}")
     return FdAddress(int(digits))
 

@@ -29,6 +29,8 @@ RECEIVE_FLAGS: Final = (
     getattr(socket, "MSG_CMSG_CLOEXEC", 0) | socket.MSG_DONTWAIT | (socket.MSG_TRUNC if sys.platform == "linux" else 0)
 )
 
+_Control = list[tuple[int, int, bytes]]
+
 Received = tuple[int, list[OwnedFd], Credentials | None, bool]
 """Size in bytes, descriptors, sender, and whether descriptors were lost on the way."""
 
@@ -60,7 +62,8 @@ def receive(sock: socket.socket, buffer: memoryview) -> Received:
         return size, [], None, bool(flags & socket.MSG_CTRUNC)
     fds: list[OwnedFd] = []
     try:
-        sender, complete = _read_control(control, fds)
+        complete = _own_descriptors(control, fds)
+        sender = _read_sender(control)  # it comes first in the control data, but it can wait
     except BaseException:
         close_all(fds)
         raise
@@ -70,24 +73,30 @@ def receive(sock: socket.socket, buffer: memoryview) -> Received:
     return size, fds, sender, False
 
 
-def _read_control(control: list[tuple[int, int, bytes]], fds: list[OwnedFd]) -> tuple[Credentials | None, bool]:
-    """Append the descriptors in ``control`` to ``fds``; return the sender and whether none was denied."""
-    sender = None
+def _own_descriptors(control: _Control, fds: list[OwnedFd]) -> bool:
+    """Append the descriptors in ``control`` to ``fds``; return whether none was denied."""
     complete = True
     for level, kind, data in control:
-        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+        if level != socket.SOL_SOCKET:
+            continue
+        if kind == socket.SCM_RIGHTS:
             for fd in _numbers(data):
                 if fd >= 0:
                     fds.append(OwnedFd(fd))
                 else:  # Linux 7.3, SO_RIGHTS_NOTRUNC: a denied descriptor is a negative number in its place
                     complete = False
-        elif level == socket.SOL_SOCKET and kind == _SCM_PIDFD and sys.platform == "linux":
+        elif kind == _SCM_PIDFD and sys.platform == "linux":
             for fd in _numbers(data):
                 if fd >= 0:
                     OwnedFd(fd).close()
-        else:
-            sender = PLATFORM.sender_credentials(level, kind, data) or sender
-    return sender, complete
+    return complete
+
+
+def _read_sender(control: _Control) -> Credentials | None:
+    sender = None
+    for level, kind, data in control:
+        sender = PLATFORM.sender_credentials(level, kind, data) or sender
+    return sender
 
 
 def _numbers(data: bytes) -> array[int]:

@@ -105,8 +105,10 @@ class OwnedFd:
     def __del__(self) -> None:
         """Close a dropped descriptor, and say so."""
         if getattr(self, "_fd", _CLOSED) >= 0:
-            warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self, stacklevel=2)
-            self.close()
+            try:
+                warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self, stacklevel=2)
+            finally:  # where warnings are errors, too
+                self.close()
 
     def __reduce__(self) -> NoReturn:
         """Refuse to be copied or pickled: two owners would close one number twice."""

@@ -22,6 +22,8 @@ BACKLOG = 4096
 
 _NAME_BYTES = 255  # NAME_MAX
 _PERMISSION_BITS = 0o777
+_OWNER_BITS = 0o700
+_NO_GROUP = 0xFFFF_FFFF  # (gid_t) -1
 
 
 class ListeningSocket:
@@ -32,7 +34,7 @@ class ListeningSocket:
     A socket file whose server died is replaced; one that answers, and anything else, is never touched.
     """
 
-    def __init__(self, sock: socket.socket, address: Address, claim: _Claim | None = None) -> None:
+    def __init__(self, sock: socket.socket, address: Address | None, claim: _Claim | None = None) -> None:
         """Own the socket and the claim."""
         self.sock = sock
         self.address = address
@@ -40,6 +42,7 @@ class ListeningSocket:
 
     def close(self) -> None:
         """Stop listening, remove the file if it is ours, and let the claim go; a second time does nothing."""
+        # The file goes first: while the socket is open no other file can have the number of its inode.
         try:
             if self._claim is not None:
                 self._claim.release()
@@ -76,7 +79,7 @@ def listen(
         raise AddressError(f"mode= takes permission bits up to 0o777, got {mode:#o}")
     inherited = sockets.inherited_socket(address)
     if inherited is not None:
-        return _adopt(inherited, address, accept_descriptors=accept_descriptors)
+        return adopt_listening(inherited, address, accept_descriptors=accept_descriptors)
     sock = sockets.new_socket()
     claim = None
     try:
@@ -86,18 +89,22 @@ def listen(
             gid = _group_number(group)
             claim = _Claim(address.path)
             claim.bind(sock, mode, gid)
-        elif isinstance(address, AbstractAddress):
+        else:
+            assert isinstance(address, AbstractAddress)
             _bind_abstract(sock, address)
         sock.listen(backlog)
     except BaseException:
-        sock.close()
-        if claim is not None:
-            claim.release()
+        ListeningSocket(sock, address, claim).close()
         raise
     return ListeningSocket(sock, address, claim)
 
 
-def _adopt(sock: socket.socket, address: Address, *, accept_descriptors: bool) -> ListeningSocket:
+def adopt_listening(sock: socket.socket, address: Address | None, *, accept_descriptors: bool) -> ListeningSocket:
+    """Return the owner of a socket that listens already; if it does not, it is closed.
+
+    Raises:
+        AddressError: it does not listen.
+    """
     if not sockets.is_listening(sock):
         sock.close()
         raise AddressError(f"{address}: a listening socket was expected, this one does not listen")
@@ -108,7 +115,11 @@ def _adopt(sock: socket.socket, address: Address, *, accept_descriptors: bool) -
 
 
 def _group_number(group: int | str | None) -> int | None:
+    if group is None:
+        return None
     if not isinstance(group, str):
+        if not 0 <= group < _NO_GROUP:  # chown(2) would leave the group alone
+            raise AddressError(f"group= takes a group's name or number, got {group}")
         return group
     try:
         return grp.getgrnam(group).gr_gid
@@ -158,7 +169,13 @@ class _Claim:
     def _take_lock(self) -> OwnedFd:
         while True:
             flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-            lock = OwnedFd(os.open(self._lock_name(), flags, 0o600, dir_fd=self._directory.fileno()))
+            try:
+                lock = OwnedFd(os.open(self._lock_name(), flags, 0o600, dir_fd=self._directory.fileno()))
+            except PermissionError as exc:
+                if self._status(self._lock_name()) is None:
+                    raise
+                message = f"{self._path} is in use: the lock beside it belongs to another user"
+                raise AddressInUse(errno.EADDRINUSE, message) from exc
             try:
                 fcntl.flock(lock.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
                 if self._is_same(os.fstat(lock.fileno()), self._lock_name()):
@@ -190,11 +207,13 @@ class _Claim:
             OSError: the kernel refuses; what was made is removed by :meth:`release`.
         """
         self._remove_stale()
+        directory = self._directory.fileno()
         try:
-            self._bound = self._bind_narrow(sock, mode if gid is None else mode & ~0o070)
-            self._file = _dress(self._directory.fileno(), self._bound, mode, gid)
+            # Until it has its group, the members of that group are among "others".
+            self._bound = self._bind_narrow(sock, mode if gid is None else mode & _OWNER_BITS)
+            self._file = _identity(directory, self._bound)
+            _dress(directory, self._bound, self._file, mode, gid)
             if self._bound != self._name:
-                directory = self._directory.fileno()
                 os.link(self._bound, self._name, src_dir_fd=directory, dst_dir_fd=directory)
                 temporary, self._bound = self._bound, self._name
                 os.unlink(temporary, dir_fd=directory)
@@ -287,20 +306,37 @@ def _bind_with_mode(sock: socket.socket, path: str, mode: int) -> None:
         os.umask(before)
 
 
-def _dress(directory: int, name: str, mode: int, gid: int | None) -> tuple[int, int]:
-    """Give the fresh socket file its group, then its mode; return its device and inode."""
+def _identity(directory: int, name: str) -> tuple[int, int]:
+    """Return device and inode of a fresh socket file.
+
+    Raises:
+        FileExistsError: somebody put something else in its place.
+    """
+    status = os.stat(name, dir_fd=directory, follow_symlinks=False)
+    if not stat.S_ISSOCK(status.st_mode):
+        raise FileExistsError(errno.EEXIST, "a socket file was replaced as soon as it was made", name)
+    return status.st_dev, status.st_ino
+
+
+def _dress(directory: int, name: str, identity: tuple[int, int], mode: int, gid: int | None) -> None:
+    """Give the fresh socket file its group, then its mode.
+
+    Raises:
+        FileExistsError: another file is in its place.
+        OSError: the kernel refuses, as a group that this user is not in.
+    """
     if sys.platform != "linux":
         if gid is not None:
             os.chown(name, -1, gid, dir_fd=directory, follow_symlinks=False)
         os.chmod(name, mode, dir_fd=directory, follow_symlinks=False)
-        status = os.stat(name, dir_fd=directory, follow_symlinks=False)
-        return status.st_dev, status.st_ino
-    # Held by a descriptor: if somebody swaps in a link meanwhile, what it points to is not changed.
+        return
+    # Held by a descriptor: if somebody swaps in another file meanwhile, that one is not changed.
     with OwnedFd(os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)) as file:
+        status = os.fstat(file.fileno())
+        if (status.st_dev, status.st_ino) != identity:
+            raise FileExistsError(errno.EEXIST, "a socket file was replaced as soon as it was made", name)
         pinned = f"/proc/self/fd/{file.fileno()}"
         if gid is not None:
             os.chown(pinned, -1, gid)
-        status = os.fstat(file.fileno())
         if stat.S_IMODE(status.st_mode) != mode:  # the umask took bits away, or the group had to come first
             os.chmod(pinned, mode)
-    return status.st_dev, status.st_ino

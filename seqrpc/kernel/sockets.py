@@ -116,7 +116,8 @@ def connect(address: Address) -> socket.socket:
     try:
         if isinstance(address, PathAddress):
             connect_path(sock, address.path)
-        elif isinstance(address, AbstractAddress):
+        else:
+            assert isinstance(address, AbstractAddress)
             sock.connect(abstract_name(address))
     except BlockingIOError:
         sock.close()
@@ -137,7 +138,19 @@ def _check_connected(sock: socket.socket, address: Address) -> socket.socket:
         what = "listens" if is_listening(sock) else "is not connected"
         sock.close()
         raise AddressError(f"{address}: a connected socket was expected, this one {what}") from exc
+    distrust_names(sock)
     return sock
+
+
+def distrust_names(sock: socket.socket) -> None:
+    """Make a connected socket that others made carry senders, unless ``accept`` returned it.
+
+    An end of a pair and a socket that called ``connect`` both have no name of their own, and the peer's
+    name tells nothing: whoever holds the other end of a pair may bind it to a name, and would then
+    pass for the pair's maker (see :func:`names_senders`).
+    """
+    if not _is_chosen(sock.getsockname()):
+        PLATFORM.ask_for_senders(sock)
 
 
 def connect_path(sock: socket.socket, path: str) -> None:
@@ -187,7 +200,8 @@ def names_senders(sock: socket.socket) -> bool:
 
     So it is on a socket pair, whose ``SO_PEERCRED`` names the pair's maker at both ends (protocol 9.2),
     and on a socket that somebody set to ask for senders. A pair has no names, or only those that the
-    kernel gave it when credentials were first sent (unix(7), "Autobind feature").
+    kernel gave it when credentials were first sent (unix(7), "Autobind feature"). The peer of a pair may
+    give its end a name at any time, so a socket from elsewhere goes through :func:`distrust_names` first.
     """
     return PLATFORM.asks_for_senders(sock) or not (_is_chosen(sock.getsockname()) or _is_chosen(sock.getpeername()))
 

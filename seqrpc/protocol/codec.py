@@ -22,8 +22,14 @@ EXT_DESCRIPTOR: Final = 1
 
 _DEEPEST: Final = 512  # arrays and maps that msgpack packs inside one another
 
-_DECODING_ERRORS = (ValueError, TypeError, OverflowError, msgpack.UnpackException)
-_ENCODING_ERRORS = (ValueError, TypeError, OverflowError, RecursionError, msgspec.MsgspecError)
+_MAX_ODD_KEYS: Final = 256  # keys of a map if there are tuples among them: their hashes can be made to collide
+
+_LONGEST_PATH: Final = 200  # characters of a path in an error's text
+
+# How a moment before 1970 or after 2514 begins: only of these can datetime have too few years.
+_FAR_TIMESTAMP: Final = b"\xc7\x0c\xff"
+
+_DECODING_ERRORS = (ValueError, TypeError, OverflowError, RecursionError, msgpack.UnpackException)
 
 
 class _Borrowed:
@@ -35,8 +41,10 @@ class _Borrowed:
         self.lender = lender
 
 
-def _wrap(value: object) -> _Borrowed:
-    """Take what msgspec does not know: it is something that lends a descriptor, or cannot be sent."""
+def _wrap(value: object) -> Any:
+    """Take what msgspec does not know: a moment, something that lends a descriptor, or what cannot be sent."""
+    if isinstance(value, dt.datetime):
+        return _plain(value)
     if hasattr(value, "fileno"):
         return _Borrowed(value)
     raise TypeError(f"a value of type {type(value).__name__} cannot be sent")
@@ -55,7 +63,7 @@ class Codec:
     def __init__(self, limits: Limits = DEFAULT_LIMITS) -> None:
         """Make the parts that are used for every packet."""
         self._max_depth = limits.max_depth
-        self._packer = msgpack.Packer(default=self._default, datetime=True)
+        self._packer = self._new_packer()
         self._lenders: list[HasFileno] = []
         self._fds: list[OwnedFd] = []
         self._referred = 0
@@ -72,22 +80,31 @@ class Codec:
             LocalProtocolError: a value cannot be sent, there are more than 253 descriptors, or it
                 is nested deeper than ``max_depth``; the message names the place and the bound.
         """
-        lenders = self._lenders = []
+        lenders: list[HasFileno] = []
+        self._lenders = lenders
         try:
-            data = self._packer.pack(message)
-        except LocalProtocolError:
-            self._packer.reset()
-            raise
-        except _ENCODING_ERRORS as exc:
-            self._packer.reset()
-            raise LocalProtocolError(_explain(message, names, exc)) from exc
-        if len(data) > MAX_PACKET:
-            raise TooLarge(f"a message holds at most {MAX_PACKET} bytes, this one {len(data)}")
+            data: bytes = self._packer.pack(message)
+            if len(data) > MAX_PACKET:
+                raise TooLarge(f"a message holds at most {MAX_PACKET} bytes, this one {len(data)}")
+        except Exception as exc:
+            self._lenders = []
+            self._packer = self._new_packer()  # a packer keeps a buffer as large as the largest it ever filled
+            if isinstance(exc, LocalProtocolError | TooLarge):
+                raise
+            # Values may raise what they like while they are taken apart.
+            raise LocalProtocolError(_explain(message, names, exc, min(self._max_depth, _DEEPEST))) from exc
+        if lenders:
+            self._lenders = []  # kept here, a file would stay open until the next message
         try:
             check_depth(data, self._max_depth)
         except ValueError as exc:
             raise LocalProtocolError(f"cannot send: {exc}") from None
+        if _FAR_TIMESTAMP in data:
+            _check_moments(data)
         return data, lenders
+
+    def _new_packer(self) -> Any:
+        return msgpack.Packer(default=self._default, datetime=True)
 
     def _default(self, value: Any) -> Any:
         """Return something that msgpack knows in place of ``value``, which it does not."""
@@ -104,7 +121,8 @@ class Codec:
         """Return the value of a packet, and what is wrong with its references to ``fds`` or None.
 
         The value refers to the objects in ``fds``, which stay the caller's, whatever happens. Depth
-        and sizes are checked before anything is built.
+        and sizes are checked before anything is built. Arrays and maps that are keys of a map become tuples,
+        a map one of pairs.
 
         Raises:
             RemoteProtocolError: the packet is not exactly one well-formed value.
@@ -114,10 +132,19 @@ class Codec:
             self._fds = fds
             self._referred = 0
             self._problem = ""
-            value = msgpack.unpackb(data, ext_hook=self._ext_hook, strict_map_key=False, timestamp=3)
+            try:
+                value = msgpack.unpackb(data, ext_hook=self._ext_hook, strict_map_key=False, timestamp=3)
+            except TypeError:  # the key of a map is an array or a map, which Python cannot hash
+                self._referred = 0
+                self._problem = ""
+                value = msgpack.unpackb(
+                    data, ext_hook=self._ext_hook, strict_map_key=False, timestamp=3, object_pairs_hook=_map_of
+                )
         except _DECODING_ERRORS as exc:
             reason = str(exc) or type(exc).__name__
             raise RemoteProtocolError(f"malformed packet of {len(data)} bytes: {reason}") from exc
+        if fds:
+            self._fds = []
         problem = self._problem
         if not problem and self._referred != (1 << len(fds)) - 1:
             problem = f"{len(fds)} descriptors came, {self._referred.bit_count()} of them are referred to"
@@ -143,35 +170,65 @@ class Codec:
 def _plain(value: Any) -> Any:
     """Return what msgpack knows in place of a value that it does not."""
     if isinstance(value, dt.datetime):
-        return value.isoformat()  # no time zone: not a moment, so not a timestamp
+        if value.tzinfo is None:
+            return value.isoformat()  # not a moment, so not a timestamp
+        return dt.datetime.combine(value.date(), value.timetz())  # it was of a subclass, which msgpack does not know
     return msgspec.to_builtins(value, builtin_types=_NATIVE, enc_hook=_wrap)
 
 
-def _explain(message: tuple[Any, ...], names: tuple[str, ...], exc: Exception) -> str:
+def _check_moments(data: bytes) -> None:
+    """Refuse moments that datetime cannot hold in UTC, and so not at the receiver: ``datetime.min`` east of it."""
+    try:
+        msgpack.unpackb(data, strict_map_key=False, timestamp=3, object_pairs_hook=list)
+    except OverflowError:
+        raise LocalProtocolError("cannot send: a moment is before the year 1 or after 9999, in UTC") from None
+
+
+def _map_of(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
+    """Return the map, also where keys are arrays or maps."""
+    if len(pairs) > _MAX_ODD_KEYS and any(isinstance(key, list | dict) for key, _ in pairs):
+        raise ValueError(f"a map whose keys are arrays or maps has at most {_MAX_ODD_KEYS}, this one {len(pairs)}")
+    return {_hashable(key): value for key, value in pairs}
+
+
+def _hashable(key: Any) -> Any:
+    """Return a key with its arrays and maps made into tuples."""
+    if isinstance(key, list):
+        return tuple([_hashable(item) for item in key])
+    if isinstance(key, dict):
+        return tuple([(name, _hashable(item)) for name, item in key.items()])
+    return key
+
+
+def _explain(message: tuple[Any, ...], names: tuple[str, ...], exc: Exception, deepest: int) -> str:
     """Say where in the message the value is that cannot be sent."""
-    for name, value in zip(names, message, strict=False):
-        found = _find(value, name, 0)
-        if found is not None:
-            return f"cannot send {found[0]}: {found[1]}"
+    try:
+        for name, value in zip(names, message, strict=False):
+            found = _find(value, name, deepest)
+            if found is not None:
+                path, reason = found
+                return f"cannot send {path if len(path) <= _LONGEST_PATH else path[:_LONGEST_PATH] + '…'}: {reason}"
+    except Exception as another:
+        exc = another
     return f"cannot send: {str(exc) or type(exc).__name__}"
 
 
-def _find(value: Any, path: str, depth: int) -> tuple[str, str] | None:
+def _find(value: Any, path: str, deepest: int) -> tuple[str, str] | None:
     """Return the path to the first value that cannot be packed by itself, and the reason."""
-    if depth > _DEEPEST:
-        return path, "it is nested too deeply, or holds itself"
     if isinstance(value, dict | list | tuple):
+        if not deepest:
+            return path, "it is nested too deeply, or holds itself"
         items = value.items() if isinstance(value, dict) else enumerate(value)
         for key, item in items:
-            found = _find(item, f"{path}[{key!r}]", depth + 1)
+            found = _find(item, f"{path}[{key!r}]", deepest - 1)
             if found is None and isinstance(value, dict):
-                found = _find(key, f"{path}'s key {key!r}", depth + 1)
+                found = _find(key, f"{path}'s key {key!r}", deepest - 1)
             if found is not None:
                 return found
         return None
     try:
         msgpack.Packer(default=_plain_or_lent, datetime=True).pack(value)
-    except _ENCODING_ERRORS as exc:
+    except Exception as exc:
         if isinstance(value, int):
             return path, f"integers have at most 64 bits, this one has {value.bit_length()}"
         return path, str(exc) or type(exc).__name__

@@ -6,9 +6,14 @@ import re
 import struct
 from typing import Final
 
-# All bytes but the first ones of arrays and maps. What is left of a packet without these cannot hold
-# more arrays and maps than it has bytes, so a short rest settles the matter without looking closer.
+from seqrpc.limits import MAX_PACKET
+
+# All bytes but the first ones of arrays and maps. A packet has at most as many arrays and maps as bytes are left
+# without these, so a short rest settles the depth without looking closer, and the sizes too if the packet is short:
+# none can promise more values than the packet has bytes (msgpack's rule), each of them a place in a list.
 _NO_CONTAINER: Final = bytes(byte for byte in range(256) if not (0x80 <= byte <= 0x9F or 0xDC <= byte <= 0xDF))
+
+_MAX_PROMISED: Final = 2 * MAX_PACKET  # values that all arrays of a packet may promise unseen: 1 MiB of empty places
 
 # Long runs of small scalars are passed over at once: (first bytes, bytes of each).
 _RUNS: Final = {
@@ -72,7 +77,8 @@ def check_depth(data: bytes, max_depth: int) -> None:
     Raises:
         ValueError: it is deeper, or ends too early; the message names the bound.
     """
-    if len(data.translate(None, _NO_CONTAINER)) > max_depth:
+    containers = len(data.translate(None, _NO_CONTAINER))
+    if containers > max_depth or containers * len(data) > _MAX_PROMISED:
         try:
             _walk(data, max_depth)
         except (IndexError, struct.error):

@@ -194,7 +194,7 @@ def _malformed(reason: str) -> RemoteProtocolError:
 
 def _show(value: Any) -> str:
     """Return a short text for a value that a peer made up, however long or deep it is."""
-    if isinstance(value, list | dict):
-        return f"{'an array' if isinstance(value, list) else 'a map'} of {len(value)}"
+    if isinstance(value, list | tuple | dict):
+        return f"{'a map' if isinstance(value, dict) else 'an array'} of {len(value)}"
     text = ascii(value[:40] if isinstance(value, str | bytes) else value)
     return text if len(text) <= 80 else f"{text[:77]}..."

@@ -45,15 +45,10 @@ _ERROR_TEXT = 1_000  # characters that are kept of a text when the whole of it c
 
 
 class Answer(msgspec.Struct, Generic[Waiter], eq=False):
-    """The answer of one of this side's calls, with what ``send_request`` was given for it.
-
-    ``error`` is ``[code, message, data]``, or None and ``result`` holds; ``fds`` are the receiver's.
-    """
+    """The answer of one of this side's calls, with what ``send_request`` was given for it."""
 
     waiter: Waiter
-    error: list[Any] | None
-    result: Any
-    fds: list[OwnedFd]
+    response: Response
 
 
 class Refused(msgspec.Struct, eq=False):
@@ -153,8 +148,8 @@ class Session(Generic[Waiter]):
             return None
         if lost:
             error = ["rpc.DescriptorsLost", "descriptors of the answer were lost on the way in", None]
-            return Answer(waiter, error, None, message.fds)
-        return Answer(waiter, message.error, message.result, message.fds)
+            message = Response(message.call_id, error, None, message.fds)
+        return Answer(waiter, message)
 
     def send_request(
         self,
@@ -241,5 +236,5 @@ def _sendable(text: str) -> str:
 
 
 def error_of(error: list[Any]) -> RpcError:
-    """Return the exception that ``[code, message, data]`` of an :class:`Answer` stands for."""
+    """Return the exception that ``[code, message, data]`` of a :class:`Response` stands for."""
     return RpcError.from_wire(error[0], error[1], error[2])

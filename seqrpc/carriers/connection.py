@@ -1,0 +1,401 @@
+"""A session on a transport: to call and to be called. It knows no services; a :class:`CallHandler` does."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import functools
+import logging
+import time
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from seqrpc.carriers.transport import SeqpacketProtocol, SeqpacketTransport
+from seqrpc.carriers.turns import Turns
+from seqrpc.errors import (
+    ConnectionLost,
+    DeadlineExceeded,
+    Overloaded,
+    PermissionDenied,
+    RemoteProtocolError,
+    RpcError,
+    TooLarge,
+    Unavailable,
+)
+from seqrpc.kernel.credentials import Credentials
+from seqrpc.kernel.descriptors import HasFileno, OwnedFd, close_all
+from seqrpc.limits import DEFAULT_LIMITS, Limits
+from seqrpc.protocol.messages import Cancel, Closing, Request, Response
+from seqrpc.protocol.session import Answer, Refused, Session
+
+_log = logging.getLogger("seqrpc.connection")
+
+_LONGEST_TIMER = 30 * 24 * 3600.0  # seconds; timers of event loops overflow somewhere above
+_PACKET_COST = 256  # bytes that an unsent packet costs besides its content
+
+Params = tuple[Any, ...] | list[Any] | dict[str, Any]
+Waiter = asyncio.Future[Response]
+
+
+class CallHandler(Protocol):
+    """Answers the calls that come in on one connection."""
+
+    def connection_made(self, connection: SessionConnection) -> None:
+        """Remember the connection."""
+        ...
+
+    def request_received(self, request: Request, caller: Credentials | None) -> None:
+        """Take a request and, unless its ``call_id`` is None, see that it is answered once.
+
+        ``request.fds`` are the handler's to close.
+        """
+        ...
+
+    def cancel_received(self, call_id: int) -> None:
+        """Stop the work on a request as soon as possible; it is still to be answered."""
+        ...
+
+    def connection_lost(self) -> None:
+        """Stop all work: nobody waits for it any more."""
+        ...
+
+
+class SessionConnection(SeqpacketProtocol):
+    """One end of a connection.
+
+    Args:
+        handler: who answers the other side's calls.
+        limits: bounds of this connection.
+    """
+
+    def __init__(self, handler: CallHandler, limits: Limits = DEFAULT_LIMITS) -> None:
+        """Prepare; the transport calls ``connection_made``."""
+        self._handler = handler
+        self._limits = limits
+        self._session: Session[Waiter] = Session(limits)
+        self._loop = asyncio.get_running_loop()
+        self._closed: asyncio.Future[None] = self._loop.create_future()
+        self._turns = Turns(self._loop, self._has_room)
+        self._transport: SeqpacketTransport
+        self._writing_paused = False
+        self._close_timer: asyncio.TimerHandle | None = None
+        self._reason: Exception | None = None
+
+    # What the transport tells
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Remember the transport."""
+        assert isinstance(transport, SeqpacketTransport)
+        self._transport = transport
+        self._handler.connection_made(self)
+
+    def packet_received(self, data: bytes, fds: list[OwnedFd], credentials: Credentials | None) -> None:
+        """Take a packet apart and pass it on to whom it concerns."""
+        self._packet_received(data, fds, credentials, lost=False)
+
+    def descriptors_lost(self, data: bytes, credentials: Credentials | None) -> bool:
+        """Answer, or fail, the one call that the lost descriptors belonged to (protocol 3.3)."""
+        self._packet_received(data, [], credentials, lost=True)
+        return True
+
+    def packet_truncated(self, size: int) -> bool:
+        """Treat a packet that is too long as malformed (protocol 1.2)."""
+        self._end_malformed(RemoteProtocolError(f"a packet has at most 65536 bytes, this one has {size} or more"))
+        return True
+
+    def _packet_received(self, data: bytes, fds: list[OwnedFd], credentials: Credentials | None, *, lost: bool) -> None:
+        try:
+            event = self._session.receive_packet(data, fds, lost=lost)
+        except RemoteProtocolError as exc:
+            self._end_malformed(exc)
+            return
+        if isinstance(event, Answer):
+            waiter = event.waiter
+            if waiter.done():  # given up, and its task has not yet run to say so
+                close_all(event.response.fds)
+            else:
+                waiter.set_result(event.response)
+            if self._turns:
+                self._turns.next()
+        elif isinstance(event, Request):
+            if self._writing_paused:
+                self._slow_down(event)
+            self._handler.request_received(event, credentials)
+        elif event is not None:
+            self._rare_event(event)
+
+    def _rare_event(self, event: Cancel | Closing | Refused) -> None:
+        if isinstance(event, Cancel):
+            self._handler.cancel_received(event.call_id)
+        elif isinstance(event, Refused):
+            self.send_error(event.call_id, event.code, event.message)
+            if self._writing_paused:
+                self._slow_down(event)
+        else:
+            _log.debug("= %r takes no new requests: %s", self, event.reason)
+            self._turns.fail(self._unavailable())
+
+    def _slow_down(self, event: Request | Refused) -> None:
+        """Bound what is kept for a peer that asks on and does not read its answers.
+
+        Not reading its requests is enough, unless we wait for its own answers: then only an end helps.
+        """
+        if event.call_id is None:
+            return
+        if not self._session.calls:
+            self._transport.pause_reading()
+            return
+        unsent = self._transport.get_write_buffer_size()
+        unsent += _PACKET_COST * self._transport.get_write_buffer_packets()
+        if unsent > self._limits.max_unsent_bytes:
+            self._reason = ConnectionLost(f"the other side left {unsent} bytes of answers unread")
+            self._transport.abort()
+
+    def _end_malformed(self, exc: RemoteProtocolError) -> None:
+        _log.info("x %r: %s", self, exc)
+        self._reason = exc
+        self.send_closing(str(exc))
+        self._close_transport()
+
+    def pause_writing(self) -> None:
+        """Let calls wait."""
+        self._writing_paused = True
+
+    def resume_writing(self) -> None:
+        """Let waiting calls go on."""
+        self._writing_paused = False
+        self._transport.resume_reading()
+        self._turns.next()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Fail the calls that wait here, stop those that run here."""
+        if self._close_timer is not None:
+            self._close_timer.cancel()
+        lost = self._lost_error(exc)
+        for waiter in self._session.lose():
+            if not waiter.done():
+                waiter.set_exception(self._lost_error(exc))
+        self._turns.fail(lost)
+        self._handler.connection_lost()
+        if not self._closed.done():
+            self._closed.set_result(None)
+
+    def _lost_error(self, exc: Exception | None) -> ConnectionLost:
+        cause = self._reason or exc
+        if isinstance(cause, ConnectionLost):
+            return cause
+        said = self._session.closing_received
+        text = "the connection ended" if said is None else f"the connection ended; the other side had said: {said}"
+        error = ConnectionLost(text if cause is None else f"{text} ({cause})")
+        error.__cause__ = cause
+        return error
+
+    # Calling
+
+    def _has_room(self) -> bool:
+        return not self._writing_paused and len(self._session.calls) < self._limits.max_calls_in_flight
+
+    async def request(self, method: str, params: Params, deadline: int | None, meta: dict[str, str] | None) -> Response:
+        """Call, and return the answer; its descriptors belong to the caller.
+
+        A call waits its turn while ``max_calls_in_flight`` are unanswered or the peer does not read.
+
+        Args:
+            method: ``Service.method``.
+            params: by position or by name; descriptors in it are borrowed until this returns or raises.
+            deadline: ``CLOCK_MONOTONIC`` in nanoseconds at which to give up, or None.
+            meta: for the other side's ``current_call().meta``.
+
+        Raises:
+            ConnectionLost: the connection ended; the call may have run.
+            Unavailable: the other side takes no new requests; the call did not run.
+            DeadlineExceeded: the deadline passed; the other side was told to stop.
+            LocalProtocolError, TooLarge, PermissionDenied, Overloaded, OSError: it could not be sent.
+
+        Cancel: the other side is told to stop; a call that was not sent never is.
+        """
+        if self._turns or not self._has_room():
+            await self._wait_turn(deadline)
+        waiter: Waiter = self._loop.create_future()
+        call_id = self._send_request(waiter, method, params, deadline, meta)
+        timer = None if deadline is None else self._start_timer(waiter, deadline)
+        try:
+            return await waiter
+        except BaseException:
+            self._give_up(call_id, waiter)
+            raise
+        finally:
+            if timer is not None:
+                timer.cancel()
+
+    async def _wait_turn(self, deadline: int | None) -> None:
+        try:
+            async with asyncio.timeout(None if deadline is None else _seconds_until(deadline)):
+                await self._turns.wait()
+        except TimeoutError:
+            raise DeadlineExceeded("the deadline passed before the call could be sent") from None
+
+    def _send_request(
+        self, waiter: Waiter, method: str, params: Params, deadline: int | None, meta: dict[str, str] | None
+    ) -> int:
+        if self._session.closing_received is not None:
+            raise self._unavailable()
+        if deadline is not None and deadline <= time.monotonic_ns():
+            raise DeadlineExceeded("the deadline passed before the call was sent")
+        call_id, (data, lenders) = self._session.send_request(waiter, method, params, _options(deadline, meta))
+        try:
+            self._send(data, lenders, functools.partial(_refuse, waiter))
+        except BaseException:
+            self._session.calls.pop(call_id, None)
+            raise
+        if self._turns:
+            self._turns.next()
+        return call_id
+
+    def _send(self, data: bytes, lenders: list[HasFileno], failed: Callable[[OSError], None]) -> None:
+        """Send a call. ``failed`` is told if it had to wait and its descriptors are then refused."""
+        try:
+            self._transport.send_packet(data, lenders, failed if lenders else None)
+        except ConnectionLost:
+            raise self._lost_error(None) from None
+        except OSError as exc:
+            raise explain_refusal(exc) from exc
+
+    def _start_timer(self, waiter: Waiter, deadline: int) -> asyncio.TimerHandle:
+        return self._loop.call_later(_seconds_until(deadline), _expire, waiter)
+
+    def _give_up(self, call_id: int, waiter: Waiter) -> None:
+        """Clean up after a call that ends without its answer being used."""
+        if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
+            close_all(waiter.result().fds)  # it came, and its task was cancelled before it could take it
+        packet = self._session.send_cancel(call_id)
+        if packet is not None:
+            with contextlib.suppress(OSError):  # it is a hint, and may get lost
+                self._transport.send_packet(*packet)
+        self._turns.next()
+
+    def _unavailable(self) -> Unavailable:
+        return Unavailable(f"the other side takes no new requests: {self._session.closing_received}")
+
+    async def send_notify(
+        self, method: str, params: Params, deadline: int | None = None, meta: dict[str, str] | None = None
+    ) -> None:
+        """Call without wanting an answer; return when it is on its way. Arguments as for :meth:`request`.
+
+        Raises:
+            ConnectionLost, Unavailable, DeadlineExceeded, LocalProtocolError, TooLarge, PermissionDenied,
+            Overloaded, OSError: as :meth:`request`; nothing was sent.
+
+        Cancel: nothing was sent.
+        """
+        if self._turns or self._writing_paused:
+            await self._wait_turn(deadline)
+        if self._session.closing_received is not None:
+            raise self._unavailable()
+        data, lenders = self._session.send_notify(method, params, _options(deadline, meta))
+        self._send(data, lenders, functools.partial(_log.debug, "! a NOTIFY of %s was not sent: %s", method))
+
+    # Answering
+
+    def send_result(self, call_id: int, result: Any) -> list[HasFileno]:
+        """Answer a request; return what lent the descriptors of the result, which may be closed now.
+
+        Raises:
+            LocalProtocolError, TooLarge: the result cannot be sent; the request is still to be answered.
+        """
+        data, lenders = self._session.send_result(call_id, result)
+        self._send_answer(call_id, data, lenders)
+        return lenders
+
+    def send_error(self, call_id: int, code: str, message: str, data: Any = None) -> None:
+        """Answer a request with an error; what lends descriptors in ``data`` may be closed after."""
+        packet, lenders = self._session.send_error(call_id, code, message, data)
+        self._send_answer(call_id, packet, lenders)
+
+    def _send_answer(self, call_id: int, data: bytes, lenders: list[HasFileno]) -> None:
+        def failed(exc: OSError) -> None:
+            refusal = explain_refusal(exc)
+            if lenders and isinstance(refusal, RpcError):
+                self.send_error(call_id, refusal.code, refusal.message)
+            elif lenders:
+                self.send_error(call_id, "rpc.DescriptorsLost", "the descriptors of the answer could not be sent")
+            else:
+                self._reason = exc
+                self._transport.abort()
+
+        try:
+            self._transport.send_packet(data, lenders, failed if lenders else None)
+        except ConnectionLost:
+            return
+        except OSError as exc:
+            failed(exc)
+
+    def send_closing(self, reason: str) -> None:
+        """Say that this side takes no new requests; those that come are refused (protocol 2.8)."""
+        packet = self._session.send_closing(reason)
+        if packet is not None:
+            with contextlib.suppress(OSError):
+                self._transport.send_packet(*packet)
+
+    # Ending
+
+    @property
+    def closed(self) -> bool:
+        """True once the connection has ended."""
+        return self._closed.done()
+
+    def _close_transport(self) -> None:
+        self._transport.close()
+        if self._close_timer is None and not self.closed:
+            self._close_timer = self._loop.call_later(self._limits.close_timeout, self._transport.abort)
+
+    async def close(self) -> None:
+        """End the connection: what is unsent is sent within ``close_timeout``; calls both ways are given up.
+
+        Cancel: the closing goes on.
+        """
+        if self._reason is None:
+            self._reason = ConnectionLost("the connection was closed on this side")
+        self._close_transport()
+        await self.wait_closed()
+
+    async def wait_closed(self) -> None:
+        """Wait until the connection has ended, whoever ended it."""
+        await asyncio.shield(self._closed)
+
+
+def explain_refusal(exc: OSError) -> Exception:
+    """Return what to raise for a packet that the kernel does not take."""
+    if exc.errno in (errno.EMSGSIZE, errno.ENOBUFS):
+        return TooLarge(f"the kernel takes no message of this size now: {exc.strerror}")
+    if exc.errno == errno.EPERM:
+        return PermissionDenied("the other side takes no descriptors")
+    if exc.errno == errno.ETOOMANYREFS:
+        return Overloaded("too many descriptors of this user are under way and not yet received")
+    return exc
+
+
+def _options(deadline: int | None, meta: dict[str, str] | None) -> dict[str, Any] | None:
+    if deadline is None and not meta:
+        return None
+    options: dict[str, Any] = {}
+    if deadline is not None:
+        options["deadline"] = deadline
+    if meta:
+        options["meta"] = meta
+    return options
+
+
+def _seconds_until(deadline: int) -> float:
+    return min(max(0.0, (deadline - time.monotonic_ns()) / 1e9), _LONGEST_TIMER)
+
+
+def _refuse(waiter: Waiter, exc: OSError) -> None:
+    if not waiter.done():
+        waiter.set_exception(explain_refusal(exc))
+
+
+def _expire(waiter: Waiter) -> None:
+    if not waiter.done():
+        waiter.set_exception(DeadlineExceeded("the deadline passed before the answer came"))

@@ -1,0 +1,462 @@
+"""Packets on an event loop: a transport and protocol pair in asyncio's manner, useful without the RPC above it.
+
+asyncio's and uvloop's own transports refuse ``SOCK_SEQPACKET``; this one needs only ``add_reader`` and
+``add_writer`` of them. One ``send_packet`` is one ``packet_received`` at the other end, or none.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+
+from seqrpc.errors import ConnectionLost, RemoteProtocolError
+from seqrpc.kernel import ancillary, sockets
+from seqrpc.kernel.credentials import Credentials
+from seqrpc.kernel.descriptors import HasFileno, OwnedFd, close_all
+from seqrpc.kernel.platforms import PLATFORM
+from seqrpc.limits import DEFAULT_LIMITS, MAX_DESCRIPTORS, MAX_PACKET, Limits
+
+_GONE = frozenset({errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN, errno.ECONNABORTED, errno.EBADF})
+_PASSING = frozenset({errno.ENOBUFS, errno.ENOMEM, errno.ETOOMANYREFS})
+
+_LONE_WAKEUPS = 8
+"""Wake-ups without a second read after one that found a single packet: the read that finds nothing costs 1 µs."""
+
+_RETRY_DELAY = 0.01
+"""Seconds until a queued packet is tried again that the kernel had no room for."""
+
+_DISCARDED_PACKETS = 1024
+"""Unread packets thrown away at a close, so that the peer is not reset (protocol 1.6)."""
+
+_thread = threading.local()
+
+
+def _receive_buffer() -> memoryview:
+    """Return this thread's receive buffer: what is read is copied out before anything else runs."""
+    buffer: memoryview | None = getattr(_thread, "buffer", None)
+    if buffer is None:
+        buffer = _thread.buffer = memoryview(bytearray(MAX_PACKET + 1))
+    return buffer
+
+
+class SeqpacketProtocol(asyncio.BaseProtocol):
+    """What a :class:`SeqpacketTransport` calls. Override what you need; none of it may block.
+
+    ``connection_made``, ``connection_lost``, ``pause_writing`` and ``resume_writing`` are asyncio's.
+    """
+
+    def packet_received(self, data: bytes, fds: list[OwnedFd], credentials: Credentials | None) -> None:  # noqa: ARG002
+        """Take one packet.
+
+        Args:
+            data: 1 to 65,536 bytes.
+            fds: 0 to 253 descriptors, close-on-exec; from here on they are this protocol's to close.
+            credentials: who sent it: on a socket pair the packet's true sender, else whoever made the
+                connection (protocol section 9); None if the kernel does not say.
+        """
+        close_all(fds)
+
+    def descriptors_lost(self, data: bytes, credentials: Credentials | None) -> bool:  # noqa: ARG002
+        """Take a packet some of whose descriptors were lost on the way (``MSG_CTRUNC``); the others are closed.
+
+        Returns:
+            True to go on; False, as here, aborts the connection.
+        """
+        return False
+
+    def packet_truncated(self, size: int) -> bool:  # noqa: ARG002
+        """Hear of a packet of more than 65,536 bytes (``size``, where the kernel tells it): it is lost.
+
+        Returns:
+            True if the protocol ends the connection in its own way; False, as here, aborts it.
+        """
+        return False
+
+    def eof_received(self) -> None:
+        """Hear that the peer closed, or sent an empty packet; the connection is lost next."""
+
+
+class SeqpacketTransport(asyncio.ReadTransport):
+    """A connected SEQPACKET socket on an event loop.
+
+    Made by :func:`seqrpc.create_connection` and :class:`SeqpacketServer`. Use it from its loop's thread.
+    It has what :class:`asyncio.Transport` has, with ``send_packet`` in place of a stream's ``write``.
+    ``get_extra_info`` knows ``socket``, ``sockname``, ``peername`` and ``credentials`` (who connected, or who
+    listens; None on a socket pair, where each packet tells).
+
+    Args:
+        loop: the running loop.
+        sock: a connected socket; the transport owns it.
+        protocol: whom to tell.
+        limits: ``max_packets_per_wakeup``, ``high_water_bytes`` and ``low_water_bytes`` are used.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        sock: socket.socket,
+        protocol: SeqpacketProtocol,
+        limits: Limits = DEFAULT_LIMITS,
+    ) -> None:
+        """Own the socket and begin reading; ``connection_made`` is called before this returns."""
+        self._names_senders = sockets.names_senders(sock)
+        self._credentials: Credentials | None = None
+        if self._names_senders:
+            PLATFORM.ask_for_senders(sock)
+        else:
+            self._credentials = PLATFORM.peer_credentials(sock)
+        names = {"sockname": sock.getsockname(), "peername": sock.getpeername()}
+        super().__init__({"socket": sock, "credentials": self._credentials, **names})
+        self._loop = loop
+        self._sock = sock
+        self._fd = sock.fileno()
+        self._protocol = protocol
+        self._buffer = _receive_buffer()
+        self._max_packets = limits.max_packets_per_wakeup
+        self._high, self._low = limits.high_water_bytes, limits.low_water_bytes
+        self._queue: deque[_Queued] = deque()
+        self._queued_bytes = 0
+        self._writing = False  # whether the loop watches for room
+        self._writing_paused = False
+        self._reading = False
+        self._closing = False
+        self._lost = False
+        self._broken: OSError | None = None  # why nothing can be sent any more; what was sent to us is still read
+        self._lone_wakeups = 0
+        protocol.connection_made(self)
+        if not self._closing:
+            self.resume_reading()
+
+    # Reading
+
+    def is_reading(self) -> bool:
+        """Return whether packets are being received."""
+        return self._reading
+
+    def pause_reading(self) -> None:
+        """Stop receiving: not one more packet is read. The kernel then makes the peer wait."""
+        if self._reading:
+            self._reading = False
+            self._loop.remove_reader(self._fd)
+
+    def resume_reading(self) -> None:
+        """Receive again; does nothing on a closing transport."""
+        if not self._reading and not self._closing:
+            self._reading = True
+            self._loop.add_reader(self._fd, self._read_ready)
+
+    def _read_ready(self) -> None:
+        """Read what is there, up to a bound; alone packets are read one a wake-up."""
+        received = 0
+        while self._reading and received < self._max_packets:
+            try:
+                size, fds, sender, lost = ancillary.receive(self._sock, self._buffer)
+            except (BlockingIOError, InterruptedError):
+                if self._broken is not None:  # everything that was sent to us is read
+                    self._lose(self._broken)
+                elif received == 1:
+                    self._lone_wakeups = _LONE_WAKEUPS
+                return
+            except OSError as exc:
+                if exc.errno != errno.ECONNRESET or self._broken is not None:
+                    self._lose(exc)
+                    return
+                self._broken = exc  # it hides packets that came before (protocol 1.6)
+                continue
+            if size == 0:
+                close_all(fds)
+                self._end()
+                return
+            received += 1
+            self._deliver(size, fds, sender, lost=lost)
+            if self._lone_wakeups and self._broken is None:
+                self._lone_wakeups -= 1
+                return
+
+    def _deliver(self, size: int, fds: list[OwnedFd], sender: Credentials | None, *, lost: bool) -> None:
+        """Hand one packet to the protocol. What goes wrong in there costs this connection, no other."""
+        if self._names_senders:
+            if PLATFORM.credentials_come_once:
+                sender = self._credentials = sender or self._credentials
+        else:
+            sender = self._credentials
+        try:
+            if size > MAX_PACKET:
+                close_all(fds)
+                if not self._protocol.packet_truncated(size):
+                    self._lose(RemoteProtocolError(f"a packet has at most {MAX_PACKET} bytes, this one {size}"))
+            elif not lost:
+                self._protocol.packet_received(bytes(self._buffer[:size]), fds, sender)
+            elif not self._protocol.descriptors_lost(bytes(self._buffer[:size]), sender):
+                self._lose(OSError(errno.EMFILE, "descriptors were lost on the way in"))
+        except Exception as exc:
+            close_all(fds)
+            self._fail(exc, "the protocol's packet_received failed")
+
+    def _end(self) -> None:
+        try:
+            self._protocol.eof_received()
+        except Exception as exc:
+            self._fail(exc, "the protocol's eof_received failed")
+            return
+        self._lose(self._broken)
+
+    # Writing
+
+    def send_packet(
+        self,
+        data: bytes,
+        fds: Sequence[HasFileno] = (),
+        failed: Callable[[OSError], None] | None = None,
+    ) -> None:
+        """Send one packet now if the kernel takes it, else as soon as it does; never wait.
+
+        ``fds`` are borrowed until this returns: those of a packet that must wait are duplicated.
+
+        Args:
+            data: 1 to 65,536 bytes.
+            fds: up to 253 things with a descriptor; they are duplicated at the peer.
+            failed: called, with the reason, if the packet had to wait and was then refused for a reason
+                of its own, as by a peer that takes no descriptors; without it that ends the connection.
+
+        Raises:
+            ValueError: too few or too many bytes, too many descriptors, or this connection's own.
+            ConnectionLost: the connection is closing or ended; nothing was sent.
+            OSError: the kernel refuses this packet, and takes others: ``EMSGSIZE``, ``ENOBUFS``,
+                ``ETOOMANYREFS``, ``EPERM`` (:func:`seqrpc.kernel.ancillary.send`), ``EMFILE``.
+        """
+        numbers = self._check(data, fds) if fds or not 0 < len(data) <= MAX_PACKET else ()
+        if self._closing or self._broken is not None:
+            raise ConnectionLost("the connection is closed") from self._broken
+        if not self._queue:
+            try:
+                ancillary.send(self._sock, data, numbers)
+                return
+            except (BlockingIOError, InterruptedError):
+                self._watch_writable()
+            except OSError as exc:
+                if exc.errno not in _GONE or exc.errno == errno.EBADF:
+                    raise
+                self._break(exc)
+                raise ConnectionLost(f"nobody reads the connection any more: {exc.strerror}") from exc
+        self._enqueue(_Queued(data, [], failed), numbers)
+
+    def _check(self, data: bytes, fds: Sequence[HasFileno]) -> list[int]:
+        if not 0 < len(data) <= MAX_PACKET:
+            raise ValueError(f"a packet has 1 to {MAX_PACKET} bytes, this one {len(data)}")
+        if len(fds) > MAX_DESCRIPTORS:
+            raise ValueError(f"a packet carries at most {MAX_DESCRIPTORS} descriptors, this one {len(fds)}")
+        numbers = [fd.fileno() for fd in fds]
+        if self._fd in numbers:
+            raise ValueError("a connection's own socket cannot be sent over it")  # only the kernel could ever free it
+        return numbers
+
+    def _enqueue(self, packet: _Queued, numbers: Sequence[int]) -> None:
+        try:
+            for number in numbers:
+                packet.fds.append(OwnedFd.dup(number))
+        except OSError:
+            close_all(packet.fds)
+            if not self._queue:
+                self._unwatch_writable()
+            raise
+        self._queue.append(packet)
+        self._queued_bytes += len(packet.data)
+        if self._queued_bytes > self._high and not self._writing_paused:
+            self._writing_paused = True
+            self._call_protocol("pause_writing")
+
+    def _write_ready(self) -> None:
+        """Send what waits, until the kernel takes no more."""
+        while self._queue:
+            packet = self._queue[0]
+            try:
+                ancillary.send(self._sock, packet.data, [fd.fileno() for fd in packet.fds])
+            except (BlockingIOError, InterruptedError):
+                break
+            except OSError as exc:
+                if exc.errno in _GONE:
+                    self._break(exc)
+                    return
+                if exc.errno in _PASSING:
+                    self._unwatch_writable()
+                    self._loop.call_later(_RETRY_DELAY, self._write_again)
+                    break
+                self._dequeue()
+                self._refuse(packet, exc)
+            else:
+                self._dequeue()
+        if self._writing_paused and self._queued_bytes <= self._low:
+            self._writing_paused = False
+            self._call_protocol("resume_writing")
+        if not self._queue:
+            self._unwatch_writable()
+            if self._closing and not self._lost:
+                self._finish_soon(None)
+
+    def _write_again(self) -> None:
+        if self._queue and not self._lost:
+            self._watch_writable()
+
+    def _watch_writable(self) -> None:
+        if not self._writing:
+            self._writing = True
+            self._loop.add_writer(self._fd, self._write_ready)
+
+    def _unwatch_writable(self) -> None:
+        if self._writing:
+            self._writing = False
+            self._loop.remove_writer(self._fd)
+
+    def _dequeue(self) -> None:
+        packet = self._queue.popleft()
+        self._queued_bytes -= len(packet.data)
+        close_all(packet.fds)
+
+    def _refuse(self, packet: _Queued, exc: OSError) -> None:
+        if packet.failed is None:
+            self._lose(exc)
+            return
+        try:
+            packet.failed(exc)
+        except Exception as failure:
+            self._fail(failure, "the callback of a packet that was not sent failed")
+
+    def _break(self, exc: OSError) -> None:
+        """Give up sending. What the peer had sent before it went away is still to be read."""
+        self._broken = exc
+        self._drop_queue()
+        if self._reading:
+            self._loop.call_soon(self._read_ready)
+        else:
+            self._lose(exc)
+
+    def _drop_queue(self) -> None:
+        self._unwatch_writable()
+        while self._queue:
+            self._dequeue()
+
+    def get_write_buffer_size(self) -> int:
+        """Return the bytes that wait to be sent."""
+        return self._queued_bytes
+
+    def get_write_buffer_packets(self) -> int:
+        """Return the packets that wait to be sent."""
+        return len(self._queue)
+
+    def get_write_buffer_limits(self) -> tuple[int, int]:
+        """Return the low and the high water mark in bytes."""
+        return self._low, self._high
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        """Set the water marks in bytes: above ``high`` ``pause_writing`` is called, at ``low`` ``resume_writing``.
+
+        Raises:
+            ValueError: not ``0 <= low <= high``.
+        """
+        if high is None:
+            high = DEFAULT_LIMITS.high_water_bytes if low is None else 4 * low
+        if low is None:
+            low = high // 4
+        if not 0 <= low <= high:
+            raise ValueError(f"water marks must be 0 <= low <= high, got low {low} and high {high}")
+        self._low, self._high = low, high
+
+    # Ending
+
+    def is_closing(self) -> bool:
+        """Return whether the transport is closing or closed."""
+        return self._closing
+
+    def close(self) -> None:
+        """Stop receiving, send what waits, then close; ``connection_lost(None)`` is called at the end.
+
+        What the peer sent and nobody read is thrown away first, so that the peer is not reset.
+        """
+        if self._closing:
+            return
+        self.pause_reading()
+        self._closing = True
+        if not self._queue:
+            self._finish_soon(None)
+
+    def abort(self) -> None:
+        """Close at once; what waits is not sent."""
+        self._lose(None)
+
+    def _lose(self, exc: Exception | None) -> None:
+        """End now."""
+        if self._lost:
+            return
+        self.pause_reading()
+        self._closing = True
+        self._drop_queue()
+        self._finish_soon(exc)
+
+    def _finish_soon(self, exc: Exception | None) -> None:
+        self._lost = True
+        self._loop.call_soon(self._finish, exc)
+
+    def _finish(self, exc: Exception | None) -> None:
+        try:
+            if exc is None:
+                self._discard_unread()
+            self._protocol.connection_lost(exc)
+        finally:
+            self._sock.close()
+
+    def _discard_unread(self) -> None:
+        for _ in range(_DISCARDED_PACKETS):
+            try:
+                size, fds, _sender, _was_lost = ancillary.receive(self._sock, self._buffer)
+            except OSError:
+                return
+            close_all(fds)
+            if size == 0:
+                return
+
+    def _fail(self, exc: Exception, message: str) -> None:
+        self._loop.call_exception_handler(
+            {"message": message, "exception": exc, "transport": self, "protocol": self._protocol}
+        )
+        self._lose(exc)
+
+    def _call_protocol(self, name: str) -> None:
+        try:
+            getattr(self._protocol, name)()
+        except Exception as exc:
+            self._fail(exc, f"the protocol's {name} failed")
+
+    def get_protocol(self) -> SeqpacketProtocol:
+        """Return whom this transport tells."""
+        return self._protocol
+
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        """Tell another protocol from now on.
+
+        Raises:
+            TypeError: it is no :class:`SeqpacketProtocol`.
+        """
+        if not isinstance(protocol, SeqpacketProtocol):
+            raise TypeError(f"a SeqpacketProtocol was expected, got {type(protocol).__name__}")
+        self._protocol = protocol
+
+    def __repr__(self) -> str:
+        """Return the state and the descriptor."""
+        state = "closed" if self._lost else "closing" if self._closing else "open"
+        return f"<SeqpacketTransport {state} fd={self._fd} queued={self._queued_bytes}>"
+
+
+class _Queued:
+    """A packet that waits, and the duplicates of its descriptors, which it owns."""
+
+    __slots__ = ("data", "failed", "fds")
+
+    def __init__(self, data: bytes, fds: list[OwnedFd], failed: Callable[[OSError], None] | None) -> None:
+        self.data = data
+        self.fds = fds
+        self.failed = failed

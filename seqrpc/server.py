@@ -1,0 +1,329 @@
+"""A daemon: services behind an address."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import socket
+from collections.abc import Generator, Iterable
+from contextlib import suppress
+from types import TracebackType
+from typing import Any, Self
+
+from seqrpc.carriers.endpoints import open_transport
+from seqrpc.carriers.listener import SeqpacketServer
+from seqrpc.carriers.transport import SeqpacketProtocol
+from seqrpc.kernel import sockets
+from seqrpc.kernel.addresses import Address, AddressLike, parse_address
+from seqrpc.kernel.listening import BACKLOG, adopt_listening, listen
+from seqrpc.limits import DEFAULT_LIMITS, Limits
+from seqrpc.services.dispatch import Calls, Registry
+from seqrpc.services.peer import Connection
+from seqrpc.services.policy import PolicyLike
+from seqrpc.services.service import Service
+
+_log = logging.getLogger("seqrpc.server")
+
+
+class _ServerConnection(Connection):
+    """A connection that its server knows of."""
+
+    def __init__(self, server: Server, calls: Calls, limits: Limits) -> None:
+        super().__init__(calls, limits)
+        self.calls = calls
+        self._server = server
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self._server.connection_made(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._server.connection_lost(self)
+
+    def refuse(self, reason: str) -> None:
+        """End a connection that is not wanted, with the reason."""
+        self.send_closing(reason)
+        self._close_transport()
+
+
+class Server:
+    """Services that are being served; made by :func:`serve`.
+
+    Args:
+        registry: the services.
+        address: where, for people.
+        limits: ``max_connections`` and ``drain_timeout`` are used, and the rest passed on.
+    """
+
+    def __init__(self, registry: Registry, address: Address | None, limits: Limits) -> None:
+        """Prepare; :func:`serve` starts it."""
+        self.address = address
+        self._registry = registry
+        self._limits = limits
+        self._listener: SeqpacketServer | None = None
+        self._connections: set[_ServerConnection] = set()
+        self._draining = False
+        self._finished: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    @property
+    def connections(self) -> frozenset[Connection]:
+        """The connections that are open now."""
+        return frozenset(self._connections)
+
+    @property
+    def sockets(self) -> tuple[socket.socket, ...]:
+        """The listening socket, lent, in a tuple; empty once closed, and on a socket pair."""
+        return () if self._listener is None else self._listener.sockets
+
+    def new_connection(self) -> SeqpacketProtocol:
+        """Return the protocol for one more connection."""
+        return _ServerConnection(self, Calls(self._registry), self._limits)
+
+    def connection_made(self, connection: _ServerConnection) -> None:
+        """Take a connection in, or refuse it."""
+        self._connections.add(connection)
+        if len(self._connections) > self._limits.max_connections:
+            connection.refuse(f"the server has {self._limits.max_connections} connections already")
+        elif self._draining:
+            connection.refuse("the server is stopping")
+
+    def connection_lost(self, connection: _ServerConnection) -> None:
+        """Let a connection go; a server on a socket pair is done with its only one."""
+        self._connections.discard(connection)
+        if self._listener is None and not self._connections:
+            self._finish()
+
+    def _finish(self) -> None:
+        self._registry.close()
+        if not self._finished.done():
+            self._finished.set_result(None)
+
+    def listen_with(self, listener: SeqpacketServer) -> None:
+        """Accept connections from ``listener``, which this server owns from now on."""
+        self._listener = listener
+        listener.accept_connections()
+
+    async def drain(self, drain_timeout: float | None = None) -> bool:
+        """Stop: refuse what comes, let what runs finish, then close.
+
+        Args:
+            drain_timeout: seconds to wait for what runs; by default ``drain_timeout`` of the limits.
+
+        Returns:
+            Whether everything finished in time.
+
+        Cancel: the server stays as it is, refusing; close it.
+        """
+        self._draining = True
+        if self._listener is not None:
+            self._listener.close()
+        for connection in self._connections:
+            connection.send_closing("the server is stopping")
+        try:
+            async with asyncio.timeout(self._limits.drain_timeout if drain_timeout is None else drain_timeout):
+                for connection in list(self._connections):
+                    await connection.calls.wait_idle()
+        except TimeoutError:
+            _log.warning("= %s: handlers were still running after the drain timeout; they are cancelled", self.address)
+            return False
+        else:
+            return True
+        finally:
+            await self.close()
+
+    async def close(self) -> None:
+        """Stop now: handlers are cancelled, connections closed, the socket file removed.
+
+        Cancel: the closing goes on.
+        """
+        self._draining = True
+        if self._listener is not None:
+            self._listener.close()
+        connections = list(self._connections)
+        await asyncio.gather(*(connection.close() for connection in connections))
+        for connection in connections:
+            await connection.calls.wait_idle()
+        self._finish()
+
+    async def wait_closed(self) -> None:
+        """Wait until the server has stopped, or on a socket pair, the other side has gone."""
+        await asyncio.shield(self._finished)
+
+    async def __aenter__(self) -> Self:
+        """Return itself; it is closed at the end of the block."""
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        """Close."""
+        await self.close()
+
+
+class _Serving:
+    """What :func:`serve` returns: await it, or use it in ``async with``."""
+
+    def __init__(self, services: Service | Iterable[Service], address: AddressLike | None, **options: Any) -> None:
+        self._services = services
+        self._address = address
+        self._options = options
+        self._server: Server | None = None
+
+    def __await__(self) -> Generator[Any, Any, Server]:
+        return self._start().__await__()
+
+    async def __aenter__(self) -> Server:
+        self._server = await self._start()
+        return self._server
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        assert self._server is not None
+        await self._server.close()
+
+    async def _start(self) -> Server:
+        return _start(self._services, self._address, **self._options)
+
+
+def _start(
+    services: Service | Iterable[Service],
+    address: AddressLike | None,
+    *,
+    sock: socket.socket | None,
+    allow: PolicyLike | None,
+    mode: int,
+    group: int | str | None,
+    backlog: int,
+    accept_descriptors: bool | None,
+    limits: Limits,
+) -> Server:
+    registry = Registry([services] if isinstance(services, Service) else services, allow, limits)
+    if (address is None) == (sock is None):
+        raise ValueError("pass an address, or sock=, and not both")
+    if accept_descriptors is None:
+        accept_descriptors = registry.takes_descriptors
+    where = None if address is None else parse_address(address)
+    if sock is not None:
+        sockets.check_socket(sock, "sock=")
+    elif where is not None:
+        sock = sockets.inherited_socket(where)
+    server = Server(registry, where, limits)
+    if sock is not None and not sockets.is_listening(sock):
+        protocol = server.new_connection()
+        open_transport(sock, protocol, limits)
+        return server
+    if sock is not None:
+        listening = adopt_listening(sock, where, accept_descriptors=accept_descriptors)
+    else:
+        assert where is not None
+        listening = listen(where, mode=mode, group=group, backlog=backlog, accept_descriptors=accept_descriptors)
+    server.listen_with(SeqpacketServer(asyncio.get_running_loop(), listening, server.new_connection, limits))
+    return server
+
+
+def serve(
+    services: Service | Iterable[Service],
+    address: AddressLike | None = None,
+    *,
+    sock: socket.socket | None = None,
+    allow: PolicyLike | None = None,
+    mode: int = 0o600,
+    group: int | str | None = None,
+    backlog: int = BACKLOG,
+    accept_descriptors: bool | None = None,
+    limits: Limits = DEFAULT_LIMITS,
+) -> _Serving:
+    """Serve in this program's own loop: ``async with seqrpc.serve(Calculator(), path) as server: ...``.
+
+    Args:
+        services: one or several service objects, told apart by their names.
+        address: where to listen; a connected ``fd:N`` is one end of a socket pair, served alone.
+        sock: instead of ``address``: a listening socket or an end of a pair; the server owns it.
+        allow: who may call where neither class nor method says; by default the same user and root.
+        mode: permission bits of the socket file, whatever the umask, in place before it can be reached.
+        group: group of the socket file, by name or number.
+        backlog: connections that may wait to be accepted.
+        accept_descriptors: whether clients may send descriptors; by default whether any argument
+            takes one. Where the kernel can it refuses them itself (``SO_PASSRIGHTS``, protocol 9.3).
+        limits: bounds of the server and its connections.
+
+    Returns:
+        To be awaited, or used in ``async with``: the :class:`Server`, accepting connections.
+
+    Raises:
+        AddressInUse: a live server has the address.
+        AddressError: the address cannot be listened on.
+        TypeError, ValueError: a service cannot be served; the message names the method.
+    """
+    return _Serving(
+        services,
+        address,
+        sock=sock,
+        allow=allow,
+        mode=mode,
+        group=group,
+        backlog=backlog,
+        accept_descriptors=accept_descriptors,
+        limits=limits,
+    )
+
+
+def run(
+    services: Service | Iterable[Service],
+    address: AddressLike | None = None,
+    *,
+    drain_timeout: float | None = None,
+    **options: Any,
+) -> None:
+    """Be a daemon: serve on uvloop until SIGTERM or SIGINT, then drain and return.
+
+    The first signal refuses what comes and lets what runs finish; a second one stops at once. On a
+    socket pair it also ends when the other side goes.
+
+    Args:
+        services: as for :func:`serve`.
+        address: as for :func:`serve`.
+        drain_timeout: seconds that running handlers get to finish; by default that of the limits.
+        options: as for :func:`serve`.
+
+    Raises:
+        Exception: as :func:`serve`.
+    """
+    import uvloop  # noqa: PLC0415 - only daemons need it
+
+    uvloop.run(_run(serve(services, address, **options), drain_timeout))
+
+
+async def _run(serving: _Serving, drain_timeout: float | None) -> None:
+    loop = asyncio.get_running_loop()
+    async with serving as server:
+        stopping = asyncio.Event()
+        hurrying = asyncio.Event()
+
+        def stop() -> None:
+            (hurrying if stopping.is_set() else stopping).set()
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop)
+        _log.info("= serving at %s", server.address)
+        await _first(stopping.wait(), server.wait_closed())
+        if stopping.is_set():
+            await _first(server.drain(drain_timeout), hurrying.wait())
+
+
+async def _first(*waits: Any) -> None:
+    """Wait for the first of several to end; the others are cancelled."""
+    tasks = [asyncio.ensure_future(wait) for wait in waits]
+    try:
+        done, _pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+    for task in tasks:
+        with suppress(asyncio.CancelledError):
+            await task
+    for task in done:
+        task.result()

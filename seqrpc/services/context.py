@@ -1,0 +1,76 @@
+"""What surrounds a call: until when, and with what metadata."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+import msgspec
+
+from seqrpc.errors import DeadlineExceeded
+
+
+class Scope(msgspec.Struct, frozen=True, eq=False):
+    """What calls that are made here take along."""
+
+    deadline_ns: int | None = None
+    meta: dict[str, str] | None = None
+    call: Any = None
+    """The :class:`~seqrpc.CurrentCall` of the handler that runs, or None."""
+
+
+EVERYWHERE = Scope()
+"""The scope outside of any."""
+
+scope: ContextVar[Scope] = ContextVar("seqrpc.scope", default=EVERYWHERE)
+
+
+@asynccontextmanager
+async def timeout(delay: float | None) -> AsyncIterator[None]:
+    """Bound what happens inside to ``delay`` seconds, and tell the other side of calls when time is up.
+
+    The earlier deadline holds where several are inside one another; a handler starts with its caller's.
+    None adds no bound.
+
+    Raises:
+        DeadlineExceeded: time is up. It is a :class:`TimeoutError` too.
+    """
+    outer = scope.get()
+    deadline_ns = outer.deadline_ns
+    if delay is not None:
+        own = time.monotonic_ns() + int(delay * 1e9)
+        deadline_ns = own if deadline_ns is None else min(own, deadline_ns)
+    token = scope.set(Scope(deadline_ns, outer.meta, outer.call))
+    try:
+        async with asyncio.timeout(None if deadline_ns is None else (deadline_ns - time.monotonic_ns()) / 1e9) as bound:
+            yield
+    except TimeoutError as exc:
+        if bound.expired() and not isinstance(exc, DeadlineExceeded):
+            raise DeadlineExceeded("the time given by seqrpc.timeout is up") from exc
+        raise
+    finally:
+        scope.reset(token)
+
+
+@contextmanager
+def metadata(**entries: str) -> Iterator[None]:
+    """Send ``entries`` along with the calls made inside, for the other side's ``current_call().meta``.
+
+    They add to those of an outer block. A handler's own calls do not take its caller's along.
+
+    Raises:
+        TypeError: a value is no string.
+    """
+    for key, value in entries.items():
+        if not isinstance(value, str):
+            raise TypeError(f"metadata are strings, got {value!r} for {key!r}")
+    outer = scope.get()
+    token = scope.set(Scope(outer.deadline_ns, {**(outer.meta or {}), **entries}, outer.call))
+    try:
+        yield
+    finally:
+        scope.reset(token)

@@ -1,0 +1,317 @@
+"""From a request to a handler and back to an answer."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import contextvars
+import functools
+import logging
+import sys
+import time
+from collections.abc import Coroutine, Iterable
+from typing import Any
+
+from seqrpc.carriers.connection import SessionConnection
+from seqrpc.errors import DeadlineExceeded, LocalProtocolError, RpcError, TooLarge
+from seqrpc.kernel.credentials import Credentials
+from seqrpc.kernel.descriptors import OwnedFd, close_all
+from seqrpc.limits import DEFAULT_LIMITS, Limits
+from seqrpc.protocol.messages import Request
+from seqrpc.services.context import Scope, scope
+from seqrpc.services.conversion import descriptors_in
+from seqrpc.services.current import CurrentCall
+from seqrpc.services.peer import Connection
+from seqrpc.services.policy import Policy, PolicyLike, as_policy
+from seqrpc.services.policy import default as default_policy
+from seqrpc.services.service import Service
+from seqrpc.services.signature import MethodSpec, describe
+
+_log = logging.getLogger("seqrpc.dispatch")
+
+_LONGEST_TIMER = 30 * 24 * 3600.0  # seconds; timers of event loops overflow somewhere above
+_EAGER = sys.version_info >= (3, 12)
+_NO_META: dict[str, str] = {}
+
+
+class Entry:
+    """A method of a service object, ready to be called."""
+
+    __slots__ = ("policy", "service", "spec")
+
+    def __init__(self, service: Service, spec: MethodSpec, policy: Policy) -> None:
+        """Join what is known of it."""
+        self.service = service
+        self.spec = spec
+        self.policy = policy
+
+
+class Registry:
+    """The services behind one address, and what they share.
+
+    Args:
+        services: objects of :class:`~seqrpc.Service`; no two with the same name.
+        allow: who may call where neither class nor method says; by default :data:`seqrpc.policy.default`.
+        limits: ``max_calls_in_flight`` and ``max_threads`` are used.
+
+    Raises:
+        TypeError: one is no service, or a method cannot be called from elsewhere.
+        ValueError: two have the same name.
+    """
+
+    def __init__(
+        self, services: Iterable[Service], allow: PolicyLike | None = None, limits: Limits = DEFAULT_LIMITS
+    ) -> None:
+        """Describe the services."""
+        self.policy = default_policy if allow is None else as_policy(allow)
+        self.limits = limits
+        self.entries: dict[str, Entry] = {}
+        self._policies: dict[str, Policy] = {}
+        self._pool: concurrent.futures.ThreadPoolExecutor | None = None
+        for service in services:
+            if not isinstance(service, Service):
+                raise TypeError(f"an object of a seqrpc.Service was expected, got {service!r}")
+            spec = describe(type(service))
+            if spec.name in self._policies:
+                raise ValueError(f"two services are named {spec.name!r}; give one class another name=")
+            self._policies[spec.name] = spec.policy or self.policy
+            for method in spec.methods.values():
+                policy = method.allow or self._policies[spec.name]
+                self.entries[method.wire_name] = Entry(service, method, policy)
+
+    @property
+    def takes_descriptors(self) -> bool:
+        """Whether an argument of any method may hold descriptors."""
+        return any(entry.spec.takes_descriptors for entry in self.entries.values())
+
+    def policy_of_unknown(self, method: str) -> Policy:
+        """Return who may learn that there is no such method."""
+        return self._policies.get(method.rpartition(".")[0], self.policy)
+
+    def thread_pool(self) -> concurrent.futures.ThreadPoolExecutor:
+        """Return the threads of the plain-function handlers."""
+        if self._pool is None:
+            self._pool = concurrent.futures.ThreadPoolExecutor(self.limits.max_threads, "seqrpc")
+        return self._pool
+
+    def close(self) -> None:
+        """Let the threads go; what runs in them is not waited for."""
+        if self._pool is not None:
+            self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+class _Call:
+    """A handler that runs, or is about to."""
+
+    __slots__ = ("args", "caller", "entry", "kwargs", "request", "started", "stopped", "task", "timer")
+
+    def __init__(self, entry: Entry, request: Request, caller: Credentials) -> None:
+        self.entry = entry
+        self.request = request
+        self.caller = caller
+        self.args: tuple[Any, ...] = ()
+        self.kwargs: dict[str, Any] = {}
+        self.task: asyncio.Task[None] | None = None
+        self.timer: asyncio.TimerHandle | None = None
+        self.started = False
+        self.stopped: RpcError | None = None  # what to answer if it ends by being cancelled
+
+
+class Calls:
+    """The calls that come in on one connection: its :class:`~seqrpc.carriers.connection.CallHandler`."""
+
+    def __init__(self, registry: Registry) -> None:
+        """Begin with no call."""
+        self._registry = registry
+        self._max_calls = registry.limits.max_calls_in_flight
+        self._loop = asyncio.get_running_loop()
+        self._by_id: dict[int, _Call] = {}
+        self._running: set[_Call] = set()
+        self._idle: asyncio.Future[None] | None = None
+        self._connection: Connection
+
+    def connection_made(self, connection: SessionConnection) -> None:
+        """Remember the connection."""
+        assert isinstance(connection, Connection)
+        self._connection = connection
+
+    def request_received(self, request: Request, caller: Credentials | None) -> None:
+        """Find the method, ask its policy, convert the arguments, and start the handler: in this order."""
+        entry = self._registry.entries.get(request.method)
+        if entry is None:
+            self._answer_unknown(request, caller)
+        elif caller is None or not entry.policy.admits(caller):
+            self._refuse(request, "rpc.PermissionDenied", f"{request.method}: this caller is not admitted")
+            _log.info("! %s refused to %r", request.method, caller)
+        else:
+            self._start(_Call(entry, request, caller))
+
+    def _answer_unknown(self, request: Request, caller: Credentials | None) -> None:
+        if request.method == "rpc.ping":
+            if request.call_id is not None:
+                self._connection.send_result(request.call_id, None)
+            close_all(request.fds)
+        elif self._registry.policy_of_unknown(request.method).admits(caller):
+            self._refuse(request, "rpc.MethodNotFound", f"there is no method {request.method!r}")
+        else:
+            self._refuse(request, "rpc.PermissionDenied", f"{request.method}: this caller is not admitted")
+
+    def _refuse(self, request: Request, code: str, message: str) -> None:
+        close_all(request.fds)
+        if request.call_id is not None:
+            self._connection.send_error(request.call_id, code, message)
+
+    def _start(self, call: _Call) -> None:
+        request = call.request
+        try:
+            call.args, call.kwargs = call.entry.spec.bind(request.params)
+        except RpcError as exc:
+            self._refuse(request, exc.code, exc.message)
+            return
+        deadline = request.options.deadline
+        if deadline is not None and deadline <= time.monotonic_ns():
+            self._refuse(request, "rpc.DeadlineExceeded", "the deadline passed before the call began")
+            return
+        if request.call_id is not None:
+            self._by_id[request.call_id] = call
+        elif len(self._running) >= self._max_calls:
+            _log.debug("! a NOTIFY of %s is dropped: %d handlers are running", request.method, len(self._running))
+            close_all(request.fds)
+            return
+        self._running.add(call)
+        if deadline is not None:
+            delay = min((deadline - time.monotonic_ns()) / 1e9, _LONGEST_TIMER)
+            call.timer = self._loop.call_later(delay, self._deadline_passed, call)
+        call.task = _start_task(self._loop, self._run(call))
+
+    async def _run(self, call: _Call) -> None:
+        """Run the handler and answer. Nothing a handler does gets further than this."""
+        call.started = True
+        request = call.request
+        options = request.options
+        current = CurrentCall(request.method, call.caller, options.deadline, options.meta or _NO_META, self._connection)
+        scope.set(Scope(options.deadline, None, current))
+        try:
+            spec = call.entry.spec
+            if spec.is_coroutine:
+                result = await spec.function(call.entry.service, *call.args, **call.kwargs)
+            else:
+                result = await self._run_in_thread(call)
+        except asyncio.CancelledError:
+            self._answer_stopped(call)
+        except Exception as exc:
+            self._answer_error(call, exc)
+        else:
+            self._answer(call, result)
+        finally:
+            self._end(call)
+
+    async def _run_in_thread(self, call: _Call) -> Any:
+        """Run a plain function. A thread cannot be stopped: descriptors it was given live as long as it runs."""
+        function = functools.partial(call.entry.spec.function, call.entry.service, *call.args, **call.kwargs)
+        running = self._registry.thread_pool().submit(contextvars.copy_context().run, function)
+        try:
+            return await asyncio.wrap_future(running, loop=self._loop)
+        except asyncio.CancelledError:
+            fds, call.request.fds = call.request.fds, []
+            running.add_done_callback(functools.partial(_clean_up_after_thread, fds))
+            raise
+
+    def _answer(self, call: _Call, result: Any) -> None:
+        """Send a result and close the descriptors in it: a handler gives away what it returns."""
+        call_id = call.request.call_id
+        if call_id is None:
+            close_all(descriptors_in(result))
+            return
+        try:
+            lenders = self._connection.send_result(call_id, result)
+        except TooLarge as exc:
+            self._connection.send_error(call_id, exc.code, exc.message)
+            close_all(descriptors_in(result))
+        except LocalProtocolError as exc:
+            close_all(descriptors_in(result))
+            self._answer_error(call, exc)
+        else:
+            for lender in lenders:
+                if isinstance(lender, OwnedFd):
+                    lender.close()
+
+    def _answer_error(self, call: _Call, exc: Exception) -> None:
+        """Answer with an error that was meant to cross, or with rpc.Internal and a traceback in the log here."""
+        method, call_id = call.request.method, call.request.call_id
+        code, message, data = "rpc.Internal", "", None
+        if isinstance(exc, RpcError) and not (exc.remote and exc.code.startswith("rpc.")):
+            code, message, data = exc.code, exc.message, exc.data
+            _log.debug("! %s: %s", method, exc)
+        else:
+            _log.error("! %s failed", method, exc_info=exc)
+        if call_id is not None:
+            self._connection.send_error(call_id, code, message, data)
+        close_all(descriptors_in(data))
+
+    def _answer_stopped(self, call: _Call) -> None:
+        call_id = call.request.call_id
+        if call_id is not None:
+            error = call.stopped
+            code, message = (
+                ("rpc.Cancelled", "the work was cancelled") if error is None else (error.code, error.message)
+            )
+            self._connection.send_error(call_id, code, message)
+
+    def _end(self, call: _Call) -> None:
+        """Forget a call; what of its descriptors nobody took is closed."""
+        close_all(call.request.fds)
+        if call.timer is not None:
+            call.timer.cancel()
+        if call.request.call_id is not None and self._by_id.get(call.request.call_id) is call:
+            del self._by_id[call.request.call_id]
+        self._running.discard(call)
+        if self._idle is not None and not self._running and not self._idle.done():
+            self._idle.set_result(None)
+
+    def cancel_received(self, call_id: int) -> None:
+        """Cancel the handler of a call."""
+        call = self._by_id.get(call_id)
+        if call is not None:
+            self._stop(call)
+
+    def _deadline_passed(self, call: _Call) -> None:
+        call.stopped = DeadlineExceeded("the deadline passed while the call ran")
+        self._stop(call)
+
+    def _stop(self, call: _Call) -> None:
+        """Cancel a handler. A task that is cancelled before its first step never runs: then it ends here."""
+        assert call.task is not None
+        call.task.cancel()
+        if not call.started:
+            call.started = True
+            self._answer_stopped(call)
+            self._end(call)
+
+    def connection_lost(self) -> None:
+        """Cancel all handlers: nobody waits for their answers."""
+        for call in list(self._running):
+            self._stop(call)
+
+    async def wait_idle(self) -> None:
+        """Wait until no handler runs.
+
+        Cancel: the handlers run on.
+        """
+        if self._running:
+            self._idle = self._loop.create_future()
+            await self._idle
+
+
+def _start_task(loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    """Start a handler, where that exists at once: most are done before they first wait."""
+    if _EAGER:
+        return asyncio.Task(coroutine, loop=loop, eager_start=True)  # type: ignore[call-arg,unused-ignore]
+    return loop.create_task(coroutine)
+
+
+def _clean_up_after_thread(fds: list[OwnedFd], finished: concurrent.futures.Future[Any]) -> None:
+    """Close what a thread was given, and what it returned, once it ends after its call did."""
+    close_all(fds)
+    if not finished.cancelled() and finished.exception() is None:
+        close_all(descriptors_in(finished.result()))

@@ -1,0 +1,156 @@
+"""One description of a service, made from its class: for the server, the proxy and the policy alike."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import typing
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from seqrpc.errors import InvalidParams
+from seqrpc.services import conversion
+from seqrpc.services.policy import Policy
+from seqrpc.services.service import Marks, Service, marks_of
+
+_P = inspect.Parameter
+_NO_MARKS = Marks(None, oneway=False)
+_INDEX = re.compile(r"`\$\[(\d+)\]")
+
+
+class MethodSpec:
+    """A method: its name on the wire, its function, what it takes and gives, and whom it admits.
+
+    Raises:
+        TypeError: it cannot be called from elsewhere; the message names the method and the parameter.
+    """
+
+    def __init__(self, service_name: str, name: str, function: Callable[..., Any], marks: Marks) -> None:
+        """Read the function's annotations."""
+        self.name = name
+        self.wire_name = f"{service_name}.{name}"
+        self.function = function
+        self.allow = marks.allow
+        self.oneway = marks.oneway
+        self.is_coroutine = inspect.iscoroutinefunction(function)
+        where = function.__qualname__
+        if inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function):
+            raise TypeError(f"{where}: generators cannot be called from elsewhere by this version of seqrpc")
+        try:
+            hints = typing.get_type_hints(function, include_extras=True)
+        except NameError as exc:
+            raise TypeError(f"{where}: an annotation cannot be resolved: {exc}") from exc
+        self._read_parameters(where, list(inspect.signature(function).parameters.values())[1:], hints)
+        self.result = self._plan(where, "the result", hints.get("return", Any))
+
+    def _read_parameters(self, where: str, parameters: list[inspect.Parameter], hints: dict[str, Any]) -> None:
+        for parameter in parameters:
+            if parameter.kind in (_P.VAR_POSITIONAL, _P.VAR_KEYWORD):
+                raise TypeError(f"{where}: parameters have names on the wire; '{parameter}' has none")
+        planned = [self._plan(where, p.name, hints.get(p.name, Any)) for p in parameters]
+        fields = [_field(p, plan) for p, plan in zip(parameters, planned, strict=True)]
+        self.takes_descriptors = any(map(conversion.takes_descriptors, planned))
+        self._names = [p.name for p in parameters]
+        positional = [p for p in parameters if p.kind is not _P.KEYWORD_ONLY]
+        self._positional = [p.name for p in positional]
+        self._required = sum(p.default is _P.empty for p in positional)
+        self._keyword_required = [p.name for p in parameters[len(positional) :] if p.default is _P.empty]
+        self._by_position = msgspec.defstruct(self.name, fields[: len(positional)], array_like=True)
+        self._by_name = msgspec.defstruct(self.name, fields, kw_only=True, forbid_unknown_fields=True)
+
+    @staticmethod
+    def _plan(where: str, name: str, annotation: Any) -> conversion.Plan:
+        try:
+            return conversion.plan(annotation)
+        except TypeError as exc:
+            raise TypeError(f"{where}: {name}: {exc}") from exc
+
+    def bind(self, params: list[Any] | dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Return the arguments to call the function with, converted and checked.
+
+        Raises:
+            InvalidParams: they do not fit; the message holds the path to the first that does not.
+        """
+        try:
+            if isinstance(params, dict):
+                values = msgspec.structs.asdict(conversion.convert(params, self._by_name))
+                return tuple(values.pop(name) for name in self._positional), values
+            count = len(params)
+            if not self._required <= count <= len(self._positional) or self._keyword_required:
+                raise self._wrong_count(count)
+            if not self._positional:
+                return (), {}
+            return msgspec.structs.astuple(conversion.convert(params, self._by_position)), {}
+        except msgspec.ValidationError as exc:
+            raise InvalidParams(f"{self.wire_name}: {self._with_names(str(exc))}") from exc
+        except RecursionError as exc:
+            raise InvalidParams(f"{self.wire_name}: the arguments are nested too deeply") from exc
+
+    def _wrong_count(self, count: int) -> InvalidParams:
+        missing = [*self._positional[count : self._required], *self._keyword_required]
+        if missing:
+            return InvalidParams(f"{self.wire_name}: missing argument `{missing[0]}`")
+        return InvalidParams(f"{self.wire_name}: takes at most {len(self._positional)} arguments, got {count}")
+
+    def _with_names(self, text: str) -> str:
+        """Name parameters in the path of an error, in place of ``$`` and indexes."""
+        return _INDEX.sub(lambda match: f"`{self._positional[int(match[1])]}", text).replace("`$.", "`")
+
+    def params(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...] | dict[str, Any]:
+        """Return what to send for a call in Python's own way: by position where that is enough, else by name.
+
+        Raises:
+            TypeError: too many by position, or one of them twice.
+        """
+        if not kwargs:
+            return args
+        if len(args) > len(self._positional):
+            raise TypeError(f"{self.wire_name} takes {len(self._positional)} positional arguments, got {len(args)}")
+        named = dict(zip(self._positional, args, strict=False))
+        for name, value in kwargs.items():
+            if name in named:
+                raise TypeError(f"{self.wire_name} got the argument {name!r} twice")
+            named[name] = value
+        return named
+
+
+def _field(parameter: inspect.Parameter, planned: conversion.Plan) -> tuple[str, Any, Any]:
+    if parameter.default is _P.empty:
+        return parameter.name, planned, msgspec.field()
+    # A factory, for msgspec takes no mutable defaults; like Python's own, the object is shared.
+    return parameter.name, planned, msgspec.field(default_factory=lambda: parameter.default)
+
+
+class ServiceSpec:
+    """A service: its name on the wire, its methods by name, and whom it admits where they do not say."""
+
+    def __init__(self, cls: type) -> None:
+        """Read a class: of a :class:`~seqrpc.Service` the marked methods, of any other the public functions."""
+        is_service = issubclass(cls, Service)
+        self.name = cls.service_name if issubclass(cls, Service) else cls.__name__
+        self.policy: Policy | None = cls.service_policy if issubclass(cls, Service) else None
+        self.methods: dict[str, MethodSpec] = {}
+        for name in dir(cls):
+            function = inspect.getattr_static(cls, name)
+            marks = marks_of(cls, name) if is_service else _NO_MARKS
+            if marks is None or not inspect.isfunction(function) or (not is_service and name.startswith("_")):
+                continue
+            self.methods[name] = MethodSpec(self.name, name, function, marks)
+
+
+_specs: weakref.WeakKeyDictionary[type, ServiceSpec] = weakref.WeakKeyDictionary()
+
+
+def describe(cls: type) -> ServiceSpec:
+    """Return the description of a class, made once.
+
+    Raises:
+        TypeError: a method cannot be called from elsewhere.
+    """
+    spec = _specs.get(cls)
+    if spec is None:
+        spec = _specs[cls] = ServiceSpec(cls)
+    return spec
