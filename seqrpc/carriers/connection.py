@@ -16,6 +16,7 @@ from seqrpc.carriers.turns import Turns
 from seqrpc.errors import (
     ConnectionLost,
     DeadlineExceeded,
+    DescriptorsLost,
     Overloaded,
     PermissionDenied,
     RemoteProtocolError,
@@ -25,9 +26,9 @@ from seqrpc.errors import (
 )
 from seqrpc.kernel.credentials import Credentials
 from seqrpc.kernel.descriptors import HasFileno, OwnedFd, close_all
-from seqrpc.limits import DEFAULT_LIMITS, Limits
+from seqrpc.limits import DEFAULT_LIMITS, MAX_PACKET, Limits
 from seqrpc.protocol.messages import Cancel, Closing, Request, Response
-from seqrpc.protocol.session import Answer, Refused, Session
+from seqrpc.protocol.session import Answer, Refused, Session, error_of
 
 _log = logging.getLogger("seqrpc.connection")
 
@@ -36,6 +37,17 @@ _PACKET_COST = 256  # bytes that an unsent packet costs besides its content
 
 Params = tuple[Any, ...] | list[Any] | dict[str, Any]
 Waiter = asyncio.Future[Response]
+
+
+def result_of(response: Response) -> Any:
+    """Return the result of an answer.
+
+    Raises:
+        RpcError: it is an error.
+    """
+    if response.error is not None:
+        raise error_of(response.error)
+    return response.result
 
 
 class CallHandler(Protocol):
@@ -92,21 +104,8 @@ class SessionConnection(SeqpacketProtocol):
 
     def packet_received(self, data: bytes, fds: list[OwnedFd], credentials: Credentials | None) -> None:
         """Take a packet apart and pass it on to whom it concerns."""
-        self._packet_received(data, fds, credentials, lost=False)
-
-    def descriptors_lost(self, data: bytes, credentials: Credentials | None) -> bool:
-        """Answer, or fail, the one call that the lost descriptors belonged to (protocol 3.3)."""
-        self._packet_received(data, [], credentials, lost=True)
-        return True
-
-    def packet_truncated(self, size: int) -> bool:
-        """Treat a packet that is too long as malformed (protocol 1.2)."""
-        self._end_malformed(RemoteProtocolError(f"a packet has at most 65536 bytes, this one has {size} or more"))
-        return True
-
-    def _packet_received(self, data: bytes, fds: list[OwnedFd], credentials: Credentials | None, *, lost: bool) -> None:
         try:
-            event = self._session.receive_packet(data, fds, lost=lost)
+            event = self._session.receive_packet(data, fds)
         except RemoteProtocolError as exc:
             self._end_malformed(exc)
             return
@@ -116,14 +115,34 @@ class SessionConnection(SeqpacketProtocol):
                 close_all(event.response.fds)
             else:
                 waiter.set_result(event.response)
-            if self._turns:
+            if self._turns.line:
                 self._turns.next()
         elif isinstance(event, Request):
             if self._writing_paused:
-                self._slow_down(event)
+                self._slow_down(event.call_id)
             self._handler.request_received(event, credentials)
         elif event is not None:
             self._rare_event(event)
+
+    def descriptors_lost(self, data: bytes, credentials: Credentials | None) -> bool:  # noqa: ARG002
+        """Answer, or fail, the one call that the lost descriptors belonged to (protocol 3.3)."""
+        try:
+            event = self._session.receive_packet(data, [], lost=True)
+        except RemoteProtocolError as exc:
+            self._end_malformed(exc)
+            return True
+        if isinstance(event, Answer):
+            if not event.waiter.done():
+                event.waiter.set_result(event.response)
+            self._turns.next()
+        elif event is not None and not isinstance(event, Request):  # the session refuses those itself
+            self._rare_event(event)
+        return True
+
+    def packet_truncated(self, size: int) -> bool:
+        """Treat a packet that is too long as malformed (protocol 1.2)."""
+        self._end_malformed(RemoteProtocolError(f"a packet has at most {MAX_PACKET} bytes, this one {size} or more"))
+        return True
 
     def _rare_event(self, event: Cancel | Closing | Refused) -> None:
         if isinstance(event, Cancel):
@@ -131,17 +150,17 @@ class SessionConnection(SeqpacketProtocol):
         elif isinstance(event, Refused):
             self.send_error(event.call_id, event.code, event.message)
             if self._writing_paused:
-                self._slow_down(event)
+                self._slow_down(event.call_id)
         else:
             _log.debug("= %r takes no new requests: %s", self, event.reason)
             self._turns.fail(self._unavailable())
 
-    def _slow_down(self, event: Request | Refused) -> None:
+    def _slow_down(self, call_id: int | None) -> None:
         """Bound what is kept for a peer that asks on and does not read its answers.
 
         Not reading its requests is enough, unless we wait for its own answers: then only an end helps.
         """
-        if event.call_id is None:
+        if call_id is None:  # it will not be answered
             return
         if not self._session.calls:
             self._transport.pause_reading()
@@ -196,8 +215,15 @@ class SessionConnection(SeqpacketProtocol):
     def _has_room(self) -> bool:
         return not self._writing_paused and len(self._session.calls) < self._limits.max_calls_in_flight
 
-    async def request(self, method: str, params: Params, deadline: int | None, meta: dict[str, str] | None) -> Response:
-        """Call, and return the answer; its descriptors belong to the caller.
+    async def request(
+        self,
+        method: str,
+        params: Params,
+        deadline: int | None = None,
+        meta: dict[str, str] | None = None,
+        finish: Callable[[Response], Any] = result_of,
+    ) -> Any:
+        """Call, and return what ``finish`` makes of the answer, whose descriptors it then owns.
 
         A call waits its turn while ``max_calls_in_flight`` are unanswered or the peer does not read.
 
@@ -206,8 +232,10 @@ class SessionConnection(SeqpacketProtocol):
             params: by position or by name; descriptors in it are borrowed until this returns or raises.
             deadline: ``CLOCK_MONOTONIC`` in nanoseconds at which to give up, or None.
             meta: for the other side's ``current_call().meta``.
+            finish: called with the answer; by default it raises an error and returns a result.
 
         Raises:
+            Exception: what ``finish`` raises.
             ConnectionLost: the connection ended; the call may have run.
             Unavailable: the other side takes no new requests; the call did not run.
             DeadlineExceeded: the deadline passed; the other side was told to stop.
@@ -215,19 +243,43 @@ class SessionConnection(SeqpacketProtocol):
 
         Cancel: the other side is told to stop; a call that was not sent never is.
         """
-        if self._turns or not self._has_room():
+        session = self._session
+        if self._turns.line or self._writing_paused or len(session.calls) >= self._limits.max_calls_in_flight:
             await self._wait_turn(deadline)
+        if deadline is not None or session.closing_received is not None:
+            self._check_may_call(deadline)
         waiter: Waiter = self._loop.create_future()
-        call_id = self._send_request(waiter, method, params, deadline, meta)
-        timer = None if deadline is None else self._start_timer(waiter, deadline)
+        options = _options(deadline, meta) if meta or deadline is not None else None
+        call_id, (data, lenders) = session.send_request(waiter, method, params, options)
         try:
-            return await waiter
+            self._transport.send_packet(data, lenders, functools.partial(_refuse, waiter) if lenders else None)
+        except BaseException as exc:
+            session.calls.pop(call_id, None)
+            raise self._explain(exc) from exc.__cause__
+        timer = None if deadline is None else self._loop.call_later(_seconds_until(deadline), _expire, waiter)
+        if self._turns.line:
+            self._turns.next()
+        try:
+            response = await waiter
         except BaseException:
             self._give_up(call_id, waiter)
             raise
         finally:
             if timer is not None:
                 timer.cancel()
+        return finish(response)
+
+    def _check_may_call(self, deadline: int | None) -> None:
+        if self._session.closing_received is not None:
+            raise self._unavailable()
+        if deadline is not None and deadline <= time.monotonic_ns():
+            raise DeadlineExceeded("the deadline passed before the call was sent")
+
+    def _explain(self, exc: BaseException) -> BaseException:
+        """Return what to raise for a packet that could not be sent."""
+        if isinstance(exc, ConnectionLost):
+            return self._lost_error(None)
+        return explain_refusal(exc) if isinstance(exc, OSError) else exc
 
     async def _wait_turn(self, deadline: int | None) -> None:
         try:
@@ -235,35 +287,6 @@ class SessionConnection(SeqpacketProtocol):
                 await self._turns.wait()
         except TimeoutError:
             raise DeadlineExceeded("the deadline passed before the call could be sent") from None
-
-    def _send_request(
-        self, waiter: Waiter, method: str, params: Params, deadline: int | None, meta: dict[str, str] | None
-    ) -> int:
-        if self._session.closing_received is not None:
-            raise self._unavailable()
-        if deadline is not None and deadline <= time.monotonic_ns():
-            raise DeadlineExceeded("the deadline passed before the call was sent")
-        call_id, (data, lenders) = self._session.send_request(waiter, method, params, _options(deadline, meta))
-        try:
-            self._send(data, lenders, functools.partial(_refuse, waiter))
-        except BaseException:
-            self._session.calls.pop(call_id, None)
-            raise
-        if self._turns:
-            self._turns.next()
-        return call_id
-
-    def _send(self, data: bytes, lenders: list[HasFileno], failed: Callable[[OSError], None]) -> None:
-        """Send a call. ``failed`` is told if it had to wait and its descriptors are then refused."""
-        try:
-            self._transport.send_packet(data, lenders, failed if lenders else None)
-        except ConnectionLost:
-            raise self._lost_error(None) from None
-        except OSError as exc:
-            raise explain_refusal(exc) from exc
-
-    def _start_timer(self, waiter: Waiter, deadline: int) -> asyncio.TimerHandle:
-        return self._loop.call_later(_seconds_until(deadline), _expire, waiter)
 
     def _give_up(self, call_id: int, waiter: Waiter) -> None:
         """Clean up after a call that ends without its answer being used."""
@@ -289,12 +312,15 @@ class SessionConnection(SeqpacketProtocol):
 
         Cancel: nothing was sent.
         """
-        if self._turns or self._writing_paused:
+        if self._turns.line or self._writing_paused:
             await self._wait_turn(deadline)
-        if self._session.closing_received is not None:
-            raise self._unavailable()
+        self._check_may_call(deadline)
         data, lenders = self._session.send_notify(method, params, _options(deadline, meta))
-        self._send(data, lenders, functools.partial(_log.debug, "! a NOTIFY of %s was not sent: %s", method))
+        try:
+            self._transport.send_packet(data, lenders, functools.partial(_log.debug, "! NOTIFY %s: %s", method))
+        except OSError as exc:
+            raise self._explain(exc) from exc.__cause__
+        self._turns.next()
 
     # Answering
 
@@ -314,22 +340,24 @@ class SessionConnection(SeqpacketProtocol):
         self._send_answer(call_id, packet, lenders)
 
     def _send_answer(self, call_id: int, data: bytes, lenders: list[HasFileno]) -> None:
-        def failed(exc: OSError) -> None:
-            refusal = explain_refusal(exc)
-            if lenders and isinstance(refusal, RpcError):
-                self.send_error(call_id, refusal.code, refusal.message)
-            elif lenders:
-                self.send_error(call_id, "rpc.DescriptorsLost", "the descriptors of the answer could not be sent")
+        failed = functools.partial(self._answer_refused, call_id) if lenders else None
+        try:
+            self._transport.send_packet(data, lenders, failed)
+        except ConnectionLost:
+            return
+        except OSError as exc:
+            if failed is not None:
+                failed(exc)
             else:
                 self._reason = exc
                 self._transport.abort()
 
-        try:
-            self._transport.send_packet(data, lenders, failed if lenders else None)
-        except ConnectionLost:
-            return
-        except OSError as exc:
-            failed(exc)
+    def _answer_refused(self, call_id: int, exc: OSError) -> None:
+        """Answer without the descriptors that the kernel would not take."""
+        refusal = explain_refusal(exc)
+        if not isinstance(refusal, RpcError):
+            refusal = DescriptorsLost(f"the descriptors of the answer could not be sent: {exc.strerror}")
+        self.send_error(call_id, refusal.code, refusal.message)
 
     def send_closing(self, reason: str) -> None:
         """Say that this side takes no new requests; those that come are refused (protocol 2.8)."""

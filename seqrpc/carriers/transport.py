@@ -167,43 +167,37 @@ class SeqpacketTransport(asyncio.ReadTransport):
                     return
                 self._broken = exc  # it hides packets that came before (protocol 1.6)
                 continue
-            if size == 0:
-                close_all(fds)
-                self._end()
-                return
             received += 1
-            self._deliver(size, fds, sender, lost=lost)
+            if not self._names_senders:
+                sender = self._credentials
+            elif PLATFORM.credentials_come_once:
+                sender = self._credentials = sender or self._credentials
+            if 0 < size <= MAX_PACKET and not lost:
+                try:
+                    self._protocol.packet_received(self._buffer[:size].tobytes(), fds, sender)
+                except Exception as exc:
+                    close_all(fds)
+                    self._fail(exc, "the protocol's packet_received failed")
+            else:
+                close_all(fds)
+                self._rare_packet(size, sender)
             if self._lone_wakeups and self._broken is None:
                 self._lone_wakeups -= 1
                 return
 
-    def _deliver(self, size: int, fds: list[OwnedFd], sender: Credentials | None, *, lost: bool) -> None:
-        """Hand one packet to the protocol. What goes wrong in there costs this connection, no other."""
-        if self._names_senders:
-            if PLATFORM.credentials_come_once:
-                sender = self._credentials = sender or self._credentials
-        else:
-            sender = self._credentials
+    def _rare_packet(self, size: int, sender: Credentials | None) -> None:
+        """Tell the protocol of an end, of a packet that was cut, or of one whose descriptors were lost."""
         try:
-            if size > MAX_PACKET:
-                close_all(fds)
+            if size == 0:
+                self._protocol.eof_received()
+                self._lose(self._broken)
+            elif size > MAX_PACKET:
                 if not self._protocol.packet_truncated(size):
                     self._lose(RemoteProtocolError(f"a packet has at most {MAX_PACKET} bytes, this one {size}"))
-            elif not lost:
-                self._protocol.packet_received(bytes(self._buffer[:size]), fds, sender)
-            elif not self._protocol.descriptors_lost(bytes(self._buffer[:size]), sender):
+            elif not self._protocol.descriptors_lost(self._buffer[:size].tobytes(), sender):
                 self._lose(OSError(errno.EMFILE, "descriptors were lost on the way in"))
         except Exception as exc:
-            close_all(fds)
-            self._fail(exc, "the protocol's packet_received failed")
-
-    def _end(self) -> None:
-        try:
-            self._protocol.eof_received()
-        except Exception as exc:
-            self._fail(exc, "the protocol's eof_received failed")
-            return
-        self._lose(self._broken)
+            self._fail(exc, "the protocol failed")
 
     # Writing
 

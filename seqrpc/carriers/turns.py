@@ -19,11 +19,8 @@ class Turns:
         """Begin with nobody in line."""
         self._loop = loop
         self._has_room = has_room
-        self._line: deque[asyncio.Future[None]] = deque()
-
-    def __len__(self) -> int:
-        """Return how many wait."""
-        return len(self._line)
+        self.line: deque[asyncio.Future[None]] = deque()
+        """Those who wait, to be looked at."""
 
     async def wait(self) -> None:
         """Wait in line for a turn; whoever had one calls :meth:`next` when done with it.
@@ -34,7 +31,7 @@ class Turns:
         Cancel: the place in line is given up; a turn that had come already goes to the next.
         """
         turn = self._loop.create_future()
-        self._line.append(turn)
+        self.line.append(turn)
         try:
             await turn
         except asyncio.CancelledError:
@@ -44,15 +41,15 @@ class Turns:
 
     def next(self) -> None:
         """Give the first in line its turn, if there is room."""
-        while self._line and self._has_room():
-            turn = self._line.popleft()
+        while self.line and self._has_room():
+            turn = self.line.popleft()
             if not turn.done():  # else its task was cancelled
                 turn.set_result(None)
                 return
 
     def fail(self, exc: Exception) -> None:
         """Raise ``exc`` in all who wait."""
-        while self._line:
-            turn = self._line.popleft()
+        while self.line:
+            turn = self.line.popleft()
             if not turn.done():
                 turn.set_exception(exc)

@@ -22,12 +22,18 @@ CONTROL_BYTES: Final = (
 )
 
 # MSG_EOR: FreeBSD 15 merges records without it. MSG_NOSIGNAL: SEQPACKET raises SIGPIPE there.
-SEND_FLAGS: Final = socket.MSG_EOR | socket.MSG_NOSIGNAL | socket.MSG_DONTWAIT
+SEND_FLAGS: Final = int(socket.MSG_EOR | socket.MSG_NOSIGNAL | socket.MSG_DONTWAIT)
 
 # On Linux MSG_TRUNC as an input makes the returned size the packet's true one (recv(2)).
-RECEIVE_FLAGS: Final = (
+RECEIVE_FLAGS: Final = int(
     getattr(socket, "MSG_CMSG_CLOEXEC", 0) | socket.MSG_DONTWAIT | (socket.MSG_TRUNC if sys.platform == "linux" else 0)
 )
+
+# Plain numbers: arithmetic with the socket module's enumerations takes longer than the system call.
+_MSG_TRUNC: Final = int(socket.MSG_TRUNC)
+_MSG_CTRUNC: Final = int(socket.MSG_CTRUNC)
+_SOL_SOCKET: Final = int(socket.SOL_SOCKET)
+_SCM_RIGHTS: Final = int(socket.SCM_RIGHTS)
 
 _Control = list[tuple[int, int, bytes]]
 
@@ -56,10 +62,10 @@ def receive(sock: socket.socket, buffer: memoryview) -> Received:
         OSError: the socket is broken; ``ECONNRESET`` may come before packets that are still there.
     """
     size, control, flags, _address = sock.recvmsg_into((buffer,), CONTROL_BYTES, RECEIVE_FLAGS)
-    if flags & socket.MSG_TRUNC:
+    if flags & _MSG_TRUNC:
         size = max(size, len(buffer))
     if not control:
-        return size, [], None, bool(flags & socket.MSG_CTRUNC)
+        return size, [], None, bool(flags & _MSG_CTRUNC)
     fds: list[OwnedFd] = []
     try:
         complete = _own_descriptors(control, fds)
@@ -67,7 +73,7 @@ def receive(sock: socket.socket, buffer: memoryview) -> Received:
     except BaseException:
         close_all(fds)
         raise
-    if flags & socket.MSG_CTRUNC or not complete:
+    if flags & _MSG_CTRUNC or not complete:
         close_all(fds)
         return size, fds, sender, True
     return size, fds, sender, False
@@ -77,9 +83,9 @@ def _own_descriptors(control: _Control, fds: list[OwnedFd]) -> bool:
     """Append the descriptors in ``control`` to ``fds``; return whether none was denied."""
     complete = True
     for level, kind, data in control:
-        if level != socket.SOL_SOCKET:
+        if level != _SOL_SOCKET:
             continue
-        if kind == socket.SCM_RIGHTS:
+        if kind == _SCM_RIGHTS:
             for fd in _numbers(data):
                 if fd >= 0:
                     fds.append(OwnedFd(fd))
@@ -120,6 +126,6 @@ def send(sock: socket.socket, data: bytes, fds: Sequence[int] = ()) -> None:
             ``EPERM``: the receiver takes no descriptors. ``EBADF``: one of ``fds`` is not open.
     """
     if fds:
-        sock.sendmsg((data,), ((socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", fds)),), SEND_FLAGS)
+        sock.sendmsg((data,), ((_SOL_SOCKET, _SCM_RIGHTS, array("i", fds)),), SEND_FLAGS)
     else:
         sock.send(data, SEND_FLAGS)

@@ -22,8 +22,8 @@ class Credentials:
 
     Args:
         pid: the process, or None; only for logs, since numbers are used again.
-        uid: the effective user id, or None.
-        gid: the effective group id, or None.
+        uid: the effective user id, or None; the real one where a packet tells of its sender on Linux.
+        gid: the group id of the same kind, or None.
         groups: the supplementary groups if they are known already.
         source: whom to ask for the rest; None where nobody can be asked, as for a packet's sender.
     """

@@ -24,6 +24,7 @@ SO_PASSCRED: Final = getattr(socket, "SO_PASSCRED", 16)
 SO_PEERCRED: Final = getattr(socket, "SO_PEERCRED", 17)
 SO_PEERSEC: Final = getattr(socket, "SO_PEERSEC", 31)
 SCM_CREDENTIALS: Final = getattr(socket, "SCM_CREDENTIALS", 2)
+_SOL_SOCKET: Final = int(socket.SOL_SOCKET)
 
 _UCRED: Final = struct.Struct("iII")
 _OPTION_BYTES: Final = 1024  # the most that socket.getsockopt takes
@@ -108,6 +109,16 @@ def _getsockopt_large(fd: int, option: int, *, most_bytes: int = 65_536 * 4) -> 
     return buffer.raw[: length.value]
 
 
+@functools.lru_cache(maxsize=64)
+def _sender(data: bytes) -> Credentials | None:
+    """Read a ``struct ucred``; a pair has the same few senders packet after packet."""
+    ids = parse_ucred(data)
+    if ids is None or ids == (None, None, None):
+        return None
+    pid, uid, gid = ids
+    return Credentials(pid=pid, uid=uid, gid=gid)
+
+
 class Linux:
     """The Linux half of :class:`seqrpc.kernel.credentials.Platform`."""
 
@@ -135,13 +146,7 @@ class Linux:
 
     def sender_credentials(self, level: int, kind: int, data: bytes) -> Credentials | None:
         """Read ``SCM_CREDENTIALS``; a packet sent before anyone asked tells of nobody, which is None."""
-        if level != socket.SOL_SOCKET or kind != SCM_CREDENTIALS:
-            return None
-        ids = parse_ucred(data)
-        if ids is None or ids == (None, None, None):
-            return None
-        pid, uid, gid = ids
-        return Credentials(pid=pid, uid=uid, gid=gid)
+        return _sender(data) if kind == SCM_CREDENTIALS and level == _SOL_SOCKET else None
 
     def refuse_descriptors(self, sock: socket.socket) -> bool:
         """Clear ``SO_PASSRIGHTS`` (Linux 6.16): a sender of descriptors gets ``EPERM`` (protocol 9.3)."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import grp
@@ -65,7 +66,7 @@ def listen(
         address: where. An inherited socket (``fd:``, ``systemd:``) must listen already; its file,
             mode and group are the business of whoever made it.
         mode: permission bits of the socket file, whatever the umask; in place before it can be reached.
-        group: group of the socket file, by name or number; it has no group permissions before.
+        group: group of the socket file, by name or number; until it has it, the file is its owner's alone.
         backlog: connections that may wait to be accepted.
         accept_descriptors: False makes the kernel refuse descriptors sent to this server where it
             can (``SO_PASSRIGHTS``, protocol 9.3).
@@ -269,14 +270,18 @@ class _Claim:
         """
         try:
             if os.getpid() == self._process:
-                self._remove_bound()
-                if self._is_same(os.fstat(self._lock.fileno()), self._lock_name()):
-                    os.unlink(self._lock_name(), dir_fd=self._directory.fileno())
-        except OSError:  # the directory is gone or no longer writable: nothing there is ours to mend
-            return
+                # Where the directory is gone or no longer writable, nothing there is ours to mend.
+                with contextlib.suppress(OSError):
+                    self._remove_bound()
+                with contextlib.suppress(OSError):
+                    self._remove_lock()
         finally:
             self._lock.close()
             self._directory.close()
+
+    def _remove_lock(self) -> None:
+        if self._is_same(os.fstat(self._lock.fileno()), self._lock_name()):
+            os.unlink(self._lock_name(), dir_fd=self._directory.fileno())
 
     def _remove_bound(self) -> None:
         if self._bound is None:

@@ -20,7 +20,7 @@ from seqrpc.protocol.depth import check_depth
 
 EXT_DESCRIPTOR: Final = 1
 
-_DEEPEST: Final = 512  # arrays and maps that msgpack packs inside one another
+_DEEPEST: Final = 512  # how far inside a message the culprit is looked for: the stack holds 1,000 calls
 
 _MAX_ODD_KEYS: Final = 256  # keys of a map if there are tuples among them: their hashes can be made to collide
 
@@ -122,7 +122,7 @@ class Codec:
 
         The value refers to the objects in ``fds``, which stay the caller's, whatever happens. Depth
         and sizes are checked before anything is built. Arrays and maps that are keys of a map become tuples,
-        a map one of pairs.
+        a map one of its keys and values by turns.
 
         Raises:
             RemoteProtocolError: the packet is not exactly one well-formed value.
@@ -192,11 +192,11 @@ def _map_of(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
 
 
 def _hashable(key: Any) -> Any:
-    """Return a key with its arrays and maps made into tuples."""
+    """Return a key with its arrays and maps made into tuples, which are no deeper than they were."""
     if isinstance(key, list):
         return tuple([_hashable(item) for item in key])
     if isinstance(key, dict):
-        return tuple([(name, _hashable(item)) for name, item in key.items()])
+        return tuple([part for name, item in key.items() for part in (name, _hashable(item))])
     return key
 
 

@@ -15,18 +15,19 @@ _NO_CONTAINER: Final = bytes(byte for byte in range(256) if not (0x80 <= byte <=
 
 _MAX_PROMISED: Final = 2 * MAX_PACKET  # values that all arrays of a packet may promise unseen: 1 MiB of empty places
 
-# Long runs of small scalars are passed over at once: (first bytes, bytes of each).
+# Long runs of small scalars are passed over at once: (first bytes, bytes of each). Possessive (++), for what could be
+# given back would be remembered, more than a megabyte of it for a packet.
 _RUNS: Final = {
     first: (re.compile(pattern, re.DOTALL), size)
     for firsts, pattern, size in (
-        ((*range(0x80), *range(0xE0, 0x100), 0xC0, 0xC2, 0xC3), rb"[\x00-\x7f\xe0-\xff\xc0\xc2\xc3]+", 1),
-        ((0xCC,), rb"(?:\xcc.)+", 2),
-        ((0xCD,), rb"(?:\xcd..)+", 3),
-        ((0xCE,), rb"(?:\xce.{4})+", 5),
-        ((0xCA,), rb"(?:\xca.{4})+", 5),
-        ((0xCB,), rb"(?:\xcb.{8})+", 9),
-        ((0xCF,), rb"(?:\xcf.{8})+", 9),
-        ((0xD1,), rb"(?:\xd1..)+", 3),
+        ((*range(0x80), *range(0xE0, 0x100), 0xC0, 0xC2, 0xC3), rb"[\x00-\x7f\xe0-\xff\xc0\xc2\xc3]++", 1),
+        ((0xCC,), rb"(?:\xcc.)++", 2),
+        ((0xCD,), rb"(?:\xcd..)++", 3),
+        ((0xCE,), rb"(?:\xce.{4})++", 5),
+        ((0xCA,), rb"(?:\xca.{4})++", 5),
+        ((0xCB,), rb"(?:\xcb.{8})++", 9),
+        ((0xCF,), rb"(?:\xcf.{8})++", 9),
+        ((0xD1,), rb"(?:\xd1..)++", 3),
     )
     for first in firsts
 }
@@ -77,6 +78,8 @@ def check_depth(data: bytes, max_depth: int) -> None:
     Raises:
         ValueError: it is deeper, or ends too early; the message names the bound.
     """
+    if len(data) <= max_depth:  # no room for more, and the promises of so few bytes are small enough
+        return
     containers = len(data.translate(None, _NO_CONTAINER))
     if containers > max_depth or containers * len(data) > _MAX_PROMISED:
         try:

@@ -20,6 +20,8 @@ from seqrpc.kernel.descriptors import OwnedFd
 
 _NATIVE: Final = (bytes, bytearray, memoryview)
 
+_EXACT: Final = (int, str, bool, bytes, type(None))
+
 Plan = Any
 """A type as msgspec takes it, made from an annotation by :func:`plan`."""
 
@@ -49,6 +51,11 @@ def convert(value: Any, wanted: Plan) -> Any:
     return msgspec.convert(value, wanted, builtin_types=_NATIVE, dec_hook=_dec_hook)
 
 
+def exact_type(planned: Plan) -> Plan:
+    """Return ``planned`` if a value of exactly that type needs no conversion, else a type that no value has."""
+    return planned if planned in _EXACT else _StandIn
+
+
 def _dec_hook(wanted: type, value: Any) -> Any:
     if issubclass(wanted, _StandIn):
         return wanted.build(value)
@@ -63,7 +70,7 @@ def plan(annotation: Any) -> Plan:
     Raises:
         TypeError: msgspec cannot convert to it; the message says why.
     """
-    planned = _plan(annotation, {})
+    planned = type(None) if annotation is None else _plan(annotation, {})
     for unknown in _custom_types(planned):
         if not issubclass(unknown, (OwnedFd, _StandIn)):
             raise TypeError(f"values of type {unknown.__qualname__} cannot be sent")

@@ -7,32 +7,38 @@ from collections.abc import Mapping
 import msgspec
 
 from seqrpc.kernel.credentials import Credentials
+from seqrpc.protocol.messages import Request
 from seqrpc.services.context import scope
 from seqrpc.services.peer import Connection
 
 
-class CurrentCall(msgspec.Struct, frozen=True, eq=False):
-    """The call that a handler answers."""
+class CurrentCall(msgspec.Struct, eq=False):
+    """The call that a handler answers; nothing in it is to be changed."""
 
-    method: str
-    """Its name on the wire, ``Service.method``."""
+    request: Request
+    """What came, for those who want to see it."""
 
     caller: Credentials
     """Who calls, by the kernel's word: whoever made the connection, or on a socket pair the packet's sender."""
-
-    deadline_ns: int | None
-    """When the caller stops waiting, in nanoseconds of ``CLOCK_MONOTONIC`` (``time.monotonic_ns``), or None."""
-
-    meta: Mapping[str, str]
-    """What the caller sent along with :func:`metadata`."""
 
     connection: Connection
     """The connection that the call came on, to call back."""
 
     @property
+    def method(self) -> str:
+        """Its name on the wire, ``Service.method``."""
+        return self.request.method
+
+    @property
+    def meta(self) -> Mapping[str, str]:
+        """What the caller sent along with :func:`seqrpc.metadata`."""
+        return self.request.options.meta or {}
+
+    @property
     def deadline(self) -> float | None:
         """When the caller stops waiting, in seconds of ``time.monotonic()``, or None."""
-        return None if self.deadline_ns is None else self.deadline_ns / 1e9
+        nanoseconds = self.request.options.deadline
+        return None if nanoseconds is None else nanoseconds / 1e9
 
 
 def current_call() -> CurrentCall:

@@ -31,7 +31,6 @@ _log = logging.getLogger("seqrpc.dispatch")
 
 _LONGEST_TIMER = 30 * 24 * 3600.0  # seconds; timers of event loops overflow somewhere above
 _EAGER = sys.version_info >= (3, 12)
-_NO_META: dict[str, str] = {}
 
 
 class Entry:
@@ -100,21 +99,16 @@ class Registry:
             self._pool.shutdown(wait=False, cancel_futures=True)
 
 
-class _Call:
+class _Call(CurrentCall, eq=False):
     """A handler that runs, or is about to."""
 
-    __slots__ = ("args", "caller", "entry", "kwargs", "request", "started", "stopped", "task", "timer")
-
-    def __init__(self, entry: Entry, request: Request, caller: Credentials) -> None:
-        self.entry = entry
-        self.request = request
-        self.caller = caller
-        self.args: tuple[Any, ...] = ()
-        self.kwargs: dict[str, Any] = {}
-        self.task: asyncio.Task[None] | None = None
-        self.timer: asyncio.TimerHandle | None = None
-        self.started = False
-        self.stopped: RpcError | None = None  # what to answer if it ends by being cancelled
+    entry: Entry
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    task: asyncio.Task[None] | None = None
+    timer: asyncio.TimerHandle | None = None
+    started: bool = False
+    stopped: RpcError | None = None  # what to answer if it ends by being cancelled
 
 
 class Calls:
@@ -144,7 +138,7 @@ class Calls:
             self._refuse(request, "rpc.PermissionDenied", f"{request.method}: this caller is not admitted")
             _log.info("! %s refused to %r", request.method, caller)
         else:
-            self._start(_Call(entry, request, caller))
+            self._start(entry, request, caller)
 
     def _answer_unknown(self, request: Request, caller: Credentials | None) -> None:
         if request.method == "rpc.ping":
@@ -161,36 +155,39 @@ class Calls:
         if request.call_id is not None:
             self._connection.send_error(request.call_id, code, message)
 
-    def _start(self, call: _Call) -> None:
-        request = call.request
+    def _start(self, entry: Entry, request: Request, caller: Credentials) -> None:
+        """Convert the arguments and start the handler."""
         try:
-            call.args, call.kwargs = call.entry.spec.bind(request.params)
+            args, kwargs = entry.spec.bind(request.params)
         except RpcError as exc:
             self._refuse(request, exc.code, exc.message)
             return
-        deadline = request.options.deadline
-        if deadline is not None and deadline <= time.monotonic_ns():
-            self._refuse(request, "rpc.DeadlineExceeded", "the deadline passed before the call began")
+        call = _Call(request, caller, self._connection, entry, args, kwargs)
+        call_id = request.call_id
+        if request.options.deadline is not None and not self._start_timer(call, request.options.deadline):
             return
-        if request.call_id is not None:
-            self._by_id[request.call_id] = call
+        if call_id is not None:
+            self._by_id[call_id] = call
         elif len(self._running) >= self._max_calls:
             _log.debug("! a NOTIFY of %s is dropped: %d handlers are running", request.method, len(self._running))
             close_all(request.fds)
             return
         self._running.add(call)
-        if deadline is not None:
-            delay = min((deadline - time.monotonic_ns()) / 1e9, _LONGEST_TIMER)
-            call.timer = self._loop.call_later(delay, self._deadline_passed, call)
         call.task = _start_task(self._loop, self._run(call))
+
+    def _start_timer(self, call: _Call, deadline: int) -> bool:
+        """Bound a call by its caller's deadline; if that has passed, refuse it and return False."""
+        left = deadline - time.monotonic_ns()
+        if left <= 0:
+            self._refuse(call.request, "rpc.DeadlineExceeded", "the deadline passed before the call began")
+            return False
+        call.timer = self._loop.call_later(min(left / 1e9, _LONGEST_TIMER), self._deadline_passed, call)
+        return True
 
     async def _run(self, call: _Call) -> None:
         """Run the handler and answer. Nothing a handler does gets further than this."""
         call.started = True
-        request = call.request
-        options = request.options
-        current = CurrentCall(request.method, call.caller, options.deadline, options.meta or _NO_META, self._connection)
-        scope.set(Scope(options.deadline, None, current))
+        scope.set(Scope(call.request.options.deadline, None, call))
         try:
             spec = call.entry.spec
             if spec.is_coroutine:
@@ -260,11 +257,13 @@ class Calls:
 
     def _end(self, call: _Call) -> None:
         """Forget a call; what of its descriptors nobody took is closed."""
-        close_all(call.request.fds)
+        request = call.request
+        if request.fds:
+            close_all(request.fds)
         if call.timer is not None:
             call.timer.cancel()
-        if call.request.call_id is not None and self._by_id.get(call.request.call_id) is call:
-            del self._by_id[call.request.call_id]
+        if request.call_id is not None and self._by_id.get(request.call_id) is call:
+            del self._by_id[request.call_id]
         self._running.discard(call)
         if self._idle is not None and not self._running and not self._idle.done():
             self._idle.set_result(None)

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar, cast
 
-import msgspec
-
 from seqrpc.carriers.connection import CallHandler, Params, SessionConnection
-from seqrpc.errors import InvalidResult
 from seqrpc.kernel.credentials import Credentials
-from seqrpc.kernel.descriptors import close_all
 from seqrpc.limits import DEFAULT_LIMITS, Limits
 from seqrpc.protocol.messages import Response
-from seqrpc.protocol.session import error_of
-from seqrpc.services import conversion
 from seqrpc.services.context import scope
 from seqrpc.services.proxy import proxy_class
 
@@ -62,7 +57,8 @@ class Connection(SessionConnection):
 
         Cancel: the handler at the other side is cancelled.
         """
-        return (await self._answer(method, _params(method, args, kwargs))).result
+        here = scope.get()
+        return await self.request(method, _params(method, args, kwargs), here.deadline_ns, here.meta)
 
     async def notify(self, method: str, /, *args: Any, **kwargs: Any) -> None:
         """Call a method without waiting for, or ever hearing, its answer; arguments as for :meth:`call`.
@@ -90,25 +86,10 @@ class Connection(SessionConnection):
         """
         return cast("T", proxy_class(cls)(self))
 
-    async def call_typed(self, method: str, params: Params, result: conversion.Plan) -> Any:
-        """Call, and return the result converted; what proxies do.
-
-        Raises:
-            Exception: as :meth:`call`, and InvalidResult.
-        """
-        response = await self._answer(method, params)
-        try:
-            return conversion.convert(response.result, result)
-        except (msgspec.ValidationError, RecursionError) as exc:
-            close_all(response.fds)
-            raise InvalidResult(f"{method} answered what does not fit its annotation: {exc}") from exc
-
-    async def _answer(self, method: str, params: Params) -> Response:
+    def call_finished(self, method: str, params: Params, finish: Callable[[Response], Any]) -> Coroutine[Any, Any, Any]:
+        """Call, and return what ``finish`` makes of the answer; what proxies do."""
         here = scope.get()
-        response = await self.request(method, params, here.deadline_ns, here.meta)
-        if response.error is not None:
-            raise error_of(response.error)
-        return response
+        return self.request(method, params, here.deadline_ns, here.meta, finish)
 
     def __repr__(self) -> str:
         """Return the state, and who is at the other end."""

@@ -7,17 +7,23 @@ import weakref
 from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
 
+import msgspec
+
 from seqrpc.carriers.connection import Params
+from seqrpc.errors import InvalidResult
+from seqrpc.kernel.descriptors import close_all
+from seqrpc.protocol.messages import Response
+from seqrpc.protocol.session import error_of
 from seqrpc.services.context import scope
-from seqrpc.services.conversion import Plan
+from seqrpc.services.conversion import Plan, convert, exact_type
 from seqrpc.services.signature import MethodSpec, describe
 
 
 class Caller(Protocol):
     """What a proxy needs of a connection."""
 
-    def call_typed(self, method: str, params: Params, result: Plan) -> Coroutine[Any, Any, Any]:
-        """Call, and return the result as what ``result`` was planned from."""
+    def call_finished(self, method: str, params: Params, finish: Callable[[Response], Any]) -> Coroutine[Any, Any, Any]:
+        """Call, and return what ``finish`` makes of the answer."""
         ...
 
     def send_notify(
@@ -58,7 +64,9 @@ def proxy_class(cls: type) -> type[Proxy]:
 
 
 def _calling(spec: MethodSpec) -> Callable[..., Coroutine[Any, Any, Any]]:
-    wire_name, result = spec.wire_name, spec.result
+    """Return the method of a proxy that calls ``spec``."""
+    wire_name = spec.wire_name
+    finish = _finishing(wire_name, spec.result)
     if spec.oneway:
 
         async def call(self: Proxy, /, *args: Any, **kwargs: Any) -> Any:
@@ -68,6 +76,25 @@ def _calling(spec: MethodSpec) -> Callable[..., Coroutine[Any, Any, Any]]:
     else:
 
         def call(self: Proxy, /, *args: Any, **kwargs: Any) -> Coroutine[Any, Any, Any]:
-            return self._connection.call_typed(wire_name, spec.params(args, kwargs) if kwargs else args, result)
+            return self._connection.call_finished(wire_name, spec.params(args, kwargs) if kwargs else args, finish)
 
     return functools.wraps(spec.function)(call)
+
+
+def _finishing(wire_name: str, wanted: Plan) -> Callable[[Response], Any]:
+    """Return what makes a result of the type ``wanted`` of an answer, or raises what it tells of."""
+    exact = exact_type(wanted)
+
+    def finish(response: Response) -> Any:
+        result = response.result
+        if response.error is None and type(result) is exact:
+            return result
+        if response.error is not None:
+            raise error_of(response.error)
+        try:
+            return convert(result, wanted)
+        except (msgspec.ValidationError, RecursionError) as exc:
+            close_all(response.fds)
+            raise InvalidResult(f"{wire_name} answered what does not fit its annotation: {exc}") from exc
+
+    return finish

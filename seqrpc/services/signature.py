@@ -56,6 +56,7 @@ class MethodSpec:
         self._names = [p.name for p in parameters]
         positional = [p for p in parameters if p.kind is not _P.KEYWORD_ONLY]
         self._positional = [p.name for p in positional]
+        self._exact = [conversion.exact_type(plan) for plan in planned]
         self._required = sum(p.default is _P.empty for p in positional)
         self._keyword_required = [p.name for p in parameters[len(positional) :] if p.default is _P.empty]
         self._by_position = msgspec.defstruct(self.name, fields[: len(positional)], array_like=True)
@@ -78,11 +79,11 @@ class MethodSpec:
             if isinstance(params, dict):
                 values = msgspec.structs.asdict(conversion.convert(params, self._by_name))
                 return tuple(values.pop(name) for name in self._positional), values
+            if self._exact == [*map(type, params)]:
+                return tuple(params), {}
             count = len(params)
             if not self._required <= count <= len(self._positional) or self._keyword_required:
                 raise self._wrong_count(count)
-            if not self._positional:
-                return (), {}
             return msgspec.structs.astuple(conversion.convert(params, self._by_position)), {}
         except msgspec.ValidationError as exc:
             raise InvalidParams(f"{self.wire_name}: {self._with_names(str(exc))}") from exc
