@@ -115,7 +115,7 @@ class SessionConnection(SeqpacketProtocol):
                 close_all(event.response.fds)
             else:
                 waiter.set_result(event.response)
-            if self._turns.line:
+            if self._turns.waiting:
                 self._turns.next()
         elif isinstance(event, Request):
             if self._writing_paused:
@@ -162,7 +162,7 @@ class SessionConnection(SeqpacketProtocol):
         """
         if call_id is None:  # it will not be answered
             return
-        if not self._session.calls:
+        if not self._session.calls and not self._session.given_up:
             self._transport.pause_reading()
             return
         unsent = self._transport.get_write_buffer_size()
@@ -195,6 +195,7 @@ class SessionConnection(SeqpacketProtocol):
         for waiter in self._session.lose():
             if not waiter.done():
                 waiter.set_exception(self._lost_error(exc))
+        self._writing_paused = False  # calls that are made from now on fail; nothing would end their waiting
         self._turns.fail(lost)
         self._handler.connection_lost()
         if not self._closed.done():
@@ -212,8 +213,9 @@ class SessionConnection(SeqpacketProtocol):
 
     # Calling
 
-    def _has_room(self) -> bool:
-        return not self._writing_paused and len(self._session.calls) < self._limits.max_calls_in_flight
+    def _has_room(self, going: int) -> bool:
+        in_flight = len(self._session.calls) + len(self._session.given_up)
+        return not self._writing_paused and in_flight + going < self._limits.max_calls_in_flight
 
     async def request(
         self,
@@ -244,7 +246,11 @@ class SessionConnection(SeqpacketProtocol):
         Cancel: the other side is told to stop; a call that was not sent never is.
         """
         session = self._session
-        if self._turns.line or self._writing_paused or len(session.calls) >= self._limits.max_calls_in_flight:
+        if (
+            self._turns.waiting
+            or self._writing_paused
+            or len(session.calls) + len(session.given_up) >= self._limits.max_calls_in_flight
+        ):
             await self._wait_turn(deadline)
         if deadline is not None or session.closing_received is not None:
             self._check_may_call(deadline)
@@ -252,13 +258,12 @@ class SessionConnection(SeqpacketProtocol):
         options = _options(deadline, meta) if meta or deadline is not None else None
         call_id, (data, lenders) = session.send_request(waiter, method, params, options)
         try:
-            self._transport.send_packet(data, lenders, functools.partial(_refuse, waiter) if lenders else None)
+            failed = functools.partial(self._request_refused, call_id, waiter) if lenders else None
+            self._transport.send_packet(data, lenders, failed)
         except BaseException as exc:
             session.calls.pop(call_id, None)
             raise self._explain(exc) from exc.__cause__
         timer = None if deadline is None else self._loop.call_later(_seconds_until(deadline), _expire, waiter)
-        if self._turns.line:
-            self._turns.next()
         try:
             response = await waiter
         except BaseException:
@@ -282,11 +287,19 @@ class SessionConnection(SeqpacketProtocol):
         return explain_refusal(exc) if isinstance(exc, OSError) else exc
 
     async def _wait_turn(self, deadline: int | None) -> None:
+        self._check_may_call(deadline)
         try:
             async with asyncio.timeout(None if deadline is None else _seconds_until(deadline)):
                 await self._turns.wait()
         except TimeoutError:
             raise DeadlineExceeded("the deadline passed before the call could be sent") from None
+
+    def _request_refused(self, call_id: int, waiter: Waiter, exc: OSError) -> None:
+        """Fail a call whose packet the kernel did not take: the other side never hears of it."""
+        self._session.calls.pop(call_id, None)
+        self._session.given_up.discard(call_id)
+        if not waiter.done():
+            waiter.set_exception(explain_refusal(exc))
 
     def _give_up(self, call_id: int, waiter: Waiter) -> None:
         """Clean up after a call that ends without its answer being used."""
@@ -312,7 +325,7 @@ class SessionConnection(SeqpacketProtocol):
 
         Cancel: nothing was sent.
         """
-        if self._turns.line or self._writing_paused:
+        if self._turns.waiting or self._writing_paused:
             await self._wait_turn(deadline)
         self._check_may_call(deadline)
         data, lenders = self._session.send_notify(method, params, _options(deadline, meta))
@@ -320,7 +333,6 @@ class SessionConnection(SeqpacketProtocol):
             self._transport.send_packet(data, lenders, functools.partial(_log.debug, "! NOTIFY %s: %s", method))
         except OSError as exc:
             raise self._explain(exc) from exc.__cause__
-        self._turns.next()
 
     # Answering
 
@@ -346,18 +358,20 @@ class SessionConnection(SeqpacketProtocol):
         except ConnectionLost:
             return
         except OSError as exc:
-            if failed is not None:
-                failed(exc)
-            else:
-                self._reason = exc
-                self._transport.abort()
+            self._answer_refused(call_id, exc)
 
     def _answer_refused(self, call_id: int, exc: OSError) -> None:
-        """Answer without the descriptors that the kernel would not take."""
+        """Answer without what the kernel would not take; if it takes not even that, the connection ends."""
         refusal = explain_refusal(exc)
         if not isinstance(refusal, RpcError):
             refusal = DescriptorsLost(f"the descriptors of the answer could not be sent: {exc.strerror}")
-        self.send_error(call_id, refusal.code, refusal.message)
+        try:
+            self._transport.send_packet(*self._session.send_error(call_id, refusal.code, refusal.message))
+        except ConnectionLost:
+            return
+        except OSError as another:
+            self._reason = another
+            self._transport.abort()
 
     def send_closing(self, reason: str) -> None:
         """Say that this side takes no new requests; those that come are refused (protocol 2.8)."""
@@ -417,11 +431,6 @@ def _options(deadline: int | None, meta: dict[str, str] | None) -> dict[str, Any
 
 def _seconds_until(deadline: int) -> float:
     return min(max(0.0, (deadline - time.monotonic_ns()) / 1e9), _LONGEST_TIMER)
-
-
-def _refuse(waiter: Waiter, exc: OSError) -> None:
-    if not waiter.done():
-        waiter.set_exception(explain_refusal(exc))
 
 
 def _expire(waiter: Waiter) -> None:

@@ -151,39 +151,46 @@ class SeqpacketTransport(asyncio.ReadTransport):
 
     def _read_ready(self) -> None:
         """Read what is there, up to a bound; alone packets are read one a wake-up."""
-        received = 0
-        while self._reading and received < self._max_packets:
+        sock, buffer = self._sock, self._buffer
+        for received in range(self._max_packets):
             try:
-                size, fds, sender, lost = ancillary.receive(self._sock, self._buffer)
-            except (BlockingIOError, InterruptedError):
-                if self._broken is not None:  # everything that was sent to us is read
-                    self._lose(self._broken)
-                elif received == 1:
-                    self._lone_wakeups = _LONE_WAKEUPS
-                return
+                size, fds, sender, lost = ancillary.receive(sock, buffer)
             except OSError as exc:
-                if exc.errno != errno.ECONNRESET or self._broken is not None:
-                    self._lose(exc)
-                    return
-                self._broken = exc  # it hides packets that came before (protocol 1.6)
-                continue
-            received += 1
+                if self._receive_failed(exc, received):
+                    continue
+                return
             if not self._names_senders:
                 sender = self._credentials
             elif PLATFORM.credentials_come_once:
                 sender = self._credentials = sender or self._credentials
             if 0 < size <= MAX_PACKET and not lost:
                 try:
-                    self._protocol.packet_received(self._buffer[:size].tobytes(), fds, sender)
+                    self._protocol.packet_received(buffer[:size].tobytes(), fds, sender)
                 except Exception as exc:
                     close_all(fds)
                     self._fail(exc, "the protocol's packet_received failed")
             else:
                 close_all(fds)
                 self._rare_packet(size, sender)
+            if not self._reading:
+                return
             if self._lone_wakeups and self._broken is None:
                 self._lone_wakeups -= 1
                 return
+
+    def _receive_failed(self, exc: OSError, received: int) -> bool:
+        """Take a failure to receive; return whether to go on at once."""
+        if isinstance(exc, BlockingIOError | InterruptedError):
+            if self._broken is not None:  # everything that was sent to us is read
+                self._lose(self._broken)
+            elif received == 1:
+                self._lone_wakeups = _LONE_WAKEUPS
+            return False
+        if exc.errno != errno.ECONNRESET or self._broken is not None:
+            self._lose(exc)
+            return False
+        self._broken = exc  # it hides packets that came before (protocol 1.6)
+        return True
 
     def _rare_packet(self, size: int, sender: Credentials | None) -> None:
         """Tell the protocol of an end, of a packet that was cut, or of one whose descriptors were lost."""

@@ -32,6 +32,7 @@ RECEIVE_FLAGS: Final = int(
 # Plain numbers: arithmetic with the socket module's enumerations takes longer than the system call.
 _MSG_TRUNC: Final = int(socket.MSG_TRUNC)
 _MSG_CTRUNC: Final = int(socket.MSG_CTRUNC)
+_MSG_CUT: Final = _MSG_TRUNC | _MSG_CTRUNC
 _SOL_SOCKET: Final = int(socket.SOL_SOCKET)
 _SCM_RIGHTS: Final = int(socket.SCM_RIGHTS)
 
@@ -62,10 +63,10 @@ def receive(sock: socket.socket, buffer: memoryview) -> Received:
         OSError: the socket is broken; ``ECONNRESET`` may come before packets that are still there.
     """
     size, control, flags, _address = sock.recvmsg_into((buffer,), CONTROL_BYTES, RECEIVE_FLAGS)
+    if not control and not flags & _MSG_CUT:
+        return size, [], None, False
     if flags & _MSG_TRUNC:
         size = max(size, len(buffer))
-    if not control:
-        return size, [], None, bool(flags & _MSG_CTRUNC)
     fds: list[OwnedFd] = []
     try:
         complete = _own_descriptors(control, fds)

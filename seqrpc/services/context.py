@@ -7,20 +7,18 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
-from typing import Any
 
 import msgspec
 
 from seqrpc.errors import DeadlineExceeded
 
 
-class Scope(msgspec.Struct, frozen=True, eq=False):
-    """What calls that are made here take along."""
+class Scope(msgspec.Struct, eq=False):
+    """What calls that are made here take along. A handler's is its :class:`~seqrpc.CurrentCall`."""
 
     deadline_ns: int | None = None
-    meta: dict[str, str] | None = None
-    call: Any = None
-    """The :class:`~seqrpc.CurrentCall` of the handler that runs, or None."""
+    outgoing_meta: dict[str, str] | None = None
+    outer: Scope | None = None
 
 
 EVERYWHERE = Scope()
@@ -44,7 +42,7 @@ async def timeout(delay: float | None) -> AsyncIterator[None]:
     if delay is not None:
         own = time.monotonic_ns() + int(delay * 1e9)
         deadline_ns = own if deadline_ns is None else min(own, deadline_ns)
-    token = scope.set(Scope(deadline_ns, outer.meta, outer.call))
+    token = scope.set(Scope(deadline_ns, outer.outgoing_meta, outer))
     try:
         async with asyncio.timeout(None if deadline_ns is None else (deadline_ns - time.monotonic_ns()) / 1e9) as bound:
             yield
@@ -69,7 +67,7 @@ def metadata(**entries: str) -> Iterator[None]:
         if not isinstance(value, str):
             raise TypeError(f"metadata are strings, got {value!r} for {key!r}")
     outer = scope.get()
-    token = scope.set(Scope(outer.deadline_ns, {**(outer.meta or {}), **entries}, outer.call))
+    token = scope.set(Scope(outer.deadline_ns, {**(outer.outgoing_meta or {}), **entries}, outer))
     try:
         yield
     finally:

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import msgspec
-
 from seqrpc.kernel.credentials import Credentials
 from seqrpc.protocol.messages import Request
-from seqrpc.services.context import scope
+from seqrpc.services.context import Scope, scope
 from seqrpc.services.peer import Connection
 
 
-class CurrentCall(msgspec.Struct, eq=False):
+class CurrentCall(Scope, kw_only=True, eq=False):
     """The call that a handler answers; nothing in it is to be changed."""
 
     request: Request
@@ -47,7 +45,9 @@ def current_call() -> CurrentCall:
     Raises:
         LookupError: no handler is running here.
     """
-    call: CurrentCall | None = scope.get().call
-    if call is None:
-        raise LookupError("current_call() works inside a handler only")
-    return call
+    here: Scope | None = scope.get()
+    while here is not None:
+        if isinstance(here, CurrentCall):
+            return here
+        here = here.outer
+    raise LookupError("current_call() works inside a handler only")

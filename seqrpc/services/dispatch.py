@@ -9,7 +9,7 @@ import functools
 import logging
 import sys
 import time
-from collections.abc import Coroutine, Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from seqrpc.carriers.connection import SessionConnection
@@ -18,7 +18,7 @@ from seqrpc.kernel.credentials import Credentials
 from seqrpc.kernel.descriptors import OwnedFd, close_all
 from seqrpc.limits import DEFAULT_LIMITS, Limits
 from seqrpc.protocol.messages import Request
-from seqrpc.services.context import Scope, scope
+from seqrpc.services.context import scope
 from seqrpc.services.conversion import descriptors_in
 from seqrpc.services.current import CurrentCall
 from seqrpc.services.peer import Connection
@@ -36,11 +36,11 @@ _EAGER = sys.version_info >= (3, 12)
 class Entry:
     """A method of a service object, ready to be called."""
 
-    __slots__ = ("policy", "service", "spec")
+    __slots__ = ("handler", "policy", "spec")
 
     def __init__(self, service: Service, spec: MethodSpec, policy: Policy) -> None:
         """Join what is known of it."""
-        self.service = service
+        self.handler = spec.function.__get__(service)
         self.spec = spec
         self.policy = policy
 
@@ -99,12 +99,10 @@ class Registry:
             self._pool.shutdown(wait=False, cancel_futures=True)
 
 
-class _Call(CurrentCall, eq=False):
+class _Call(CurrentCall, kw_only=True, eq=False):
     """A handler that runs, or is about to."""
 
     entry: Entry
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
     task: asyncio.Task[None] | None = None
     timer: asyncio.TimerHandle | None = None
     started: bool = False
@@ -117,10 +115,11 @@ class Calls:
     def __init__(self, registry: Registry) -> None:
         """Begin with no call."""
         self._registry = registry
+        self._entries = registry.entries
         self._max_calls = registry.limits.max_calls_in_flight
         self._loop = asyncio.get_running_loop()
-        self._by_id: dict[int, _Call] = {}
-        self._running: set[_Call] = set()
+        self._running: dict[int, _Call] = {}  # by id; those that want no answer under negative numbers
+        self._last_notify = 0
         self._idle: asyncio.Future[None] | None = None
         self._connection: Connection
 
@@ -131,14 +130,14 @@ class Calls:
 
     def request_received(self, request: Request, caller: Credentials | None) -> None:
         """Find the method, ask its policy, convert the arguments, and start the handler: in this order."""
-        entry = self._registry.entries.get(request.method)
+        entry = self._entries.get(request.method)
         if entry is None:
             self._answer_unknown(request, caller)
-        elif caller is None or not entry.policy.admits(caller):
+        elif caller is not None and entry.policy.admits(caller):
+            self._start(entry, request, caller)
+        else:
             self._refuse(request, "rpc.PermissionDenied", f"{request.method}: this caller is not admitted")
             _log.info("! %s refused to %r", request.method, caller)
-        else:
-            self._start(entry, request, caller)
 
     def _answer_unknown(self, request: Request, caller: Credentials | None) -> None:
         if request.method == "rpc.ping":
@@ -162,38 +161,42 @@ class Calls:
         except RpcError as exc:
             self._refuse(request, exc.code, exc.message)
             return
-        call = _Call(request, caller, self._connection, entry, args, kwargs)
-        call_id = request.call_id
-        if request.options.deadline is not None and not self._start_timer(call, request.options.deadline):
+        deadline = request.options.deadline
+        call = _Call(deadline_ns=deadline, request=request, caller=caller, connection=self._connection, entry=entry)
+        key = request.call_id
+        if key is None:
+            if len(self._running) >= self._max_calls:
+                _log.debug("! a NOTIFY of %s is dropped: %d handlers are running", request.method, len(self._running))
+                close_all(request.fds)
+                return
+            key = self._last_notify = self._last_notify - 1
+        if deadline is not None and not self._start_timer(key, call, deadline):
             return
-        if call_id is not None:
-            self._by_id[call_id] = call
-        elif len(self._running) >= self._max_calls:
-            _log.debug("! a NOTIFY of %s is dropped: %d handlers are running", request.method, len(self._running))
-            close_all(request.fds)
-            return
-        self._running.add(call)
-        call.task = _start_task(self._loop, self._run(call))
+        self._running[key] = call
+        coroutine = self._run(key, call, args, kwargs)
+        if _EAGER:  # most handlers are done before they first wait
+            call.task = asyncio.Task(coroutine, loop=self._loop, eager_start=True)  # type: ignore[call-arg,unused-ignore]
+        else:
+            call.task = self._loop.create_task(coroutine)
 
-    def _start_timer(self, call: _Call, deadline: int) -> bool:
+    def _start_timer(self, key: int, call: _Call, deadline: int) -> bool:
         """Bound a call by its caller's deadline; if that has passed, refuse it and return False."""
         left = deadline - time.monotonic_ns()
         if left <= 0:
             self._refuse(call.request, "rpc.DeadlineExceeded", "the deadline passed before the call began")
             return False
-        call.timer = self._loop.call_later(min(left / 1e9, _LONGEST_TIMER), self._deadline_passed, call)
+        call.timer = self._loop.call_later(min(left / 1e9, _LONGEST_TIMER), self._deadline_passed, key, call)
         return True
 
-    async def _run(self, call: _Call) -> None:
+    async def _run(self, key: int, call: _Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Run the handler and answer. Nothing a handler does gets further than this."""
         call.started = True
-        scope.set(Scope(call.request.options.deadline, None, call))
+        scope.set(call)
         try:
-            spec = call.entry.spec
-            if spec.is_coroutine:
-                result = await spec.function(call.entry.service, *call.args, **call.kwargs)
+            if call.entry.spec.is_coroutine:
+                result = await call.entry.handler(*args, **kwargs)
             else:
-                result = await self._run_in_thread(call)
+                result = await self._run_in_thread(call, functools.partial(call.entry.handler, *args, **kwargs))
         except asyncio.CancelledError:
             self._answer_stopped(call)
         except Exception as exc:
@@ -201,11 +204,10 @@ class Calls:
         else:
             self._answer(call, result)
         finally:
-            self._end(call)
+            self._end(key, call)
 
-    async def _run_in_thread(self, call: _Call) -> Any:
+    async def _run_in_thread(self, call: _Call, function: Callable[[], Any]) -> Any:
         """Run a plain function. A thread cannot be stopped: descriptors it was given live as long as it runs."""
-        function = functools.partial(call.entry.spec.function, call.entry.service, *call.args, **call.kwargs)
         running = self._registry.thread_pool().submit(contextvars.copy_context().run, function)
         try:
             return await asyncio.wrap_future(running, loop=self._loop)
@@ -255,42 +257,40 @@ class Calls:
             )
             self._connection.send_error(call_id, code, message)
 
-    def _end(self, call: _Call) -> None:
+    def _end(self, key: int, call: _Call) -> None:
         """Forget a call; what of its descriptors nobody took is closed."""
-        request = call.request
-        if request.fds:
-            close_all(request.fds)
+        if call.request.fds:
+            close_all(call.request.fds)
         if call.timer is not None:
             call.timer.cancel()
-        if request.call_id is not None and self._by_id.get(request.call_id) is call:
-            del self._by_id[request.call_id]
-        self._running.discard(call)
+        if self._running.get(key) is call:  # an answered id may be in use again
+            del self._running[key]
         if self._idle is not None and not self._running and not self._idle.done():
             self._idle.set_result(None)
 
     def cancel_received(self, call_id: int) -> None:
         """Cancel the handler of a call."""
-        call = self._by_id.get(call_id)
+        call = self._running.get(call_id)
         if call is not None:
-            self._stop(call)
+            self._stop(call_id, call)
 
-    def _deadline_passed(self, call: _Call) -> None:
+    def _deadline_passed(self, key: int, call: _Call) -> None:
         call.stopped = DeadlineExceeded("the deadline passed while the call ran")
-        self._stop(call)
+        self._stop(key, call)
 
-    def _stop(self, call: _Call) -> None:
+    def _stop(self, key: int, call: _Call) -> None:
         """Cancel a handler. A task that is cancelled before its first step never runs: then it ends here."""
         assert call.task is not None
         call.task.cancel()
         if not call.started:
             call.started = True
             self._answer_stopped(call)
-            self._end(call)
+            self._end(key, call)
 
     def connection_lost(self) -> None:
         """Cancel all handlers: nobody waits for their answers."""
-        for call in list(self._running):
-            self._stop(call)
+        for key, call in list(self._running.items()):
+            self._stop(key, call)
 
     async def wait_idle(self) -> None:
         """Wait until no handler runs.
@@ -298,15 +298,9 @@ class Calls:
         Cancel: the handlers run on.
         """
         if self._running:
-            self._idle = self._loop.create_future()
-            await self._idle
-
-
-def _start_task(loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-    """Start a handler, where that exists at once: most are done before they first wait."""
-    if _EAGER:
-        return asyncio.Task(coroutine, loop=loop, eager_start=True)  # type: ignore[call-arg,unused-ignore]
-    return loop.create_task(coroutine)
+            if self._idle is None or self._idle.done():
+                self._idle = self._loop.create_future()
+            await asyncio.shield(self._idle)
 
 
 def _clean_up_after_thread(fds: list[OwnedFd], finished: concurrent.futures.Future[Any]) -> None:

@@ -58,7 +58,7 @@ class Connection(SessionConnection):
         Cancel: the handler at the other side is cancelled.
         """
         here = scope.get()
-        return await self.request(method, _params(method, args, kwargs), here.deadline_ns, here.meta)
+        return await self.request(method, _params(method, args, kwargs), here.deadline_ns, here.outgoing_meta)
 
     async def notify(self, method: str, /, *args: Any, **kwargs: Any) -> None:
         """Call a method without waiting for, or ever hearing, its answer; arguments as for :meth:`call`.
@@ -71,7 +71,7 @@ class Connection(SessionConnection):
         Cancel: it was not sent.
         """
         here = scope.get()
-        await self.send_notify(method, _params(method, args, kwargs), here.deadline_ns, here.meta)
+        await self.send_notify(method, _params(method, args, kwargs), here.deadline_ns, here.outgoing_meta)
 
     def proxy(self, cls: type[T]) -> T:
         """Return an object with the methods of ``cls``, which call the service of that name at the other side.
@@ -89,7 +89,7 @@ class Connection(SessionConnection):
     def call_finished(self, method: str, params: Params, finish: Callable[[Response], Any]) -> Coroutine[Any, Any, Any]:
         """Call, and return what ``finish`` makes of the answer; what proxies do."""
         here = scope.get()
-        return self.request(method, params, here.deadline_ns, here.meta, finish)
+        return self.request(method, params, here.deadline_ns, here.outgoing_meta, finish)
 
     def __repr__(self) -> str:
         """Return the state, and who is at the other end."""

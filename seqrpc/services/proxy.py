@@ -71,7 +71,8 @@ def _calling(spec: MethodSpec) -> Callable[..., Coroutine[Any, Any, Any]]:
 
         async def call(self: Proxy, /, *args: Any, **kwargs: Any) -> Any:
             here = scope.get()
-            await self._connection.send_notify(wire_name, spec.params(args, kwargs), here.deadline_ns, here.meta)
+            params = spec.params(args, kwargs)
+            await self._connection.send_notify(wire_name, params, here.deadline_ns, here.outgoing_meta)
 
     else:
 
