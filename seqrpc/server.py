@@ -66,6 +66,7 @@ class Server:
         self._connections: set[_ServerConnection] = set()
         self._draining = False
         self._finished: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._closing: asyncio.Task[None] | None = None
 
     @property
     def connections(self) -> frozenset[Connection]:
@@ -141,6 +142,11 @@ class Server:
         self._draining = True
         if self._listener is not None:
             self._listener.close()
+        if self._closing is None:
+            self._closing = asyncio.ensure_future(self._close_connections())
+        await asyncio.shield(self._closing)  # a handler that closes its own server is cancelled by it
+
+    async def _close_connections(self) -> None:
         connections = list(self._connections)
         await asyncio.gather(*(connection.close() for connection in connections))
         for connection in connections:
@@ -212,6 +218,7 @@ def _start(
         sock = sockets.inherited_socket(where)
     server = Server(registry, where, limits)
     if sock is not None and not sockets.is_listening(sock):
+        sockets.distrust_names(sock)
         protocol = server.new_connection()
         open_transport(sock, protocol, limits)
         return server
@@ -299,15 +306,15 @@ def run(
 
 async def _run(serving: _Serving, drain_timeout: float | None) -> None:
     loop = asyncio.get_running_loop()
+    stopping = asyncio.Event()
+    hurrying = asyncio.Event()
+
+    def stop() -> None:
+        (hurrying if stopping.is_set() else stopping).set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):  # first, for whoever can connect may also send signals
+        loop.add_signal_handler(number, stop)
     async with serving as server:
-        stopping = asyncio.Event()
-        hurrying = asyncio.Event()
-
-        def stop() -> None:
-            (hurrying if stopping.is_set() else stopping).set()
-
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, stop)
         _log.info("= serving at %s", server.address)
         await _first(stopping.wait(), server.wait_closed())
         if stopping.is_set():

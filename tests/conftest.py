@@ -55,6 +55,12 @@ def open_fds() -> dict[int, str]:
     return fds
 
 
+def pytest_runtestloop() -> None:
+    """Keep what the imports made out of the collections that every test asks for."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(autouse=True)
 def _no_leaks() -> Iterator[None]:
     """Fail a test that leaves a descriptor open or lets an exception reach the loop's handler."""

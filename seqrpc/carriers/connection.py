@@ -85,6 +85,7 @@ class SessionConnection(SeqpacketProtocol):
         """Prepare; the transport calls ``connection_made``."""
         self._handler = handler
         self._limits = limits
+        self._max_calls = limits.max_calls_in_flight
         self._session: Session[Waiter] = Session(limits)
         self._loop = asyncio.get_running_loop()
         self._closed: asyncio.Future[None] = self._loop.create_future()
@@ -123,6 +124,8 @@ class SessionConnection(SeqpacketProtocol):
             self._handler.request_received(event, credentials)
         elif event is not None:
             self._rare_event(event)
+        elif self._turns.waiting:  # it may have answered a call that was given up
+            self._turns.next()
 
     def descriptors_lost(self, data: bytes, credentials: Credentials | None) -> bool:  # noqa: ARG002
         """Answer, or fail, the one call that the lost descriptors belonged to (protocol 3.3)."""
@@ -191,20 +194,21 @@ class SessionConnection(SeqpacketProtocol):
         """Fail the calls that wait here, stop those that run here."""
         if self._close_timer is not None:
             self._close_timer.cancel()
-        lost = self._lost_error(exc)
+        self._reason = self._reason or exc
         for waiter in self._session.lose():
             if not waiter.done():
-                waiter.set_exception(self._lost_error(exc))
+                waiter.set_exception(self._lost_error())
         self._writing_paused = False  # calls that are made from now on fail; nothing would end their waiting
-        self._turns.fail(lost)
+        self._turns.fail(self._lost_error())
         self._handler.connection_lost()
         if not self._closed.done():
             self._closed.set_result(None)
 
-    def _lost_error(self, exc: Exception | None) -> ConnectionLost:
-        cause = self._reason or exc
+    def _lost_error(self) -> ConnectionLost:
+        """Return why the connection ended, made anew: one that is raised again and again keeps all its tracebacks."""
+        cause = self._reason
         if isinstance(cause, ConnectionLost):
-            return cause
+            return ConnectionLost(*cause.args)
         said = self._session.closing_received
         text = "the connection ended" if said is None else f"the connection ended; the other side had said: {said}"
         error = ConnectionLost(text if cause is None else f"{text} ({cause})")
@@ -215,7 +219,7 @@ class SessionConnection(SeqpacketProtocol):
 
     def _has_room(self, going: int) -> bool:
         in_flight = len(self._session.calls) + len(self._session.given_up)
-        return not self._writing_paused and in_flight + going < self._limits.max_calls_in_flight
+        return not self._writing_paused and in_flight + going < self._max_calls
 
     async def request(
         self,
@@ -246,11 +250,8 @@ class SessionConnection(SeqpacketProtocol):
         Cancel: the other side is told to stop; a call that was not sent never is.
         """
         session = self._session
-        if (
-            self._turns.waiting
-            or self._writing_paused
-            or len(session.calls) + len(session.given_up) >= self._limits.max_calls_in_flight
-        ):
+        in_flight = len(session.calls) + len(session.given_up)
+        if self._turns.waiting or self._writing_paused or in_flight >= self._max_calls:
             await self._wait_turn(deadline)
         if deadline is not None or session.closing_received is not None:
             self._check_may_call(deadline)
@@ -283,7 +284,7 @@ class SessionConnection(SeqpacketProtocol):
     def _explain(self, exc: BaseException) -> BaseException:
         """Return what to raise for a packet that could not be sent."""
         if isinstance(exc, ConnectionLost):
-            return self._lost_error(None)
+            return self._lost_error()
         return explain_refusal(exc) if isinstance(exc, OSError) else exc
 
     async def _wait_turn(self, deadline: int | None) -> None:

@@ -71,7 +71,11 @@ async def create_connection(
     Cancel: nothing is left open.
     """
     sock = await socket_for(address, sock, limits)
-    protocol = protocol_factory()
+    try:
+        protocol = protocol_factory()
+    except BaseException:
+        sock.close()
+        raise
     return open_transport(sock, protocol, limits), protocol
 
 
@@ -86,6 +90,7 @@ async def socket_for(address: AddressLike | None, sock: socket.socket | None, li
         raise ValueError("pass an address, or sock=, and not both")
     if sock is not None:
         sockets.check_socket(sock, "sock=")
+        sockets.distrust_names(sock)
         return sock
     assert address is not None
     return await connected_socket(parse_address(address), limits.connect_timeout)

@@ -109,6 +109,8 @@ class SeqpacketTransport(asyncio.ReadTransport):
             PLATFORM.ask_for_senders(sock)
         else:
             self._credentials = PLATFORM.peer_credentials(sock)
+        if sock.gettimeout():  # Python would wait for packets, for so long, before it asks the kernel
+            sock.setblocking(False)
         names = {"sockname": sock.getsockname(), "peername": sock.getpeername()}
         super().__init__({"socket": sock, "credentials": self._credentials, **names})
         self._loop = loop
@@ -127,9 +129,14 @@ class SeqpacketTransport(asyncio.ReadTransport):
         self._lost = False
         self._broken: OSError | None = None  # why nothing can be sent any more; what was sent to us is still read
         self._lone_wakeups = 0
-        protocol.connection_made(self)
-        if not self._closing:
-            self.resume_reading()
+        self.resume_reading()
+        try:
+            protocol.connection_made(self)
+        except BaseException:  # nobody hears of this connection: its maker closes the socket
+            self.pause_reading()
+            self._closing = self._lost = True
+            self._drop_queue()
+            raise
 
     # Reading
 
@@ -148,6 +155,8 @@ class SeqpacketTransport(asyncio.ReadTransport):
         if not self._reading and not self._closing:
             self._reading = True
             self._loop.add_reader(self._fd, self._read_ready)
+            if self._broken is not None:
+                self._loop.call_soon(self._read_rest)
 
     def _read_ready(self) -> None:
         """Read what is there, up to a bound; alone packets are read one a wake-up."""
@@ -174,9 +183,16 @@ class SeqpacketTransport(asyncio.ReadTransport):
                 self._rare_packet(size, sender)
             if not self._reading:
                 return
-            if self._lone_wakeups and self._broken is None:
+            if self._lone_wakeups:
                 self._lone_wakeups -= 1
                 return
+
+    def _read_rest(self) -> None:
+        """Read what came before the connection broke. The loop need not call: there may be no end of file."""
+        if self._reading:
+            self._lone_wakeups = 0
+            self._read_ready()
+            self._loop.call_soon(self._read_rest)
 
     def _receive_failed(self, exc: OSError, received: int) -> bool:
         """Take a failure to receive; return whether to go on at once."""
@@ -190,6 +206,7 @@ class SeqpacketTransport(asyncio.ReadTransport):
             self._lose(exc)
             return False
         self._broken = exc  # it hides packets that came before (protocol 1.6)
+        self._loop.call_soon(self._read_rest)
         return True
 
     def _rare_packet(self, size: int, sender: Credentials | None) -> None:
@@ -267,6 +284,9 @@ class SeqpacketTransport(asyncio.ReadTransport):
             raise
         self._queue.append(packet)
         self._queued_bytes += len(packet.data)
+        self._check_high_water()
+
+    def _check_high_water(self) -> None:
         if self._queued_bytes > self._high and not self._writing_paused:
             self._writing_paused = True
             self._call_protocol("pause_writing")
@@ -332,7 +352,7 @@ class SeqpacketTransport(asyncio.ReadTransport):
         self._broken = exc
         self._drop_queue()
         if self._reading:
-            self._loop.call_soon(self._read_ready)
+            self._loop.call_soon(self._read_rest)
         else:
             self._lose(exc)
 
@@ -366,6 +386,7 @@ class SeqpacketTransport(asyncio.ReadTransport):
         if not 0 <= low <= high:
             raise ValueError(f"water marks must be 0 <= low <= high, got low {low} and high {high}")
         self._low, self._high = low, high
+        self._check_high_water()
 
     # Ending
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from typing import Protocol
+from typing import NoReturn, Protocol
 
 from seqrpc.kernel.descriptors import OwnedFd
 
@@ -30,6 +30,12 @@ class Credentials:
 
     __slots__ = ("_groups", "_source", "gid", "pid", "uid")
 
+    pid: int | None
+    uid: int | None
+    gid: int | None
+    _groups: tuple[int, ...] | None
+    _source: PeerSource | None
+
     def __init__(
         self,
         *,
@@ -40,17 +46,19 @@ class Credentials:
         source: PeerSource | None = None,
     ) -> None:
         """Hold what is known; ask for nothing yet."""
-        self.pid = pid
-        self.uid = uid
-        self.gid = gid
-        self._groups = groups
-        self._source = source
+        values = (("pid", pid), ("uid", uid), ("gid", gid), ("_groups", groups), ("_source", source))
+        for name, value in values:
+            object.__setattr__(self, name, value)
+
+    def __setattr__(self, name: str, value: object) -> NoReturn:
+        """Refuse: the kernel's word is not to be changed, and one object may stand for many packets."""
+        raise AttributeError(f"credentials are read-only, {name} cannot be set")
 
     @property
     def groups(self) -> tuple[int, ...] | None:
         """The supplementary group ids when the connection was made (``SO_PEERGROUPS``), or None if unknown."""
         if self._groups is None and self._source is not None:
-            self._groups = self._source.groups()
+            object.__setattr__(self, "_groups", self._source.groups())
         return self._groups
 
     def pidfd(self) -> OwnedFd | None:

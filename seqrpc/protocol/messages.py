@@ -74,6 +74,20 @@ class Closing(msgspec.Struct, eq=False):
 Message = Request | Response | Cancel | Closing
 
 
+def parse_common(value: Any, fds: list[OwnedFd]) -> Request | Response | None:
+    """Return the message if it is a plain call or its result, as nearly all are; None leaves it to a closer look."""
+    if type(value) is not list or len(value) != 4:
+        return None
+    kind, call_id, third, fourth = value
+    if type(kind) is not int or type(call_id) is not int or not 0 <= call_id <= MAX_CALL_ID:
+        return None
+    if kind == RESPONSE and third is None:
+        return Response(call_id, None, fourth, fds)
+    if kind == REQUEST and type(third) is str and type(fourth) is list:
+        return Request(call_id, third, fourth, NO_OPTIONS, fds)
+    return None
+
+
 def kind_of(value: Any) -> int:
     """Return the kind of a decoded packet.
 

@@ -73,6 +73,8 @@ class Session(Generic[Waiter]):
         self._next_id = 0
         self.calls: dict[int, Waiter] = {}
         """This side's calls in flight, by id."""
+        self.given_up: set[int] = set()
+        """The ids of those that were given up and are not yet answered: to the other side they are in flight."""
         self.requests: set[int] = set()
         """The ids of the other side's calls in flight."""
         self.closing_sent = False
@@ -97,24 +99,33 @@ class Session(Generic[Waiter]):
         """
         try:
             value, problem = self._codec.decode(data, fds)
-            kind = messages.kind_of(value)
-            if kind > LAST_KIND:
-                close_all(fds)
-                return None
-            if problem is not None and not lost:
-                raise RemoteProtocolError(f"malformed message: {problem}")
-            return self._receive(messages.parse(kind, value, fds), lost=lost)
+            message: Message | None = messages.parse_common(value, fds) if problem is None else None
+            if message is None:
+                message = self._look_closer(value, fds, None if lost else problem)
+            if type(message) is Response:
+                return self._receive_response(message, lost=lost)
+            if type(message) is Request:
+                return self._receive_request(message, lost=lost)
+            return None if message is None else self._receive_rare(message)
         except BaseException:
             close_all(fds)
             raise
 
-    def _receive(self, message: Message, *, lost: bool) -> Request | Answer[Waiter] | Cancel | Closing | Refused | None:
-        if isinstance(message, Request):
-            return self._receive_request(message, lost=lost)
-        if isinstance(message, Response):
-            return self._receive_response(message, lost=lost)
+    @staticmethod
+    def _look_closer(value: Any, fds: list[OwnedFd], problem: str | None) -> Message | None:
+        """Return the message; None if it is of an unknown kind, which is ignored (protocol 1.4)."""
+        kind = messages.kind_of(value)
+        if kind > LAST_KIND:
+            close_all(fds)
+            return None
+        if problem is not None:
+            raise RemoteProtocolError(f"malformed message: {problem}")
+        return messages.parse(kind, value, fds)
+
+    def _receive_rare(self, message: Message) -> Cancel | Closing | None:
         if isinstance(message, Cancel):
             return message if message.call_id in self.requests else None
+        assert isinstance(message, Closing)
         if self.closing_received is None:
             self.closing_received = message.reason
         return message
@@ -144,6 +155,7 @@ class Session(Generic[Waiter]):
         try:
             waiter = self.calls.pop(message.call_id)
         except KeyError:  # it answers a call that was given up, or none
+            self.given_up.discard(message.call_id)
             close_all(message.fds)
             return None
         if lost:
@@ -164,7 +176,7 @@ class Session(Generic[Waiter]):
             LocalProtocolError, TooLarge: it cannot be sent; nothing has changed.
         """
         call_id = self._next_id
-        while call_id in self.calls:
+        while call_id in self.calls or call_id in self.given_up:
             call_id = (call_id + 1) & MAX_CALL_ID
         message = (REQUEST, call_id, method, params, options) if options else (REQUEST, call_id, method, params)
         packet = self._codec.encode(message, NAMES[REQUEST])
@@ -190,6 +202,7 @@ class Session(Generic[Waiter]):
         """Give up a call; return the packet that says so, or None if it was answered already."""
         if self.calls.pop(call_id, None) is None:
             return None
+        self.given_up.add(call_id)
         return self._codec.encode((CANCEL, call_id))
 
     def send_result(self, call_id: int, result: Any) -> Packet:
@@ -226,6 +239,7 @@ class Session(Generic[Waiter]):
         """End: return what was given for the calls that will not be answered, and forget all ids."""
         waiters = list(self.calls.values())
         self.calls.clear()
+        self.given_up.clear()
         self.requests.clear()
         return waiters
 

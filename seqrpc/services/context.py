@@ -21,6 +21,8 @@ class Scope(msgspec.Struct, eq=False):
     outer: Scope | None = None
 
 
+_FOREVER = 1e9  # seconds, 31 years; no bound, for the wire's 64 bits hold only 19 times as much
+
 EVERYWHERE = Scope()
 """The scope outside of any."""
 
@@ -39,7 +41,7 @@ async def timeout(delay: float | None) -> AsyncIterator[None]:
     """
     outer = scope.get()
     deadline_ns = outer.deadline_ns
-    if delay is not None:
+    if delay is not None and not delay >= _FOREVER:
         own = time.monotonic_ns() + int(delay * 1e9)
         deadline_ns = own if deadline_ns is None else min(own, deadline_ns)
     token = scope.set(Scope(deadline_ns, outer.outgoing_meta, outer))

@@ -196,15 +196,29 @@ def _mirror_field(field: dataclasses.Field[Any], planned: Plan) -> tuple[str, An
 
 
 def descriptors_in(value: Any) -> list[OwnedFd]:
-    """Return the descriptors in a value of any of the types that can be sent."""
-    if isinstance(value, OwnedFd):
-        return [value]
+    """Return the descriptors in a value of any type that can be sent; it may be of any depth, and hold itself."""
+    found: list[OwnedFd] = []
+    seen: set[int] = set()
+    todo = [value]
+    while todo:
+        item = todo.pop()
+        if isinstance(item, OwnedFd):
+            found.append(item)
+            continue
+        parts = _parts(item)
+        if parts and id(item) not in seen:
+            seen.add(id(item))
+            todo += parts
+    return found
+
+
+def _parts(value: Any) -> list[Any]:
     if isinstance(value, dict):
-        return [fd for pair in value.items() for item in pair for fd in descriptors_in(item)]
+        return [*value, *value.values()]
     if isinstance(value, list | tuple | set | frozenset):
-        return [fd for item in value for fd in descriptors_in(item)]
+        return list(value)
     if isinstance(value, msgspec.Struct):
-        return [fd for name in value.__struct_fields__ for fd in descriptors_in(getattr(value, name, None))]
+        return [getattr(value, name, None) for name in value.__struct_fields__]
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return [fd for field in dataclasses.fields(value) for fd in descriptors_in(getattr(value, field.name, None))]
+        return [getattr(value, field.name, None) for field in dataclasses.fields(value)]
     return []

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from seqrpc.carriers.connection import SessionConnection
-from seqrpc.errors import DeadlineExceeded, LocalProtocolError, RpcError, TooLarge
+from seqrpc.errors import DeadlineExceeded, RpcError, TooLarge
 from seqrpc.kernel.credentials import Credentials
 from seqrpc.kernel.descriptors import OwnedFd, close_all
 from seqrpc.limits import DEFAULT_LIMITS, Limits
@@ -161,6 +161,10 @@ class Calls:
         except RpcError as exc:
             self._refuse(request, exc.code, exc.message)
             return
+        except Exception:  # types of the application's own raise what they like while they are built
+            _log.exception("! the arguments of %s could not be converted", request.method)
+            self._refuse(request, "rpc.Internal", "")
+            return
         deadline = request.options.deadline
         call = _Call(deadline_ns=deadline, request=request, caller=caller, connection=self._connection, entry=entry)
         key = request.call_id
@@ -208,7 +212,7 @@ class Calls:
 
     async def _run_in_thread(self, call: _Call, function: Callable[[], Any]) -> Any:
         """Run a plain function. A thread cannot be stopped: descriptors it was given live as long as it runs."""
-        running = self._registry.thread_pool().submit(contextvars.copy_context().run, function)
+        running = self._registry.thread_pool().submit(contextvars.copy_context().run, _run_plain, function)
         try:
             return await asyncio.wrap_future(running, loop=self._loop)
         except asyncio.CancelledError:
@@ -227,7 +231,7 @@ class Calls:
         except TooLarge as exc:
             self._connection.send_error(call_id, exc.code, exc.message)
             close_all(descriptors_in(result))
-        except LocalProtocolError as exc:
+        except Exception as exc:  # it cannot be sent, or a descriptor in it is closed
             close_all(descriptors_in(result))
             self._answer_error(call, exc)
         else:
@@ -240,12 +244,17 @@ class Calls:
         method, call_id = call.request.method, call.request.call_id
         code, message, data = "rpc.Internal", "", None
         if isinstance(exc, RpcError) and not (exc.remote and exc.code.startswith("rpc.")):
-            code, message, data = exc.code, exc.message, exc.data
-            _log.debug("! %s: %s", method, exc)
+            # A subclass may have called no __init__, and anything may have been given as the message.
+            code, message, data = exc.code, str(getattr(exc, "message", "")), getattr(exc, "data", None)
+            _log.debug("! %s: %s: %s", method, code, message)
         else:
             _log.error("! %s failed", method, exc_info=exc)
         if call_id is not None:
-            self._connection.send_error(call_id, code, message, data)
+            try:
+                self._connection.send_error(call_id, code, message, data)
+            except Exception:  # a descriptor in it is closed
+                _log.exception("! %s: the data of its error cannot be sent", method)
+                self._connection.send_error(call_id, code, message)
         close_all(descriptors_in(data))
 
     def _answer_stopped(self, call: _Call) -> None:
@@ -301,6 +310,14 @@ class Calls:
             if self._idle is None or self._idle.done():
                 self._idle = self._loop.create_future()
             await asyncio.shield(self._idle)
+
+
+def _run_plain(function: Callable[[], Any]) -> Any:
+    """Call a plain function in its thread. StopIteration, which no future can hold, becomes RuntimeError."""
+    try:
+        return function()
+    except StopIteration as exc:
+        raise RuntimeError("a handler raised StopIteration") from exc
 
 
 def _clean_up_after_thread(fds: list[OwnedFd], finished: concurrent.futures.Future[Any]) -> None:

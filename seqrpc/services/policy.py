@@ -29,8 +29,12 @@ class Policy:
         raise NotImplementedError
 
     def admits(self, caller: Credentials | None) -> bool:
-        """Return whether ``caller`` is admitted; nobody is without credentials."""
-        return caller is not None and self.verdict(caller) is True
+        """Return whether ``caller`` is admitted; nobody is without credentials, or by a rule that raises."""
+        try:
+            return caller is not None and self.verdict(caller) is True
+        except Exception:
+            _log.exception("! the policy %r failed, which admits nobody", self)
+            return False
 
     def __or__(self, other: PolicyLike) -> Policy:
         """Admit whom either admits."""
@@ -231,6 +235,8 @@ def gid(number: int) -> Policy:
 
 def group(name: str) -> Policy:
     """Admit members of the group of this name, as :func:`gid`. A group that does not exist admits nobody."""
+    if not name or "\0" in name:
+        raise ValueError(f"group() takes the name of a group, got {name!r}")
     return _Group(name)
 
 

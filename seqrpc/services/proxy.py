@@ -7,8 +7,6 @@ import weakref
 from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
 
-import msgspec
-
 from seqrpc.carriers.connection import Params
 from seqrpc.errors import InvalidResult
 from seqrpc.kernel.descriptors import close_all
@@ -94,7 +92,7 @@ def _finishing(wire_name: str, wanted: Plan) -> Callable[[Response], Any]:
             raise error_of(response.error)
         try:
             return convert(result, wanted)
-        except (msgspec.ValidationError, RecursionError) as exc:
+        except Exception as exc:  # types of the application's own raise what they like while they are built
             close_all(response.fds)
             raise InvalidResult(f"{wire_name} answered what does not fit its annotation: {exc}") from exc
 

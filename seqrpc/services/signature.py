@@ -18,7 +18,7 @@ from seqrpc.services.service import Marks, Service, marks_of
 
 _P = inspect.Parameter
 _NO_MARKS = Marks(None, oneway=False)
-_INDEX = re.compile(r"`\$\[(\d+)\]")
+_INDEX = re.compile(r"`\$\[(\d{1,3})\]")
 
 
 class MethodSpec:
@@ -41,9 +41,12 @@ class MethodSpec:
             raise TypeError(f"{where}: generators cannot be called from elsewhere by this version of seqrpc")
         try:
             hints = typing.get_type_hints(function, include_extras=True)
-        except NameError as exc:
+        except Exception as exc:  # annotations that are text hold any expression
             raise TypeError(f"{where}: an annotation cannot be resolved: {exc}") from exc
-        self._read_parameters(where, list(inspect.signature(function).parameters.values())[1:], hints)
+        parameters = list(inspect.signature(function).parameters.values())
+        if not parameters or parameters[0].kind not in (_P.POSITIONAL_ONLY, _P.POSITIONAL_OR_KEYWORD):
+            raise TypeError(f"{where}: the first parameter of a method is its object, usually 'self'")
+        self._read_parameters(where, parameters[1:], hints)
         self.result = self._plan(where, "the result", hints.get("return", Any))
 
     def _read_parameters(self, where: str, parameters: list[inspect.Parameter], hints: dict[str, Any]) -> None:
@@ -56,9 +59,10 @@ class MethodSpec:
         self._names = [p.name for p in parameters]
         positional = [p for p in parameters if p.kind is not _P.KEYWORD_ONLY]
         self._positional = [p.name for p in positional]
-        self._exact = [conversion.exact_type(plan) for plan in planned]
         self._required = sum(p.default is _P.empty for p in positional)
         self._keyword_required = [p.name for p in parameters[len(positional) :] if p.default is _P.empty]
+        exact = [conversion.exact_type(plan) for plan in planned[: len(positional)]]
+        self._exact = None if self._keyword_required else exact  # arguments of these types are passed on as they are
         self._by_position = msgspec.defstruct(self.name, fields[: len(positional)], array_like=True)
         self._by_name = msgspec.defstruct(self.name, fields, kw_only=True, forbid_unknown_fields=True)
 
@@ -66,7 +70,7 @@ class MethodSpec:
     def _plan(where: str, name: str, annotation: Any) -> conversion.Plan:
         try:
             return conversion.plan(annotation)
-        except TypeError as exc:
+        except (TypeError, NameError) as exc:
             raise TypeError(f"{where}: {name}: {exc}") from exc
 
     def bind(self, params: list[Any] | dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -98,7 +102,11 @@ class MethodSpec:
 
     def _with_names(self, text: str) -> str:
         """Name parameters in the path of an error, in place of ``$`` and indexes."""
-        return _INDEX.sub(lambda match: f"`{self._positional[int(match[1])]}", text).replace("`$.", "`")
+        return _INDEX.sub(self._name_of_index, text).replace("`$.", "`")
+
+    def _name_of_index(self, match: re.Match[str]) -> str:
+        index = int(match[1])  # the text may quote what the caller sent: it may be any number
+        return f"`{self._positional[index]}" if index < len(self._positional) else match[0]
 
     def params(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...] | dict[str, Any]:
         """Return what to send for a call in Python's own way: by position where that is enough, else by name.
@@ -137,8 +145,12 @@ class ServiceSpec:
         for name in dir(cls):
             function = inspect.getattr_static(cls, name)
             marks = marks_of(cls, name) if is_service else _NO_MARKS
-            if marks is None or not inspect.isfunction(function) or (not is_service and name.startswith("_")):
+            if marks is None or function is None or (not is_service and name.startswith("_")):
                 continue
+            if not inspect.isfunction(function):
+                if not is_service:
+                    continue
+                raise TypeError(f"{cls.__qualname__}.{name}: only plain methods can be called, not {function!r}")
             self.methods[name] = MethodSpec(self.name, name, function, marks)
 
 

@@ -1,0 +1,124 @@
+"""Real child processes for tests: forked, as another user where asked, their answers pickled back."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+import signal
+import sys
+import traceback
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NoReturn, TypeVar
+
+T = TypeVar("T")
+
+OTHER_UID = 12_345
+OTHER_GID = 23_456
+
+AS_ROOT = os.geteuid() == 0
+
+
+class ChildFailed(Exception):
+    """The work of a child raised; the message is its traceback."""
+
+
+def fork() -> int:
+    """Fork, also where an earlier test left a thread of a library's own: no child here waits for one."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return os.fork()
+
+
+def save_coverage() -> None:
+    """Write down what ran in a forked child, which ends without coming home to the test runner."""
+    if "coverage" in sys.modules:
+        measured = sys.modules["coverage"].Coverage.current()
+        if measured is not None:
+            with contextlib.suppress(PermissionError):
+                os.seteuid(0)  # its files are root's
+            measured.save()
+
+
+def become(
+    uid: int | None, gid: int | None = None, groups: Sequence[int] = (), *, saved_uid: int | None = None
+) -> None:
+    """Make this process another user's, without a capability in effect; None changes nothing.
+
+    ``saved_uid`` is what it may go back to (setresuid(2)); by default it may not.
+    """
+    if uid is None:
+        return
+    gid = uid if gid is None else gid
+    os.setgroups(groups)
+    os.setresgid(gid, gid, gid)
+    os.setresuid(uid, uid, uid if saved_uid is None else saved_uid)
+
+
+def in_child(work: Callable[[], T], *, uid: int | None = None, gid: int | None = None, groups: Sequence[int] = ()) -> T:
+    """Run ``work`` in a forked child, as another user where asked, and return what it returned."""
+    reader, writer = os.pipe()
+    pid = fork()
+    if pid == 0:
+        _run_and_exit(work, writer, uid, gid, groups)
+    os.close(writer)
+    with open(reader, "rb") as pipe:
+        answer = pipe.read()
+    _pid, status = os.waitpid(pid, 0)
+    if os.WIFSIGNALED(status):
+        raise ChildFailed(f"ended by {signal.Signals(os.WTERMSIG(status)).name}")
+    worked, result = pickle.loads(answer)
+    if not worked:
+        raise ChildFailed(result)
+    returned: T = result
+    return returned
+
+
+def _run_and_exit(
+    work: Callable[[], Any], writer: int, uid: int | None, gid: int | None, groups: Sequence[int]
+) -> None:
+    try:
+        try:
+            become(uid, gid, groups, saved_uid=0)
+            answer = pickle.dumps((True, work()))
+            save_coverage()
+        except BaseException:
+            answer = pickle.dumps((False, traceback.format_exc()))
+        while answer:
+            answer = answer[os.write(writer, answer) :]
+    finally:
+        os._exit(0)
+
+
+def _report_and_wait(writer: int, _kept_open: object) -> NoReturn:
+    os.write(writer, b"+")
+    while True:
+        signal.pause()
+
+
+@contextlib.contextmanager
+def running_child(work: Callable[[], object], *, uid: int | None = None) -> Iterator[int]:
+    """Fork a child that does ``work`` and then waits; yield its pid once the work is done. It ends by SIGKILL."""
+    reader, writer = os.pipe()
+    pid = fork()
+    if pid == 0:
+        try:
+            become(uid)
+            _report_and_wait(writer, work())
+        except BaseException:
+            os.write(writer, traceback.format_exc().encode())
+        finally:
+            os._exit(0)
+    os.close(writer)
+    try:
+        with open(reader, "rb", buffering=0) as pipe:
+            answer = pipe.read(10_000)
+        if answer != b"+":
+            raise ChildFailed(answer.decode())
+        yield pid
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(pid, 0)

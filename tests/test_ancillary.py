@@ -1,0 +1,295 @@
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import resource
+import socket
+import struct
+import sys
+from array import array
+from collections.abc import Iterator
+from types import FrameType
+from typing import Any
+
+import pytest
+from processes import AS_ROOT, OTHER_UID, in_child
+
+from seqrpc.kernel import ancillary
+from seqrpc.kernel.ancillary import receive, send
+from seqrpc.kernel.credentials import Credentials
+from seqrpc.kernel.descriptors import OwnedFd, close_all
+from seqrpc.kernel.linux import Linux
+from seqrpc.limits import MAX_DESCRIPTORS, MAX_PACKET
+
+SO_PASSPIDFD = 76
+
+Pair = tuple[socket.socket, socket.socket]
+
+
+@pytest.fixture
+def pair() -> Iterator[Pair]:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, theirs:
+        yield ours, theirs
+
+
+@pytest.fixture
+def buffer() -> memoryview:
+    return memoryview(bytearray(MAX_PACKET + 1))
+
+
+def same_file(one: int, other: int) -> bool:
+    return os.path.sameopenfile(one, other)
+
+
+@pytest.mark.parametrize("size", [1, 2, 1000, MAX_PACKET])
+def test_a_packet_arrives_whole(size: int, pair: Pair, buffer: memoryview) -> None:
+    data = os.urandom(size)
+    send(pair[0], data)
+    assert receive(pair[1], buffer) == (size, [], None, False)
+    assert bytes(buffer[:size]) == data
+
+
+def test_packets_stay_apart(pair: Pair, buffer: memoryview) -> None:
+    send(pair[0], b"first")
+    send(pair[0], b"second")
+    assert [receive(pair[1], buffer)[0] for _ in range(2)] == [5, 6]
+
+
+def test_neither_waits_even_on_a_blocking_socket(pair: Pair, buffer: memoryview) -> None:
+    assert pair[0].gettimeout() is None
+    with pytest.raises(BlockingIOError):
+        receive(pair[0], buffer)
+
+    def fill() -> None:
+        while True:
+            send(pair[0], b"x" * 10_000)
+
+    with pytest.raises(BlockingIOError):
+        fill()
+
+
+def test_the_end_of_the_connection_has_size_0(pair: Pair, buffer: memoryview) -> None:
+    pair[0].close()
+    assert receive(pair[1], buffer) == (0, [], None, False)
+
+
+def test_descriptors_of_an_empty_packet_are_owned_too(pair: Pair, buffer: memoryview, pipe: tuple[int, int]) -> None:
+    socket.send_fds(pair[0], [b""], [pipe[0]])
+    size, fds, _sender, lost = receive(pair[1], buffer)
+    assert (size, len(fds), lost) == (0, 1, False)
+    close_all(fds)
+
+
+def test_sending_to_nobody_is_an_error_and_no_signal(pair: Pair) -> None:
+    pair[1].close()
+    with pytest.raises(BrokenPipeError):
+        send(pair[0], b"x")
+
+
+@pytest.mark.parametrize("excess", [1, 1000])
+def test_a_packet_that_was_cut_shows_its_true_size(excess: int, pair: Pair) -> None:
+    small = memoryview(bytearray(10))
+    send(pair[0], b"x" * (10 + excess))
+    assert receive(pair[1], small) == (10 + excess, [], None, False)
+    assert bytes(small) == b"x" * 10
+
+
+def test_a_packet_that_fills_the_buffer_is_not_cut(pair: Pair) -> None:
+    send(pair[0], b"x" * 10)
+    assert receive(pair[1], memoryview(bytearray(10)))[0] == 10
+
+
+def test_a_cut_packet_is_seen_where_the_kernel_does_not_tell_its_size(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ancillary, "RECEIVE_FLAGS", ancillary.RECEIVE_FLAGS & ~socket.MSG_TRUNC)  # as on FreeBSD
+    small = memoryview(bytearray(10))
+    send(pair[0], b"x" * 11)
+    assert receive(pair[1], small) == (10, [], None, False)
+
+
+# descriptors
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, MAX_DESCRIPTORS])
+def test_descriptors_arrive_in_order_owned_and_close_on_exec(
+    count: int, pair: Pair, buffer: memoryview, pipe: tuple[int, int]
+) -> None:
+    sent = [pipe[number % 2] for number in range(count)]
+    send(pair[0], b"x", sent)
+    size, fds, sender, lost = receive(pair[1], buffer)
+    assert (size, len(fds), sender, lost) == (1, count, None, False)
+    assert all(same_file(fd.fileno(), original) for fd, original in zip(fds, sent, strict=True))
+    assert {fcntl.fcntl(fd.fileno(), fcntl.F_GETFD) for fd in fds} <= {fcntl.FD_CLOEXEC}
+    close_all(fds)
+
+
+def test_sending_borrows(pair: Pair, buffer: memoryview, pipe: tuple[int, int]) -> None:
+    send(pair[0], b"x", [pipe[0]])
+    os.fstat(pipe[0])
+    close_all(receive(pair[1], buffer)[1])
+    os.fstat(pipe[0])
+
+
+def test_one_descriptor_more_is_refused_and_nothing_is_sent(
+    pair: Pair, buffer: memoryview, pipe: tuple[int, int]
+) -> None:
+    with pytest.raises(OSError, match=os.strerror(errno.EINVAL)):
+        send(pair[0], b"x", [pipe[0]] * (MAX_DESCRIPTORS + 1))
+    with pytest.raises(BlockingIOError):
+        receive(pair[1], buffer)
+
+
+def test_a_closed_descriptor_is_refused_and_nothing_is_sent(
+    pair: Pair, buffer: memoryview, pipe: tuple[int, int]
+) -> None:
+    closed = os.dup(pipe[0])
+    os.close(closed)
+    with pytest.raises(OSError, match=os.strerror(errno.EBADF)):
+        send(pair[0], b"x", [pipe[0], closed])
+    with pytest.raises(BlockingIOError):
+        receive(pair[1], buffer)
+
+
+@pytest.mark.parametrize("room", [0, 1])
+def test_when_the_table_is_full_the_list_is_empty_and_it_says_so(
+    room: int, pair: Pair, buffer: memoryview, pipe: tuple[int, int]
+) -> None:
+    send(pair[0], b"x", [pipe[0]] * 3)
+    probe = os.dup(pipe[0])
+    os.close(probe)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (probe + room, hard))  # the lowest free number, and room after it
+    try:
+        received = receive(pair[1], buffer)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert received == (1, [], None, True)
+    send(pair[0], b"alive")
+    assert receive(pair[1], buffer) == (5, [], None, False)
+
+
+def test_a_denied_descriptor_makes_the_list_empty(pipe: tuple[int, int]) -> None:
+    """Linux 7.3 marks a descriptor that a security module denied by a negative number in its place."""
+    first, second = os.dup(pipe[0]), os.dup(pipe[1])
+    fds: list[OwnedFd] = []
+    rights = array("i", [first, -errno.EACCES, second]).tobytes()
+    complete = ancillary._own_descriptors([(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)], fds)
+    assert not complete
+    assert [fd.fileno() for fd in fds] == [first, second]
+    close_all(fds)
+
+
+def test_a_packet_with_a_denied_descriptor_closes_the_others(
+    pair: Pair, buffer: memoryview, pipe: tuple[int, int]
+) -> None:
+    class Denying(socket.socket):
+        def recvmsg_into(self, *args: Any) -> tuple[int, list[tuple[int, int, bytes]], int, Any]:
+            size, ((level, kind, data),), flags, address = super().recvmsg_into(*args)
+            return size, [(level, kind, data + array("i", [-errno.EACCES]).tobytes())], flags, address
+
+    send(pair[0], b"x", [pipe[0]])
+    with Denying(fileno=os.dup(pair[1].fileno())) as sock:
+        assert receive(sock, buffer) == (1, [], None, True)
+
+
+def test_rights_that_end_in_half_a_number_are_read_as_far_as_they_go(pipe: tuple[int, int]) -> None:
+    number = os.dup(pipe[0])
+    fds: list[OwnedFd] = []
+    rights = array("i", [number]).tobytes() + b"\1\2"
+    assert ancillary._own_descriptors([(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)], fds)
+    assert [fd.fileno() for fd in fds] == [number]
+    close_all(fds)
+
+
+def test_an_interrupt_in_the_middle_leaves_nothing_open(pair: Pair, buffer: memoryview, pipe: tuple[int, int]) -> None:
+    """Ctrl-C while the sender is read; the fixture that looks for open descriptors is the judge."""
+    Linux().ask_for_senders(pair[1])
+    send(pair[0], b"x", [pipe[0], pipe[1]])
+
+    def interrupt(frame: FrameType, event: str, _argument: Any) -> None:
+        if event == "call" and frame.f_code.co_name == "_read_sender":
+            raise KeyboardInterrupt
+
+    sys.setprofile(interrupt)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            receive(pair[1], buffer)
+    finally:
+        sys.setprofile(None)
+
+
+# senders
+
+
+def test_the_sender_is_told_where_it_was_asked_for(pair: Pair, buffer: memoryview, pipe: tuple[int, int]) -> None:
+    Linux().ask_for_senders(pair[1])
+    send(pair[0], b"x", [pipe[0]])
+    size, fds, sender, lost = receive(pair[1], buffer)
+    assert (size, len(fds), lost) == (1, 1, False)
+    assert sender == Credentials(pid=os.getpid(), uid=os.geteuid(), gid=os.getegid())
+    close_all(fds)
+
+
+@pytest.mark.skipif(not AS_ROOT, reason="only root may become another user")
+def test_each_packet_has_its_own_sender(pair: Pair, buffer: memoryview) -> None:
+    Linux().ask_for_senders(pair[1])
+    send(pair[0], b"x")
+
+    def work() -> int:
+        send(pair[0], b"y")
+        return os.getpid()
+
+    pid = in_child(work, uid=OTHER_UID)
+    assert receive(pair[1], buffer)[2] == Credentials(pid=os.getpid(), uid=os.geteuid(), gid=os.getegid())
+    assert receive(pair[1], buffer)[2] == Credentials(pid=pid, uid=OTHER_UID, gid=OTHER_UID)
+
+
+def test_there_is_room_for_all_descriptors_and_a_sender_and_a_pidfd(
+    pair: Pair, buffer: memoryview, pipe: tuple[int, int]
+) -> None:
+    """Somebody else may have set SO_PASSPIDFD on a socket we inherit: its pidfds are closed as they come."""
+    Linux().ask_for_senders(pair[1])
+    try:
+        pair[1].setsockopt(socket.SOL_SOCKET, SO_PASSPIDFD, 1)
+    except OSError:
+        pytest.skip("this kernel has no SO_PASSPIDFD (Linux 6.5)")
+    send(pair[0], b"x", [pipe[0]] * MAX_DESCRIPTORS)
+    size, fds, sender, lost = receive(pair[1], buffer)
+    assert (size, len(fds), lost) == (1, MAX_DESCRIPTORS, False)
+    assert sender == Credentials(pid=os.getpid(), uid=os.geteuid(), gid=os.getegid())
+    close_all(fds)
+
+
+def test_a_pidfd_that_could_not_be_made_is_passed_over() -> None:
+    control = [(socket.SOL_SOCKET, ancillary._SCM_PIDFD, struct.pack("i", -errno.ESRCH))]
+    assert ancillary._own_descriptors(control, [])
+
+
+def test_control_data_of_other_levels_holds_no_descriptors() -> None:
+    fds: list[OwnedFd] = []
+    assert ancillary._own_descriptors([(socket.IPPROTO_IP, socket.SCM_RIGHTS, struct.pack("i", 0))], fds)
+    assert fds == []
+
+
+def test_what_comes_without_control_data_but_cut_is_lost(pair: Pair, buffer: memoryview) -> None:
+    """A table so full that not one descriptor fits leaves no control data at all, only the flag."""
+
+    class NoRoom(socket.socket):
+        def recvmsg_into(self, buffers: Any, _ancbufsize: int, flags: int) -> Any:  # type: ignore[override]
+            return super().recvmsg_into(buffers, 0, flags)
+
+    socket.send_fds(pair[0], [b"x"], [pair[0].fileno()])
+    with NoRoom(fileno=os.dup(pair[1].fileno())) as sock:
+        assert receive(sock, buffer) == (1, [], None, True)
+
+
+def test_an_unknown_control_message_does_not_hide_the_sender() -> None:
+    ucred = struct.pack("iII", 1, 2, 3)
+    control = [
+        (socket.SOL_SOCKET, socket.SCM_CREDENTIALS, ucred),
+        (socket.SOL_SOCKET, 3, b"a security label"),
+    ]
+    assert ancillary._read_sender(control) == Credentials(pid=1, uid=2, gid=3)

@@ -1,0 +1,218 @@
+from __future__ import annotations
+
+import copy
+import gc
+import io
+import os
+import pickle
+import sys
+import tempfile
+import warnings
+
+import pytest
+
+from seqrpc.kernel.descriptors import OwnedFd, close_all
+
+
+def is_open(fd: int) -> bool:
+    return os.path.lexists(f"/proc/self/fd/{fd}")
+
+
+def duplicate(pipe: tuple[int, int]) -> int:
+    return os.dup(pipe[0])
+
+
+def test_lends_the_number_and_stays_the_owner(pipe: tuple[int, int]) -> None:
+    number = duplicate(pipe)
+    with OwnedFd(number) as fd:
+        assert fd.fileno() == number
+        assert fd.fileno() == number
+        assert not fd.closed
+        assert is_open(number)
+    assert not is_open(number)
+
+
+def test_a_negative_number_is_refused_and_nothing_is_warned_of() -> None:
+    with pytest.raises(ValueError, match="not negative, got -1"):
+        OwnedFd(-1)
+    gc.collect()
+
+
+def test_an_object_whose_init_never_ran_dies_in_peace() -> None:
+    OwnedFd.__new__(OwnedFd)
+    gc.collect()
+
+
+def test_take_gives_the_number_away(pipe: tuple[int, int]) -> None:
+    number = duplicate(pipe)
+    fd = OwnedFd(number)
+    assert fd.take() == number
+    assert fd.closed
+    with pytest.raises(ValueError, match="taken"):
+        fd.fileno()
+    with pytest.raises(ValueError, match="taken"):
+        fd.take()
+    fd.close()
+    assert is_open(number)
+    with pytest.raises(ValueError, match="taken"):
+        fd.fileno()
+    os.close(number)
+
+
+def test_closing_twice_closes_once(pipe: tuple[int, int]) -> None:
+    number = duplicate(pipe)
+    fd = OwnedFd(number)
+    fd.close()
+    assert fd.closed
+    reused = duplicate(pipe)
+    assert reused == number
+    fd.close()
+    assert is_open(reused)
+    os.close(reused)
+    with pytest.raises(ValueError, match="closed"):
+        fd.take()
+
+
+def test_close_reports_what_the_kernel_says_once(pipe: tuple[int, int]) -> None:
+    number = duplicate(pipe)
+    fd = OwnedFd(number)
+    os.close(number)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        fd.close()
+    assert fd.closed
+    fd.close()
+
+
+def test_taken_in_a_with_block_it_stays_open(pipe: tuple[int, int]) -> None:
+    with OwnedFd(duplicate(pipe)) as fd:
+        number = fd.take()
+    assert is_open(number)
+    os.close(number)
+
+
+def test_a_dropped_one_is_closed_with_a_warning(pipe: tuple[int, int]) -> None:
+    number = duplicate(pipe)
+    fd = OwnedFd(number)
+    with pytest.warns(ResourceWarning, match=rf"unclosed <OwnedFd {number}>"):
+        del fd
+    assert not is_open(number)
+
+
+def test_a_dropped_one_is_closed_also_where_warnings_are_errors(
+    pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unraisable: list[str] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda caught: unraisable.append(str(caught.exc_value)))
+    number = duplicate(pipe)
+    fd = OwnedFd(number)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        del fd
+    assert unraisable == [f"unclosed <OwnedFd {number}>"]
+    assert not is_open(number)
+
+
+def test_dup_borrows_a_number_or_anything_with_fileno(pipe: tuple[int, int]) -> None:
+    with OwnedFd.dup(pipe[0]) as first, OwnedFd.dup(first) as second:
+        assert len({pipe[0], first.fileno(), second.fileno()}) == 3
+        assert os.path.sameopenfile(first.fileno(), second.fileno())
+        assert not os.get_inheritable(second.fileno())
+    assert is_open(pipe[0])
+
+
+def test_dup_of_a_closed_number_is_an_error() -> None:
+    with tempfile.TemporaryFile() as file:
+        number = file.fileno()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        OwnedFd.dup(number)
+
+
+def test_open_makes_a_file_that_owns_it(pipe: tuple[int, int]) -> None:
+    fd = OwnedFd(os.dup(pipe[1]))
+    number = fd.fileno()
+    with fd.open("w", encoding="utf-8") as file:
+        assert fd.closed
+        assert file.fileno() == number
+        file.write("grüße")
+    assert not is_open(number)
+    assert os.read(pipe[0], 100) == "grüße".encode()
+
+
+def test_open_reads_text_by_default() -> None:
+    with tempfile.TemporaryFile() as file:
+        file.write(b"one\ntwo\n")
+        file.seek(0)
+        with OwnedFd.dup(file).open(encoding="ascii") as copied:
+            assert copied.readlines() == ["one\n", "two\n"]
+
+
+def test_open_with_a_wrong_mode_leaves_it_owned(pipe: tuple[int, int]) -> None:
+    with OwnedFd(duplicate(pipe)) as fd:
+        with pytest.raises(ValueError, match="mode"):
+            fd.open("x+w")
+        assert not fd.closed
+
+
+@pytest.mark.parametrize("case", ["directory", "encoding", "seeking"])
+def test_open_closes_what_no_file_can_be_made_of(case: str, pipe: tuple[int, int]) -> None:
+    if case == "directory":
+        fd = OwnedFd(os.open("/", os.O_RDONLY))
+        number = fd.fileno()
+        with pytest.raises(IsADirectoryError):
+            fd.open("rb")
+    elif case == "encoding":
+        fd = OwnedFd(duplicate(pipe))
+        number = fd.fileno()
+        with pytest.raises(LookupError):
+            fd.open("r", encoding="no such encoding")
+    else:
+        fd = OwnedFd(duplicate(pipe))
+        number = fd.fileno()
+        with pytest.raises(io.UnsupportedOperation):
+            fd.open("r+", encoding="ascii")
+    gc.collect()
+    assert fd.closed
+    assert not is_open(number)
+
+
+def test_open_of_a_taken_one_is_an_error(pipe: tuple[int, int]) -> None:
+    fd = OwnedFd(duplicate(pipe))
+    os.close(fd.take())
+    with pytest.raises(ValueError, match="taken"):
+        fd.open("rb")
+
+
+def test_it_is_neither_copied_nor_pickled(pipe: tuple[int, int]) -> None:
+    with OwnedFd(duplicate(pipe)) as fd:
+        for attempt in (copy.copy, copy.deepcopy, pickle.dumps):
+            with pytest.raises(TypeError, match=r"OwnedFd\.dup"):
+                attempt(fd)
+
+
+def test_repr_tells_the_state(pipe: tuple[int, int]) -> None:
+    number = duplicate(pipe)
+    fd = OwnedFd(number)
+    assert repr(fd) == f"<OwnedFd {number}>"
+    os.close(fd.take())
+    assert repr(fd) == "<OwnedFd taken>"
+    closed = OwnedFd(duplicate(pipe))
+    closed.close()
+    assert repr(closed) == "<OwnedFd closed>"
+
+
+def test_close_all_closes_the_rest_when_one_fails(pipe: tuple[int, int]) -> None:
+    numbers = [duplicate(pipe) for _ in range(3)]
+    fds = [OwnedFd(number) for number in numbers]
+    os.close(numbers[1])
+    close_all(fds)
+    assert fds == []
+    assert [is_open(number) for number in numbers] == [False, False, False]
+
+
+def test_close_all_passes_over_those_that_were_taken(pipe: tuple[int, int]) -> None:
+    taken, owned = OwnedFd(duplicate(pipe)), OwnedFd(duplicate(pipe))
+    number, other = taken.take(), owned.fileno()
+    close_all([taken, owned])
+    assert is_open(number)
+    assert not is_open(other)
+    os.close(number)

@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from seqrpc.limits import DEFAULT_LIMITS, MAX_DESCRIPTORS, MAX_PACKET, Limits
+
+NAMES = [field.name for field in dataclasses.fields(Limits)]
+
+
+def test_the_protocol_s_numbers() -> None:
+    assert MAX_PACKET == 65_536
+    assert MAX_DESCRIPTORS == 253
+
+
+def test_the_defaults_are_a_limits_without_arguments() -> None:
+    assert Limits() == DEFAULT_LIMITS
+
+
+def test_one_can_be_changed_alone() -> None:
+    changed = Limits(max_depth=7)
+    assert changed.max_depth == 7
+    assert dataclasses.replace(changed, max_depth=DEFAULT_LIMITS.max_depth) == DEFAULT_LIMITS
+
+
+@pytest.mark.parametrize("value", [0, -1, float("nan")])
+def test_a_bound_that_would_mean_nothing_is_refused_by_name(value: float) -> None:
+    for name in NAMES:
+        with pytest.raises(ValueError, match=f"limits.{name} must be positive, got {value!r}"):
+            Limits(**{name: value})  # type: ignore[arg-type]
+
+
+def test_the_low_mark_is_not_above_the_high_one() -> None:
+    assert Limits(low_water_bytes=5, high_water_bytes=5).low_water_bytes == 5
+    with pytest.raises(ValueError, match=r"low_water_bytes \(6\) is above limits.high_water_bytes \(5\)"):
+        Limits(low_water_bytes=6, high_water_bytes=5)
+
+
+def test_they_do_not_change_and_take_no_positions() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        DEFAULT_LIMITS.max_depth = 1  # type: ignore[misc]
+    with pytest.raises(TypeError):
+        Limits(64)  # type: ignore[call-arg]
+
+
+def test_times_may_be_endless() -> None:
+    assert Limits(drain_timeout=float("inf")).drain_timeout == float("inf")
