@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import operator
+import re
 import types
 import typing
 from typing import Annotated, Any, ClassVar, Final, Union
@@ -21,6 +22,9 @@ from seqrpc.kernel.descriptors import OwnedFd
 _NATIVE: Final = (bytes, bytearray, memoryview)
 
 _EXACT: Final = (int, str, bool, bytes, type(None))
+
+_TWO_PATHS: Final = re.compile(r" - at `\$([^`]*)` - at `([^`]*)`$")
+"""The end of an error that has come through a stand-in: the path inside, and the path to it."""
 
 Plan = Any
 """A type as msgspec takes it, made from an annotation by :func:`plan`."""
@@ -48,7 +52,10 @@ def convert(value: Any, wanted: Plan) -> Any:
     Raises:
         msgspec.ValidationError: it does not fit; the message says where and why.
     """
-    return msgspec.convert(value, wanted, builtin_types=_NATIVE, dec_hook=_dec_hook)
+    try:
+        return msgspec.convert(value, wanted, builtin_types=_NATIVE, dec_hook=_dec_hook)
+    except msgspec.ValidationError as exc:
+        raise msgspec.ValidationError(_TWO_PATHS.sub(r" - at `\2\1`", str(exc))) from exc
 
 
 def exact_type(planned: Plan) -> Plan:
@@ -58,10 +65,13 @@ def exact_type(planned: Plan) -> Plan:
 
 def _dec_hook(wanted: type, value: Any) -> Any:
     if issubclass(wanted, _StandIn):
-        return wanted.build(value)
+        try:
+            return wanted.build(value)
+        except msgspec.ValidationError as exc:
+            raise ValueError(str(exc)) from exc  # to this msgspec adds the path
     if isinstance(value, wanted):
         return value
-    raise msgspec.ValidationError(f"Expected a descriptor, got `{type(value).__name__}`")
+    raise ValueError(f"Expected a descriptor, got `{type(value).__name__}`")
 
 
 def plan(annotation: Any) -> Plan:

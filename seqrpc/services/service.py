@@ -88,7 +88,10 @@ def method(function: F | None = None, /, *, allow: PolicyLike | None = None, one
 
 def marks_of(cls: type, name: str) -> Marks | None:
     """Return the marks of a method of ``cls``; those nearest to it win, ``allow`` among those that say it."""
-    found = [marks for base in cls.__mro__ if isinstance(marks := getattr(vars(base).get(name), _MARK, None), Marks)]
+    # Of static and class methods, too: they cannot be served, and whoever wrote them is to be told.
+    attributes = [vars(base)[name] for base in cls.__mro__ if name in vars(base)]
+    functions = [getattr(attribute, "__func__", attribute) for attribute in attributes]
+    found = [marks for function in functions if isinstance(marks := getattr(function, _MARK, None), Marks)]
     if not found:
         return None
     allow = next((marks.allow for marks in found if marks.allow is not None), None)

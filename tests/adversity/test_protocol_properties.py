@@ -1,0 +1,314 @@
+"""Sessions under any traffic: whatever order things happen in, and whatever the other side makes up."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from typing import IO, Any
+
+from helpers import PROPERTY, Lender, SessionPair, owned, values
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from seqrpc.errors import RemoteProtocolError
+from seqrpc.kernel.descriptors import OwnedFd
+from seqrpc.limits import Limits
+from seqrpc.protocol.codec import Codec
+from seqrpc.protocol.messages import Cancel, Closing, Request
+from seqrpc.protocol.session import Answer, Refused, Session
+
+SIDES = st.sampled_from([0, 1])
+PICKS = st.integers(0, 100)
+CARGO = st.lists(st.sampled_from([0, 1, 2]), max_size=3)
+
+LIMITS = Limits(max_calls_in_flight=3)
+
+
+class Conversation(RuleBasedStateMachine):
+    """Two sessions that call each other, beside a plain model of what is owed.
+
+    Packets of one direction arrive in order; how far the two directions have got is for the rules to choose. Every
+    message carries a number that nothing else carries, and names the files whose descriptors it holds.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pair = SessionPair(LIMITS)
+        self.files: list[IO[bytes]] = [tempfile.TemporaryFile() for _ in range(3)]  # noqa: SIM115 - see teardown
+        self.inodes = [os.fstat(file.fileno()).st_ino for file in self.files]
+        self.last_number = 0
+        # By side: its calls and what came of them, what it was asked and has not answered, what it was asked at all.
+        self.calls: tuple[dict[int, int], dict[int, int]] = ({}, {})
+        self.answers: tuple[dict[int, str], dict[int, str]] = ({}, {})
+        self.given_up: tuple[set[int], set[int]] = (set(), set())
+        self.cancelled: tuple[set[int], set[int]] = (set(), set())
+        self.to_answer: tuple[dict[int, int], dict[int, int]] = ({}, {})
+        self.started: tuple[list[int], list[int]] = ([], [])
+        self.notified: tuple[list[int], list[int]] = ([], [])
+
+    def new_number(self) -> int:
+        self.last_number += 1
+        return self.last_number
+
+    def load(self, number: int, cargo: list[int]) -> dict[str, Any]:
+        """Return a value that shows what it is and which files it should hold."""
+        return {"number": number, "cargo": cargo, "files": [[self.files[index]] for index in cargo]}
+
+    def check_load(self, value: dict[str, Any], fds: list[OwnedFd]) -> int:
+        """Check that the descriptors are those that were sent, and close them; return the number."""
+        arrived = [fd for (fd,) in value["files"]]
+        assert sorted(map(id, arrived)) == sorted(map(id, fds))
+        for index, fd in zip(value["cargo"], arrived, strict=True):
+            assert os.fstat(fd.fileno()).st_ino == self.inodes[index]
+            fd.close()
+        number = value["number"]
+        assert isinstance(number, int)
+        return number
+
+    @rule(side=SIDES, cargo=CARGO)
+    def call(self, side: int, cargo: list[int]) -> None:
+        number = self.new_number()
+        call_id, packet = self.pair.sessions[side].send_request(number, "m", self.load(number, cargo))
+        assert number not in self.calls[side].values()
+        self.calls[side][number] = call_id
+        self.pair.post(side, packet)
+
+    @rule(side=SIDES, cargo=CARGO)
+    def notify(self, side: int, cargo: list[int]) -> None:
+        number = self.new_number()
+        self.pair.post(side, self.pair.sessions[side].send_notify("m", [self.load(number, cargo)]))
+
+    @precondition(lambda self: any(self.to_answer))
+    @rule(side=SIDES, pick=PICKS, cargo=CARGO, failing=st.booleans())
+    def answer(self, side: int, pick: int, cargo: list[int], *, failing: bool) -> None:
+        if not self.to_answer[side]:
+            return
+        call_id = list(self.to_answer[side])[pick % len(self.to_answer[side])]
+        load = self.load(self.to_answer[side].pop(call_id), cargo)
+        session = self.pair.sessions[side]
+        packet = session.send_error(call_id, "a.B", "text", load) if failing else session.send_result(call_id, load)
+        self.pair.post(side, packet)
+
+    @rule(side=SIDES, pick=PICKS)
+    def cancel(self, side: int, pick: int) -> None:
+        if not self.calls[side]:
+            return
+        number = list(self.calls[side])[pick % len(self.calls[side])]
+        packet = self.pair.sessions[side].send_cancel(self.calls[side][number])
+        assert (packet is None) == (number in self.answers[side] or number in self.given_up[side])
+        if packet is not None:
+            self.given_up[side].add(number)
+            self.pair.post(side, packet)
+
+    @precondition(lambda self: self.last_number > 5)
+    @rule(side=SIDES)
+    def closing(self, side: int) -> None:
+        first = not self.pair.sessions[side].closing_sent
+        packet = self.pair.sessions[side].send_closing("going")
+        assert (packet is not None) == first
+        self.pair.post(side, packet)
+
+    @precondition(lambda self: any(self.pair.under_way))
+    @rule(sender=SIDES)
+    def deliver(self, sender: int) -> None:
+        if self.pair.under_way[sender]:
+            self.take(1 - sender, self.pair.deliver(sender), lost=False)
+
+    @precondition(lambda self: any(packets and packets[0][1] for packets in self.pair.under_way))
+    @rule(sender=SIDES)
+    def deliver_without_descriptors(self, sender: int) -> None:
+        if self.pair.under_way[sender] and self.pair.under_way[sender][0][1]:
+            self.take(1 - sender, self.pair.deliver(sender, lost=True), lost=True)
+
+    def take(self, side: int, event: Any, *, lost: bool) -> None:
+        """Check what has arrived at a side."""
+        if isinstance(event, Request):
+            assert not lost
+            if event.call_id is None:
+                assert isinstance(event.params, list)
+                self.notified[side].append(self.check_load(event.params[0], event.fds))
+                return
+            assert isinstance(event.params, dict)
+            number = self.check_load(event.params, event.fds)
+            assert self.calls[1 - side][number] == event.call_id
+            assert event.call_id not in self.to_answer[side]
+            self.to_answer[side][event.call_id] = number
+            self.started[side].append(number)
+        elif isinstance(event, Answer):
+            assert event.waiter not in self.answers[side], "answered twice"
+            assert event.waiter not in self.given_up[side], "answered after it was given up"
+            self.answers[side][event.waiter] = self.check_answer(event, lost=lost)
+        elif isinstance(event, Cancel):
+            assert not lost
+            self.cancelled[side].add(self.to_answer[side][event.call_id])
+        elif isinstance(event, Refused):
+            assert (event.code == "rpc.DescriptorsLost") == lost
+        elif isinstance(event, Closing):
+            assert self.pair.sessions[side].closing_received == event.reason == "going"
+
+    def check_answer(self, event: Answer[Any], *, lost: bool) -> str:
+        response = event.response
+        if response.error is None:
+            assert not lost
+            assert self.check_load(response.result, response.fds) == event.waiter
+            return "result"
+        assert (response.error[0] == "rpc.DescriptorsLost") >= lost
+        if response.error[0] == "a.B":
+            assert self.check_load(response.error[2], response.fds) == event.waiter
+        else:
+            assert response.fds == []
+        return str(response.error[0])
+
+    @invariant()
+    def no_descriptor_is_left(self) -> None:
+        assert all(fd.closed for fd in self.pair.received)
+
+    @invariant()
+    def the_sessions_agree_with_the_model(self) -> None:
+        for side in (0, 1):
+            session = self.pair.sessions[side]
+            waiting = self.calls[side].keys() - self.answers[side].keys() - self.given_up[side]
+            assert set(session.calls.values()) == waiting
+            assert session.requests == set(self.to_answer[side])
+            assert len(session.requests) <= LIMITS.max_calls_in_flight
+            assert self.started[side] == sorted(self.started[side]), "requests are started in order"
+            assert self.notified[side] == sorted(set(self.notified[side]))
+
+    def teardown(self) -> None:
+        """Let everything arrive and be answered, and check that every call got its one answer."""
+        for file in self.files:
+            assert not file.closed, "sending borrows"
+        while any(self.pair.under_way) or any(self.to_answer):
+            for side in (0, 1):
+                self.deliver(side)
+                self.answer(side, 0, [], failing=False)
+        for side in (0, 1):
+            assert self.answers[side].keys() | self.given_up[side] == self.calls[side].keys()
+            assert not self.answers[side].keys() & self.given_up[side]
+            # What was cancelled was asked for by the other side, and given up there.
+            assert self.cancelled[side] <= self.given_up[1 - side]
+            assert self.pair.sessions[side].lose() == []
+            assert not self.pair.sessions[side].requests
+        self.no_descriptor_is_left()
+        for file in self.files:
+            file.close()
+
+
+TestConversation = Conversation.TestCase
+TestConversation.settings = settings(PROPERTY, max_examples=60, stateful_step_count=60)
+
+
+@PROPERTY
+@given(st.lists(st.tuples(SIDES, st.booleans(), CARGO), max_size=12), st.integers(0, 12))
+def test_a_connection_lost_at_any_point_gives_every_waiter_back_once(
+    steps: list[tuple[int, bool, list[int]]], arriving: int
+) -> None:
+    pair = SessionPair()
+    sent: tuple[list[int], list[int]] = ([], [])
+    answered: tuple[list[int], list[int]] = ([], [])
+    for number, (side, answering, cargo) in enumerate(steps):
+        if answering and pair.sessions[side].requests:
+            call_id = min(pair.sessions[side].requests)
+            pair.post(side, pair.sessions[side].send_result(call_id, [Lender() for _ in cargo]))
+        else:
+            sent[side].append(number)
+            pair.post(side, pair.sessions[side].send_request(number, "m", [Lender() for _ in cargo])[1])
+        for sender in (0, 1):
+            if number < arriving and pair.under_way[sender]:
+                event = pair.deliver(sender)
+                if isinstance(event, Answer):
+                    answered[1 - sender].append(event.waiter)
+
+    for side in (0, 1):
+        assert sorted(answered[side] + pair.sessions[side].lose()) == sent[side]
+    for fd in pair.received:
+        fd.close()
+
+
+def packets() -> st.SearchStrategy[bytes]:
+    """Return packets that are nearly right: messages of known kinds with parts that may be wrong."""
+    call_id = st.integers(0, 3) | st.integers(-1, 2**32)
+    parts = st.one_of(
+        st.none(),
+        st.just("m"),
+        st.just([]),
+        st.dictionaries(
+            st.sampled_from(["deadline", "meta", "a"]), st.integers() | st.just({"a": "b"}), max_size=2
+        ).filter(lambda options: all(type(value) is not int or abs(value) < 2**63 for value in options.values())),
+        st.builds(lambda number: [Lender() for _ in range(number)], st.integers(0, 3)),
+        st.just(["a.B", "text", None]),
+        values(),
+    )
+    return st.builds(
+        lambda kind, number, rest: Codec().encode((kind, number, *rest))[0],
+        st.sampled_from([0, 0, 1, 1, 2, 3, 5, 6]),
+        call_id,
+        st.lists(parts, max_size=4),
+    ) | st.builds(
+        lambda kind, rest: Codec().encode((kind, *rest))[0], st.sampled_from([2, 4, 5, 7]), st.lists(parts, max_size=3)
+    )
+
+
+@PROPERTY
+@given(
+    st.lists(st.tuples(packets() | st.binary(max_size=60), st.integers(0, 4), st.booleans()), max_size=15),
+    st.booleans(),
+)
+def test_whatever_a_peer_sends_a_session_answers_or_says_malformed(
+    traffic: list[tuple[bytes, int, bool]], closing: bool
+) -> None:
+    session = Session[int](LIMITS)
+    for number in range(3):
+        session.send_request(number, "m", ())
+    if closing:
+        session.send_closing("going")
+    answered = []
+    for data, descriptors, lost in traffic:
+        with owned(0 if lost else descriptors) as fds:
+            every = list(fds)
+            in_flight = set(session.requests)
+            try:
+                event = session.receive_packet(data, fds, lost=lost)
+            except RemoteProtocolError as exc:
+                event, reason = None, str(exc)
+                assert all(fd.closed for fd in every), reason
+                assert session.requests == in_flight, reason
+            held = []
+            if isinstance(event, Refused):
+                session.send_error(event.call_id, event.code, event.message)
+            elif isinstance(event, Answer):
+                answered.append(event.waiter)
+                held = event.response.fds
+            elif isinstance(event, Request):
+                assert not closing
+                assert not lost
+                assert event.call_id not in in_flight
+                held = event.fds
+            assert [fd.closed for fd in every] == [not held] * len(every)
+            assert len(session.requests) <= LIMITS.max_calls_in_flight
+
+    assert sorted(answered + session.lose()) == [0, 1, 2]
+
+
+@PROPERTY
+@given(values(), st.data())
+def test_a_changed_packet_is_taken_or_malformed_and_never_leaks(value: Any, data: st.DataObject) -> None:
+    original, lenders = Codec().encode((0, 1, "m", [value, Lender(), {"a": Lender()}], {"deadline": 5}))
+    packet = bytearray(original)
+    for _ in range(data.draw(st.integers(1, 3))):
+        where = data.draw(st.integers(0, len(packet) - 1))
+        packet[where] = data.draw(st.integers(0, 255))
+    session = Session[int]()
+    with owned(len(lenders)) as fds:
+        every = list(fds)
+        event: Any = None
+        try:
+            event = session.receive_packet(bytes(packet), fds)
+        except RemoteProtocolError:
+            assert session.requests == set()
+        if isinstance(event, Request):
+            assert event.fds == every
+        else:
+            assert event is None, "no other message can have descriptors and come of nothing"
+            assert all(fd.closed for fd in every)

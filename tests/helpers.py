@@ -1,0 +1,128 @@
+"""What several test files share: how hypothesis runs, values for it, and two sessions back to back."""
+
+from __future__ import annotations
+
+import os
+import tracemalloc
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+
+from seqrpc.kernel.descriptors import HasFileno, OwnedFd, close_all
+from seqrpc.limits import DEFAULT_LIMITS, Limits
+from seqrpc.protocol.messages import Cancel, Closing, Request
+from seqrpc.protocol.session import Answer, Packet, Refused, Session
+
+PROPERTY = settings(
+    derandomize=True,  # the same examples on every run: a failure in CI is one on the desk
+    deadline=None,  # a busy machine is no failure
+    max_examples=100,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
+"""How property tests run."""
+
+Event = Request | Answer[Any] | Cancel | Closing | Refused | None
+
+
+class Lender:
+    """Something with a descriptor to lend that stays as good as it was."""
+
+    def __init__(self, fd: int = 0) -> None:
+        self.fd = fd
+
+    def fileno(self) -> int:
+        return self.fd
+
+
+def scalars() -> st.SearchStrategy[Any]:
+    """Return values without parts that arrive as they were sent, NaN left out because it equals nothing."""
+    return (
+        st.none()
+        | st.booleans()
+        | st.integers(-(2**63), 2**64 - 1)
+        | st.floats(allow_nan=False)
+        | st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
+        | st.binary(max_size=40)
+    )
+
+
+def keys() -> st.SearchStrategy[Any]:
+    """Return keys of maps that arrive as they were sent."""
+    return st.text(st.characters(exclude_categories=["Cs"]), max_size=10) | st.integers(-(2**63), 2**64 - 1)
+
+
+def values(leaves: st.SearchStrategy[Any] | None = None) -> st.SearchStrategy[Any]:
+    """Return values that arrive as they were sent."""
+    return st.recursive(
+        scalars() if leaves is None else leaves,
+        lambda inner: st.lists(inner, max_size=6) | st.dictionaries(keys(), inner, max_size=6),
+        max_leaves=20,
+    )
+
+
+@contextmanager
+def owned(number: int) -> Iterator[list[OwnedFd]]:
+    """Return descriptors of the null device; those that are still open at the end are closed."""
+    fds = [OwnedFd(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)) for _ in range(number)]
+    every = list(fds)
+    try:
+        yield fds
+    finally:
+        close_all(every)
+
+
+def peak_bytes(function: Callable[[], object]) -> int:
+    """Return how many bytes a call had allocated when it had allocated most."""
+    tracemalloc.start()
+    try:
+        function()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+@dataclass
+class SessionPair:
+    """Two sessions and the packets on their way, in order in each direction, as a socket pair would hold them."""
+
+    limits: Limits = DEFAULT_LIMITS
+    sessions: tuple[Session[Any], Session[Any]] = field(init=False)
+    under_way: tuple[deque[Packet], deque[Packet]] = field(init=False)
+    """Packets that each side has sent, with what lends their descriptors."""
+    received: list[OwnedFd] = field(default_factory=list)
+    """Every descriptor that ever arrived."""
+
+    def __post_init__(self) -> None:
+        self.sessions = (Session(self.limits), Session(self.limits))
+        self.under_way = (deque(), deque())
+
+    def post(self, side: int, packet: Packet | None) -> None:
+        """Let a side send a packet that its session made, if it made one."""
+        if packet is not None:
+            self.under_way[side].append(packet)
+
+    def deliver(self, sender: int, *, lost: bool = False) -> Event:
+        """Let the other side receive the sender's next packet, with or without its descriptors."""
+        data, lenders = self.under_way[sender].popleft()
+        fds = [] if lost else duplicates(lenders)
+        self.received.extend(fds)
+        event = self.sessions[1 - sender].receive_packet(data, fds, lost=lost)
+        if isinstance(event, Refused):
+            self.post(1 - sender, self.sessions[1 - sender].send_error(event.call_id, event.code, event.message))
+        return event
+
+    def send_and_deliver(self, side: int, packet: Packet | None) -> Event:
+        """Let a side send a packet and the other receive it at once."""
+        self.post(side, packet)
+        assert len(self.under_way[side]) == 1, "an older packet is still under way"
+        return self.deliver(side)
+
+
+def duplicates(lenders: list[HasFileno]) -> list[OwnedFd]:
+    """Return what the kernel makes of lent descriptors on their way."""
+    return [OwnedFd.dup(lender) for lender in lenders]

@@ -1,0 +1,625 @@
+"""Sections 1 to 3 of the protocol as a session keeps them.
+
+The socket's own rules (``MSG_TRUNC``, ``MSG_EOR``, the end of the connection, close-on-exec) are the kernel floor's and
+the transport's, and tested there.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from helpers import PROPERTY, Lender, SessionPair, owned, peak_bytes, values
+from hypothesis import given
+from hypothesis import strategies as st
+
+from seqrpc.errors import DescriptorsLost, LocalProtocolError, RemoteProtocolError, RpcError, TooLarge
+from seqrpc.kernel.descriptors import OwnedFd
+from seqrpc.limits import MAX_PACKET, Limits
+from seqrpc.protocol.codec import Codec
+from seqrpc.protocol.messages import Cancel, Closing, Options, Request
+from seqrpc.protocol.session import Answer, Refused, Session, error_of
+
+encode = Codec().encode
+
+
+def packet(*message: Any) -> bytes:
+    """Return what another implementation might send."""
+    return encode(message)[0]
+
+
+def receive(session: Session[Any], *message: Any, fds: list[OwnedFd] | None = None, lost: bool = False) -> Any:
+    return session.receive_packet(packet(*message), [] if fds is None else fds, lost=lost)
+
+
+def request_in_flight(session: Session[Any], call_id: int = 1) -> Request:
+    request = receive(session, 0, call_id, "m", [])
+    assert isinstance(request, Request)
+    return request
+
+
+def is_malformed(session: Session[Any], data: bytes, descriptors: int = 1) -> str:
+    """Check that a packet is malformed, its descriptors are closed and nothing has changed; return the reason."""
+    before = (dict(session.calls), set(session.requests), session.closing_received)
+    with owned(descriptors) as fds:
+        every = list(fds)
+        with pytest.raises(RemoteProtocolError) as caught:
+            session.receive_packet(data, fds)
+        assert all(fd.closed for fd in every)
+    assert (session.calls, session.requests, session.closing_received) == before
+    return str(caught.value)
+
+
+def test_1_1_one_packet_is_one_message_from_either_end() -> None:
+    pair = SessionPair()
+    for side in (0, 1):
+        call_id, call = pair.sessions[side].send_request("waiter", "m", (1, "a"))
+
+        request = pair.send_and_deliver(side, call)
+        assert isinstance(request, Request)
+        assert (request.call_id, request.method, request.params) == (call_id, "m", [1, "a"])
+        answer = pair.send_and_deliver(1 - side, pair.sessions[1 - side].send_result(call_id, {"b": 2}))
+
+        assert isinstance(answer, Answer)
+        assert (answer.waiter, answer.response.error, answer.response.result) == ("waiter", None, {"b": 2})
+
+
+def test_1_1_a_packet_of_two_messages_is_malformed() -> None:
+    assert "extra data" in is_malformed(Session(), packet(3, 1) + packet(3, 1), 0)
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"\xc0", b"\x90", b"\x80", b"\x91\xff", b"\x91\xa1\x30", b"\xc1", b"\x94\x00\x01"]
+)
+def test_1_5_a_malformed_packet_changes_nothing_and_its_descriptors_are_closed(data: bytes) -> None:
+    assert is_malformed(Session(), data, 3)
+
+
+def test_1_5_a_packet_of_the_wrong_shape_is_malformed_and_its_descriptors_are_closed() -> None:
+    assert "params" in is_malformed(Session(), packet(0, 1, "m", Lender()))
+    assert "options" in is_malformed(Session(), packet(2, "m", [], [Lender()]))
+    assert "an id" in is_malformed(Session(), packet(3, Lender()))
+    assert "reason" in is_malformed(Session(), packet(5, Lender()))
+
+
+def test_1_5_no_other_connection_notices_a_malformed_packet() -> None:
+    one, other = Session[Any](), Session[Any]()
+    request_in_flight(other)
+    is_malformed(one, b"\xc1")
+    assert other.requests == {1}
+
+
+def test_1_2_messages_of_the_largest_size_pass_and_larger_ones_are_not_sent() -> None:
+    pair = SessionPair()
+    session = pair.sessions[0]
+    _, call = session.send_request(0, "m", ("x" * (MAX_PACKET - 9),))
+    assert len(call[0]) == MAX_PACKET
+    assert isinstance(pair.send_and_deliver(0, call), Request)
+
+    for send in (
+        lambda: session.send_request(1, "m", ("x" * MAX_PACKET,)),
+        lambda: session.send_notify("x" * MAX_PACKET, ()),
+    ):
+        with pytest.raises(TooLarge):
+            send()
+    assert session.calls == {0: 0}, "a call that was not sent is not in flight"
+
+
+@pytest.mark.parametrize("kind", [6, 7, 127, 2**32, 2**64 - 1])
+def test_1_4_unknown_kinds_are_ignored_and_their_descriptors_closed(kind: int) -> None:
+    session = Session[Any]()
+    for message in ((kind, Lender()), (kind, [Lender()], {"a": 1}), (kind, Lender(), Lender())):
+        with owned(2) as fds:
+            every = list(fds)
+            assert session.receive_packet(packet(*message), fds) is None
+            assert all(fd.closed for fd in every)
+
+
+def test_1_4_what_unknown_kinds_do_with_extensions_is_their_own_business() -> None:
+    assert Session[Any]().receive_packet(b"\x92\x06\xd4\x63\x00", []) is None
+
+
+def test_1_4_unknown_options_are_ignored() -> None:
+    request = receive(Session[Any](), 0, 1, "m", [], {"priority": [1], "deadline": 5})
+    assert isinstance(request, Request)
+    assert request.options == Options(deadline=5)
+
+
+def test_1_4_a_descriptor_in_an_unknown_option_belongs_to_the_request() -> None:
+    with owned(1) as fds:
+        request = receive(Session[Any](), 0, 1, "m", [], {"future": Lender()}, fds=fds)
+        assert isinstance(request, Request)
+        assert request.fds == fds
+        assert not fds[0].closed
+
+
+def test_2_1_ids_of_calls_in_flight_are_all_different() -> None:
+    session = Session[int]()
+    ids = [session.send_request(number, "m", ())[0] for number in range(100)]
+    assert len(set(ids)) == 100
+    assert session.calls == dict(zip(ids, range(100), strict=True))
+
+
+def test_2_1_ids_begin_again_after_the_last_and_step_over_those_in_flight() -> None:
+    session = Session[str]()
+    assert [session.send_request(waiter, "m", ())[0] for waiter in ("a", "b")] == [0, 1]
+    session._next_id = 0xFFFF_FFFF
+
+    assert session.send_request("last", "m", ())[0] == 0xFFFF_FFFF
+    assert session.send_request("next", "m", ())[0] == 2
+
+
+def test_2_1_the_id_of_a_call_that_was_given_up_is_not_used_again_until_it_is_answered() -> None:
+    session = Session[str]()
+    for waiter in ("a", "b"):
+        session.send_request(waiter, "m", ())
+    session.send_cancel(0)
+    session._next_id = 0
+    assert session.send_request("c", "m", ())[0] == 2, "0 is cancelled, 1 in flight: the other side owes both an answer"
+
+    assert receive(session, 1, 0, ["rpc.Cancelled", "", None], None) is None
+    session._next_id = 0
+    assert session.send_request("d", "m", ())[0] == 0
+
+
+def test_2_1_the_ids_of_the_two_ends_are_independent() -> None:
+    pair = SessionPair()
+    for side in (0, 1):
+        call_id, call = pair.sessions[side].send_request(f"side {side}", "m", ())
+        assert call_id == 0
+        assert isinstance(pair.send_and_deliver(side, call), Request)
+    for side in (0, 1):
+        answer = pair.send_and_deliver(side, pair.sessions[side].send_result(0, side))
+        assert isinstance(answer, Answer)
+        assert (answer.waiter, answer.response.result) == (f"side {1 - side}", side)
+
+
+def test_2_1_a_request_whose_id_is_in_flight_is_malformed() -> None:
+    session = Session[Any]()
+    request_in_flight(session, 7)
+    assert "id 7 is in flight already" in is_malformed(session, packet(0, 7, "m", [Lender()]))
+
+    session.send_result(7, None)
+    assert request_in_flight(session, 7).call_id == 7
+
+
+@pytest.mark.parametrize("send_closing", [False, True])
+def test_2_1_a_refused_request_is_in_flight_until_it_is_answered(send_closing: bool) -> None:
+    session = Session[Any](Limits(max_calls_in_flight=1))
+    if send_closing:
+        session.send_closing("going")
+    else:
+        request_in_flight(session, 1)
+    assert isinstance(receive(session, 0, 7, "m", []), Refused)
+    assert "in flight already" in is_malformed(session, packet(0, 7, "m", []), 0)
+    session.send_error(7, "rpc.Overloaded", "")
+    assert isinstance(receive(session, 0, 7, "m", []), Refused)
+
+
+def test_2_1_a_response_to_nothing_in_flight_is_ignored_and_its_descriptors_closed() -> None:
+    session = Session[str]()
+    session.send_request("waiter", "m", ())
+    with owned(1) as fds:
+        every = list(fds)
+        assert receive(session, 1, 99, None, Lender(), fds=fds) is None
+        assert every[0].closed
+    assert session.calls == {0: "waiter"}
+
+
+def test_2_1_a_second_response_is_ignored() -> None:
+    session = Session[str]()
+    session.send_request("waiter", "m", ())
+    assert isinstance(receive(session, 1, 0, None, 1), Answer)
+    assert receive(session, 1, 0, None, 2) is None
+
+
+def test_2_3_params_travel_by_position_and_by_name() -> None:
+    for params, arrived in (((1, 2), [1, 2]), ([1, 2], [1, 2]), ({"a": 1}, {"a": 1}), ((), []), ({}, {})):
+        pair = SessionPair()
+        request = pair.send_and_deliver(0, pair.sessions[0].send_request(0, "m", params)[1])
+        assert isinstance(request, Request)
+        assert request.params == arrived
+        notify = pair.send_and_deliver(0, pair.sessions[0].send_notify("m", params))
+        assert isinstance(notify, Request)
+        assert notify.params == arrived
+
+
+def test_2_4_options_travel_with_requests_and_notifications() -> None:
+    options = {"deadline": 10**15, "meta": {"trace": "1-2"}}
+    pair = SessionPair()
+    for sent in (pair.sessions[0].send_request(0, "m", (), options)[1], pair.sessions[0].send_notify("m", (), options)):
+        request = pair.send_and_deliver(0, sent)
+        assert isinstance(request, Request)
+        assert request.options == Options(deadline=10**15, meta={"trace": "1-2"})
+
+
+def test_2_4_a_call_without_options_has_no_place_for_them() -> None:
+    session = Session[int]()
+    assert session.send_request(0, "m", ())[1][0] == packet(0, 0, "m", [])
+    assert session.send_request(0, "m", (), {})[1][0] == packet(0, 1, "m", [])
+    assert session.send_notify("m", ())[0] == packet(2, "m", [])
+    assert session.send_notify("m", (), {})[0] == packet(2, "m", [])
+
+
+def test_2_5_an_error_comes_back_with_code_message_and_data() -> None:
+    pair = SessionPair()
+    call_id, call = pair.sessions[0].send_request("waiter", "m", ())
+    pair.send_and_deliver(0, call)
+
+    answer = pair.send_and_deliver(1, pair.sessions[1].send_error(call_id, "bank.Empty", "no money", {"left": 3}))
+
+    assert isinstance(answer, Answer)
+    assert answer.response.error == ["bank.Empty", "no money", {"left": 3}]
+    assert answer.response.result is None
+    assert not pair.sessions[1].requests
+    error = error_of(answer.response.error)
+    assert type(error) is RpcError
+    assert (error.code, error.message, error.data, error.remote) == ("bank.Empty", "no money", {"left": 3}, True)
+
+
+def test_2_5_a_request_whose_result_cannot_be_sent_is_still_to_be_answered() -> None:
+    session = Session[Any]()
+    for result, kind in (
+        (object(), LocalProtocolError),
+        ("x" * MAX_PACKET, TooLarge),
+        ([Lender()] * 254, LocalProtocolError),
+    ):
+        request_in_flight(session)
+        with pytest.raises(kind):
+            session.send_result(1, result)
+        assert session.requests == {1}
+        assert session.send_error(1, "rpc.Internal", "")[0] == packet(1, 1, ["rpc.Internal", "", None], None)
+        assert not session.requests
+
+
+@pytest.mark.parametrize("data", [object(), "x" * MAX_PACKET, "\udcff", [[Lender()] * 254], 2**64], ids=type)
+def test_2_5_an_error_whose_data_cannot_be_sent_goes_without(data: Any) -> None:
+    session = Session[Any]()
+    request_in_flight(session)
+    assert session.send_error(1, "a.B", "text", data)[0] == packet(1, 1, ["a.B", "text", None], None)
+    assert not session.requests
+
+
+def test_2_5_an_error_whose_text_cannot_be_sent_goes_with_what_can_be() -> None:
+    session = Session[Any]()
+    assert session.send_error(1, "a.B", "\udcff" + "x" * 5_000)[0] == packet(
+        1, 1, ["a.B", "\\udcff" + "x" * 999, None], None
+    )
+    assert session.send_error(1, "a.B", "é" * MAX_PACKET)[0] == packet(1, 1, ["a.B", "é" * 1_000, None], None)
+    assert session.send_error(1, "a\ud800", "text")[0] == packet(1, 1, ["a\\ud800", "text", None], None)
+
+
+def test_2_5_descriptors_may_be_an_errors_data() -> None:
+    pair = SessionPair()
+    _, call = pair.sessions[0].send_request("waiter", "m", ())
+    pair.send_and_deliver(0, call)
+    with open(os.devnull) as file:
+        answer = pair.send_and_deliver(1, pair.sessions[1].send_error(0, "a.B", "", [file]))
+        assert isinstance(answer, Answer)
+        assert answer.response.error is not None
+        (fd,) = answer.response.fds
+        assert answer.response.error[2] == [fd]
+        assert os.path.sameopenfile(fd.fileno(), file.fileno())
+        fd.close()
+
+
+def test_2_5_a_notify_has_no_id_and_leaves_nothing_in_flight() -> None:
+    pair = SessionPair()
+    notify = pair.send_and_deliver(0, pair.sessions[0].send_notify("m", (1,)))
+    assert isinstance(notify, Request)
+    assert notify.call_id is None
+    assert not pair.sessions[0].calls
+    assert not pair.sessions[1].requests
+
+
+def test_2_6_a_cancel_names_a_request_in_flight_which_is_still_answered() -> None:
+    pair = SessionPair()
+    call_id, call = pair.sessions[0].send_request("waiter", "m", ())
+    pair.send_and_deliver(0, call)
+
+    cancel = pair.send_and_deliver(0, pair.sessions[0].send_cancel(call_id))
+
+    assert isinstance(cancel, Cancel)
+    assert cancel.call_id == call_id
+    assert pair.sessions[1].requests == {call_id}
+    assert pair.send_and_deliver(1, pair.sessions[1].send_error(call_id, "rpc.Cancelled", "")) is None
+    assert not pair.sessions[1].requests
+
+
+def test_2_6_a_cancel_of_what_is_not_in_flight_is_ignored() -> None:
+    session = Session[Any]()
+    request_in_flight(session, 1)
+    assert receive(session, 3, 2) is None
+    session.send_result(1, None)
+    assert receive(session, 3, 1) is None
+
+
+def test_2_6_a_call_that_was_answered_or_given_up_is_not_cancelled() -> None:
+    session = Session[str]()
+    session.send_request("a", "m", ())
+    session.send_request("b", "m", ())
+    receive(session, 1, 0, None, None)
+    assert session.send_cancel(0) is None
+    assert session.send_cancel(1) is not None
+    assert session.send_cancel(1) is None
+    assert session.send_cancel(2) is None
+
+
+def test_2_7_requests_come_out_in_the_order_in_which_they_were_sent() -> None:
+    pair = SessionPair()
+    for number in range(10):
+        pair.post(0, pair.sessions[0].send_request(number, "m", (number,))[1])
+    order = [pair.deliver(0) for _ in range(10)]
+    assert [request.params for request in order if isinstance(request, Request)] == [[number] for number in range(10)]
+
+
+def test_2_7_answers_may_come_in_any_order() -> None:
+    pair = SessionPair()
+    for number in range(3):
+        pair.send_and_deliver(0, pair.sessions[0].send_request(f"waiter {number}", "m", ())[1])
+    for number in (2, 0, 1):
+        answer = pair.send_and_deliver(1, pair.sessions[1].send_result(number, number))
+        assert isinstance(answer, Answer)
+        assert (answer.waiter, answer.response.result) == (f"waiter {number}", number)
+
+
+def test_2_8_after_closing_old_requests_are_answered_and_new_ones_refused() -> None:
+    pair = SessionPair()
+    pair.send_and_deliver(0, pair.sessions[0].send_request("old", "m", ())[1])
+
+    closing = pair.send_and_deliver(1, pair.sessions[1].send_closing("going"))
+    assert isinstance(closing, Closing)
+    assert closing.reason == pair.sessions[0].closing_received == "going"
+
+    with open(os.devnull) as file:
+        refused = pair.send_and_deliver(0, pair.sessions[0].send_request("new", "m", (file,))[1])
+        assert isinstance(refused, Refused)
+        assert (refused.call_id, refused.code) == (1, "rpc.Unavailable")
+        assert pair.received[0].closed
+        assert pair.send_and_deliver(0, pair.sessions[0].send_notify("m", (file,))) is None
+        assert pair.received[1].closed
+    answer = pair.deliver(1)
+    assert isinstance(answer, Answer)
+    assert answer.waiter == "new"
+    answer = pair.send_and_deliver(1, pair.sessions[1].send_result(0, 5))
+    assert isinstance(answer, Answer)
+    assert (answer.waiter, answer.response.result) == ("old", 5)
+
+
+def test_2_8_the_side_that_closes_may_still_call() -> None:
+    pair = SessionPair()
+    pair.send_and_deliver(0, pair.sessions[0].send_closing("going"))
+    assert isinstance(pair.send_and_deliver(0, pair.sessions[0].send_request(0, "m", ())[1]), Request)
+
+
+def test_2_8_closing_is_sent_once_and_the_first_reason_counts() -> None:
+    session = Session[Any]()
+    assert session.closing_received is None
+    assert session.send_closing("\udcff" * 2_000) == encode((5, "\\udcff" * 1_000))
+    assert session.send_closing("again") is None
+
+    assert isinstance(receive(session, 5, "first"), Closing)
+    assert isinstance(receive(session, 5, "second"), Closing)
+    assert session.closing_received == "first"
+
+
+def test_2_9_more_calls_than_allowed_are_overload_and_their_descriptors_closed() -> None:
+    session = Session[Any](Limits(max_calls_in_flight=2))
+    for call_id in (1, 2):
+        request_in_flight(session, call_id)
+    with owned(1) as fds:
+        every = list(fds)
+        refused = receive(session, 0, 3, "m", [Lender()], fds=fds)
+        assert every[0].closed
+    assert isinstance(refused, Refused)
+    assert (refused.call_id, refused.code) == (3, "rpc.Overloaded")
+    assert refused.message == "more than 2 calls of this connection are in flight"
+    session.send_error(3, refused.code, refused.message)
+
+    session.send_result(1, None)
+    assert isinstance(receive(session, 0, 3, "m", []), Request)
+    assert isinstance(receive(session, 2, "m", []), Request), "a notification is none of them"
+
+
+def test_3_1_descriptors_arrive_in_their_places_and_belong_to_the_message() -> None:
+    pair = SessionPair()
+    reader, writer = os.pipe()
+    with OwnedFd(reader), OwnedFd(writer):
+        _, call = pair.sessions[0].send_request("waiter", "m", {"w": Lender(writer), "r": [Lender(reader)]})
+        request = pair.send_and_deliver(0, call)
+        assert isinstance(request, Request)
+        assert isinstance(request.params, dict)
+        assert request.fds == [request.params["w"], request.params["r"][0]]
+        os.write(request.params["w"].fileno(), b"through")
+
+        answer = pair.send_and_deliver(1, pair.sessions[1].send_result(0, request.params["r"]))
+        assert isinstance(answer, Answer)
+        assert answer.response.result == answer.response.fds
+        assert os.read(answer.response.result[0].fileno(), 100) == b"through"
+        for fd in (*request.fds, *answer.response.fds):
+            fd.close()
+
+
+def test_3_1_254_descriptors_are_refused_before_anything_is_sent() -> None:
+    session = Session[Any]()
+    for send in (
+        lambda: session.send_request(0, "m", [Lender()] * 254),
+        lambda: session.send_notify("m", [Lender()] * 254),
+        lambda: session.send_result(0, [Lender()] * 254),
+    ):
+        with pytest.raises(LocalProtocolError, match="at most 253 descriptors"):
+            send()
+    assert not session.calls
+    assert len(session.send_request(0, "m", [Lender()] * 253)[1][1]) == 253
+
+
+def test_3_1_an_index_out_of_range_is_malformed() -> None:
+    assert "descriptor 1 is referred to, but 1 came" in is_malformed(
+        Session(), packet(0, 1, "m", [Lender(), Lender()]), descriptors=1
+    )
+
+
+def test_3_1_descriptor_referred_to_twice_is_malformed() -> None:
+    data = b"\x94\x00\x01\xa1m\x92\xd4\x01\x00\xd4\x01\x00"
+    assert "descriptor 0 is referred to twice" in is_malformed(Session(), data, descriptors=1)
+
+
+def test_3_1_a_descriptor_that_is_not_referred_to_is_malformed() -> None:
+    messages: list[tuple[Any, ...]] = [(0, 1, "m", []), (1, 1, None, None), (2, "m", []), (3, 1), (5, "going")]
+    for message in messages:
+        assert "1 descriptors came, 0 of them" in is_malformed(Session(), packet(*message), descriptors=1)
+
+
+def test_3_1_an_unreferenced_descriptor_of_a_response_does_not_cost_its_call() -> None:
+    session = Session[str]()
+    session.send_request("waiter", "m", ())
+    is_malformed(session, packet(1, 0, None, None))
+    assert session.lose() == ["waiter"]
+
+
+def test_4_an_unknown_extension_is_malformed() -> None:
+    assert "unknown extension type 5" in is_malformed(Session(), b"\x94\x00\x01\xa1m\x91\xd4\x05\x00", descriptors=0)
+
+
+def test_3_3_a_request_that_lost_descriptors_is_answered_with_that() -> None:
+    session = Session[Any]()
+    refused = receive(session, 0, 7, "m", [Lender()], lost=True)
+    assert isinstance(refused, Refused)
+    assert (refused.call_id, refused.code) == (7, "rpc.DescriptorsLost")
+    assert session.requests == {7}, "it is to be answered"
+    session.send_error(7, refused.code, refused.message)
+    assert request_in_flight(session, 7).call_id == 7, "the connection lives on"
+
+
+def test_3_3_loss_is_told_before_closing_and_overload() -> None:
+    session = Session[Any](Limits(max_calls_in_flight=1))
+    request_in_flight(session, 1)
+    session.send_closing("going")
+    refused = receive(session, 0, 2, "m", [Lender()], lost=True)
+    assert isinstance(refused, Refused)
+    assert refused.code == "rpc.DescriptorsLost"
+
+
+@pytest.mark.parametrize("error", [None, ["a.B", "text", [Lender()]]])
+def test_3_3_a_response_that_lost_descriptors_fails_its_call_with_that(error: Any) -> None:
+    session = Session[str]()
+    session.send_request("waiter", "m", ())
+    answer = receive(session, 1, 0, error, None if error else Lender(), lost=True)
+    assert isinstance(answer, Answer)
+    assert answer.waiter == "waiter"
+    assert answer.response.error is not None
+    assert isinstance(error_of(answer.response.error), DescriptorsLost)
+    assert (answer.response.result, answer.response.fds) == (None, [])
+
+
+def test_3_3_a_notify_that_lost_descriptors_is_dropped() -> None:
+    assert receive(Session[Any](), 2, "m", [Lender()], lost=True) is None
+
+
+def test_3_3_what_never_had_descriptors_is_taken_as_it_is() -> None:
+    session = Session[Any]()
+    request_in_flight(session, 1)
+    assert isinstance(receive(session, 3, 1, lost=True), Cancel)
+    assert isinstance(receive(session, 5, "going", lost=True), Closing)
+    assert receive(session, 9, lost=True) is None
+    assert receive(session, 1, 5, None, Lender(), lost=True) is None
+
+
+def test_3_3_a_packet_that_lost_descriptors_may_still_be_malformed() -> None:
+    with pytest.raises(RemoteProtocolError):
+        Session[Any]().receive_packet(b"\x94\x00\x01\x05\x90", [], lost=True)
+
+
+def test_2_and_9_a_ping_and_its_answer_are_the_bytes_of_section_10() -> None:
+    session = Session[Any]()
+    request = session.receive_packet(b"\x94\x00\x01\xa8rpc.ping\x90", [])
+    assert isinstance(request, Request)
+    assert (request.call_id, request.method, request.params) == (1, "rpc.ping", [])
+    assert session.send_result(1, None) == (bytes.fromhex("940101c0c0"), [])
+
+
+def test_a_lost_connection_gives_back_the_waiters_and_forgets_all_ids() -> None:
+    session = Session[str]()
+    for waiter in ("a", "b", "c"):
+        session.send_request(waiter, "m", ())
+    request_in_flight(session)
+    receive(session, 1, 1, None, None)
+
+    assert session.lose() == ["a", "c"]
+    assert (session.calls, session.requests, session.lose()) == ({}, set(), [])
+
+
+def test_a_call_that_cannot_be_sent_changes_nothing() -> None:
+    session = Session[int]()
+    with pytest.raises(LocalProtocolError, match=r"cannot send params\[0\]: a value of type object cannot be sent"):
+        session.send_request(0, "m", (object(),))
+    with pytest.raises(LocalProtocolError, match="nested"):
+        session.send_notify("m", [deep()])
+    with pytest.raises(LocalProtocolError, match=r"cannot send options\['meta'\]\['a'\]"):
+        session.send_request(0, "m", (), {"meta": {"a": "\udcff"}})
+    assert not session.calls
+    assert session.send_request(0, "m", ())[0] == 0
+
+
+def deep() -> Any:
+    value: Any = 1
+    for _ in range(100):
+        value = [value]
+    return value
+
+
+def test_descriptors_are_closed_also_when_something_else_fails() -> None:
+    class Interrupted(BaseException):
+        pass
+
+    class Interrupting(dict[int, str]):
+        def pop(self, *_args: Any) -> Any:
+            raise Interrupted
+
+    session = Session[str]()
+    session.calls = Interrupting()
+    with owned(1) as fds:
+        every = list(fds)
+        with pytest.raises(Interrupted):
+            receive(session, 1, 0, None, Lender(), fds=fds)
+        assert every[0].closed
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: b"\x91" * MAX_PACKET,
+        lambda: (b"\x94\x00\x01\xa1m" + b"\xdd\x00\x00\xff\x00" * 62).ljust(MAX_PACKET, b"\xc0"),
+        lambda: (b"\xdd\xff\xff\xff\xff").ljust(MAX_PACKET, b"\xc0"),
+        lambda: (b"\x94\x01\x00\xc0" + b"\x81" * 60).ljust(MAX_PACKET, b"\xc0"),
+    ],
+    ids=["deep", "lies", "long", "keys"],
+)
+def test_the_nastiest_packets_are_refused_without_much_memory(make: Callable[[], bytes]) -> None:
+    session = Session[Any]()
+    data = make()
+    assert peak_bytes(lambda: is_malformed(session, data, 0)) < 4 * MAX_PACKET
+
+
+@PROPERTY
+@given(values(), st.sampled_from(["request", "result", "error", "notify"]))
+def test_values_pass_through_every_kind_of_message(value: Any, kind: str) -> None:
+    pair = SessionPair()
+    caller, callee = pair.sessions
+    if kind == "notify":
+        event = pair.send_and_deliver(0, caller.send_notify("m", [value]))
+        assert isinstance(event, Request)
+        assert event.params == [value]
+        return
+    call_id, call = caller.send_request("waiter", "m", {"value": value})
+    event = pair.send_and_deliver(0, call)
+    assert isinstance(event, Request)
+    assert event.params == {"value": value}
+    if kind == "request":
+        return
+    sent = callee.send_result(call_id, value) if kind == "result" else callee.send_error(call_id, "a.B", "", value)
+    answer = pair.send_and_deliver(1, sent)
+    assert isinstance(answer, Answer)
+    assert (answer.response.result if kind == "result" else (answer.response.error or [])[2]) == value
