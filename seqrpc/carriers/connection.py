@@ -137,9 +137,9 @@ class SessionConnection(SeqpacketProtocol):
         if isinstance(event, Answer):
             if not event.waiter.done():
                 event.waiter.set_result(event.response)
-            self._turns.next()
         elif event is not None and not isinstance(event, Request):  # the session refuses those itself
             self._rare_event(event)
+        self._turns.next()
         return True
 
     def packet_truncated(self, size: int) -> bool:
@@ -201,8 +201,7 @@ class SessionConnection(SeqpacketProtocol):
         self._writing_paused = False  # calls that are made from now on fail; nothing would end their waiting
         self._turns.fail(self._lost_error())
         self._handler.connection_lost()
-        if not self._closed.done():
-            self._closed.set_result(None)
+        self._closed.set_result(None)
 
     def _lost_error(self) -> ConnectionLost:
         """Return why the connection ended, made anew: one that is raised again and again keeps all its tracebacks."""
@@ -263,7 +262,8 @@ class SessionConnection(SeqpacketProtocol):
             self._transport.send_packet(data, lenders, failed)
         except BaseException as exc:
             session.calls.pop(call_id, None)
-            raise self._explain(exc) from exc.__cause__
+            error = self._explain(exc)
+            raise error from error.__cause__
         timer = None if deadline is None else self._loop.call_later(_seconds_until(deadline), _expire, waiter)
         try:
             response = await waiter
@@ -301,6 +301,7 @@ class SessionConnection(SeqpacketProtocol):
         self._session.given_up.discard(call_id)
         if not waiter.done():
             waiter.set_exception(explain_refusal(exc))
+        self._turns.next()
 
     def _give_up(self, call_id: int, waiter: Waiter) -> None:
         """Clean up after a call that ends without its answer being used."""
@@ -333,7 +334,8 @@ class SessionConnection(SeqpacketProtocol):
         try:
             self._transport.send_packet(data, lenders, functools.partial(_log.debug, "! NOTIFY %s: %s", method))
         except OSError as exc:
-            raise self._explain(exc) from exc.__cause__
+            error = self._explain(exc)
+            raise error from error.__cause__
 
     # Answering
 
@@ -344,7 +346,13 @@ class SessionConnection(SeqpacketProtocol):
             LocalProtocolError, TooLarge: the result cannot be sent; the request is still to be answered.
         """
         data, lenders = self._session.send_result(call_id, result)
-        self._send_answer(call_id, data, lenders)
+        if lenders:
+            self._send_answer(call_id, data, lenders)
+            return lenders
+        try:
+            self._transport.send_packet(data)
+        except OSError as exc:
+            self._answer_refused(call_id, exc)
         return lenders
 
     def send_error(self, call_id: int, code: str, message: str, data: Any = None) -> None:
@@ -356,13 +364,13 @@ class SessionConnection(SeqpacketProtocol):
         failed = functools.partial(self._answer_refused, call_id) if lenders else None
         try:
             self._transport.send_packet(data, lenders, failed)
-        except ConnectionLost:
-            return
         except OSError as exc:
             self._answer_refused(call_id, exc)
 
     def _answer_refused(self, call_id: int, exc: OSError) -> None:
         """Answer without what the kernel would not take; if it takes not even that, the connection ends."""
+        if isinstance(exc, ConnectionLost):
+            return
         refusal = explain_refusal(exc)
         if not isinstance(refusal, RpcError):
             refusal = DescriptorsLost(f"the descriptors of the answer could not be sent: {exc.strerror}")

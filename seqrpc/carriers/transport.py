@@ -115,6 +115,7 @@ class SeqpacketTransport(asyncio.ReadTransport):
         super().__init__({"socket": sock, "credentials": self._credentials, **names})
         self._loop = loop
         self._sock = sock
+        self._send = sock.send
         self._fd = sock.fileno()
         self._protocol = protocol
         self._buffer = _receive_buffer()
@@ -252,7 +253,10 @@ class SeqpacketTransport(asyncio.ReadTransport):
             raise ConnectionLost("the connection is closed") from self._broken
         if not self._queue:
             try:
-                ancillary.send(self._sock, data, numbers)
+                if numbers:
+                    ancillary.send(self._sock, data, numbers)
+                else:
+                    self._send(data, ancillary.SEND_FLAGS)
                 return
             except (BlockingIOError, InterruptedError):
                 self._watch_writable()

@@ -8,6 +8,7 @@ out, and put together again by whoever knows the annotation on the way in.
 from __future__ import annotations
 
 import datetime as dt
+import functools
 from typing import Any, Final
 
 import msgpack
@@ -68,6 +69,7 @@ class Codec:
         self._fds: list[OwnedFd] = []
         self._referred = 0
         self._problem = ""
+        self._unpack = functools.partial(msgpack.unpackb, ext_hook=self._ext_hook, strict_map_key=False, timestamp=3)
 
     def encode(self, message: tuple[Any, ...], names: tuple[str, ...] = ()) -> tuple[bytes, list[HasFileno]]:
         """Return the packet of a message, and what lends its descriptors, in the order of their indexes.
@@ -95,10 +97,11 @@ class Codec:
             raise LocalProtocolError(_explain(message, names, exc, min(self._max_depth, _DEEPEST))) from exc
         if lenders:
             self._lenders = []  # kept here, a file would stay open until the next message
-        try:
-            check_depth(data, self._max_depth)
-        except ValueError as exc:
-            raise LocalProtocolError(f"cannot send: {exc}") from None
+        if len(data) > self._max_depth:  # a shorter one has no room for more
+            try:
+                check_depth(data, self._max_depth)
+            except ValueError as exc:
+                raise LocalProtocolError(f"cannot send: {exc}") from None
         if _FAR_TIMESTAMP[0] in data and _FAR_TIMESTAMP in data:  # looking for one byte first is far quicker
             _check_moments(data)
         return data, lenders
@@ -128,27 +131,28 @@ class Codec:
             RemoteProtocolError: the packet is not exactly one well-formed value.
         """
         try:
-            check_depth(data, self._max_depth)
-            self._fds = fds
-            self._referred = 0
-            self._problem = ""
+            if len(data) > self._max_depth:  # as in encode
+                check_depth(data, self._max_depth)
+            if fds:
+                self._fds = fds
             try:
-                value = msgpack.unpackb(data, ext_hook=self._ext_hook, strict_map_key=False, timestamp=3)
+                value = self._unpack(data)
             except TypeError:  # the key of a map is an array or a map, which Python cannot hash
-                self._referred = 0
-                self._problem = ""
-                value = msgpack.unpackb(
-                    data, ext_hook=self._ext_hook, strict_map_key=False, timestamp=3, object_pairs_hook=_map_of
-                )
+                self._referred, self._problem = 0, ""
+                value = self._unpack(data, object_pairs_hook=_map_of)
         except _DECODING_ERRORS as exc:
+            self._settle()
             reason = str(exc) or type(exc).__name__
             raise RemoteProtocolError(f"malformed packet of {len(data)} bytes: {reason}") from exc
-        if fds:
-            self._fds = []
-        problem = self._problem
-        if not problem and self._referred != (1 << len(fds)) - 1:
-            problem = f"{len(fds)} descriptors came, {self._referred.bit_count()} of them are referred to"
-        return value, problem or None
+        return value, self._settle() if fds or self._problem else None
+
+    def _settle(self) -> str | None:
+        """Return what was wrong with the references of a packet, and forget them."""
+        problem, came = self._problem, len(self._fds)
+        if not problem and self._referred != (1 << came) - 1:
+            problem = f"{came} descriptors came, {self._referred.bit_count()} of them are referred to"
+        self._fds, self._referred, self._problem = [], 0, ""
+        return problem or None
 
     def _ext_hook(self, kind: int, data: bytes) -> OwnedFd | None:
         """Resolve a reference to a descriptor; what is wrong is remembered, for unknown kinds may do as they like."""

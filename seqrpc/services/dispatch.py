@@ -7,7 +7,6 @@ import concurrent.futures
 import contextvars
 import functools
 import logging
-import sys
 import time
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -21,6 +20,7 @@ from seqrpc.protocol.messages import Request
 from seqrpc.services.context import scope
 from seqrpc.services.conversion import descriptors_in
 from seqrpc.services.current import CurrentCall
+from seqrpc.services.eager import Starter
 from seqrpc.services.peer import Connection
 from seqrpc.services.policy import Policy, PolicyLike, as_policy
 from seqrpc.services.policy import default as default_policy
@@ -30,7 +30,6 @@ from seqrpc.services.signature import MethodSpec, describe
 _log = logging.getLogger("seqrpc.dispatch")
 
 _LONGEST_TIMER = 30 * 24 * 3600.0  # seconds; timers of event loops overflow somewhere above
-_EAGER = sys.version_info >= (3, 12)
 
 
 class Entry:
@@ -105,7 +104,6 @@ class _Call(CurrentCall, kw_only=True, eq=False):
     entry: Entry
     task: asyncio.Task[None] | None = None
     timer: asyncio.TimerHandle | None = None
-    started: bool = False
     stopped: RpcError | None = None  # what to answer if it ends by being cancelled
 
 
@@ -118,6 +116,7 @@ class Calls:
         self._entries = registry.entries
         self._max_calls = registry.limits.max_calls_in_flight
         self._loop = asyncio.get_running_loop()
+        self._starter = Starter(self._loop)
         self._running: dict[int, _Call] = {}  # by id; those that want no answer under negative numbers
         self._last_notify = 0
         self._idle: asyncio.Future[None] | None = None
@@ -174,27 +173,22 @@ class Calls:
                 close_all(request.fds)
                 return
             key = self._last_notify = self._last_notify - 1
-        if deadline is not None and not self._start_timer(key, call, deadline):
+        if deadline is not None and not self._start_timer(call, deadline):
             return
         self._running[key] = call
-        coroutine = self._run(key, call, args, kwargs)
-        if _EAGER:  # most handlers are done before they first wait
-            call.task = asyncio.Task(coroutine, loop=self._loop, eager_start=True)  # type: ignore[call-arg,unused-ignore]
-        else:
-            call.task = self._loop.create_task(coroutine)
+        call.task = self._starter.start(self._run(key, call, args, kwargs))
 
-    def _start_timer(self, key: int, call: _Call, deadline: int) -> bool:
+    def _start_timer(self, call: _Call, deadline: int) -> bool:
         """Bound a call by its caller's deadline; if that has passed, refuse it and return False."""
         left = deadline - time.monotonic_ns()
         if left <= 0:
             self._refuse(call.request, "rpc.DeadlineExceeded", "the deadline passed before the call began")
             return False
-        call.timer = self._loop.call_later(min(left / 1e9, _LONGEST_TIMER), self._deadline_passed, key, call)
+        call.timer = self._loop.call_later(min(left / 1e9, _LONGEST_TIMER), self._deadline_passed, call)
         return True
 
     async def _run(self, key: int, call: _Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Run the handler and answer. Nothing a handler does gets further than this."""
-        call.started = True
         scope.set(call)
         try:
             if call.entry.spec.is_coroutine:
@@ -281,25 +275,17 @@ class Calls:
         """Cancel the handler of a call."""
         call = self._running.get(call_id)
         if call is not None:
-            self._stop(call_id, call)
+            _stop(call)
 
-    def _deadline_passed(self, key: int, call: _Call) -> None:
+    def _deadline_passed(self, call: _Call) -> None:
         call.stopped = DeadlineExceeded("the deadline passed while the call ran")
-        self._stop(key, call)
-
-    def _stop(self, key: int, call: _Call) -> None:
-        """Cancel a handler. A task that is cancelled before its first step never runs: then it ends here."""
-        assert call.task is not None
-        call.task.cancel()
-        if not call.started:
-            call.started = True
-            self._answer_stopped(call)
-            self._end(key, call)
+        _stop(call)
 
     def connection_lost(self) -> None:
         """Cancel all handlers: nobody waits for their answers."""
-        for key, call in list(self._running.items()):
-            self._stop(key, call)
+        for call in list(self._running.values()):
+            _stop(call)
+        self._starter.close()
 
     async def wait_idle(self) -> None:
         """Wait until no handler runs.
@@ -310,6 +296,11 @@ class Calls:
             if self._idle is None or self._idle.done():
                 self._idle = self._loop.create_future()
             await asyncio.shield(self._idle)
+
+
+def _stop(call: _Call) -> None:
+    assert call.task is not None  # what stops a call comes in another turn of the loop than the call
+    call.task.cancel()
 
 
 def _run_plain(function: Callable[[], Any]) -> Any:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar, cast
 
 from seqrpc.carriers.connection import CallHandler, Params, SessionConnection
 from seqrpc.kernel.credentials import Credentials
 from seqrpc.limits import DEFAULT_LIMITS, Limits
-from seqrpc.protocol.messages import Response
 from seqrpc.services.context import scope
 from seqrpc.services.proxy import proxy_class
 
@@ -85,11 +83,6 @@ class Connection(SessionConnection):
             TypeError: a method of the class cannot be called from elsewhere.
         """
         return cast("T", proxy_class(cls)(self))
-
-    def call_finished(self, method: str, params: Params, finish: Callable[[Response], Any]) -> Coroutine[Any, Any, Any]:
-        """Call, and return what ``finish`` makes of the answer; what proxies do."""
-        here = scope.get()
-        return self.request(method, params, here.deadline_ns, here.outgoing_meta, finish)
 
     def __repr__(self) -> str:
         """Return the state, and who is at the other end."""

@@ -20,7 +20,14 @@ from seqrpc.services.signature import MethodSpec, describe
 class Caller(Protocol):
     """What a proxy needs of a connection."""
 
-    def call_finished(self, method: str, params: Params, finish: Callable[[Response], Any]) -> Coroutine[Any, Any, Any]:
+    def request(
+        self,
+        method: str,
+        params: Params,
+        deadline: int | None,
+        meta: dict[str, str] | None,
+        finish: Callable[[Response], Any],
+    ) -> Coroutine[Any, Any, Any]:
         """Call, and return what ``finish`` makes of the answer."""
         ...
 
@@ -75,7 +82,9 @@ def _calling(spec: MethodSpec) -> Callable[..., Coroutine[Any, Any, Any]]:
     else:
 
         def call(self: Proxy, /, *args: Any, **kwargs: Any) -> Coroutine[Any, Any, Any]:
-            return self._connection.call_finished(wire_name, spec.params(args, kwargs) if kwargs else args, finish)
+            here = scope.get()
+            params = spec.params(args, kwargs) if kwargs else args
+            return self._connection.request(wire_name, params, here.deadline_ns, here.outgoing_meta, finish)
 
     return functools.wraps(spec.function)(call)
 

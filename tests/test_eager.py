@@ -1,0 +1,253 @@
+"""Handlers start at once, as the task that goes on with them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import sys
+from collections.abc import AsyncIterator, Callable, Coroutine
+from typing import Any
+
+import pytest
+
+from seqrpc.services.eager import Starter
+
+variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="outside")
+
+
+@pytest.fixture
+async def starter() -> AsyncIterator[Starter]:
+    starter = Starter(asyncio.get_running_loop())
+    yield starter
+    starter.close()
+
+
+async def from_a_callback(function: Callable[[], Any]) -> Any:
+    """Call ``function`` as the loop calls a reader: with no task around it."""
+    done = asyncio.get_running_loop().create_future()
+
+    def call() -> None:
+        try:
+            done.set_result(function())
+        except BaseException as exc:
+            done.set_exception(exc)
+
+    asyncio.get_running_loop().call_soon(call)
+    return await done
+
+
+async def test_a_coroutine_that_does_not_wait_is_done_when_start_returns(starter: Starter) -> None:
+    seen = []
+
+    async def handler() -> None:
+        seen.append(asyncio.current_task())
+
+    before = asyncio.all_tasks()
+
+    await from_a_callback(lambda: [starter.start(handler()) for _ in range(3)])
+
+    assert len(seen) == 3
+    assert None not in seen
+    await asyncio.sleep(0)
+    assert asyncio.all_tasks() == before
+
+
+async def test_one_that_waits_goes_on_in_the_task_that_it_saw_as_its_own(starter: Starter) -> None:
+    gate = asyncio.Event()
+    seen: list[asyncio.Task[Any] | None] = []
+
+    async def handler() -> None:
+        seen.append(asyncio.current_task())
+        await asyncio.sleep(0)
+        seen.append(asyncio.current_task())
+        await gate.wait()
+        seen.append(asyncio.current_task())
+
+    first = await from_a_callback(lambda: starter.start(handler()))
+    second = await from_a_callback(lambda: starter.start(handler()))
+
+    assert first is not second
+    assert {first, second} <= asyncio.all_tasks()
+    gate.set()
+    await asyncio.gather(first, second)
+    assert set(seen) == {first, second}
+    assert len(seen) == 6
+
+
+async def test_a_spare_that_has_parked_serves_a_later_coroutine(starter: Starter) -> None:
+    async def quick() -> None: ...
+
+    async def slow(gate: asyncio.Event) -> None:
+        await gate.wait()
+
+    await from_a_callback(lambda: starter.start(quick()))
+    await asyncio.sleep(0.0)
+    await asyncio.sleep(0.0)
+    gate = asyncio.Event()
+    task = await from_a_callback(lambda: starter.start(slow(gate)))
+    await asyncio.sleep(0)
+
+    assert not task.done()
+    gate.set()
+    await task
+
+
+async def test_each_coroutine_has_a_context_of_its_own_from_its_first_step_to_its_last(starter: Starter) -> None:
+    seen = []
+
+    async def handler(value: str, wait: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        seen.append(variable.get())
+        variable.set(value)
+        await wait()
+        seen.append(variable.get())
+
+    async def no_wait() -> None: ...
+
+    def start_both() -> asyncio.Task[None]:
+        starter.start(handler("first", no_wait))
+        return starter.start(handler("second", lambda: asyncio.sleep(0)))
+
+    await (await from_a_callback(start_both))
+
+    assert seen == ["outside", "first", "outside", "second"]
+    assert variable.get() == "outside"
+
+
+async def test_timeouts_entered_in_the_first_step_work(starter: Starter) -> None:
+    outcome: list[str] = []
+
+    async def handler() -> None:
+        try:
+            async with asyncio.timeout(0.001):
+                await asyncio.Event().wait()
+        except TimeoutError:
+            outcome.append("time is up")
+
+    await (await from_a_callback(lambda: starter.start(handler())))
+
+    assert outcome == ["time is up"]
+
+
+async def test_cancelled_in_the_turn_it_began_it_hears_of_it_where_it_waits(starter: Starter) -> None:
+    outcome: list[str] = []
+
+    async def handler() -> None:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            outcome.append("cancelled")
+            await asyncio.sleep(0)
+            outcome.append("cleaned up")
+
+    def start_and_cancel() -> asyncio.Task[None]:
+        task = starter.start(handler())
+        task.cancel()
+        return task
+
+    await (await from_a_callback(start_and_cancel))
+
+    assert outcome == ["cancelled", "cleaned up"]
+
+
+async def test_cancelled_later_it_hears_of_it_where_it_waits(starter: Starter) -> None:
+    async def handler() -> None:
+        await asyncio.Event().wait()
+
+    task = await from_a_callback(lambda: starter.start(handler()))
+    await asyncio.sleep(0)
+    task.cancel()
+
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert task.cancelled()
+
+
+async def test_one_that_cancels_itself_and_ends_harms_nobody_after_it(starter: Starter) -> None:
+    async def reckless() -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+
+    async def patient() -> None:
+        await asyncio.sleep(0)
+
+    def start_both() -> asyncio.Task[None]:
+        starter.start(reckless())
+        return starter.start(patient())
+
+    task = await from_a_callback(start_both)
+    await task
+
+    assert not task.cancelled()
+
+
+async def test_started_inside_a_task_it_leaves_that_task_as_it_was(starter: Starter) -> None:
+    inside: list[asyncio.Task[Any] | None] = []
+
+    async def handler() -> None:
+        inside.append(asyncio.current_task())
+        await asyncio.sleep(0)
+
+    outer = asyncio.current_task()
+    task = starter.start(handler())
+
+    assert asyncio.current_task() is outer
+    assert inside == [task]
+    await task
+
+
+async def test_an_exception_of_the_first_step_is_not_lost(starter: Starter) -> None:
+    """Handlers catch everything themselves; what gets through stops the program, as in any task."""
+
+    async def handler() -> None:
+        raise SystemExit(3)
+
+    with pytest.raises(SystemExit):
+        await from_a_callback(lambda: starter.start(handler()))
+
+
+async def test_what_a_task_abandons_is_closed(starter: Starter) -> None:
+    outcome: list[str] = []
+
+    async def handler() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            outcome.append("closed")
+
+    task = await from_a_callback(lambda: starter.start(handler()))
+    coroutine = task.get_coro()
+    assert coroutine is not None
+    coroutine.close()
+
+    assert outcome == ["closed"]
+    task.cancel()
+    with pytest.raises((asyncio.CancelledError, RuntimeError)):
+        await task
+
+
+async def test_a_closed_starter_has_no_task_left_and_may_start_again(starter: Starter) -> None:
+    ran = []
+
+    async def quick() -> None:
+        ran.append(asyncio.current_task())
+
+    await from_a_callback(lambda: starter.start(quick()))
+    starter.close()
+    starter.close()
+    await asyncio.sleep(0)
+    await from_a_callback(lambda: starter.start(quick()))
+
+    assert len(ran) == 2
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 12), reason="asyncio starts tasks eagerly itself")
+async def test_a_spare_that_never_ran_anything_can_be_closed_and_not_awaited(starter: Starter) -> None:
+    async def quick() -> None: ...
+
+    task = await from_a_callback(lambda: starter.start(quick()))
+    spare: Any = task.get_coro()
+    spare.close()
+
+    with pytest.raises(NotImplementedError):
+        spare.__await__()
