@@ -26,7 +26,6 @@ from seqrpc.protocol.messages import (
     Response,
     kind_of,
     parse,
-    parse_common,
 )
 
 NOT_IDS: list[Any] = [-1, MAX_CALL_ID + 1, 1.0, True, None, "1", b"1", [1], {}]
@@ -237,42 +236,6 @@ def test_what_a_peer_made_up_is_quoted_shortly_and_in_ascii() -> None:
     assert malformed([RESPONSE, [1] * 50_000, None, None]).endswith("got an array of 50000")
     assert malformed([RESPONSE, {1: 2}, None, None]).endswith("got a map of 1")
     assert malformed([NOTIFY, "m", {(1,) * 50_000: 2}]).endswith("got an array of 50000")
-
-
-def fields(message: Any) -> list[Any]:
-    return [type(message), *(getattr(message, name) for name in message.__struct_fields__)]
-
-
-@PROPERTY
-@given(
-    st.one_of(
-        st.tuples(
-            st.sampled_from([REQUEST, RESPONSE, NOTIFY, True, -1]),
-            st.sampled_from([0, MAX_CALL_ID, -1, MAX_CALL_ID + 1, True, None]),
-            st.sampled_from([None, "m", 1, ["a.B", "text", None]]),
-            st.sampled_from([[], {}, {1: 2}, None, "result"]),
-        ).map(list),
-        st.lists(values(), max_size=6),
-        values(),
-    )
-)
-def test_the_quick_look_finds_what_the_closer_look_finds_or_nothing(value: Any) -> None:
-    fds: list[Any] = []
-    message = parse_common(value, fds)
-    if message is not None:
-        assert fields(message) == fields(parse(kind_of(value), value, fds))
-        assert message.fds is fds
-
-
-def test_the_quick_look_is_enough_for_plain_calls_and_results() -> None:
-    assert isinstance(parse_common([0, 1, "m", [1]], []), Request)
-    assert isinstance(parse_common([1, 1, None, None], []), Response)
-    others: list[Any] = [
-        *({}, [], [0, 1, "m", [], {}], [0, 1, "m", {}], [2, 1, "m", []], [1, 1, ["a.B", "", None], None]),
-        *([True, 1, "m", []], [0, True, "m", []], [0, -1, "m", []], [0, MAX_CALL_ID + 1, "m", []], [0, 1, 2, []]),
-    ]
-    for value in others:
-        assert parse_common(value, []) is None
 
 
 @PROPERTY

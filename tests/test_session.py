@@ -19,7 +19,7 @@ from seqrpc.errors import DescriptorsLost, LocalProtocolError, RemoteProtocolErr
 from seqrpc.kernel.descriptors import OwnedFd
 from seqrpc.limits import MAX_PACKET, Limits
 from seqrpc.protocol.codec import Codec
-from seqrpc.protocol.messages import Cancel, Closing, Options, Request
+from seqrpc.protocol.messages import MAX_CALL_ID, Cancel, Closing, Options, Request
 from seqrpc.protocol.session import Answer, Refused, Session, error_of
 
 encode = Codec().encode
@@ -623,3 +623,47 @@ def test_values_pass_through_every_kind_of_message(value: Any, kind: str) -> Non
     answer = pair.send_and_deliver(1, sent)
     assert isinstance(answer, Answer)
     assert (answer.response.result if kind == "result" else (answer.response.error or [])[2]) == value
+
+
+def fields(event: Any) -> list[Any]:
+    """Return what an event says, its parts taken apart."""
+    if not hasattr(event, "__struct_fields__"):
+        return [event]
+    return [type(event), *(fields(getattr(event, name)) for name in event.__struct_fields__)]
+
+
+@PROPERTY
+@given(
+    st.one_of(
+        st.tuples(
+            st.sampled_from([0, 1, 2, 3, 5, True, -1]),
+            st.sampled_from([0, 1, 7, MAX_CALL_ID, -1, MAX_CALL_ID + 1, True, None]),
+            st.sampled_from([None, "m", 1, ["a.B", "text", None]]),
+            st.sampled_from([[], [1], {}, {1: 2}, None, "result"]),
+        ).map(list),
+        st.lists(values(), max_size=6),
+        values(),
+    ),
+    st.booleans(),
+    st.booleans(),
+)
+def test_the_quick_way_and_the_close_look_come_to_the_same(value: Any, closing: bool, full: bool) -> None:
+    outcomes: list[Any] = []
+    for close in (False, True):
+        session: Session[str] = Session(Limits(max_calls_in_flight=1))
+        session.send_request("waiter", "m", ())
+        if closing:
+            session.send_closing("")
+        if full:
+            session.receive_packet(Codec().encode((0, 7, "m", ()))[0], [])
+        try:
+            if close:
+                event = session._look_closely(value, [], None, lost=False)
+            else:
+                event = session.receive_packet(Codec().encode(value)[0], [])
+        except RemoteProtocolError as exc:
+            outcomes.append([str(exc)])
+        else:
+            outcomes.append([fields(event), session.calls, session.requests])
+
+    assert outcomes[0] == outcomes[1]

@@ -29,6 +29,7 @@ _LONGEST_PATH: Final = 200  # characters of a path in an error's text
 
 # How a moment before 1970 or after 2514 begins: only of these can datetime have too few years.
 _FAR_TIMESTAMP: Final = b"\xc7\x0c\xff"
+_FAR_FIRST: Final = _FAR_TIMESTAMP[0]
 
 _DECODING_ERRORS = (ValueError, TypeError, OverflowError, RecursionError, msgpack.UnpackException)
 
@@ -102,7 +103,7 @@ class Codec:
                 check_depth(data, self._max_depth)
             except ValueError as exc:
                 raise LocalProtocolError(f"cannot send: {exc}") from None
-        if _FAR_TIMESTAMP[0] in data and _FAR_TIMESTAMP in data:  # looking for one byte first is far quicker
+        if _FAR_FIRST in data and _FAR_TIMESTAMP in data:  # looking for one byte first is far quicker
             _check_moments(data)
         return data, lenders
 

@@ -22,12 +22,10 @@ CLOSING: Final = 5
 LAST_KIND: Final = CLOSING
 MAX_CALL_ID: Final = 0xFFFF_FFFF
 
-NAMES: Final = {
-    REQUEST: ("kind", "id", "method", "params", "options"),
-    RESPONSE: ("kind", "id", "error", "result"),
-    NOTIFY: ("kind", "method", "params", "options"),
-}
-"""What the parts of a message are called in errors."""
+# What the parts of a message are called in errors.
+REQUEST_NAMES: Final = ("kind", "id", "method", "params", "options")
+RESPONSE_NAMES: Final = ("kind", "id", "error", "result")
+NOTIFY_NAMES: Final = ("kind", "method", "params", "options")
 
 
 class Options(msgspec.Struct, frozen=True, gc=False):
@@ -40,7 +38,7 @@ class Options(msgspec.Struct, frozen=True, gc=False):
 NO_OPTIONS: Final = Options()
 
 
-class Request(msgspec.Struct, eq=False):
+class Request(msgspec.Struct, eq=False, gc=False):
     """REQUEST, or NOTIFY with ``call_id`` None. ``fds`` are the receiver's to close when it is done."""
 
     call_id: int | None
@@ -50,7 +48,7 @@ class Request(msgspec.Struct, eq=False):
     fds: list[OwnedFd]
 
 
-class Response(msgspec.Struct, eq=False):
+class Response(msgspec.Struct, eq=False, gc=False):
     """RESPONSE: ``error`` is ``[code, message, data]``, or None and ``result`` holds. ``fds`` are the receiver's."""
 
     call_id: int
@@ -72,20 +70,6 @@ class Closing(msgspec.Struct, eq=False):
 
 
 Message = Request | Response | Cancel | Closing
-
-
-def parse_common(value: Any, fds: list[OwnedFd]) -> Request | Response | None:
-    """Return the message if it is a plain call or its result, as nearly all are; None leaves it to a closer look."""
-    if type(value) is not list or len(value) != 4:
-        return None
-    kind, call_id, third, fourth = value
-    if type(kind) is not int or type(call_id) is not int or not 0 <= call_id <= MAX_CALL_ID:
-        return None
-    if kind == RESPONSE and third is None:
-        return Response(call_id, None, fourth, fds)
-    if kind == REQUEST and type(third) is str and type(fourth) is list:
-        return Request(call_id, third, fourth, NO_OPTIONS, fds)
-    return None
 
 
 def kind_of(value: Any) -> int:

@@ -25,10 +25,13 @@ from seqrpc.protocol.messages import (
     CLOSING,
     LAST_KIND,
     MAX_CALL_ID,
-    NAMES,
+    NO_OPTIONS,
     NOTIFY,
+    NOTIFY_NAMES,
     REQUEST,
+    REQUEST_NAMES,
     RESPONSE,
+    RESPONSE_NAMES,
     Cancel,
     Closing,
     Message,
@@ -44,7 +47,7 @@ Packet = tuple[bytes, list[HasFileno]]
 _ERROR_TEXT = 1_000  # characters that are kept of a text when the whole of it cannot be sent
 
 
-class Answer(msgspec.Struct, Generic[Waiter], eq=False):
+class Answer(msgspec.Struct, Generic[Waiter], eq=False, gc=False):
     """The answer of one of this side's calls, with what ``send_request`` was given for it."""
 
     waiter: Waiter
@@ -99,28 +102,42 @@ class Session(Generic[Waiter]):
         """
         try:
             value, problem = self._codec.decode(data, fds)
-            message: Message | None = messages.parse_common(value, fds) if problem is None else None
-            if message is None:
-                message = self._look_closer(value, fds, None if lost else problem)
-            if type(message) is Response:
-                return self._receive_response(message, lost=lost)
-            if type(message) is Request:
-                return self._receive_request(message, lost=lost)
-            return None if message is None else self._receive_rare(message)
+            if problem is None and not lost and type(value) is list and len(value) == 4:
+                # Nearly all packets are one of these two; what is out of the ordinary in any way is looked at closely.
+                kind, call_id, third, fourth = value
+                if type(kind) is not int or type(call_id) is not int:
+                    pass
+                elif kind == RESPONSE and third is None and call_id in self.calls:
+                    return Answer(self.calls.pop(call_id), Response(call_id, None, fourth, fds))
+                elif kind == REQUEST and type(third) is str and type(fourth) is list and self._takes(call_id):
+                    self.requests.add(call_id)
+                    return Request(call_id, third, fourth, NO_OPTIONS, fds)
+            return self._look_closely(value, fds, problem, lost=lost)
         except BaseException:
             close_all(fds)
             raise
 
-    @staticmethod
-    def _look_closer(value: Any, fds: list[OwnedFd], problem: str | None) -> Message | None:
-        """Return the message; None if it is of an unknown kind, which is ignored (protocol 1.4)."""
+    def _takes(self, call_id: int) -> bool:
+        requests = self.requests
+        if self.closing_sent or len(requests) >= self._max_calls:
+            return False
+        return 0 <= call_id <= MAX_CALL_ID and call_id not in requests
+
+    def _look_closely(
+        self, value: Any, fds: list[OwnedFd], problem: str | None, *, lost: bool
+    ) -> Request | Answer[Waiter] | Cancel | Closing | Refused | None:
         kind = messages.kind_of(value)
-        if kind > LAST_KIND:
+        if kind > LAST_KIND:  # unknown kinds are ignored (protocol 1.4)
             close_all(fds)
             return None
-        if problem is not None:
+        if problem is not None and not lost:
             raise RemoteProtocolError(f"malformed message: {problem}")
-        return messages.parse(kind, value, fds)
+        message = messages.parse(kind, value, fds)
+        if isinstance(message, Response):
+            return self._receive_response(message, lost=lost)
+        if isinstance(message, Request):
+            return self._receive_request(message, lost=lost)
+        return self._receive_rare(message)
 
     def _receive_rare(self, message: Message) -> Cancel | Closing | None:
         if isinstance(message, Cancel):
@@ -175,13 +192,13 @@ class Session(Generic[Waiter]):
         Raises:
             LocalProtocolError, TooLarge: it cannot be sent; nothing has changed.
         """
-        call_id = self._next_id
-        while call_id in self.calls or call_id in self.given_up:
+        call_id, calls = self._next_id, self.calls
+        while call_id in calls or call_id in self.given_up:
             call_id = (call_id + 1) & MAX_CALL_ID
         message = (REQUEST, call_id, method, params, options) if options else (REQUEST, call_id, method, params)
-        packet = self._codec.encode(message, NAMES[REQUEST])
+        packet = self._codec.encode(message, REQUEST_NAMES)
         self._next_id = (call_id + 1) & MAX_CALL_ID
-        self.calls[call_id] = waiter
+        calls[call_id] = waiter
         return call_id, packet
 
     def send_notify(
@@ -196,7 +213,7 @@ class Session(Generic[Waiter]):
             LocalProtocolError, TooLarge: it cannot be sent.
         """
         message = (NOTIFY, method, params, options) if options else (NOTIFY, method, params)
-        return self._codec.encode(message, NAMES[NOTIFY])
+        return self._codec.encode(message, NOTIFY_NAMES)
 
     def send_cancel(self, call_id: int) -> Packet | None:
         """Give up a call; return the packet that says so, or None if it was answered already."""
@@ -211,7 +228,7 @@ class Session(Generic[Waiter]):
         Raises:
             LocalProtocolError, TooLarge: the result cannot be sent; the request is still in flight.
         """
-        packet = self._codec.encode((RESPONSE, call_id, None, result), NAMES[RESPONSE])
+        packet = self._codec.encode((RESPONSE, call_id, None, result), RESPONSE_NAMES)
         self.requests.discard(call_id)
         return packet
 
@@ -223,7 +240,7 @@ class Session(Generic[Waiter]):
         self.requests.discard(call_id)
         for error in ((code, message, data), (code, message, None)):
             try:
-                return self._codec.encode((RESPONSE, call_id, error, None), NAMES[RESPONSE])
+                return self._codec.encode((RESPONSE, call_id, error, None), RESPONSE_NAMES)
             except (LocalProtocolError, TooLarge):
                 continue
         return self._codec.encode((RESPONSE, call_id, (_sendable(code), _sendable(message), None), None))
