@@ -86,17 +86,26 @@ def process(target: Callable[..., None], *args: object) -> Iterator[None]:
         child.join()
 
 
+async def connected(path: str) -> seqrpc.Connection:
+    while True:
+        try:
+            return await seqrpc.connect(path)
+        except seqrpc.ConnectError:
+            await asyncio.sleep(0.01)  # the server is still starting
+
+
 async def measure(path: str, floor: socket.socket, calls: int) -> dict[str, list[float]]:
     times: dict[str, list[float]] = {"floor": [], "one at a time": [], f"{IN_FLIGHT} in flight": []}
-    while not os.path.exists(path):
-        await asyncio.sleep(0.01)
-    async with seqrpc.connect(path) as connection:
+    connection = await connected(path)
+    try:
         calculator = connection.proxy(Calculator)
         await rpc_calls(calculator, 200)
         for _ in range(ROUNDS):
             times["floor"].append(floor_calls(floor, calls))
             times["one at a time"].append(await rpc_calls(calculator, calls))
             times[f"{IN_FLIGHT} in flight"].append(await rpc_calls_in_flight(calculator, calls))
+    finally:
+        await connection.close()
     return times
 
 
@@ -111,11 +120,13 @@ def main() -> None:
             theirs.close()
             times = uvloop.run(measure(path, ours, calls))
             ours.close()
-    print(f"Python {platform.python_version()}, Linux {platform.release()}, {os.cpu_count()} CPUs, {ROUNDS} rounds of {calls} calls")
+    print(f"Python {platform.python_version()}, Linux {platform.release()}, {os.cpu_count()} CPUs")
+    print(f"{ROUNDS} interleaved rounds of {calls} calls; medians, lowest and highest:")
     floor = statistics.median(times["floor"])
     for name, values in times.items():
-        median, low, high = (1e6 * value for value in (statistics.median(values), min(values), max(values)))
-        print(f"{name:>14}: {median:6.1f} µs a call ({low:.1f} to {high:.1f}), {floor * 1e6 / median:5.2f} × the floor's rate")
+        median = statistics.median(values)
+        spread = f"{median * 1e6:6.1f} µs a call ({min(values) * 1e6:.1f} to {max(values) * 1e6:.1f})"
+        print(f"{name:>14}: {spread}, {median / floor:5.2f} times the floor's time, {floor / median:5.2f} its rate")
 
 
 if __name__ == "__main__":

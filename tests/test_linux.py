@@ -14,7 +14,7 @@ from processes import AS_ROOT, OTHER_GID, OTHER_UID, in_child, running_child
 
 from seqrpc.kernel import linux
 from seqrpc.kernel.credentials import Credentials
-from seqrpc.kernel.linux import Linux, LinuxPeer, overflow_ids, parse_ucred
+from seqrpc.kernel.linux import OVERFLOW_GID, OVERFLOW_UID, Linux, LinuxPeer, parse_ucred, read_overflow_ids
 
 needs_root = pytest.mark.skipif(not AS_ROOT, reason="only root may become another user")
 
@@ -60,14 +60,14 @@ def connect(path: Path) -> socket.socket:
 
 def test_overflow_ids_are_the_kernel_s() -> None:
     expected = tuple(int(Path("/proc/sys/kernel", name).read_text()) for name in ("overflowuid", "overflowgid"))
-    assert overflow_ids() == expected
+    assert expected == (OVERFLOW_UID, OVERFLOW_GID)
 
 
 def test_overflow_ids_without_proc_are_the_kernel_s_default(monkeypatch: pytest.MonkeyPatch, socket_path: Path) -> None:
     monkeypatch.setattr(linux, "Path", functools.partial(Path, socket_path.parent))  # an absolute path wins over it
-    assert overflow_ids.__wrapped__() == overflow_ids()
+    assert read_overflow_ids() == (OVERFLOW_UID, OVERFLOW_GID)
     monkeypatch.setattr(linux, "Path", lambda *_parts: socket_path.parent / "no such file")
-    assert overflow_ids.__wrapped__() == (OVERFLOW, OVERFLOW)
+    assert read_overflow_ids() == (OVERFLOW, OVERFLOW)
 
 
 def test_ucred() -> None:
@@ -76,7 +76,7 @@ def test_ucred() -> None:
 
 
 def test_unknown_ids_are_none() -> None:
-    uid, gid = overflow_ids()
+    uid, gid = OVERFLOW_UID, OVERFLOW_GID
     assert parse_ucred(ucred(0, uid, gid)) == (None, None, None)
     assert parse_ucred(ucred(-1, MINUS_ONE, MINUS_ONE)) == (None, None, None)
     assert parse_ucred(ucred(7, uid, 8)) == (7, None, 8)
@@ -245,7 +245,7 @@ def test_the_sender_on_a_pair_is_who_sends_not_who_made_it(pair: tuple[socket.so
 
 @needs_root
 def test_a_sender_called_nobody_with_the_pid_of_another_namespace_is_no_sender() -> None:
-    uid, gid = overflow_ids()
+    uid, gid = OVERFLOW_UID, OVERFLOW_GID
     assert LINUX.sender_credentials(socket.SOL_SOCKET, socket.SCM_CREDENTIALS, ucred(0, uid, gid)) is None
 
 

@@ -30,16 +30,19 @@ _UCRED: Final = struct.Struct("iII")
 _OPTION_BYTES: Final = 1024  # the most that socket.getsockopt takes
 
 
-@functools.cache
-def overflow_ids() -> tuple[int, int]:
+def read_overflow_ids() -> tuple[int, int]:
     """Return the uid and the gid that stand for ids unknown in this user namespace (proc_sys_kernel(5))."""
     ids = []
     for name in ("overflowuid", "overflowgid"):
-        text = "65534"  # the kernel's default, for where /proc is not mounted
+        text = b"65534"  # the kernel's default, for where /proc is not mounted
         with contextlib.suppress(OSError):
-            text = Path("/proc/sys/kernel", name).read_text(encoding="ascii")
+            text = Path("/proc/sys/kernel", name).read_bytes()
         ids.append(int(text))
     return ids[0], ids[1]
+
+
+# Now, for a daemon may give up the right to read /proc, or even Python's own files, before its first caller comes.
+OVERFLOW_UID, OVERFLOW_GID = read_overflow_ids()
 
 
 def parse_ucred(data: bytes) -> tuple[int | None, int | None, int | None] | None:
@@ -47,11 +50,10 @@ def parse_ucred(data: bytes) -> tuple[int | None, int | None, int | None] | None
     if len(data) != _UCRED.size:
         return None
     pid, uid, gid = _UCRED.unpack(data)
-    overflow_uid, overflow_gid = overflow_ids()
     return (
         pid if pid > 0 else None,
-        None if uid in (overflow_uid, 0xFFFF_FFFF) else uid,
-        None if gid in (overflow_gid, 0xFFFF_FFFF) else gid,
+        None if uid in (OVERFLOW_UID, 0xFFFF_FFFF) else uid,
+        None if gid in (OVERFLOW_GID, 0xFFFF_FFFF) else gid,
     )
 
 
@@ -75,8 +77,7 @@ class LinuxPeer:
             if large is None:
                 return None
             data = large
-        overflow_gid = overflow_ids()[1]
-        return tuple(gid for (gid,) in struct.iter_unpack("I", data) if gid != overflow_gid)
+        return tuple(gid for (gid,) in struct.iter_unpack("I", data) if gid != OVERFLOW_GID)
 
     def pidfd(self) -> OwnedFd | None:
         """Return a pidfd of the peer (``SO_PEERPIDFD``); None before Linux 6.5 and for peers long gone."""

@@ -1,0 +1,233 @@
+"""Serve a directory of log files: list them, and open them for callers who may read logs.
+
+    python examples/logdaemon.py --demo
+    python examples/logdaemon.py --address /run/logs.sock --mode 660 --group adm
+    python examples/logtail.py --address /run/logs.sock dpkg.log
+
+Admitted are the daemon's own user, root, and members of the group adm, who read logs on Debian. The socket
+file's mode and group decide who can connect at all; by default that is the daemon's own user.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import grp
+import os
+import stat
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+from logs import DEFAULT_ADDRESS, LogFile, Logs, NoSuchLog, NotReadable, every_log
+from logtail import last_lines
+
+import seqrpc
+from seqrpc import policy
+
+MAX_DEPTH = 8  # directories inside one another that are listed
+PAGE_BYTES = 32_768  # of names and numbers in one answer; a packet holds 65,536
+LAST_SECOND = 253_402_300_799  # of the year 9999, datetime's last; a file's time may be any number
+
+IN_DIRECTORY = os.O_NOFOLLOW | os.O_CLOEXEC
+OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | IN_DIRECTORY
+OPEN_FILE = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | IN_DIRECTORY  # a FIFO would make us wait for its writer
+
+
+class LogDaemon(seqrpc.Service, name="Logs", allow=policy.default | policy.group("adm")):
+    """The log files of a directory. See ``logs.Logs`` for what the methods do.
+
+    They touch the file system, which may be slow, so they are plain functions: seqrpc runs those in threads.
+
+    Args:
+        directory: the directory, borrowed.
+    """
+
+    def __init__(self, directory: seqrpc.OwnedFd) -> None:
+        """Serve what is in ``directory``."""
+        self._directory = directory
+
+    @seqrpc.method
+    def list_logs(self, after: str = "") -> list[LogFile]:
+        """Return a page of the list. Names that cannot be printed, as those that are not UTF-8, are left out."""
+        page = []
+        room = PAGE_BYTES
+        for log in sorted(self._files(), key=lambda log: log.name):
+            if log.name > after:
+                room -= len(log.name.encode()) + 64
+                if room < 0:
+                    break
+                page.append(log)
+        return page
+
+    def _files(self) -> Iterator[LogFile]:
+        # fwalk goes from descriptor to descriptor and follows no symbolic links.
+        for path, directories, names, fd in os.fwalk(".", dir_fd=self._directory.fileno()):
+            if path.count("/") >= MAX_DEPTH:
+                directories.clear()
+            for name in names:
+                with contextlib.suppress(OSError):  # it went while we looked, or is closed to us
+                    status = os.stat(name, dir_fd=fd, follow_symlinks=False)
+                    relative = f"{path}/{name}".removeprefix("./")
+                    if stat.S_ISREG(status.st_mode) and relative.isprintable():
+                        modified = datetime.fromtimestamp(min(max(status.st_mtime, 0), LAST_SECOND), UTC)
+                        yield LogFile(relative, status.st_size, modified)
+
+    @seqrpc.method
+    def open_log(self, name: str) -> seqrpc.OwnedFd:
+        """Return a log file, open for reading."""
+        fd = self._open(name)
+        if not stat.S_ISREG(os.fstat(fd.fileno()).st_mode):
+            fd.close()
+            raise NoSuchLog(f"not a log file: {name!r}")
+        return fd  # given away: seqrpc closes it here once it is sent
+
+    def _open(self, name: str) -> seqrpc.OwnedFd:
+        """Open ``name`` one component at a time, so that no link can be slipped in between a check and its use."""
+        *directories, file = name.split("/")
+        if not {"", ".", ".."}.isdisjoint([*directories, file]):
+            raise NoSuchLog(f"not the name of a log: {name!r}")
+        try:
+            with contextlib.ExitStack() as opened:
+                at = self._directory
+                for directory in directories:
+                    at = seqrpc.OwnedFd(os.open(directory, OPEN_DIRECTORY, dir_fd=at.fileno()))
+                    opened.enter_context(at)
+                return seqrpc.OwnedFd(os.open(file, OPEN_FILE, dir_fd=at.fileno()))
+        except PermissionError as exc:
+            raise NotReadable(f"the daemon may not read {name!r}") from exc
+        except (FileNotFoundError, ValueError) as exc:  # ValueError: what no file can be named, such as a NUL
+            raise NoSuchLog(f"there is no log {name!r}") from exc
+        except OSError as exc:  # ELOOP: a symbolic link; ENOTDIR: one for a directory, or a file; ENXIO: a socket
+            raise NoSuchLog(f"not a log file: {name!r}: {exc.strerror}") from exc
+
+
+def serve(address: str, directory: str, mode: int, group: str | None) -> None:
+    """Be the daemon, until SIGTERM or SIGINT."""
+    with seqrpc.OwnedFd(os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)) as root:
+        seqrpc.run(LogDaemon(root), address, mode=mode, group=group)
+
+
+# The demonstration: daemon and client as two processes, and two more users if we are root.
+
+SOMEBODY = 54_321  # a user id that has no rights on this machine, and need not exist
+
+
+def demo(directory: str) -> None:
+    """Start a daemon and call it: as ourselves, and if we are root, as others."""
+    with tempfile.TemporaryDirectory(prefix="logdaemon-") as sockets:
+        as_root = os.geteuid() == 0
+        os.chmod(sockets, 0o711 if as_root else 0o700)  # others, too, may connect: refusing them is left to the policy
+        address = f"{sockets}/logs.sock"
+        command = [sys.executable, __file__, "--address", address, "--directory", directory]
+        with subprocess.Popen([*command, "--mode", "666" if as_root else "600"]) as daemon:  # noqa: S603 - this program
+            try:
+                asyncio.run(wait_for(address, daemon))
+                asyncio.run(look_around(address))
+                if as_root:
+                    visit_as_others(address)
+            finally:
+                daemon.terminate()
+    if daemon.returncode:
+        sys.exit(f"the daemon ended with status {daemon.returncode}")
+
+
+async def wait_for(address: str, daemon: subprocess.Popen[bytes]) -> None:
+    """Wait until the daemon listens."""
+    while True:
+        try:
+            async with seqrpc.connect(address):
+                return
+        except seqrpc.ConnectError:
+            if daemon.poll() is not None:
+                sys.exit("the daemon did not start")
+        await asyncio.sleep(0.01)
+
+
+async def look_around(address: str) -> None:
+    """Print the list and the end of the youngest log that has one."""
+    async with seqrpc.connect(address, server=policy.same_user) as connection:
+        logs = connection.proxy(Logs)
+        found = await every_log(logs)
+        print(f"process {os.getpid()}, user {os.geteuid()}, is served; {connection.peer!r} listens:")
+        for log in found:
+            print(f"  {log.modified:%Y-%m-%d %H:%M} {log.size:12,} {log.name}")
+        for log in sorted(found, key=lambda log: log.modified, reverse=True):
+            if log.size and log.name.endswith(".log"):
+                with contextlib.suppress(NotReadable, NoSuchLog), await logs.open_log(log.name) as fd:
+                    print(f"the end of {log.name}, read from the descriptor that the daemon opened:")
+                    for line in last_lines(fd.fileno(), 3).decode(errors="backslashreplace").splitlines():
+                        print(f"  {line}")
+                    return
+        print("none of them is a text that this user may read")
+
+
+def visit_as_others(address: str) -> None:
+    """Call as a member of adm, and as a user who is nobody in particular, from processes of their own."""
+    with contextlib.suppress(KeyError):  # not every system has the group
+        visit_as(address, [grp.getgrnam("adm").gr_gid], "a member of the group adm", admitted=True)
+    visit_as(address, [], "another user", admitted=False)
+
+
+def visit_as(address: str, groups: list[int], who: str, *, admitted: bool) -> None:
+    """Call from a child process that has become another user; exit if it is not treated as it should be."""
+    sys.stdout.flush()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os.setgroups(groups)
+            os.setresgid(SOMEBODY, SOMEBODY, SOMEBODY)
+            os.setresuid(SOMEBODY, SOMEBODY, SOMEBODY)
+            served = asyncio.run(visit(address, who))
+            sys.stdout.flush()
+        except PermissionError as exc:
+            sys.stderr.write(f"this process may not become {who}: {exc}\n")
+            os._exit(0)
+        except BaseException:
+            sys.excepthook(*sys.exc_info())
+            os._exit(1)
+        os._exit(0 if served is admitted else 1)
+    if os.waitpid(pid, 0)[1]:
+        sys.exit(f"{who} was not treated as the policy says")
+
+
+async def visit(address: str, who: str) -> bool:
+    """Ask for the list; return whether the daemon's policy admits us."""
+    async with seqrpc.connect(address, server=policy.root) as connection:
+        try:
+            page = await connection.proxy(Logs).list_logs()
+        except seqrpc.PermissionDenied as exc:
+            print(f"{who}, uid {os.geteuid()}, is refused: {exc}")
+            return False
+        print(f"{who}, uid {os.geteuid()}, is served: {len(page)} logs")
+        return True
+
+
+def octal(text: str) -> int:
+    """Return the number that is written in octal."""
+    return int(text, 8)
+
+
+def main() -> None:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--demo", action="store_true", help="show a daemon and its callers, and end")
+    parser.add_argument("--address", default=DEFAULT_ADDRESS, help="where to listen (default: %(default)s)")
+    parser.add_argument("--directory", default="/var/log", help="what to serve (default: %(default)s)")
+    parser.add_argument("--mode", type=octal, default=0o600, help="permissions of the socket file (default: 600)")
+    parser.add_argument("--group", help="group of the socket file")
+    args = parser.parse_args()
+    if args.demo:
+        demo(args.directory)
+        return
+    try:
+        serve(args.address, args.directory, args.mode, args.group)
+    except (seqrpc.SeqrpcError, OSError) as exc:
+        sys.exit(f"logdaemon: {exc}")
+
+
+if __name__ == "__main__":
+    main()

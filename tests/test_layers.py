@@ -1,0 +1,177 @@
+"""The floors of the house: a module imports only from its own floor's earlier modules and the floors below."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import seqrpc
+
+PACKAGE = Path(seqrpc.__file__).parent
+
+ORDER = (
+    # what all floors stand on
+    "errors",
+    "limits",
+    # what the operating system gives
+    "kernel",
+    "kernel.descriptors",
+    "kernel.credentials",
+    "kernel.linux",
+    "kernel.freebsd",
+    "kernel.platforms",
+    "kernel.ancillary",
+    "kernel.addresses",
+    "kernel.systemd",
+    "kernel.sockets",
+    "kernel.listening",
+    # the wire, without sockets, clocks and loops
+    "protocol",
+    "protocol.depth",
+    "protocol.codec",
+    "protocol.messages",
+    "protocol.session",
+    # asyncio
+    "carriers",
+    "carriers.turns",
+    "carriers.transport",
+    "carriers.listener",
+    "carriers.endpoints",
+    "carriers.connection",
+    # the decorators and what hangs on them
+    "services",
+    "services.policy",
+    "services.service",
+    "services.conversion",
+    "services.signature",
+    "services.context",
+    "services.proxy",
+    "services.peer",
+    "services.current",
+    "services.threads",
+    "services.eager",
+    "services.dispatch",
+    # what stands at the two ends
+    "server",
+    "client",
+    # the face
+    "",
+)
+"""Every module, from the ground up; the package itself, with the public names, is on top."""
+
+ONLY_HERE = {
+    "msgpack": {"protocol.codec"},
+    "uvloop": {"server"},
+    "asyncio": {name for name in ORDER if name.partition(".")[0] in ("carriers", "services", "server", "client")},
+}
+"""Modules that only some of ours may import."""
+
+CALLED_ONLY_HERE = {
+    "sendmsg": {"kernel.ancillary"},
+    "recvmsg": {"kernel.ancillary"},
+    "recvmsg_into": {"kernel.ancillary"},
+    "send_fds": set[str](),
+    "recv_fds": set[str](),
+}
+"""Functions that only some of our modules may name."""
+
+
+def name_of(path: Path) -> str:
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+TREES = {name_of(path): ast.parse(path.read_text(encoding="utf-8")) for path in sorted(PACKAGE.rglob("*.py"))}
+
+
+def imports(tree: ast.AST) -> Iterator[str]:
+    """Yield the full names of all modules that are imported, in functions and for type checkers too."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute, so that they can be read"
+            assert node.module is not None
+            for alias in node.names:
+                full = f"{node.module}.{alias.name}"
+                yield full if is_ours(full) else node.module
+
+
+def is_ours(full: str) -> bool:
+    return full == "seqrpc" or full.removeprefix("seqrpc.") in TREES
+
+
+def ours(tree: ast.AST) -> Iterator[str]:
+    for full in imports(tree):
+        if full == "seqrpc" or full.startswith("seqrpc."):
+            yield full.removeprefix("seqrpc").removeprefix(".")
+
+
+def test_every_module_has_its_place() -> None:
+    assert sorted(ORDER) == sorted(TREES), "the list of floors is not the house as it stands"
+
+
+def test_the_list_goes_floor_by_floor() -> None:
+    floors = [name.partition(".")[0] for name in ORDER]
+    changes = [floor for before, floor in zip(["", *floors], floors, strict=False) if floor != before]
+    assert changes == ["errors", "limits", "kernel", "protocol", "carriers", "services", "server", "client", ""]
+
+
+@pytest.mark.parametrize("name", [name for name in ORDER if name])
+def test_a_module_imports_only_what_lies_below_it(name: str) -> None:
+    below = ORDER[: ORDER.index(name)]
+    for imported in ours(TREES[name]):
+        assert imported != "", f"{name} imports the package root"
+        assert imported in below, f"{name} imports {imported}, which is not below it"
+
+
+@pytest.mark.parametrize("module", ONLY_HERE)
+def test_what_is_kept_to_one_place_is_imported_there_only(module: str) -> None:
+    users = {name for name, tree in TREES.items() if module in {full.partition(".")[0] for full in imports(tree)}}
+    assert users
+    assert users <= ONLY_HERE[module]
+
+
+@pytest.mark.parametrize("function", CALLED_ONLY_HERE)
+def test_packets_with_descriptors_are_sent_and_received_in_one_place(function: str) -> None:
+    users = {
+        name
+        for name, tree in TREES.items()
+        for node in ast.walk(tree)
+        if (isinstance(node, ast.Attribute) and node.attr == function)
+        or (isinstance(node, ast.Name) and node.id == function)
+        or (isinstance(node, ast.alias) and node.name == function)
+    }
+    assert users <= CALLED_ONLY_HERE[function]
+
+
+def test_uvloop_is_imported_inside_functions_only() -> None:
+    for name, tree in TREES.items():
+        inside = {
+            id(node)
+            for function in ast.walk(tree)
+            if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef)
+            for node in ast.walk(function)
+        }
+        outside = [node for node in ast.walk(tree) if id(node) not in inside]
+        found = {full for node in outside if isinstance(node, ast.Import | ast.ImportFrom) for full in imports(node)}
+        assert "uvloop" not in found, f"{name} imports uvloop as it is imported"
+
+
+def test_the_reading_of_imports_misses_none() -> None:
+    tree = ast.parse(
+        """
+import seqrpc.kernel.linux, os
+from seqrpc import policy
+from seqrpc.kernel import sockets
+from seqrpc.errors import RpcError
+if TYPE_CHECKING:
+    from seqrpc.server import Server
+def function():
+    import seqrpc.client as client
+"""
+    )
+    assert sorted(ours(tree)) == ["", "client", "errors", "kernel.linux", "kernel.sockets", "server"]

@@ -1,0 +1,174 @@
+"""What the README says is true: its programs run as printed, so do its fragments, and its numbers are right."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+import seqrpc
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+BLOCKS: list[str] = re.findall(r"^```python\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+WITHIN = 60.0  # seconds: far more than anything here takes
+
+PROGRAMS = {name[1]: block for block in BLOCKS if (name := re.match(r"# (\w+\.py)\n", block))}
+OTHERS = [block for block in BLOCKS if block not in PROGRAMS.values()]
+DEFINITIONS = [block for block in OTHERS if block.startswith(("class ", "def ", "async def "))]
+FRAGMENTS = [block for block in OTHERS if block not in DEFINITIONS]
+
+
+def module_of_the_rest() -> str:
+    """Return a module of all that is not a program: definitions as they are, each fragment in a function."""
+    head = """\
+        from __future__ import annotations
+
+        import asyncio
+        import os
+
+        import seqrpc
+        from daemon import Machine
+    """
+    functions = [
+        f"async def fragment_{number}(connection: seqrpc.Connection, machine: Machine) -> None:\n"
+        + textwrap.indent(block, "    ")
+        for number, block in enumerate(FRAGMENTS)
+    ]
+    return "\n\n".join([textwrap.dedent(head), *DEFINITIONS, *functions])
+
+
+@pytest.fixture
+def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return the current directory, in which everything from the README is in files."""
+    for name, text in PROGRAMS.items():
+        (tmp_path / name).write_text(text)
+    (tmp_path / "rest.py").write_text(module_of_the_rest())
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    return tmp_path
+
+
+def load(name: str, path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, name, module)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_there_is_a_daemon_and_a_client_of_about_twenty_lines() -> None:
+    lines = [line for text in PROGRAMS.values() for line in text.splitlines() if line and not line.startswith("#")]
+
+    assert list(PROGRAMS) == ["daemon.py", "client.py"]
+    assert len(lines) <= 26
+
+
+def test_daemon_and_client_run_as_printed(written: Path) -> None:
+    program = [sys.executable, "-W", "error"]
+    with subprocess.Popen([*program, "daemon.py"], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE) as daemon:
+        try:
+            until = time.monotonic() + WITHIN
+            client = None
+            while client is None or (client.returncode and b"ConnectError" in client.stderr):
+                assert time.monotonic() < until
+                client = subprocess.run([*program, "client.py"], capture_output=True, timeout=WITHIN, check=False)
+        finally:
+            daemon.send_signal(signal.SIGTERM)
+            _out, complaints = daemon.communicate(timeout=WITHIN)
+
+    assert (client.returncode, client.stderr) == (0, b"")
+    assert client.stdout.decode().splitlines() == ["5", Path("/etc/os-release").read_text().splitlines()[0].strip()]
+    assert (daemon.returncode, complaints) == (0, b"")
+    assert not (written / "machine.sock").exists()
+
+
+def test_everything_else_runs(written: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = load("daemon", written / "daemon.py", monkeypatch)
+    rest = load("rest", written / "rest.py", monkeypatch)
+    archive = rest.Archive()
+    services = [machine.Machine(), archive, rest.Journal(), rest.Library(), rest.Worker()]
+
+    async def run() -> None:
+        async with (
+            seqrpc.timeout(WITHIN),
+            seqrpc.serve(services, "machine.sock"),
+            seqrpc.connect("machine.sock") as connection,
+        ):
+            for number in range(len(FRAGMENTS)):
+                await getattr(rest, f"fragment_{number}")(connection, connection.proxy(machine.Machine))
+            assert await connection.proxy(rest.Journal).lines() == 7
+            await connection.proxy(rest.Journal).rotate() if os.geteuid() == 0 else None
+            await rest.watch("machine.sock")
+            fd = await connection.proxy(rest.Archive).get()
+            with fd:
+                assert os.path.samestat(os.fstat(fd.fileno()), os.stat("/etc/os-release"))
+
+    assert len(FRAGMENTS) >= 6
+    asyncio.run(run())
+    archive.file.close()
+
+
+def test_everything_passes_the_type_checker(written: Path) -> None:
+    pytest.importorskip("mypy")
+    checked = subprocess.run(
+        [
+            *(sys.executable, "-m", "mypy", "--strict", "--cache-dir", str(written / "cache")),
+            *("--config-file", str(ROOT / "pyproject.toml"), "rest.py", *PROGRAMS),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "MYPYPATH": str(ROOT)},
+    )
+
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+def test_the_two_commands_are_one_line_each_and_name_what_is_there() -> None:
+    first, second = re.findall(r"^```sh\n(.*)\n```$", README, re.MULTILINE)
+    extra = re.search(r"\.\[(\w+)\]", second)
+
+    assert "examples/logdaemon.py" in shlex.split(first)
+    assert (ROOT / "examples" / "logdaemon.py").exists()
+    assert second.endswith(" -m pytest -q")
+    assert extra is not None
+    assert f"\n{extra[1]} = [" in (ROOT / "pyproject.toml").read_text()
+
+
+def test_the_limits_are_those_of_the_code() -> None:
+    rows = re.findall(r"^\| ([a-z ]+|`\w+`) \| ([\d,]+).* \|$", README, re.MULTILINE)
+    table = {name.strip("`"): int(number.replace(",", "")) for name, number in rows}
+    limits = seqrpc.Limits()
+
+    assert table.pop("bytes in a packet") == seqrpc.MAX_PACKET
+    assert table.pop("descriptors in a packet") == seqrpc.MAX_DESCRIPTORS
+    assert table.pop("arrays and maps inside one another") == limits.max_depth
+    assert len(table) == 6
+    assert table == {name: getattr(limits, name) for name in table}
+
+
+def test_its_links_lead_somewhere() -> None:
+    links = [link for link in re.findall(r"\]\(([^)]+)\)", README) if "://" not in link]
+
+    assert links
+    assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_every_public_name_it_writes_exists() -> None:
+    written_names = set(re.findall(r"\bseqrpc\.([A-Za-z_]+)", "\n".join(BLOCKS)))
+
+    assert {name for name in written_names if not hasattr(seqrpc, name)} == set()
