@@ -73,10 +73,10 @@ class RpcError(SeqrpcError):
     """
 
     code: str = ""
-    message: str
-    data: Any
+    message: str = ""
+    data: Any = None
     remote: bool = False
-    """True if this error was received, not raised on this side."""
+    """True if a call of this side met it: it was received, or the call could not be sent."""
 
     _classes: ClassVar[dict[str, type[RpcError]]] = {}
 

@@ -313,8 +313,9 @@ class SessionConnection(SeqpacketProtocol):
                 self._transport.send_packet(*packet)
         self._turns.next()
 
-    def _unavailable(self) -> Unavailable:
-        return Unavailable(f"the other side takes no new requests: {self._session.closing_received}")
+    def _unavailable(self) -> RpcError:
+        said = self._session.closing_received
+        return _of_this_call(Unavailable(f"the other side takes no new requests: {said}"))
 
     async def send_notify(
         self, method: str, params: Params, deadline: int | None = None, meta: dict[str, str] | None = None
@@ -419,12 +420,18 @@ class SessionConnection(SeqpacketProtocol):
 def explain_refusal(exc: OSError) -> Exception:
     """Return what to raise for a packet that the kernel does not take."""
     if exc.errno in (errno.EMSGSIZE, errno.ENOBUFS):
-        return TooLarge(f"the kernel takes no message of this size now: {exc.strerror}")
+        return _of_this_call(TooLarge(f"the kernel takes no message of this size now: {exc.strerror}"))
     if exc.errno == errno.EPERM:
-        return PermissionDenied("the other side takes no descriptors")
+        return _of_this_call(PermissionDenied("the other side takes no descriptors"))
     if exc.errno == errno.ETOOMANYREFS:
-        return Overloaded("too many descriptors of this user are under way and not yet received")
+        return _of_this_call(Overloaded("too many descriptors of this user are under way and not yet received"))
     return exc
+
+
+def _of_this_call(error: RpcError) -> RpcError:
+    """Mark an error as one that a call met: in a handler that does not expect it, it is not the handler's answer."""
+    error.remote = True
+    return error
 
 
 def _options(deadline: int | None, meta: dict[str, str] | None) -> dict[str, Any] | None:

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from seqrpc.carriers.listener import SeqpacketServer
 from seqrpc.carriers.transport import SeqpacketProtocol, SeqpacketTransport
-from seqrpc.errors import ConnectError
+from seqrpc.errors import AddressError, ConnectError
 from seqrpc.kernel import sockets
 from seqrpc.kernel.addresses import Address, AddressLike, parse_address
 from seqrpc.kernel.listening import BACKLOG, listen
@@ -97,11 +97,17 @@ async def socket_for(address: AddressLike | None, sock: socket.socket | None, li
 
 
 def open_transport(sock: socket.socket, protocol: SeqpacketProtocol, limits: Limits) -> SeqpacketTransport:
-    """Return a transport that owns ``sock``; if that fails, the socket is closed."""
+    """Return a transport that owns ``sock``; if that fails, the socket is closed.
+
+    Raises:
+        AddressError: the socket is not connected.
+    """
     try:
         return SeqpacketTransport(asyncio.get_running_loop(), sock, protocol, limits)
-    except BaseException:
+    except BaseException as exc:
         sock.close()
+        if isinstance(exc, OSError) and exc.errno == errno.ENOTCONN:
+            raise AddressError("the socket is not connected") from exc
         raise
 
 

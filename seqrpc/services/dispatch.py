@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-import contextvars
 import functools
 import logging
 import time
 from collections.abc import Callable, Iterable
+from contextvars import copy_context
 from typing import Any
 
 from seqrpc.carriers.connection import SessionConnection
@@ -26,6 +26,7 @@ from seqrpc.services.policy import Policy, PolicyLike, as_policy
 from seqrpc.services.policy import default as default_policy
 from seqrpc.services.service import Service
 from seqrpc.services.signature import MethodSpec, describe
+from seqrpc.services.threads import Threads
 
 _log = logging.getLogger("seqrpc.dispatch")
 
@@ -65,7 +66,7 @@ class Registry:
         self.limits = limits
         self.entries: dict[str, Entry] = {}
         self._policies: dict[str, Policy] = {}
-        self._pool: concurrent.futures.ThreadPoolExecutor | None = None
+        self.threads = Threads(limits.max_threads)
         for service in services:
             if not isinstance(service, Service):
                 raise TypeError(f"an object of a seqrpc.Service was expected, got {service!r}")
@@ -86,16 +87,9 @@ class Registry:
         """Return who may learn that there is no such method."""
         return self._policies.get(method.rpartition(".")[0], self.policy)
 
-    def thread_pool(self) -> concurrent.futures.ThreadPoolExecutor:
-        """Return the threads of the plain-function handlers."""
-        if self._pool is None:
-            self._pool = concurrent.futures.ThreadPoolExecutor(self.limits.max_threads, "seqrpc")
-        return self._pool
-
     def close(self) -> None:
         """Let the threads go; what runs in them is not waited for."""
-        if self._pool is not None:
-            self._pool.shutdown(wait=False, cancel_futures=True)
+        self.threads.close()
 
 
 class _Call(CurrentCall, kw_only=True, eq=False):
@@ -206,7 +200,7 @@ class Calls:
 
     async def _run_in_thread(self, call: _Call, function: Callable[[], Any]) -> Any:
         """Run a plain function. A thread cannot be stopped: descriptors it was given live as long as it runs."""
-        running = self._registry.thread_pool().submit(contextvars.copy_context().run, _run_plain, function)
+        running = self._registry.threads.submit(functools.partial(copy_context().run, _run_plain, function))
         try:
             return await asyncio.wrap_future(running, loop=self._loop)
         except asyncio.CancelledError:

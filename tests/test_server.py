@@ -1,0 +1,333 @@
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+from daemons import PATIENCE, Stage, exists, on_a_pair, raw_client
+
+import seqrpc
+from seqrpc import OwnedFd
+
+
+class Work(seqrpc.Service):
+    def __init__(self) -> None:
+        self.stage = Stage()
+        self.server: seqrpc.Server | None = None
+
+    @seqrpc.method
+    async def work(self) -> str:
+        self.stage.reach("began")
+        try:
+            await self.stage.wait("may go on")
+        except asyncio.CancelledError:
+            self.stage.reach("cancelled")
+            raise
+        return "done"
+
+    @seqrpc.method
+    async def add(self, a: int, b: int) -> int:
+        return a + b
+
+    @seqrpc.method
+    async def stop(self) -> None:
+        assert self.server is not None
+        await self.server.close()
+
+    @seqrpc.method
+    async def signal(self, numbers: list[int], *, finish: bool = True) -> str:
+        self.stage.reach("began")
+        for number in numbers:
+            os.kill(os.getpid(), number)
+        while finish and not seqrpc.current_call().connection._session.closing_sent:  # noqa: ASYNC110 - no event tells
+            await asyncio.sleep(0.001)
+        if not finish:
+            await asyncio.Event().wait()
+        return "done"
+
+
+class TakesDescriptors(seqrpc.Service):
+    @seqrpc.method
+    async def take(self, fd: OwnedFd) -> None:
+        pass
+
+
+def mode_of(path: Path) -> int:
+    return path.stat().st_mode & 0o777
+
+
+async def test_serving_begins_and_ends_with_the_block(socket_path: Path) -> None:
+    async with seqrpc.serve(Work(), socket_path) as server:
+        assert str(server.address) == str(socket_path)
+        assert [sock.getsockname() for sock in server.sockets] == [str(socket_path)]
+        assert mode_of(socket_path) == 0o600
+        async with seqrpc.connect(socket_path) as connection:
+            assert await connection.call("Work.add", 1, 2) == 3
+            assert len(server.connections) == 1
+        while server.connections:  # noqa: ASYNC110 - no event tells
+            await asyncio.sleep(0)
+    assert not exists(socket_path)
+    assert server.sockets == ()
+    await server.wait_closed()
+
+
+async def test_serving_can_be_awaited(socket_path: Path) -> None:
+    server = await seqrpc.serve([Work(), TakesDescriptors()], socket_path, mode=0o640, group=os.getgid(), backlog=5)
+    async with server as same:
+        assert same is server
+        assert mode_of(socket_path) == 0o640
+        async with seqrpc.connect(socket_path) as connection:
+            assert await connection.call("Work.add", 1, 2) == 3
+    await server.close()
+    assert not exists(socket_path)
+
+
+async def test_what_cannot_be_served_is_told_at_once(socket_path: Path, pipe: tuple[int, int]) -> None:
+    class Wrong(seqrpc.Service):
+        @seqrpc.method
+        async def take(self, where: socket.socket) -> None:
+            pass
+
+    with pytest.raises(TypeError, match=r"Wrong\.take: where"):
+        await seqrpc.serve(Wrong(), socket_path)
+    for arguments in ({}, {"address": socket_path, "sock": socket.socket.__new__(socket.socket)}):
+        with pytest.raises(ValueError, match="pass an address, or sock="):
+            await seqrpc.serve(Work(), **arguments)  # type: ignore[arg-type]
+    stream = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    with stream, pytest.raises(seqrpc.AddressError, match="SOCK_SEQPACKET was expected"):
+        await seqrpc.serve(Work(), sock=stream)
+    with pytest.raises(seqrpc.AddressError, match="is not a socket"):
+        await seqrpc.serve(Work(), f"fd:{os.dup(pipe[0])}")
+    with pytest.raises(seqrpc.AddressError, match="not connected"):
+        await seqrpc.serve(Work(), sock=socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET))
+    assert not exists(socket_path)
+
+
+async def test_a_second_server_is_told_that_the_address_is_in_use(socket_path: Path) -> None:
+    async with seqrpc.serve(Work(), socket_path):
+        with pytest.raises(seqrpc.AddressInUse):
+            await seqrpc.serve(Work(), socket_path)
+        async with seqrpc.connect(socket_path) as connection:
+            assert await connection.call("Work.add", 1, 2) == 3
+
+
+@pytest.mark.parametrize("how", ["sock", "fd"])
+async def test_a_socket_that_listens_already_is_served(how: str, socket_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+        listener.bind(os.fspath(socket_path))
+        listener.listen()
+        sock = listener.dup()
+    serving = seqrpc.serve(Work(), sock=sock) if how == "sock" else seqrpc.serve(Work(), f"fd:{sock.detach()}")
+    async with serving, seqrpc.connect(socket_path) as connection:
+        assert await connection.call("Work.add", 1, 2) == 3
+    assert exists(socket_path), "the file is whoever's who bound it"
+
+
+@pytest.mark.parametrize("how", ["sock", "fd"])
+async def test_a_server_on_a_pair_ends_with_the_other_side(how: str) -> None:
+    ours, theirs = seqrpc.socket_pair()
+    serving = seqrpc.serve(Work(), sock=theirs) if how == "sock" else seqrpc.serve(Work(), f"fd:{theirs.detach()}")
+    server = await serving
+    assert server.sockets == ()
+    async with seqrpc.connect(sock=ours) as connection:
+        assert await connection.call("Work.add", 1, 2) == 3
+        assert len(server.connections) == 1
+    async with asyncio.timeout(PATIENCE):
+        await server.wait_closed()
+    assert server.connections == frozenset()
+
+
+@pytest.mark.parametrize("accept, service, accepted", [
+    (None, Work, False), (None, TakesDescriptors, True), (True, Work, True), (False, TakesDescriptors, False),
+])  # fmt: skip
+async def test_descriptors_are_accepted_where_any_method_takes_one(
+    accept: bool | None, service: type[seqrpc.Service], accepted: bool, socket_path: Path, pipe: tuple[int, int]
+) -> None:
+    async with (
+        seqrpc.serve(service(), socket_path, accept_descriptors=accept) as server,
+        seqrpc.connect(socket_path) as connection,
+    ):
+        passes_rights = server.sockets[0].getsockopt(socket.SOL_SOCKET, 83)  # SO_PASSRIGHTS, Linux 6.16
+        assert bool(passes_rights) is accepted
+        with OwnedFd.dup(pipe[0]) as fd, pytest.raises(seqrpc.RpcError) as caught:
+            await connection.call("Nobody.takes", fd)
+        assert type(caught.value) is (seqrpc.MethodNotFound if accepted else seqrpc.PermissionDenied)
+
+
+async def test_draining_finishes_what_runs_and_refuses_what_comes(socket_path: Path) -> None:
+    service = Work()
+    async with seqrpc.serve(service, socket_path) as server:
+        with raw_client(socket_path) as client:
+            await client.send(0, 1, "Work.work", [])
+            await service.stage.wait("began")
+            draining = asyncio.ensure_future(server.drain())
+            assert await client.receive() == [5, "the server is stopping"]
+            assert not exists(socket_path)
+            with pytest.raises(seqrpc.ConnectError):
+                await seqrpc.connect(socket_path)
+            await client.send(0, 2, "Work.add", [1, 2])
+            assert await client.receive() == [1, 2, ["rpc.Unavailable", "this side takes no new requests", None], None]
+            assert not draining.done()
+            service.stage.reach("may go on")
+            assert await client.receive() == [1, 1, None, "done"]
+            assert await client.receive() is None
+            assert await draining is True
+    assert service.stage.reached == ["began", "may go on"]
+
+
+async def test_clients_of_a_draining_server_are_told_without_asking_it(socket_path: Path) -> None:
+    service = Work()
+    async with seqrpc.serve(service, socket_path) as server, seqrpc.connect(socket_path) as connection:
+        call = asyncio.ensure_future(connection.call("Work.work"))
+        await service.stage.wait("began")
+        draining = asyncio.ensure_future(server.drain())
+        while connection._session.closing_received is None:  # noqa: ASYNC110 - no event tells
+            await asyncio.sleep(0)
+        with pytest.raises(seqrpc.Unavailable, match="the server is stopping"):
+            await connection.call("Work.add", 1, 2)
+        service.stage.reach("may go on")
+        assert await call == "done"
+        assert await draining is True
+
+
+@pytest.mark.parametrize("own_limit", [True, False])
+async def test_draining_has_a_bound(own_limit: bool, socket_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    service = Work()
+    limits = seqrpc.Limits(drain_timeout=0.02 if not own_limit else 60)
+    async with seqrpc.serve(service, socket_path, limits=limits) as server, seqrpc.connect(socket_path) as connection:
+        call = asyncio.ensure_future(connection.call("Work.work"))
+        await service.stage.wait("began")
+        assert await server.drain(0.02 if own_limit else None) is False
+        assert service.stage.reached == ["began", "cancelled"]
+        with pytest.raises((seqrpc.Cancelled, seqrpc.ConnectionLost)):
+            await call
+    assert "handlers were still running after the drain timeout" in caplog.text
+
+
+async def test_draining_what_is_idle_ends_at_once(socket_path: Path) -> None:
+    async with seqrpc.serve(Work(), socket_path) as server, seqrpc.connect(socket_path) as connection:
+        await connection.call("rpc.ping")
+        assert await server.drain(60) is True
+        await connection.wait_closed()
+
+
+async def test_draining_and_closing_at_once_both_end(socket_path: Path) -> None:
+    service = Work()
+    async with seqrpc.serve(service, socket_path) as server, seqrpc.connect(socket_path) as connection:
+        call = asyncio.ensure_future(connection.call("Work.work"))
+        await service.stage.wait("began")
+        draining = [asyncio.ensure_future(server.drain(PATIENCE)) for _ in range(2)]
+        await asyncio.sleep(0)
+        await server.close()
+        assert await asyncio.gather(*draining) == [True, True]
+        with pytest.raises((seqrpc.Cancelled, seqrpc.ConnectionLost)):
+            await call
+
+
+async def test_closing_cancels_handlers_and_waits_for_them(socket_path: Path) -> None:
+    service = Work()
+    async with seqrpc.serve(service, socket_path) as server, seqrpc.connect(socket_path) as connection:
+        call = asyncio.ensure_future(connection.call("Work.work"))
+        await service.stage.wait("began")
+        await server.close()
+        assert service.stage.reached == ["began", "cancelled"]
+        with pytest.raises((seqrpc.Cancelled, seqrpc.ConnectionLost)):
+            await call
+        assert server.connections == frozenset()
+
+
+async def test_a_handler_may_close_its_own_server(socket_path: Path) -> None:
+    service = Work()
+    async with seqrpc.serve(service, socket_path) as server, seqrpc.connect(socket_path) as connection:
+        service.server = server
+        with pytest.raises((seqrpc.Cancelled, seqrpc.ConnectionLost)):
+            await connection.call("Work.stop")
+        async with asyncio.timeout(PATIENCE):
+            await server.wait_closed()
+    assert not exists(socket_path)
+
+
+async def test_connections_beyond_the_limit_are_told_so_and_closed(socket_path: Path) -> None:
+    limits = seqrpc.Limits(max_connections=1)
+    async with seqrpc.serve(Work(), socket_path, limits=limits) as server:
+        async with seqrpc.connect(socket_path) as first:
+            await first.call("rpc.ping")
+            with raw_client(socket_path) as second:
+                assert await second.receive() == [5, "the server has 1 connections already"]
+                assert await second.receive() is None
+            async with seqrpc.connect(socket_path) as third:
+                with pytest.raises((seqrpc.Unavailable, seqrpc.ConnectionLost), match="1 connections already"):
+                    await third.call("Work.add", 1, 2)
+            assert await first.call("Work.add", 1, 2) == 3
+        while server.connections:  # noqa: ASYNC110 - no event tells
+            await asyncio.sleep(0)
+        async with seqrpc.connect(socket_path) as fourth:
+            assert await fourth.call("Work.add", 1, 2) == 3
+
+
+async def test_a_connection_that_comes_while_the_server_stops_is_refused(socket_path: Path) -> None:
+    service = Work()
+    async with seqrpc.serve(service, socket_path) as server:
+        server._draining = True  # as in the turn of the loop in which it is accepted
+        with raw_client(socket_path) as client:
+            assert await client.receive() == [5, "the server is stopping"]
+            assert await client.receive() is None
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_run_drains_at_a_signal_and_returns(number: signal.Signals) -> None:
+    ours, theirs = seqrpc.socket_pair()
+    with ours:
+        ours.settimeout(PATIENCE)
+        ours.send(b"\x94\x00\x01\xabWork.signal\x91\x91" + bytes([number]))
+        seqrpc.run(Work(), sock=theirs)
+        assert ours.recv(100) == b"\x92\x05\xb6the server is stopping"
+        assert ours.recv(100) == b"\x94\x01\x01\xc0\xa4done"
+        assert ours.recv(100) == b""
+
+
+@pytest.mark.parametrize("drain_timeout, numbers", [(60.0, bytes([15, 2])), (0.01, bytes([15]))])
+def test_run_stops_at_once_at_a_second_signal_and_after_a_while_anyway(drain_timeout: float, numbers: bytes) -> None:
+    ours, theirs = seqrpc.socket_pair()
+    service = Work()
+    with ours:
+        ours.settimeout(PATIENCE)
+        params = b"\x82\xa7numbers" + bytes([0x90 + len(numbers)]) + numbers + b"\xa6finish\xc2"
+        ours.send(b"\x94\x00\x01\xabWork.signal" + params)
+        seqrpc.run(service, sock=theirs, drain_timeout=drain_timeout)
+        assert ours.recv(100) == b"\x92\x05\xb6the server is stopping"
+
+
+def test_run_on_a_pair_ends_with_the_other_side() -> None:
+    ours, theirs = seqrpc.socket_pair()
+    ours.close()
+    seqrpc.run(Work(), sock=theirs)
+
+
+def test_run_tells_what_cannot_be_served(socket_path: Path) -> None:
+    socket_path.write_text("no socket")
+    with pytest.raises(seqrpc.AddressInUse, match="is no socket"):
+        seqrpc.run(Work(), socket_path)
+    assert socket_path.read_text() == "no socket"
+
+
+async def test_threads_of_a_server_go_with_it(socket_path: Path) -> None:
+    class Plain(seqrpc.Service):
+        def __init__(self) -> None:
+            self.thread: Any = None
+
+        @seqrpc.method
+        def remember(self) -> None:
+            import threading
+
+            self.thread = threading.current_thread()
+
+    service = Plain()
+    async with on_a_pair(service) as connection:
+        await connection.call("Plain.remember")
+    await asyncio.to_thread(service.thread.join, PATIENCE)
+    assert not service.thread.is_alive()

@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import CancelledError, Future
+
+import pytest
+from daemons import PATIENCE, daemon
+
+from seqrpc.services.threads import Threads
+
+
+@pytest.fixture
+def threads() -> Iterator[Threads]:
+    pool = Threads(2)
+    yield pool
+    pool.close()
+
+
+def test_functions_run_in_another_thread(threads: Threads) -> None:
+    thread = threads.submit(threading.current_thread).result(PATIENCE)
+    assert thread is not threading.current_thread()
+    assert thread.daemon
+    assert thread.name.startswith("seqrpc")
+
+
+def test_what_a_function_raises_is_raised_by_its_future(threads: Threads) -> None:
+    with pytest.raises(ZeroDivisionError):
+        threads.submit(lambda: 1 // 0).result(PATIENCE)
+    with pytest.raises(SystemExit):
+        threads.submit(sys.exit).result(PATIENCE)
+    assert threads.submit(lambda: 5).result(PATIENCE) == 5
+
+
+def test_a_thread_that_is_free_is_used_again(threads: Threads) -> None:
+    seen = {threads.submit(threading.get_ident).result(PATIENCE) for _ in range(100)}
+    assert len(seen) <= 2
+
+
+def test_there_are_no_more_threads_than_were_asked_for(threads: Threads) -> None:
+    go_on = threading.Event()
+    running = threading.Barrier(3)
+
+    def work() -> int:
+        running.wait(PATIENCE)
+        go_on.wait(PATIENCE)
+        return threading.get_ident()
+
+    first = [threads.submit(work) for _ in range(2)]
+    running.wait(PATIENCE)
+    third: Future[int] = threads.submit(threading.get_ident)
+    assert not third.running()
+    go_on.set()
+    assert third.result(PATIENCE) in {future.result(PATIENCE) for future in first}
+
+
+def test_what_has_not_begun_is_cancelled_at_the_end_and_what_runs_is_not() -> None:
+    threads = Threads(1)
+    began, go_on = threading.Event(), threading.Event()
+
+    def work() -> threading.Thread:
+        began.set()
+        go_on.wait(PATIENCE)
+        return threading.current_thread()
+
+    running, waiting, given_up = threads.submit(work), threads.submit(work), threads.submit(work)
+    assert began.wait(PATIENCE)
+    assert given_up.cancel()
+    threads.close()
+    threads.close()
+    with pytest.raises(CancelledError):
+        waiting.result(PATIENCE)
+    assert not running.done()
+    go_on.set()
+    thread = running.result(PATIENCE)
+    thread.join(PATIENCE)
+    assert not thread.is_alive()
+    with pytest.raises(RuntimeError, match="the threads were let go"):
+        threads.submit(work)
+
+
+def test_what_was_cancelled_before_its_turn_does_not_run(threads: Threads) -> None:
+    began, go_on = threading.Barrier(3), threading.Event()
+
+    def work() -> None:
+        began.wait(PATIENCE)
+        go_on.wait(PATIENCE)
+
+    busy = [threads.submit(work) for _ in range(2)]
+    began.wait(PATIENCE)
+    ran: list[int] = []
+    given_up = threads.submit(lambda: ran.append(1))
+    assert given_up.cancel()
+    last = threads.submit(lambda: ran.append(2))
+    go_on.set()
+    last.result(PATIENCE)
+    for future in busy:
+        future.result(PATIENCE)
+    assert ran == [2]
+
+
+def test_a_function_that_hangs_does_not_keep_the_process_from_ending() -> None:
+    program = """
+import threading
+from seqrpc.services.threads import Threads
+began = threading.Event()
+threads = Threads(1)
+threads.submit(lambda: (began.set(), threading.Event().wait()))
+began.wait()
+threads.close()
+"""
+    with daemon(program) as child:
+        assert child.wait(PATIENCE) == 0

@@ -1,0 +1,145 @@
+"""Every way to use the face, for mypy --strict to pass; nothing here is run."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+from typing import assert_type
+
+import seqrpc
+from seqrpc import policy
+
+
+class Calculator(seqrpc.Service, name="org.example.Calculator", allow=policy.same_user | policy.root):
+    """A service."""
+
+    @seqrpc.method
+    async def add(self, a: int, b: int = 1) -> int:
+        return a + b
+
+    @seqrpc.method(allow=policy.group("adm") & ~policy.uid(5))
+    async def open(self, name: str) -> seqrpc.OwnedFd:
+        raise seqrpc.MethodNotFound(name)
+
+    @seqrpc.method(oneway=True)
+    async def tell(self, text: str) -> None:
+        assert_type(seqrpc.current_call(), seqrpc.CurrentCall)
+
+    @seqrpc.method(allow=lambda caller: caller.uid == 5)
+    def in_a_thread(self, value: bytes) -> bytes:
+        return value
+
+
+class Interface:
+    """An interface without its implementation."""
+
+    async def add(self, a: int, b: int = 1) -> int:
+        raise NotImplementedError
+
+
+class InsufficientFunds(seqrpc.RpcError, code="bank.InsufficientFunds"):
+    """An error of one's own."""
+
+    def __init__(self, missing: int) -> None:
+        super().__init__(f"{missing} are missing", {"missing": missing})
+
+
+def admits(caller: seqrpc.Credentials) -> bool:
+    assert_type(caller.groups, tuple[int, ...] | None)
+    return caller.uid is not None
+
+
+async def decorated_functions_keep_their_type(calculator: Calculator) -> None:
+    assert_type(await calculator.add(1, b=2), int)
+    assert_type(calculator.in_a_thread(b""), bytes)
+    await calculator.add("1")  # type: ignore[arg-type]
+
+
+async def serve_in_every_way(path: Path, sock: socket.socket) -> None:
+    async with seqrpc.serve(Calculator(), path) as server:
+        assert_type(server, seqrpc.Server)
+        assert_type(server.connections, frozenset[seqrpc.Connection])
+        assert_type(await server.drain(), bool)
+        await server.drain(1.5)
+        await server.close()
+        await server.wait_closed()
+    async with seqrpc.serve([Calculator(), Calculator()], "@name", allow=admits, accept_descriptors=False):
+        pass
+    async with await seqrpc.serve((Calculator(),), b"@name", mode=0o660, group="adm", backlog=5):
+        pass
+    assert_type(await seqrpc.serve(Calculator(), sock=sock, limits=seqrpc.Limits(max_connections=5)), seqrpc.Server)
+    seqrpc.serve(5, path)  # type: ignore[arg-type]
+
+
+async def connect_in_every_way(path: Path, sock: socket.socket) -> None:
+    async with seqrpc.connect(path) as connection:
+        assert_type(connection, seqrpc.Connection)
+        assert_type(connection.peer, seqrpc.Credentials | None)
+        await call_in_every_way(connection)
+    connection = await seqrpc.connect("fd:3", server=policy.root | admits, services=Calculator(), allow=policy.anyone)
+    await connection.close()
+    await seqrpc.connect(sock=sock, services=[Calculator()], limits=seqrpc.Limits())
+    ours, theirs = seqrpc.socket_pair()
+    assert_type(ours, socket.socket)
+    assert_type(theirs, socket.socket)
+
+
+async def call_in_every_way(connection: seqrpc.Connection) -> None:
+    calculator = connection.proxy(Calculator)
+    assert_type(calculator, Calculator)
+    assert_type(await calculator.add(1, b=2), int)
+    assert_type(await calculator.open("x"), seqrpc.OwnedFd)
+    await calculator.tell("x")
+    assert_type(await connection.proxy(Interface).add(1), int)
+    await calculator.add("1")  # type: ignore[arg-type]
+    await calculator.subtract(1)  # type: ignore[attr-defined]
+    total: int = await connection.call("Calculator.add", 1, 2)
+    total += await connection.call("Calculator.add", a=1, b=2)
+    await connection.notify("Calculator.tell", "x")
+    async with seqrpc.timeout(0.5), seqrpc.timeout(None):
+        with seqrpc.metadata(trace="1"):
+            await calculator.add(2, 3)
+    try:
+        await calculator.add(1)
+    except InsufficientFunds as exc:
+        assert_type(exc.code, str)
+    except seqrpc.DeadlineExceeded as exc:
+        raise TimeoutError from exc
+
+
+def look_at_a_call() -> None:
+    call = seqrpc.current_call()
+    assert_type(call.caller, seqrpc.Credentials)
+    assert_type(call.connection, seqrpc.Connection)
+    assert_type(call.deadline, float | None)
+    assert_type(call.meta, Mapping[str, str])
+    assert_type(call.method, str)
+
+
+def own_descriptors() -> None:
+    with seqrpc.OwnedFd.dup(0) as fd:
+        assert_type(fd, seqrpc.OwnedFd)
+        assert_type(fd.take(), int)
+
+
+class Packets(seqrpc.SeqpacketProtocol):
+    """A protocol of one's own, without the RPC."""
+
+    def packet_received(self, data: bytes, fds: list[seqrpc.OwnedFd], credentials: seqrpc.Credentials | None) -> None:
+        super().packet_received(data, fds, credentials)
+
+
+async def use_the_transport(path: Path) -> None:
+    transport, protocol = await seqrpc.create_connection(Packets, path)
+    assert_type(transport, seqrpc.SeqpacketTransport)
+    assert_type(protocol, Packets)
+    server = await seqrpc.create_server(Packets, path)
+    assert_type(server, seqrpc.SeqpacketServer)
+    abstract: asyncio.AbstractServer = server
+    abstract.close()
+
+
+def be_a_daemon(path: Path) -> None:
+    seqrpc.run(Calculator(), path, drain_timeout=5.0, mode=0o660)
