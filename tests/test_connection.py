@@ -1,0 +1,925 @@
+"""A session on a transport: calls both ways, in turn, given up, refused, and at the end."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import socket
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from helpers import Lender
+from packets import (
+    comes_true,
+    files,
+    fill,
+    raw_pair,
+    receive,
+    receive_to_the_end,
+    send_with,
+    table_full,
+    turns_of_the_loop,
+    unwire,
+    wire,
+)
+
+from seqrpc import (
+    ConnectionLost,
+    DeadlineExceeded,
+    DescriptorsLost,
+    LocalProtocolError,
+    MethodNotFound,
+    Overloaded,
+    OwnedFd,
+    PermissionDenied,
+    RemoteProtocolError,
+    TooLarge,
+    Unavailable,
+)
+from seqrpc.carriers.connection import SessionConnection, explain_refusal
+from seqrpc.carriers.transport import SeqpacketTransport
+from seqrpc.kernel.credentials import Credentials
+from seqrpc.kernel.descriptors import close_all
+from seqrpc.kernel.platforms import PLATFORM
+from seqrpc.limits import DEFAULT_LIMITS, Limits
+from seqrpc.protocol.messages import Request, Response
+
+
+class Handler:
+    """Remembers what comes in, and answers when it is told to."""
+
+    def __init__(self) -> None:
+        self.connection: SessionConnection
+        self.requests: list[Request] = []
+        self.callers: list[Credentials | None] = []
+        self.cancelled: list[int] = []
+        self.lost = 0
+        self.on_request: Callable[[Request], None] = lambda request: None
+
+    def connection_made(self, connection: SessionConnection) -> None:
+        self.connection = connection
+
+    def request_received(self, request: Request, caller: Credentials | None) -> None:
+        self.requests.append(request)
+        self.callers.append(caller)
+        self.on_request(request)
+
+    def cancel_received(self, call_id: int) -> None:
+        self.cancelled.append(call_id)
+
+    def connection_lost(self) -> None:
+        self.lost += 1
+        for request in self.requests:
+            close_all(request.fds)
+
+    def echo(self, request: Request) -> None:
+        """Answer with what came, and let go of its descriptors."""
+        if request.call_id is not None:
+            self.connection.send_result(request.call_id, request.params)
+        close_all(request.fds)
+
+
+class End:
+    """A connection, whoever answers at it, and the socket below."""
+
+    def __init__(self, sock: socket.socket, limits: Limits) -> None:
+        self.sock = sock
+        self.handler = Handler()
+        self.connection = SessionConnection(self.handler, limits)
+        self.calls: list[asyncio.Task[Any]] = []
+        self.transport = SeqpacketTransport(asyncio.get_running_loop(), sock, self.connection, limits)
+
+    def call(self, method: str, *params: Any, **options: Any) -> asyncio.Task[Any]:
+        self.calls.append(asyncio.create_task(self.connection.request(method, params, **options)))
+        return self.calls[-1]
+
+    async def finish(self) -> None:
+        """Wait for the calls that the test does not look at."""
+        await asyncio.gather(*self.calls, return_exceptions=True)
+
+    def jam(self) -> None:
+        """Fill the socket and the transport's queue, until calls must wait."""
+        fill(self.sock)
+        while not self.connection._writing_paused:
+            self.transport.send_packet(wire(9, b"x" * 60_000))
+
+
+@asynccontextmanager
+async def one_end(limits: Limits = DEFAULT_LIMITS) -> AsyncIterator[tuple[End, socket.socket]]:
+    """Return a connection and the raw socket at its other end."""
+    ours, theirs = raw_pair()
+    end = End(ours, limits)
+    try:
+        yield end, theirs
+    finally:
+        theirs.close()
+        end.transport.abort()
+        await end.connection.wait_closed()
+        await end.finish()
+        assert end.handler.lost == 1
+
+
+@asynccontextmanager
+async def both_ends(limits: Limits = DEFAULT_LIMITS) -> AsyncIterator[tuple[End, End]]:
+    """Return two connections to one another, which answer what they are asked."""
+    ends = [End(sock, limits) for sock in raw_pair()]
+    for end in ends:
+        end.handler.on_request = end.handler.echo
+    try:
+        yield ends[0], ends[1]
+    finally:
+        for end in ends:
+            await end.connection.close()
+            await end.finish()
+
+
+async def next_message(raw: socket.socket) -> Any:
+    """Return the next message that is none of those that only fill the socket."""
+    while True:
+        message = await receive(raw)
+        if message and (message == b"x" * 1000 or unwire(message)[0] == 9):
+            continue
+        return unwire(message)
+
+
+def same_files(fds: list[OwnedFd], others: tuple[int, int]) -> bool:
+    return all(os.path.sameopenfile(fd.fileno(), other) for fd, other in zip(fds, others, strict=True))
+
+
+def in_a_minute() -> int:
+    return time.monotonic_ns() + 60_000_000_000
+
+
+def soon() -> int:
+    return time.monotonic_ns() + 20_000_000
+
+
+async def raises(
+    kind: type[BaseException], call: Coroutine[Any, Any, Any] | asyncio.Task[Any], match: str | None = None
+) -> Any:
+    with pytest.raises(kind, match=match) as caught:
+        await call
+    return caught.value
+
+
+# Calls
+
+
+async def test_calls_run_in_both_directions_at_once() -> None:
+    async with both_ends() as (one, other):
+        calls = [end.call("m", number) for number in range(100) for end in (one, other)]
+        assert await asyncio.gather(*calls) == [[number] for number in range(100) for _ in "12"]
+        assert one.handler.callers[0] == Credentials(pid=os.getpid(), uid=os.getuid(), gid=os.getgid())
+
+
+async def test_answers_may_come_in_any_order() -> None:
+    async with one_end() as (end, raw):
+        calls = [end.call("m", number) for number in range(3)]
+        ids = {(message := await next_message(raw))[3][0]: message[1] for _ in range(3)}
+        for number in (2, 0, 1):
+            raw.send(wire(1, ids[number], None, f"answer {number}"))
+        assert await asyncio.gather(*calls) == ["answer 0", "answer 1", "answer 2"]
+
+
+async def test_descriptors_come_with_arguments_and_answers(pipe: tuple[int, int]) -> None:
+    async with both_ends() as (one, other):
+        other.handler.on_request = lambda _request: None
+        call = one.call("m", Lender(pipe[0]), Lender(pipe[1]))
+        await comes_true(lambda: bool(other.handler.requests))
+        (request,) = other.handler.requests
+        assert isinstance(request.params, list)
+        assert same_files(request.fds, pipe)
+        assert request.call_id is not None
+        lenders = other.connection.send_result(request.call_id, request.params)
+        assert lenders == request.params
+        answer = await call
+        assert all(isinstance(fd, OwnedFd) for fd in answer)
+        close_all(answer)
+
+
+async def test_an_error_of_the_other_side_is_raised_as_the_class_of_its_code() -> None:
+    async with both_ends() as (one, other):
+        other.handler.on_request = lambda request: other.connection.send_error(
+            request.call_id or 0, "rpc.MethodNotFound", "none such", [1]
+        )
+        error = await raises(MethodNotFound, one.connection.request("m", ()))
+        assert (error.message, error.data, error.remote) == ("none such", [1], True)
+
+
+async def test_whoever_calls_may_finish_the_answer_in_a_way_of_its_own() -> None:
+    async with both_ends() as (one, _):
+
+        def finish(response: Response) -> Any:
+            return "finished", response.result
+
+        assert await one.connection.request("m", (1,), finish=finish) == ("finished", [1])
+
+
+async def test_a_call_without_an_answer_is_sent_and_done() -> None:
+    async with one_end() as (end, raw):
+        await end.connection.send_notify("m", (1,))
+        await end.connection.send_notify("m", {"a": 1}, 2**62, {"k": "v"})
+        assert await next_message(raw) == [2, "m", [1]]
+        assert await next_message(raw) == [2, "m", {"a": 1}, {"deadline": 2**62, "meta": {"k": "v"}}]
+
+
+async def test_deadline_and_metadata_go_along() -> None:
+    async with one_end() as (end, raw):
+        deadline = in_a_minute()
+        end.call("m", deadline=deadline, meta={"k": "v"})
+        end.call("m", deadline=deadline)
+        end.call("m", meta={"k": "v"})
+        end.call("m")
+        assert [(await next_message(raw))[4:] for _ in range(4)] == [
+            [{"deadline": deadline, "meta": {"k": "v"}}],
+            [{"deadline": deadline}],
+            [{"meta": {"k": "v"}}],
+            [],
+        ]
+
+
+async def test_what_cannot_be_sent_fails_its_call_only() -> None:
+    async with both_ends() as (one, _):
+        await raises(LocalProtocolError, one.connection.request("m", (2**70,)), "params")
+        await raises(TooLarge, one.connection.request("m", (b"x" * 70_000,)))
+        await raises(LocalProtocolError, one.connection.send_notify("m", (2**70,)))
+        await raises(ValueError, one.connection.request("m", (one.sock,)), "own socket")
+        with files(254) as fds:
+            await raises(LocalProtocolError, one.connection.request("m", tuple(fds)), "253")
+        assert await one.connection.request("m", (1,)) == [1]
+        assert not one.connection._session.calls
+
+
+async def test_a_cancel_reaches_the_handler() -> None:
+    async with one_end() as (end, raw):
+        raw.send(wire(0, 7, "m", []))
+        raw.send(wire(3, 7))
+        raw.send(wire(3, 8))
+        await comes_true(lambda: bool(end.handler.cancelled))
+        assert end.handler.cancelled == [7]
+
+
+# In turn
+
+
+async def test_calls_beyond_the_bound_wait_their_turn_in_order() -> None:
+    async with one_end(Limits(max_calls_in_flight=2)) as (end, raw):
+        calls = [end.call("m", number) for number in range(5)]
+        sent = [await next_message(raw) for _ in range(2)]
+        for number in range(2, 5):
+            await turns_of_the_loop()
+            with pytest.raises(BlockingIOError):
+                raw.recv(1)
+            raw.send(wire(1, sent[number - 2][1], None, None))
+            sent.append(await next_message(raw))
+        for message in sent[3:]:
+            raw.send(wire(1, message[1], None, None))
+        await asyncio.gather(*calls)
+        assert [message[3] for message in sent] == [[number] for number in range(5)]
+
+
+async def test_between_two_sides_with_the_same_bound_nothing_is_refused() -> None:
+    async with both_ends(Limits(max_calls_in_flight=2)) as (one, other):
+
+        async def call_on(end: End) -> None:
+            for number in range(20):
+                assert await end.connection.request("m", (number,)) == [number]
+
+        await asyncio.gather(*(call_on(end) for end in (one, other) for _ in range(5)))
+
+
+async def test_a_call_that_was_given_up_counts_until_it_is_answered() -> None:
+    """To the other side it is in flight: it would refuse one more."""
+    async with one_end(Limits(max_calls_in_flight=1)) as (end, raw):
+        given_up = end.call("m", "given up")
+        call_id = (await next_message(raw))[1]
+        given_up.cancel()
+        await raises(asyncio.CancelledError, given_up)
+        assert await next_message(raw) == [3, call_id]
+        call = end.call("m", "next")
+        await turns_of_the_loop()
+        assert not end.connection._session.calls
+        raw.send(wire(1, call_id, ["rpc.Cancelled", "", None], None))
+        message = await next_message(raw)
+        assert message[3] == ["next"]
+        assert message[1] != call_id
+        raw.send(wire(1, message[1], None, "answer"))
+        assert await call == "answer"
+
+
+async def test_a_call_in_line_that_cannot_be_sent_lets_the_next_one_go() -> None:
+    async with one_end(Limits(max_calls_in_flight=1)) as (end, raw):
+        first = end.call("m")
+        call_id = (await next_message(raw))[1]
+        wrong = end.call("m", 2**70)
+        late = end.call("m", deadline=soon())
+        last = end.call("m", "last")
+        await raises(DeadlineExceeded, late, "before the call could be sent")
+        raw.send(wire(1, call_id, None, 1))
+        assert await first == 1
+        await raises(LocalProtocolError, wrong)
+        message = await next_message(raw)
+        assert message[3] == ["last"]
+        raw.send(wire(1, message[1], None, 2))
+        assert await last == 2
+
+
+async def test_a_call_in_line_whose_deadline_passes_as_its_turn_comes_lets_the_next_one_go() -> None:
+    async with one_end(Limits(max_calls_in_flight=1)) as (end, raw):
+        first = end.call("m")
+        call_id = (await next_message(raw))[1]
+        deadline = soon()
+        late = end.call("m", deadline=deadline)
+        end.call("m", "last")
+        await turns_of_the_loop()
+        while time.monotonic_ns() <= deadline:  # the loop must not see it pass
+            pass
+        end.connection.packet_received(wire(1, call_id, None, 1), [], None)
+        assert await first == 1
+        await raises(DeadlineExceeded, late, "before")
+        assert (await next_message(raw))[3] == ["last"]
+
+
+async def test_calls_wait_while_the_other_side_does_not_read() -> None:
+    async with one_end() as (end, raw):
+        end.jam()
+        calls = [end.call("m", number) for number in range(3)]
+        notify = asyncio.create_task(end.connection.send_notify("n", ()))
+        given_up = end.call("never")
+        late = end.call("never", deadline=soon())
+        late_notify = asyncio.create_task(end.connection.send_notify("never", (), soon()))
+        await raises(DeadlineExceeded, late, "before the call could be sent")
+        await raises(DeadlineExceeded, late_notify, "before the call could be sent")
+        given_up.cancel()
+        await raises(asyncio.CancelledError, given_up)
+        assert not end.connection._session.calls
+        assert not notify.done()
+
+        messages = [await next_message(raw) for _ in range(4)]
+        await notify
+        assert [message[2:] for message in messages[:3]] == [["m", [number]] for number in range(3)]
+        assert messages[3] == [2, "n", []]
+        for message in messages[:3]:
+            raw.send(wire(1, message[1], None, message[3]))
+        assert await asyncio.gather(*calls) == [[0], [1], [2]]
+
+
+async def test_a_connection_that_is_lost_while_calls_wait_fails_them_and_all_that_follow() -> None:
+    async with one_end() as (end, raw):
+        end.jam()
+        waiting = [end.call("m"), asyncio.create_task(end.connection.send_notify("m", ()))]
+        await turns_of_the_loop()
+        raw.close()
+        for call in waiting:
+            await raises(ConnectionLost, call)
+        await raises(ConnectionLost, end.connection.request("m", ()))
+        await raises(ConnectionLost, end.connection.send_notify("m", ()))
+
+
+# Deadlines and cancellation
+
+
+async def test_a_deadline_that_has_passed_sends_nothing() -> None:
+    async with one_end() as (end, raw):
+        past = time.monotonic_ns()
+        await raises(DeadlineExceeded, end.connection.request("m", (), past), "before the call was sent")
+        await raises(DeadlineExceeded, end.connection.send_notify("m", (), past), "before the call was sent")
+        end.jam()
+        await raises(DeadlineExceeded, end.connection.request("m", (), past), "before the call was sent")
+        raw.close()
+
+
+async def test_a_deadline_that_passes_before_the_answer_tells_the_other_side_to_stop(pipe: tuple[int, int]) -> None:
+    async with one_end() as (end, raw):
+        call = end.call("m", deadline=soon())
+        message = await next_message(raw)
+        error = await raises(DeadlineExceeded, call, "before the answer came")
+        assert isinstance(error, TimeoutError)
+        assert await next_message(raw) == [3, message[1]]
+        send_with(raw, wire(1, message[1], None, Lender()), [pipe[0]])  # too late: closed
+        raw.send(wire(0, 1, "m", []))
+        await comes_true(lambda: bool(end.handler.requests))
+
+
+async def test_a_call_that_is_cancelled_tells_the_other_side_to_stop() -> None:
+    async with one_end() as (end, raw):
+        call = end.call("m")
+        message = await next_message(raw)
+        call.cancel()
+        await raises(asyncio.CancelledError, call)
+        assert await next_message(raw) == [3, message[1]]
+
+
+async def test_a_call_that_is_cancelled_in_line_is_never_sent() -> None:
+    async with one_end(Limits(max_calls_in_flight=1)) as (end, raw):
+        calls = [end.call("m", number) for number in range(3)]
+        message = await next_message(raw)
+        calls[1].cancel()
+        await raises(asyncio.CancelledError, calls[1])
+        raw.send(wire(1, message[1], None, None))
+        await calls[0]
+        assert (await next_message(raw))[3] == [2]
+
+
+@pytest.mark.parametrize("cancelled_first", [True, False])
+async def test_an_answer_that_comes_together_with_the_cancellation_is_closed(cancelled_first: bool) -> None:
+    async with one_end(Limits(max_calls_in_flight=1)) as (end, raw):
+        call = end.call("m")
+        end.call("m", "after")
+        message = await next_message(raw)
+        with files(2) as fds:
+            owned = list(fds)
+            if cancelled_first:
+                call.cancel()
+            end.connection.packet_received(wire(1, message[1], None, [Lender(), Lender()]), fds, None)
+            if not cancelled_first:
+                call.cancel()
+            await raises(asyncio.CancelledError, call)
+            assert [fd.closed for fd in owned] == [True, True]
+        assert (await next_message(raw))[3] == ["after"], "there was nothing left to cancel"
+
+
+async def test_an_answer_that_comes_together_with_the_deadline_is_closed() -> None:
+    async with one_end() as (end, raw):
+        deadline = soon()
+        call = end.call("m", deadline=deadline)
+        message = await next_message(raw)
+        with files(1) as fds:
+            owned = list(fds)
+            waiter = end.connection._session.calls[message[1]]
+            waiter.add_done_callback(
+                lambda _waiter: end.connection.packet_received(wire(1, message[1], None, Lender()), fds, None)
+            )
+            await raises(DeadlineExceeded, call)
+            assert owned[0].closed
+
+
+async def test_an_answer_that_is_there_as_the_deadline_passes_is_taken_or_closed(pipe: tuple[int, int]) -> None:
+    async with one_end() as (end, raw):
+        deadline = soon()
+        call = end.call("m", deadline=deadline)
+        message = await next_message(raw)
+        send_with(raw, wire(1, message[1], None, Lender()), [pipe[0]])
+        while time.monotonic_ns() <= deadline:  # the loop finds both at once
+            pass
+        try:
+            (await call).close()
+        except DeadlineExceeded:  # it looks at its timers first
+            assert await next_message(raw) == [3, message[1]]
+
+
+async def test_an_answer_ends_the_deadlines_timer() -> None:
+    async with both_ends() as (one, _):
+        deadline = soon()
+        assert await one.connection.request("m", (1,), deadline) == [1]
+        while time.monotonic_ns() <= deadline:
+            await turns_of_the_loop(1)
+        assert await one.connection.request("m", (2,)) == [2]
+
+
+# Closing
+
+
+async def test_after_closing_new_calls_fail_and_those_in_flight_are_answered() -> None:
+    async with one_end(Limits(max_calls_in_flight=1)) as (end, raw):
+        in_flight = end.call("m")
+        message = await next_message(raw)
+        in_line = end.call("m")
+        await turns_of_the_loop()
+        raw.send(wire(5, "going home"))
+        await raises(Unavailable, in_line, "takes no new requests: going home")
+        await raises(Unavailable, end.connection.request("m", ()))
+        await raises(Unavailable, end.connection.send_notify("m", ()))
+        raw.send(wire(1, message[1], None, "answer"))
+        assert await in_flight == "answer"
+        await raises(Unavailable, end.connection.request("m", ()))
+
+
+async def test_a_connection_that_ends_after_closing_tells_what_was_said() -> None:
+    async with one_end() as (end, raw):
+        call = end.call("m")
+        await next_message(raw)
+        raw.send(wire(5, "going home"))
+        raw.close()
+        await raises(ConnectionLost, call, "the other side had said: going home")
+
+
+async def test_who_says_closing_says_it_once_and_refuses_what_comes() -> None:
+    async with one_end() as (end, raw):
+        end.connection.send_closing("full")
+        end.connection.send_closing("again")
+        assert await next_message(raw) == [5, "full"]
+        raw.send(wire(0, 1, "m", []))
+        assert (await next_message(raw))[:3] == [1, 1, ["rpc.Unavailable", "this side takes no new requests", None]]
+        assert end.handler.requests == []
+
+
+async def test_a_lost_connection_fails_its_calls_at_once_and_says_so_to_later_ones() -> None:
+    async with one_end() as (end, raw):
+        calls = [end.call("m") for _ in range(3)]
+        await next_message(raw)
+        raw.close()
+        errors = [await raises(ConnectionLost, call) for call in calls]
+        assert len({id(error) for error in errors}) == 3
+        later = [await raises(ConnectionLost, end.connection.request("m", ())) for _ in range(2)]
+        assert later[0] is not later[1]
+        assert str(later[0]) == str(errors[0])
+        assert isinstance(later[0].__cause__, ConnectionResetError)
+        end.connection.send_result(1, None)  # answers go nowhere, quietly
+        end.connection.send_error(1, "x.y", "")
+        end.connection.send_closing("too late")
+        assert end.connection.closed
+
+
+async def test_a_call_that_is_cancelled_as_the_connection_ends_is_cancelled() -> None:
+    async with one_end() as (end, raw):
+        call = end.call("m")
+        await next_message(raw)
+        end.transport.abort()
+        call.cancel()
+        await raises(asyncio.CancelledError, call)
+
+
+async def test_close_ends_calls_both_ways() -> None:
+    async with one_end() as (end, raw):
+        call = end.call("m")
+        raw.send(wire(0, 1, "m", []))
+        await comes_true(lambda: bool(end.handler.requests))
+        await end.connection.close()
+        await raises(ConnectionLost, call, "closed on this side")
+        assert end.handler.lost == 1
+        await raises(ConnectionLost, end.connection.request("m", ()), "closed on this side")
+        await end.connection.close()
+        assert len(await receive_to_the_end(raw)) == 1
+
+
+async def test_close_sends_what_is_unsent_if_it_is_taken_in_time() -> None:
+    async with one_end() as (end, raw):
+        end.jam()
+        end.connection.send_result(1, "last")
+        closing = asyncio.create_task(end.connection.close())
+        assert await next_message(raw) == [1, 1, None, "last"]
+        await closing
+        assert await receive(raw) == b""
+
+
+async def test_close_does_not_wait_longer_than_its_time_out() -> None:
+    async with one_end(Limits(close_timeout=0.02)) as (end, _raw):
+        end.jam()
+        await end.connection.close()
+        assert end.connection.closed
+
+
+async def test_close_that_is_cancelled_goes_on() -> None:
+    async with one_end(Limits(close_timeout=0.02)) as (end, _raw):
+        end.jam()
+        closing = asyncio.create_task(end.connection.close())
+        await turns_of_the_loop()
+        closing.cancel()
+        await raises(asyncio.CancelledError, closing)
+        assert not end.connection.closed
+        await end.connection.wait_closed()
+
+
+# Malformed packets
+
+MALFORMED = {
+    "no value": b"\xc1",
+    "a cut value": b"\x94\x00\x01",
+    "bytes left over": wire(9) + b"\x00",
+    "no array": wire()[:0] + b"\x2a",
+    "an empty array": b"\x90",
+    "a kind that is no number": b"\x91\xa1x",
+    "a negative kind": b"\x91\xff",
+    "a request of three": wire(0, 1, "m"),
+    "an id that is no number": wire(0, "1", "m", []),
+    "an id of 33 bits": wire(0, 2**32, "m", []),
+    "a method that is no string": wire(0, 1, 2, []),
+    "params that are no array": wire(0, 1, "m", "x"),
+    "keys that are no strings": wire(0, 1, "m", {1: 2}),
+    "options that are no map": wire(0, 1, "m", [], []),
+    "a deadline that is no number": wire(0, 1, "m", [], {"deadline": "now"}),
+    "a notify of two": wire(2, "m"),
+    "a response with both": wire(1, 0, ["a.b", "", None], 1),
+    "a response whose error is a string": wire(1, 0, "error", None),
+    "a cancel of nothing": wire(3),
+    "a spilled message": wire(4, 10),
+    "a closing without a reason": wire(5),
+    "too deep": b"\x91" * 70 + b"\x90",
+    "a descriptor that did not come": b"\x94\x00\x01\xa1m\x91\xd4\x01\x05",
+    "an unknown extension": b"\x94\x00\x01\xa1m\x91\xd4\x07\x00",
+}
+
+
+@pytest.mark.parametrize("attached", [0, 2], ids=["bare", "with_descriptors"])
+@pytest.mark.parametrize("packet", MALFORMED.values(), ids=[name.replace(" ", "_") for name in MALFORMED])
+async def test_a_malformed_packet_is_answered_with_closing_and_ends_the_connection(
+    packet: bytes, attached: int
+) -> None:
+    async with one_end() as (end, raw):
+        call = end.call("m")
+        await next_message(raw)
+        with files(attached) as fds:
+            send_with(raw, packet, [fd.fileno() for fd in fds])
+        kind, reason = await next_message(raw)
+        assert kind == 5
+        assert await receive(raw) == b""
+        error = await raises(ConnectionLost, call)
+        assert isinstance(error.__cause__, RemoteProtocolError)
+        assert reason == str(error.__cause__)
+        assert end.handler.requests == []
+
+
+async def test_a_descriptor_that_nothing_refers_to_is_malformed(pipe: tuple[int, int]) -> None:
+    async with one_end() as (end, raw):
+        send_with(raw, wire(0, 1, "m", []), pipe)
+        assert "1 descriptors came" not in (reason := (await next_message(raw))[1])
+        assert "2 descriptors came, 0 of them are referred to" in reason
+        await end.connection.wait_closed()
+
+
+async def test_an_id_that_is_in_flight_is_malformed() -> None:
+    async with one_end() as (end, raw):
+        raw.send(wire(0, 1, "m", []))
+        raw.send(wire(0, 1, "m", []))
+        assert "in flight already" in (await next_message(raw))[1]
+        await end.connection.wait_closed()
+        assert len(end.handler.requests) == 1
+
+
+async def test_an_oversized_packet_is_malformed() -> None:
+    async with one_end() as (end, raw):
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 400_000)
+        raw.send(b"x" * 70_000)
+        assert await next_message(raw) == [5, "a packet has at most 65536 bytes, this one 70000 or more"]
+        await end.connection.wait_closed()
+
+
+async def test_what_nobody_asked_for_and_unknown_kinds_are_ignored(pipe: tuple[int, int]) -> None:
+    async with one_end() as (end, raw):
+        send_with(raw, wire(1, 5, None, [Lender(), Lender()]), pipe)
+        send_with(raw, wire(6, [Lender(), Lender()]), pipe)
+        send_with(raw, wire(100), pipe)
+        raw.send(wire(3, 9))
+        raw.send(wire(0, 1, "m", []))
+        await comes_true(lambda: bool(end.handler.requests))
+        assert not end.connection.closed
+
+
+# Descriptors that get lost
+
+
+async def lose_descriptors(end: End, raw: socket.socket, message: bytes) -> None:
+    """Send a message with two descriptors that will not arrive."""
+    with files(2) as fds:
+        end.transport.pause_reading()
+        send_with(raw, message, [fd.fileno() for fd in fds])
+        with table_full():
+            end.transport.resume_reading()
+            while True:
+                try:
+                    raw_unread = end.sock.recv(1, socket.MSG_PEEK)
+                except (BlockingIOError, OSError):
+                    return
+                assert raw_unread
+                await turns_of_the_loop(1)
+
+
+async def test_a_request_that_lost_descriptors_is_answered_so_and_the_connection_lives_on() -> None:
+    async with one_end() as (end, raw):
+        await lose_descriptors(end, raw, wire(0, 1, "m", [Lender(), Lender()]))
+        assert (await next_message(raw))[:2] == [1, 1]
+        await lose_descriptors(end, raw, wire(2, "m", [Lender(), Lender()]))
+        await lose_descriptors(end, raw, wire(9))
+        raw.send(wire(0, 1, "m", []))
+        await comes_true(lambda: bool(end.handler.requests))
+        assert [request.params for request in end.handler.requests] == [[]]
+
+
+async def test_an_answer_that_lost_descriptors_fails_its_call() -> None:
+    async with one_end() as (end, raw):
+        call = end.call("m")
+        message = await next_message(raw)
+        await lose_descriptors(end, raw, wire(1, message[1], None, [Lender(), Lender()]))
+        await raises(DescriptorsLost, call)
+        assert not end.connection.closed
+
+
+async def test_an_answer_that_lost_descriptors_to_a_call_given_up_lets_the_next_one_go() -> None:
+    async with one_end(Limits(max_calls_in_flight=1)) as (end, raw):
+        call = end.call("m")
+        end.call("m", "after")
+        message = await next_message(raw)
+        call.cancel()
+        await raises(asyncio.CancelledError, call)
+        await next_message(raw)
+        await lose_descriptors(end, raw, wire(1, message[1], None, [Lender(), Lender()]))
+        assert (await next_message(raw))[3] == ["after"]
+
+
+async def test_an_answer_that_lost_descriptors_together_with_the_cancellation_is_ignored() -> None:
+    async with one_end() as (end, raw):
+        call = end.call("m")
+        message = await next_message(raw)
+        call.cancel()
+        assert end.connection.descriptors_lost(wire(1, message[1], None, None), None)
+        await raises(asyncio.CancelledError, call)
+
+
+async def test_a_packet_that_lost_descriptors_may_be_malformed_too() -> None:
+    async with one_end() as (end, raw):
+        await lose_descriptors(end, raw, b"\xc1")
+        assert (await next_message(raw))[0] == 5
+        await end.connection.wait_closed()
+
+
+# Peers that ask more than they read
+
+
+async def test_calls_beyond_the_bound_of_this_side_are_refused() -> None:
+    async with one_end(Limits(max_calls_in_flight=2)) as (end, raw):
+        for call_id in range(3):
+            raw.send(wire(0, call_id, "m", []))
+        answer = await next_message(raw)
+        assert answer[1] == 2
+        assert answer[2][0] == "rpc.Overloaded"
+        assert [request.call_id for request in end.handler.requests] == [0, 1]
+
+
+@pytest.mark.parametrize("refused", [False, True])
+async def test_a_peer_that_does_not_read_its_answers_is_not_read_from(refused: bool) -> None:
+    async with one_end() as (end, raw):
+        if refused:
+            end.connection.send_closing("no more")
+        else:
+            end.handler.on_request = end.handler.echo
+        end.jam()
+        raw.send(wire(2, "m", []))
+        await turns_of_the_loop()
+        assert end.transport.is_reading(), "that one wants no answer"
+        raw.send(wire(0, 1, "m", []))
+        await comes_true(lambda: not end.transport.is_reading())
+        for call_id in range(2, 20):
+            raw.send(wire(0, call_id, "m", []))
+        await turns_of_the_loop()
+        queued = end.transport.get_write_buffer_packets()
+        assert end.connection._session.requests == set()
+
+        answers: list[int] = []
+        while len(answers) < 19:  # it reads again, and is read from again
+            message = await next_message(raw)
+            if message[0] == 1:
+                answers.append(message[1])
+        assert answers == list(range(1, 20))
+        assert end.transport.is_reading()
+        assert queued <= 4
+
+
+@pytest.mark.parametrize("given_up", [False, True])
+async def test_a_peer_that_owes_answers_itself_is_cut_off_once_it_leaves_too_many_unread(given_up: bool) -> None:
+    async with one_end(Limits(max_unsent_bytes=200_000)) as (end, raw):
+        end.handler.on_request = end.handler.echo
+        call = end.call("m")
+        await next_message(raw)
+        if given_up:
+            call.cancel()
+        await turns_of_the_loop()
+        end.jam()
+        for call_id in range(4):
+            assert end.transport.is_reading()
+            raw.send(wire(0, call_id, "m", [b"x" * 60_000]))
+            await turns_of_the_loop()
+            if end.connection.closed:
+                break
+        assert end.connection.closed
+        if not given_up:
+            await raises(ConnectionLost, call, r"left \d+ bytes of answers unread")
+
+
+# Packets that the kernel refuses
+
+
+def refuse_descriptors(sock: socket.socket) -> None:
+    if not PLATFORM.refuse_descriptors(sock):
+        pytest.skip("this kernel cannot refuse descriptors")
+
+
+async def test_a_call_with_descriptors_to_who_takes_none_is_refused() -> None:
+    async with one_end() as (end, raw):
+        refuse_descriptors(raw)
+        await raises(PermissionDenied, end.connection.request("m", (Lender(),)), "takes no descriptors")
+        await raises(PermissionDenied, end.connection.send_notify("m", (Lender(),)), "takes no descriptors")
+        assert not end.connection._session.calls
+        end.call("m")
+        assert (await next_message(raw))[2] == "m"
+
+
+async def queue_calls(end: End, raw: socket.socket) -> list[asyncio.Task[Any]]:
+    """Return calls, and a NOTIFY, with descriptors that wait to be sent and will be refused."""
+    refuse_descriptors(raw)
+    fill(end.sock)
+    calls = [end.call("m", Lender()), end.call("given up", Lender())]
+    calls.append(asyncio.create_task(end.connection.send_notify("m", (Lender(),))))
+    await comes_true(lambda: end.transport.get_write_buffer_packets() == 3)
+    return calls
+
+
+async def test_a_queued_call_that_is_refused_fails_and_the_connection_lives_on() -> None:
+    async with one_end(Limits(max_calls_in_flight=2)) as (end, raw):
+        calls = await queue_calls(end, raw)
+        calls[1].cancel()
+        await raises(asyncio.CancelledError, calls[1])
+        await calls[2]
+        after = [end.call("after"), end.call("after")]
+        assert (await next_message(raw))[0] == 3, "the cancel of what never left is all that comes of it"
+        await raises(PermissionDenied, calls[0], "takes no descriptors")
+        assert [(await next_message(raw))[2] for _ in after] == ["after", "after"]
+        assert not end.connection._session.given_up
+        for call in after:
+            call.cancel()
+
+
+async def test_an_answer_with_descriptors_to_who_takes_none_becomes_an_error() -> None:
+    async with one_end() as (end, raw):
+        refuse_descriptors(raw)
+        end.connection.send_result(1, [Lender()])
+        end.connection.send_error(2, "x.y", "text", Lender())
+        expected = ["rpc.PermissionDenied", "the other side takes no descriptors", None]
+        assert await next_message(raw) == [1, 1, expected, None]
+        assert await next_message(raw) == [1, 2, expected, None]
+
+
+async def test_a_queued_answer_with_descriptors_to_who_takes_none_becomes_an_error() -> None:
+    async with one_end() as (end, raw):
+        refuse_descriptors(raw)
+        fill(end.sock)
+        end.connection.send_result(1, [Lender()])
+        expected = ["rpc.PermissionDenied", "the other side takes no descriptors", None]
+        assert await next_message(raw) == [1, 1, expected, None]
+
+
+async def test_a_queued_answer_that_is_refused_while_the_connection_closes_is_dropped() -> None:
+    async with one_end() as (end, raw):
+        refuse_descriptors(raw)
+        fill(end.sock)
+        end.connection.send_result(1, [Lender()])
+        closing = asyncio.create_task(end.connection.close())
+        await turns_of_the_loop()
+        assert set(await receive_to_the_end(raw)) == {b"x" * 1000}
+        await closing
+
+
+async def test_an_answer_whose_descriptors_cannot_be_kept_becomes_an_error() -> None:
+    async with one_end() as (end, raw):
+        fill(end.sock)
+        with table_full():
+            end.connection.send_result(1, [Lender()])
+        message = await next_message(raw)
+        assert message[2][0] == "rpc.DescriptorsLost"
+        assert "Too many open files" in message[2][1]
+
+
+async def test_a_message_that_the_kernel_finds_too_long_fails_alone() -> None:
+    async with one_end() as (end, raw):
+        end.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 5_000)
+        await raises(
+            TooLarge, end.connection.request("m", (b"x" * 60_000,)), "the kernel takes no message of this size"
+        )
+        end.connection.send_result(1, b"x" * 60_000)
+        message = await next_message(raw)
+        assert message[:2] == [1, 1]
+        assert message[2][0] == "rpc.TooLarge"
+
+
+async def test_an_answer_that_cannot_be_sent_at_all_ends_the_connection() -> None:
+    async with one_end() as (end, _raw):
+        end.transport.pause_reading()  # libuv ends the process if it meets what comes now
+        with files(1) as fds:
+            os.dup2(fds[0].fileno(), end.sock.fileno())
+        end.connection.send_result(1, None)
+        await end.connection.wait_closed()
+        error = await raises(ConnectionLost, end.connection.request("m", ()))
+        assert error.__cause__.errno == errno.ENOTSOCK
+
+
+async def test_a_call_that_cannot_be_sent_for_another_reason_raises_it() -> None:
+    async with one_end() as (end, _raw):
+        fill(end.sock)
+        with table_full():
+            error = await raises(OSError, end.connection.request("m", (Lender(),)))
+        assert error.errno == errno.EMFILE
+        assert not end.connection._session.calls
+
+
+def test_what_the_kernel_says_has_a_name_here() -> None:
+    def explain(number: int) -> type[Exception]:
+        return type(explain_refusal(OSError(number, os.strerror(number))))
+
+    assert explain(errno.EMSGSIZE) is explain(errno.ENOBUFS) is TooLarge
+    assert explain(errno.EPERM) is PermissionDenied
+    assert explain(errno.ETOOMANYREFS) is Overloaded
+    assert explain(errno.EIO) is OSError

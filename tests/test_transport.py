@@ -1,0 +1,985 @@
+"""Packets on an event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import fcntl
+import os
+import resource
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers import Lender
+from packets import (
+    Recorder,
+    comes_true,
+    files,
+    fill,
+    on_transport,
+    raw_pair,
+    receive,
+    receive_to_the_end,
+    send_with,
+    table_full,
+    turns_of_the_loop,
+)
+from processes import AS_ROOT, OTHER_GID, OTHER_UID, in_child
+
+import seqrpc
+from seqrpc import ConnectionLost, Limits, OwnedFd, RemoteProtocolError, SeqpacketProtocol, SeqpacketTransport
+from seqrpc.kernel.linux import SO_PASSCRED
+from seqrpc.kernel.platforms import PLATFORM
+
+as_root = pytest.mark.skipif(not AS_ROOT, reason="needs to become another user")
+
+
+@pytest.fixture
+def raw() -> Iterator[tuple[socket.socket, socket.socket]]:
+    """Return two connected ends; the first is meant for a transport."""
+    pair = raw_pair()
+    yield pair
+    for end in pair:
+        end.close()
+
+
+Pair = tuple[socket.socket, socket.socket]
+
+
+def same_file(one: int, other: int) -> bool:
+    return os.path.sameopenfile(one, other)
+
+
+def refuse_descriptors(sock: socket.socket) -> None:
+    if not PLATFORM.refuse_descriptors(sock):
+        pytest.skip("this kernel cannot refuse descriptors")
+
+
+def queue_one(transport: SeqpacketTransport) -> None:
+    """Fill the kernel's buffer until a packet has to wait in the transport's own queue."""
+    while not transport.get_write_buffer_packets():
+        transport.send_packet(b"filling")
+
+
+# Packets
+
+
+async def test_packets_and_their_descriptors_pass_both_ways(raw: Pair, pipe: tuple[int, int]) -> None:
+    ends = [on_transport(end)[1] for end in raw]
+    for number in (0, 1, 2, 253):
+        for here, there in (ends, ends[::-1]):
+            with files(number) as fds:
+                here.transport.send_packet(b"%d" % number, fds)
+            await there.until_packets(len(there.packets) + 1)
+            assert there.packets[-1] == b"%d" % number
+            assert len(there.fds[-1]) == number
+    ends[0].transport.send_packet(b"these", [Lender(fd) for fd in pipe])
+    await ends[1].until(lambda: ends[1].packets[-1] == b"these")
+    assert [same_file(*fds) for fds in zip((fd.fileno() for fd in ends[1].fds[-1]), pipe, strict=True)] == [True, True]
+    for end in ends:
+        await end.end()
+
+
+async def test_descriptors_are_close_on_exec_when_they_arrive(raw: Pair, pipe: tuple[int, int]) -> None:
+    _transport, recorder = on_transport(raw[0])
+    send_with(raw[1], b"x", pipe)
+    await recorder.until_packets(1)
+    assert all(fcntl.fcntl(fd.fileno(), fcntl.F_GETFD) & fcntl.FD_CLOEXEC for fd in recorder.fds[0])
+    await recorder.end()
+
+
+async def test_one_packet_sent_is_one_packet_received(raw: Pair) -> None:
+    (here, _), (_, there) = on_transport(raw[0]), on_transport(raw[1])
+    packets = [b"a", b"b", b"c" * 65_536, b"d", b"e" * 65_535]
+    for packet in packets:
+        here.send_packet(packet)
+    await there.until_packets(len(packets))
+    assert there.packets == packets
+    here.abort()
+    await there.until_told("lost")
+
+
+async def test_single_packets_are_received_one_after_the_other(raw: Pair) -> None:
+    _transport, recorder = on_transport(raw[0])
+    for number in range(30):
+        raw[1].send(b"%d" % number)
+        await recorder.until_packets(number + 1)
+    for number in range(30, 60):
+        raw[1].send(b"%d" % number)
+    await recorder.until_packets(60)
+    assert recorder.packets == [b"%d" % number for number in range(60)]
+    await recorder.end()
+
+
+async def test_what_cannot_be_a_packet_is_refused_before_anything_is_sent(raw: Pair) -> None:
+    transport, recorder = on_transport(raw[0])
+    for data in (b"", b"x" * 65_537):
+        with pytest.raises(ValueError, match=f"a packet has 1 to 65536 bytes, this one {len(data)}"):
+            transport.send_packet(data)
+    with files(254) as fds, pytest.raises(ValueError, match="at most 253 descriptors, this one 254"):
+        transport.send_packet(b"x", fds)
+    with pytest.raises(ValueError, match="own socket"):
+        transport.send_packet(b"x", [raw[0]])
+    with files(1) as fds:
+        fds[0].close()
+        with pytest.raises(ValueError, match="closed"):
+            transport.send_packet(b"x", fds)
+    with pytest.raises(BlockingIOError):
+        raw[1].recv(1)
+    await recorder.end()
+
+
+async def test_a_number_that_is_no_descriptor_fails_that_packet_only(raw: Pair) -> None:
+    class Wrong:
+        def fileno(self) -> int:
+            return 1_000_000
+
+    transport, recorder = on_transport(raw[0])
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        transport.send_packet(b"x", [Wrong()])
+    queue_one(transport)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        transport.send_packet(b"x", [Wrong()])
+    assert transport.get_write_buffer_packets() == 1
+    await recorder.end()
+
+
+async def test_the_protocol_that_overrides_nothing_closes_descriptors(raw: Pair, pipe: tuple[int, int]) -> None:
+    class Plain(SeqpacketProtocol):
+        def connection_lost(self, exc: Exception | None) -> None:
+            lost.set_result(exc)
+
+    lost: asyncio.Future[Exception | None] = asyncio.get_running_loop().create_future()
+    SeqpacketTransport(asyncio.get_running_loop(), raw[0], Plain())
+    send_with(raw[1], b"x", pipe)
+    raw[1].close()
+    assert await lost is None  # the watch on descriptors sees whether they were closed
+
+
+async def test_a_socket_with_a_timeout_of_its_own_does_not_make_the_loop_wait(raw: Pair) -> None:
+    raw[0].settimeout(3600)
+    _transport, recorder = on_transport(raw[0])
+    raw[1].send(b"a")
+    await recorder.until_packets(1)  # the read that follows finds nothing
+    assert recorder.packets == [b"a"]
+    assert raw[0].gettimeout() == 0
+    await recorder.end()
+
+
+# Waiting to be sent
+
+
+async def test_packets_that_must_wait_keep_duplicates_of_their_descriptors(raw: Pair, pipe: tuple[int, int]) -> None:
+    transport, recorder = on_transport(raw[0])
+    queue_one(transport)
+    for number in range(5):
+        lent = OwnedFd(os.dup(pipe[0]))
+        transport.send_packet(b"with %d" % number, [lent])
+        lent.close()  # it was only borrowed
+    transport.send_packet(b"last")
+    _other, there = on_transport(raw[1])
+    await there.until(lambda: there.packets[-1:] == [b"last"])
+    assert there.packets[-6:-1] == [b"with %d" % number for number in range(5)]
+    assert all(same_file(fds[0].fileno(), pipe[0]) for fds in there.fds[-6:-1])
+    assert set(there.packets[:-6]) == {b"filling"}
+    assert transport.get_write_buffer_size() == 0
+    assert transport.get_write_buffer_packets() == 0
+    await there.end()
+    await recorder.until_told("lost")
+
+
+async def test_writing_is_paused_above_the_high_mark_and_resumed_at_the_low_one(raw: Pair) -> None:
+    transport, recorder = on_transport(raw[0], limits=Limits(high_water_bytes=1000, low_water_bytes=100))
+    assert transport.get_write_buffer_limits() == (100, 1000)
+    fill(raw[0])
+    transport.send_packet(b"x" * 1000)
+    assert recorder.told == ["made"], "at the mark is not above it"
+    transport.send_packet(b"x")
+    assert recorder.told == ["made", "paused"]
+    transport.send_packet(b"x" * 10_000)
+    assert recorder.told == ["made", "paused"], "told once"
+    assert transport.get_write_buffer_size() == 11_001
+
+    _other, there = on_transport(raw[1])
+    await recorder.until_told("resumed")
+    assert transport.get_write_buffer_size() <= 100
+    await there.until(lambda: b"x" * 10_000 in there.packets)
+    assert recorder.told == ["made", "paused", "resumed"]
+    await there.end()
+    await recorder.until_told("lost")
+
+
+async def test_writing_stays_paused_between_the_marks(raw: Pair) -> None:
+    transport, recorder = on_transport(raw[0], limits=Limits(high_water_bytes=60_000, low_water_bytes=100))
+    fill(raw[0], b"x" * 50_000)
+    for _ in range(20):
+        transport.send_packet(b"y" * 50_000)
+    before = transport.get_write_buffer_size()
+    while transport.get_write_buffer_size() == before:
+        await receive(raw[1])
+        await turns_of_the_loop(2)
+    assert recorder.told == ["made", "paused"]
+    await recorder.end()
+
+
+async def test_water_marks_can_be_set_as_in_asyncio(raw: Pair) -> None:
+    transport, recorder = on_transport(raw[0])
+    transport.set_write_buffer_limits()
+    assert transport.get_write_buffer_limits() == (16_384, 65_536)
+    transport.set_write_buffer_limits(high=400)
+    assert transport.get_write_buffer_limits() == (100, 400)
+    transport.set_write_buffer_limits(low=100)
+    assert transport.get_write_buffer_limits() == (100, 400)
+    transport.set_write_buffer_limits(high=0)
+    assert transport.get_write_buffer_limits() == (0, 0)
+    for wrong in ({"high": 1, "low": 2}, {"low": -1}):
+        with pytest.raises(ValueError, match="water marks must be 0 <= low <= high"):
+            transport.set_write_buffer_limits(**wrong)
+    await recorder.end()
+
+
+async def test_a_high_mark_below_what_waits_pauses_writing_at_once(raw: Pair) -> None:
+    transport, recorder = on_transport(raw[0])
+    queue_one(transport)
+    transport.set_write_buffer_limits(high=0)
+    assert recorder.told == ["made", "paused"]
+    await receive(raw[1])
+    _other, there = on_transport(raw[1])
+    await recorder.until_told("resumed")
+    await there.end()
+    await recorder.until_told("lost")
+
+
+async def test_descriptors_that_cannot_be_kept_fail_their_packet_only(raw: Pair, pipe: tuple[int, int]) -> None:
+    transport, recorder = on_transport(raw[0])
+    fill(raw[0], b"x")
+    lent = [OwnedFd(os.dup(pipe[0])) for _ in range(3)]
+    for _ in ("with an empty queue", "with one that is not"):
+        packets = transport.get_write_buffer_packets()
+        with table_full(), pytest.raises(OSError, match="Too many open files"):
+            transport.send_packet(b"with", lent)
+        assert transport.get_write_buffer_packets() == packets
+        transport.send_packet(b"queued")
+    _other, there = on_transport(raw[1])
+    await there.until(lambda: there.packets.count(b"queued") == 2)
+    assert b"with" not in there.packets
+    for fd in lent:
+        fd.close()
+    await there.end()
+    await recorder.until_told("lost")
+
+
+# Reading
+
+
+async def test_nothing_is_read_after_pause_reading(raw: Pair) -> None:
+    transport, recorder = on_transport(raw[0])
+    assert transport.is_reading()
+    transport.pause_reading()
+    transport.pause_reading()
+    assert not transport.is_reading()
+    raw[1].send(b"a")
+    await turns_of_the_loop()
+    assert recorder.packets == []
+    assert raw[0].recv(10, socket.MSG_PEEK) == b"a"
+
+    transport.resume_reading()
+    transport.resume_reading()
+    await recorder.until_packets(1)
+    assert recorder.packets == [b"a"]
+    await recorder.end()
+    transport.resume_reading()
+    assert not transport.is_reading(), "a closed transport does not read"
+
+
+async def test_nothing_is_read_after_pause_reading_inside_a_burst(raw: Pair) -> None:
+    transport, recorder = on_transport(raw[0])
+    recorder.on_packet = lambda data: transport.pause_reading() if data == b"3" else None
+    for number in range(10):
+        raw[1].send(b"%d" % number)
+    await recorder.until_packets(4)
+    await turns_of_the_loop()
+    assert recorder.packets == [b"0", b"1", b"2", b"3"]
+    transport.resume_reading()
+    await recorder.until_packets(10)
+    assert recorder.packets == [b"%d" % number for number in range(10)]
+    await recorder.end()
+
+
+async def test_reading_may_be_paused_before_the_first_packet(raw: Pair) -> None:
+    class Pausing(Recorder):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            super().connection_made(transport)
+            self.transport.pause_reading()
+
+    raw[1].send(b"a")
+    transport, recorder = on_transport(raw[0], Pausing())
+    await turns_of_the_loop()
+    assert recorder.packets == []
+    transport.resume_reading()
+    await recorder.until_packets(1)
+    await recorder.end()
+
+
+async def test_a_chatty_peer_does_not_starve_another_connection(raw: Pair) -> None:
+    here, there = raw_pair()
+    _chatty, busy = on_transport(raw[0], limits=Limits(max_packets_per_wakeup=4))
+    _other, calm = on_transport(here)
+    seen_before: list[int] = []
+    calm.on_packet = lambda _data: seen_before.append(len(busy.packets))
+    sent = fill(raw[1], b"x")
+    there.send(b"x")
+    await calm.until_packets(1)
+    assert seen_before[0] <= 4 < sent
+    await busy.until_packets(sent)
+    await busy.end()
+    await calm.end()
+    there.close()
+
+
+# Ends
+
+
+async def test_the_end_of_the_connection_is_told(raw: Pair) -> None:
+    _transport, recorder = on_transport(raw[0])
+    raw[1].send(b"last words")
+    raw[1].close()
+    await recorder.until_told("lost")
+    assert recorder.told == ["made", "eof", "lost"]
+    assert recorder.packets == [b"last words"]
+    assert recorder.reason is None
+    assert raw[0].fileno() == -1
+
+
+async def test_an_empty_packet_is_the_end_and_its_descriptors_are_closed(raw: Pair, pipe: tuple[int, int]) -> None:
+    _transport, recorder = on_transport(raw[0])
+    send_with(raw[1], b"", pipe)
+    raw[1].send(b"too late")
+    await recorder.until_told("lost")
+    assert recorder.told == ["made", "eof", "lost"]
+    assert recorder.packets == []
+
+
+async def test_packets_that_came_before_a_reset_are_delivered_first(raw: Pair) -> None:
+    transport, recorder = on_transport(raw[0], limits=Limits(max_packets_per_wakeup=2))
+    transport.send_packet(b"never read")
+    for number in range(5):
+        raw[1].send(b"%d" % number)
+    raw[1].close()
+    await recorder.until_told("lost")
+    assert recorder.packets == [b"%d" % number for number in range(5)]
+    assert isinstance(recorder.reason, ConnectionResetError)
+
+
+@pytest.mark.parametrize("number", [0, 1, 4, 5], ids=str)
+async def test_packets_that_came_before_the_pipe_broke_are_delivered_first(raw: Pair, number: int) -> None:
+    transport, recorder = on_transport(raw[0], limits=Limits(max_packets_per_wakeup=4))
+    for index in range(number):
+        raw[1].send(b"%d" % index)
+    raw[1].close()
+    for _ in range(2):
+        with pytest.raises(ConnectionLost):
+            transport.send_packet(b"to nobody")
+    await recorder.until_told("lost")
+    assert recorder.packets == [b"%d" % index for index in range(number)]
+
+
+@pytest.mark.parametrize("number", [0, 1, 4, 5], ids=str)
+async def test_a_peer_that_stops_reading_but_stays_is_lost_once_its_packets_are_read(raw: Pair, number: int) -> None:
+    transport, recorder = on_transport(raw[0], limits=Limits(max_packets_per_wakeup=4))
+    for index in range(number):
+        raw[1].send(b"%d" % index)
+    raw[1].shutdown(socket.SHUT_RD)
+    with pytest.raises(ConnectionLost, match="nobody reads"):
+        transport.send_packet(b"to nobody")
+    await recorder.until_told("lost")
+    assert recorder.packets == [b"%d" % index for index in range(number)]
+    assert isinstance(recorder.reason, BrokenPipeError)
+
+
+async def test_pause_reading_holds_also_after_the_pipe_broke(raw: Pair) -> None:
+    transport, recorder = on_transport(raw[0])
+    for index in range(3):
+        raw[1].send(b"%d" % index)
+    raw[1].shutdown(socket.SHUT_RD)
+    recorder.on_packet = lambda data: transport.pause_reading() if data == b"1" else None
+    with pytest.raises(ConnectionLost):
+        transport.send_packet(b"to nobody")
+    transport.pause_reading()
+    await turns_of_the_loop()
+    assert recorder.packets == []
+    transport.resume_reading()
+    await recorder.until_packets(2)
+    await turns_of_the_loop()
+    assert recorder.packets == [b"0", b"1"]
+    transport.resume_reading()
+    await recorder.until_told("lost")
+    assert recorder.packets == [b"0", b"1", b"2"]
+
+
+async def test_a_pipe_that_breaks_while_nothing_is_read_is_lost_at_once(raw: Pair, pipe: tuple[int, int]) -> None:
+    transport, recorder = on_transport(raw[0])
+    transport.pause_reading()
+    queue_one(transport)
+    transport.send_packet(b"with", [Lender(pipe[0])])
+    raw[1].close()
+    await recorder.until_told("lost")
+    assert isinstance(recorder.reason, OSError)
+    assert transport.get_write_buffer_packets() == 0
+
+
+async def test_packets_that_wait_for_a_peer_that_goes_are_dropped(raw: Pair, pipe: tuple[int, int]) -> None:
+    transport, recorder = on_transport(raw[0])
+    queue_one(transport)
+    lent = OwnedFd(os.dup(pipe[0]))
+    transport.send_packet(b"with", [lent])
+    lent.close()
+    raw[1].close()
+    await recorder.until_told("lost")
+    assert transport.get_write_buffer_size() == 0
+
+
+async def test_an_error_of_the_socket_ends_the_connection(raw: Pair) -> None:
+    transport, recorder = on_transport(raw[0])
+    transport.pause_reading()  # libuv ends the process if it meets what comes now
+    with files(1) as fds:
+        os.dup2(fds[0].fileno(), raw[0].fileno())
+    transport._read_ready()
+    await recorder.until_told("lost")
+    assert isinstance(recorder.reason, OSError)
+    assert recorder.reason.errno == errno.ENOTSOCK
+
+
+async def test_close_sends_what_waits_and_does_not_reset_the_peer(raw: Pair) -> None:
+    transport, recorder = on_transport(raw[0])
+    for _ in range(3):
+        raw[1].send(b"never read")
+    queue_one(transport)
+    for number in range(5):
+        transport.send_packet(b"%d" % number)
+    transport.close()
+    transport.close()
+    assert transport.is_closing()
+    with pytest.raises(ConnectionLost, match="closed"):
+        transport.send_packet(b"too late")
+    assert recorder.told == ["made"]
+    packets = await receive_to_the_end(raw[1])  # fails if there is a reset
+    assert packets[-5:] == [b"%d" % number for number in range(5)]
+    await recorder.until_told("lost")
+    assert recorder.told == ["made", "lost"]
+    assert recorder.reason is None
+    assert recorder.packets == []
+
+
+async def test_close_with_nothing_unsent_closes_at_once(raw: Pair, pipe: tuple[int, int]) -> None:
+    transport, recorder = on_transport(raw[0])
+    send_with(raw[1], b"never read", pipe)
+    raw[1].send(b"")  # an empty packet among the unread ones, too
+    transport.close()
+    assert await receive_to_the_end(raw[1]) == []
+    await recorder.until_told("lost")
+    assert raw[0].fileno() == -1
+
+
+async def test_what_a_close_throws_away_is_bounded(raw: Pair) -> None:
+    raw[1].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4_000_000)
+    assert fill(raw[1], b"x") > 1024
+    transport, recorder = on_transport(raw[0])
+    transport.close()
+    await recorder.until_told("lost")
+    with pytest.raises(ConnectionResetError):
+        await receive(raw[1])
+
+
+async def test_abort_does_not_send_what_waits(raw: Pair, pipe: tuple[int, int]) -> None:
+    transport, recorder = on_transport(raw[0])
+    queue_one(transport)
+    transport.send_packet(b"never", [Lender(pipe[0])])
+    transport.abort()
+    transport.abort()
+    assert transport.is_closing()
+    await recorder.until_told("lost")
+    assert recorder.told == ["made", "lost"]
+    assert recorder.reason is None
+    assert b"never" not in await receive_to_the_end(raw[1])
+
+
+async def test_abort_ends_a_close_that_waits_for_the_peer(raw: Pair) -> None:
+    transport, recorder = on_transport(raw[0])
+    queue_one(transport)
+    transport.close()
+    await turns_of_the_loop()
+    assert recorder.told == ["made"]
+    transport.abort()
+    await recorder.until_told("lost")
+
+
+async def test_a_transport_may_be_closed_as_it_is_made(raw: Pair) -> None:
+    class Closing(Recorder):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            super().connection_made(transport)
+            self.transport.send_packet(b"bye")
+            self.transport.close()
+
+    raw[1].send(b"x")
+    _transport, recorder = on_transport(raw[0], Closing())
+    await recorder.until_told("lost")
+    assert recorder.packets == []
+    assert await receive_to_the_end(raw[1]) == [b"bye"]
+
+
+async def test_no_packet_is_delivered_after_a_close_inside_a_burst(raw: Pair) -> None:
+    transport, recorder = on_transport(raw[0])
+    recorder.on_packet = lambda _data: transport.close()
+    for number in range(3):
+        raw[1].send(b"%d" % number)
+    await recorder.until_told("lost")
+    assert recorder.packets == [b"0"]
+
+
+# Packets that are not whole
+
+
+def oversized(sock: socket.socket) -> None:
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 400_000)
+    sock.send(b"x" * 70_000)
+
+
+async def test_an_oversized_packet_ends_the_connection(raw: Pair) -> None:
+    _transport, recorder = on_transport(raw[0])
+    oversized(raw[1])
+    raw[1].send(b"x")
+    await recorder.until_told("lost")
+    assert isinstance(recorder.reason, RemoteProtocolError)
+    assert str(recorder.reason) == "a packet has at most 65536 bytes, this one 70000"
+    assert recorder.packets == []
+
+
+class Tolerant(Recorder):
+    """Takes what is not whole in its own way."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cut: list[Any] = []
+
+    def packet_truncated(self, size: int) -> bool:
+        self.cut.append(size)
+        self.news.set()
+        return True
+
+    def descriptors_lost(self, data: bytes, credentials: seqrpc.Credentials | None) -> bool:
+        assert credentials is not None
+        self.cut.append((data, credentials.uid))
+        self.news.set()
+        return True
+
+
+async def test_a_protocol_may_take_an_oversized_packet_in_its_own_way(raw: Pair) -> None:
+    _transport, recorder = on_transport(raw[0], tolerant := Tolerant())
+    oversized(raw[1])
+    raw[1].send(b"next")
+    await recorder.until_packets(1)
+    assert recorder.packets == [b"next"]
+    assert tolerant.cut == [70_000]
+    await recorder.end()
+
+
+async def test_lost_descriptors_end_the_connection(raw: Pair) -> None:
+    _transport, recorder = on_transport(raw[0])
+    with files(3) as fds:
+        send_with(raw[1], b"x", [fd.fileno() for fd in fds])
+        with table_full():
+            await recorder.until_told("lost")
+    assert isinstance(recorder.reason, OSError)
+    assert recorder.reason.errno == errno.EMFILE
+    assert recorder.packets == []
+
+
+async def test_a_protocol_may_take_the_loss_of_descriptors_in_its_own_way(raw: Pair) -> None:
+    _transport, recorder = on_transport(raw[0], tolerant := Tolerant())
+    with files(3) as fds:
+        numbers = [fd.fileno() for fd in fds]
+        send_with(raw[1], b"lost", numbers)
+        with table_full():
+            await recorder.until(lambda: bool(tolerant.cut))
+        send_with(raw[1], b"whole", numbers)
+    await recorder.until_packets(1)
+    assert recorder.packets == [b"whole"]
+    assert len(recorder.fds[0]) == 3
+    assert tolerant.cut == [(b"lost", os.getuid())]
+    await recorder.end()
+
+
+# Protocols that fail
+
+
+class Failing(Recorder):
+    """Raises in one of its methods."""
+
+    def __init__(self, where: str) -> None:
+        super().__init__()
+        self.where = where
+
+    def fail(self, where: str) -> None:
+        if where == self.where:
+            raise LookupError(where)
+
+    def packet_received(self, data: bytes, fds: list[OwnedFd], credentials: seqrpc.Credentials | None) -> None:
+        self.fail("packet_received")
+
+    def packet_truncated(self, size: int) -> bool:
+        self.fail("packet_truncated")
+        return False
+
+    def descriptors_lost(self, data: bytes, credentials: seqrpc.Credentials | None) -> bool:
+        self.fail("descriptors_lost")
+        return False
+
+    def eof_received(self) -> None:
+        self.fail("eof_received")
+
+    def pause_writing(self) -> None:
+        self.fail("pause_writing")
+
+    def resume_writing(self) -> None:
+        self.fail("resume_writing")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self.fail("connection_lost")
+
+
+async def _provoke(where: str, transport: SeqpacketTransport, peer: socket.socket) -> None:
+    """Make the transport call the method that fails."""
+    with files(2) as fds:
+        if where in ("packet_received", "descriptors_lost"):
+            send_with(peer, b"x", [fd.fileno() for fd in fds])
+        elif where == "packet_truncated":
+            oversized(peer)
+        elif where in ("pause_writing", "resume_writing"):
+            transport.set_write_buffer_limits(high=0)
+            fill(transport.get_extra_info("socket"))
+            transport.send_packet(b"x")
+            if where == "resume_writing":
+                while transport.get_write_buffer_packets():
+                    await receive(peer)
+                    await turns_of_the_loop(2)
+        else:
+            peer.close()
+        if where == "descriptors_lost":
+            with table_full():
+                await turns_of_the_loop()
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        "packet_received",
+        "packet_truncated",
+        "descriptors_lost",
+        "eof_received",
+        "pause_writing",
+        "resume_writing",
+        "connection_lost",
+    ],
+)
+async def test_an_exception_of_a_protocol_costs_its_connection_only(
+    raw: Pair, where: str, loop_errors: list[dict[str, Any]]
+) -> None:
+    here, there = raw_pair()
+    _transport, calm = on_transport(here)
+    transport, recorder = on_transport(raw[0], Failing(where))
+    await _provoke(where, transport, raw[1])
+    await recorder.until_told("lost")
+    await turns_of_the_loop()
+
+    assert [str(context["exception"]) for context in loop_errors] == [where]
+    assert raw[0].fileno() == -1
+    if where != "connection_lost":
+        assert str(recorder.reason) == where
+        assert loop_errors[0]["protocol"] is recorder
+        assert loop_errors[0]["transport"] is transport
+    loop_errors.clear()
+
+    there.send(b"x")
+    await calm.until_packets(1)
+    await calm.end()
+    there.close()
+
+
+async def test_a_protocol_that_fails_as_it_is_made_leaves_nothing_behind(raw: Pair, pipe: tuple[int, int]) -> None:
+    class Unmade(Recorder):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            super().connection_made(transport)
+            queue_one(self.transport)
+            self.transport.send_packet(b"with", [Lender(pipe[0])])
+            raise LookupError
+
+    recorder = Unmade()
+    raw[1].send(b"x")
+    with pytest.raises(LookupError):
+        on_transport(raw[0], recorder)
+    await turns_of_the_loop()
+    assert recorder.packets == []
+    assert recorder.told == ["made"]
+    assert recorder.transport.get_write_buffer_packets() == 0
+    raw[0].close()
+
+
+# Peers that take no descriptors
+
+
+async def test_a_peer_that_takes_no_descriptors_refuses_that_packet_only(raw: Pair, pipe: tuple[int, int]) -> None:
+    refuse_descriptors(raw[1])
+    transport, recorder = on_transport(raw[0])
+    with files(1) as fds, pytest.raises(PermissionError):
+        transport.send_packet(b"with", fds)
+    transport.send_packet(b"without")
+    assert await receive(raw[1]) == b"without"
+    await recorder.end()
+
+
+async def _refused_in_queue(
+    raw: Pair, failed: Callable[[OSError], None] | None
+) -> tuple[SeqpacketTransport, Recorder, Recorder]:
+    transport, recorder = on_transport(raw[0])
+    refuse_descriptors(raw[1])
+    queue_one(transport)
+    with files(1) as fds:
+        transport.send_packet(b"with", fds, failed)
+    transport.send_packet(b"without")
+    return transport, recorder, on_transport(raw[1])[1]
+
+
+async def test_a_queued_packet_that_is_refused_is_told_and_the_next_ones_go_on(raw: Pair) -> None:
+    refused: list[OSError] = []
+    _transport, recorder, there = await _refused_in_queue(raw, refused.append)
+    await there.until(lambda: there.packets[-1:] == [b"without"])
+    assert b"with" not in there.packets
+    assert [exc.errno for exc in refused] == [errno.EPERM]
+    await there.end()
+    await recorder.until_told("lost")
+
+
+async def test_a_queued_packet_that_is_refused_ends_the_connection_if_nobody_is_to_be_told(raw: Pair) -> None:
+    _transport, recorder, there = await _refused_in_queue(raw, None)
+    await recorder.until_told("lost")
+    assert isinstance(recorder.reason, PermissionError)
+    await there.until_told("lost")
+    assert b"without" not in there.packets
+
+
+async def test_whoever_is_told_of_a_refusal_may_send_something_else(raw: Pair) -> None:
+    def send_more(exc: OSError) -> None:
+        transport.send_packet(b"instead")
+        queue_one(transport)
+
+    transport, recorder = on_transport(raw[0])
+    refuse_descriptors(raw[1])
+    queue_one(transport)
+    with files(1) as fds:
+        transport.send_packet(b"with", fds, send_more)
+    _other, there = on_transport(raw[1])
+    await there.until(lambda: b"instead" in there.packets and not transport.get_write_buffer_packets())
+    assert b"with" not in there.packets
+    await there.end()
+    await recorder.until_told("lost")
+
+
+async def test_whoever_is_told_of_a_refusal_may_end_the_connection(raw: Pair) -> None:
+    def end(exc: OSError) -> None:
+        recorder.transport.abort()
+
+    _transport, recorder, there = await _refused_in_queue(raw, end)
+    await recorder.until_told("lost")
+    assert recorder.reason is None
+    await there.until_told("lost")
+
+
+async def test_whoever_is_told_of_a_refusal_and_fails_costs_the_connection(
+    raw: Pair, loop_errors: list[dict[str, Any]]
+) -> None:
+    def fail(exc: OSError) -> None:
+        raise LookupError
+
+    _transport, recorder, there = await _refused_in_queue(raw, fail)
+    await recorder.until_told("lost")
+    assert [type(context["exception"]) for context in loop_errors] == [LookupError]
+    loop_errors.clear()
+    await there.until_told("lost")
+
+
+# Too many descriptors under way: a bound of the kernel for users that are not root (unix(7), ETOOMANYREFS)
+
+
+def _as_other_user(story: Callable[[Pair, Pair], Any]) -> Any:
+    """Run a story in a child of another user who may have 80 descriptors under way, 64 of them being so already."""
+
+    def work() -> Any:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (80, 80))
+        pair, jam = raw_pair(), raw_pair()
+        with files(1) as fds:
+            for _ in range(2):
+                send_with(jam[0], b"x", [fds[0].fileno()] * 50)
+        result = asyncio.run(story(pair, jam))
+        for end in (*pair, *jam):
+            end.close()
+        return result
+
+    return in_child(work, uid=OTHER_UID)
+
+
+@as_root
+def test_a_packet_that_the_kernel_has_no_room_for_is_refused_at_once() -> None:
+    async def story(pair: Pair, jam: Pair) -> str:
+        transport, recorder = on_transport(pair[0])
+        with files(1) as fds:
+            try:
+                transport.send_packet(b"with", fds)
+            except OSError as exc:
+                result = errno.errorcode[exc.errno or 0]
+            else:
+                result = "sent"
+        await recorder.end()
+        return result
+
+    assert _as_other_user(story) == "ETOOMANYREFS"
+
+
+@as_root
+def test_a_queued_packet_that_the_kernel_has_no_room_for_is_tried_again() -> None:
+    async def story(pair: Pair, jam: Pair) -> tuple[bool, list[bytes], int]:
+        transport, recorder = on_transport(pair[0])
+        queue_one(transport)
+        with files(1) as fds:
+            transport.send_packet(b"with", fds)
+        transport.send_packet(b"after")
+        _other, there = on_transport(pair[1])
+        await comes_true(lambda: transport.get_write_buffer_packets() == 2 and not transport._writing)
+        waited = b"with" not in there.packets
+        jam[1].close()  # the kernel drops what was under way there
+        await there.until(lambda: there.packets[-1:] == [b"after"])
+        result = waited, there.packets[-2:], len(there.fds[-2])
+        await there.end()
+        await recorder.until_told("lost")
+        return result
+
+    assert _as_other_user(story) == (True, [b"with", b"after"], 1)
+
+
+@as_root
+def test_a_connection_may_end_while_a_packet_is_to_be_tried_again() -> None:
+    async def story(pair: Pair, jam: Pair) -> list[str]:
+        transport, recorder = on_transport(pair[0])
+        queue_one(transport)
+        with files(1) as fds:
+            transport.send_packet(b"with", fds)
+        _other, there = on_transport(pair[1])
+        await comes_true(lambda: transport.get_write_buffer_packets() == 1 and not transport._writing)
+        transport.abort()
+        await there.until_told("lost")
+        again = asyncio.Event()
+        asyncio.get_running_loop().call_later(0.03, again.set)  # after the transport's own timer
+        await again.wait()
+        return recorder.told
+
+    assert _as_other_user(story) == ["made", "lost"]
+
+
+# Who is there
+
+
+async def test_packets_on_a_pair_tell_of_their_true_sender(raw: Pair) -> None:
+    transport, recorder = on_transport(raw[0])
+    assert transport.get_extra_info("credentials") is None
+    raw[1].send(b"mine")
+    await recorder.until_packets(1)
+    assert recorder.senders == [seqrpc.Credentials(pid=os.getpid(), uid=os.getuid(), gid=os.getgid())]
+    await recorder.end()
+
+
+@as_root
+async def test_packets_on_a_pair_tell_of_their_true_sender_in_another_process(raw: Pair) -> None:
+    _transport, recorder = on_transport(raw[0])
+
+    def send() -> int:
+        raw[1].send(b"theirs")
+        return os.getpid()
+
+    raw[1].send(b"before")
+    pid = in_child(send, uid=OTHER_UID, gid=OTHER_GID)
+    raw[1].send(b"after")
+    await recorder.until_packets(3)
+    assert [(sender.pid, sender.uid, sender.gid) for sender in recorder.senders if sender] == [
+        (os.getpid(), 0, 0),
+        (pid, OTHER_UID, OTHER_GID),
+        (os.getpid(), 0, 0),
+    ]
+    await recorder.end()
+
+
+async def test_a_kernel_that_names_the_sender_once_is_believed_from_then_on(
+    raw: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So FreeBSD does it (``LOCAL_CREDS``); here the asking is ended after the first packet."""
+    monkeypatch.setattr(type(PLATFORM), "credentials_come_once", True)
+    transport, recorder = on_transport(raw[0])
+    raw[1].send(b"first")
+    await recorder.until_packets(1)
+    transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, SO_PASSCRED, 0)
+    raw[1].send(b"second")
+    await recorder.until_packets(2)
+    assert recorder.senders[0] is not None
+    assert recorder.senders[1] == recorder.senders[0]
+    await recorder.end()
+
+
+async def test_a_connected_socket_tells_who_connected_and_its_names(socket_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+        listener.bind(os.fspath(socket_path))
+        listener.listen()
+        peer = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        peer.connect(os.fspath(socket_path))
+        sock, _ = listener.accept()
+    transport, recorder = on_transport(sock)
+    assert transport.get_extra_info("socket") is sock
+    assert transport.get_extra_info("sockname") == os.fspath(socket_path)
+    assert transport.get_extra_info("peername") == ""
+    assert transport.get_extra_info("something else", 7) == 7
+    me = seqrpc.Credentials(pid=os.getpid(), uid=os.getuid(), gid=os.getgid())
+    assert transport.get_extra_info("credentials") == me
+    peer.send(b"x")
+    await recorder.until_packets(1)
+    assert recorder.senders == [me]
+    await recorder.end()
+    peer.close()
+
+
+async def test_another_protocol_may_take_over(raw: Pair) -> None:
+    transport, first = on_transport(raw[0])
+    second = Recorder()
+    assert transport.get_protocol() is first
+    transport.set_protocol(second)
+    assert transport.get_protocol() is second
+    raw[1].send(b"x")
+    await second.until_packets(1)
+    assert first.packets == []
+    with pytest.raises(TypeError, match="a SeqpacketProtocol was expected, got Protocol"):
+        transport.set_protocol(asyncio.Protocol())
+    transport.abort()
+    await second.until_told("lost")
+
+
+async def test_the_representation_shows_the_state(raw: Pair) -> None:
+    transport, recorder = on_transport(raw[0])
+    fd = raw[0].fileno()
+    assert repr(transport) == f"<SeqpacketTransport open fd={fd} queued=0>"
+    queue_one(transport)
+    transport.close()
+    assert repr(transport) == f"<SeqpacketTransport closing fd={fd} queued=7>"
+    transport.abort()
+    assert repr(transport) == f"<SeqpacketTransport closed fd={fd} queued=0>"
+    await recorder.until_told("lost")
