@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import errno
 import grp
 import os
 import stat
@@ -35,6 +36,9 @@ LAST_SECOND = 253_402_300_799  # of the year 9999, datetime's last; a file's tim
 IN_DIRECTORY = os.O_NOFOLLOW | os.O_CLOEXEC
 OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | IN_DIRECTORY
 OPEN_FILE = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | IN_DIRECTORY  # a FIFO would make us wait for its writer
+
+# A symbolic link; one for a directory, or a file; a socket; a name that no file can have.
+NOT_LOGS = {errno.ELOOP, errno.ENOTDIR, errno.ENXIO, errno.ENODEV, errno.ENAMETOOLONG, errno.EINVAL}
 
 
 class LogDaemon(seqrpc.Service, name="Logs", allow=policy.default | policy.group("adm")):
@@ -101,7 +105,9 @@ class LogDaemon(seqrpc.Service, name="Logs", allow=policy.default | policy.group
             raise NotReadable(f"the daemon may not read {name!r}") from exc
         except (FileNotFoundError, ValueError) as exc:  # ValueError: what no file can be named, such as a NUL
             raise NoSuchLog(f"there is no log {name!r}") from exc
-        except OSError as exc:  # ELOOP: a symbolic link; ENOTDIR: one for a directory, or a file; ENXIO: a socket
+        except OSError as exc:
+            if exc.errno not in NOT_LOGS:
+                raise  # out of descriptors, a failing disk: no fault of the name
             raise NoSuchLog(f"not a log file: {name!r}: {exc.strerror}") from exc
 
 

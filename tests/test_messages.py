@@ -249,3 +249,8 @@ def test_1_5_any_array_is_a_message_or_malformed(kind: int, rest: list[Any]) -> 
         reason = str(exc)
     assert len(reason) < 300
     assert reason or isinstance(message, Request | Response | Cancel | Closing)
+
+
+def test_a_peer_is_not_told_the_numbers_of_our_descriptors() -> None:
+    with owned(1) as (fd,):
+        assert malformed([REQUEST, 1, "m", fd]) == "params are an array or a map, got a descriptor"

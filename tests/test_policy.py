@@ -4,6 +4,7 @@ import grp
 import logging
 import os
 import socket
+import time
 from collections.abc import Awaitable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -288,3 +289,17 @@ def test_groups_of_a_real_process_are_the_kernel_s_word(
             assert (~policy.gid(OTHER_GID)).admits(who) is not admitted
             assert policy.uid(OTHER_UID).admits(who)
             assert not policy.default.admits(who)
+
+
+def test_a_group_that_is_missing_is_looked_for_and_told_of_once_a_while(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rule = policy.group("a-group-that-no-machine-has")
+    for _ in range(3):
+        assert not rule.admits(UNKNOWN)
+    assert caplog.text.count("has no group") == 1
+
+    later = time.monotonic() + 3600
+    monkeypatch.setattr(time, "monotonic", lambda: later)
+    assert not rule.admits(UNKNOWN)
+    assert caplog.text.count("has no group") == 2

@@ -57,12 +57,12 @@ def adopt(owned_fd: OwnedFd, name: str) -> socket.socket:
     try:
         os.set_inheritable(fd, False)
     except OSError as exc:
-        raise AddressError(f"{name}: descriptor {fd} is not open") from exc
+        raise AddressError(f"{name}: the descriptor is not open") from exc
     try:
         sock = socket.socket(fileno=fd)
     except OSError as exc:
         os.close(fd)
-        raise AddressError(f"{name}: descriptor {fd} is not a socket") from exc
+        raise AddressError(f"{name}: the descriptor is not a socket") from exc
     try:
         check_socket(sock, name)
     except BaseException:
@@ -96,8 +96,15 @@ def inherited_socket(address: Address) -> socket.socket | None:
     """
     if isinstance(address, PathAddress | AbstractAddress):
         return None
-    owned = OwnedFd(address.fd) if isinstance(address, FdAddress) else take_passed_socket(address.name)
-    return adopt(owned, str(address))
+    if not isinstance(address, FdAddress):
+        return adopt(take_passed_socket(address.name), str(address))
+    try:
+        duplicate = OwnedFd.dup(address.fd)
+    except OSError as exc:
+        raise AddressError(f"{address}: the descriptor is not open") from exc
+    # The number may be wrong, and be somebody else's, such as the event loop's own: take it only once it fits.
+    adopt(duplicate, str(address)).close()
+    return adopt(OwnedFd(address.fd), str(address))
 
 
 def connect(address: Address) -> socket.socket:

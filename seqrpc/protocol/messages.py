@@ -194,5 +194,7 @@ def _show(value: Any) -> str:
     """Return a short text for a value that a peer made up, however long or deep it is."""
     if isinstance(value, list | tuple | dict):
         return f"{'a map' if isinstance(value, dict) else 'an array'} of {len(value)}"
+    if isinstance(value, OwnedFd):
+        return "a descriptor"  # its number here is nobody else's business
     text = ascii(value[:40] if isinstance(value, str | bytes) else value)
     return text if len(text) <= 80 else f"{text[:77]}..."

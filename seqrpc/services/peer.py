@@ -53,7 +53,7 @@ class Connection(SessionConnection):
             LocalProtocolError, TooLarge: the arguments cannot be sent.
             TypeError: arguments by position and by name.
 
-        Cancel: the handler at the other side is cancelled.
+        Cancel: the handler at the other side is cancelled; until it has answered, the call counts as in flight.
         """
         here = scope.get()
         return await self.request(method, _params(method, args, kwargs), here.deadline_ns, here.outgoing_meta)

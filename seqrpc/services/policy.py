@@ -10,12 +10,16 @@ from __future__ import annotations
 import grp
 import inspect
 import logging
+import math
 import os
+import time
 from collections.abc import Callable
 
 from seqrpc.kernel.credentials import Credentials
 
 _log = logging.getLogger("seqrpc.policy")
+
+_LOOK_AGAIN = 60.0  # seconds
 
 Verdict = bool | None
 """Yes, no, or unknown."""
@@ -183,15 +187,23 @@ class _Group(Policy):
     def __init__(self, name: str) -> None:
         self._name = name
         self._number: int | None = None
+        self._next_look = -math.inf
 
     def verdict(self, caller: Credentials) -> Verdict:
         if self._number is None:
-            try:
-                self._number = grp.getgrnam(self._name).gr_gid
-            except KeyError:
-                _log.warning("! this machine has no group %r, so %r admits nobody", self._name, self)
-                return None
-        return _is_member(caller, self._number)
+            self._look_up()
+        return None if self._number is None else _is_member(caller, self._number)
+
+    def _look_up(self) -> None:
+        """Ask the group database, which may be slow; of a group that is not there no more than once a while."""
+        now = time.monotonic()
+        if now < self._next_look:
+            return
+        self._next_look = now + _LOOK_AGAIN
+        try:
+            self._number = grp.getgrnam(self._name).gr_gid
+        except KeyError:
+            _log.warning("! this machine has no group %r, so %r admits nobody", self._name, self)
 
     def __repr__(self) -> str:
         return f"group({self._name!r})"
