@@ -14,6 +14,11 @@ MAX_DESCRIPTORS = 253
 """Descriptors in one packet at most: the kernel's ``SCM_MAX_FD`` (unix(7))."""
 
 
+RESERVED_DESCRIPTORS = 64
+"""Descriptors of ``RLIMIT_NOFILE`` that connections of a server leave free: to accept one more and tell it why
+it is refused, for what comes with messages, and for the program's own files. 64 is what one wake-up accepts."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
     """The bounds of a server or a connection; pass one as ``limits=`` to change some of them.
@@ -29,7 +34,8 @@ class Limits:
     side's are answered ``rpc.Overloaded``. Between two sides with the same bound nothing is refused."""
 
     max_connections: int = 4096
-    """Connections of one server; more are told so and closed. As deep as the usual ``somaxconn``."""
+    """Connections of one server; more are told so and closed. As deep as the usual ``somaxconn``. Where the
+    process may not have so many descriptors it is ``RLIMIT_NOFILE`` less ``RESERVED_DESCRIPTORS``."""
 
     max_threads: int = 16
     """Threads that run the plain-function handlers of one server."""
@@ -50,7 +56,8 @@ class Limits:
     """Seconds that connecting may take, full backlogs included."""
 
     close_timeout: float = 2.0
-    """Seconds that a closing connection waits for its peer to take what is still unsent."""
+    """Seconds that a closing connection waits for its peer to take what is still unsent, and a closing server
+    for handlers that it cancelled."""
 
     drain_timeout: float = 30.0
     """Seconds that a stopping server waits for running handlers; service managers kill after 90."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import resource
+import select
 import signal
 import socket
 from collections.abc import Generator, Iterable
@@ -17,13 +19,17 @@ from seqrpc.carriers.transport import SeqpacketProtocol
 from seqrpc.kernel import sockets
 from seqrpc.kernel.addresses import Address, AddressLike, parse_address
 from seqrpc.kernel.listening import BACKLOG, adopt_listening, listen
-from seqrpc.limits import DEFAULT_LIMITS, Limits
+from seqrpc.limits import DEFAULT_LIMITS, RESERVED_DESCRIPTORS, Limits
 from seqrpc.services.dispatch import Calls, Registry
 from seqrpc.services.peer import Connection
 from seqrpc.services.policy import PolicyLike
 from seqrpc.services.service import Service
 
 _log = logging.getLogger("seqrpc.server")
+
+_LAST_READS = 512
+"""Turns of the loop in which a drained server still reads. The kernel queues some 280 packets of one sender at
+most (its default send buffer), and one is read each turn at least; who sends on and on is not waited for."""
 
 
 class _ServerConnection(Connection):
@@ -47,6 +53,14 @@ class _ServerConnection(Connection):
         self.send_closing(reason)
         self._close_transport()
 
+    def has_unread(self) -> bool:
+        """Return whether something can be read, and will be in the loop's next turns."""
+        if not self._transport.is_reading():
+            return False
+        poll = select.poll()
+        poll.register(self._transport.get_extra_info("socket"), select.POLLIN)
+        return bool(poll.poll(0))
+
 
 class Server:
     """Services that are being served; made by :func:`serve`.
@@ -54,7 +68,7 @@ class Server:
     Args:
         registry: the services.
         address: where, for people.
-        limits: ``max_connections`` and ``drain_timeout`` are used, and the rest passed on.
+        limits: ``max_connections``, ``drain_timeout`` and ``close_timeout`` are used, and the rest passed on.
     """
 
     def __init__(self, registry: Registry, address: Address | None, limits: Limits) -> None:
@@ -85,10 +99,10 @@ class Server:
     def connection_made(self, connection: _ServerConnection) -> None:
         """Take a connection in, or refuse it."""
         self._connections.add(connection)
-        if len(self._connections) > self._limits.max_connections:
-            connection.refuse(f"the server has {self._limits.max_connections} connections already")
-        elif self._draining:
+        if self._draining:
             connection.refuse("the server is stopping")
+        elif len(self._connections) > (bound := _max_connections(self._limits)):
+            connection.refuse(f"the server has {bound} connections already")
 
     def connection_lost(self, connection: _ServerConnection) -> None:
         """Let a connection go; a server on a socket pair is done with its only one."""
@@ -107,7 +121,7 @@ class Server:
         listener.accept_connections()
 
     async def drain(self, drain_timeout: float | None = None) -> bool:
-        """Stop: refuse what comes, let what runs finish, then close.
+        """Stop: refuse what comes, let what runs finish, answer what was sent before that was known, then close.
 
         Args:
             drain_timeout: seconds to wait for what runs; by default ``drain_timeout`` of the limits.
@@ -115,11 +129,9 @@ class Server:
         Returns:
             Whether everything finished in time.
 
-        Cancel: the server stays as it is, refusing; close it.
+        Cancel: what runs is waited for no longer; the server is closed, as by :meth:`close`, before this ends.
         """
-        self._draining = True
-        if self._listener is not None:
-            self._listener.close()
+        self._stop_listening()
         for connection in self._connections:
             connection.send_closing("the server is stopping")
         try:
@@ -130,6 +142,7 @@ class Server:
             _log.warning("= %s: handlers were still running after the drain timeout; they are cancelled", self.address)
             return False
         else:
+            await self._refuse_unread()
             return True
         finally:
             await self.close()
@@ -137,20 +150,43 @@ class Server:
     async def close(self) -> None:
         """Stop now: handlers are cancelled, connections closed, the socket file removed.
 
+        Handlers that go on although they were cancelled are waited for ``close_timeout`` seconds, and then
+        left running, with a warning in the log.
+
         Cancel: the closing goes on.
         """
-        self._draining = True
-        if self._listener is not None:
-            self._listener.close()
+        self._stop_listening()
         if self._closing is None:
             self._closing = asyncio.ensure_future(self._close_connections())
         await asyncio.shield(self._closing)  # a handler that closes its own server is cancelled by it
 
+    def _stop_listening(self) -> None:
+        """Refuse what comes; who waits to be accepted is told why."""
+        self._draining = True
+        if self._listener is not None:
+            self._listener.accept_waiting()
+            self._listener.close()
+
+    async def _refuse_unread(self) -> None:
+        """Let the connections read what was sent before CLOSING arrived: it is to be answered (protocol 2.5, 2.8)."""
+        for _ in range(_LAST_READS):
+            if not any(connection.has_unread() for connection in self._connections):
+                return
+            await asyncio.sleep(0)  # the loop calls the readers
+
     async def _close_connections(self) -> None:
         connections = list(self._connections)
         await asyncio.gather(*(connection.close() for connection in connections))
-        for connection in connections:
-            await connection.calls.wait_idle()
+        try:
+            async with asyncio.timeout(self._limits.close_timeout):
+                for connection in connections:
+                    await connection.calls.wait_idle()
+        except TimeoutError:
+            _log.warning(
+                "= %s: handlers are still running %g s after they were cancelled; they are not waited for",
+                self.address,
+                self._limits.close_timeout,
+            )
         self._finish()
 
     async def wait_closed(self) -> None:
@@ -166,6 +202,14 @@ class Server:
     ) -> None:
         """Close."""
         await self.close()
+
+
+def _max_connections(limits: Limits) -> int:
+    """Return how many connections a server takes: beyond the process's descriptors it could refuse none politely."""
+    soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY:
+        return limits.max_connections
+    return min(limits.max_connections, max(1, soft - RESERVED_DESCRIPTORS))
 
 
 class _Serving:
@@ -289,7 +333,10 @@ def run(
     """Be a daemon: serve on uvloop until SIGTERM or SIGINT, then drain and return.
 
     The first signal refuses what comes and lets what runs finish; a second one stops at once. On a
-    socket pair it also ends when the other side goes.
+    socket pair it also ends when the other side goes. The stop takes ``drain_timeout`` and a few times
+    ``close_timeout`` of the limits at most: handlers that go on although they were cancelled are left.
+
+    The soft limit of descriptors (``RLIMIT_NOFILE``) is raised to the hard one.
 
     Args:
         services: as for :func:`serve`.
@@ -302,7 +349,42 @@ def run(
     """
     import uvloop  # noqa: PLC0415 - only daemons need it
 
-    uvloop.run(_run(serve(services, address, **options), drain_timeout))
+    serving = serve(services, address, **options)
+    limits: Limits = options.get("limits", DEFAULT_LIMITS)
+    _raise_descriptor_limit()
+    # The runner is not closed, only its loop: it would wait without a bound for tasks that do not end when
+    # they are cancelled, and for the threads of asyncio.to_thread. Those are let go when the loop closes.
+    runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
+    try:
+        try:
+            runner.run(_run(serving, drain_timeout))
+        finally:
+            runner.run(_end_tasks(limits.close_timeout))
+    finally:
+        runner.get_loop().close()
+
+
+def _raise_descriptor_limit() -> None:
+    """Let this process have as many descriptors as it may.
+
+    The soft limit is 1,024 by default for the sake of select(2), which knows no higher numbers and is
+    not used here; service managers set the hard one for daemons, and expect them to raise the other.
+    """
+    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(OSError, ValueError):  # some systems have a bound below "unlimited"
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+async def _end_tasks(close_timeout: float) -> None:
+    """Cancel what still runs on the loop, and wait for it: as asyncio's runner does, but with a bound."""
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        await asyncio.wait(tasks, timeout=close_timeout)
+    with suppress(TimeoutError):
+        async with asyncio.timeout(close_timeout):
+            await asyncio.get_running_loop().shutdown_asyncgens()
 
 
 async def _run(serving: _Serving, drain_timeout: float | None) -> None:

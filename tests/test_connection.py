@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import io
 import os
 import socket
 import time
@@ -248,6 +249,10 @@ async def test_what_cannot_be_sent_fails_its_call_only() -> None:
         await raises(TooLarge, one.connection.request("m", (b"x" * 70_000,)))
         await raises(LocalProtocolError, one.connection.send_notify("m", (2**70,)))
         await raises(ValueError, one.connection.request("m", (one.sock,)), "own socket")
+        for call in one.connection.request, one.connection.send_notify:
+            error = await raises(ValueError, call("m", (io.BytesIO(),)), "BytesIO has no descriptor")
+            assert not isinstance(error, OSError)
+            assert (await raises(TooLarge, call("m", (b"x" * 70_000,)))).remote, "met by a call of this side"
         with files(254) as fds:
             await raises(LocalProtocolError, one.connection.request("m", tuple(fds)), "253")
         assert await one.connection.request("m", (1,)) == [1]
@@ -800,6 +805,30 @@ async def test_a_peer_that_owes_answers_itself_is_cut_off_once_it_leaves_too_man
             await raises(ConnectionLost, call, r"left \d+ bytes of answers unread")
 
 
+@pytest.mark.parametrize("how", ["pipe", "reset"])
+@pytest.mark.parametrize("refused", [False, True])
+async def test_a_peer_that_dies_with_answers_unread_and_requests_unanswered_is_lost(how: str, refused: bool) -> None:
+    async with one_end() as (end, raw):
+        end.handler.on_request = end.handler.echo
+        if refused:
+            end.connection.send_closing("no more")
+        end.jam()
+        assert end.transport.is_reading()
+        waiting = end.call("m")
+        await turns_of_the_loop()
+        for _ in range(70):  # more than a wake-up: what comes last is read when nothing can be sent any more
+            raw.send(wire(99))
+        raw.send(wire(0, 1, "m", []))
+        if how == "pipe":
+            raw.shutdown(socket.SHUT_RD)
+            end.transport._write_ready()
+        else:
+            raw.close()
+        await comes_true(lambda: end.connection.closed)
+        await raises(ConnectionLost, waiting)
+        assert len(end.handler.requests) == (not refused), "what came before is read"
+
+
 # Packets that the kernel refuses
 
 
@@ -881,6 +910,16 @@ async def test_an_answer_whose_descriptors_cannot_be_kept_becomes_an_error() -> 
         message = await next_message(raw)
         assert message[2][0] == "rpc.DescriptorsLost"
         assert "Too many open files" in message[2][1]
+
+
+async def test_an_answer_with_what_has_no_descriptor_is_the_answerers_fault() -> None:
+    async with one_end() as (end, raw):
+        with pytest.raises(ValueError, match="BytesIO has no descriptor"):
+            end.connection.send_result(1, [io.BytesIO()])
+        with pytest.raises(ValueError, match="BytesIO has no descriptor"):
+            end.connection.send_error(1, "x.y", "text", io.BytesIO())
+        end.connection.send_error(1, "rpc.Internal", "")
+        assert await next_message(raw) == [1, 1, ["rpc.Internal", "", None], None]
 
 
 async def test_a_message_that_the_kernel_finds_too_long_fails_alone() -> None:

@@ -3,10 +3,14 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import errno
+import gc
 import logging
 import os
+import socket
+import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
@@ -32,6 +36,23 @@ class Traced:
         CONVERTED.append(self.word)
         if self.word == "explode":
             raise KeyError(self.word)
+
+
+class Witness(BaseException):
+    """What a handler has no business to raise."""
+
+
+KEPT: list[weakref.ref[Any]] = []
+
+
+@dataclasses.dataclass
+class Weighty:
+    """An argument that shows whether it is still kept."""
+
+    content: bytes
+
+    def __post_init__(self) -> None:
+        KEPT.append(weakref.ref(self))
 
 
 class Insufficient(seqrpc.RpcError, code="test.Insufficient"):
@@ -143,6 +164,29 @@ class Everything(seqrpc.Service):
     def in_thread(self) -> list[Any]:
         call = seqrpc.current_call()
         return [call.method, call.caller.pid, threading.current_thread() is threading.main_thread()]
+
+    @seqrpc.method
+    def take(self, what: Weighty, fd: OwnedFd) -> None:
+        raise AssertionError("its call was cancelled before its turn")
+
+    @seqrpc.method
+    def late_error(self) -> None:
+        loop = seqrpc.current_call().connection._loop
+        loop.call_soon_threadsafe(self.stage.reach, "late error began")
+        assert self.thread_may_go_on.wait(PATIENCE)
+        raise seqrpc.RpcError("with data", [OwnedFd.dup(0)], code="test.Data")
+
+    @seqrpc.method
+    async def base(self, waits: bool) -> None:
+        if waits:
+            await asyncio.sleep(0)
+        raise Witness("of the house")
+
+    @seqrpc.method
+    def base_in_thread(self, leave: bool) -> None:
+        if leave:
+            sys.exit(3)
+        raise Witness("of the house")
 
     @seqrpc.method
     def stop_iteration(self) -> None:
@@ -611,6 +655,110 @@ async def test_a_call_that_waits_for_a_thread_can_be_cancelled(pipe: tuple[int, 
             assert await client.receive() == [1, 1, None, None]
 
 
+@pytest.mark.parametrize("how", ["cancelled", "deadline", "lost"])
+async def test_nothing_is_kept_of_a_call_that_ended_while_it_waited_for_a_thread(
+    how: str, pipe: tuple[int, int]
+) -> None:
+    KEPT.clear()
+    service = Everything()
+    limits = seqrpc.Limits(max_threads=1)
+    ours, theirs = seqrpc.socket_pair()
+    async with seqrpc.serve(service, sock=theirs, limits=limits):
+        with raw_client(ours) as client:
+            await client.send(0, 1, "Everything.block", [[]])
+            await service.stage.wait("block began")
+            before = open_count()
+            for call_id in range(2, 12):
+                options = {"deadline": in_milliseconds(100)} if how == "deadline" else {}
+                params = [{"content": b"x" * 1_000}, descriptor(0)]
+                await client.send(0, call_id, "Everything.take", params, options, fds=[pipe[0]])
+            await client.send(0, 20, "rpc.ping", [])
+            if how == "lost":
+                assert await client.receive() == [1, 20, None, None]
+                client.sock.close()
+                before -= 2
+            else:
+                if how == "cancelled":
+                    for call_id in range(2, 12):
+                        await client.send(3, call_id)
+                for _ in range(11):
+                    await client.receive()
+            for _ in range(5):
+                await settle()
+            assert len(KEPT) == 10
+            gc.collect()
+            assert [ref() for ref in KEPT] == [None] * 10
+            assert open_count() <= before
+            service.thread_may_go_on.set()
+
+
+async def test_descriptors_in_an_error_that_comes_after_its_call_ended_are_closed() -> None:
+    service = Everything()
+    ours, theirs = seqrpc.socket_pair()
+    async with seqrpc.serve(service, sock=theirs):
+        with raw_client(ours) as client:
+            await client.send(0, 1, "Everything.late_error", [])
+            await service.stage.wait("late error began")
+            before = open_count()
+            await client.send(3, 1)
+            assert (await client.receive())[2][0] == "rpc.Cancelled"
+            gc.disable()
+            try:
+                service.thread_may_go_on.set()
+                await client.send(0, 2, "Everything.in_thread", [])
+                await client.receive()
+                await asyncio.sleep(0.05)
+                assert open_count() == before
+            finally:
+                gc.enable()
+
+
+@pytest.mark.parametrize(
+    "method, argument, logged",
+    [
+        ("base", False, "Witness: of the house"),
+        ("base", True, "Witness: of the house"),
+        ("base_in_thread", False, "a handler raised Witness"),
+        ("base_in_thread", True, "a handler raised SystemExit"),
+    ],
+)
+async def test_exceptions_that_are_none_cost_their_call_only(
+    method: str, argument: bool, logged: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with on_a_pair(Everything()) as connection:
+        with pytest.raises(seqrpc.Internal) as caught:
+            await asyncio.wait_for(connection.call(f"Everything.{method}", argument), PATIENCE)
+        assert caught.value.message == ""
+        assert logged in caplog.text
+        assert await connection.call("Everything.add", 1) == 111
+
+
+@pytest.mark.parametrize("waits", [False, True])
+def test_a_coroutine_may_end_the_program_and_its_call_is_answered(waits: bool) -> None:
+    class Exit(seqrpc.Service):
+        @seqrpc.method
+        async def leave(self) -> None:
+            if waits:
+                await asyncio.sleep(0)
+            sys.exit(3)
+
+    async def serve(theirs: socket.socket, ours: socket.socket) -> None:
+        async with seqrpc.serve(Exit(), sock=theirs):
+            with raw_client(ours) as client:
+                await client.send(0, 1, "Exit.leave", [])
+                answers.append(await client.receive())
+                await asyncio.sleep(PATIENCE)
+
+    answers: list[Any] = []
+    ours, theirs = seqrpc.socket_pair()
+    kept = ours.dup()
+    with kept:
+        with pytest.raises(SystemExit):
+            asyncio.run(serve(theirs, ours))
+        kept.setblocking(False)
+        assert answers or b"rpc.Internal" in kept.recv(65536)
+
+
 async def test_a_notify_is_never_answered(pipe: tuple[int, int], caplog: pytest.LogCaptureFixture) -> None:
     service = Everything()
     ours, theirs = seqrpc.socket_pair()
@@ -716,4 +864,4 @@ async def test_refusals_are_logged_with_who_was_refused(caplog: pytest.LogCaptur
     async with on_a_pair(Everything(), allow=~policy.anyone) as connection:
         with pytest.raises(seqrpc.PermissionDenied):
             await connection.call("Everything.add", 1)
-    assert f"Everything.add refused to Credentials(pid={os.getpid()}" in caplog.text
+    assert f"'Everything.add' refused to Credentials(pid={os.getpid()}" in caplog.text

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import gc
+import io
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
@@ -196,7 +198,7 @@ async def test_started_inside_a_task_it_leaves_that_task_as_it_was(starter: Star
     await task
 
 
-async def test_an_exception_of_the_first_step_is_not_lost(starter: Starter) -> None:
+async def test_an_exception_of_the_first_step_is_not_lost(starter: Starter, loop_errors: list[dict[str, Any]]) -> None:
     """Handlers catch everything themselves; what gets through stops the program, as in any task."""
 
     async def handler() -> None:
@@ -204,6 +206,8 @@ async def test_an_exception_of_the_first_step_is_not_lost(starter: Starter) -> N
 
     with pytest.raises(SystemExit):
         await from_a_callback(lambda: starter.start(handler()))
+    gc.collect()
+    loop_errors.clear()  # from 3.12 on the task has it, too, and nobody asks it
 
 
 async def test_what_a_task_abandons_is_closed(starter: Starter) -> None:
@@ -239,6 +243,127 @@ async def test_a_closed_starter_has_no_task_left_and_may_start_again(starter: St
     await from_a_callback(lambda: starter.start(quick()))
 
     assert len(ran) == 2
+
+
+async def quick() -> None: ...
+
+
+@pytest.mark.parametrize("warm", [False, True])
+async def test_cancelled_in_the_turn_it_began_so_is_what_it_waits_for(starter: Starter, warm: bool) -> None:
+    outcome: list[str] = []
+    children: list[asyncio.Task[None]] = []
+
+    async def child() -> None:
+        await asyncio.sleep(0.01)
+        outcome.append("the child ran on")
+
+    async def handler() -> None:
+        children.extend(asyncio.create_task(child()) for _ in range(2))
+        try:
+            await asyncio.gather(*children)
+        except asyncio.CancelledError as exc:
+            outcome.extend(exc.args)
+            await asyncio.sleep(0)
+            outcome.append("cleaned up")
+            raise
+
+    def start_and_cancel() -> asyncio.Task[None]:
+        task = starter.start(handler())
+        task.cancel("stop it")
+        return task
+
+    if warm:
+        await from_a_callback(lambda: starter.start(quick()))
+        await asyncio.sleep(0.001)
+    task = await from_a_callback(start_and_cancel)
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+    assert all(one.cancelled() for one in children)
+    await asyncio.sleep(0.02)
+    assert outcome[-1:] == ["cleaned up"]
+    assert "the child ran on" not in outcome
+
+
+async def test_cancelled_in_the_turn_it_began_after_what_it_waits_for_is_done(starter: Starter) -> None:
+    outcome: list[str] = []
+    future = asyncio.get_running_loop().create_future()
+
+    async def handler() -> None:
+        try:
+            await future
+        except asyncio.CancelledError:
+            outcome.append("cancelled")
+            raise
+
+    def start_and_cancel() -> asyncio.Task[None]:
+        task = starter.start(handler())
+        if sys.version_info < (3, 12):
+            future.set_result(None)
+        task.cancel()
+        return task
+
+    task = await from_a_callback(start_and_cancel)
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert outcome == ["cancelled"]
+
+
+@pytest.mark.parametrize("warm", [False, True])
+async def test_one_that_cancels_itself_before_it_waits_hears_of_it_where_it_waits(starter: Starter, warm: bool) -> None:
+    outcome: list[str] = []
+
+    async def handler() -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        outcome.append("waits")
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            outcome.append("cancelled")
+            raise
+
+    if warm:
+        await from_a_callback(lambda: starter.start(quick()))
+        await asyncio.sleep(0.001)
+    task = await from_a_callback(lambda: starter.start(handler()))
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+    assert outcome == ["waits", "cancelled"]
+
+
+async def test_a_task_shows_where_its_coroutine_waits(starter: Starter) -> None:
+    gate = asyncio.Event()
+
+    async def patient_handler() -> None:
+        await gate.wait()
+
+    task = await from_a_callback(lambda: starter.start(patient_handler()))
+    for _ in range(2):
+        stack = io.StringIO()
+        task.print_stack(file=stack)
+        assert "await gate.wait()" in stack.getvalue()
+        assert "patient_handler() running at" in repr(task)
+        coroutine: Any = task.get_coro()
+        assert coroutine.__name__ == "patient_handler"
+        assert coroutine.cr_await is not None
+        assert not coroutine.cr_running
+        assert not hasattr(coroutine, "gi_frame")
+        await asyncio.sleep(0)
+    gate.set()
+    await task
+    assert "patient_handler() done" in repr(task)
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 12), reason="asyncio starts tasks eagerly itself")
+async def test_a_spare_task_can_be_looked_at(starter: Starter) -> None:
+    task = await from_a_callback(lambda: starter.start(quick()))
+    stack = io.StringIO()
+    task.print_stack(file=stack)
+    assert "No stack" in stack.getvalue()
+    assert "coro=<spare()>" in repr(task)
 
 
 @pytest.mark.skipif(sys.version_info >= (3, 12), reason="asyncio starts tasks eagerly itself")

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import grp
 import os
+import resource
 import shutil
 import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,32 @@ class Daemon(seqrpc.Service):
     @seqrpc.method
     async def whoami(self) -> int | None:
         return seqrpc.current_call().caller.uid
+
+    @seqrpc.method
+    async def stubborn(self) -> None:
+        began()
+        while True:
+            try:
+                await asyncio.sleep(3600)
+            except asyncio.CancelledError:
+                pass
+
+    @seqrpc.method
+    async def tidy(self) -> None:
+        began()
+        try:
+            await asyncio.sleep(3600)
+        finally:
+            await asyncio.sleep(3600)
+
+    @seqrpc.method
+    async def block_a_thread_of_asyncio(self) -> None:
+        began()
+        go_on = threading.Event()
+        try:
+            await asyncio.to_thread(go_on.wait)
+        finally:
+            threading.Timer(0.5, go_on.set).start()  # Python itself waits for such threads as it exits
 
     @seqrpc.method
     def block(self) -> None:
@@ -127,6 +154,38 @@ async def test_draining_has_a_bound_also_for_threads(method: str, socket_path: P
                 await call
         assert await ended(child) == 0
     assert not exists(socket_path)
+
+
+@pytest.mark.parametrize("method", ["stubborn", "tidy", "block_a_thread_of_asyncio"])
+@pytest.mark.parametrize("signals", [1, 2])
+async def test_the_stop_has_a_bound_whatever_handlers_do(method: str, signals: int, socket_path: Path) -> None:
+    drain_timeout = 0.2 if signals == 1 else 600
+    options = f"dict(drain_timeout={drain_timeout}, limits=seqrpc.Limits(close_timeout=0.2))"
+    with daemon(PROGRAM, socket_path, options) as child:
+        wait_until_it_listens(socket_path)
+        async with seqrpc.connect(socket_path) as connection:
+            call = asyncio.ensure_future(connection.call(f"Daemon.{method}"))
+            await began(child)
+            child.terminate()
+            await said_closing(connection)
+            if signals == 2:
+                child.terminate()
+            with pytest.raises((seqrpc.ConnectionLost, seqrpc.Cancelled)):
+                await call
+        assert await ended(child) == 0
+    assert not exists(socket_path)
+
+
+@pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="limits of another process can be set on Linux only")
+async def test_a_daemon_short_of_descriptors_refuses_politely_and_serves_on(socket_path: Path) -> None:
+    with running(socket_path) as child, ExitStack() as stack:
+        async with seqrpc.connect(socket_path) as first:
+            assert await first.call("Daemon.whoami") == os.geteuid()
+            resource.prlimit(child.pid, resource.RLIMIT_NOFILE, (80, 80))
+            clients = [stack.enter_context(raw_client(socket_path)) for _ in range(100)]
+            for client in clients[15:]:
+                assert await client.receive() == [5, "the server has 16 connections already"]
+            assert await first.call("Daemon.whoami") == os.geteuid()
 
 
 @needs_root

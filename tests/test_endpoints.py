@@ -192,3 +192,25 @@ async def test_connecting_that_is_cancelled_leaves_nothing_open(socket_path: Pat
     with pytest.raises(asyncio.CancelledError):
         await connecting
     busy.close()
+
+
+async def test_a_name_of_five_hexadecimal_digits_is_a_name(socket_path: Path) -> None:
+    """Such names are what the kernel gives to the ends of pairs, but this one was chosen."""
+    accepted: list[Recorder] = []
+
+    def accept() -> Recorder:
+        accepted.append(Recorder())
+        return accepted[0]
+
+    name = f"@{os.getpid() % 0x100000:05x}"
+    async with await seqrpc.create_server(accept, name):
+        transport, _protocol = await seqrpc.create_connection(Recorder, name)
+        while not accepted:  # noqa: ASYNC110 - no event tells
+            await asyncio.sleep(0)
+
+        for end in (transport, accepted[0].transport):
+            credentials = end.get_extra_info("credentials")
+            assert credentials.pid == os.getpid()
+            assert credentials.groups is not None
+        transport.close()
+        await accepted[0].until_told("lost")

@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from seqrpc.limits import DEFAULT_LIMITS, MAX_DESCRIPTORS, MAX_PACKET, Limits
+from seqrpc.limits import DEFAULT_LIMITS, MAX_DESCRIPTORS, MAX_PACKET, RESERVED_DESCRIPTORS, Limits
 
 NAMES = [field.name for field in dataclasses.fields(Limits)]
 
@@ -12,6 +12,10 @@ NAMES = [field.name for field in dataclasses.fields(Limits)]
 def test_the_protocol_s_numbers() -> None:
     assert MAX_PACKET == 65_536
     assert MAX_DESCRIPTORS == 253
+
+
+def test_some_descriptors_are_left_where_connections_use_up_what_is_usual() -> None:
+    assert 0 < RESERVED_DESCRIPTORS < 1024
 
 
 def test_the_defaults_are_a_limits_without_arguments() -> None:

@@ -267,6 +267,61 @@ async def test_close_refuses_those_not_yet_accepted(socket_path: Path) -> None:
     assert site.recorders == []
 
 
+async def test_what_waits_can_be_accepted_before_the_close(socket_path: Path) -> None:
+    site = Site()
+    site.make = Greeting
+    server = await serve(site, socket_path, start_serving=False)
+    with clients(socket_path, 100) as socks:
+        server.accept_waiting()
+        server.close()
+        assert len(site.recorders) == 100
+        assert [await receive(sock) for sock in socks] == [b"hello"] * 100
+    server.accept_waiting()
+    await site.end()
+
+
+async def test_what_waits_is_accepted_as_far_as_there_are_descriptors(socket_path: Path) -> None:
+    site = Site()
+    server = await serve(site, socket_path, start_serving=False)
+    with clients(socket_path, 1):
+        with table_full():
+            server.accept_waiting()
+        assert site.recorders == []
+        assert server._retry is None
+        server.close()
+
+
+async def test_the_backlog_of_an_inherited_socket_is_left_to_those_who_share_it(socket_path: Path) -> None:
+    site = Site()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as shared:
+        shared.bind(os.fspath(socket_path))
+        shared.listen()
+        server = await serve(site, f"fd:{os.dup(shared.fileno())}", start_serving=False)  # type: ignore[arg-type]
+        with clients(socket_path, 1) as (sock,):
+            sock.send(b"x")
+            server.accept_waiting()
+            server.close()
+            assert site.recorders == []
+            accepted, _ = shared.accept()
+            with accepted:
+                assert accepted.recv(10) == b"x"
+
+
+async def test_a_protocol_may_close_the_server_while_what_waits_is_accepted(socket_path: Path) -> None:
+    class Last(Recorder):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            super().connection_made(transport)
+            server.close()
+
+    site = Site()
+    site.make = Last
+    server = await serve(site, socket_path, start_serving=False)
+    with clients(socket_path, 2):
+        server.accept_waiting()
+        assert len(site.recorders) == 1
+    await site.end()
+
+
 async def test_a_protocol_may_close_the_server_as_it_is_made(socket_path: Path) -> None:
     class Last(Recorder):
         def connection_made(self, transport: asyncio.BaseTransport) -> None:

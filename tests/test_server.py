@@ -2,16 +2,21 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import signal
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import msgpack
 import pytest
 from daemons import PATIENCE, Stage, exists, on_a_pair, raw_client
 
 import seqrpc
 from seqrpc import OwnedFd
+from seqrpc.limits import RESERVED_DESCRIPTORS
 
 
 class Work(seqrpc.Service):
@@ -28,6 +33,15 @@ class Work(seqrpc.Service):
             self.stage.reach("cancelled")
             raise
         return "done"
+
+    @seqrpc.method
+    async def go_on(self) -> None:
+        self.stage.reach("began")
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.stage.reach("cancelled")
+            await self.stage.wait("may end")
 
     @seqrpc.method
     async def add(self, a: int, b: int) -> int:
@@ -54,6 +68,16 @@ class TakesDescriptors(seqrpc.Service):
     @seqrpc.method
     async def take(self, fd: OwnedFd) -> None:
         pass
+
+
+@contextmanager
+def descriptors_limited(soft: int) -> Iterator[None]:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
 def mode_of(path: Path) -> int:
@@ -101,7 +125,7 @@ async def test_what_cannot_be_served_is_told_at_once(socket_path: Path, pipe: tu
     with stream, pytest.raises(seqrpc.AddressError, match="SOCK_SEQPACKET was expected"):
         await seqrpc.serve(Work(), sock=stream)
     with pytest.raises(seqrpc.AddressError, match="is not a socket"):
-        await seqrpc.serve(Work(), f"fd:{os.dup(pipe[0])}")
+        await seqrpc.serve(Work(), f"fd:{pipe[0]}")  # it does not fit, so it is not taken
     with pytest.raises(seqrpc.AddressError, match="not connected"):
         await seqrpc.serve(Work(), sock=socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET))
     assert not exists(socket_path)
@@ -240,6 +264,94 @@ async def test_closing_cancels_handlers_and_waits_for_them(socket_path: Path) ->
         assert server.connections == frozenset()
 
 
+@pytest.mark.parametrize("how", ["drain", "close"])
+async def test_handlers_that_go_on_are_waited_for_so_long_and_no_longer(
+    how: str, socket_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    service = Work()
+    limits = seqrpc.Limits(drain_timeout=0.02, close_timeout=0.05)
+    async with seqrpc.serve(service, socket_path, limits=limits) as server, seqrpc.connect(socket_path) as connection:
+        call = asyncio.ensure_future(connection.call("Work.go_on"))
+        await service.stage.wait("began")
+        async with asyncio.timeout(PATIENCE / 4):  # the stage would let it go on for longer
+            await getattr(server, how)()
+            await server.wait_closed()
+        assert service.stage.reached == ["began", "cancelled"]
+        assert "handlers are still running 0.05 s after they were cancelled" in caplog.text
+        with pytest.raises((seqrpc.Cancelled, seqrpc.ConnectionLost)):
+            await call
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    service.stage.reach("may end")
+    await asyncio.gather(*others, return_exceptions=True)
+
+
+async def test_a_drain_that_is_cancelled_closes(socket_path: Path) -> None:
+    service = Work()
+    async with seqrpc.serve(service, socket_path) as server, seqrpc.connect(socket_path) as connection:
+        call = asyncio.ensure_future(connection.call("Work.work"))
+        await service.stage.wait("began")
+        draining = asyncio.ensure_future(server.drain())
+        await asyncio.sleep(0)
+        draining.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await draining
+        assert service.stage.reached == ["began", "cancelled"]
+        assert server.connections == frozenset()
+        with pytest.raises((seqrpc.Cancelled, seqrpc.ConnectionLost)):
+            await call
+    described = seqrpc.Server.drain.__doc__
+    assert described is not None
+    assert "the server is closed" in described.partition("Cancel:")[2]
+
+
+@pytest.mark.parametrize("number", [1, 5, 150])
+async def test_what_was_sent_before_a_drain_is_answered(number: int, socket_path: Path) -> None:
+    async with seqrpc.serve(Work(), socket_path) as server:
+        with raw_client(socket_path) as client:
+            await client.send(0, 0, "rpc.ping", [])
+            assert await client.receive() == [1, 0, None, None]
+            for call_id in range(number):
+                client.sock.send(msgpack.packb([0, call_id, "Work.add", [1, 2]]))
+            assert await server.drain() is True
+            assert await client.receive() == [5, "the server is stopping"]
+            refusal = ["rpc.Unavailable", "this side takes no new requests", None]
+            for call_id in range(number):
+                assert await client.receive() == [1, call_id, refusal, None]
+            assert await client.receive() is None
+
+
+async def test_who_sends_on_and_on_does_not_keep_a_drain_from_ending(socket_path: Path) -> None:
+    async with seqrpc.serve(Work(), socket_path) as server:
+        with raw_client(socket_path) as client:
+            await client.send(0, 0, "rpc.ping", [])
+            assert await client.receive() == [1, 0, None, None]
+
+            def send_on() -> None:
+                try:
+                    client.sock.send(msgpack.packb([2, "Work.add", [1, 2]]))
+                except BlockingIOError:
+                    pass
+                except OSError:
+                    return
+                asyncio.get_running_loop().call_soon(send_on)
+
+            send_on()
+            async with asyncio.timeout(PATIENCE):
+                assert await server.drain() is True
+
+
+@pytest.mark.parametrize("how", ["drain", "close"])
+async def test_who_waits_to_be_accepted_is_told_why_that_will_not_be(how: str, socket_path: Path) -> None:
+    async with seqrpc.serve(Work(), socket_path, limits=seqrpc.Limits(max_connections=2)) as server:
+        with raw_client(socket_path) as first, raw_client(socket_path) as second, raw_client(socket_path) as third:
+            for client in (first, second, third):
+                client.sock.send(msgpack.packb([0, 1, "Work.add", [1, 2]]))
+            await getattr(server, how)()
+            for client in (first, second, third):
+                assert await client.receive() == [5, "the server is stopping"]
+                assert await client.receive() is None
+
+
 async def test_a_handler_may_close_its_own_server(socket_path: Path) -> None:
     service = Work()
     async with seqrpc.serve(service, socket_path) as server, seqrpc.connect(socket_path) as connection:
@@ -267,6 +379,34 @@ async def test_connections_beyond_the_limit_are_told_so_and_closed(socket_path: 
             await asyncio.sleep(0)
         async with seqrpc.connect(socket_path) as fourth:
             assert await fourth.call("Work.add", 1, 2) == 3
+
+
+async def test_connections_leave_some_descriptors_free(socket_path: Path) -> None:
+    with descriptors_limited(RESERVED_DESCRIPTORS + 1):
+        async with seqrpc.serve(Work(), socket_path), seqrpc.connect(socket_path) as first:
+            await first.call("rpc.ping")
+            with raw_client(socket_path) as second:
+                assert await second.receive() == [5, "the server has 1 connections already"]
+                assert await second.receive() is None
+            assert await first.call("Work.add", 1, 2) == 3
+
+
+async def test_without_a_bound_of_descriptors_the_limits_are_the_bound(
+    socket_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unlimited = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+    monkeypatch.setattr(resource, "getrlimit", lambda _what: unlimited)
+    async with seqrpc.serve(Work(), socket_path), seqrpc.connect(socket_path) as connection:
+        assert await connection.call("Work.add", 1, 2) == 3
+
+
+def test_run_takes_all_descriptors_that_it_may_have() -> None:
+    ours, theirs = seqrpc.socket_pair()
+    ours.close()
+    with descriptors_limited(256):
+        seqrpc.run(Work(), sock=theirs)
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        assert soft == hard
 
 
 async def test_a_connection_that_comes_while_the_server_stops_is_refused(socket_path: Path) -> None:

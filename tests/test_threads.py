@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import gc
 import sys
 import threading
+import weakref
 from collections.abc import Iterator
 from concurrent.futures import CancelledError, Future
 
@@ -98,6 +100,86 @@ def test_what_was_cancelled_before_its_turn_does_not_run(threads: Threads) -> No
     for future in busy:
         future.result(PATIENCE)
     assert ran == [2]
+
+
+def test_what_is_discarded_before_its_turn_is_forgotten_at_once_and_what_runs_is_not(threads: Threads) -> None:
+    began, go_on = threading.Barrier(3), threading.Event()
+
+    def work() -> int:
+        began.wait(PATIENCE)
+        go_on.wait(PATIENCE)
+        return 1
+
+    busy = [threads.submit(work) for _ in range(2)]
+    began.wait(PATIENCE)
+
+    def never() -> None: ...
+
+    futures = [threads.submit(never) for _ in range(3)]
+    function = weakref.ref(never)
+    del never
+    for future in futures:
+        threads.discard(future)
+        threads.discard(future)
+    gc.collect()
+    assert function() is None
+    assert all(future.cancelled() for future in futures)
+    last = threads.submit(lambda: 2)
+    threads.discard(busy[0])
+    go_on.set()
+    assert [future.result(PATIENCE) for future in (*busy, last)] == [1, 1, 2]
+
+
+def test_letting_the_threads_go_while_they_take_jobs_does_not_hang() -> None:
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+
+        def use() -> None:
+            for _ in range(400):
+                threads = Threads(4)
+                for _ in range(30):
+                    threads.submit(int)
+                threads.close()
+
+        user = threading.Thread(target=use, daemon=True)
+        user.start()
+        user.join(PATIENCE)
+        assert not user.is_alive()
+    finally:
+        sys.setswitchinterval(interval)
+
+
+def test_a_thread_that_cannot_be_started_leaves_nothing_behind(
+    threads: Threads, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(_self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    ran: list[int] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", fail)
+        for _ in range(3):
+            with pytest.raises(RuntimeError, match="can't start new thread"):
+                threads.submit(lambda: ran.append(1))
+    began, go_on = threading.Event(), threading.Event()
+
+    def work() -> int:
+        began.set()
+        go_on.wait(PATIENCE)
+        return threading.get_ident()
+
+    first = threads.submit(work)
+    assert began.wait(PATIENCE)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", fail)
+        second = threads.submit(threading.get_ident)  # has to wait for the one that there is
+    assert "there are 1 threads, and no other can be started" in caplog.text
+    third = threads.submit(threading.get_ident)
+    assert third.result(PATIENCE) == second.result(PATIENCE) != threading.main_thread().ident
+    go_on.set()
+    assert first.result(PATIENCE) != third.result(PATIENCE)
+    assert ran == []
 
 
 def test_a_function_that_hangs_does_not_keep_the_process_from_ending() -> None:

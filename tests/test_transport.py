@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import fcntl
+import io
 import os
 import resource
 import socket
@@ -129,6 +130,23 @@ async def test_what_cannot_be_a_packet_is_refused_before_anything_is_sent(raw: P
             transport.send_packet(b"x", fds)
     with pytest.raises(BlockingIOError):
         raw[1].recv(1)
+    await recorder.end()
+
+
+@pytest.mark.parametrize("queued", [False, True])
+async def test_what_has_no_descriptor_to_lend_is_refused_before_anything_is_sent(raw: Pair, queued: bool) -> None:
+    transport, recorder = on_transport(raw[0])
+    if queued:
+        queue_one(transport)
+    waiting = transport.get_write_buffer_packets()
+    with pytest.raises(ValueError, match="BytesIO has no descriptor to send: fileno") as caught:
+        transport.send_packet(b"x", [io.BytesIO()])
+    assert not isinstance(caught.value, OSError)
+    closed = socket.socket()
+    closed.close()
+    with pytest.raises(ValueError, match="socket has no descriptor to send: it is closed"):
+        transport.send_packet(b"x", [closed])
+    assert transport.get_write_buffer_packets() == waiting
     await recorder.end()
 
 
@@ -340,6 +358,26 @@ async def test_a_chatty_peer_does_not_starve_another_connection(raw: Pair) -> No
     there.close()
 
 
+@pytest.mark.parametrize("size, most", [(65_536, 1), (30_000, 2), (500, 64)])
+async def test_large_packets_are_received_in_smaller_bursts(raw: Pair, size: int, most: int) -> None:
+    raw[1].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1_000_000)
+    _transport, recorder = on_transport(raw[0])
+    bursts = [0]
+
+    def count(_data: bytes) -> None:
+        if bursts[-1] == 0:
+            asyncio.get_running_loop().call_soon(bursts.append, 0)  # runs once this wake-up is over
+        bursts[-1] += 1
+
+    recorder.on_packet = count
+    sent = fill(raw[1], b"x" * size)
+    assert sent > most
+    await recorder.until_packets(sent)
+    assert max(bursts) <= most
+    assert bursts[0] == most
+    await recorder.end()
+
+
 # Ends
 
 
@@ -400,7 +438,8 @@ async def test_a_peer_that_stops_reading_but_stays_is_lost_once_its_packets_are_
     assert isinstance(recorder.reason, BrokenPipeError)
 
 
-async def test_pause_reading_holds_also_after_the_pipe_broke(raw: Pair) -> None:
+@pytest.mark.parametrize("inside", [False, True], ids=["before_a_packet", "at_a_packet"])
+async def test_a_broken_connection_that_is_not_read_any_more_is_lost(raw: Pair, inside: bool) -> None:
     transport, recorder = on_transport(raw[0])
     for index in range(3):
         raw[1].send(b"%d" % index)
@@ -408,16 +447,64 @@ async def test_pause_reading_holds_also_after_the_pipe_broke(raw: Pair) -> None:
     recorder.on_packet = lambda data: transport.pause_reading() if data == b"1" else None
     with pytest.raises(ConnectionLost):
         transport.send_packet(b"to nobody")
-    transport.pause_reading()
-    await turns_of_the_loop()
-    assert recorder.packets == []
-    transport.resume_reading()
-    await recorder.until_packets(2)
-    await turns_of_the_loop()
-    assert recorder.packets == [b"0", b"1"]
-    transport.resume_reading()
+    if not inside:
+        transport.pause_reading()
     await recorder.until_told("lost")
-    assert recorder.packets == [b"0", b"1", b"2"]
+    await turns_of_the_loop()
+    assert recorder.packets == ([b"0", b"1"] if inside else [])
+    assert recorder.told == ["made", "lost"]
+    assert isinstance(recorder.reason, BrokenPipeError)
+
+
+async def test_a_reset_connection_that_is_not_read_any_more_is_lost(raw: Pair) -> None:
+    transport, recorder = on_transport(raw[0])
+    transport.send_packet(b"never read")
+    for index in range(3):
+        raw[1].send(b"%d" % index)
+    raw[1].close()
+    recorder.on_packet = lambda data: transport.pause_reading() if data == b"1" else None
+    await recorder.until_told("lost")
+    assert recorder.packets == [b"0", b"1"]
+    assert recorder.told == ["made", "lost"]
+
+
+@pytest.mark.parametrize("how", ["closed", "closed_and_sent_to", "shut_and_sent_to"])
+async def test_a_connection_that_breaks_resumes_writing(raw: Pair, how: str) -> None:
+    transport, recorder = on_transport(raw[0], limits=Limits(high_water_bytes=1000, low_water_bytes=100))
+    fill(raw[0])
+    transport.send_packet(b"x" * 2000)
+    assert recorder.told == ["made", "paused"]
+    raw[1].send(b"last words")
+    if how == "shut_and_sent_to":
+        raw[1].shutdown(socket.SHUT_RD)
+    else:
+        raw[1].close()
+    if how != "closed":
+        transport._write_ready()
+        assert recorder.told == ["made", "paused", "resumed"]
+    await recorder.until_told("resumed")
+    assert "lost" not in recorder.told, "it need not wait for room that never comes"
+    assert transport.get_write_buffer_size() == 0
+    await recorder.until_told("lost")
+    assert recorder.packets == [b"last words"]
+    assert recorder.told.count("resumed") == recorder.told.count("lost") == 1
+
+
+async def test_a_protocol_may_end_a_connection_that_breaks_as_writing_is_resumed(raw: Pair) -> None:
+    class Ending(Recorder):
+        def resume_writing(self) -> None:
+            super().resume_writing()
+            self.transport.abort()
+
+    transport, recorder = on_transport(raw[0], Ending(), Limits(high_water_bytes=1000, low_water_bytes=100))
+    fill(raw[0])
+    transport.send_packet(b"x" * 2000)
+    raw[1].send(b"last words")
+    raw[1].close()
+    transport._read_ready()
+    await recorder.until_told("lost")
+    assert recorder.told == ["made", "paused", "resumed", "lost"]
+    assert recorder.packets == []
 
 
 async def test_a_pipe_that_breaks_while_nothing_is_read_is_lost_at_once(raw: Pair, pipe: tuple[int, int]) -> None:

@@ -244,7 +244,7 @@ class SessionConnection(SeqpacketProtocol):
             ConnectionLost: the connection ended; the call may have run.
             Unavailable: the other side takes no new requests; the call did not run.
             DeadlineExceeded: the deadline passed; the other side was told to stop.
-            LocalProtocolError, TooLarge, PermissionDenied, Overloaded, OSError: it could not be sent.
+            LocalProtocolError, TooLarge, PermissionDenied, Overloaded, OSError, ValueError: it could not be sent.
 
         Cancel: the other side is told to stop; a call that was not sent never is.
         """
@@ -256,7 +256,11 @@ class SessionConnection(SeqpacketProtocol):
             self._check_may_call(deadline)
         waiter: Waiter = self._loop.create_future()
         options = _options(deadline, meta) if meta or deadline is not None else None
-        call_id, (data, lenders) = session.send_request(waiter, method, params, options)
+        try:
+            call_id, (data, lenders) = session.send_request(waiter, method, params, options)
+        except RpcError as exc:
+            _of_this_call(exc)
+            raise
         try:
             failed = functools.partial(self._request_refused, call_id, waiter) if lenders else None
             self._transport.send_packet(data, lenders, failed)
@@ -324,14 +328,18 @@ class SessionConnection(SeqpacketProtocol):
 
         Raises:
             ConnectionLost, Unavailable, DeadlineExceeded, LocalProtocolError, TooLarge, PermissionDenied,
-            Overloaded, OSError: as :meth:`request`; nothing was sent.
+            Overloaded, OSError, ValueError: as :meth:`request`; nothing was sent.
 
         Cancel: nothing was sent.
         """
         if self._turns.waiting or self._writing_paused:
             await self._wait_turn(deadline)
         self._check_may_call(deadline)
-        data, lenders = self._session.send_notify(method, params, _options(deadline, meta))
+        try:
+            data, lenders = self._session.send_notify(method, params, _options(deadline, meta))
+        except RpcError as exc:
+            _of_this_call(exc)
+            raise
         try:
             self._transport.send_packet(data, lenders, functools.partial(_log.debug, "! NOTIFY %s: %s", method))
         except OSError as exc:
@@ -344,7 +352,7 @@ class SessionConnection(SeqpacketProtocol):
         """Answer a request; return what lent the descriptors of the result, which may be closed now.
 
         Raises:
-            LocalProtocolError, TooLarge: the result cannot be sent; the request is still to be answered.
+            LocalProtocolError, TooLarge, ValueError: the result cannot be sent; the request is still to be answered.
         """
         data, lenders = self._session.send_result(call_id, result)
         if lenders:

@@ -15,6 +15,7 @@ from seqrpc.errors import AddressError, ConnectError
 from seqrpc.kernel import sockets
 from seqrpc.kernel.addresses import Address, AddressLike, parse_address
 from seqrpc.kernel.listening import BACKLOG, listen
+from seqrpc.kernel.platforms import PLATFORM
 from seqrpc.limits import DEFAULT_LIMITS, Limits
 
 P = TypeVar("P", bound=SeqpacketProtocol)
@@ -103,7 +104,9 @@ def open_transport(sock: socket.socket, protocol: SeqpacketProtocol, limits: Lim
         AddressError: the socket is not connected.
     """
     try:
-        return SeqpacketTransport(asyncio.get_running_loop(), sock, protocol, limits)
+        # One that we connected has a known peer; others were made to name their senders (distrust_names).
+        by_packet = PLATFORM.asks_for_senders(sock)
+        return SeqpacketTransport(asyncio.get_running_loop(), sock, protocol, limits, names_senders=by_packet)
     except BaseException as exc:
         sock.close()
         if isinstance(exc, OSError) and exc.errno == errno.ENOTCONN:

@@ -9,7 +9,9 @@ import socket
 from collections.abc import Callable
 
 from seqrpc.carriers.transport import SeqpacketProtocol, SeqpacketTransport
-from seqrpc.kernel.listening import ListeningSocket
+from seqrpc.kernel.addresses import AbstractAddress, PathAddress
+from seqrpc.kernel.listening import BACKLOG, ListeningSocket
+from seqrpc.kernel.platforms import PLATFORM
 from seqrpc.limits import DEFAULT_LIMITS, Limits
 
 _log = logging.getLogger("seqrpc.listener")
@@ -81,6 +83,23 @@ class SeqpacketServer(asyncio.AbstractServer):
         finally:
             self.close()
 
+    def accept_waiting(self) -> None:
+        """Accept what waits in the backlog, at most as many as fit there by default: ``close`` resets the rest.
+
+        The backlog of an inherited socket is left alone: it outlives ``close``, and whoever shares the
+        socket, as a service manager does with the daemon's next run, serves it.
+        """
+        if not isinstance(self._listening.address, PathAddress | AbstractAddress):
+            return
+        for _ in range(BACKLOG):
+            if self._closed.done():
+                return
+            try:
+                sock, _address = self._listening.sock.accept()
+            except OSError:  # nothing waits any more, or there is no descriptor for it
+                return
+            self._adopt(sock)
+
     def close(self) -> None:
         """Stop accepting and let the address go; connections live on, those not yet accepted are refused."""
         if self._closed.done():
@@ -113,7 +132,8 @@ class SeqpacketServer(asyncio.AbstractServer):
     def _adopt(self, sock: socket.socket) -> None:
         """Give a connection its transport; what goes wrong costs this connection only."""
         try:
-            SeqpacketTransport(self._loop, sock, self._factory(), self._limits)
+            by_packet = PLATFORM.asks_for_senders(sock)  # accepted, so its maker is known; a listener may want more
+            SeqpacketTransport(self._loop, sock, self._factory(), self._limits, names_senders=by_packet)
         except Exception as exc:
             sock.close()
             if not isinstance(exc, OSError):  # a peer that is gone already is no error

@@ -26,6 +26,9 @@ _PASSING = frozenset({errno.ENOBUFS, errno.ENOMEM, errno.ETOOMANYREFS})
 _LONE_WAKEUPS = 8
 """Wake-ups without a second read after one that found a single packet: the read that finds nothing costs 1 µs."""
 
+_WAKEUP_BYTES = 32_768
+"""Received bytes after which a wake-up ends: the largest packets take so long to look at that 64 would be a stall."""
+
 _RETRY_DELAY = 0.01
 """Seconds until a queued packet is tried again that the kernel had no room for."""
 
@@ -93,6 +96,8 @@ class SeqpacketTransport(asyncio.ReadTransport):
         sock: a connected socket; the transport owns it.
         protocol: whom to tell.
         limits: ``max_packets_per_wakeup``, ``high_water_bytes`` and ``low_water_bytes`` are used.
+        names_senders: whether each packet tells who sent it, as on a socket pair; by default that is
+            found out from the socket's names, which whoever made it may have chosen.
     """
 
     def __init__(
@@ -101,9 +106,11 @@ class SeqpacketTransport(asyncio.ReadTransport):
         sock: socket.socket,
         protocol: SeqpacketProtocol,
         limits: Limits = DEFAULT_LIMITS,
+        *,
+        names_senders: bool | None = None,
     ) -> None:
         """Own the socket and begin reading; ``connection_made`` is called before this returns."""
-        self._names_senders = sockets.names_senders(sock)
+        self._names_senders = sockets.names_senders(sock) if names_senders is None else names_senders
         self._credentials: Credentials | None = None
         if self._names_senders:
             PLATFORM.ask_for_senders(sock)
@@ -134,7 +141,7 @@ class SeqpacketTransport(asyncio.ReadTransport):
         try:
             protocol.connection_made(self)
         except BaseException:  # nobody hears of this connection: its maker closes the socket
-            self.pause_reading()
+            self._stop_reading()
             self._closing = self._lost = True
             self._drop_queue()
             raise
@@ -146,22 +153,30 @@ class SeqpacketTransport(asyncio.ReadTransport):
         return self._reading
 
     def pause_reading(self) -> None:
-        """Stop receiving: not one more packet is read. The kernel then makes the peer wait."""
+        """Stop receiving: not one more packet is read. The kernel then makes the peer wait.
+
+        A connection over which nothing can be sent any more ends here: nothing else would tell of its end.
+        """
         if self._reading:
-            self._reading = False
-            self._loop.remove_reader(self._fd)
+            self._stop_reading()
+            if self._broken is not None:
+                self._lose(self._broken)
 
     def resume_reading(self) -> None:
         """Receive again; does nothing on a closing transport."""
         if not self._reading and not self._closing:
             self._reading = True
             self._loop.add_reader(self._fd, self._read_ready)
-            if self._broken is not None:
-                self._loop.call_soon(self._read_rest)
+
+    def _stop_reading(self) -> None:
+        if self._reading:
+            self._reading = False
+            self._loop.remove_reader(self._fd)
 
     def _read_ready(self) -> None:
-        """Read what is there, up to a bound; alone packets are read one a wake-up."""
+        """Read what is there, up to two bounds; alone packets are read one a wake-up."""
         sock, buffer = self._sock, self._buffer
+        taken = 0
         for received in range(self._max_packets):
             try:
                 size, fds, sender, lost = ancillary.receive(sock, buffer)
@@ -182,7 +197,8 @@ class SeqpacketTransport(asyncio.ReadTransport):
             else:
                 close_all(fds)
                 self._rare_packet(size, sender)
-            if not self._reading:
+            taken += size
+            if taken >= _WAKEUP_BYTES or not self._reading:
                 return
             if self._lone_wakeups:
                 self._lone_wakeups -= 1
@@ -206,9 +222,8 @@ class SeqpacketTransport(asyncio.ReadTransport):
         if exc.errno != errno.ECONNRESET or self._broken is not None:
             self._lose(exc)
             return False
-        self._broken = exc  # it hides packets that came before (protocol 1.6)
-        self._loop.call_soon(self._read_rest)
-        return True
+        self._break(exc)  # it hides packets that came before (protocol 1.6)
+        return self._reading
 
     def _rare_packet(self, size: int, sender: Credentials | None) -> None:
         """Tell the protocol of an end, of a packet that was cut, or of one whose descriptors were lost."""
@@ -243,7 +258,8 @@ class SeqpacketTransport(asyncio.ReadTransport):
                 of its own, as by a peer that takes no descriptors; without it that ends the connection.
 
         Raises:
-            ValueError: too few or too many bytes, too many descriptors, or this connection's own.
+            ValueError: too few or too many bytes, too many descriptors, this connection's own, or one of
+                ``fds`` has none to lend.
             ConnectionLost: the connection is closing or ended; nothing was sent.
             OSError: the kernel refuses this packet, and takes others: ``EMSGSIZE``, ``ENOBUFS``,
                 ``ETOOMANYREFS``, ``EPERM`` (:func:`seqrpc.kernel.ancillary.send`), ``EMFILE``.
@@ -272,7 +288,7 @@ class SeqpacketTransport(asyncio.ReadTransport):
             raise ValueError(f"a packet has 1 to {MAX_PACKET} bytes, this one {len(data)}")
         if len(fds) > MAX_DESCRIPTORS:
             raise ValueError(f"a packet carries at most {MAX_DESCRIPTORS} descriptors, this one {len(fds)}")
-        numbers = [fd.fileno() for fd in fds]
+        numbers = [_number_of(fd) for fd in fds]
         if self._fd in numbers:
             raise ValueError("a connection's own socket cannot be sent over it")  # only the kernel could ever free it
         return numbers
@@ -355,10 +371,13 @@ class SeqpacketTransport(asyncio.ReadTransport):
         """Give up sending. What the peer had sent before it went away is still to be read."""
         self._broken = exc
         self._drop_queue()
-        if self._reading:
-            self._loop.call_soon(self._read_rest)
-        else:
+        if not self._reading:
             self._lose(exc)
+            return
+        self._loop.call_soon(self._read_rest)
+        if self._writing_paused:  # nothing else would end it: the protocol may send, and hear that it is over
+            self._writing_paused = False
+            self._call_protocol("resume_writing")
 
     def _drop_queue(self) -> None:
         self._unwatch_writable()
@@ -405,7 +424,7 @@ class SeqpacketTransport(asyncio.ReadTransport):
         """
         if self._closing:
             return
-        self.pause_reading()
+        self._stop_reading()
         self._closing = True
         if not self._queue:
             self._finish_soon(None)
@@ -418,7 +437,7 @@ class SeqpacketTransport(asyncio.ReadTransport):
         """End now."""
         if self._lost:
             return
-        self.pause_reading()
+        self._stop_reading()
         self._closing = True
         self._drop_queue()
         self._finish_soon(exc)
@@ -486,3 +505,14 @@ class _Queued:
         self.data = data
         self.fds = fds
         self.failed = failed
+
+
+def _number_of(lender: HasFileno) -> int:
+    """Return the descriptor of what lends one; that it has none is no failure of the connection's socket."""
+    try:
+        number = lender.fileno()
+    except OSError as exc:  # io.UnsupportedOperation is one
+        raise ValueError(f"{type(lender).__name__} has no descriptor to send: {exc}") from exc
+    if number < 0:  # as a closed socket says
+        raise ValueError(f"{type(lender).__name__} has no descriptor to send: it is closed")
+    return number

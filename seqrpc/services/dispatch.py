@@ -130,7 +130,7 @@ class Calls:
             self._start(entry, request, caller)
         else:
             self._refuse(request, "rpc.PermissionDenied", f"{request.method}: this caller is not admitted")
-            _log.info("! %s refused to %r", request.method, caller)
+            _log.info("! %r refused to %r", request.method, caller)
 
     def _answer_unknown(self, request: Request, caller: Credentials | None) -> None:
         if request.method == "rpc.ping":
@@ -155,7 +155,7 @@ class Calls:
             self._refuse(request, exc.code, exc.message)
             return
         except Exception:  # types of the application's own raise what they like while they are built
-            _log.exception("! the arguments of %s could not be converted", request.method)
+            _log.exception("! the arguments of %r could not be converted", request.method)
             self._refuse(request, "rpc.Internal", "")
             return
         deadline = request.options.deadline
@@ -163,7 +163,7 @@ class Calls:
         key = request.call_id
         if key is None:
             if len(self._running) >= self._max_calls:
-                _log.debug("! a NOTIFY of %s is dropped: %d handlers are running", request.method, len(self._running))
+                _log.debug("! a NOTIFY of %r is dropped: %d handlers are running", request.method, len(self._running))
                 close_all(request.fds)
                 return
             key = self._last_notify = self._last_notify - 1
@@ -193,6 +193,12 @@ class Calls:
             self._answer_stopped(call)
         except Exception as exc:
             self._answer_error(call, exc)
+        except GeneratorExit:
+            raise
+        except BaseException as exc:
+            self._answer_error(call, exc)
+            if isinstance(exc, (KeyboardInterrupt, SystemExit)):  # these are for the loop, as in any task
+                raise
         else:
             self._answer(call, result)
         finally:
@@ -204,6 +210,7 @@ class Calls:
         try:
             return await asyncio.wrap_future(running, loop=self._loop)
         except asyncio.CancelledError:
+            self._registry.threads.discard(running)
             fds, call.request.fds = call.request.fds, []
             running.add_done_callback(functools.partial(_clean_up_after_thread, fds))
             raise
@@ -227,21 +234,21 @@ class Calls:
                 if isinstance(lender, OwnedFd):
                     lender.close()
 
-    def _answer_error(self, call: _Call, exc: Exception) -> None:
+    def _answer_error(self, call: _Call, exc: BaseException) -> None:
         """Answer with an error that was meant to cross, or with rpc.Internal and a traceback in the log here."""
         method, call_id = call.request.method, call.request.call_id
         code, message, data = "rpc.Internal", "", None
         if isinstance(exc, RpcError) and not (exc.remote and exc.code.startswith("rpc.")):
             # A subclass may have called no __init__, and anything may have been given as the message.
             code, message, data = exc.code, str(getattr(exc, "message", "")), getattr(exc, "data", None)
-            _log.debug("! %s: %s: %s", method, code, message)
+            _log.debug("! %r: %s: %r", method, code, message)
         else:
-            _log.error("! %s failed", method, exc_info=exc)
+            _log.error("! %r failed", method, exc_info=exc)
         if call_id is not None:
             try:
                 self._connection.send_error(call_id, code, message, data)
             except Exception:  # a descriptor in it is closed
-                _log.exception("! %s: the data of its error cannot be sent", method)
+                _log.exception("! %r: the data of its error cannot be sent", method)
                 self._connection.send_error(call_id, code, message)
         close_all(descriptors_in(data))
 
@@ -298,15 +305,26 @@ def _stop(call: _Call) -> None:
 
 
 def _run_plain(function: Callable[[], Any]) -> Any:
-    """Call a plain function in its thread. StopIteration, which no future can hold, becomes RuntimeError."""
+    """Call a plain function in its thread.
+
+    What is not to end more than its call becomes RuntimeError: StopIteration, which no future can hold,
+    and what would stop the loop, such as SystemExit.
+    """
     try:
         return function()
-    except StopIteration as exc:
-        raise RuntimeError("a handler raised StopIteration") from exc
+    except BaseException as exc:
+        if isinstance(exc, Exception) and not isinstance(exc, StopIteration):
+            raise
+        raise RuntimeError(f"a handler raised {type(exc).__name__}") from exc
 
 
 def _clean_up_after_thread(fds: list[OwnedFd], finished: concurrent.futures.Future[Any]) -> None:
-    """Close what a thread was given, and what it returned, once it ends after its call did."""
+    """Close what a thread was given, and what it returned or raised, once it ends after its call did."""
     close_all(fds)
-    if not finished.cancelled() and finished.exception() is None:
+    if finished.cancelled():
+        return
+    exc = finished.exception()
+    if exc is None:
         close_all(descriptors_in(finished.result()))
+    elif isinstance(exc, RpcError):
+        close_all(descriptors_in(getattr(exc, "data", None)))

@@ -18,6 +18,15 @@ from typing import Any
 
 _NOTHING = object()
 
+_LOOKS: dict[str, Any] = {  # what the repr of a task and its print_stack() look at, as long as there is no coroutine
+    "__name__": "spare",
+    "__qualname__": "spare",
+    "cr_await": None,
+    "cr_code": None,
+    "cr_frame": None,
+    "cr_running": False,
+}
+
 
 class _Resumed(Coroutine[Any, Any, None]):
     """What a spare task runs: it waits for a coroutine that has taken its first step already, then runs the rest."""
@@ -39,7 +48,8 @@ class _Resumed(Coroutine[Any, Any, None]):
         except StopIteration:
             return False
         self._context, self._coroutine, self._yielded = context, coroutine, yielded
-        self._parked.set_result(None)
+        if not self._parked.done():  # it may have cancelled its task, which then wakes for that
+            self._parked.set_result(None)
         return True
 
     def send(self, value: Any) -> Any:
@@ -52,15 +62,26 @@ class _Resumed(Coroutine[Any, Any, None]):
 
     def throw(self, *exc_info: Any) -> Any:
         """Take the next step with an exception, for the task."""
-        self._yielded = _NOTHING
+        yielded, self._yielded = self._yielded, _NOTHING
         if self._coroutine is None:
             raise exc_info[0]
+        if asyncio.isfuture(yielded) and isinstance(exc_info[0], asyncio.CancelledError):
+            # The task does not know yet what it waits for: cancel that first, as Task.cancel() does.
+            message = exc_info[0].args[0] if exc_info[0].args else None
+            if yielded.cancel(msg=message):
+                return yielded
         return self._context.run(self._coroutine.throw, *exc_info)
 
     def close(self) -> None:
         """Close the coroutine, as one does that will not be run to its end."""
         if self._coroutine is not None:
             self._coroutine.close()
+
+    def __getattr__(self, name: str) -> Any:
+        """Look like the coroutine, to whoever looks at the task."""
+        if name not in _LOOKS:
+            raise AttributeError(name)
+        return _LOOKS[name] if self._coroutine is None else getattr(self._coroutine, name)
 
     def __await__(self) -> Generator[Any, Any, None]:
         """Refuse: only a task runs it."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import threading
+from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Future
-from queue import SimpleQueue
 from typing import Any
 
-_Job = tuple[Future[Any], Callable[[], Any]]
+_log = logging.getLogger("seqrpc.threads")
 
 
 class Threads:
@@ -24,9 +25,9 @@ class Threads:
     def __init__(self, most: int) -> None:
         """Begin with no thread."""
         self._most = most
-        self._lock = threading.Lock()
-        self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
-        self._unfinished = 0
+        self._changed = threading.Condition(threading.Lock())  # guards all that follows
+        self._waiting: OrderedDict[Future[Any], Callable[[], Any]] = OrderedDict()
+        self._busy = 0
         self._started = 0
         self._closed = False
 
@@ -34,30 +35,51 @@ class Threads:
         """Return the future of what ``function`` returns or raises in a thread.
 
         Raises:
-            RuntimeError: the threads were let go.
+            RuntimeError: the threads were let go, or there is none and none can be started.
         """
         future: Future[Any] = Future()
-        with self._lock:
+        with self._changed:
             if self._closed:
                 raise RuntimeError("the threads were let go")
-            self._jobs.put((future, function))
-            self._unfinished += 1
-            if self._started < min(self._unfinished, self._most):
-                self._started += 1
-                threading.Thread(target=self._run, name=f"seqrpc-{self._started}", daemon=True).start()
+            if self._started < min(self._busy + len(self._waiting) + 1, self._most):
+                self._start_thread()
+            self._waiting[future] = function
+            self._changed.notify()
         return future
+
+    def _start_thread(self) -> None:
+        """Start one more; if that fails, those that there are have to do."""
+        thread = threading.Thread(target=self._run, name=f"seqrpc-{self._started + 1}", daemon=True)
+        try:
+            thread.start()
+        except Exception as exc:
+            if not self._started:
+                raise
+            _log.warning("! there are %d threads, and no other can be started: %r", self._started, exc)
+        else:
+            self._started += 1
+
+    def discard(self, future: Future[Any]) -> None:
+        """Cancel what has not begun, and keep nothing of it; what has begun runs on."""
+        with self._changed:
+            function = self._waiting.pop(future, None)
+        if function is not None:
+            future.cancel()
 
     def _run(self) -> None:
         while self._run_next():
-            with self._lock:
-                self._unfinished -= 1
+            with self._changed:
+                self._busy -= 1
 
     def _run_next(self) -> bool:
         """Do one job and keep nothing of it; return False if there will be no more."""
-        job = self._jobs.get()
-        if job is None:
-            return False
-        future, function = job
+        with self._changed:
+            while not self._waiting:
+                if self._closed:
+                    return False
+                self._changed.wait()
+            future, function = self._waiting.popitem(last=False)
+            self._busy += 1
         if future.set_running_or_notify_cancel():
             try:
                 result = function()
@@ -69,16 +91,9 @@ class Threads:
 
     def close(self) -> None:
         """Let the threads go: what has not begun is cancelled, what runs is not waited for."""
-        with self._lock:
-            if self._closed:
-                return
+        with self._changed:
             self._closed = True
-            waiting: list[Future[Any]] = []
-            while not self._jobs.empty():
-                job = self._jobs.get()
-                assert job is not None  # only this method puts None there, at its end
-                waiting.append(job[0])
-            for _ in range(self._started):
-                self._jobs.put(None)
+            waiting, self._waiting = self._waiting, OrderedDict()
+            self._changed.notify_all()
         for future in waiting:
             future.cancel()

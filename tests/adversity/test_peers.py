@@ -406,3 +406,31 @@ async def test_a_peer_that_is_killed_while_it_floods_costs_its_own_connection_on
             await comes_true(lambda: not theirs._transport.is_reading())
             kill(pid)
         await it.until_alone()
+
+
+async def leave_unread(peer: socket.socket, theirs: SessionConnection) -> None:
+    """Ask, and read no answer, until answers wait at the server."""
+    number = 0
+    while not theirs._writing_paused:
+        with suppress(BlockingIOError):
+            peer.send(wire(0, number, "Target.echo", [b"x" * 20_000]))
+            number += 1
+        await turns_of_the_loop(5)
+    await comes_true(lambda: not theirs._session.requests)
+
+
+@pytest.mark.parametrize("junk", [0, 70, 200])
+async def test_a_peer_that_dies_after_one_more_request_costs_its_own_connection_only(
+    socket_path: Path, junk: int
+) -> None:
+    """Its answers wait, so the request is reason to read no more of it; it dies before that is seen."""
+    async with scene(socket_path) as it:
+        for _ in range(5):
+            with it.peer() as peer:
+                theirs = await it.theirs()
+                await leave_unread(peer, theirs)
+                with suppress(BlockingIOError):
+                    for _ in range(junk):
+                        peer.send(wire(99))
+                    peer.send(wire(0, 999, "rpc.ping", []))
+            await it.until_alone()
