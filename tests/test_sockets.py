@@ -394,3 +394,11 @@ def test_a_number_that_does_not_fit_is_left_to_whoever_owns_it(pipe: tuple[int, 
                 sockets.inherited_socket(FdAddress(fd))
 
             assert os.fstat(fd)
+
+
+def test_a_number_that_is_not_open_is_a_clear_error() -> None:
+    with OwnedFd.dup(0) as fd:
+        number = fd.fileno()
+
+    with pytest.raises(AddressError, match=f"fd:{number}: the descriptor is not open"):
+        sockets.inherited_socket(FdAddress(number))
