@@ -29,6 +29,25 @@ class Limits:
     max_depth: int = 64
     """Arrays and maps inside one another, the message's own array included. D-Bus allows 64 too."""
 
+    max_message_bytes: int = 64 * 1024 * 1024
+    """Bytes of one message, both ways, at least ``MAX_PACKET``: longer ones than a packet go as a memfd."""
+
+    max_containers: int = 2 * 1024 * 1024
+    """Arrays and maps in a received message that is longer than a packet. An empty one takes one byte there and
+    sixty here: without a bound 64 MiB would become 4 GiB, and keep the loop for half a minute."""
+
+    max_held_bytes: int = 256 * 1024 * 1024
+    """Bytes of requests longer than a packet whose handlers run, of one connection; one more is answered
+    ``rpc.Overloaded``, unless it is alone. Short requests are bounded by ``max_calls_in_flight``."""
+
+    max_buffer_bytes: int = 16 * 1024 * 1024 * 1024
+    """Bytes of one received :class:`~seqrpc.Buffer`. It takes address space at first, memory as it is looked at."""
+
+    max_living_values: int = 1024
+    """Streams and channels that one connection, with the channels that came of it, keeps open for its other side at
+    once; more are refused with ``rpc.Overloaded``. Each is a descriptor here: a server, or a client connection, keeps
+    at most half of ``RLIMIT_NOFILE`` less ``RESERVED_DESCRIPTORS``."""
+
     max_calls_in_flight: int = 1024
     """Unanswered calls of one connection, each way: this side's own wait their turn beyond it, the other
     side's are answered ``rpc.Overloaded``. Between two sides with the same bound nothing is refused."""
@@ -50,7 +69,8 @@ class Limits:
     """Unsent bytes at which ``resume_writing`` is called; a quarter of the high mark, as in asyncio."""
 
     max_unsent_bytes: int = 16 * 1024 * 1024
-    """Answers kept for a peer that does not read them while this side waits for answers of its own."""
+    """Answers, besides one of ``max_message_bytes``, kept for a peer that does not read them while this side waits
+    for answers of its own."""
 
     connect_timeout: float = 10.0
     """Seconds that connecting may take, full backlogs included."""
@@ -68,6 +88,8 @@ class Limits:
             value = getattr(self, field.name)
             if not value > 0:
                 raise ValueError(f"limits.{field.name} must be positive, got {value!r}")
+        if self.max_message_bytes < MAX_PACKET:
+            raise ValueError(f"limits.max_message_bytes is at least {MAX_PACKET}, got {self.max_message_bytes}")
         if self.low_water_bytes > self.high_water_bytes:
             raise ValueError(
                 f"limits.low_water_bytes ({self.low_water_bytes}) is above"

@@ -51,6 +51,16 @@ def test_a_packet_arrives_whole(size: int, pair: Pair, buffer: memoryview) -> No
     assert bytes(buffer[:size]) == data
 
 
+def test_a_packet_may_be_part_of_somebody_s_memory(pair: Pair, buffer: memoryview, pipe: tuple[int, int]) -> None:
+    data = memoryview(b"-from here-")[1:-1]
+    send(pair[0], data)
+    send(pair[0], data, [pipe[0]])
+    for descriptors in (0, 1):
+        size, fds, _sender, _lost = receive(pair[1], buffer)
+        assert (bytes(buffer[:size]), len(fds)) == (b"from here", descriptors)
+        close_all(fds)
+
+
 def test_packets_stay_apart(pair: Pair, buffer: memoryview) -> None:
     send(pair[0], b"first")
     send(pair[0], b"second")

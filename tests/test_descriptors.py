@@ -11,7 +11,7 @@ import warnings
 
 import pytest
 
-from seqrpc.kernel.descriptors import OwnedFd, close_all
+from seqrpc.kernel.descriptors import OwnedFd, ValueFd, close_all
 
 
 def is_open(fd: int) -> bool:
@@ -198,6 +198,33 @@ def test_repr_tells_the_state(pipe: tuple[int, int]) -> None:
     closed = OwnedFd(duplicate(pipe))
     closed.close()
     assert repr(closed) == "<OwnedFd closed>"
+
+
+def test_the_descriptor_of_a_value_goes_with_the_last_reference_without_a_word(pipe: tuple[int, int]) -> None:
+    fd = ValueFd(duplicate(pipe))
+    number = fd.fileno()
+    other = [fd]
+    del fd
+    assert is_open(number)
+    other.clear()
+    assert not is_open(number)
+
+
+def test_the_descriptor_of_a_value_that_was_taken_or_closed_is_left_alone(pipe: tuple[int, int]) -> None:
+    taken, closed = ValueFd(duplicate(pipe)), ValueFd(duplicate(pipe))
+    number = taken.take()
+    closed.close()
+    again = duplicate(pipe)
+    del taken, closed
+    gc.collect()
+    assert is_open(number)
+    assert is_open(again)
+    for fd in (number, again):
+        os.close(fd)
+    with pytest.raises(ValueError, match="not negative"):
+        ValueFd(-1)
+    ValueFd.__new__(ValueFd)
+    gc.collect()
 
 
 def test_close_all_closes_the_rest_when_one_fails(pipe: tuple[int, int]) -> None:

@@ -41,6 +41,12 @@ def test_the_low_mark_is_not_above_the_high_one() -> None:
         Limits(low_water_bytes=6, high_water_bytes=5)
 
 
+def test_a_message_is_as_long_as_a_packet_may_be() -> None:
+    assert Limits(max_message_bytes=MAX_PACKET).max_message_bytes == MAX_PACKET
+    with pytest.raises(ValueError, match=r"limits.max_message_bytes is at least 65536, got 65535"):
+        Limits(max_message_bytes=MAX_PACKET - 1)
+
+
 def test_they_do_not_change_and_take_no_positions() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         DEFAULT_LIMITS.max_depth = 1  # type: ignore[misc]

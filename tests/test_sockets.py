@@ -121,6 +121,27 @@ def test_adopt_closes_a_socket_of_another_kind(
         sockets.adopt(OwnedFd(number), "fd:7")
 
 
+def test_is_connected_seqpacket_borrows_and_looks_at_all_of_it(
+    listener: socket.socket, pair: tuple[socket.socket, socket.socket], pipe: tuple[int, int]
+) -> None:
+    def is_connected(fd: int) -> bool:
+        with OwnedFd.dup(fd) as owned:
+            result = sockets.is_connected_seqpacket(owned)
+            assert os.fstat(owned.fileno()), "it was borrowed"
+        return result
+
+    stream = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as fresh, stream[0], stream[1]:
+        assert is_connected(pair[0].fileno())
+        assert not is_connected(fresh.fileno())
+        assert not is_connected(listener.fileno())
+        assert not is_connected(stream[0].fileno())
+        assert not is_connected(pipe[0])
+
+        pair[0].close()
+        assert is_connected(pair[1].fileno()), "its end is to be read yet"
+
+
 def test_is_listening(listener: socket.socket, pair: tuple[socket.socket, socket.socket]) -> None:
     assert sockets.is_listening(listener)
     assert not sockets.is_listening(pair[0])
@@ -402,3 +423,26 @@ def test_a_number_that_is_not_open_is_a_clear_error() -> None:
 
     with pytest.raises(AddressError, match=f"fd:{number}: the descriptor is not open"):
         sockets.inherited_socket(FdAddress(number))
+
+
+def test_little_waits_in_a_narrow_socket_and_as_much_as_ever_in_a_wide_one() -> None:
+    for usual in (None, 100_000):
+        ours, theirs = sockets.socket_pair()
+        with ours, theirs:
+            if usual is not None:
+                ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, usual)
+            before = ours.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
+            room = sockets.SendRoom(ours)
+            counts = []
+            for narrow in (True, True, False, False):
+                room.change(narrow=narrow)
+                assert room.narrow is narrow
+                sent = 0
+                with contextlib.suppress(BlockingIOError):
+                    while True:
+                        ours.send(b"x", socket.MSG_DONTWAIT)
+                        sent += 1
+                counts.append(sent)
+            assert 0 < counts[0] < 10
+            assert counts[2] > counts[0]
+            assert ours.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) == before

@@ -112,7 +112,7 @@ def _numbers(data: bytes) -> array[int]:
     return numbers
 
 
-def send(sock: socket.socket, data: bytes, fds: Sequence[int] = ()) -> None:
+def send(sock: socket.socket, data: bytes | memoryview, fds: Sequence[int] = ()) -> None:
     """Send one packet, whole or not at all, without waiting; ``fds`` are borrowed.
 
     Args:

@@ -123,6 +123,20 @@ _CLOSED = -1
 _TAKEN = -2
 
 
+class ValueFd(OwnedFd):
+    """The descriptor of a received value that lives as long as somebody refers to it: a buffer, stream or channel.
+
+    It belongs to that value, not to the call that brought it, and goes with it without a warning.
+    """
+
+    __slots__ = ()
+
+    def __del__(self) -> None:
+        """Close it: the last reference to the value is gone."""
+        if getattr(self, "_fd", _CLOSED) >= 0:
+            self.close()
+
+
 def close_all(fds: list[OwnedFd]) -> None:
     """Close every descriptor of ``fds`` that is still owned, also when closing one fails."""
     while fds:

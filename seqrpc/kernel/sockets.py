@@ -44,6 +44,42 @@ def socket_pair() -> tuple[socket.socket, socket.socket]:
     return ours, theirs
 
 
+_NARROW_BYTES = 2_048  # Linux makes at least 4,608 of it: room for six or seven packets with a memory file
+
+
+_DOUBLED = 2 if sys.platform == "linux" else 1  # what is set comes back as twice as much (socket(7))
+
+
+class SendRoom:
+    """How much may wait in a socket that the peer has not read yet: as much as usual, or very little.
+
+    The kernel counts what is in packets, and of a memory file that leaves with one nothing: some 280 of them would
+    fit into the usual buffer, whatever is in them. While they leave it is narrow.
+
+    Args:
+        sock: the socket, borrowed.
+    """
+
+    def __init__(self, sock: socket.socket) -> None:
+        """Leave the room as it is."""
+        self._sock = sock
+        self._usual_bytes = 0
+        self.narrow = False
+        """Whether there is little now."""
+
+    def change(self, *, narrow: bool) -> None:
+        """Let little wait, or as much as usual; does nothing if it is so already."""
+        if narrow == self.narrow:
+            return
+        self.narrow = narrow
+        option = socket.SOL_SOCKET, socket.SO_SNDBUF
+        if narrow:
+            self._usual_bytes = self._sock.getsockopt(*option)
+            self._sock.setsockopt(*option, _NARROW_BYTES)
+            return
+        self._sock.setsockopt(*option, self._usual_bytes // _DOUBLED)
+
+
 def adopt(owned_fd: OwnedFd, name: str) -> socket.socket:
     """Return the socket that an inherited descriptor is, close-on-exec; the caller owns it.
 
@@ -81,6 +117,23 @@ def check_socket(sock: socket.socket, name: str) -> None:
         raise AddressError(
             f"{name}: a Unix socket of type SOCK_SEQPACKET was expected, got {sock.family!r} {sock.type!r}"
         )
+
+
+def is_connected_seqpacket(owned_fd: OwnedFd) -> bool:
+    """Return whether a descriptor, borrowed, is a connected SEQPACKET Unix socket."""
+    fd = owned_fd.fileno()
+    try:
+        sock = socket.socket(fileno=fd)
+    except OSError:
+        return False
+    try:
+        sock.getpeername()
+    except OSError:
+        return False
+    else:
+        return sock.family == socket.AF_UNIX and sock.type == socket.SOCK_SEQPACKET
+    finally:
+        sock.detach()
 
 
 def is_listening(sock: socket.socket) -> bool:

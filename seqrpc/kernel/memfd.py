@@ -1,0 +1,121 @@
+"""Memory files whose content can never change again: memfd_create(2), F_ADD_SEALS in fcntl(2)."""
+
+from __future__ import annotations
+
+import fcntl
+import mmap
+import os
+import stat
+from typing import Final
+
+from seqrpc.kernel.descriptors import OwnedFd
+
+# linux/fcntl.h and FreeBSD's fcntl.h; the standard library has the names on Linux only.
+_F_ADD_SEALS: Final = getattr(fcntl, "F_ADD_SEALS", 19)
+_F_GET_SEALS: Final = getattr(fcntl, "F_GET_SEALS", 20)
+_MFD_NOEXEC_SEAL: Final = 0x8  # Linux 6.3
+
+SEALS: Final = 0x1 | 0x2 | 0x4 | 0x8
+"""F_SEAL_SEAL, F_SEAL_SHRINK, F_SEAL_GROW and F_SEAL_WRITE (protocol 5.2)."""
+
+
+def create(name: str, size: int = 0) -> OwnedFd:
+    """Return a new memory file of ``size`` zero bytes that can be sealed, owned by the caller.
+
+    Args:
+        name: what ``/proc/self/maps`` shows.
+        size: bytes; they take memory as they are touched.
+
+    Raises:
+        OSError: the process has too many descriptors (``EMFILE``), or ``size`` is too much (``EFBIG``).
+    """
+    flags = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
+    try:
+        fd = os.memfd_create(name, flags)
+    except PermissionError:  # the sysctl vm.memfd_noexec is 2
+        fd = os.memfd_create(name, flags | _MFD_NOEXEC_SEAL)
+    owned = OwnedFd(fd)
+    try:
+        if size:
+            os.ftruncate(fd, size)
+    except BaseException:
+        owned.close()
+        raise
+    return owned
+
+
+def sealed(name: str, content: bytes | memoryview) -> OwnedFd:
+    """Return a sealed memory file that holds ``content``, owned by the caller.
+
+    Raises:
+        OSError: as :func:`create`; ``ENOMEM`` and ``ENOSPC`` where memory runs out.
+    """
+    owned = create(name)
+    try:
+        with memoryview(content) as rest:
+            written = 0
+            while written < len(rest):  # the kernel writes less than 2 GiB at a time
+                written += os.write(owned.fileno(), rest[written:])
+        seal(owned)
+    except BaseException:
+        owned.close()
+        raise
+    return owned
+
+
+def seal(owned: OwnedFd) -> None:
+    """Make the content unchangeable, for everybody and for good.
+
+    Raises:
+        OSError: ``EBUSY``: somebody has it mapped for writing.
+    """
+    fcntl.fcntl(owned.fileno(), _F_ADD_SEALS, SEALS)
+
+
+def check_sealed(owned: OwnedFd) -> int:
+    """Return the size in bytes of a memory file that can be read and mapped without fear.
+
+    One that is sealed cannot shrink under a mapping (``SIGBUS``) nor change while it is looked at.
+
+    Raises:
+        ValueError: it is no memory file, not sealed, not open for reading, or made of huge pages, of which the
+            machine may have none left.
+    """
+    fd = owned.fileno()
+    try:
+        seals = fcntl.fcntl(fd, _F_GET_SEALS)
+    except OSError as exc:
+        kind = stat.filemode(os.fstat(fd).st_mode)[0]
+        raise ValueError(f"a sealed memfd was expected, got a file of type {kind!r}") from exc
+    if seals & SEALS != SEALS:
+        raise ValueError(f"a memfd with the seals {SEALS:#x} was expected, got {seals:#x}")
+    if fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE == os.O_WRONLY:
+        raise ValueError("a memfd that is open for reading was expected, got one for writing only")
+    if os.fstatvfs(fd).f_bsize != mmap.PAGESIZE:
+        raise ValueError("a memfd of huge pages is not taken")
+    return os.fstat(fd).st_size
+
+
+def is_sparse(owned: OwnedFd) -> bool:
+    """Return whether parts of a memory file were never written, and take no memory before somebody looks at them."""
+    status = os.fstat(owned.fileno())
+    return status.st_blocks * 512 < status.st_size
+
+
+READ_ONLY: Final = (mmap.MAP_PRIVATE, mmap.PROT_READ)
+"""How to map what is sealed. Private, for before Linux 6.7 nothing write-sealed could be mapped shared."""
+
+
+def map_sealed(owned: OwnedFd, offset: int, size: int) -> mmap.mmap:
+    """Return ``size`` bytes, one at least, of a checked memory file, read-only; nothing is copied.
+
+    Args:
+        owned: the file, borrowed.
+        offset: where they begin, a multiple of the page size.
+        size: how many.
+
+    Raises:
+        OSError: there is no room in the address space (``ENOMEM``).
+    """
+    flags, prot = READ_ONLY
+    return mmap.mmap(owned.fileno(), size, flags=flags, prot=prot, offset=offset)
