@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import resource
 import tracemalloc
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,10 +15,13 @@ from typing import Any
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
+from seqrpc.kernel import memfd
 from seqrpc.kernel.descriptors import HasFileno, OwnedFd, close_all
-from seqrpc.limits import DEFAULT_LIMITS, Limits
+from seqrpc.limits import DEFAULT_LIMITS, MAX_PACKET, Limits
+from seqrpc.protocol.codec import Packed, tell_sent
 from seqrpc.protocol.messages import Cancel, Closing, Request
-from seqrpc.protocol.session import Answer, Packet, Refused, Session
+from seqrpc.protocol.session import Answer, Refused, Session
+from seqrpc.protocol.spilled import write_spilled
 
 PROPERTY = settings(
     derandomize=True,  # the same examples on every run: a failure in CI is one on the desk
@@ -76,6 +81,39 @@ def owned(number: int) -> Iterator[list[OwnedFd]]:
         close_all(every)
 
 
+def memory_file(
+    content: bytes = b"", *, size: int | None = None, seals: int = memfd.SEALS, whole: bool = False
+) -> OwnedFd:
+    """Return a memory file as a peer might make one: of any size, with any seals, with holes unless it is whole."""
+    file = memfd.create("of a peer")
+    os.write(file.fileno(), content)
+    if size is not None:
+        os.ftruncate(file.fileno(), size)
+        if whole:
+            os.posix_fallocate(file.fileno(), 0, size)
+    if seals:
+        fcntl.fcntl(file.fileno(), fcntl.F_ADD_SEALS, seals)
+    return file
+
+
+def write_only(file: OwnedFd) -> OwnedFd:
+    """Return a descriptor of the same file that cannot be read from."""
+    return OwnedFd(os.open(f"/proc/self/fd/{file.fileno()}", os.O_WRONLY | os.O_CLOEXEC))
+
+
+@contextmanager
+def address_space_used_up(left: int = 16 * 1024 * 1024) -> Iterator[None]:
+    """Let this process map only so many bytes more inside the block."""
+    bounds = resource.getrlimit(resource.RLIMIT_AS)
+    with open("/proc/self/statm") as file:
+        used = int(file.read().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + left, bounds[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, bounds)
+
+
 def peak_bytes(function: Callable[[], object]) -> int:
     """Return how many bytes a call had allocated when it had allocated most."""
     tracemalloc.start()
@@ -92,7 +130,7 @@ class SessionPair:
 
     limits: Limits = DEFAULT_LIMITS
     sessions: tuple[Session[Any], Session[Any]] = field(init=False)
-    under_way: tuple[deque[Packet], deque[Packet]] = field(init=False)
+    under_way: tuple[deque[Packed], deque[Packed]] = field(init=False)
     """Packets that each side has sent, with what lends their descriptors."""
     received: list[OwnedFd] = field(default_factory=list)
     """Every descriptor that ever arrived."""
@@ -101,28 +139,44 @@ class SessionPair:
         self.sessions = (Session(self.limits), Session(self.limits))
         self.under_way = (deque(), deque())
 
-    def post(self, side: int, packet: Packet | None) -> None:
+    def post(self, side: int, packet: Packed | None) -> None:
         """Let a side send a packet that its session made, if it made one."""
         if packet is not None:
             self.under_way[side].append(packet)
 
-    def deliver(self, sender: int, *, lost: bool = False) -> Event:
-        """Let the other side receive the sender's next packet, with or without its descriptors."""
-        data, lenders = self.under_way[sender].popleft()
-        fds = [] if lost else duplicates(lenders)
+    def deliver(self, sender: int, *, lost: bool = False, spilled: bool = False) -> Event:
+        """Let the other side receive the sender's next packet, with or without its descriptors.
+
+        A message longer than a packet goes as a memory file, others where they are to be ``spilled``.
+        """
+        packed = self.under_way[sender].popleft()
+        data, fds = on_the_way(self.sessions[sender], packed, spilled=spilled)
+        if lost:
+            close_all(fds)
         self.received.extend(fds)
         event = self.sessions[1 - sender].receive_packet(data, fds, lost=lost)
         if isinstance(event, Refused):
             self.post(1 - sender, self.sessions[1 - sender].send_error(event.call_id, event.code, event.message))
         return event
 
-    def send_and_deliver(self, side: int, packet: Packet | None) -> Event:
+    def send_and_deliver(self, side: int, packet: Packed | None) -> Event:
         """Let a side send a packet and the other receive it at once."""
         self.post(side, packet)
         assert len(self.under_way[side]) == 1, "an older packet is still under way"
         return self.deliver(side)
 
 
-def duplicates(lenders: list[HasFileno]) -> list[OwnedFd]:
+def on_the_way(session: Session[Any], packed: Packed, *, spilled: bool = False) -> tuple[bytes, list[OwnedFd]]:
+    """Return the packet that a session's message goes as, and what the kernel makes of its descriptors."""
+    data, lenders = packed
+    fds = duplicates(lenders)
+    if spilled or len(data) > MAX_PACKET:
+        fds.insert(0, write_spilled(data))
+        data = session.spill(data)
+    tell_sent(lenders)
+    return bytes(data), fds
+
+
+def duplicates(lenders: Sequence[HasFileno]) -> list[OwnedFd]:
     """Return what the kernel makes of lent descriptors on their way."""
     return [OwnedFd.dup(lender) for lender in lenders]

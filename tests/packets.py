@@ -89,7 +89,7 @@ def fill(sock: socket.socket, data: bytes = b"x" * 1000) -> int:
 
 def wire(*message: Any) -> bytes:
     """Return the packet of a message, as a peer in any language would send it."""
-    return Codec().encode(message)[0]
+    return bytes(Codec().encode(message)[0])
 
 
 def unwire(data: bytes) -> Any:

@@ -5,6 +5,8 @@ import enum
 import gc
 import io
 import math
+import mmap
+import os
 import random
 import socket
 import struct
@@ -24,14 +26,28 @@ from uuid import UUID
 import msgpack
 import msgspec
 import pytest
-from helpers import PROPERTY, Lender, owned, peak_bytes, scalars, values
+from helpers import (
+    PROPERTY,
+    Lender,
+    address_space_used_up,
+    duplicates,
+    memory_file,
+    owned,
+    peak_bytes,
+    scalars,
+    values,
+    write_only,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 
-from seqrpc.errors import LocalProtocolError, RemoteProtocolError, TooLarge
-from seqrpc.kernel.descriptors import OwnedFd
+from seqrpc.errors import LocalProtocolError, Overloaded, RemoteProtocolError, RpcError, TooLarge
+from seqrpc.kernel import memfd
+from seqrpc.kernel.buffers import Buffer
+from seqrpc.kernel.descriptors import OwnedFd, ValueFd, close_all
 from seqrpc.limits import MAX_DESCRIPTORS, MAX_PACKET, Limits
-from seqrpc.protocol.codec import Codec
+from seqrpc.protocol.codec import HEAD_BYTES, METHOD_BYTES, Codec, head_of, peek, tell_sent, tell_unsent
+from seqrpc.protocol.values import EXT_CHANNEL, EXT_STREAM, Export, Handle
 
 NAMES = ("kind", "id", "error", "result")
 
@@ -76,7 +92,7 @@ class UnhelpfulMapping(dict[Any, Any]):
         raise RuntimeError("no items today")
 
 
-def encode(value: Any, codec: Codec | None = None) -> bytes:
+def encode(value: Any, codec: Codec | None = None) -> bytes | memoryview:
     data, lenders = (codec or Codec()).encode((1, 1, None, value), NAMES)
     assert lenders == []
     return data
@@ -160,13 +176,13 @@ def test_1_5_a_changed_packet_is_a_value_or_malformed(value: Any, data: st.DataO
 @PROPERTY
 @given(values(), st.binary(min_size=1, max_size=5))
 def test_1_1_bytes_after_the_value_are_malformed(value: Any, rest: bytes) -> None:
-    assert decode_malformed(encode(value) + rest)
+    assert decode_malformed(bytes(encode(value)) + rest)
 
 
 @PROPERTY
 @given(values(), st.data())
 def test_1_1_a_cut_value_is_malformed(value: Any, data: st.DataObject) -> None:
-    packet = encode(value)
+    packet = bytes(encode(value))
     assert decode_malformed(packet[: data.draw(st.integers(0, len(packet) - 1))])
 
 
@@ -186,26 +202,65 @@ def test_1_2_a_message_of_exactly_the_largest_size_passes() -> None:
     assert Codec().decode(data, []) == ([1, 1, None, text], None)
 
 
-def test_1_2_a_longer_message_is_not_sent() -> None:
-    with pytest.raises(TooLarge, match="at most 65536 bytes, this one 65537"):
-        encode("x" * (MAX_PACKET - 6))
-
-
-def test_a_message_that_was_too_large_leaves_no_large_buffer_behind() -> None:
+def test_1_2_a_message_longer_than_a_packet_is_a_memoryview_and_decodes_as_one() -> None:
     codec = Codec()
+    for text in ("x" * (MAX_PACKET - 6), "y" * 1_000_000):
+        data = encode(text, codec)
+        assert isinstance(data, memoryview)
+        assert codec.decode(data, []) == ([1, 1, None, text], None)
+        assert codec.decode(bytes(data), []) == ([1, 1, None, text], None)
+    assert isinstance(encode("x" * (MAX_PACKET - 7), codec), bytes)
 
-    def fail() -> int:
-        with pytest.raises(TooLarge):
+
+def test_a_long_message_stays_as_it_is_when_the_next_is_encoded() -> None:
+    codec = Codec()
+    first, second = encode("x" * 100_000, codec), encode("y" * 100_000, codec)
+    assert codec.decode(first, [])[0][3] == "x" * 100_000
+    assert codec.decode(second, [])[0][3] == "y" * 100_000
+
+
+def test_a_message_beyond_max_message_bytes_is_not_sent() -> None:
+    codec = Codec(Limits(max_message_bytes=100_000))
+    assert len(encode(b"x" * (100_000 - 9), codec)) == 100_000
+    with pytest.raises(TooLarge, match=r"at most 100000 bytes \(max_message_bytes\), this one 100001"):
+        encode(b"x" * (100_000 - 8), codec)
+
+
+@pytest.mark.parametrize("limits", [Limits(), Limits(max_message_bytes=MAX_PACKET)], ids=["sent", "too large"])
+def test_a_large_message_leaves_no_large_buffer_behind(limits: Limits) -> None:
+    codec = Codec(limits)
+
+    def large() -> int:
+        with suppress(TooLarge):
             encode(b"x" * 50_000_000, codec)
         return len(encode(1, codec))
 
-    assert fail() == 5
+    assert large() == 5
     tracemalloc.start()
     try:
-        fail()
+        large()
+        gc.collect()
         assert tracemalloc.get_traced_memory()[0] < 3_000_000
     finally:
         tracemalloc.stop()
+
+
+@pytest.mark.parametrize("deep", [64, 65])
+def test_a_long_message_is_checked_for_its_depth(deep: int) -> None:
+    value = ["x" * MAX_PACKET, nested(deep - 2)]
+    if deep == 64:
+        assert sent(value) == value
+    else:
+        assert "nested deeper than max_depth (64)" in refusal(value)
+
+
+def test_5_1_a_long_message_leaves_one_of_the_253_descriptors_to_its_memory_file() -> None:
+    codec = Codec()
+    text = "x" * MAX_PACKET
+    assert len(codec.encode((1, [Lender()] * 252, text))[1]) == 252
+    with pytest.raises(LocalProtocolError, match="more than 65536 bytes holds at most 252 descriptors, this one more"):
+        codec.encode((1, [Lender()] * 253, text))
+    assert len(codec.encode((1, [Lender()] * 253))[1]) == 253
 
 
 @pytest.mark.parametrize(
@@ -280,9 +335,19 @@ def test_the_first_and_the_last_moment_arrive(moment: datetime) -> None:
         datetime(9999, 12, 31, 23, 59, tzinfo=timezone(-timedelta(hours=1))),
     ],
 )
-@pytest.mark.parametrize("around", [lambda m: m, lambda m: [Record({m: m})], lambda m: {(1, 2): m}])
-def test_a_moment_that_utc_has_no_year_for_is_not_sent(moment: datetime, around: Callable[[datetime], Any]) -> None:
-    assert refusal(around(moment)) == "cannot send: a moment is before the year 1 or after 9999, in UTC"
+@pytest.mark.parametrize(
+    "around, place",
+    [
+        (lambda m: m, "result"),
+        (lambda m: [Record({m: m})], "result[0]"),
+        (lambda m: {(1, 2): m}, "result[(1, 2)]"),
+    ],
+    ids=["itself", "in a dataclass", "in a map"],
+)
+def test_a_moment_that_utc_has_no_year_for_is_not_sent(
+    moment: datetime, around: Callable[[datetime], Any], place: str
+) -> None:
+    assert refusal(around(moment)) == f"cannot send {place}: a moment is before the year 1 or after 9999, in UTC"
 
 
 def test_bytes_that_look_like_a_far_moment_arrive() -> None:
@@ -456,8 +521,9 @@ def test_many_such_keys_are_malformed_for_their_hashes_can_be_made_to_collide() 
 def test_3_1_descriptors_are_numbered_in_the_order_of_the_message() -> None:
     lenders = [Lender(), Lender(), Lender()]
 
-    data, order = Codec().encode((1, 1, None, [lenders[0], {"a": lenders[1]}, Record([lenders[2]])]), NAMES)
+    encoded, order = Codec().encode((1, 1, None, [lenders[0], {"a": lenders[1]}, Record([lenders[2]])]), NAMES)
 
+    data = bytes(encoded)
     assert order == lenders
     assert [data[data.index(b"\xd4\x01" + bytes((index,))) :][:2] for index in range(3)] == [b"\xd4\x01"] * 3
 
@@ -496,7 +562,7 @@ def test_3_1_the_same_descriptor_twice_is_sent_twice() -> None:
     lender = Lender()
     data, lenders = Codec().encode((1, 1, None, [lender, lender]), NAMES)
     assert lenders == [lender, lender]
-    assert data.endswith(b"\xd4\x01\x00\xd4\x01\x01")
+    assert bytes(data).endswith(b"\xd4\x01\x00\xd4\x01\x01")
 
 
 @pytest.mark.parametrize("around", [list, Record, lambda lenders: [Record(lender) for lender in lenders]])
@@ -514,7 +580,7 @@ def test_3_1_253_descriptors_are_sent_and_254_are_not(around: Callable[[list[Len
 
 @pytest.mark.parametrize("beside", [None, object(), "x" * MAX_PACKET, [[[[]]]]], ids=["sent", "bad", "large", "deep"])
 def test_lenders_are_not_kept_after_the_message_is_gone(beside: Any) -> None:
-    codec = Codec(Limits(max_depth=4))
+    codec = Codec(Limits(max_depth=4, max_message_bytes=MAX_PACKET))
     with owned(1) as fds:
         alive = weakref.ref(fds[0])
         with suppress(LocalProtocolError, TooLarge):
@@ -543,7 +609,7 @@ def test_what_encode_returned_stays_as_it_is_when_the_next_is_encoded() -> None:
     assert (len(none), len(one)) == (0, 1)
 
 
-def problem_of(data: bytes, descriptors: int) -> str | None:
+def problem_of(data: bytes, descriptors: int) -> str | RpcError | None:
     with owned(descriptors) as fds:
         problem = Codec().decode(data, fds)[1]
         assert not any(fd.closed for fd in fds), "they are the caller's"
@@ -569,7 +635,7 @@ def test_3_1_a_reference_is_one_byte(data: bytes) -> None:
     assert str(problem_of(data, 1)).startswith("a reference to a descriptor has 1 byte, this one ")
 
 
-@pytest.mark.parametrize("kind", [-128, -2, 0, 2, 3, 4, 5, 127])
+@pytest.mark.parametrize("kind", [-128, -2, 0, 5, 127])
 def test_4_other_extension_types_are_a_problem(kind: int) -> None:
     assert problem_of(b"\xd4" + struct.pack("b", kind) + b"\0", 0) == f"unknown extension type {kind}"
 
@@ -599,6 +665,462 @@ def test_keys_too_deep_for_python_are_malformed() -> None:
     assert decode_malformed(b"\x81" + b"\x91" * 1_010 + b"\xc0\xc0", codec)
 
 
+def test_4_the_longest_extension_is_malformed_though_msgpack_counts_it_wrongly() -> None:
+    for data in (
+        b"\xc9\xff\xff\xff\xff\x01".ljust(300, b"\x00"),
+        (b"\xdc\x00\xc8" + b"\x90" * 199 + b"\xc9\xff\xff\xff\xff\x01").ljust(1_000, b"\x00"),
+        (b"\x91\xc9\xff\xff\xff\xff\x01" + b"\x91" * 100).ljust(MAX_PACKET + 1, b"\x00"),
+    ):
+        assert decode_malformed(data)
+
+
+def travel(value: Any, codec: Codec | None = None) -> tuple[Any, str | RpcError | None, list[OwnedFd]]:
+    """Return what arrives of a value, its problem, and the descriptors that came with it."""
+    codec = codec or Codec()
+    data, lenders = codec.encode((1, 1, None, value), NAMES)
+    fds = duplicates(lenders)
+    message, problem = codec.decode(data, fds)
+    return message[3], problem, fds
+
+
+def test_4_buffers_travel_at_any_depth_and_are_sealed() -> None:
+    first, second = Buffer.copy_of(b"first"), Buffer.copy_of(b"second")
+    received, problem, fds = travel([first, {"a": Record({"b": second})}, first])
+    assert problem is None
+    one, two, again = received[0], received[1]["a"]["value"]["b"], received[2]
+    assert (one[:], two[:], again[:]) == (b"first", b"second", b"first")
+    assert all(type(buffer) is Buffer for buffer in (one, two, again))
+    assert first.sealed
+    assert [buffer.fileno() for buffer in (one, two, again)] == [fd.fileno() for fd in fds]
+
+
+def test_4_the_bytes_of_a_buffer_are_index_offset_and_length() -> None:
+    with Buffer.copy_of(b"content") as buffer, owned(1) as fds:
+        data, lenders = Codec().encode((fds[0], buffer))
+        assert data == b"\x92\xd4\x01\x00\xc7\x11\x04" + struct.pack(">BQQ", 1, 0, 7)
+        assert lenders == [fds[0], buffer]
+
+
+def test_4_a_received_part_is_handed_on_as_that_part() -> None:
+    content = bytes(range(256)) * 64
+    with memory_file(content) as file:
+        parts, problem = Codec().decode(buffer_data(0, 4096, 100), [file])
+        assert problem is None
+    data, lenders = Codec().encode(parts)
+    assert data == buffer_data(0, 4096, 100)
+    again, problem = Codec().decode(data, duplicates(lenders))
+    assert problem is None
+    assert again[:] == content[4096:4196]
+
+
+def test_4_a_buffer_that_cannot_be_sealed_is_not_sent() -> None:
+    with Buffer.allocate(10) as buffer, mmap.mmap(buffer.fileno(), 10):
+        assert "busy" in refusal([buffer])
+        buffer[0] = 5
+        assert os.pread(buffer.fileno(), 1, 0) == b"\x05"
+
+
+def test_4_a_closed_buffer_is_not_sent() -> None:
+    buffer = Buffer.allocate(10)
+    buffer.close()
+    assert "closed" in refusal([buffer])
+
+
+def buffer_data(index: int, offset: int, length: int) -> bytes:
+    return b"\xc7\x11\x04" + struct.pack(">BQQ", index, offset, length)
+
+
+@pytest.mark.parametrize(
+    "offset, length", [(0, 8), (7, 1), (8, 1), (3, 5), (2**64 - 1, 1), (4096, 1), (2**63, 2**30), (1, 7)]
+)
+def test_5_3_a_buffer_beyond_the_end_of_its_memfd_is_a_problem(offset: int, length: int) -> None:
+    with memory_file(b"content") as file:
+        fds = [file]
+        value, problem = Codec().decode(buffer_data(0, offset, length), fds)
+        assert value is None
+        assert problem == f"a part of {length} bytes at {offset} was promised of a memfd of 7"
+        fds[0].close()
+
+
+@pytest.mark.parametrize("seals", [0, 0b0111, 0b1101, 0b1011])
+def test_5_3_a_buffer_in_what_is_not_sealed_is_a_problem(seals: int) -> None:
+    fds = [memory_file(b"content", seals=seals)]
+    assert "with the seals 0xf was expected" in str(Codec().decode(buffer_data(0, 0, 7), fds)[1])
+    with owned(1) as fds:
+        assert "got a file of type 'c'" in str(Codec().decode(buffer_data(0, 0, 7), fds)[1])
+    with memory_file(b"content") as file:
+        fds = [write_only(file)]
+        assert "for writing only" in str(Codec().decode(buffer_data(0, 0, 7), fds)[1])
+
+
+def test_5_3_a_buffer_of_no_bytes_is_none() -> None:
+    assert Codec().decode(buffer_data(0, 0, 0), [memory_file()]) == (b"", None)
+    assert Codec().decode(buffer_data(0, 7, 0), [memory_file(b"content")]) == (b"", None)
+    problem = Codec().decode(buffer_data(0, 8, 0), [memory_file(b"content")])[1]
+    assert problem == "a part of 0 bytes at 8 was promised of a memfd of 7"
+    assert "seals" in str(Codec().decode(buffer_data(0, 0, 0), [memory_file(seals=0)])[1])
+
+
+def test_5_3_several_buffers_in_one_memfd_have_a_descriptor_each() -> None:
+    with memory_file(b"x" * 10_000) as file:
+        fds = [OwnedFd.dup(file), OwnedFd.dup(file)]
+    message, problem = Codec().decode(b"\x92" + buffer_data(0, 0, 4096) + buffer_data(1, 4096, 4096), fds)
+    assert problem is None
+    assert [len(buffer) for buffer in message] == [4096, 4096]
+
+    with memory_file(b"x" * 10_000) as file:
+        _message, problem = Codec().decode(b"\x92" + buffer_data(0, 0, 4096) + buffer_data(0, 4096, 4096), [file])
+        assert problem == "descriptor 0 is referred to twice"
+
+
+@pytest.mark.parametrize("kind, name", [(2, "stream"), (3, "channel")])
+def test_4_a_reference_to_a_stream_or_channel_is_one_byte(kind: int, name: str) -> None:
+    assert problem_of(b"\xd5" + bytes((kind, 0, 0)), 1) == f"a reference to a {name} has 1 byte, this one 2"
+    assert problem_of(b"\xc7\x00" + bytes((kind,)), 1) == f"a reference to a {name} has 1 byte, this one 0"
+    assert problem_of(b"\xd4" + bytes((kind, 1)), 1) == "descriptor 1 is referred to, but 1 came"
+
+
+@pytest.mark.parametrize("size", [0, 1, 16, 18])
+def test_4_a_reference_to_a_buffer_is_17_bytes(size: int) -> None:
+    assert (
+        problem_of(b"\xc7" + bytes((size, 4)) + bytes(size), 1)
+        == f"a reference to a buffer has 17 bytes, this one {size}"
+    )
+
+
+def test_a_buffer_over_the_limit_is_not_taken_here_but_well_formed() -> None:
+    codec = Codec(Limits(max_buffer_bytes=100))
+    assert travel(Buffer.allocate(100), codec)[1] is None
+    value, problem, _fds = travel([Buffer.allocate(101), Buffer.allocate(200)], codec)
+    assert value == [None, None]
+    assert isinstance(problem, TooLarge)
+    assert problem.message == "a buffer has at most 100 bytes (max_buffer_bytes), this one 101"
+
+
+def test_what_must_be_copied_of_a_message_is_bounded_for_a_memfd_of_holes_costs_its_sender_nothing() -> None:
+    codec = Codec(Limits(max_message_bytes=100_000))
+    sizes = [40_000, 60_000, 1]
+
+    def receive(offset: int, number: int) -> Any:
+        with memory_file(size=1 << 30) as file:
+            fds = [OwnedFd.dup(file) for _ in range(number)]
+        parts = [buffer_data(index, offset, size) for index, size in enumerate(sizes[:number])]
+        return codec.decode(bytes((0x90 + number,)) + b"".join(parts), fds)[1]
+
+    for _ in range(2):  # it is counted by message
+        assert receive(1, 2) is None
+        assert receive(4096, 3) is None
+        problem = receive(1, 3)
+        assert isinstance(problem, TooLarge)
+        assert problem.message == "buffers that begin within a page have at most 100000 bytes (max_message_bytes)"
+
+
+def test_a_buffer_that_there_is_no_room_for_is_overload() -> None:
+    fds = [memory_file(size=1 << 30), memory_file(size=1 << 30)]
+    with address_space_used_up():
+        value, problem = Codec().decode(b"\x92" + buffer_data(0, 0, 1 << 30) + buffer_data(1, 0, 1 << 30), fds)
+    assert value == [None, None]
+    assert isinstance(problem, Overloaded)
+    assert problem.message == f"there is no room for a buffer of {1 << 30} bytes: Cannot allocate memory"
+    assert Codec(Limits(max_buffer_bytes=5)).decode(buffer_data(0, 0, 7), [memory_file(b"content")])[1] is not None
+
+
+def test_what_is_malformed_is_told_before_what_is_not_taken_here() -> None:
+    codec = Codec(Limits(max_buffer_bytes=3))
+    too_large = buffer_data(0, 0, 7)
+    for other in (b"\xd4\x63\x00", b"\xd4\x01\x09", b"\xd4\x01\x00", b"\xc0"):
+        for order in (too_large + other, other + too_large):
+            fds = [memory_file(b"content"), memory_file()]
+            assert isinstance(codec.decode(b"\x92" + order, fds)[1], str)
+            close_all(fds)
+
+
+class Made:
+    """What a living value is here."""
+
+    def __init__(self, ext_type: int, fd: OwnedFd) -> None:
+        self.ext_type = ext_type
+        self.fd = fd
+
+
+class Life:
+    """Makes, and remembers, living values and their exports."""
+
+    def __init__(self, *, fails: Exception | None = None) -> None:
+        self.fails = fails
+        self.exports: list[Out] = []
+
+    def travels(self, value: Any) -> bool:
+        return isinstance(value, Made)
+
+    def export(self, value: Any) -> Export | None:
+        if not isinstance(value, Made):
+            return None
+        if self.fails is not None:
+            raise self.fails
+        self.exports.append(Out(value))
+        return self.exports[-1]
+
+    def receive(self, ext_type: int, fd: OwnedFd) -> Made:
+        if self.fails is not None:
+            raise self.fails
+        return Made(ext_type, fd)
+
+
+class Out:
+    """An export that remembers what it was told."""
+
+    def __init__(self, made: Made) -> None:
+        self.ext_type = made.ext_type
+        self.fileno = made.fd.fileno
+        self.told: list[str] = []
+
+    def sent(self) -> None:
+        self.told.append("sent")
+
+    def unsent(self) -> None:
+        self.told.append("unsent")
+
+
+@pytest.mark.parametrize("ext_type", [EXT_STREAM, EXT_CHANNEL])
+def test_4_streams_and_channels_travel_as_whoever_owns_the_codec_says(ext_type: int) -> None:
+    life = Life()
+    codec = Codec(living=life)
+    with owned(1) as (fd,):
+        data, lenders = codec.encode((1, {"a": Record([Made(ext_type, fd)])}))
+        assert data == b"\x92\x01\x81\xa1a\x81\xa5value\x91\xd4" + bytes((ext_type, 0))
+        assert lenders == life.exports
+        fds = duplicates(lenders)
+        tell_sent(lenders)
+        assert [export.told for export in life.exports] == [["sent"]]
+
+        message, problem = codec.decode(data, fds)
+
+        assert problem is None
+        made = message[1]["a"]["value"][0]
+        assert (type(made), made.ext_type) == (Made, ext_type)
+        assert made.fd is fds[0]
+        assert os.path.sameopenfile(made.fd.fileno(), fd.fileno())
+    assert isinstance(fds[0], ValueFd), "it goes with its value"
+
+
+def test_4_the_plain_codec_leaves_streams_and_channels_as_handles() -> None:
+    with owned(2) as (stream, channel):
+        received, problem, fds = travel([Handle(EXT_STREAM, stream), {"c": Handle(EXT_CHANNEL, channel)}])
+        assert problem is None
+        assert [received[0].ext_type, received[1]["c"].ext_type] == [EXT_STREAM, EXT_CHANNEL]
+        assert [received[0].fd, received[1]["c"].fd] == fds
+
+
+def test_exports_of_a_message_that_is_not_sent_hear_of_it_once() -> None:
+    with owned(1) as (fd,):
+        made = Made(EXT_STREAM, fd)
+        for value, limits in (
+            ([made, object()], Limits()),
+            ([made, Made(EXT_STREAM, fd), 2**64], Limits()),
+            ([made, b"x" * MAX_PACKET], Limits(max_message_bytes=MAX_PACKET)),
+            ([made, [made] * 300], Limits()),
+            ([made, [made] * 252, b"x" * MAX_PACKET], Limits()),
+            ([made, nested(70)], Limits()),
+        ):
+            life = Life()
+            with pytest.raises((LocalProtocolError, TooLarge)):
+                Codec(limits, life).encode((1, value))
+            assert [export.told for export in life.exports] == [["unsent"]] * len(life.exports)
+            assert life.exports
+
+
+def test_those_that_are_told_are_exports_alone() -> None:
+    with owned(1) as fds, Buffer.allocate(1) as buffer:
+        tell_sent([fds[0], buffer, Lender()])
+        tell_unsent([fds[0], buffer, Lender()])
+        assert not fds[0].closed
+
+
+@pytest.mark.parametrize("error", [Overloaded("too many"), LocalProtocolError("not this one")])
+def test_what_hinders_an_export_is_told_as_it_is(error: Exception) -> None:
+    with owned(1) as (fd,), pytest.raises(type(error)) as caught:
+        Codec(living=Life(fails=error)).encode((1, Made(EXT_STREAM, fd)))
+    assert caught.value is error
+
+
+def test_another_failure_of_an_export_is_told_without_a_place() -> None:
+    with owned(1) as (fd,):
+        codec = Codec(living=Life(fails=OSError(24, "Too many open files")))
+        assert "Too many open files" in refusal([Made(EXT_STREAM, fd)], codec)
+        assert refusal([Made(EXT_STREAM, fd), object()], Codec(living=Life())).startswith("cannot send result[1]: ")
+
+
+def test_what_cannot_be_made_of_what_came_in_is_a_problem() -> None:
+    fds = duplicates([Lender()])
+    value, problem = Codec(living=Life(fails=ValueError("no socket"))).decode(b"\xd4\x02\x00", fds)
+    assert (value, problem) == (None, "no socket")
+    assert isinstance(fds[0], ValueFd)
+
+
+def test_living_values_in_and_beside_keys_that_are_arrays_arrive() -> None:
+    """Such a message is read twice."""
+    with owned(1) as (fd,), Buffer.copy_of(b"content") as buffer:
+        value = {(1, 2): [Handle(EXT_STREAM, fd), buffer], "more": {(): buffer}}
+        received, problem, fds = travel(value)
+    assert problem is None
+    handle, first = received[(1, 2)]
+    second = received["more"][()]
+    assert (first[:], second[:]) == (b"content", b"content")
+    assert [handle.fd, first._memfd, second._memfd] == fds
+    assert not any(fd.closed for fd in fds)
+
+
+def test_what_refers_to_a_closed_descriptor_closes_nothing_twice() -> None:
+    received, _problem, fds = travel([Buffer.copy_of(b"content")])
+    received[0].close()
+    assert fds[0].closed
+    close_all(fds)
+
+
+def test_a_few_scalars_are_encoded_one_after_the_other() -> None:
+    codec = Codec()
+    for values_ in ([], [1], [1, "a", None, True, 1.5, b"x"], list(range(15)), list(range(16)), ["text"] * 256):
+        assert codec.encode_run(values_) == b"".join(msgpack.packb(value) for value in values_)
+        assert codec.array_header(len(values_)) + codec.encode_run(values_) == codec.encode(values_)[0]
+    for bad in (2**64, "\udcff"):
+        with pytest.raises((OverflowError, UnicodeEncodeError)):
+            codec.encode_run([1, bad, 2])
+        assert codec.encode_run([1, 2]) == b"\x01\x02", "what failed left something behind"
+
+
+@pytest.mark.parametrize("form", [bytes, memoryview])
+@pytest.mark.parametrize(
+    "message, head",
+    [
+        ((0, 7, "m", []), (0, 7)),
+        ((1, 2**32 - 1, None, b"x" * 100), (1, 2**32 - 1)),
+        ((3, -5), (3, -5)),
+        ((2**64 - 1, -(2**63), "m"), (2**64 - 1, -(2**63))),
+        ([0] * 20, (0, 0)),
+        ([0] * 70_000, (0, 0)),
+        ((2, "m", []), None),
+        ((0, 1.0), None),
+        ((True, 1), None),
+        ((1, False), None),
+        ((1,), None),
+        ((), None),
+        ({1: 2}, None),
+        ("x" * 100, None),
+        (("x" * 100, 1), None),
+        (({"a": {1: 2}}, 1), None),
+        (([[[[]]]], 1), None),
+        ((0, datetime(2020, 1, 1, tzinfo=UTC)), None),
+        ((0, msgpack.ExtType(9, b"x" * 50)), None),
+        (None, None),
+    ],
+    ids=lambda value: repr(value)[:30],
+)
+def test_the_head_of_a_message_is_told_from_its_first_bytes(
+    form: Callable[[bytes], bytes | memoryview], message: Any, head: tuple[int, int] | None
+) -> None:
+    data = msgpack.packb(message, datetime=True)
+    assert head_of(form(data)) == head
+    assert head_of(form(data[:HEAD_BYTES])) == head
+
+
+@PROPERTY
+@given(st.binary(max_size=HEAD_BYTES + 4))
+def test_any_bytes_have_a_head_or_none(data: bytes) -> None:
+    head = head_of(data)
+    if head is not None:
+        assert [type(part) for part in head] == [int, int]
+
+
+@PROPERTY
+@given(
+    st.integers(0, 9_000),
+    st.sampled_from([0, 4096, 8192, 1, 2**63]) | st.integers(0, 10_000),
+    st.integers(0, 10_000) | st.integers(0, 2**64 - 1),
+    st.integers(0, 3),
+    st.integers(0, 15),
+)
+def test_any_reference_to_a_buffer_is_that_part_or_a_problem(
+    size: int, offset: int, length: int, index: int, missing: int
+) -> None:
+    content = bytes(number % 251 for number in range(size))
+    seals = memfd.SEALS & ~(missing if missing > 11 else 0)
+    fds = [memory_file(content, seals=seals), memory_file(content)]
+    every = list(fds)
+    value, problem = Codec(Limits(max_buffer_bytes=9_000)).decode(
+        b"\x92" + buffer_data(index, offset, length) + b"\xd4\x01\x01", fds
+    )
+    if problem is None:
+        assert index == 0
+        assert value[0][:] == content[offset : offset + length]
+        assert len(value[0]) == length
+        assert seals == memfd.SEALS
+        assert value[1] is fds[1] is every[1]
+    elif isinstance(problem, RpcError):
+        assert isinstance(problem, TooLarge)
+        assert length > 9_000
+    else:
+        assert index or seals != memfd.SEALS or offset + length > size
+    close_all(fds)
+
+
+EMPTY: dict[str, tuple[bytes, int]] = {
+    "arrays": (b"\x90", 1),
+    "maps": (b"\x80", 1),
+    "maps in arrays": (b"\x91\x80", 2),
+    "keys that are arrays": (b"\x81\x90\xc0", 2),
+    "keys that are maps": (b"\x81\x80\xc0", 2),
+}
+
+
+@pytest.mark.parametrize("name", EMPTY)
+def test_arrays_and_maps_of_a_message_longer_than_a_packet_are_counted(name: str) -> None:
+    codec = Codec(Limits(max_containers=1_001))
+    empty, each = EMPTY[name]
+
+    def message(number: int) -> bytes:
+        return (
+            b"\x92\xc6"
+            + MAX_PACKET.to_bytes(4, "big")
+            + bytes(MAX_PACKET)
+            + b"\xdc"
+            + number.to_bytes(2, "big")
+            + empty * number
+        )
+
+    fits = (1_001 - 2) // each
+    value, problem = codec.decode(memoryview(message(fits)), [])
+    assert (len(value[1]), problem) == (fits, None)
+    for _ in range(2):
+        with pytest.raises(TooLarge, match=r"at most 1001 arrays and maps \(max_containers\), this one more"):
+            codec.decode(memoryview(message(fits + 1)), [])
+    assert codec.decode(b"\xdc\x07\xd0" + b"\x90" * 2_000, [])[0] == [[]] * 2_000, "a packet bounds them by itself"
+
+
+def test_a_message_of_too_many_arrays_and_maps_leaves_its_descriptors_and_the_codec_as_they_were() -> None:
+    codec = Codec(Limits(max_containers=10))
+    data = b"\x93\xd4\x01\x00" + b"\xdc\xff\xff" + b"\x90" * 65_535 + b"\xc0"
+    with owned(1) as fds:
+        with pytest.raises(TooLarge):
+            codec.decode(data, fds)
+        assert not fds[0].closed
+        assert codec.decode(b"\x90", []) == ([], None)
+        assert codec.decode(b"\xd4\x01\x00", fds) == (fds[0], None)
+
+
+@pytest.mark.parametrize("collecting", [True, False])
+@pytest.mark.parametrize("data", [bytes(1), b"\xdc\x40\x00" + b"\x90" * 16_384, b"\xdc\x40\x00" + b"\xc1" * 16_384])
+def test_the_garbage_collector_is_left_as_it_was(collecting: bool, data: bytes) -> None:
+    before = gc.isenabled()
+    (gc.enable if collecting else gc.disable)()
+    try:
+        with suppress(RemoteProtocolError):
+            Codec().decode(data, [])
+        assert gc.isenabled() == collecting
+    finally:
+        (gc.enable if before else gc.disable)()
+
+
 # Packets of full size that are bad at something; the number is how much memory a value may need for a byte.
 NASTY: dict[str, tuple[Callable[[], bytes], int]] = {
     "arrays in arrays": (lambda: b"\x91" * MAX_PACKET, 2),
@@ -624,6 +1146,19 @@ NASTY: dict[str, tuple[Callable[[], bytes], int]] = {
         30,
     ),
 }
+
+
+@pytest.mark.parametrize("name", NASTY)
+def test_the_nastiest_messages_longer_than_a_packet_cost_as_little(name: str) -> None:
+    make, per_byte = NASTY[name]
+    data = memoryview(make() + bytes(3 * MAX_PACKET))
+    codec = Codec()
+
+    def receive() -> None:
+        with suppress(RemoteProtocolError):
+            codec.decode(data, [])
+
+    assert peak_bytes(receive) < per_byte * len(data) + MAX_PACKET
 
 
 @pytest.mark.parametrize("name", NASTY)
@@ -659,3 +1194,69 @@ def test_random_packets_of_full_size_cost_little_memory() -> None:
 def test_a_text_file_is_lent_though_it_can_be_read() -> None:
     with io.TextIOWrapper(tempfile.TemporaryFile()) as file:
         assert Codec().encode((1, Record(file)))[1] == [file]
+
+
+def test_a_message_of_nothing_but_bad_references_is_given_up() -> None:
+    bad = b"\xd4\x01\xfe"
+    value, problem = Codec().decode(b"\xdc\x03\xe8" + bad * 1_000, [])
+    assert value == [None] * 1_000
+    assert problem == "descriptor 254 is referred to, but 0 came"
+    with pytest.raises(RemoteProtocolError, match="more than 1000 bad references, one of them: descriptor 254"):
+        Codec().decode(b"\xdc\x03\xe9" + bad * 1_001, [])
+    assert Codec().decode(b"\x91" + bad, [])[1] == "descriptor 254 is referred to, but 0 came"
+
+
+def test_copying_a_buffer_is_told_as_work() -> None:
+    works = []
+    codec = Codec()
+    codec.on_work = lambda: works.append(1)
+    with Buffer.copy_of(b"abcd" * 2_000) as buffer:
+        buffer.seal()
+        for offset, told in ((0, 0), (1, 1)):
+            reference = msgpack.packb(msgpack.ExtType(4, (0).to_bytes(1) + offset.to_bytes(8) + (5).to_bytes(8)))
+            fds = [OwnedFd.dup(buffer)]
+            value, problem = codec.decode(reference, fds)
+            assert (bytes(value), problem) == ((b"abcd" * 3)[offset : offset + 5], None)
+            assert len(works) == told
+            value.close()
+            close_all(fds)
+
+
+def test_what_cannot_be_kept_alive_after_its_message_left_ends_at_once(caplog: pytest.LogCaptureFixture) -> None:
+    told = []
+
+    class Export:
+        ext_type = 2
+
+        def fileno(self) -> int:
+            return 0
+
+        def sent(self) -> None:
+            raise OSError("no room in the loop")
+
+        def unsent(self) -> None:
+            told.append("unsent")
+
+    tell_sent([Export()])
+    assert told == ["unsent"]
+    assert "cannot be kept alive" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "message, seen",
+    [
+        ((0, 7, "S.m", [1]), (0, 7, "S.m")),
+        ((2, "S.m", [1]), (2, None, "S.m")),
+        ((1, 7, None, [1]), (1, 7, None)),
+        ((9, [1]), (9, None, None)),
+        ((0, 7, "m" * 5_000, []), (0, 7, "")),
+    ],
+)
+def test_kind_id_and_method_are_in_the_first_bytes(message: tuple[Any, ...], seen: Any) -> None:
+    assert peek(msgpack.packb(message)[:METHOD_BYTES]) == seen
+
+
+@pytest.mark.parametrize("head", [b"\xc0", b"\x90", b"\x92\xa1a\x00", b"\x93\x00\xa1a\xa1b", b"\x93\x02\x05\x90"])
+def test_a_head_that_begins_like_no_message_is_malformed(head: bytes) -> None:
+    with pytest.raises(RemoteProtocolError, match="begins like none"):
+        peek(head)

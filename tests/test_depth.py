@@ -15,9 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from seqrpc.limits import MAX_PACKET
-from seqrpc.protocol.depth import check_depth
+from seqrpc.protocol.depth import _stack_places, check_depth, may_have_containers
 
-CUT = "ends in the middle|promises more"
+CUT = "promises more than its [0-9]+ bytes hold"
 
 
 def among_many(*encoded: bytes) -> bytes:
@@ -135,7 +135,7 @@ def test_long_runs_of_every_form_are_found_cut_at_every_value() -> None:
 
 
 def test_a_byte_that_begins_no_value_is_refused() -> None:
-    with pytest.raises(ValueError, match="0xc1 begins no value"):
+    with pytest.raises(ValueError, match="a byte in it begins no value"):
         check_depth(among_many(b"\xc1"), 64)
 
 
@@ -166,6 +166,8 @@ def test_a_short_packet_of_few_arrays_is_left_to_msgpack() -> None:
 @pytest.mark.parametrize("size", [0xFFFF, 0xFFFF_FFFF, 0x8000_0000])
 @pytest.mark.parametrize("first", [0xDD, 0xDF, 0xC6, 0xC9, 0xDB])
 def test_a_size_beyond_the_end_is_refused(first: int, size: int) -> None:
+    # To the longest extension msgpack adds one and forgets the carry. Whoever reads it finds out: see test_codec.py.
+    size -= (first, size) == (0xC9, 0xFFFF_FFFF)
     with pytest.raises(ValueError, match=CUT):
         check_depth(among_many(struct.pack(">BI", first, size), b"\x01" * 300), 64)
 
@@ -217,7 +219,7 @@ def test_the_nastiest_packets_are_refused_without_much_memory_or_time(name: str)
     assert len(data) == MAX_PACKET
 
     def look() -> None:
-        with pytest.raises(ValueError, match=r"nested|promises|ends"):
+        with pytest.raises(ValueError, match=r"nested|promises"):
             check_depth(data, 64)
 
     look()
@@ -243,3 +245,132 @@ def test_looking_takes_time_in_proportion_to_the_packet() -> None:
 
     # Eight times the packet would take 64 times as long if it were quadratic.
     assert seconds(3_200) < 24 * max(seconds(400), 1e-4)
+
+
+# What is longer than a packet is told by its values first, if it has few.
+LARGE: dict[str, bytes] = {
+    "bin 32": b"\xc6\x00\x02\x00\x00" + bytes(0x20000),
+    "str 32": b"\xdb\x00\x02\x00\x00" + b"x" * 0x20000,
+    "ext 32": b"\xc9\x00\x02\x00\x00\x05" + bytes(0x20000),
+    "bin 16 twice": b"\x92" + (b"\xc5\xff\xff" + b"\x91" * 0xFFFF) * 2,
+    "str 16 in a map": b"\x81\xa1a\xda\xff\xff" + b"x" * 0xFFFF,
+    "after one of every form": b"\x9f" + b"".join(list(FORMS.values())[:14]) + b"\xc6\x00\x01\x00\x00" + bytes(65536),
+    "after all fixed forms": b"\x9f" + b"".join(list(FORMS.values())[14:28]) + b"\xc6\x00\x01\x00\x00" + bytes(65536),
+    "in a long array": b"\xdc\x00\x02\xc0\xc6\x00\x01\x00\x00" + bytes(65536),
+    "in a long map": b"\xdf\x00\x00\x00\x01\xc0\xc6\x00\x01\x00\x00" + bytes(65536),
+    "deep": b"\x91" * 60 + b"\xc6\x00\x01\x00\x00" + bytes(65536),
+    "many": b"\xdd\x00\x01\x00\x00" + b"\xc0" * 65536,
+    "many empty arrays": b"\xdd\x00\x01\x00\x00" + b"\x90" * 65536,
+}
+
+
+@pytest.mark.parametrize("name", LARGE)
+@pytest.mark.parametrize("form", [bytes, memoryview])
+def test_what_is_longer_than_a_packet_is_checked_alike(name: str, form: Callable[[bytes], bytes | memoryview]) -> None:
+    value = LARGE[name]
+    data = b"\x91" * 2 + value
+    depth = 2 + depth_of_bytes(value)
+    assert len(data) > MAX_PACKET
+
+    check_depth(form(data), depth)
+    check_depth(form(data + b"\xc1 what follows"), depth)
+    with pytest.raises(ValueError, match=rf"max_depth \({depth - 1}\)"):
+        check_depth(form(data), depth - 1)
+    with pytest.raises(ValueError, match=CUT):
+        check_depth(form(data[:-1]), depth)
+
+
+def depth_of_bytes(data: bytes) -> int:
+    return depth_of(msgpack.unpackb(data, ext_hook=lambda _code, _data: None, strict_map_key=False, raw=True))
+
+
+def test_a_long_message_cut_at_any_byte_of_its_head_is_refused() -> None:
+    for first in (
+        b"\xc4\x05",
+        b"\xc5\x00\x05",
+        b"\xc6\x00\x00\x00\x05",
+        b"\xc7\x05\x01",
+        b"\xd9\x05",
+        b"\xcf" + bytes(8),
+    ):
+        for size in range(1, len(first) + 1):
+            data = b"\x92\xc6\x00\x01\x00\x00" + bytes(65536) + first[:size]
+            if first[0] == 0xCF and size == len(first):
+                check_depth(memoryview(data), 64)
+                continue
+            with pytest.raises(ValueError, match=CUT):
+                check_depth(memoryview(data), 64)
+
+
+@pytest.mark.parametrize("max_depth", [1, 2, 63, 64, 65, 1_023, 1_024])
+def test_the_bound_holds_for_long_messages_too(max_depth: int) -> None:
+    rest = b"\xc4\xff" + bytes(255)
+    check_depth(memoryview(b"\x91" * max_depth + rest * 1), max_depth)
+    wide = b"\xdc\x01\x90" + rest * 0x190
+    check_depth(b"\x91" * (max_depth - 1) + wide, max_depth)
+    with pytest.raises(ValueError, match=rf"max_depth \({max_depth}\)"):
+        check_depth(b"\x91" * max_depth + wide, max_depth)
+
+
+@PROPERTY
+@given(st.lists(st.sampled_from([*FORMS.values(), *(bytes((byte,)) for byte in range(256))]), max_size=30))
+def test_a_long_message_is_found_whole_where_msgpack_finds_it_so(parts: list[bytes]) -> None:
+    data = memoryview(b"\x92\xc6\x00\x01\x00\x00" + bytes(MAX_PACKET) + b"".join(parts))
+
+    try:
+        check_depth(data, 64)
+    except ValueError:
+        whole = False
+    else:
+        whole = True
+
+    assert whole == msgpack_takes(bytes(data))
+
+
+@PROPERTY
+@given(values())
+def test_the_depth_that_is_found_in_a_long_message_is_the_depth(value: Any) -> None:
+    data = memoryview(msgpack.packb([bytes(MAX_PACKET), value]))
+    depth = 1 + depth_of(value)
+
+    check_depth(data, depth)
+    with pytest.raises(ValueError, match="max_depth"):
+        check_depth(data, depth - 1)
+
+
+@PROPERTY
+@given(st.lists(st.sampled_from([*FORMS.values(), b"\x90", b"\x91", b"\x80"]), max_size=90), st.integers(0, 100))
+def test_what_may_have_more_arrays_and_maps_is_never_missed(parts: list[bytes], more_than: int) -> None:
+    data = b"\xdc" + len(parts).to_bytes(2, "big") + b"".join(parts)
+    containers = 1 + sum(0x80 <= part[0] <= 0x9F or 0xDC <= part[0] <= 0xDF for part in parts)
+    for message in (data, memoryview(data)):
+        assert may_have_containers(message, more_than) >= (containers > more_than)
+    assert not may_have_containers(data, len(data))
+
+
+@pytest.mark.parametrize("name", NASTY)
+def test_the_nastiest_long_messages_are_refused_without_much_memory_or_time(name: str) -> None:
+    data = memoryview((NASTY[name]() * 4)[: 4 * MAX_PACKET])
+
+    def look() -> None:
+        with pytest.raises(ValueError, match=r"nested|promises"):
+            check_depth(data, 64)
+
+    look()
+    assert peak_bytes(look) < 2 * len(data) + 50_000
+    began = time.process_time()
+    look()
+    assert time.process_time() - began < 0.5
+
+
+def test_a_long_message_of_few_values_is_not_copied() -> None:
+    data = memoryview(b"\x94\x01\x07\xc0\xc6" + (10_000_000).to_bytes(4, "big") + bytes(10_000_000))
+    assert peak_bytes(lambda: check_depth(data, 64)) < 10_000
+
+
+def test_as_many_arrays_inside_one_another_as_msgpack_has_places_for_can_be_told() -> None:
+    places = _stack_places()
+    assert places >= 512
+    check_depth(b"\x91" * (places - 1) + b"\x90", places)
+    with pytest.raises(ValueError, match="nested deeper"):
+        check_depth(b"\x91" * places + b"\x90", places)

@@ -26,6 +26,7 @@ from seqrpc.protocol.messages import (
     Response,
     kind_of,
     parse,
+    parse_spilled,
 )
 
 NOT_IDS: list[Any] = [-1, MAX_CALL_ID + 1, 1.0, True, None, "1", b"1", [1], {}]
@@ -36,6 +37,13 @@ def malformed(value: list[Any]) -> str:
     """Return the reason for which a message is malformed."""
     with pytest.raises(RemoteProtocolError, match=r"^malformed message: ") as caught:
         parse(value[0], value, [])
+    return str(caught.value).removeprefix("malformed message: ")
+
+
+def malformed_spilled(value: list[Any]) -> str:
+    """Return the reason for which the packet of a spilled message is malformed."""
+    with pytest.raises(RemoteProtocolError, match=r"^malformed message: ") as caught:
+        parse_spilled(value)
     return str(caught.value).removeprefix("malformed message: ")
 
 
@@ -125,9 +133,28 @@ def test_2_a_closing_has_two_elements() -> None:
         assert malformed(value) == f"a message of kind 5 has 2 elements, got {len(value)}"
 
 
-def test_2_a_spilled_message_is_not_taken_yet() -> None:
-    with pytest.raises(RemoteProtocolError, match=r"kind 4 \(SPILLED\) are not taken"):
-        parse(SPILLED, [4, 100], [])
+def test_2_a_spilled_packet_has_two_or_three_elements() -> None:
+    spilled = parse_spilled([4, 100])
+    assert (spilled.length, spilled.call_id) == (100, None)
+    spilled = parse_spilled([4, 2**64 - 1, MAX_CALL_ID])
+    assert (spilled.length, spilled.call_id) == (2**64 - 1, MAX_CALL_ID)
+
+    for value in ([4], [4, 100, 1, None]):
+        assert malformed_spilled(value) == f"a message of kind 4 has 2 or 3 elements, got {len(value)}"
+
+
+@pytest.mark.parametrize("length", [0, -1, 1.0, True, None, "100", [100]])
+def test_5_1_the_length_of_a_spilled_message_is_a_positive_integer(length: Any) -> None:
+    assert malformed_spilled([4, length]).startswith("the length of a message is a positive integer, got ")
+
+
+@pytest.mark.parametrize("call_id", NOT_IDS)
+def test_5_2_the_id_of_a_spilled_message_is_an_id(call_id: Any) -> None:
+    assert malformed_spilled([4, 100, call_id]).startswith("an id is an unsigned 32-bit integer, got ")
+
+
+def test_5_1_there_is_no_spilled_message_inside_a_spilled_message() -> None:
+    assert malformed([SPILLED, 100]) == "a spilled message inside a spilled message"
 
 
 @pytest.mark.parametrize("call_id", NOT_IDS)

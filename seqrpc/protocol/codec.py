@@ -1,192 +1,519 @@
-"""Values and descriptors to bytes and back: the only msgpack.
+"""Values and descriptors to bytes and back: the only msgpack, with depth.py.
 
-On the wire are MessagePack's own types, timestamps, and descriptors (extension type 1, protocol 3.1).
-What else Python has (dataclasses, Structs, enums, sets, UUIDs) is taken apart by msgspec on the way
-out, and put together again by whoever knows the annotation on the way in.
+On the wire are MessagePack's own types, timestamps, and what travels as a descriptor: files, streams,
+channels and buffers (extension types 1 to 4, protocol section 4). What else Python has (dataclasses, Structs,
+enums, sets, UUIDs) is taken apart by msgspec on the way out, and put together again by whoever knows the
+annotation on the way in.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
 import functools
+import gc
+import logging
+import struct
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import msgpack
 import msgspec
 
-from seqrpc.errors import LocalProtocolError, RemoteProtocolError, TooLarge
-from seqrpc.kernel.descriptors import HasFileno, OwnedFd
+from seqrpc.errors import LocalProtocolError, Overloaded, RemoteProtocolError, RpcError, TooLarge
+from seqrpc.kernel import memfd
+from seqrpc.kernel.buffers import Buffer
+from seqrpc.kernel.descriptors import HasFileno, OwnedFd, ValueFd
 from seqrpc.limits import DEFAULT_LIMITS, MAX_DESCRIPTORS, MAX_PACKET, Limits
-from seqrpc.protocol.depth import check_depth
+from seqrpc.protocol.depth import check_depth, may_have_containers
+from seqrpc.protocol.values import (
+    EXT_BUFFER,
+    EXT_CHANNEL,
+    EXT_DESCRIPTOR,
+    EXT_STREAM,
+    Export,
+    Handle,
+    Handles,
+    Living,
+    parts_of,
+)
 
-EXT_DESCRIPTOR: Final = 1
+_log = logging.getLogger("seqrpc.codec")
 
 _DEEPEST: Final = 512  # how far inside a message the culprit is looked for: the stack holds 1,000 calls
 
 _MAX_ODD_KEYS: Final = 256  # keys of a map if there are tuples among them: their hashes can be made to collide
 
+_LARGE: Final = 8_192  # bytes of a message whose values may be so many that the garbage collector is felt
+
+_MAX_WRONG: Final = 1_000  # bad references after which a message is not looked at any further
+
 _LONGEST_PATH: Final = 200  # characters of a path in an error's text
 
-# How a moment before 1970 or after 2514 begins: only of these can datetime have too few years.
-_FAR_TIMESTAMP: Final = b"\xc7\x0c\xff"
-_FAR_FIRST: Final = _FAR_TIMESTAMP[0]
+_EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+_FIRST_DAY: Final = (dt.datetime.min.replace(tzinfo=dt.UTC) - _EPOCH).days
+_END_DAY: Final = (dt.datetime.max.replace(tzinfo=dt.UTC) - _EPOCH).days + 1
+
+HEAD_BYTES: Final = 23
+"""Bytes that hold the beginning of an array, a kind and an id, however they are written."""
+
+METHOD_BYTES: Final = 4_096
+"""Bytes that hold the name of a method, too, if it is one that exists."""
+
+_BUFFER_DATA: Final = struct.Struct(">BQQ")  # index, offset, length (protocol section 4)
 
 _DECODING_ERRORS = (ValueError, TypeError, OverflowError, RecursionError, msgpack.UnpackException)
 
+Lender = HasFileno | Export | Buffer
+"""What lends a descriptor to one message."""
+
+Packed = tuple[bytes | memoryview, list[Lender]]
+"""An encoded message, a memoryview if it is longer than a packet, and what lends its descriptors, in order."""
+
 
 class _Borrowed:
-    """Wraps what has a ``fileno`` while msgspec takes the value around it apart."""
+    """Wraps what msgspec does not know while it takes the value around it apart."""
 
-    __slots__ = ("lender",)
+    __slots__ = ("value",)
 
-    def __init__(self, lender: HasFileno) -> None:
-        self.lender = lender
-
-
-def _wrap(value: object) -> Any:
-    """Take what msgspec does not know: a moment, something that lends a descriptor, or what cannot be sent."""
-    if isinstance(value, dt.datetime):
-        return _plain(value)
-    if hasattr(value, "fileno"):
-        return _Borrowed(value)
-    raise TypeError(f"a value of type {type(value).__name__} cannot be sent")
+    def __init__(self, value: object) -> None:
+        self.value = value
 
 
 _NATIVE = (bytes, bytearray, memoryview, dt.datetime, OwnedFd, _Borrowed)
 
 
 class Codec:
-    """Encodes and decodes whole packets. It keeps no state between packets; use one from one thread.
+    """Encodes and decodes whole messages. It keeps no state between them; use one from one thread.
 
     Args:
-        limits: ``max_depth`` is used.
+        limits: ``max_depth``, ``max_containers``, ``max_message_bytes`` and ``max_buffer_bytes`` are used.
+        living: what streams and channels are here.
     """
 
-    def __init__(self, limits: Limits = DEFAULT_LIMITS) -> None:
+    def __init__(self, limits: Limits = DEFAULT_LIMITS, living: Living | None = None) -> None:
         """Make the parts that are used for every packet."""
         self._max_depth = limits.max_depth
+        self._max_bytes = limits.max_message_bytes
+        self._max_buffer_bytes = limits.max_buffer_bytes
+        self._max_containers = limits.max_containers
+        self._living = Handles() if living is None else living
+        self.on_work: Callable[[], object] = bool
+        """Called where decoding takes longer than the length of a packet tells."""
         self._packer = self._new_packer()
-        self._lenders: list[HasFileno] = []
+        self._was_long = False  # then the next may be long as well, and is not copied before that is known
+        self._lenders: list[Lender] = []
         self._fds: list[OwnedFd] = []
         self._referred = 0
-        self._problem = ""
+        self._wrong = 0
+        self._copied = 0  # bytes of buffers that could not be mapped as they are
+        self._problem: str | RpcError | None = None
         self._unpack = functools.partial(msgpack.unpackb, ext_hook=self._ext_hook, strict_map_key=False, timestamp=3)
 
-    def encode(self, message: tuple[Any, ...], names: tuple[str, ...] = ()) -> tuple[bytes, list[HasFileno]]:
-        """Return the packet of a message, and what lends its descriptors, in the order of their indexes.
+    # Encoding
+
+    def encode(self, message: Any, names: tuple[str, ...] = ()) -> Packed:
+        """Return a message encoded, and what lends its descriptors, in the order of their indexes.
 
         Anything with a ``fileno`` method is sent as a descriptor, borrowed: keep the lenders open
-        until the packet has left. ``names`` are what errors call the parts of the message.
+        until the packet has left. Those that are an :class:`~seqrpc.protocol.values.Export` want to hear of it:
+        :func:`tell_sent`, :func:`tell_unsent`. ``names`` are what errors call the parts of a message that is a tuple.
 
         Raises:
-            TooLarge: it is longer than :data:`~seqrpc.limits.MAX_PACKET`.
+            TooLarge: it is longer than ``max_message_bytes``.
             LocalProtocolError: a value cannot be sent, there are more than 253 descriptors, or it
                 is nested deeper than ``max_depth``; the message names the place and the bound.
+            RpcError: a stream or channel in it cannot be made now.
         """
-        lenders: list[HasFileno] = []
+        lenders: list[Lender] = []
         self._lenders = lenders
+        packer = self._packer
         try:
-            data: bytes = self._packer.pack(message)
+            packer.pack(message)
+            data: bytes | memoryview = packer.bytes() if not self._was_long else memoryview(packer)
             if len(data) > MAX_PACKET:
-                raise TooLarge(f"a message holds at most {MAX_PACKET} bytes, this one {len(data)}")
+                data = self._long(packer, lenders)
+            else:
+                if self._was_long:
+                    data = self._short_again(packer, data)
+                packer.reset()
+            if len(data) > self._max_depth:  # a shorter one has no room for more
+                self._check_depth(data)
         except Exception as exc:
             self._lenders = []
-            self._packer = self._new_packer()  # a packer keeps a buffer as large as the largest it ever filled
-            if isinstance(exc, LocalProtocolError | TooLarge):
+            self._packer = self._new_packer()
+            tell_unsent(lenders)
+            if isinstance(exc, LocalProtocolError | RpcError):
                 raise
             # Values may raise what they like while they are taken apart.
-            raise LocalProtocolError(_explain(message, names, exc, min(self._max_depth, _DEEPEST))) from exc
+            raise LocalProtocolError(self._explain(message, names, exc)) from exc
         if lenders:
             self._lenders = []  # kept here, a file would stay open until the next message
-        if len(data) > self._max_depth:  # a shorter one has no room for more
-            try:
-                check_depth(data, self._max_depth)
-            except ValueError as exc:
-                raise LocalProtocolError(f"cannot send: {exc}") from None
-        if _FAR_FIRST in data and _FAR_TIMESTAMP in data:  # looking for one byte first is far quicker
-            _check_moments(data)
         return data, lenders
 
+    def _short_again(self, packer: Any, view: Any) -> bytes:
+        self._was_long = False
+        view.release()
+        data: bytes = packer.bytes()
+        return data
+
+    def _long(self, packer: Any, lenders: list[Lender]) -> memoryview:
+        """Return the packer's own memory, uncopied, and get another packer."""
+        self._was_long = True
+        data = memoryview(packer)
+        self._packer = self._new_packer()  # a packer keeps a buffer as large as the largest it ever filled
+        if len(data) > self._max_bytes:
+            raise TooLarge(f"a message holds at most {self._max_bytes} bytes (max_message_bytes), this one {len(data)}")
+        if len(lenders) == MAX_DESCRIPTORS:
+            raise LocalProtocolError(
+                f"a message of more than {MAX_PACKET} bytes holds at most {MAX_DESCRIPTORS - 1} descriptors,"
+                " this one more"
+            )
+        return data
+
+    def _explain(self, message: Any, names: tuple[str, ...], exc: Exception) -> str:
+        """Say where in the message the value is that cannot be sent."""
+        try:
+            for name, value in zip(names, message, strict=False):
+                found = _find(value, name, self._travels, min(self._max_depth, _DEEPEST))
+                if found is not None:
+                    path, reason = found
+                    return f"cannot send {path if len(path) <= _LONGEST_PATH else path[:_LONGEST_PATH] + '…'}: {reason}"
+        except Exception as another:
+            exc = another
+        return f"cannot send: {str(exc) or type(exc).__name__}"
+
+    def _travels(self, value: Any) -> bool:
+        """Return whether a value travels as a descriptor."""
+        return isinstance(value, Buffer) or hasattr(value, "fileno") or self._living.travels(value)
+
+    def _check_depth(self, data: bytes | memoryview) -> None:
+        try:
+            check_depth(data, self._max_depth)
+        except ValueError as exc:
+            raise LocalProtocolError(f"cannot send: {exc}") from None
+
+    def encode_run(self, values: Sequence[Any]) -> bytes:
+        """Return a few small scalars one after the other, quicker than each by itself.
+
+        Raises:
+            Exception: one of them cannot be sent, and so none was: :meth:`encode` tells which and why.
+        """
+        packer = self._packer
+        try:
+            packer.pack(values)
+            data: bytes = packer.bytes()
+            packer.reset()
+        except Exception:
+            self._packer = self._new_packer()
+            raise
+        return data[1 if len(values) < 16 else 3 :]
+
+    def array_header(self, size: int) -> bytes:
+        """Return how an array of ``size`` values begins."""
+        packer = self._packer
+        packer.pack_array_header(size)
+        data: bytes = packer.bytes()
+        packer.reset()
+        return data
+
     def _new_packer(self) -> Any:
-        return msgpack.Packer(default=self._default, datetime=True)
+        return msgpack.Packer(default=self._default, autoreset=False)
 
     def _default(self, value: Any) -> Any:
         """Return something that msgpack knows in place of ``value``, which it does not."""
         if isinstance(value, _Borrowed):
-            value = value.lender
-        if hasattr(value, "fileno"):
-            if len(self._lenders) == MAX_DESCRIPTORS:
-                raise LocalProtocolError(f"a message holds at most {MAX_DESCRIPTORS} descriptors, this one more")
-            self._lenders.append(value)
-            return msgpack.ExtType(EXT_DESCRIPTOR, bytes((len(self._lenders) - 1,)))
-        return _plain(value)
+            value = value.value
+        if isinstance(value, Buffer):
+            value.seal()
+            index = self._lend(value)
+            return msgpack.ExtType(EXT_BUFFER, _BUFFER_DATA.pack(index, value.offset, len(value)))
+        if hasattr(value, "fileno") and not isinstance(value, Handle):
+            return msgpack.ExtType(EXT_DESCRIPTOR, bytes((self._lend(value),)))
+        export = self._living.export(value)
+        if export is None:
+            return _plain(value, self._travels)
+        try:
+            index = self._lend(export)
+        except BaseException:
+            export.unsent()
+            raise
+        return msgpack.ExtType(export.ext_type, bytes((index,)))
 
-    def decode(self, data: bytes, fds: list[OwnedFd]) -> tuple[Any, str | None]:
-        """Return the value of a packet, and what is wrong with its references to ``fds`` or None.
+    def _lend(self, lender: Lender) -> int:
+        """Return the index of one more descriptor."""
+        index = len(self._lenders)
+        if index == MAX_DESCRIPTORS:
+            raise LocalProtocolError(f"a message holds at most {MAX_DESCRIPTORS} descriptors, this one more")
+        self._lenders.append(lender)
+        return index
 
-        The value refers to the objects in ``fds``, which stay the caller's, whatever happens. Depth
+    # Decoding
+
+    def decode(self, data: bytes | memoryview, fds: list[OwnedFd]) -> tuple[Any, str | RpcError | None]:
+        """Return the value of a message, and what is wrong with its references to ``fds`` or None.
+
+        The value refers to the objects in ``fds``, which stay the caller's, whatever happens; those of
+        streams, channels and buffers are :class:`~seqrpc.kernel.descriptors.ValueFd` afterwards. Depth
         and sizes are checked before anything is built. Arrays and maps that are keys of a map become tuples,
         a map one of its keys and values by turns.
 
+        Returns:
+            The value and its problem: a text if the message is malformed, an error if it cannot be taken here.
+
         Raises:
-            RemoteProtocolError: the packet is not exactly one well-formed value.
+            RemoteProtocolError: the message is not exactly one well-formed value.
+            TooLarge: it is longer than a packet and has more than ``max_containers`` arrays and maps.
         """
         try:
             if len(data) > self._max_depth:  # as in encode
                 check_depth(data, self._max_depth)
             if fds:
                 self._fds = fds
+            unpack = self._unpack if len(data) <= _LARGE else self._unpack_large
             try:
-                value = self._unpack(data)
+                value = unpack(data)
             except TypeError:  # the key of a map is an array or a map, which Python cannot hash
-                self._referred, self._problem = 0, ""
-                value = self._unpack(data, object_pairs_hook=_map_of)
+                self._referred, self._wrong, self._copied, self._problem = 0, 0, 0, None
+                value = unpack(data, object_pairs_hook=_map_of)
+        except TooLarge:
+            self._settle()
+            raise
         except _DECODING_ERRORS as exc:
             self._settle()
             reason = str(exc) or type(exc).__name__
             raise RemoteProtocolError(f"malformed packet of {len(data)} bytes: {reason}") from exc
         return value, self._settle() if fds or self._problem else None
 
-    def _settle(self) -> str | None:
-        """Return what was wrong with the references of a packet, and forget them."""
+    def _unpack_large(self, data: bytes | memoryview, **hooks: Any) -> Any:
+        """Unpack a message that may have a great many values; one longer than a packet only ``max_containers``.
+
+        Raises:
+            TooLarge: it has more arrays and maps.
+        """
+        collects = gc.isenabled()
+        gc.disable()  # before 3.12 it would look through all that there is, again and again, while lists are made
+        try:
+            if len(data) <= MAX_PACKET or not may_have_containers(data, self._max_containers):
+                return self._unpack(data, **hooks)
+            return self._unpack_counted(data, **hooks)
+        finally:
+            if collects:
+                gc.enable()
+
+    def _unpack_counted(self, data: bytes | memoryview, object_pairs_hook: Callable[[Any], Any] | None = None) -> Any:
+        """Unpack, and count arrays and maps as they are made."""
+        most = left = self._max_containers
+
+        def count(container: Any) -> Any:
+            nonlocal left
+            left -= 1
+            if left < 0:
+                raise TooLarge(f"a message has at most {most} arrays and maps (max_containers), this one more")
+            return container
+
+        if object_pairs_hook is None:
+            return self._unpack(data, list_hook=count, object_hook=count)
+        return self._unpack(data, list_hook=count, object_pairs_hook=lambda pairs: count(object_pairs_hook(pairs)))
+
+    def _settle(self) -> str | RpcError | None:
+        """Return what was wrong with the references of a message, and forget them."""
         problem, came = self._problem, len(self._fds)
-        if not problem and self._referred != (1 << came) - 1:
+        if not isinstance(problem, str) and self._referred != (1 << came) - 1:
             problem = f"{came} descriptors came, {self._referred.bit_count()} of them are referred to"
-        self._fds, self._referred, self._problem = [], 0, ""
-        return problem or None
+        self._fds, self._referred, self._wrong, self._copied, self._problem = [], 0, 0, 0, None
+        return problem
 
-    def _ext_hook(self, kind: int, data: bytes) -> OwnedFd | None:
+    def _ext_hook(self, kind: int, data: bytes) -> Any:
         """Resolve a reference to a descriptor; what is wrong is remembered, for unknown kinds may do as they like."""
-        if kind != EXT_DESCRIPTOR:
-            problem = f"unknown extension type {kind}"
-        elif len(data) != 1:
-            problem = f"a reference to a descriptor has 1 byte, this one {len(data)}"
-        elif data[0] >= len(self._fds):
-            problem = f"descriptor {data[0]} is referred to, but {len(self._fds)} came"
-        elif self._referred >> data[0] & 1:
-            problem = f"descriptor {data[0]} is referred to twice"
-        else:
-            self._referred |= 1 << data[0]
-            return self._fds[data[0]]
-        self._problem = self._problem or problem
+        try:
+            if kind == EXT_DESCRIPTOR:
+                return self._fds[self._refer("descriptor", data, 1)]
+            if kind == EXT_BUFFER:
+                return self._receive_buffer(data)
+            if kind in (EXT_STREAM, EXT_CHANNEL):
+                index = self._refer("stream" if kind == EXT_STREAM else "channel", data, 1)
+                return self._living.receive(kind, self._keep(index))
+        except ValueError as exc:
+            return self._remember(str(exc))
+        return self._remember(f"unknown extension type {kind}")
+
+    def _remember(self, problem: str) -> None:
+        """Remember what is wrong with the first bad reference of a message.
+
+        Raises:
+            ValueError: there are so many that going on would only take time.
+        """
+        self._wrong += 1
+        if self._wrong > _MAX_WRONG:
+            raise ValueError(f"more than {_MAX_WRONG} bad references, one of them: {problem}")
+        if not isinstance(self._problem, str):
+            self._problem = problem
+
+    def _refer(self, what: str, data: bytes, size: int) -> int:
+        """Return the index that a reference begins with."""
+        if len(data) != size:
+            raise ValueError(f"a reference to a {what} has {size} byte{'s' if size > 1 else ''}, this one {len(data)}")
+        index = data[0]
+        if index >= len(self._fds):
+            raise ValueError(f"descriptor {index} is referred to, but {len(self._fds)} came")
+        if self._referred >> index & 1:
+            raise ValueError(f"descriptor {index} is referred to twice")
+        self._referred |= 1 << index
+        return index
+
+    def _keep(self, index: int) -> ValueFd:
+        """Return a descriptor as one that goes with its value, in the same place."""
+        kept = ValueFd(self._fds[index].take())
+        self._fds[index] = kept
+        return kept
+
+    def _receive_buffer(self, data: bytes) -> Any:
+        fd = self._keep(self._refer("buffer", data, _BUFFER_DATA.size))
+        _index, offset, length = _BUFFER_DATA.unpack(data)
+        if length > self._max_buffer_bytes:
+            text = f"a buffer has at most {self._max_buffer_bytes} bytes (max_buffer_bytes), this one {length}"
+            self._problem = self._problem or TooLarge(text)
+            return None
+        if Buffer.must_copy(offset):
+            self.on_work()
+            self._copied += length
+            if self._copied > self._max_bytes:  # a peer's memfd may be all holes, and our copy of it is not
+                text = f"buffers that begin within a page have at most {self._max_bytes} bytes (max_message_bytes)"
+                self._problem = self._problem or TooLarge(text)
+                return None
+        if length == 0 and offset <= memfd.check_sealed(fd):
+            return b""  # no memory of no bytes can be mapped
+        try:
+            return Buffer.received(fd, offset, length)
+        except OSError as exc:
+            self._problem = self._problem or Overloaded(
+                f"there is no room for a buffer of {length} bytes: {exc.strerror}"
+            )
+            return None
+
+
+def tell_sent(lenders: list[Lender]) -> None:
+    """Tell the exports among what lent descriptors that their message is on its way."""
+    for lender in lenders:
+        sent = getattr(lender, "sent", None)
+        if sent is not None:
+            try:
+                sent()
+            except Exception:  # the message has left: what it refers to ends at once for its receiver
+                _log.exception("! what was sent cannot be kept alive")
+                lender.unsent()  # type: ignore[union-attr] # what has one has both
+
+
+def tell_unsent(lenders: list[Lender]) -> None:
+    """Tell the exports among what lent descriptors that their message will not be sent."""
+    for lender in lenders:
+        unsent = getattr(lender, "unsent", None)
+        if unsent is not None:
+            unsent()
+
+
+def peek(head: bytes) -> tuple[int, int | None, str | None]:
+    """Return kind, id and method of an encoded message by its first bytes; id and method are None where it has none.
+
+    Args:
+        head: the first :data:`METHOD_BYTES`; the longer name of a method, which nothing has, is "" here.
+
+    Raises:
+        RemoteProtocolError: it begins like no message.
+    """
+    reader = msgpack.Unpacker(max_buffer_size=len(head), unicode_errors="replace")
+    reader.feed(head)
+    try:
+        reader.read_array_header()
+        kind = reader.unpack()
+        call_id = reader.unpack() if kind in (0, 1) else None
+        try:
+            method = reader.unpack() if kind in (0, 2) else None
+        except msgpack.OutOfData:
+            method = ""
+    except (ValueError, msgpack.UnpackException):
+        kind = call_id = method = None
+    if type(kind) is not int or not isinstance(call_id, int | None) or not isinstance(method, str | None):
+        raise RemoteProtocolError("malformed spilled message: it begins like none")
+    return kind, call_id, method
+
+
+def head_of(data: bytes | memoryview) -> tuple[int, int] | None:
+    """Return kind and id of an encoded message, looked at from its first bytes, or None if it has no id there."""
+    head = msgpack.Unpacker()
+    head.feed(bytes(data[:HEAD_BYTES]))
+    try:
+        if head.read_array_header() < 2:
+            return None
+        kind, call_id = head.unpack(), head.unpack()
+    except (ValueError, msgpack.UnpackException):
         return None
+    if type(kind) is not int or type(call_id) is not int:
+        return None
+    return kind, call_id
 
 
-def _plain(value: Any) -> Any:
-    """Return what msgpack knows in place of a value that it does not."""
+def _plain(value: Any, travels: Callable[[Any], bool]) -> Any:
+    """Return what msgpack knows in place of a value that it does not; what travels as a descriptor is left in it."""
     if isinstance(value, dt.datetime):
         if value.tzinfo is None:
             return value.isoformat()  # not a moment, so not a timestamp
-        return dt.datetime.combine(value.date(), value.timetz())  # it was of a subclass, which msgpack does not know
-    return msgspec.to_builtins(value, builtin_types=_NATIVE, enc_hook=_wrap)
+        since = value - _EPOCH
+        if not _FIRST_DAY <= since.days < _END_DAY:  # and so datetime cannot hold it at the receiver
+            raise ValueError("a moment is before the year 1 or after 9999, in UTC")
+        return msgpack.Timestamp(since.days * 86_400 + since.seconds, since.microseconds * 1000)
+    if dataclasses.is_dataclass(value):  # one level: its fields come here themselves, and some may be whole services
+        return _fields_of(value)
+    if isinstance(value, set | frozenset):
+        return list(value)
+    if isinstance(value, msgspec.Struct) and _may_hold_objects(type(value)):
+        _check_struct(value, travels)
+    plain = msgspec.to_builtins(value, builtin_types=_NATIVE, enc_hook=_Borrowed)
+    if type(plain) is _Borrowed:
+        raise TypeError(f"a value of type {type(value).__name__} cannot be sent")
+    return plain
 
 
-def _check_moments(data: bytes) -> None:
-    """Refuse moments that datetime cannot hold in UTC, and so not at the receiver: ``datetime.min`` east of it."""
-    try:
-        msgpack.unpackb(data, strict_map_key=False, timestamp=3, object_pairs_hook=list)
-    except OverflowError:
-        raise LocalProtocolError("cannot send: a moment is before the year 1 or after 9999, in UTC") from None
+@functools.lru_cache(maxsize=1024)
+def _names_of(kind: type) -> tuple[str, ...]:
+    return tuple(kind.__dataclass_fields__)  # type: ignore[attr-defined] # every dataclass has it
+
+
+def _fields_of(value: Any) -> dict[str, Any]:
+    """Return the fields of a dataclass that it has of its own, as msgspec does."""
+    own = getattr(value, "__dict__", None)
+    if own is None:  # it has slots
+        return {name: getattr(value, name) for name in _names_of(value.__class__) if hasattr(value, name)}
+    return {name: own[name] for name in _names_of(value.__class__) if name in own}
+
+
+@functools.lru_cache(maxsize=1024)
+def _may_hold_objects(kind: type) -> bool:
+    """Return whether the annotations of a Struct let it hold what is not plain data."""
+    todo: list[Any] = [msgspec.inspect.type_info(kind)]
+    seen: set[int] = set()
+    while todo:
+        info = todo.pop()
+        if isinstance(info, msgspec.inspect.AnyType | msgspec.inspect.CustomType):
+            return True
+        if isinstance(info, msgspec.Struct) and id(info) not in seen:
+            seen.add(id(info))
+            for part in msgspec.structs.astuple(info):
+                todo += part if isinstance(part, tuple) else (part,)
+    return False
+
+
+def _check_struct(value: Any, travels: Callable[[Any], bool]) -> None:
+    """Refuse a Struct with a dataclass in it that is a service: msgspec would take that apart as data, too."""
+    todo, seen = [value], {id(value)}
+    while todo:
+        for part in parts_of(todo.pop()):
+            if dataclasses.is_dataclass(part) and travels(part):
+                raise TypeError(f"a {type(value).__name__} holds a service (a dataclass may)")
+            if id(part) not in seen:
+                seen.add(id(part))
+                todo.append(part)
 
 
 def _map_of(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
@@ -205,40 +532,28 @@ def _hashable(key: Any) -> Any:
     return key
 
 
-def _explain(message: tuple[Any, ...], names: tuple[str, ...], exc: Exception, deepest: int) -> str:
-    """Say where in the message the value is that cannot be sent."""
-    try:
-        for name, value in zip(names, message, strict=False):
-            found = _find(value, name, deepest)
-            if found is not None:
-                path, reason = found
-                return f"cannot send {path if len(path) <= _LONGEST_PATH else path[:_LONGEST_PATH] + '…'}: {reason}"
-    except Exception as another:
-        exc = another
-    return f"cannot send: {str(exc) or type(exc).__name__}"
-
-
-def _find(value: Any, path: str, deepest: int) -> tuple[str, str] | None:
+def _find(value: Any, path: str, travels: Callable[[Any], bool], deepest: int) -> tuple[str, str] | None:
     """Return the path to the first value that cannot be packed by itself, and the reason."""
     if isinstance(value, dict | list | tuple):
         if not deepest:
             return path, "it is nested too deeply, or holds itself"
         items = value.items() if isinstance(value, dict) else enumerate(value)
         for key, item in items:
-            found = _find(item, f"{path}[{key!r}]", deepest - 1)
+            found = _find(item, f"{path}[{key!r}]", travels, deepest - 1)
             if found is None and isinstance(value, dict):
-                found = _find(key, f"{path}'s key {key!r}", deepest - 1)
+                found = _find(key, f"{path}'s key {key!r}", travels, deepest - 1)
             if found is not None:
                 return found
         return None
+
+    def plain(value: Any) -> Any:
+        value = value.value if isinstance(value, _Borrowed) else value
+        return None if travels(value) else _plain(value, travels)
+
     try:
-        msgpack.Packer(default=_plain_or_lent, datetime=True).pack(value)
+        msgpack.Packer(default=plain).pack(value)
     except Exception as exc:
         if isinstance(value, int):
             return path, f"integers have at most 64 bits, this one has {value.bit_length()}"
         return path, str(exc) or type(exc).__name__
     return None
-
-
-def _plain_or_lent(value: Any) -> Any:
-    return None if hasattr(value, "fileno") or isinstance(value, _Borrowed) else _plain(value)

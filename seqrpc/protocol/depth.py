@@ -1,10 +1,16 @@
-"""How deep a packet is nested, and whether its sizes are true, found out before anything is built of it."""
+"""How deep a message is nested, and whether its sizes are true, found out before anything is built of it.
+
+Nearly all are settled at a glance. Of the others msgpack's own C code steps over the value, building nothing, with
+the stack that it keeps for arrays and maps filled up in front, so that just ``max_depth`` places are left.
+"""
 
 from __future__ import annotations
 
-import re
+import functools
 import struct
 from typing import Final
+
+import msgpack
 
 from seqrpc.limits import MAX_PACKET
 
@@ -15,43 +21,72 @@ _NO_CONTAINER: Final = bytes(byte for byte in range(256) if not (0x80 <= byte <=
 
 _MAX_PROMISED: Final = 2 * MAX_PACKET  # values that all arrays of a packet may promise unseen: 1 MiB of empty places
 
-# Long runs of small scalars are passed over at once: (first bytes, bytes of each). Possessive (++), for what could be
-# given back would be remembered, more than a megabyte of it for a packet.
-_RUNS: Final = {
-    first: (re.compile(pattern, re.DOTALL), size)
-    for firsts, pattern, size in (
-        ((*range(0x80), *range(0xE0, 0x100), 0xC0, 0xC2, 0xC3), rb"[\x00-\x7f\xe0-\xff\xc0\xc2\xc3]++", 1),
-        ((0xCC,), rb"(?:\xcc.)++", 2),
-        ((0xCD,), rb"(?:\xcd..)++", 3),
-        ((0xCE,), rb"(?:\xce.{4})++", 5),
-        ((0xCA,), rb"(?:\xca.{4})++", 5),
-        ((0xCB,), rb"(?:\xcb.{8})++", 9),
-        ((0xCF,), rb"(?:\xcf.{8})++", 9),
-        ((0xD1,), rb"(?:\xd1..)++", 3),
-    )
-    for first in firsts
-}
+_FEW: Final = 64  # values of a large message that are stepped over here: most have few, and stepping in C copies them
+
+_MOST_FILLING: Final = 1 << 16  # arrays inside one another of which no msgpack has the stack
 
 
-def _scalar_sizes() -> list[int]:
-    """Return for each first byte the size of the scalar it begins, 0 where that needs a closer look."""
-    sizes = [0] * 256
-    for byte in (*range(0x80), *range(0xE0, 0x100), 0xC0, 0xC2, 0xC3):
-        sizes[byte] = 1  # fixint, nil, false, true
-    for byte in range(0xA0, 0xC0):
-        sizes[byte] = 1 + (byte & 0x1F)  # fixstr
-    for byte, size in ((0xCC, 1), (0xCD, 2), (0xCE, 4), (0xCF, 8), (0xD0, 1), (0xD1, 2), (0xD2, 4), (0xD3, 8)):
-        sizes[byte] = 1 + size  # integers
-    sizes[0xCA], sizes[0xCB] = 5, 9  # floats
-    for exponent in range(5):
-        sizes[0xD4 + exponent] = 2 + (1 << exponent)  # fixext
-    return sizes
+def check_depth(data: bytes | memoryview, max_depth: int) -> None:
+    """Check that no array or map of the message lies deeper than ``max_depth``, and that none is cut.
+
+    What follows the first value is not looked at.
+
+    Raises:
+        ValueError: it is deeper, or ends too early; the message names the bound.
+    """
+    size = len(data)
+    if size <= max_depth:  # no room for more, and the promises of so few bytes are small enough
+        return
+    if isinstance(data, bytes) and size <= MAX_PACKET:
+        containers = len(data.translate(None, _NO_CONTAINER))
+        if containers <= max_depth and containers * size <= _MAX_PROMISED:
+            return
+    elif _has_few_values(data, min(_FEW, max_depth)):
+        return
+    _step_over(data, max_depth)
 
 
-_SIZES: Final = _scalar_sizes()
+def may_have_containers(data: bytes | memoryview, more_than: int) -> bool:
+    """Return whether a message may have more than so many arrays and maps; if it has, it is True."""
+    if len(data) <= more_than or _has_few_values(data, min(_FEW, more_than)):
+        return False
+    return len(bytes(data).translate(None, _NO_CONTAINER)) > more_than
 
-# First bytes of what says its length: how the length is written, and what comes before the content besides it.
-_LENGTHS: Final = {
+
+def _step_over(data: bytes | memoryview, max_depth: int) -> None:
+    filling = b"\x91" * max(0, _stack_places() - max_depth)
+    stepper = msgpack.Unpacker(max_buffer_size=0, read_size=len(filling) + len(data))
+    stepper.feed(filling)
+    stepper.feed(data)
+    try:
+        stepper.skip()
+    except msgpack.StackError:
+        raise ValueError(f"arrays and maps are nested deeper than max_depth ({max_depth})") from None
+    except msgpack.OutOfData:
+        raise ValueError(f"it promises more than its {len(data)} bytes hold") from None
+    except (ValueError, msgpack.UnpackException):
+        raise ValueError("a byte in it begins no value") from None
+
+
+@functools.cache
+def _stack_places() -> int:
+    """Return how many arrays inside one another msgpack steps over: 1,024 as it is built now."""
+    least, most = 0, _MOST_FILLING
+    while least < most:
+        middle = (least + most + 1) // 2
+        stepper = msgpack.Unpacker(max_buffer_size=0, read_size=_MOST_FILLING)
+        stepper.feed(b"\x91" * (middle - 1) + b"\x90")
+        try:
+            stepper.skip()
+        except msgpack.StackError:
+            most = middle - 1
+        else:
+            least = middle
+    return least
+
+
+_HEADS: Final = {
+    # first byte: how the length is written, and what comes before the content besides it
     0xC4: (struct.Struct(">B"), 0),  # bin
     0xC5: (struct.Struct(">H"), 0),
     0xC6: (struct.Struct(">I"), 0),
@@ -62,77 +97,43 @@ _LENGTHS: Final = {
     0xDA: (struct.Struct(">H"), 0),
     0xDB: (struct.Struct(">I"), 0),
 }
-_CONTAINERS: Final = {
-    0xDC: (struct.Struct(">H"), 1),  # array
-    0xDD: (struct.Struct(">I"), 1),
-    0xDE: (struct.Struct(">H"), 2),  # map: two values an entry
-    0xDF: (struct.Struct(">I"), 2),
+_FIXED: Final = {
+    **dict.fromkeys((*range(0x80), *range(0xE0, 0x100), 0xC0, 0xC2, 0xC3), 1),  # fixint, nil, false, true
+    **{0xA0 + length: 1 + length for length in range(32)},  # fixstr
+    0xCA: 5,
+    0xCB: 9,
+    0xCC: 2,
+    0xCD: 3,
+    0xCE: 5,
+    0xCF: 9,
+    0xD0: 2,
+    0xD1: 3,
+    0xD2: 5,
+    0xD3: 9,  # numbers
+    **{0xD4 + exponent: 2 + (1 << exponent) for exponent in range(5)},  # fixext
 }
 
 
-def check_depth(data: bytes, max_depth: int) -> None:
-    """Check that no array or map of the packet lies deeper than ``max_depth``, and that none is cut.
-
-    What follows the first value is not looked at.
-
-    Raises:
-        ValueError: it is deeper, or ends too early; the message names the bound.
-    """
-    if len(data) <= max_depth:  # no room for more, and the promises of so few bytes are small enough
-        return
-    containers = len(data.translate(None, _NO_CONTAINER))
-    if containers > max_depth or containers * len(data) > _MAX_PROMISED:
-        try:
-            _walk(data, max_depth)
-        except (IndexError, struct.error):
-            raise ValueError("it ends in the middle of a value") from None
-
-
-def _walk(data: bytes, max_depth: int) -> None:
-    """Step over the first value of ``data``."""
-    end = len(data)
-    position = 0
-    missing = 1  # values still to come at this depth
-    outer: list[int] = []  # the same for the arrays and maps around it
-    while True:
-        while not missing:
-            if not outer:
-                return
-            missing = outer.pop()
+def _has_few_values(data: bytes | memoryview, most: int) -> bool:
+    """Return whether it is whole and has at most ``most`` values, and so no more arrays and maps."""
+    position, missing = 0, 1
+    for _ in range(most):
+        if position >= len(data):
+            return False
         byte = data[position]
-        run = _RUNS.get(byte) if missing > 8 else None
-        if run is not None:
-            pattern, size = run
-            match = pattern.match(data, position, min(end, position + missing * size))
-            if match is not None:
-                missing -= (match.end() - position) // size
-                position = match.end()
-                continue
         missing -= 1
-        size = _SIZES[byte]
-        if size:
-            position += size
-        elif byte in _LENGTHS:
-            form, extra = _LENGTHS[byte]
+        if byte in _FIXED:
+            position += _FIXED[byte]
+        elif byte in _HEADS:
+            form, extra = _HEADS[byte]
+            if position + 1 + form.size > len(data):
+                return False
             position += 1 + form.size + extra + form.unpack_from(data, position + 1)[0]
-        else:
-            position, inner = _enter(data, position)
-            outer.append(missing)
-            missing = inner
-            if len(outer) > max_depth:
-                raise ValueError(f"arrays and maps are nested deeper than max_depth ({max_depth})")
-        if position + missing > end:
-            raise ValueError(f"it promises more than its {end} bytes hold")
-
-
-def _enter(data: bytes, position: int) -> tuple[int, int]:
-    """Return where the content of an array or map begins, and how many values it has."""
-    byte = data[position]
-    if byte <= 0x8F:
-        return position + 1, 2 * (byte & 0x0F)
-    if byte <= 0x9F:
-        return position + 1, byte & 0x0F
-    if byte not in _CONTAINERS:
-        raise ValueError(f"{byte:#04x} begins no value")
-    form, values = _CONTAINERS[byte]
-    return position + 1 + form.size, values * form.unpack_from(data, position + 1)[0]
+        elif 0x80 <= byte <= 0x9F:  # fixmap, fixarray
+            position += 1
+            missing += (byte & 0x0F) * (2 if byte < 0x90 else 1)
+        else:  # a long array or map, or no value at all
+            return False
+        if not missing:
+            return position <= len(data)
+    return False

@@ -39,13 +39,17 @@ NO_OPTIONS: Final = Options()
 
 
 class Request(msgspec.Struct, eq=False, gc=False):
-    """REQUEST, or NOTIFY with ``call_id`` None. ``fds`` are the receiver's to close when it is done."""
+    """REQUEST, or NOTIFY with ``call_id`` None. ``fds`` are the receiver's to close when it is done.
+
+    ``spilled_bytes`` is how long it was if it was longer than a packet.
+    """
 
     call_id: int | None
     method: str
     params: list[Any] | dict[str, Any]
     options: Options
     fds: list[OwnedFd]
+    spilled_bytes: int = 0
 
 
 class Response(msgspec.Struct, eq=False, gc=False):
@@ -67,6 +71,13 @@ class Closing(msgspec.Struct, eq=False):
     """CLOSING."""
 
     reason: str
+
+
+class Spilled(msgspec.Struct, eq=False):
+    """SPILLED: the message is in the memory file that came with it. ``call_id`` is known if its sender wrote it."""
+
+    length: int
+    call_id: int | None
 
 
 Message = Request | Response | Cancel | Closing
@@ -122,7 +133,21 @@ def _parse_rare(kind: int, value: list[Any], fds: list[OwnedFd]) -> Message:
         if type(value[1]) is not str:
             raise _malformed(f"the reason of CLOSING is a string, got {_show(value[1])}")
         return Closing(value[1])
-    raise RemoteProtocolError("messages of kind 4 (SPILLED) are not taken by this version of seqrpc")
+    raise RemoteProtocolError("malformed message: a spilled message inside a spilled message")
+
+
+def parse_spilled(value: list[Any]) -> Spilled:
+    """Return the SPILLED that a decoded packet is (protocol 5.1).
+
+    Raises:
+        RemoteProtocolError: its shape is not that of SPILLED.
+    """
+    if len(value) not in (2, 3):
+        raise _wrong_length(SPILLED, len(value), "2 or 3")
+    length = value[1]
+    if type(length) is not int or length < 1:
+        raise _malformed(f"the length of a message is a positive integer, got {_show(length)}")
+    return Spilled(length, None if len(value) == 2 else _call_id(value[2]))
 
 
 def _call_id(value: Any) -> int:
@@ -147,10 +172,19 @@ def _params(value: Any) -> list[Any] | dict[str, Any]:
 
 
 def _error(error: Any, result: Any) -> list[Any] | None:
+    if error is not None and result is not None:
+        raise _malformed("a RESPONSE has an error or a result, not both")
+    return error_parts(error)
+
+
+def error_parts(error: Any) -> list[Any] | None:
+    """Return ``[code, message, data]``, or None for no error.
+
+    Raises:
+        RemoteProtocolError: it is neither.
+    """
     if error is None:
         return None
-    if result is not None:
-        raise _malformed("a RESPONSE has an error or a result, not both")
     if type(error) is not list or len(error) != 3:
         raise _malformed(f"an error is [code, message, data], got {_show(error)}")
     if type(error[0]) is not str or type(error[1]) is not str:

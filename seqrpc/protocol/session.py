@@ -11,15 +11,24 @@ back as a message for whoever carries the session; what is to be sent comes back
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
 import msgspec
 
-from seqrpc.errors import LocalProtocolError, RemoteProtocolError, RpcError, TooLarge
-from seqrpc.kernel.descriptors import HasFileno, OwnedFd, close_all
-from seqrpc.limits import DEFAULT_LIMITS, Limits
+from seqrpc.errors import (
+    DescriptorsLost,
+    LocalProtocolError,
+    Overloaded,
+    PermissionDenied,
+    RemoteProtocolError,
+    RpcError,
+    TooLarge,
+)
+from seqrpc.kernel.descriptors import OwnedFd, close_all
+from seqrpc.limits import DEFAULT_LIMITS, MAX_PACKET, Limits
 from seqrpc.protocol import messages
-from seqrpc.protocol.codec import Codec
+from seqrpc.protocol.codec import Codec, Packed, head_of
 from seqrpc.protocol.messages import (
     CANCEL,
     CLOSING,
@@ -32,17 +41,18 @@ from seqrpc.protocol.messages import (
     REQUEST_NAMES,
     RESPONSE,
     RESPONSE_NAMES,
+    SPILLED,
     Cancel,
     Closing,
     Message,
     Request,
     Response,
+    Spilled,
 )
+from seqrpc.protocol.spilled import head_of_spilled, peek_spilled, read_spilled
+from seqrpc.protocol.values import Living
 
 Waiter = TypeVar("Waiter")
-
-Packet = tuple[bytes, list[HasFileno]]
-"""Bytes to send, and what lends the descriptors to send with them, in order."""
 
 _ERROR_TEXT = 1_000  # characters that are kept of a text when the whole of it cannot be sent
 
@@ -66,12 +76,18 @@ class Session(Generic[Waiter]):
     """One end of a connection.
 
     Args:
-        limits: ``max_depth`` and ``max_calls_in_flight`` are used.
+        limits: ``max_calls_in_flight``, ``max_message_bytes`` and the codec's are used.
+        living: what streams and channels are here.
     """
 
-    def __init__(self, limits: Limits = DEFAULT_LIMITS) -> None:
+    def __init__(self, limits: Limits = DEFAULT_LIMITS, living: Living | None = None) -> None:
         """Begin with nothing in flight."""
-        self._codec = Codec(limits)
+        self._codec = Codec(limits, living)
+        self._max_bytes = limits.max_message_bytes
+        self.admits: Callable[[str], bool] = bool
+        """Whether whoever sent the packet that is being received may call a method: asked before a long message is
+        read. By default, any but the one without a name."""
+        self._was_asked = False  # whether the other side ever sent a request
         self._max_calls = limits.max_calls_in_flight
         self._next_id = 0
         self.calls: dict[int, Waiter] = {}
@@ -83,6 +99,15 @@ class Session(Generic[Waiter]):
         self.closing_sent = False
         self.closing_received: str | None = None
         """The reason for which the other side takes no new requests, or None."""
+
+    @property
+    def on_work(self) -> Callable[[], object]:
+        """Called where receiving takes longer than the length of a packet tells."""
+        return self._codec.on_work
+
+    @on_work.setter
+    def on_work(self, function: Callable[[], object]) -> None:
+        self._codec.on_work = function
 
     def receive_packet(
         self, data: bytes, fds: list[OwnedFd], *, lost: bool = False
@@ -111,7 +136,10 @@ class Session(Generic[Waiter]):
                     return Answer(self.calls.pop(call_id), Response(call_id, None, fourth, fds))
                 elif kind == REQUEST and type(third) is str and type(fourth) is list and self._takes(call_id):
                     self.requests.add(call_id)
+                    self._was_asked = True
                     return Request(call_id, third, fourth, NO_OPTIONS, fds)
+            if type(value) is list and value and value[0] == SPILLED and type(value[0]) is int:
+                return self._receive_spilled(messages.parse_spilled(value), fds, lost=lost)
             return self._look_closely(value, fds, problem, lost=lost)
         except BaseException:
             close_all(fds)
@@ -124,20 +152,88 @@ class Session(Generic[Waiter]):
         return 0 <= call_id <= MAX_CALL_ID and call_id not in requests
 
     def _look_closely(
-        self, value: Any, fds: list[OwnedFd], problem: str | None, *, lost: bool
+        self, value: Any, fds: list[OwnedFd], problem: str | RpcError | None, *, lost: bool
     ) -> Request | Answer[Waiter] | Cancel | Closing | Refused | None:
         kind = messages.kind_of(value)
         if kind > LAST_KIND:  # unknown kinds are ignored (protocol 1.4)
             close_all(fds)
             return None
-        if problem is not None and not lost:
+        if isinstance(problem, str) and not lost:
             raise RemoteProtocolError(f"malformed message: {problem}")
         message = messages.parse(kind, value, fds)
+        error = problem if isinstance(problem, RpcError) else None
+        if lost:
+            error = DescriptorsLost("descriptors of the message were lost on the way in")
         if isinstance(message, Response):
-            return self._receive_response(message, lost=lost)
+            return self._receive_response(message, error)
         if isinstance(message, Request):
-            return self._receive_request(message, lost=lost)
+            return self._receive_request(message, error)
         return self._receive_rare(message)
+
+    def _receive_spilled(
+        self, spilled: Spilled, fds: list[OwnedFd], *, lost: bool
+    ) -> Request | Answer[Waiter] | Cancel | Closing | Refused | None:
+        """Read a message from its memory file, or answer, or fail, the one call that it belongs to."""
+        length = spilled.length
+        self.on_work()
+        if length > self._max_bytes:
+            bound = f"a message has at most {self._max_bytes} bytes here (max_message_bytes), this one {length}"
+            return self._give_up_spilled(spilled, fds, TooLarge(bound))
+        if lost:
+            error = DescriptorsLost("the memfd of the message was lost on the way in")
+            return self._give_up_spilled(spilled, fds, error)
+        kind, call_id, method = peek_spilled(length, fds)
+        if method is not None and not self.admits(method):
+            return self._refuse_unread(call_id, method, fds)
+        if kind > LAST_KIND or (kind == RESPONSE and call_id not in self.calls):
+            self.given_up.discard(-1 if call_id is None else call_id)
+            close_all(fds)  # nobody wants to know what is in it
+            return None
+        if kind in (CANCEL, CLOSING, SPILLED) and length > MAX_PACKET:
+            raise RemoteProtocolError(f"malformed message: one of kind {kind} has {length} bytes")
+        try:
+            value, problem = read_spilled(self._codec, length, fds)
+        except (Overloaded, TooLarge) as exc:
+            return self._give_up_spilled(spilled, fds, exc)
+        event = self._look_closely(value, fds, problem, lost=False)
+        if isinstance(event, Request):
+            event.spilled_bytes = length
+        return event
+
+    def _refuse_unread(self, call_id: int | None, method: str, fds: list[OwnedFd]) -> Refused | None:
+        """Refuse a caller who is not admitted, before a long message is read."""
+        close_all(fds)
+        if call_id is not None and not 0 <= call_id <= MAX_CALL_ID:
+            raise RemoteProtocolError(f"malformed message: an id is an unsigned 32-bit integer, got {call_id}")
+        request = Request(call_id, method, [], NO_OPTIONS, [])
+        error = PermissionDenied(f"{method}: this caller is not admitted")
+        return self._receive_request(request, error)  # type: ignore[return-value] # it is refused
+
+    def _give_up_spilled(
+        self, spilled: Spilled, fds: list[OwnedFd], error: RpcError
+    ) -> Answer[Waiter] | Refused | None:
+        """Pass on why a message is not read (protocol 5.2).
+
+        Raises:
+            RemoteProtocolError: nobody can be told, for it is not known whose message it is.
+        """
+        kind, call_id = head_of_spilled(spilled.length, fds) or self._guess(spilled.call_id)
+        close_all(fds)
+        if kind == RESPONSE:
+            return self._receive_response(Response(call_id, None, None, []), error)
+        if kind == REQUEST and 0 <= call_id <= MAX_CALL_ID:
+            return self._receive_request(Request(call_id, "", [], NO_OPTIONS, []), error)  # type: ignore[return-value] # it is refused
+        raise RemoteProtocolError(f"a spilled message that was not read: {error.message}")
+
+    def _guess(self, call_id: int | None) -> tuple[int, int]:
+        """Return the kind that a message of this id must have, and the id; (-1, -1) if that cannot be known.
+
+        The wire does not say whether the id is of a request or of a response; both may be in flight.
+        """
+        may_answer = call_id in self.calls or call_id in self.given_up
+        if call_id is None or (may_answer and self._was_asked and call_id not in self.requests):
+            return -1, -1
+        return (RESPONSE if may_answer else REQUEST), call_id
 
     def _receive_rare(self, message: Message) -> Cancel | Closing | None:
         if isinstance(message, Cancel):
@@ -147,37 +243,36 @@ class Session(Generic[Waiter]):
             self.closing_received = message.reason
         return message
 
-    def _receive_request(self, message: Request, *, lost: bool) -> Request | Refused | None:
+    def _receive_request(self, message: Request, error: RpcError | None) -> Request | Refused | None:
+        """Take a request, or refuse it: because of ``error``, or because no more are taken."""
         call_id = message.call_id
-        if call_id is None:
-            refused = lost or self.closing_sent
-        else:
+        if call_id is not None:
             if call_id in self.requests:
                 raise RemoteProtocolError(f"malformed message: a REQUEST with id {call_id} is in flight already")
             self.requests.add(call_id)
-            refused = lost or self.closing_sent or len(self.requests) > self._max_calls
-        if not refused:
+            self._was_asked = True
+        if error is None and not self.closing_sent and len(self.requests) <= self._max_calls:
             return message
         close_all(message.fds)
-        return None if call_id is None else self._refuse(call_id, lost=lost)
-
-    def _refuse(self, call_id: int, *, lost: bool) -> Refused:
-        if lost:
-            return Refused(call_id, "rpc.DescriptorsLost", "descriptors of the request were lost on the way in")
+        if call_id is None:
+            return None
+        if error is not None:
+            return Refused(call_id, error.code, error.message)
         if self.closing_sent:
             return Refused(call_id, "rpc.Unavailable", "this side takes no new requests")
         return Refused(call_id, "rpc.Overloaded", f"more than {self._max_calls} calls of this connection are in flight")
 
-    def _receive_response(self, message: Response, *, lost: bool) -> Answer[Waiter] | None:
+    def _receive_response(self, message: Response, error: RpcError | None) -> Answer[Waiter] | None:
+        """Take an answer; with ``error`` its call fails with that instead."""
         try:
             waiter = self.calls.pop(message.call_id)
         except KeyError:  # it answers a call that was given up, or none
             self.given_up.discard(message.call_id)
             close_all(message.fds)
             return None
-        if lost:
-            error = ["rpc.DescriptorsLost", "descriptors of the answer were lost on the way in", None]
-            message = Response(message.call_id, error, None, message.fds)
+        if error is not None:
+            close_all(message.fds)
+            message = Response(message.call_id, [error.code, error.message, None], None, message.fds)
         return Answer(waiter, message)
 
     def send_request(
@@ -186,7 +281,7 @@ class Session(Generic[Waiter]):
         method: str,
         params: tuple[Any, ...] | list[Any] | dict[str, Any],
         options: dict[str, Any] | None = None,
-    ) -> tuple[int, Packet]:
+    ) -> tuple[int, Packed]:
         """Begin a call; return its id and its packet. ``waiter`` comes back with its :class:`Answer`.
 
         Raises:
@@ -206,7 +301,7 @@ class Session(Generic[Waiter]):
         method: str,
         params: tuple[Any, ...] | list[Any] | dict[str, Any],
         options: dict[str, Any] | None = None,
-    ) -> Packet:
+    ) -> Packed:
         """Return the packet of a call that wants no answer.
 
         Raises:
@@ -215,14 +310,14 @@ class Session(Generic[Waiter]):
         message = (NOTIFY, method, params, options) if options else (NOTIFY, method, params)
         return self._codec.encode(message, NOTIFY_NAMES)
 
-    def send_cancel(self, call_id: int) -> Packet | None:
+    def send_cancel(self, call_id: int) -> Packed | None:
         """Give up a call; return the packet that says so, or None if it was answered already."""
         if self.calls.pop(call_id, None) is None:
             return None
         self.given_up.add(call_id)
         return self._codec.encode((CANCEL, call_id))
 
-    def send_result(self, call_id: int, result: Any) -> Packet:
+    def send_result(self, call_id: int, result: Any) -> Packed:
         """Answer a request of the other side.
 
         Raises:
@@ -232,7 +327,7 @@ class Session(Generic[Waiter]):
         self.requests.discard(call_id)
         return packet
 
-    def send_error(self, call_id: int, code: str, message: str, data: Any = None) -> Packet:
+    def send_error(self, call_id: int, code: str, message: str, data: Any = None) -> Packed:
         """Answer a request of the other side with an error; never fails.
 
         What cannot be sent of it is left out: first ``data``, then most of the message.
@@ -241,11 +336,18 @@ class Session(Generic[Waiter]):
         for error in ((code, message, data), (code, message, None)):
             try:
                 return self._codec.encode((RESPONSE, call_id, error, None), RESPONSE_NAMES)
-            except (LocalProtocolError, TooLarge):
+            except (LocalProtocolError, RpcError):
                 continue
         return self._codec.encode((RESPONSE, call_id, (_sendable(code), _sendable(message), None), None))
 
-    def send_closing(self, reason: str) -> Packet | None:
+    def spill(self, data: bytes | memoryview) -> bytes:
+        """Return the packet that goes, with a memory file of it, in place of an encoded message (protocol 5.1)."""
+        head = head_of(data)
+        known = head is not None and head[0] in (REQUEST, RESPONSE)
+        message = (SPILLED, len(data), head[1]) if head is not None and known else (SPILLED, len(data))
+        return bytes(self._codec.encode(message)[0])
+
+    def send_closing(self, reason: str) -> Packed | None:
         """Return the packet that says that this side takes no new requests, or None if it was sent before."""
         if self.closing_sent:
             return None

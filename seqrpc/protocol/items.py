@@ -1,0 +1,234 @@
+"""What goes through a stream's own socket: items, several to a packet, and an end (protocol section 6).
+
+No socket, no clock, no event loop: packets come and go as bytes with what they refer to.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+
+from seqrpc.errors import DescriptorsLost, RemoteProtocolError, RpcError, TooLarge
+from seqrpc.kernel.descriptors import OwnedFd, close_all
+from seqrpc.protocol import messages
+from seqrpc.protocol.codec import Codec, Packed, tell_sent, tell_unsent
+from seqrpc.protocol.messages import SPILLED, error_parts
+from seqrpc.protocol.spilled import read_spilled
+from seqrpc.protocol.values import descriptors_in
+
+ITEMS: Final = 0
+END: Final = 1
+
+PACKET_ITEMS: Final = 256
+"""Items that share a packet at most."""
+
+PACKET_BYTES: Final = 8_192
+"""Bytes from which on a packet takes no further items: where more would hardly be quicker."""
+
+_SMALL_TEXT: Final = 256  # characters or bytes of what still counts as a small scalar
+
+_SCALARS: Final[dict[type, int]] = {int: 9, float: 9, bool: 1, type(None): 1}  # and the most bytes that each takes
+_TEXTS: Final[dict[type, int]] = {str: 4, bytes: 1}  # and the most bytes of a character
+
+
+class End(msgspec.Struct, eq=False):
+    """The producer is done: ``error`` is None, or ``[code, message, data]`` and it failed."""
+
+    error: list[Any] | None
+    fds: list[OwnedFd]
+
+
+class Items(msgspec.Struct, eq=False):
+    """Some items; their descriptors are the receiver's."""
+
+    values: list[Any]
+    fds: list[OwnedFd]
+
+
+class Outgoing:
+    """A message of a stream on its way out, and what it lends: after sending or giving up, say which it was."""
+
+    __slots__ = ("data", "given", "lenders")
+
+    def __init__(self, packed: Packed, given: list[OwnedFd]) -> None:
+        """Hold it; ``given`` are the descriptors that the producer gave away with its item."""
+        self.data, self.lenders = packed
+        self.given = given
+
+    def sent(self) -> None:
+        """Close what was given away: the reader has its own."""
+        tell_sent(self.lenders)
+        close_all(self.given)
+
+    def unsent(self) -> None:
+        """Close what was given away: nobody will read it."""
+        tell_unsent(self.lenders)
+        close_all(self.given)
+
+
+class ItemWriter:
+    """Puts items together into packets. What is large, or holds descriptors, has one of its own.
+
+    Args:
+        codec: encodes them; it may be shared.
+    """
+
+    def __init__(self, codec: Codec) -> None:
+        """Begin with no item."""
+        self._codec = codec
+        self._parts: list[bytes | memoryview] = []
+        self._scalars: list[Any] = []  # not encoded yet, for it is quicker to do many at once, and they cannot change
+        self._size = 0
+        self._alone: Outgoing | None = None
+        self.count = 0
+        """Items that wait to share a packet."""
+        self.full = False
+        """Whether a packet should leave before another item is added."""
+        self.failure: Exception | None = None
+        """Why an item could not be encoded that :meth:`add` had taken; those before it can still leave."""
+
+    def add(self, item: Any) -> None:
+        """Take one more item; it is encoded at once, or cannot change. Descriptors in it are given away.
+
+        Raises:
+            LocalProtocolError, TooLarge, RpcError: it cannot be sent; what waits still can.
+        """
+        kind = type(item)
+        most = _SCALARS.get(kind)
+        if most is None and kind in _TEXTS and len(item) <= _SMALL_TEXT:
+            most = 5 + _TEXTS[kind] * len(item)
+        if most is None:
+            self._add_any(item)
+            return
+        self._scalars.append(item)
+        self._size += most
+        self.count += 1
+        self.full = self._size >= PACKET_BYTES or self.count >= PACKET_ITEMS
+
+    def _add_any(self, item: Any) -> None:
+        self._close_run()
+        try:
+            if self.failure is not None:  # of one before it, which it must not overtake
+                raise self.failure
+            data, lenders = self._codec.encode((ITEMS, item), ("kind", "item"))
+        except Exception:
+            close_all(descriptors_in(item))
+            raise
+        if lenders or len(data) >= PACKET_BYTES:
+            self._alone = Outgoing((data, lenders), descriptors_in(item) if lenders else [])
+            self.full = True
+            return
+        content = data[2:]  # without the head of the array, and the kind
+        self._parts.append(content)
+        self._size += len(content)
+        self.count += 1
+        self.full = self._size >= PACKET_BYTES or self.count >= PACKET_ITEMS
+
+    def _close_run(self) -> None:
+        """Encode the scalars that wait."""
+        run, self._scalars = self._scalars, []
+        if not run:
+            return
+        try:
+            self._parts.append(self._codec.encode_run(run))
+        except Exception:
+            self._close_run_singly(run)
+
+    def _close_run_singly(self, run: list[Any]) -> None:
+        """Encode scalars one of which cannot be sent, up to that one."""
+        for index, item in enumerate(run):
+            try:
+                self._parts.append(self._codec.encode((item,), ("item",))[0][1:])
+            except Exception as exc:
+                self.failure = exc
+                self.count -= len(run) - index
+                return
+
+    def _head(self, count: int) -> bytes:
+        return self._codec.array_header(count + 1) + b"\x00"  # the kind, ITEMS
+
+    def packet(self) -> Outgoing | None:
+        """Return the next message, None if nothing waits; it is then the caller's to send or to give up."""
+        self._close_run()
+        if self.count:
+            data = b"".join((self._head(self.count), *self._parts))
+            self._parts, self.count, self._size = [], 0, 0
+            self.full = self._alone is not None
+            return Outgoing((data, []), [])
+        alone, self._alone, self.full = self._alone, None, False
+        return alone
+
+    def drop(self) -> None:
+        """Let go of what waits: nobody will read it."""
+        if self._alone is not None:
+            self._alone.unsent()
+        self.__init__(self._codec)  # type: ignore[misc] # all of it begins anew
+
+    def end(self, error: tuple[str, str, Any] | None) -> Outgoing:
+        """Return the last message; never fails: what cannot be sent of an error is left out."""
+        for last in (error, error and (*error[:2], None)):
+            try:
+                return Outgoing(self._codec.encode((END, last)), [])
+            except Exception:  # noqa: S112 - values raise what they like while they are encoded
+                continue
+        return Outgoing(self._codec.encode((END, ("rpc.Internal", "", None))), [])
+
+
+class ItemReader:
+    """Takes packets apart.
+
+    Args:
+        codec: decodes them; it may be shared.
+        max_message_bytes: of one message.
+    """
+
+    def __init__(self, codec: Codec, max_message_bytes: int) -> None:
+        """Remember what decodes."""
+        self._codec = codec
+        self._max_bytes = max_message_bytes
+
+    def receive_packet(self, data: bytes, fds: list[OwnedFd], *, lost: bool = False) -> Items | End | None:
+        """Return what a packet brings; None if its kind is unknown (protocol 1.4).
+
+        Takes ``fds``, as :meth:`seqrpc.protocol.session.Session.receive_packet` does.
+
+        Raises:
+            RemoteProtocolError: the packet is malformed.
+            DescriptorsLost: it lost its descriptors on the way; there may be more packets.
+            TooLarge, Overloaded: it is not taken here.
+        """
+        try:
+            value, problem = self._codec.decode(data, fds)
+            if messages.kind_of(value) == SPILLED:
+                spilled = messages.parse_spilled(value)
+                if spilled.length > self._max_bytes:
+                    bound = f"at most {self._max_bytes} bytes (max_message_bytes)"
+                    raise TooLarge(f"an item of a stream has {bound}, this one {spilled.length}")
+                if not lost:
+                    value, problem = read_spilled(self._codec, spilled.length, fds)
+            if lost:
+                raise DescriptorsLost("descriptors of an item of the stream were lost on the way in")
+            if isinstance(problem, RpcError):
+                raise problem
+            return self._parse(value, fds, problem)
+        except BaseException:
+            close_all(fds)
+            raise
+
+    def _parse(self, value: Any, fds: list[OwnedFd], problem: str | None) -> Items | End | None:
+        kind = messages.kind_of(value)
+        if kind not in (ITEMS, END):
+            close_all(fds)
+            if kind == SPILLED:
+                raise RemoteProtocolError("malformed message: a spilled message inside a spilled message")
+            return None
+        if problem is not None:
+            raise RemoteProtocolError(f"malformed message: {problem}")
+        if kind == ITEMS:
+            if len(value) < 2:
+                raise RemoteProtocolError("malformed message: a packet of a stream has one item or more, this one none")
+            return Items(value[1:], fds)
+        if len(value) != 2:
+            raise RemoteProtocolError(f"malformed message: the end of a stream has 2 elements, got {len(value)}")
+        return End(error_parts(value[1]), fds)

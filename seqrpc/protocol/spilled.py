@@ -1,0 +1,91 @@
+"""Messages longer than a packet: in a sealed memory file (protocol section 5). For connections and streams alike."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Final
+
+from seqrpc.errors import Overloaded, RemoteProtocolError, RpcError
+from seqrpc.kernel import memfd
+from seqrpc.kernel.descriptors import OwnedFd
+from seqrpc.limits import MAX_PACKET
+from seqrpc.protocol.codec import HEAD_BYTES, METHOD_BYTES, Codec, head_of, peek
+
+_NAME: Final = "seqrpc-message"
+
+
+def write_spilled(data: bytes | memoryview) -> OwnedFd:
+    """Return a sealed memory file with an encoded message, owned by the caller.
+
+    Raises:
+        OSError: descriptors or memory ran out.
+    """
+    return memfd.sealed(_NAME, data)
+
+
+def _check(file: OwnedFd, length: int) -> None:
+    """Make sure that the ``length`` bytes of a memory file are there to stay.
+
+    Raises:
+        RemoteProtocolError: they are not.
+    """
+    try:
+        size = memfd.check_sealed(file)
+    except ValueError as exc:
+        raise RemoteProtocolError(f"malformed spilled message: {exc}") from None
+    if size != length:
+        raise RemoteProtocolError(f"malformed spilled message: {length} bytes were promised, the memfd has {size}")
+
+
+def read_spilled(codec: Codec, length: int, fds: list[OwnedFd]) -> tuple[Any, str | RpcError | None]:
+    """Return what ``codec.decode`` makes of a spilled message, and let its memory file go.
+
+    Args:
+        codec: decodes it.
+        length: what the packet promised.
+        fds: what came with the packet; the memory file is taken out once it was read, the others stay.
+
+    Raises:
+        RemoteProtocolError: there is no such memory file, or the message is malformed.
+        Overloaded: there is no room to look at it.
+        TooLarge: it has too many arrays and maps.
+    """
+    if not fds:
+        raise RemoteProtocolError("malformed spilled message: no descriptor came with it")
+    _check(fds[0], length)
+    if memfd.is_sparse(fds[0]):  # looking at it would fill it, with memory that is charged to us
+        raise RemoteProtocolError("malformed spilled message: its memfd has holes")
+    try:
+        pages = memfd.map_sealed(fds[0], 0, length)
+    except OSError as exc:
+        raise Overloaded(f"there is no room for a message of {length} bytes: {exc.strerror}") from exc
+    file = fds.pop(0)
+    try:
+        with pages, memoryview(pages) as view:
+            decoded = codec.decode(bytes(view) if length <= MAX_PACKET else view, fds)
+    except BaseException:
+        fds.insert(0, file)
+        raise
+    file.close()
+    return decoded
+
+
+def peek_spilled(length: int, fds: list[OwnedFd]) -> tuple[int, int | None, str | None]:
+    """Return kind, id and method of a spilled message before it is read, as :func:`~seqrpc.protocol.codec.peek`.
+
+    Raises:
+        RemoteProtocolError: there is no such memory file, or no message in it.
+    """
+    if not fds:
+        raise RemoteProtocolError("malformed spilled message: no descriptor came with it")
+    _check(fds[0], length)
+    return peek(os.pread(fds[0].fileno(), METHOD_BYTES, 0))
+
+
+def head_of_spilled(length: int, fds: list[OwnedFd]) -> tuple[int, int] | None:
+    """Return kind and id of a spilled message that is not going to be read, or None if they cannot be told."""
+    try:
+        _check(fds[0], length)
+    except (IndexError, RemoteProtocolError):
+        return None
+    return head_of(os.pread(fds[0].fileno(), HEAD_BYTES, 0))

@@ -1,0 +1,248 @@
+from __future__ import annotations
+
+import os
+import time
+from typing import Any
+
+import msgpack
+import pytest
+from helpers import (
+    PROPERTY,
+    Lender,
+    address_space_used_up,
+    duplicates,
+    memory_file,
+    owned,
+    peak_bytes,
+    values,
+    write_only,
+)
+from hypothesis import given
+from hypothesis import strategies as st
+
+from seqrpc.errors import Overloaded, RemoteProtocolError, TooLarge
+from seqrpc.kernel import memfd
+from seqrpc.kernel.descriptors import OwnedFd, close_all
+from seqrpc.limits import MAX_PACKET, Limits
+from seqrpc.protocol.codec import Codec
+from seqrpc.protocol.spilled import head_of_spilled, peek_spilled, read_spilled, write_spilled
+
+LARGE = "x" * 100_000
+
+
+def malformed(length: int, fds: list[OwnedFd]) -> str:
+    """Return why a spilled message is malformed, and close what came with it."""
+    with pytest.raises(RemoteProtocolError, match=r"^malformed ") as caught:
+        read_spilled(Codec(), length, fds)
+    close_all(fds)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "value", [1, "text", LARGE, [LARGE] * 3, {"a": [1] * 50_000}], ids=lambda value: repr(value)[:9]
+)
+def test_5_1_what_is_written_is_sealed_and_read_back_and_its_file_is_closed(value: Any) -> None:
+    data, _lenders = Codec().encode((1, value))
+    file = write_spilled(data)
+    assert memfd.check_sealed(file) == len(data)
+
+    fds = [file]
+    assert read_spilled(Codec(), len(data), fds) == ([1, value], None)
+
+    assert fds == []
+    assert file.closed
+
+
+def test_5_1_the_message_s_own_descriptors_follow_and_are_left_in_place() -> None:
+    data, lenders = Codec().encode((1, LARGE, [Lender(), Lender()]))
+    fds = [write_spilled(data), *duplicates(lenders)]
+    own = fds[1:]
+
+    value, problem = read_spilled(Codec(), len(data), fds)
+
+    assert problem is None
+    assert fds == own
+    assert value == [1, LARGE, own]
+    close_all(fds)
+
+
+def test_what_is_wrong_with_its_references_is_told() -> None:
+    data, _lenders = Codec().encode((1, LARGE, Lender()))
+    assert read_spilled(Codec(), len(data), [write_spilled(data)])[1] == "descriptor 0 is referred to, but 0 came"
+    with owned(2) as more:
+        problem = read_spilled(Codec(), len(data), [write_spilled(data), *more])[1]
+        assert problem == "2 descriptors came, 1 of them are referred to"
+
+
+def test_5_2_without_a_descriptor_there_is_no_message() -> None:
+    assert malformed(100, []) == "malformed spilled message: no descriptor came with it"
+
+
+@pytest.mark.parametrize("size", [0, 1, 99, 101, 1 << 40])
+def test_5_2_the_file_holds_exactly_what_was_promised(size: int) -> None:
+    reason = malformed(100, [memory_file(size=size)])
+    assert reason == f"malformed spilled message: 100 bytes were promised, the memfd has {size}"
+
+
+@pytest.mark.parametrize("seals", [0, 0b0111, 0b1011, 0b1101, 0b1110])
+def test_5_2_a_file_without_all_of_its_seals_is_not_even_looked_at(seals: int) -> None:
+    data = msgpack.packb([1, 2, 3])
+    assert "seals" in malformed(len(data), [memory_file(data, seals=seals)])
+
+
+def test_5_2_what_cannot_be_read_is_malformed() -> None:
+    with memory_file(b"\xc0") as file:
+        assert "for writing only" in malformed(1, [write_only(file)])
+    assert "of type 'c'" in malformed(1, [OwnedFd(os.open(os.devnull, os.O_RDWR))])
+    assert "of type 'd'" in malformed(1, [OwnedFd(os.open("/", os.O_RDONLY))])
+
+
+@pytest.mark.parametrize("content", [b"\xc1", b"\x92\x01", b"\x01\x02", b"\xdd\xff\xff\xff\xff", b"\x91" * 100_000])
+def test_what_is_no_message_is_malformed_and_the_file_closed(content: bytes) -> None:
+    file = memory_file(content)
+    assert malformed(len(content), [file]).startswith(f"malformed packet of {len(content)} bytes: ")
+    assert file.closed
+
+
+def test_one_that_there_is_no_room_for_is_left_where_it_was() -> None:
+    size = 60 << 20
+    with memory_file(b"\x94", size=size, whole=True) as file:
+        fds = [file]
+        with address_space_used_up(), pytest.raises(Overloaded) as caught:
+            read_spilled(Codec(), size, fds)
+        assert caught.value.message == f"there is no room for a message of {size} bytes: Cannot allocate memory"
+        assert fds == [file]
+        assert not file.closed
+
+
+def test_one_of_too_many_arrays_and_maps_is_left_where_it_was() -> None:
+    data = b"\xdd\x00\x01\x86\xa0" + b"\x90" * 100_000
+    with memory_file(data) as file:
+        fds = [file]
+        with pytest.raises(TooLarge, match="max_containers"):
+            read_spilled(Codec(Limits(max_containers=1_000)), len(data), fds)
+        assert fds == [file]
+        assert not file.closed
+
+
+def test_one_of_holes_is_not_looked_at() -> None:
+    with memory_file(b"\xdd\x00\x7a\x11\xfb", size=8_000_000) as file:
+        before = os.fstat(file.fileno()).st_blocks
+        with pytest.raises(RemoteProtocolError, match="its memfd has holes"):
+            read_spilled(Codec(), 8_000_000, [file])
+        assert os.fstat(file.fileno()).st_blocks == before, "nothing of it was filled"
+
+
+def test_one_of_many_values_costs_no_more_than_its_length() -> None:
+    size = 8_000_000
+    file = memory_file(b"\xdd\x00\x7a\x11\xfb", size=size, whole=True)  # an array of so many small integers
+
+    def read() -> None:
+        value, problem = read_spilled(Codec(), size, [file])
+        assert (len(value), problem) == (size - 5, None)
+
+    began = time.process_time()
+    assert peak_bytes(read) < 12 * size
+    assert time.process_time() - began < 5
+
+
+def test_bytes_are_copied_once() -> None:
+    content = bytes(20_000_000)
+    data = bytes(Codec().encode((1, content))[0])
+    file = write_spilled(data)
+    assert peak_bytes(lambda: read_spilled(Codec(), len(data), [file])) < 1.2 * len(content)
+
+
+def test_the_head_is_told_without_reading_the_rest() -> None:
+    for message, head in (
+        ((0, 7, "m", [LARGE]), (0, 7)),
+        ((1, 2**32 - 1, None, LARGE), (1, 2**32 - 1)),
+        ((2, "m"), None),
+    ):
+        data = Codec().encode(message)[0]
+        with write_spilled(data) as file:
+            fds = [file]
+            assert head_of_spilled(len(data), fds) == head
+            assert fds == [file]
+            assert not file.closed
+
+    with memory_file(b"\x94\x00\x07", size=1 << 45) as file:
+        assert head_of_spilled(1 << 45, [file]) == (0, 7)
+
+
+def test_there_is_no_head_of_what_is_malformed() -> None:
+    data = msgpack.packb([0, 7, "m", []])
+    assert head_of_spilled(len(data), []) is None
+    with memory_file(data) as file, write_only(file) as blind, memory_file(data, seals=0) as open_file, owned(1) as fds:
+        assert head_of_spilled(len(data) + 1, [file]) is None
+        assert head_of_spilled(len(data), [blind]) is None
+        assert head_of_spilled(len(data), [open_file]) is None
+        assert head_of_spilled(len(data), fds) is None
+        assert head_of_spilled(len(data), [file]) == (0, 7)
+
+
+@PROPERTY
+@given(values(), st.integers(0, 2))
+def test_values_pass_through_a_file_as_through_a_packet(value: Any, descriptors: int) -> None:
+    data, lenders = Codec().encode((1, value, [Lender() for _ in range(descriptors)]))
+    fds = [write_spilled(data), *duplicates(lenders)]
+    assert read_spilled(Codec(), len(data), fds) == ([1, value, fds], None)
+    close_all(fds)
+
+
+@PROPERTY
+@given(
+    st.binary(min_size=1, max_size=200),
+    st.integers(0, MAX_PACKET),
+    st.integers(-2, 2),
+    st.integers(0, 15),
+    st.integers(0, 3),
+)
+def test_any_file_is_a_message_or_malformed(content: bytes, hole: int, lie: int, seals: int, descriptors: int) -> None:
+    size = len(content) + hole
+    with owned(descriptors) as others:
+        file = memory_file(content, size=size, seals=memfd.SEALS & ~seals if seals < 4 else memfd.SEALS)
+        fds = [file, *others]
+        reason = ""
+        try:
+            read_spilled(Codec(), size + lie, fds)
+        except RemoteProtocolError as exc:
+            reason = str(exc)
+        assert len(reason) < 500
+        assert reason or not lie
+        assert file.closed == (fds == others) == (not reason)
+        assert not any(fd.closed for fd in others)
+        file.close()
+
+
+# A look before it is read
+
+
+@pytest.mark.parametrize(
+    "message, seen",
+    [
+        ((0, 7, "S.m", [1]), (0, 7, "S.m")),
+        ((2, "S.m", [1]), (2, None, "S.m")),
+        ((1, 7, None, [1]), (1, 7, None)),
+        ((5, "a reason"), (5, None, None)),
+        ((9, [1]), (9, None, None)),
+        ((0, 7, "m" * 5_000, []), (0, 7, "")),
+    ],
+)
+def test_kind_id_and_method_are_seen_before_it_is_read(message: tuple[Any, ...], seen: Any) -> None:
+    data = msgpack.packb(message)
+    with write_spilled(data) as file:
+        assert peek_spilled(len(data), [file]) == seen
+
+
+@pytest.mark.parametrize(
+    "data", [b"\xc0", b"\x90", b"\x92\xa1a\x00", b"\x93\x00\xa1a\xa1b", b"\x93\x02\x05\x90", b"\x93\x00\xc1"]
+)
+def test_what_begins_like_no_message_is_malformed(data: bytes) -> None:
+    with write_spilled(data) as file, pytest.raises(RemoteProtocolError, match="begins like none"):
+        peek_spilled(len(data), [file])
+
+
+def test_without_a_memory_file_there_is_nothing_to_see() -> None:
+    with pytest.raises(RemoteProtocolError, match="no descriptor came with it"):
+        peek_spilled(5, [])
