@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
+import gc
 import io
 import os
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+import tracemalloc
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+import uvloop
 from helpers import Lender
 from packets import (
     comes_true,
     files,
     fill,
     raw_pair,
+    readable,
     receive,
     receive_to_the_end,
     send_with,
@@ -47,7 +52,9 @@ from seqrpc.kernel.credentials import Credentials
 from seqrpc.kernel.descriptors import close_all
 from seqrpc.kernel.platforms import PLATFORM
 from seqrpc.limits import DEFAULT_LIMITS, Limits
+from seqrpc.protocol.codec import Codec
 from seqrpc.protocol.messages import Request, Response
+from seqrpc.protocol.values import EXT_STREAM, Export, Handles, Living
 
 
 class Handler:
@@ -60,9 +67,15 @@ class Handler:
         self.cancelled: list[int] = []
         self.lost = 0
         self.on_request: Callable[[Request], None] = lambda request: None
+        self.admitted = True
 
     def connection_made(self, connection: SessionConnection) -> None:
         self.connection = connection
+
+    def admits(self, method: str, caller: Credentials | None) -> bool:
+        assert method
+        assert caller is not None
+        return self.admitted
 
     def request_received(self, request: Request, caller: Credentials | None) -> None:
         self.requests.append(request)
@@ -87,10 +100,10 @@ class Handler:
 class End:
     """A connection, whoever answers at it, and the socket below."""
 
-    def __init__(self, sock: socket.socket, limits: Limits) -> None:
+    def __init__(self, sock: socket.socket, limits: Limits, living: Living | None = None) -> None:
         self.sock = sock
         self.handler = Handler()
-        self.connection = SessionConnection(self.handler, limits)
+        self.connection = SessionConnection(self.handler, limits, living)
         self.calls: list[asyncio.Task[Any]] = []
         self.transport = SeqpacketTransport(asyncio.get_running_loop(), sock, self.connection, limits)
 
@@ -110,10 +123,12 @@ class End:
 
 
 @asynccontextmanager
-async def one_end(limits: Limits = DEFAULT_LIMITS) -> AsyncIterator[tuple[End, socket.socket]]:
+async def one_end(
+    limits: Limits = DEFAULT_LIMITS, living: Living | None = None
+) -> AsyncIterator[tuple[End, socket.socket]]:
     """Return a connection and the raw socket at its other end."""
     ours, theirs = raw_pair()
-    end = End(ours, limits)
+    end = End(ours, limits, living)
     try:
         yield end, theirs
     finally:
@@ -125,9 +140,9 @@ async def one_end(limits: Limits = DEFAULT_LIMITS) -> AsyncIterator[tuple[End, s
 
 
 @asynccontextmanager
-async def both_ends(limits: Limits = DEFAULT_LIMITS) -> AsyncIterator[tuple[End, End]]:
+async def both_ends(limits: Limits = DEFAULT_LIMITS, others: Limits | None = None) -> AsyncIterator[tuple[End, End]]:
     """Return two connections to one another, which answer what they are asked."""
-    ends = [End(sock, limits) for sock in raw_pair()]
+    ends = [End(sock, bounds) for sock, bounds in zip(raw_pair(), (limits, others or limits), strict=True)]
     for end in ends:
         end.handler.on_request = end.handler.echo
     try:
@@ -147,7 +162,7 @@ async def next_message(raw: socket.socket) -> Any:
         return unwire(message)
 
 
-def same_files(fds: list[OwnedFd], others: tuple[int, int]) -> bool:
+def same_files(fds: list[OwnedFd], others: tuple[int, ...]) -> bool:
     return all(os.path.sameopenfile(fd.fileno(), other) for fd, other in zip(fds, others, strict=True))
 
 
@@ -160,7 +175,9 @@ def soon() -> int:
 
 
 async def raises(
-    kind: type[BaseException], call: Coroutine[Any, Any, Any] | asyncio.Task[Any], match: str | None = None
+    kind: type[BaseException] | tuple[type[BaseException], ...],
+    call: Coroutine[Any, Any, Any] | asyncio.Task[Any],
+    match: str | None = None,
 ) -> Any:
     with pytest.raises(kind, match=match) as caught:
         await call
@@ -244,15 +261,15 @@ async def test_deadline_and_metadata_go_along() -> None:
 
 
 async def test_what_cannot_be_sent_fails_its_call_only() -> None:
-    async with both_ends() as (one, _):
+    async with both_ends(Limits(max_message_bytes=100_000)) as (one, _):
         await raises(LocalProtocolError, one.connection.request("m", (2**70,)), "params")
-        await raises(TooLarge, one.connection.request("m", (b"x" * 70_000,)))
+        await raises(TooLarge, one.connection.request("m", (b"x" * 100_000,)), "max_message_bytes")
         await raises(LocalProtocolError, one.connection.send_notify("m", (2**70,)))
         await raises(ValueError, one.connection.request("m", (one.sock,)), "own socket")
         for call in one.connection.request, one.connection.send_notify:
             error = await raises(ValueError, call("m", (io.BytesIO(),)), "BytesIO has no descriptor")
             assert not isinstance(error, OSError)
-            assert (await raises(TooLarge, call("m", (b"x" * 70_000,)))).remote, "met by a call of this side"
+            assert (await raises(TooLarge, call("m", (b"x" * 100_000,)))).remote, "met by a call of this side"
         with files(254) as fds:
             await raises(LocalProtocolError, one.connection.request("m", tuple(fds)), "253")
         assert await one.connection.request("m", (1,)) == [1]
@@ -786,7 +803,7 @@ async def test_a_peer_that_does_not_read_its_answers_is_not_read_from(refused: b
 
 @pytest.mark.parametrize("given_up", [False, True])
 async def test_a_peer_that_owes_answers_itself_is_cut_off_once_it_leaves_too_many_unread(given_up: bool) -> None:
-    async with one_end(Limits(max_unsent_bytes=200_000)) as (end, raw):
+    async with one_end(Limits(max_unsent_bytes=200_000, max_message_bytes=65_536)) as (end, raw):
         end.handler.on_request = end.handler.echo
         call = end.call("m")
         await next_message(raw)
@@ -794,7 +811,7 @@ async def test_a_peer_that_owes_answers_itself_is_cut_off_once_it_leaves_too_man
             call.cancel()
         await turns_of_the_loop()
         end.jam()
-        for call_id in range(4):
+        for call_id in range(6):
             assert end.transport.is_reading()
             raw.send(wire(0, call_id, "m", [b"x" * 60_000]))
             await turns_of_the_loop()
@@ -829,7 +846,478 @@ async def test_a_peer_that_dies_with_answers_unread_and_requests_unanswered_is_l
         assert len(end.handler.requests) == (not refused), "what came before is read"
 
 
+# Messages longer than a packet
+
+LARGE = b"x" * 200_000
+SMALL_LIMIT = Limits(max_message_bytes=100_000)
+
+
+async def next_with_files(raw: socket.socket) -> tuple[Any, list[OwnedFd]]:
+    """Return the next message that does not only fill the socket, and its descriptors."""
+    while True:
+        await readable(raw)
+        data, numbers, _flags, _address = socket.recv_fds(raw, 65_536, 253)
+        if data != b"x" * 1000:
+            return unwire(data), [OwnedFd(number) for number in numbers]
+
+
+def spilled_in(file: OwnedFd, fds: Sequence[OwnedFd] = ()) -> Any:
+    """Return the message in a memory file."""
+    value, problem = Codec().decode(os.pread(file.fileno(), 1_000_000, 0), list(fds))
+    assert problem is None
+    return value
+
+
+async def test_large_calls_answers_and_notifies_pass_both_ways(pipe: tuple[int, int]) -> None:
+    async with both_ends() as ends:
+        for here, there in (ends, ends[::-1]):
+            assert await here.connection.request("m", (LARGE,)) == [LARGE]
+            there.handler.on_request = lambda _request: None
+            await here.connection.send_notify("n", (LARGE, Lender(pipe[0])))
+            await comes_true(lambda there=there: there.handler.requests[-1].method == "n")  # type: ignore[misc]
+            request = there.handler.requests[-1]
+            assert request.call_id is None
+            assert isinstance(request.params, list)
+            assert request.params[0] == LARGE
+            assert same_files(request.fds, pipe[:1])
+            close_all(request.fds)
+            there.handler.on_request = there.handler.echo
+
+
+async def test_descriptors_come_with_large_messages(pipe: tuple[int, int]) -> None:
+    async with both_ends() as (one, other):
+        other.handler.on_request = lambda _request: None
+        call = one.call("m", LARGE, Lender(pipe[0]), Lender(pipe[1]))
+        await comes_true(lambda: bool(other.handler.requests))
+        (request,) = other.handler.requests
+        assert isinstance(request.params, list)
+        assert same_files(request.fds, pipe)
+        other.connection.send_result(request.call_id or 0, request.params)
+        answer = await call
+        assert answer[0] == LARGE
+        assert same_files(answer[1:], pipe)
+        close_all(answer[1:])
+
+
+async def test_a_large_message_is_a_memory_file_and_a_packet_that_tells_its_id() -> None:
+    async with one_end() as (end, raw):
+        end.call("m", LARGE)
+        await turns_of_the_loop()
+        await end.connection.send_notify("n", (LARGE,))
+        end.connection.send_result(7, LARGE)
+        end.connection.send_error(8, "a.b", "text", LARGE)
+        whole: list[list[Any]] = [
+            [0, 0, "m", [LARGE]],
+            [2, "n", [LARGE]],
+            [1, 7, None, LARGE],
+            [1, 8, ["a.b", "text", LARGE], None],
+        ]
+        for message, call_id in zip(whole, ([0], [], [7], [8]), strict=True):
+            packet, fds = await next_with_files(raw)
+            assert packet == [4, len(wire(*message)), *call_id]
+            assert spilled_in(fds[0]) == message
+            close_all(fds)
+
+
+async def test_what_the_kernel_finds_too_long_goes_as_a_memory_file() -> None:
+    async with both_ends() as (one, other):
+        for end in (one, other):
+            end.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 5_000)
+        assert await one.connection.request("m", (b"x" * 60_000,)) == [b"x" * 60_000]
+
+
+async def test_large_messages_wait_their_turn_in_the_queue(pipe: tuple[int, int]) -> None:
+    async with one_end() as (end, raw):
+        fill(end.sock)
+        end.call("m", LARGE, Lender(pipe[0]))
+        await turns_of_the_loop()
+        end.connection.send_result(7, [LARGE, Lender(pipe[1])])
+        assert end.transport.get_write_buffer_size() > 400_000
+        for call_id, number in zip((0, 7), pipe, strict=True):
+            packet, fds = await next_with_files(raw)
+            assert packet[2] == call_id
+            assert same_files(fds[1:], (number,))
+            close_all(fds)
+
+
+async def test_a_call_over_the_other_sides_limit_is_too_large_and_the_next_one_works() -> None:
+    async with both_ends(others=SMALL_LIMIT) as (one, other):
+        for _ in range(3):
+            error = await raises(
+                TooLarge, one.connection.request("m", (LARGE,)), r"at most 100000 bytes.*this one 2000"
+            )
+            assert error.remote
+            assert await one.connection.request("m", (1,)) == [1]
+        assert len(other.handler.requests) == 3
+        assert not other.connection._session.requests
+
+
+async def test_an_answer_over_this_sides_limit_is_too_large_and_the_next_call_works() -> None:
+    async with both_ends(SMALL_LIMIT) as (one, other):
+        other.connection._session._codec._max_bytes = 1_000_000  # it sends more than this side takes
+        other.handler.on_request = lambda request: tell_nothing(
+            other.connection.send_result(request.call_id or 0, LARGE if request.params else 1)
+        )
+        for _ in range(3):
+            await raises(TooLarge, one.connection.request("m", (1,)), "at most 100000 bytes")
+            assert await one.connection.request("m", ()) == 1
+        await raises(TooLarge, other.connection.request("m", (LARGE,)))
+        assert not one.connection.closed
+
+
+def tell_nothing(_result: object) -> None:
+    """Take what a handler's function must not return."""
+
+
+async def test_an_answer_over_the_answerers_own_limit_is_the_answerers_to_deal_with() -> None:
+    async with one_end(SMALL_LIMIT) as (end, raw):
+        raw.send(wire(0, 7, "m", []))
+        await comes_true(lambda: bool(end.handler.requests))
+        with pytest.raises(TooLarge, match="max_message_bytes"):
+            end.connection.send_result(7, LARGE)
+        end.connection.send_error(7, "a.b", "text", LARGE)  # what cannot be sent of an error is left out
+        assert await next_message(raw) == [1, 7, ["a.b", "text", None], None]
+
+
+async def test_a_notify_over_the_limit_ends_the_connection_for_nobody_can_be_told() -> None:
+    async with both_ends(others=SMALL_LIMIT) as (one, other):
+        await one.connection.send_notify("m", (LARGE,))
+        await raises((Unavailable, ConnectionLost), one.connection.request("m", ()), "at most 100000 bytes")
+        await other.connection.wait_closed()
+
+
+async def test_a_large_request_whose_memory_file_is_lost_is_answered_so() -> None:
+    async with one_end() as (end, raw):
+        await lose_descriptors(end, raw, wire(4, 200_000, 5))
+        error = ["rpc.DescriptorsLost", "the memfd of the message was lost on the way in", None]
+        assert await next_message(raw) == [1, 5, error, None]
+        assert not end.connection.closed
+
+
+async def test_a_large_answer_whose_memory_file_is_lost_fails_its_call() -> None:
+    async with one_end() as (end, raw):
+        call = end.call("m")
+        message = await next_message(raw)
+        await lose_descriptors(end, raw, wire(4, 200_000, message[1]))
+        await raises(DescriptorsLost, call, "the memfd of the message was lost")
+        assert not end.connection.closed
+
+
+async def test_a_large_message_to_who_takes_no_descriptors_is_refused() -> None:
+    async with one_end() as (end, raw):
+        refuse_descriptors(raw)
+        await raises(PermissionDenied, end.connection.request("m", (LARGE,)), "nor messages of more than 65536 bytes")
+        end.connection.send_result(1, LARGE)
+        assert await next_message(raw) == [1, 1, ["rpc.PermissionDenied", TAKES_NONE, None], None]
+        fill(end.sock)
+        queued = end.call("m", LARGE)
+        end.connection.send_result(2, LARGE)
+        assert await next_message(raw) == [1, 2, ["rpc.PermissionDenied", TAKES_NONE, None], None]
+        await raises(PermissionDenied, queued)
+        assert not end.connection._session.calls
+
+
+async def test_a_large_message_that_no_memory_file_can_be_made_for_fails_alone() -> None:
+    async with one_end() as (end, raw):
+        with table_full():
+            error = await raises(OSError, end.connection.request("m", (LARGE,)))
+            end.connection.send_result(1, LARGE)
+        assert error.errno == errno.EMFILE
+        message = await next_message(raw)
+        assert message[:2] == [1, 1]
+        assert message[2][0] == "rpc.DescriptorsLost"
+
+
+async def test_a_large_call_is_not_kept_until_it_is_answered() -> None:
+    async with one_end() as (end, raw):
+        tracemalloc.start()
+        try:
+            call = end.call("m", memoryview(bytes(20_000_000)))
+            end.calls.clear()
+            packet, fds = await next_with_files(raw)
+            close_all(fds)
+            gc.collect()
+            kept, most = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert most > 20_000_000
+        assert kept < 30_000_000, "the argument itself is the caller's; its encoded form is nobody's"
+        raw.send(wire(1, packet[2], None, 1))
+        assert await call == 1
+
+
+# What is made for a message, and hears what becomes of it
+
+
+class Told:
+    """An export that remembers what it was told."""
+
+    ext_type = EXT_STREAM
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    def fileno(self) -> int:
+        return 0
+
+    def sent(self) -> None:
+        self.told.append("sent")
+
+    def unsent(self) -> None:
+        self.told.append("unsent")
+
+
+class Exporting(Handles):
+    """Knows these exports."""
+
+    def travels(self, value: Any) -> bool:
+        return isinstance(value, Told)
+
+    def export(self, value: Any) -> Export | None:
+        return value if isinstance(value, Told) else None
+
+
+async def _send(end: End, way: str, *values: Any) -> None:
+    """Send values in one of the ways."""
+    if way == "call":
+        calling = asyncio.create_task(end.connection.request("m", values))
+        await turns_of_the_loop()
+        if calling.done():
+            calling.result()
+        calling.cancel()
+        await asyncio.gather(calling, return_exceptions=True)
+    elif way == "notify":
+        await end.connection.send_notify("m", values)
+    elif way == "answer":
+        end.connection.send_result(1, values)
+    else:
+        end.connection.send_error(1, "a.b", "text", values)
+
+
+WAYS = pytest.mark.parametrize("way", ["call", "notify", "answer", "error"])
+
+
+@WAYS
+@pytest.mark.parametrize("large", [False, True], ids=["small", "large"])
+@pytest.mark.parametrize("queued", [False, True], ids=["at_once", "queued"])
+async def test_exports_hear_that_they_are_sent(way: str, large: bool, queued: bool) -> None:
+    async with one_end(living=Exporting()) as (end, _raw):
+        if queued:
+            fill(end.sock)
+        exports = [Told(), Told()]
+        await _send(end, way, *exports, LARGE if large else b"")
+        assert [export.told for export in exports] == [["sent"], ["sent"]]
+
+
+@WAYS
+@pytest.mark.parametrize("large", [False, True], ids=["small", "large"])
+async def test_exports_hear_that_they_are_not_sent_to_who_takes_no_descriptors(way: str, large: bool) -> None:
+    async with one_end(living=Exporting()) as (end, raw):
+        refuse_descriptors(raw)
+        export = Told()
+        with pytest.raises(PermissionDenied) if way in ("call", "notify") else contextlib.nullcontext():
+            await _send(end, way, export, LARGE if large else b"")
+        assert export.told == ["unsent"]
+
+
+@WAYS
+async def test_exports_hear_that_they_are_not_sent_when_the_connection_has_ended(way: str) -> None:
+    async with one_end(living=Exporting()) as (end, raw):
+        raw.close()
+        await end.connection.wait_closed()
+        export = Told()
+        with pytest.raises(ConnectionLost) if way in ("call", "notify") else contextlib.nullcontext():
+            await _send(end, way, export)
+        assert export.told == ["unsent"]
+
+
+@WAYS
+async def test_exports_hear_that_they_are_not_sent_with_what_has_no_descriptor(way: str) -> None:
+    async with one_end(living=Exporting()) as (end, _raw):
+        export = Told()
+        with pytest.raises(ValueError, match="BytesIO has no descriptor"):
+            await _send(end, way, export, io.BytesIO())
+        assert export.told == ["unsent"]
+
+
+@WAYS
+@pytest.mark.parametrize("wrong", [2**70, LARGE], ids=["not_sendable", "over_the_limit"])
+async def test_exports_hear_that_they_are_not_sent_with_what_cannot_be_encoded(way: str, wrong: Any) -> None:
+    async with one_end(SMALL_LIMIT, Exporting()) as (end, _raw):
+        export = Told()
+        expected = pytest.raises((LocalProtocolError, TooLarge))
+        with contextlib.nullcontext() if way == "error" else expected:
+            await _send(end, way, export, wrong)
+        assert export.told == ["unsent"]
+
+
+@WAYS
+async def test_exports_hear_that_they_are_not_sent_when_no_descriptor_is_left(way: str) -> None:
+    async with one_end(living=Exporting()) as (end, _raw):
+        fill(end.sock)
+        export = Told()
+        with table_full(), pytest.raises(OSError) if way in ("call", "notify") else contextlib.nullcontext():
+            await _send(end, way, export)
+        assert export.told == ["unsent"]
+
+
+# Passing the connection on
+
+
+async def test_a_connection_without_calls_can_be_detached() -> None:
+    async with one_end() as (end, raw):
+        call = end.call("m")
+        raw.send(wire(1, (await next_message(raw))[1], None, 1))
+        assert await call == 1
+        sock = end.connection.detach()
+        assert sock is end.sock
+        assert end.connection.closed
+        assert end.handler.lost == 1
+        await end.connection.wait_closed()
+        await raises(ConnectionLost, end.connection.request("m", ()), "the connection was passed on")
+        await raises(ConnectionLost, end.connection.send_notify("m", ()), "the connection was passed on")
+        await end.connection.close()
+        assert end.connection.detach() is None
+
+        async with served_again(sock) as again:
+            raw.send(wire(0, 1, "m", []))
+            assert await next_message(raw) == [1, 1, None, []]
+            assert len(again.handler.requests) == 1
+
+
+@asynccontextmanager
+async def served_again(sock: socket.socket) -> AsyncIterator[End]:
+    """Carry a session of its own on a socket that another had."""
+    end = End(sock, DEFAULT_LIMITS)
+    end.handler.on_request = end.handler.echo
+    yield end
+    await end.connection.close()
+
+
+async def _call_in_flight(end: End, raw: socket.socket) -> None:
+    end.call("m")
+    await next_message(raw)
+
+
+async def _call_given_up(end: End, raw: socket.socket) -> None:
+    call = end.call("m")
+    await next_message(raw)
+    call.cancel()
+    await raises(asyncio.CancelledError, call)
+
+
+async def _request_unanswered(end: End, raw: socket.socket) -> None:
+    raw.send(wire(0, 1, "m", []))
+    await comes_true(lambda: bool(end.handler.requests))
+
+
+async def _closing_received(end: End, raw: socket.socket) -> None:
+    raw.send(wire(5, "going home"))
+    await comes_true(lambda: end.connection._session.closing_received is not None)
+
+
+async def _packets_wait(end: End, raw: socket.socket) -> None:
+    fill(end.sock)
+    await end.connection.send_notify("m", ())
+
+
+@pytest.mark.parametrize(
+    "busy", [_call_in_flight, _call_given_up, _request_unanswered, _closing_received, _packets_wait]
+)
+async def test_a_connection_in_use_is_not_detached(
+    busy: Callable[[End, socket.socket], Coroutine[Any, Any, None]],
+) -> None:
+    async with one_end() as (end, raw):
+        await busy(end, raw)
+        assert end.connection.detach() is None
+        assert not end.connection.closed
+        assert end.transport.is_reading()
+
+
+# Dropping the connection
+
+
+async def test_a_connection_can_be_abandoned_in_its_loop() -> None:
+    async with one_end() as (end, raw):
+        call = end.call("m")
+        await next_message(raw)
+        end.connection.abandon()
+        await raises(ConnectionLost, call, "closed on this side")
+        assert await receive(raw) == b""
+        end.connection.abandon()
+        await end.connection.wait_closed()
+
+
+async def test_a_connection_can_be_abandoned_in_another_thread() -> None:
+    async with one_end() as (end, raw):
+        call = end.call("m")
+        await next_message(raw)
+        await asyncio.to_thread(end.connection.abandon)
+        await raises(ConnectionLost, call, "closed on this side")
+        assert await receive(raw) == b""
+
+
+async def test_a_connection_can_be_abandoned_in_the_loop_of_another_thread() -> None:
+    async with one_end() as (end, raw):
+
+        async def abandon() -> None:
+            end.connection.abandon()
+
+        await asyncio.to_thread(asyncio.run, abandon())
+        assert await receive(raw) == b""
+        await end.connection.wait_closed()
+
+
+async def _made() -> tuple[End, socket.socket]:
+    ours, theirs = raw_pair()
+    return End(ours, DEFAULT_LIMITS), theirs
+
+
+NEW_LOOPS = pytest.mark.parametrize(
+    "new_loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"]
+)
+
+
+@NEW_LOOPS
+def test_a_connection_can_be_abandoned_after_its_loop(new_loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
+    loop = new_loop()
+    end, raw = loop.run_until_complete(_made())
+    loop.close()
+    end.connection.abandon()
+    assert raw.recv(1) == b""
+    raw.close()
+
+
+@NEW_LOOPS
+def test_a_connection_can_be_abandoned_while_its_loop_rests(new_loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
+    loop = new_loop()
+    end, raw = loop.run_until_complete(_made())
+    number = end.sock.fileno()
+    end.connection.abandon()
+    assert raw.recv(1) == b""
+
+    async def go_on() -> None:
+        await end.connection.wait_closed()
+        others = [raw_pair() for _ in range(3)]  # one of them has the number now
+        assert number in {sock.fileno() for pair in others for sock in pair}
+        for one, other in others:
+            one.send(b"x")
+            other.send(b"x")
+            assert await receive(one) == b"x"
+            await readable(other)
+            assert await receive(other) == b"x"
+            one.close()
+            other.close()
+
+    loop.run_until_complete(go_on())
+    loop.close()
+    raw.close()
+
+
 # Packets that the kernel refuses
+
+
+TAKES_NONE = "the other side takes no descriptors, nor messages of more than 65536 bytes"
 
 
 def refuse_descriptors(sock: socket.socket) -> None:
@@ -877,7 +1365,7 @@ async def test_an_answer_with_descriptors_to_who_takes_none_becomes_an_error() -
         refuse_descriptors(raw)
         end.connection.send_result(1, [Lender()])
         end.connection.send_error(2, "x.y", "text", Lender())
-        expected = ["rpc.PermissionDenied", "the other side takes no descriptors", None]
+        expected = ["rpc.PermissionDenied", TAKES_NONE, None]
         assert await next_message(raw) == [1, 1, expected, None]
         assert await next_message(raw) == [1, 2, expected, None]
 
@@ -887,7 +1375,7 @@ async def test_a_queued_answer_with_descriptors_to_who_takes_none_becomes_an_err
         refuse_descriptors(raw)
         fill(end.sock)
         end.connection.send_result(1, [Lender()])
-        expected = ["rpc.PermissionDenied", "the other side takes no descriptors", None]
+        expected = ["rpc.PermissionDenied", TAKES_NONE, None]
         assert await next_message(raw) == [1, 1, expected, None]
 
 
@@ -920,18 +1408,6 @@ async def test_an_answer_with_what_has_no_descriptor_is_the_answerers_fault() ->
             end.connection.send_error(1, "x.y", "text", io.BytesIO())
         end.connection.send_error(1, "rpc.Internal", "")
         assert await next_message(raw) == [1, 1, ["rpc.Internal", "", None], None]
-
-
-async def test_a_message_that_the_kernel_finds_too_long_fails_alone() -> None:
-    async with one_end() as (end, raw):
-        end.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 5_000)
-        await raises(
-            TooLarge, end.connection.request("m", (b"x" * 60_000,)), "the kernel takes no message of this size"
-        )
-        end.connection.send_result(1, b"x" * 60_000)
-        message = await next_message(raw)
-        assert message[:2] == [1, 1]
-        assert message[2][0] == "rpc.TooLarge"
 
 
 async def test_an_answer_that_cannot_be_sent_at_all_ends_the_connection() -> None:

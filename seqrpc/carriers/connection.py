@@ -7,6 +7,8 @@ import contextlib
 import errno
 import functools
 import logging
+import os
+import socket
 import time
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -25,10 +27,13 @@ from seqrpc.errors import (
     Unavailable,
 )
 from seqrpc.kernel.credentials import Credentials
-from seqrpc.kernel.descriptors import HasFileno, OwnedFd, close_all
+from seqrpc.kernel.descriptors import OwnedFd, close_all
 from seqrpc.limits import DEFAULT_LIMITS, MAX_PACKET, Limits
+from seqrpc.protocol.codec import Lender, tell_sent, tell_unsent
 from seqrpc.protocol.messages import Cancel, Closing, Request, Response
 from seqrpc.protocol.session import Answer, Refused, Session, error_of
+from seqrpc.protocol.spilled import write_spilled
+from seqrpc.protocol.values import Living
 
 _log = logging.getLogger("seqrpc.connection")
 
@@ -57,6 +62,10 @@ class CallHandler(Protocol):
         """Remember the connection."""
         ...
 
+    def admits(self, method: str, caller: Credentials | None) -> bool:
+        """Return whether a caller may call a method, before its long request is even read."""
+        ...
+
     def request_received(self, request: Request, caller: Credentials | None) -> None:
         """Take a request and, unless its ``call_id`` is None, see that it is answered once.
 
@@ -79,18 +88,21 @@ class SessionConnection(SeqpacketProtocol):
     Args:
         handler: who answers the other side's calls.
         limits: bounds of this connection.
+        living: what streams and channels are here.
     """
 
-    def __init__(self, handler: CallHandler, limits: Limits = DEFAULT_LIMITS) -> None:
+    def __init__(self, handler: CallHandler, limits: Limits = DEFAULT_LIMITS, living: Living | None = None) -> None:
         """Prepare; the transport calls ``connection_made``."""
         self._handler = handler
         self._limits = limits
         self._max_calls = limits.max_calls_in_flight
-        self._session: Session[Waiter] = Session(limits)
+        self._session: Session[Waiter] = Session(limits, living)
         self._loop = asyncio.get_running_loop()
         self._closed: asyncio.Future[None] = self._loop.create_future()
         self._turns = Turns(self._loop, self._has_room)
         self._transport: SeqpacketTransport
+        self._sender: Credentials | None = None  # of the packet that is being received
+        self._pid = os.getpid()
         self._writing_paused = False
         self._close_timer: asyncio.TimerHandle | None = None
         self._reason: Exception | None = None
@@ -101,10 +113,16 @@ class SessionConnection(SeqpacketProtocol):
         """Remember the transport."""
         assert isinstance(transport, SeqpacketTransport)
         self._transport = transport
+        self._session.on_work = transport.end_wakeup
+        self._session.admits = self._admits
         self._handler.connection_made(self)
+
+    def _admits(self, method: str) -> bool:
+        return self._handler.admits(method, self._sender)
 
     def packet_received(self, data: bytes, fds: list[OwnedFd], credentials: Credentials | None) -> None:
         """Take a packet apart and pass it on to whom it concerns."""
+        self._sender = credentials
         try:
             event = self._session.receive_packet(data, fds)
         except RemoteProtocolError as exc:
@@ -147,6 +165,10 @@ class SessionConnection(SeqpacketProtocol):
         self._end_malformed(RemoteProtocolError(f"a packet has at most {MAX_PACKET} bytes, this one {size} or more"))
         return True
 
+    def packet_too_long(self, data: bytes | memoryview) -> tuple[bytes, OwnedFd]:
+        """Let a message that does not fit in a packet go as a memory file (protocol section 5)."""
+        return self._session.spill(data), write_spilled(data)
+
     def _rare_event(self, event: Cancel | Closing | Refused) -> None:
         if isinstance(event, Cancel):
             self._handler.cancel_received(event.call_id)
@@ -170,13 +192,13 @@ class SessionConnection(SeqpacketProtocol):
             return
         unsent = self._transport.get_write_buffer_size()
         unsent += _PACKET_COST * self._transport.get_write_buffer_packets()
-        if unsent > self._limits.max_unsent_bytes:
+        if unsent > self._limits.max_unsent_bytes + self._limits.max_message_bytes:  # one large answer may well wait
             self._reason = ConnectionLost(f"the other side left {unsent} bytes of answers unread")
             self._transport.abort()
 
     def _end_malformed(self, exc: RemoteProtocolError) -> None:
         _log.info("x %r: %s", self, exc)
-        self._reason = exc
+        self._reason = exc.with_traceback(None)  # its frames hold what came, buffers among it
         self.send_closing(str(exc))
         self._close_transport()
 
@@ -262,12 +284,18 @@ class SessionConnection(SeqpacketProtocol):
             _of_this_call(exc)
             raise
         try:
-            failed = functools.partial(self._request_refused, call_id, waiter) if lenders else None
+            failed = None
+            if lenders or len(data) > MAX_PACKET:
+                failed = functools.partial(self._request_refused, call_id, waiter)
             self._transport.send_packet(data, lenders, failed)
         except BaseException as exc:
             session.calls.pop(call_id, None)
-            error = self._explain(exc)
+            tell_unsent(lenders)
+            error = await self._explain(exc)
             raise error from error.__cause__
+        if lenders:
+            tell_sent(lenders)
+        del data, lenders  # a large message is not to be kept until it is answered
         timer = None if deadline is None else self._loop.call_later(_seconds_until(deadline), _expire, waiter)
         try:
             response = await waiter
@@ -285,10 +313,12 @@ class SessionConnection(SeqpacketProtocol):
         if deadline is not None and deadline <= time.monotonic_ns():
             raise DeadlineExceeded("the deadline passed before the call was sent")
 
-    def _explain(self, exc: BaseException) -> BaseException:
+    async def _explain(self, exc: BaseException) -> BaseException:
         """Return what to raise for a packet that could not be sent."""
         if isinstance(exc, ConnectionLost):
-            return self._lost_error()
+            if not self._transport.is_closing():  # what the other side said before it went is still being read
+                await self.wait_closed()
+            return self._lost_error() if self._session.closing_received is None else self._unavailable()
         return explain_refusal(exc) if isinstance(exc, OSError) else exc
 
     async def _wait_turn(self, deadline: int | None) -> None:
@@ -342,20 +372,22 @@ class SessionConnection(SeqpacketProtocol):
             raise
         try:
             self._transport.send_packet(data, lenders, functools.partial(_log.debug, "! NOTIFY %s: %s", method))
-        except OSError as exc:
-            error = self._explain(exc)
+        except BaseException as exc:
+            tell_unsent(lenders)
+            error = await self._explain(exc)
             raise error from error.__cause__
+        tell_sent(lenders)
 
     # Answering
 
-    def send_result(self, call_id: int, result: Any) -> list[HasFileno]:
+    def send_result(self, call_id: int, result: Any) -> list[Lender]:
         """Answer a request; return what lent the descriptors of the result, which may be closed now.
 
         Raises:
             LocalProtocolError, TooLarge, ValueError: the result cannot be sent; the request is still to be answered.
         """
         data, lenders = self._session.send_result(call_id, result)
-        if lenders:
+        if lenders or len(data) > MAX_PACKET:
             self._send_answer(call_id, data, lenders)
             return lenders
         try:
@@ -369,12 +401,20 @@ class SessionConnection(SeqpacketProtocol):
         packet, lenders = self._session.send_error(call_id, code, message, data)
         self._send_answer(call_id, packet, lenders)
 
-    def _send_answer(self, call_id: int, data: bytes, lenders: list[HasFileno]) -> None:
-        failed = functools.partial(self._answer_refused, call_id) if lenders else None
+    def _send_answer(self, call_id: int, data: bytes | memoryview, lenders: list[Lender]) -> None:
+        failed = None
+        if lenders or len(data) > MAX_PACKET:
+            failed = functools.partial(self._answer_refused, call_id)
         try:
             self._transport.send_packet(data, lenders, failed)
         except OSError as exc:
+            tell_unsent(lenders)
             self._answer_refused(call_id, exc)
+        except BaseException:
+            tell_unsent(lenders)
+            raise
+        else:
+            tell_sent(lenders)
 
     def _answer_refused(self, call_id: int, exc: OSError) -> None:
         """Answer without what the kernel would not take; if it takes not even that, the connection ends."""
@@ -382,7 +422,7 @@ class SessionConnection(SeqpacketProtocol):
             return
         refusal = explain_refusal(exc)
         if not isinstance(refusal, RpcError):
-            refusal = DescriptorsLost(f"the descriptors of the answer could not be sent: {exc.strerror}")
+            refusal = DescriptorsLost(f"the answer, or its descriptors, could not be sent: {exc.strerror}")
         try:
             self._transport.send_packet(*self._session.send_error(call_id, refusal.code, refusal.message))
         except ConnectionLost:
@@ -410,19 +450,59 @@ class SessionConnection(SeqpacketProtocol):
         if self._close_timer is None and not self.closed:
             self._close_timer = self._loop.call_later(self._limits.close_timeout, self._transport.abort)
 
+    def detach(self) -> socket.socket | None:
+        """Give the socket back, owned by the caller, if no call is under way in either direction, else None.
+
+        The connection is over then, without a word to the other side.
+        """
+        session = self._session
+        if session.calls or session.given_up or session.requests or session.closing_received is not None:
+            return None
+        sock = self._transport.detach()
+        if sock is not None:
+            self._reason = ConnectionLost("the connection was passed on")
+            self._handler.connection_lost()
+            self._closed.set_result(None)
+        return sock
+
     async def close(self) -> None:
         """End the connection: what is unsent is sent within ``close_timeout``; calls both ways are given up.
 
         Cancel: the closing goes on.
         """
+        self._begin_close()
+        await self.wait_closed()
+
+    def _begin_close(self) -> None:
         if self._reason is None:
             self._reason = ConnectionLost("the connection was closed on this side")
         self._close_transport()
-        await self.wait_closed()
+
+    def abandon(self) -> None:
+        """Close without waiting for it; from any thread, and also when the loop runs no more."""
+        loop = self._loop
+        if os.getpid() != self._pid:  # the loop and what it watches are the parent's
+            self._transport.get_extra_info("socket").close()
+        elif not loop.is_running():
+            if not loop.is_closed():  # it may run again, and must not watch a number that is somebody else's then
+                self._transport.abort()
+            self._transport.get_extra_info("socket").close()
+        elif runs_here(loop):
+            self._begin_close()
+        else:
+            loop.call_soon_threadsafe(self._begin_close)
 
     async def wait_closed(self) -> None:
         """Wait until the connection has ended, whoever ended it."""
         await asyncio.shield(self._closed)
+
+
+def runs_here(loop: asyncio.AbstractEventLoop) -> bool:
+    """Return whether this thread runs ``loop``."""
+    try:
+        return asyncio.get_running_loop() is loop
+    except RuntimeError:
+        return False
 
 
 def explain_refusal(exc: OSError) -> Exception:
@@ -430,7 +510,8 @@ def explain_refusal(exc: OSError) -> Exception:
     if exc.errno in (errno.EMSGSIZE, errno.ENOBUFS):
         return _of_this_call(TooLarge(f"the kernel takes no message of this size now: {exc.strerror}"))
     if exc.errno == errno.EPERM:
-        return _of_this_call(PermissionDenied("the other side takes no descriptors"))
+        text = f"the other side takes no descriptors, nor messages of more than {MAX_PACKET} bytes"
+        return _of_this_call(PermissionDenied(text))
     if exc.errno == errno.ETOOMANYREFS:
         return _of_this_call(Overloaded("too many descriptors of this user are under way and not yet received"))
     return exc

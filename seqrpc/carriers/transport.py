@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 
 from seqrpc.errors import ConnectionLost, RemoteProtocolError
 from seqrpc.kernel import ancillary, sockets
+from seqrpc.kernel.buffers import Buffer
 from seqrpc.kernel.credentials import Credentials
 from seqrpc.kernel.descriptors import HasFileno, OwnedFd, close_all
 from seqrpc.kernel.platforms import PLATFORM
@@ -22,6 +23,11 @@ from seqrpc.limits import DEFAULT_LIMITS, MAX_DESCRIPTORS, MAX_PACKET, Limits
 
 _GONE = frozenset({errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN, errno.ECONNABORTED, errno.EBADF})
 _PASSING = frozenset({errno.ENOBUFS, errno.ENOMEM, errno.ETOOMANYREFS})
+
+_TOO_LONG = frozenset({errno.EMSGSIZE, errno.ENOBUFS})
+
+_SHORT = 64
+"""Bytes up to which making a packet shorter would not help."""
 
 _LONE_WAKEUPS = 8
 """Wake-ups without a second read after one that found a single packet: the read that finds nothing costs 1 µs."""
@@ -38,7 +44,7 @@ _DISCARDED_PACKETS = 1024
 _thread = threading.local()
 
 
-def _receive_buffer() -> memoryview:
+def receive_buffer() -> memoryview:
     """Return this thread's receive buffer: what is read is copied out before anything else runs."""
     buffer: memoryview | None = getattr(_thread, "buffer", None)
     if buffer is None:
@@ -78,6 +84,18 @@ class SeqpacketProtocol(asyncio.BaseProtocol):
             True if the protocol ends the connection in its own way; False, as here, aborts it.
         """
         return False
+
+    def packet_too_long(self, data: bytes | memoryview) -> tuple[bytes, OwnedFd] | None:  # noqa: ARG002
+        """Say what to send in place of a packet that is longer than 65,536 bytes, or than the kernel takes.
+
+        Returns:
+            A short packet and a descriptor to go before its others, which the transport closes; or None, as
+            here: ``send_packet`` raises.
+
+        Raises:
+            OSError: it cannot be made; ``send_packet`` raises that.
+        """
+        return None
 
     def eof_received(self) -> None:
         """Hear that the peer closed, or sent an empty packet; the connection is lost next."""
@@ -123,9 +141,10 @@ class SeqpacketTransport(asyncio.ReadTransport):
         self._loop = loop
         self._sock = sock
         self._send = sock.send
+        self._send_room = sockets.SendRoom(sock)
         self._fd = sock.fileno()
         self._protocol = protocol
-        self._buffer = _receive_buffer()
+        self._buffer = receive_buffer()
         self._max_packets = limits.max_packets_per_wakeup
         self._high, self._low = limits.high_water_bytes, limits.low_water_bytes
         self._queue: deque[_Queued] = deque()
@@ -167,6 +186,10 @@ class SeqpacketTransport(asyncio.ReadTransport):
         if not self._reading and not self._closing:
             self._reading = True
             self._loop.add_reader(self._fd, self._read_ready)
+
+    def end_wakeup(self) -> None:
+        """Let others on the loop go on after the packet that is being received: it was much work."""
+        self._lone_wakeups = max(1, self._lone_wakeups)
 
     def _stop_reading(self) -> None:
         if self._reading:
@@ -243,13 +266,14 @@ class SeqpacketTransport(asyncio.ReadTransport):
 
     def send_packet(
         self,
-        data: bytes,
+        data: bytes | memoryview,
         fds: Sequence[HasFileno] = (),
         failed: Callable[[OSError], None] | None = None,
     ) -> None:
         """Send one packet now if the kernel takes it, else as soon as it does; never wait.
 
-        ``fds`` are borrowed until this returns: those of a packet that must wait are duplicated.
+        ``fds`` are borrowed until this returns: those of a packet that must wait are duplicated. One that is too long
+        goes as the protocol's :meth:`SeqpacketProtocol.packet_too_long` says.
 
         Args:
             data: 1 to 65,536 bytes.
@@ -264,26 +288,70 @@ class SeqpacketTransport(asyncio.ReadTransport):
             OSError: the kernel refuses this packet, and takes others: ``EMSGSIZE``, ``ENOBUFS``,
                 ``ETOOMANYREFS``, ``EPERM`` (:func:`seqrpc.kernel.ancillary.send`), ``EMFILE``.
         """
-        numbers = self._check(data, fds) if fds or not 0 < len(data) <= MAX_PACKET else ()
         if self._closing or self._broken is not None:
             raise ConnectionLost("the connection is closed") from self._broken
+        if fds or not 0 < len(data) <= MAX_PACKET:
+            if len(data) > MAX_PACKET:
+                self._send_spilled(data, fds, failed)
+            else:
+                numbers, held = self._check(data, fds), _held_bytes(fds)
+                self._send_numbers(_Queued(data, len(data) + held, failed, spilled=held > 0), numbers)
+            return
         if not self._queue:
             try:
-                if numbers:
-                    ancillary.send(self._sock, data, numbers)
-                else:
-                    self._send(data, ancillary.SEND_FLAGS)
+                self._send(data, ancillary.SEND_FLAGS)
+            except OSError:  # rare enough to be tried again, in the long way
+                pass
+            else:
+                return
+        self._send_numbers(_Queued(data, len(data), failed), [])
+
+    def _send_spilled(
+        self, data: bytes | memoryview, fds: Sequence[HasFileno], failed: Callable[[OSError], None] | None
+    ) -> None:
+        spilled = self._protocol.packet_too_long(data)
+        if spilled is None:
+            raise ValueError(f"a packet has 1 to {MAX_PACKET} bytes, this one {len(data)}")
+        packet, file = spilled
+        with file:
+            numbers = self._check(packet, (file, *fds))
+            self._send_numbers(_Queued(packet, len(data) + _held_bytes(fds), failed, spilled=True), numbers)
+
+    def _send_numbers(self, packet: _Queued, numbers: list[int]) -> None:
+        """Send a packet with its descriptors, or queue it with duplicates of them."""
+        if not self._queue:
+            self._send_room.change(narrow=packet.spilled)
+            try:
+                ancillary.send(self._sock, packet.data, numbers)
+                self._send_room.change(narrow=False)
                 return
             except (BlockingIOError, InterruptedError):
                 self._watch_writable()
             except OSError as exc:
-                if exc.errno not in _GONE or exc.errno == errno.EBADF:
+                self._send_room.change(narrow=False)
+                if exc.errno in _GONE and exc.errno != errno.EBADF:
+                    self._break(exc)
+                    raise ConnectionLost(f"nobody reads the connection any more: {exc.strerror}") from exc
+                spilled = self._spill_refused(packet, exc, len(numbers))
+                if spilled is None:
                     raise
-                self._break(exc)
-                raise ConnectionLost(f"nobody reads the connection any more: {exc.strerror}") from exc
-        self._enqueue(_Queued(data, [], failed), numbers)
+                with spilled:
+                    self._send_numbers(packet, [spilled.fileno(), *numbers])
+                return
+        self._enqueue(packet, numbers)
 
-    def _check(self, data: bytes, fds: Sequence[HasFileno]) -> list[int]:
+    def _spill_refused(self, packet: _Queued, exc: OSError, fds: int) -> OwnedFd | None:
+        """Make a packet short that the kernel finds too long; return what goes with it, None if nothing helps."""
+        if exc.errno not in _TOO_LONG or len(packet.data) <= _SHORT or fds == MAX_DESCRIPTORS:
+            return None
+        spilled = self._protocol.packet_too_long(packet.data)
+        if spilled is None:
+            return None
+        packet.data, file = spilled
+        packet.spilled = True
+        return file
+
+    def _check(self, data: bytes | memoryview, fds: Sequence[HasFileno]) -> list[int]:
         if not 0 < len(data) <= MAX_PACKET:
             raise ValueError(f"a packet has 1 to {MAX_PACKET} bytes, this one {len(data)}")
         if len(fds) > MAX_DESCRIPTORS:
@@ -300,10 +368,11 @@ class SeqpacketTransport(asyncio.ReadTransport):
         except OSError:
             close_all(packet.fds)
             if not self._queue:
+                self._send_room.change(narrow=False)
                 self._unwatch_writable()
             raise
         self._queue.append(packet)
-        self._queued_bytes += len(packet.data)
+        self._queued_bytes += packet.weight
         self._check_high_water()
 
     def _check_high_water(self) -> None:
@@ -315,6 +384,7 @@ class SeqpacketTransport(asyncio.ReadTransport):
         """Send what waits, until the kernel takes no more."""
         while self._queue:
             packet = self._queue[0]
+            self._send_room.change(narrow=packet.spilled)
             try:
                 ancillary.send(self._sock, packet.data, [fd.fileno() for fd in packet.fds])
             except (BlockingIOError, InterruptedError):
@@ -323,21 +393,38 @@ class SeqpacketTransport(asyncio.ReadTransport):
                 if exc.errno in _GONE:
                     self._break(exc)
                     return
-                if exc.errno in _PASSING:
-                    self._unwatch_writable()
-                    self._loop.call_later(_RETRY_DELAY, self._write_again)
+                if not self._spill_queued(packet, exc) and not self._refuse_queued(packet, exc):
                     break
-                self._dequeue()
-                self._refuse(packet, exc)
             else:
                 self._dequeue()
         if self._writing_paused and self._queued_bytes <= self._low:
             self._writing_paused = False
             self._call_protocol("resume_writing")
         if not self._queue:
+            self._send_room.change(narrow=False)
             self._unwatch_writable()
             if self._closing and not self._lost:
                 self._finish_soon(None)
+
+    def _spill_queued(self, packet: _Queued, exc: OSError) -> bool:
+        """Make a queued packet short, in its place, if the kernel finds it too long; return whether it is now."""
+        try:
+            file = self._spill_refused(packet, exc, len(packet.fds))
+        except OSError:  # it is refused for the first reason
+            return False
+        if file is not None:
+            packet.fds.insert(0, file)
+        return file is not None
+
+    def _refuse_queued(self, packet: _Queued, exc: OSError) -> bool:
+        """Drop a queued packet that the kernel refuses; return False if it is to be tried again later instead."""
+        if exc.errno in _PASSING:
+            self._unwatch_writable()
+            self._loop.call_later(_RETRY_DELAY, self._write_again)
+            return False
+        self._dequeue()
+        self._refuse(packet, exc)
+        return True
 
     def _write_again(self) -> None:
         if self._queue and not self._lost:
@@ -355,7 +442,7 @@ class SeqpacketTransport(asyncio.ReadTransport):
 
     def _dequeue(self) -> None:
         packet = self._queue.popleft()
-        self._queued_bytes -= len(packet.data)
+        self._queued_bytes -= packet.weight
         close_all(packet.fds)
 
     def _refuse(self, packet: _Queued, exc: OSError) -> None:
@@ -433,6 +520,14 @@ class SeqpacketTransport(asyncio.ReadTransport):
         """Close at once; what waits is not sent."""
         self._lose(None)
 
+    def detach(self) -> socket.socket | None:
+        """Give the socket back, owned by the caller, and end without telling the protocol; None if packets wait."""
+        if self._queue or self._closing or self._broken is not None:
+            return None
+        self._stop_reading()
+        self._closing = self._lost = True
+        return self._sock
+
     def _lose(self, exc: Exception | None) -> None:
         """End now."""
         if self._lost:
@@ -497,14 +592,28 @@ class SeqpacketTransport(asyncio.ReadTransport):
 
 
 class _Queued:
-    """A packet that waits, and the duplicates of its descriptors, which it owns."""
+    """A packet that may have to wait, and the duplicates of its descriptors, which it then owns."""
 
-    __slots__ = ("data", "failed", "fds")
+    __slots__ = ("data", "failed", "fds", "spilled", "weight")
 
-    def __init__(self, data: bytes, fds: list[OwnedFd], failed: Callable[[OSError], None] | None) -> None:
+    def __init__(
+        self,
+        data: bytes | memoryview,
+        weight: int,
+        failed: Callable[[OSError], None] | None,
+        *,
+        spilled: bool = False,
+    ) -> None:
         self.data = data
-        self.fds = fds
+        self.spilled = spilled  # memory files go with it
+        self.weight = weight  # bytes that it keeps in memory, those of its memory file included
+        self.fds: list[OwnedFd] = []
         self.failed = failed
+
+
+def _held_bytes(fds: Sequence[HasFileno]) -> int:
+    """Return how much memory leaves with a packet, uncounted by the kernel."""
+    return sum(len(fd) for fd in fds if isinstance(fd, Buffer))
 
 
 def _number_of(lender: HasFileno) -> int:

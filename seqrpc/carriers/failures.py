@@ -1,0 +1,29 @@
+"""What the other side is told of an exception."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from seqrpc.errors import RpcError
+
+_log = logging.getLogger("seqrpc.failures")
+
+
+def told(exc: BaseException, where: str) -> tuple[str, str, Any]:
+    """Return code, message and data of an error that was meant to cross, else ``rpc.Internal`` with nothing of it.
+
+    What crosses as ``rpc.Internal`` is logged here, with its traceback. So does a reserved error that a call of this
+    side met, which whoever made that call did not foresee.
+
+    Args:
+        exc: what was raised.
+        where: whose failure it is, for the log.
+    """
+    if isinstance(exc, RpcError) and not (exc.remote and exc.code.startswith("rpc.")):
+        # A subclass may have called no __init__, and anything may have been given as the message.
+        message = str(getattr(exc, "message", ""))
+        _log.debug("! %r: %s: %r", where, exc.code, message)
+        return exc.code, message, getattr(exc, "data", None)
+    _log.error("! %r failed", where, exc_info=exc)
+    return "rpc.Internal", "", None

@@ -1,0 +1,376 @@
+"""Streams: values that come one after the other, over a socket pair of their own (protocol section 6).
+
+:class:`Stream` is the reading end; :mod:`seqrpc.carriers.producers` writes to the other.
+The kernel's socket buffer is the flow control: a reader that does not read holds up its producer, and nobody else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import weakref
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable
+from types import TracebackType
+from typing import Any, Generic, Self, TypeVar
+
+from seqrpc.carriers.connection import runs_here
+from seqrpc.carriers.transport import receive_buffer
+from seqrpc.errors import (
+    ConnectionLost,
+    DescriptorsLost,
+    LocalProtocolError,
+    RemoteProtocolError,
+    RpcError,
+    Unavailable,
+)
+from seqrpc.kernel import ancillary
+from seqrpc.kernel.descriptors import OwnedFd, ValueFd, close_all
+from seqrpc.limits import MAX_PACKET
+from seqrpc.protocol.items import End, ItemReader
+from seqrpc.protocol.values import descriptors_in
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+_ITEMS_A_TURN = 1_024
+"""Items of one message that are there to be read without waiting before others on the loop get a turn."""
+
+_PACKETS_A_TURN = 8
+"""Packets that are read without waiting before others on the loop get a turn."""
+
+
+class Stream(AsyncIterator[T_co], Generic[T_co]):
+    """The reading end of a stream: ``async for item in stream``.
+
+    Calling a method that streams returns one; the call is made when the first item is asked for, or by
+    :meth:`open`. A stream outlives its call and its connection. It ends, and its producer stops, when it is
+    read to its end, closed (``async with``, :meth:`aclose`), or dropped: breaking out of ``async for
+    item in proxy.count()`` drops it. Sent on, as an argument or a result, it goes to the receiver and is over here.
+
+    Only one task may read at a time. Reading raises what a call would raise: the producer's error, as the class
+    of its code; Unavailable if the producer died; InvalidResult, or in a handler InvalidParams, for an item
+    that does not fit the annotation; RemoteProtocolError. After any of these but DescriptorsLost, which costs
+    the items of one packet, the stream is over.
+
+    Cancel: no item is lost; the stream can be read on.
+    """
+
+    def __init__(
+        self,
+        fd: OwnedFd | None = None,
+        reader: ItemReader | None = None,
+        opening: Callable[[], Awaitable[Stream[Any]]] | None = None,
+    ) -> None:
+        """Hold the reading end and what takes its packets apart, or know how to get both; calls make streams."""
+        self._fd = fd
+        self._reader = reader
+        self._opening = opening
+        self._check: Callable[[list[Any]], list[Any]] | None = None
+        self._sock: socket.socket | None = None
+        self._items: deque[Any] = deque()
+        self._failure: BaseException | None = None
+        self._closed = False
+        self._moved = False
+        self._loop: asyncio.AbstractEventLoop | None = None  # that watches the socket, or None
+        self._waiter: asyncio.Future[None] | None = None
+        self._busy = False
+        self._unwaited = 0
+        self._backlog: list[Any] = []  # items of a message that brought a great many, the last first
+        self._pid = 0  # of the process whose loop watches
+
+    @staticmethod
+    def of(items: AsyncIterator[T]) -> Stream[T]:
+        """Return the same object as the stream that it is: for type checkers, which know a method's annotation only.
+
+        ``async with seqrpc.Stream.of(proxy.count(10)) as items: ...``
+
+        Raises:
+            TypeError: it is no stream, but an async iterator of another kind.
+        """
+        if not isinstance(items, Stream):
+            raise TypeError(f"a stream was expected, got {type(items).__name__}")
+        return items
+
+    def checked(self, check: Callable[[list[Any]], list[Any]]) -> Self:
+        """Let ``check`` convert the items from now on, several at a time; return the stream itself."""
+        self._check = check
+        return self
+
+    async def open(self) -> Self:
+        """Make the call now, so that the stream can be passed on; return the stream itself.
+
+        Raises:
+            Exception: what the call raises; the stream is over then.
+        """
+        opening, self._opening = self._opening, None
+        if opening is not None:
+            try:
+                opened = await opening()
+            except asyncio.CancelledError:
+                self._opening = None if self._closed else opening  # the next to read makes the call again
+                raise
+            except BaseException:
+                self.close()
+                raise
+            if self._closed:
+                opened.close()
+            else:
+                self._fd, opened._fd = opened._fd, None  # noqa: SLF001 - of the same class
+                self._reader, self._check = opened._reader, opened._check  # noqa: SLF001 - as above
+                opened.close()
+        return self
+
+    def __aiter__(self) -> Self:
+        """Return itself."""
+        return self
+
+    async def __anext__(self) -> T_co:
+        """Return the next item."""
+        if self._items:
+            item: T_co = self._items.popleft()
+            return item
+        return await self._next()
+
+    async def _next(self) -> T_co:
+        if self._busy:
+            raise RuntimeError("another task is reading this stream already")
+        self._busy = True
+        try:
+            if self._opening is not None:
+                await self.open()
+            while not self._items:
+                if self._backlog:
+                    self._take_some()
+                    await asyncio.sleep(0)
+                    continue
+                if self._failure is not None:
+                    self._raise_failure()
+                if self._moved:
+                    raise ConnectionLost("the stream was passed on to somebody else")
+                if self._closed:
+                    raise StopAsyncIteration
+                if not self._receive():
+                    self._unwaited = 0
+                    await self._wait_readable()
+                elif (unwaited := self._unwaited + 1) < _PACKETS_A_TURN:
+                    self._unwaited = unwaited
+                else:
+                    self._unwaited = 0
+                    await asyncio.sleep(0)
+        finally:
+            self._busy = False
+        item: T_co = self._items.popleft()
+        return item
+
+    def _raise_failure(self) -> None:
+        failure, self._failure = self._failure, None
+        assert failure is not None
+        if not isinstance(failure, DescriptorsLost):
+            self.close()
+        try:
+            raise failure
+        finally:
+            del failure  # else it would hold this frame, which holds it, and keep what came until it is collected
+
+    def _socket(self) -> socket.socket:
+        if self._sock is None:
+            assert self._fd is not None
+            self._sock = socket.socket(fileno=self._fd.take())
+            if self._sock.gettimeout():  # Python would wait for packets, for so long, before it asks the kernel
+                self._sock.setblocking(False)
+        return self._sock
+
+    def _receive(self) -> bool:
+        """Take one packet if one is there; return whether there was one, or an end."""
+        buffer = receive_buffer()
+        try:
+            size, fds, _sender, lost = ancillary.receive(self._socket(), buffer)
+        except (BlockingIOError, InterruptedError):
+            return False
+        except ConnectionResetError:  # it hides packets that came before (protocol 1.6), and comes once
+            return True
+        except OSError as exc:
+            self._failure = Unavailable(f"the stream cannot be read: {exc.strerror}")
+            return True
+        if size == 0:
+            close_all(fds)
+            self._failure = Unavailable("the producer of the stream died")
+        elif size > MAX_PACKET:
+            close_all(fds)
+            self._failure = RemoteProtocolError(f"a packet has at most {MAX_PACKET} bytes, this one {size}")
+        else:
+            self._take(buffer[:size].tobytes(), fds, lost=lost)
+        return True
+
+    def _take(self, data: bytes, fds: list[OwnedFd], *, lost: bool) -> None:
+        assert self._reader is not None
+        try:
+            event = self._reader.receive_packet(data, fds, lost=lost)
+        except Exception as exc:
+            self._failure = exc
+            return
+        if event is None:
+            return
+        if isinstance(event, End):
+            self._finish(event)
+        elif len(event.values) <= _ITEMS_A_TURN:
+            self._take_items(event.values, event.fds)
+        else:
+            self._backlog = event.values[::-1]
+            self._take_some()
+
+    def _take_some(self) -> None:
+        """Take some of the items of a message that brought a great many."""
+        some = self._backlog[: -_ITEMS_A_TURN - 1 : -1]
+        del self._backlog[-_ITEMS_A_TURN:]
+        self._take_items(some, [])
+
+    def _take_items(self, values: list[Any], fds: list[OwnedFd]) -> None:
+        if self._check is None:
+            self._items.extend(values)
+            return
+        self._take_checked(values, self._check)
+        if fds:  # those in fields that the annotation does not have are nobody's
+            kept = set(map(id, descriptors_in(list(self._items))))
+            close_all([fd for fd in fds if type(fd) is OwnedFd and id(fd) not in kept])
+
+    def _finish(self, end: End) -> None:
+        if end.error is None:
+            close_all(end.fds)
+            self.close()
+        else:
+            self._failure = RpcError.from_wire(*end.error)
+
+    def _take_checked(self, values: list[Any], check: Callable[[list[Any]], list[Any]]) -> None:
+        try:
+            self._items.extend(check(values))
+        except Exception:  # one of them does not fit: those before it do
+            for index, value in enumerate(values):
+                try:
+                    self._items.extend(check([value]))
+                except Exception as exc:
+                    self._failure = exc
+                    close_all(descriptors_in(values[index:]))
+                    return
+
+    async def _wait_readable(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._waiter = waiter = loop.create_future()
+        if self._loop is not None and self._loop is not loop:  # that of an earlier asyncio.run
+            self._unwatch()
+        if self._loop is None:
+            self._loop = loop
+            self._pid = os.getpid()
+            # The loop must not keep a stream that nobody else refers to.
+            loop.add_reader(self._socket().fileno(), _readable, weakref.ref(self))
+        try:
+            await waiter
+        finally:
+            self._waiter = None
+
+    def _on_readable(self) -> None:
+        """Take a packet for the task that waits; if none does, stop looking: the kernel holds up the producer."""
+        waiter = self._waiter
+        if waiter is None or waiter.done():
+            self._unwatch()
+        elif self._receive() and not waiter.done():  # an end has woken it already
+            waiter.set_result(None)
+
+    def _unwatch(self) -> None:
+        loop, self._loop = self._loop, None
+        if loop is not None and self._sock is not None and not loop.is_closed() and os.getpid() == self._pid:
+            loop.remove_reader(self._sock.fileno())
+
+    def detach(self) -> OwnedFd | None:
+        """Give up the reading end, to be passed on.
+
+        Returns:
+            The reading end, owned by the caller; None if it has to be relayed, since items were received that
+            nobody took yet, or the call was not made yet.
+
+        Raises:
+            LocalProtocolError: a task is reading it, or it is over here.
+        """
+        if self._busy:
+            raise LocalProtocolError("a stream that a task is reading cannot be passed on")
+        if self._items or self._backlog or self._failure is not None or self._opening is not None:
+            return None
+        if self._closed:
+            over = "was passed on already" if self._moved else "is closed, or was read to its end,"
+            raise LocalProtocolError(f"a stream that {over} cannot be passed on")
+        self._unwatch()
+        fd = self._fd if self._sock is None else ValueFd(self._sock.detach())
+        self._fd, self._sock, self._closed, self._moved = None, None, True, True
+        return fd
+
+    def attach(self, fd: OwnedFd) -> None:
+        """Take back what :meth:`detach` returned: it was not passed on."""
+        self._fd, self._closed, self._moved = fd, False, False
+
+    @property
+    def closed(self) -> bool:
+        """True once it is read to its end, closed, or passed on."""
+        return self._closed and not self._items and self._failure is None
+
+    def close(self) -> None:
+        """Want no more: the producer stops; items that nobody took are dropped unless the producer had ended."""
+        self._unwatch()
+        self._closed = True
+        self._opening = None
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+        if self._sock is not None:
+            self._sock.close()
+            self._sock = None
+        if self._fd is not None:
+            self._fd.close()
+            self._fd = None
+
+    async def aclose(self) -> None:
+        """Want no more: the producer stops, and items that nobody took are dropped."""
+        self.close()
+        self._failure = None
+        close_all(descriptors_in([*self._items, *self._backlog]))
+        self._items.clear()
+        self._backlog.clear()
+
+    async def __aenter__(self) -> Self:
+        """Return itself; it is closed at the end of the block."""
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        """Close."""
+        await self.aclose()
+
+    def __del__(self) -> None:
+        """Close: nobody refers to it any more. What was never opened goes with its descriptor."""
+        if getattr(self, "_sock", None) is None and not getattr(self, "_items", None):
+            return
+        close_all(descriptors_in([*self._items, *self._backlog]))
+        loop = self._loop if os.getpid() == self._pid else None
+        if loop is not None and loop.is_running() and not runs_here(loop):
+            # Collected in another thread: the loop watches the number until it has run this.
+            assert self._sock is not None
+            loop.call_soon_threadsafe(_unwatch_and_close, loop, self._sock)
+            return
+        self.close()
+
+    def __repr__(self) -> str:
+        """Return the state."""
+        state = "closed" if self._closed else "unopened" if self._opening is not None else "open"
+        return f"<Stream {state}>"
+
+
+def _unwatch_and_close(loop: asyncio.AbstractEventLoop, sock: socket.socket) -> None:
+    loop.remove_reader(sock.fileno())
+    sock.close()
+
+
+def _readable(stream: weakref.ref[Stream[Any]]) -> None:
+    alive = stream()
+    if alive is not None:
+        alive._on_readable()  # noqa: SLF001 - a method would be a reference to the stream
