@@ -2,6 +2,7 @@
 
 from seqrpc.carriers.endpoints import create_connection, create_server
 from seqrpc.carriers.listener import SeqpacketServer
+from seqrpc.carriers.streams import Stream
 from seqrpc.carriers.transport import SeqpacketProtocol, SeqpacketTransport
 from seqrpc.client import connect
 from seqrpc.errors import (
@@ -27,14 +28,17 @@ from seqrpc.errors import (
     Unavailable,
     UntrustedServer,
 )
+from seqrpc.kernel.buffers import Buffer
 from seqrpc.kernel.credentials import Credentials
 from seqrpc.kernel.descriptors import OwnedFd
 from seqrpc.kernel.sockets import socket_pair
 from seqrpc.limits import MAX_DESCRIPTORS, MAX_PACKET, Limits
 from seqrpc.server import Server, run, serve
 from seqrpc.services import policy
+from seqrpc.services.channels import Channel
 from seqrpc.services.context import metadata, timeout
 from seqrpc.services.current import CurrentCall, current_call
+from seqrpc.services.objects import revoke
 from seqrpc.services.peer import Connection
 from seqrpc.services.service import Service, method
 
@@ -45,7 +49,9 @@ __all__ = (
     "MAX_PACKET",
     "AddressError",
     "AddressInUse",
+    "Buffer",
     "Cancelled",
+    "Channel",
     "ConnectError",
     "Connection",
     "ConnectionLost",
@@ -71,6 +77,7 @@ __all__ = (
     "SeqrpcError",
     "Server",
     "Service",
+    "Stream",
     "TooLarge",
     "Unavailable",
     "UntrustedServer",
@@ -81,6 +88,7 @@ __all__ = (
     "metadata",
     "method",
     "policy",
+    "revoke",
     "run",
     "serve",
     "socket_pair",

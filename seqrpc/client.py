@@ -14,6 +14,8 @@ from seqrpc.kernel.addresses import AddressLike, parse_address
 from seqrpc.kernel.platforms import PLATFORM
 from seqrpc.limits import DEFAULT_LIMITS, Limits
 from seqrpc.services.dispatch import Calls, Registry
+from seqrpc.services.exports import Exports
+from seqrpc.services.living import LivingValues
 from seqrpc.services.peer import Connection
 from seqrpc.services.policy import PolicyLike, as_policy
 from seqrpc.services.service import Service
@@ -23,7 +25,7 @@ class _ClientConnection(Connection):
     """A connection that lets its threads go with it."""
 
     def __init__(self, registry: Registry, limits: Limits) -> None:
-        super().__init__(Calls(registry), limits)
+        super().__init__(Calls(registry), limits, LivingValues(limits, Exports()))
         self._registry = registry
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -21,11 +21,15 @@ from seqrpc.kernel.addresses import Address, AddressLike, parse_address
 from seqrpc.kernel.listening import BACKLOG, adopt_listening, listen
 from seqrpc.limits import DEFAULT_LIMITS, RESERVED_DESCRIPTORS, Limits
 from seqrpc.services.dispatch import Calls, Registry
+from seqrpc.services.exports import Exports
+from seqrpc.services.living import LivingValues
 from seqrpc.services.peer import Connection
 from seqrpc.services.policy import PolicyLike
 from seqrpc.services.service import Service
 
 _log = logging.getLogger("seqrpc.server")
+
+_STOPPING = "the server is stopping"
 
 _LAST_READS = 512
 """Turns of the loop in which a drained server still reads. The kernel queues some 280 packets of one sender at
@@ -36,7 +40,7 @@ class _ServerConnection(Connection):
     """A connection that its server knows of."""
 
     def __init__(self, server: Server, calls: Calls, limits: Limits) -> None:
-        super().__init__(calls, limits)
+        super().__init__(calls, limits, LivingValues(limits, server.exports))
         self.calls = calls
         self._server = server
 
@@ -79,6 +83,8 @@ class Server:
         self._listener: SeqpacketServer | None = None
         self._connections: set[_ServerConnection] = set()
         self._draining = False
+        self.exports = Exports()
+        """The streams and objects that clients hold; they outlive their connections, and end with the server."""
         self._finished: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._closing: asyncio.Task[None] | None = None
 
@@ -100,7 +106,7 @@ class Server:
         """Take a connection in, or refuse it."""
         self._connections.add(connection)
         if self._draining:
-            connection.refuse("the server is stopping")
+            connection.refuse(_STOPPING)
         elif len(self._connections) > (bound := _max_connections(self._limits)):
             connection.refuse(f"the server has {bound} connections already")
 
@@ -123,6 +129,8 @@ class Server:
     async def drain(self, drain_timeout: float | None = None) -> bool:
         """Stop: refuse what comes, let what runs finish, answer what was sent before that was known, then close.
 
+        Streams run on as long as they have something to send: one that has been quiet for ``close_timeout`` is ended.
+
         Args:
             drain_timeout: seconds to wait for what runs; by default ``drain_timeout`` of the limits.
 
@@ -133,11 +141,13 @@ class Server:
         """
         self._stop_listening()
         for connection in self._connections:
-            connection.send_closing("the server is stopping")
+            connection.send_closing(_STOPPING)
+        self.exports.refuse(_STOPPING)
         try:
             async with asyncio.timeout(self._limits.drain_timeout if drain_timeout is None else drain_timeout):
                 for connection in list(self._connections):
                     await connection.calls.wait_idle()
+                await self.exports.wait_idle(self._limits.close_timeout)
         except TimeoutError:
             _log.warning("= %s: handlers were still running after the drain timeout; they are cancelled", self.address)
             return False
@@ -177,10 +187,12 @@ class Server:
     async def _close_connections(self) -> None:
         connections = list(self._connections)
         await asyncio.gather(*(connection.close() for connection in connections))
+        self.exports.stop(_STOPPING)
         try:
             async with asyncio.timeout(self._limits.close_timeout):
                 for connection in connections:
                     await connection.calls.wait_idle()
+                await self.exports.wait_stopped()
         except TimeoutError:
             _log.warning(
                 "= %s: handlers are still running %g s after they were cancelled; they are not waited for",
@@ -298,8 +310,9 @@ def serve(
         mode: permission bits of the socket file, whatever the umask, in place before it can be reached.
         group: group of the socket file, by name or number.
         backlog: connections that may wait to be accepted.
-        accept_descriptors: whether clients may send descriptors; by default whether any argument
-            takes one. Where the kernel can it refuses them itself (``SO_PASSRIGHTS``, protocol 9.3).
+        accept_descriptors: whether clients may send descriptors; by default whether any argument may take
+            one, or be too large for a packet, for a large message travels as a descriptor, too. Where the
+            kernel can it refuses them itself (``SO_PASSRIGHTS``, protocol 9.3).
         limits: bounds of the server and its connections.
 
     Returns:

@@ -82,13 +82,14 @@ async def on_a_pair(
     client: Sequence[seqrpc.Service] = (),
     allow: Any = None,
     limits: seqrpc.Limits | None = None,
+    client_limits: seqrpc.Limits | None = None,
 ) -> AsyncIterator[seqrpc.Connection]:
     """Serve on one end of a socket pair; yield the connection at the other."""
     ours, theirs = seqrpc.socket_pair()
-    limits = limits or seqrpc.Limits()
+    limits, client_limits = limits or seqrpc.Limits(), client_limits or seqrpc.Limits()
     async with (
         seqrpc.serve(services, sock=theirs, allow=allow, limits=limits),
-        seqrpc.connect(sock=ours, services=client) as connection,
+        seqrpc.connect(sock=ours, services=client, limits=client_limits) as connection,
     ):
         yield connection
 

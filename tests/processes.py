@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import pickle
 import signal
+import socket
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from typing import Any, NoReturn, TypeVar
 
 T = TypeVar("T")
@@ -122,3 +124,75 @@ def running_child(work: Callable[[], object], *, uid: int | None = None) -> Iter
             os.kill(pid, signal.SIGKILL)
         with contextlib.suppress(ChildProcessError):
             os.waitpid(pid, 0)
+
+
+class Line:
+    """One end of a line between a test and its child: values go to and fro."""
+
+    def __init__(self, sock: socket.socket, pid: int = 0) -> None:
+        self.sock = sock
+        self.pid = pid
+        """Of the child, at the test's end."""
+
+    def tell(self, value: Any) -> None:
+        self.sock.send(pickle.dumps(value))
+
+    def hear(self) -> Any:
+        """Return what the other side tells next; for the test, with a bound that only a hang reaches."""
+        return self._heard(self.sock.recv(65_536))
+
+    async def listen(self) -> Any:
+        """As :meth:`hear`, on an event loop."""
+        self.sock.setblocking(False)
+        return self._heard(await asyncio.get_running_loop().sock_recv(self.sock, 65_536))
+
+    def ask(self, value: Any) -> Any:
+        """Tell, and return the answer."""
+        self.tell(value)
+        return self.hear()
+
+    @staticmethod
+    def _heard(data: bytes) -> Any:
+        value = pickle.loads(data) if data else ChildFailed("the other end is gone")
+        if isinstance(value, ChildFailed):
+            raise value
+        return value
+
+    def kill(self) -> None:
+        """End the child by SIGKILL, and wait until it is gone."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGKILL)
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(self.pid, 0)
+
+
+@contextlib.contextmanager
+def child_on_a_loop(
+    act: Callable[[Line], Coroutine[Any, Any, None]],
+    new_loop: Callable[[], asyncio.AbstractEventLoop],
+    *,
+    uid: int | None = None,
+) -> Iterator[Line]:
+    """Fork a child that runs ``act`` on a loop of its own; yield the line to it. At the end it is killed."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    pid = fork()
+    if pid == 0:
+        line = Line(theirs)
+        try:
+            ours.close()
+            become(uid)
+            with asyncio.Runner(loop_factory=new_loop) as runner:
+                runner.run(act(line))
+        except BaseException:
+            line.sock.setblocking(True)
+            line.tell(ChildFailed(traceback.format_exc()))
+        finally:
+            os._exit(0)
+    theirs.close()
+    with ours:
+        ours.settimeout(30)
+        line = Line(ours, pid)
+        try:
+            yield line
+        finally:
+            line.kill()

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from seqrpc.errors import DeadlineExceeded
-from seqrpc.services.context import EVERYWHERE, metadata, scope, timeout
+from seqrpc.services.context import EVERYWHERE, Scope, metadata, run_outside, scope, timeout
 
 
 def seconds_left() -> float:
@@ -134,3 +134,18 @@ def test_metadata_are_strings(value: Any) -> None:
     with pytest.raises(TypeError, match=r"metadata are strings, got .* for 'trace'"), metadata(trace=value):
         pass
     assert scope.get() is EVERYWHERE
+
+
+async def test_what_runs_outside_sees_no_scope_and_leaves_none() -> None:
+    def look(number: int) -> tuple[int, bool]:
+        inside = scope.get() is EVERYWHERE
+        scope.set(Scope(deadline_ns=5))
+        return number, inside
+
+    async with timeout(60):
+        surrounding = scope.get()
+        assert surrounding is not EVERYWHERE
+        assert run_outside(look, 5) == (5, True)
+        assert scope.get() is surrounding
+        with pytest.raises(KeyError):
+            run_outside({}.__getitem__, "x")

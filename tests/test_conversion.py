@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import collections.abc
 import dataclasses
 import datetime as dt
 import decimal
@@ -9,14 +8,26 @@ import os
 import socket
 import typing
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import IO, Annotated, Any, Generic, Literal, NamedTuple, Optional, TypedDict, TypeVar, Union
 
+import msgpack
 import msgspec
 import pytest
 
-from seqrpc.kernel.descriptors import OwnedFd, close_all
-from seqrpc.services.conversion import convert, descriptors_in, exact_type, plan, takes_descriptors
+from seqrpc.carriers.streams import Stream
+from seqrpc.errors import InvalidParams, InvalidResult
+from seqrpc.kernel.buffers import Buffer
+from seqrpc.kernel.descriptors import OwnedFd, ValueFd, close_all
+from seqrpc.limits import DEFAULT_LIMITS
+from seqrpc.protocol.codec import Codec
+from seqrpc.protocol.items import ItemReader
+from seqrpc.protocol.values import Handles, descriptors_in
+from seqrpc.services.channels import Channel
+from seqrpc.services.conversion import convert, exact_type, plan, takes_descriptors
+from seqrpc.services.proxy import Proxy
+from seqrpc.services.service import Service, method
 
 T = TypeVar("T")
 Short = Annotated[str, msgspec.Meta(max_length=3)]
@@ -289,14 +300,38 @@ def test_dataclasses_around_a_descriptor_keep_their_defaults() -> None:
 
 @pytest.mark.parametrize(
     "annotation",
-    [int, str, list[int], dict[str, Point], Point, Shape, Color, Pair, Movie, int | str | None, None, dt.datetime],
+    [
+        int,
+        float,
+        bool,
+        None,
+        int | None,
+        Positive,
+        Annotated[int | float, "a note"],
+        Color,
+        Level,
+        Literal["a", "b"],
+        uuid.UUID,
+        dt.datetime,
+        dt.date,
+        dt.time,
+        dt.timedelta,
+    ],
 )
-def test_types_without_room_for_descriptors_are_known(annotation: Any) -> None:
+def test_small_plain_types_never_travel_with_descriptors(annotation: Any) -> None:
     assert not takes_descriptors(plan(annotation))
 
 
 @pytest.mark.parametrize("annotation", [Any, list, dict, dict[str, Any], Box])
 def test_types_that_say_nothing_may_hold_descriptors(annotation: Any) -> None:
+    assert takes_descriptors(plan(annotation))
+
+
+@pytest.mark.parametrize(
+    "annotation",
+    [str, bytes, list[int], dict[str, Point], Point, Shape, Pair, Movie, int | str, Short, tuple[int, ...]],
+)
+def test_what_may_be_large_may_travel_as_a_descriptor(annotation: Any) -> None:
     assert takes_descriptors(plan(annotation))
 
 
@@ -310,7 +345,6 @@ def test_types_that_say_nothing_may_hold_descriptors(annotation: Any) -> None:
         IO[str],
         Callable[[], int],
         Iterator[int],
-        collections.abc.AsyncIterator[int],
         StructHolder | Shape,
         Shape | Point,
     ],
@@ -365,3 +399,246 @@ def test_descriptors_are_found_once_in_a_value_that_holds_itself_and_at_any_dept
             deep = [deep]
         assert descriptors_in(deep) == [fd]
     assert descriptors_in(os) == []
+
+
+# What is more than data: streams, services, buffers
+
+
+class Vault(Service):
+    @method
+    async def look(self) -> int:
+        return 1
+
+
+class OtherVault(Service):
+    @method
+    async def look(self) -> int:
+        return 2
+
+
+@dataclasses.dataclass
+class DataVault(Service):
+    """A service that is a dataclass as well."""
+
+    secret: str
+
+    @method
+    async def look(self) -> int:
+        return 3
+
+
+@dataclasses.dataclass
+class Everything:
+    vault: Vault
+    stream: AsyncIterator[int]
+    buffer: Buffer | None = None
+    view: memoryview | None = None
+    data_vaults: list[DataVault] = dataclasses.field(default_factory=list)
+
+
+class StructOfStreams(msgspec.Struct):
+    stream: AsyncIterator[int]
+    buffer: Buffer
+
+
+class StructOfServices(msgspec.Struct):
+    vault: Vault
+
+
+class StructOfDataServices(msgspec.Struct):
+    vaults: list[DataVault]
+
+
+class TypedDictOfServices(TypedDict):
+    vault: Vault
+
+
+@contextmanager
+def living_values() -> Iterator[tuple[Stream[Any], Channel, Buffer]]:
+    """Return a stream, a channel and a buffer as they come off the wire; nobody is at their other ends."""
+    ends = [end for _ in range(2) for end in socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)]
+    fds = [ValueFd(end.detach()) for end in ends]
+    stream: Stream[Any] = Stream(fds[0], ItemReader(Codec(), 100_000))
+    with Buffer.copy_of(b"abc") as buffer:
+        try:
+            yield stream, Channel(fds[2], DEFAULT_LIMITS, lambda _own: Handles()), buffer
+        finally:
+            close_all([*fds])
+
+
+@pytest.mark.parametrize(
+    "annotation, wrap",
+    [
+        (AsyncIterator[int], lambda value: value),
+        (AsyncIterable[int], lambda value: value),
+        (AsyncGenerator[int, None], lambda value: value),
+        (typing.AsyncIterator[int], lambda value: value),
+        (AsyncIterator, lambda value: value),
+        (Stream[int], lambda value: value),
+        (Stream, lambda value: value),
+        (Any, lambda value: value),
+        (AsyncIterator[Point | None] | None, lambda value: value),
+        (AsyncIterator[Mixed] | int, lambda value: value),
+        (AsyncIterator[int] | OwnedFd | str, lambda value: value),
+        (Annotated[AsyncIterator[int], "a note"], lambda value: value),
+        (list[AsyncIterator[int]], lambda value: [value]),
+        (dict[str, AsyncIterator[int] | None], lambda value: {"a": value, "b": None}),
+        (tuple[int, AsyncIterator[int]], lambda value: (1, value)),
+    ],
+)
+def test_streams_are_found_wherever_they_are(annotation: Any, wrap: Callable[[Any], Any]) -> None:
+    planned = plan(annotation)
+    assert takes_descriptors(planned)
+    with living_values() as (stream, _channel, _buffer):
+        assert convert(wrap(stream), planned) == wrap(stream)
+
+
+@pytest.mark.parametrize(
+    "annotation, wrap, unwrap",
+    [
+        (Vault, lambda value: value, lambda got: got),
+        (Vault | None, lambda value: value, lambda got: got),
+        (Vault | int | None, lambda value: value, lambda got: got),
+        (Vault | AsyncIterator[int] | Buffer | OwnedFd, lambda value: value, lambda got: got),
+        (list[Vault], lambda value: [value], lambda got: got[0]),
+        (dict[str, Vault | str], lambda value: {"a": value, "b": "c"}, lambda got: got["a"]),
+        (Box[Vault], lambda value: {"item": value}, lambda got: got.item),
+        (DataVault, lambda value: value, lambda got: got),
+        (list[DataVault | None], lambda value: [None, value], lambda got: got[1]),
+        (Annotated[Vault, "a note"], lambda value: value, lambda got: got),
+    ],
+)
+def test_channels_become_proxies_of_the_annotated_service(
+    annotation: Any, wrap: Callable[[Any], Any], unwrap: Callable[[Any], Any]
+) -> None:
+    planned = plan(annotation)
+    assert takes_descriptors(planned)
+    with living_values() as (_stream, channel, _buffer):
+        proxy = unwrap(convert(wrap(channel), planned))
+        assert isinstance(proxy, Proxy)
+        assert proxy._connection is channel
+        assert type(proxy).__name__ in ("VaultProxy", "DataVaultProxy")
+
+
+@pytest.mark.parametrize(
+    "annotation", [Buffer, Buffer | None, Buffer | str, Buffer | OwnedFd, Any, Vault | Buffer, Buffer | bytes]
+)
+def test_buffers_come_as_they_are(annotation: Any) -> None:
+    with living_values() as (_stream, _channel, buffer):
+        assert takes_descriptors(plan(annotation))
+        assert converted(buffer, annotation) is buffer
+        assert converted([buffer], list[annotation])[0] is buffer
+
+
+@pytest.mark.parametrize("annotation", [memoryview, memoryview | None, memoryview | int, memoryview | OwnedFd])
+def test_a_memoryview_is_of_a_buffer_or_of_bytes(annotation: Any) -> None:
+    with living_values() as (_stream, _channel, buffer):
+        assert takes_descriptors(plan(annotation))
+        for value in (buffer, b"abc", memoryview(b"abc")):
+            with converted(value, annotation) as view:
+                assert type(view) is memoryview
+                assert bytes(view) == b"abc"
+        with pytest.raises(msgspec.ValidationError, match="Expected a buffer or bytes, got `str`"):
+            converted("abc", annotation)
+
+
+def test_all_of_them_are_found_in_dataclasses() -> None:
+    with living_values() as (stream, channel, buffer):
+        wire = {"vault": channel, "stream": stream, "buffer": buffer, "view": b"xyz", "data_vaults": [channel]}
+        got = converted(wire, Everything)
+        assert got.stream is stream
+        assert got.buffer is buffer
+        assert got.view == b"xyz"
+        assert [type(proxy).__name__ for proxy in (got.vault, *got.data_vaults)] == ["VaultProxy", "DataVaultProxy"]
+        assert converted({"vault": channel, "stream": stream}, Everything).buffer is None
+
+
+def test_streams_and_buffers_are_found_in_structs() -> None:
+    with living_values() as (stream, _channel, buffer):
+        got = converted({"stream": stream, "buffer": buffer}, StructOfStreams)
+        assert (got.stream, got.buffer) == (stream, buffer)
+        with pytest.raises(msgspec.ValidationError, match=r"Expected a stream, got `int` - at `\$.stream`"):
+            converted({"stream": 5, "buffer": buffer}, StructOfStreams)
+
+
+@pytest.mark.parametrize(
+    "annotation, message",
+    [
+        (StructOfServices, r"values of type Vault cannot be sent within a Struct \(a dataclass would do\)"),
+        (list[StructOfServices], "within a Struct"),
+        (StructOfDataServices, "values of type DataVault cannot be sent within a Struct"),
+        (TypedDictOfServices, "values of type Vault cannot be sent"),
+        (Vault | OtherVault, "a service does not say which of them it is"),
+        (AsyncIterator[int] | AsyncIterator[str] | None, "a stream does not say which of them it is"),
+        (AsyncIterator[socket.socket], "values of type socket cannot be sent"),
+        (AsyncIterator[StructOfServices], "within a Struct"),
+        (list[AsyncIterator[Callable[[], int]]], "cannot be sent|not supported"),
+    ],
+)
+def test_what_cannot_be_among_them_is_a_type_error(annotation: Any, message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        plan(annotation)
+
+
+@pytest.mark.parametrize(
+    "annotation, message",
+    [
+        (AsyncIterator[int], "Expected a stream, got `int`"),
+        (Vault, "Expected a channel, got `int`"),
+        (Buffer, "Expected a buffer, got `int`"),
+        (list[Vault], r"Expected a channel, got `int` - at `\$\[0\]`"),
+        (Vault | str, "Expected `str`, got `int`; Expected a channel, got `int`"),
+        (Vault | None, "Expected a channel, got `int`"),
+    ],
+)
+def test_what_is_none_of_them_does_not_fit(annotation: Any, message: str) -> None:
+    value = [5] if annotation == list[Vault] else 5
+    with pytest.raises(msgspec.ValidationError, match=message):
+        converted(value, annotation)
+
+
+@dataclasses.dataclass
+class Clumsy:
+    word: str
+
+    def __post_init__(self) -> None:
+        self.word.no_such_method()  # type: ignore[attr-defined]
+
+
+def test_a_fault_of_a_type_of_the_application_s_own_is_its_fault() -> None:
+    with pytest.raises(AttributeError, match="no_such_method"):
+        converted({"word": "x"}, Clumsy)
+
+
+def test_one_is_not_another() -> None:
+    with living_values() as (stream, channel, buffer):
+        for wrong, annotation in (
+            (stream, Vault), (channel, AsyncIterator[int]), (buffer, OwnedFd), (stream, Buffer), (buffer, Vault),
+            (stream, int), (channel, str), (channel, DataVault | memoryview), (buffer, dict[str, int]),
+            (buffer, list[int]), (buffer, Point), (buffer, Shape), (buffer, Mixed), (stream, list[int]),
+        ):  # fmt: skip
+            if annotation == DataVault | memoryview:
+                assert isinstance(converted(wrong, annotation), Proxy)
+                continue
+            with pytest.raises(msgspec.ValidationError, match=r"Expected|missing"):
+                converted(wrong, annotation)
+
+
+@pytest.mark.parametrize("invalid", [InvalidParams, InvalidResult])
+@pytest.mark.parametrize("within", [False, True])
+async def test_items_of_streams_are_checked_and_the_fault_is_whose_it_is(
+    invalid: type[InvalidParams | InvalidResult], within: bool
+) -> None:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours:
+        stream: Any = Stream(ValueFd(theirs.detach()), ItemReader(Codec(), 100_000))
+        if within:
+            stream = convert({"item": stream}, plan(Box[AsyncIterator[Even]]), invalid).item
+        else:
+            stream = convert(stream, plan(AsyncIterator[Even]), invalid)
+        ours.send(msgpack.packb([0, {"source": 2}, {"source": 4}, {"source": 5}]))
+        assert [await anext(stream), await anext(stream)] == [Even(2), Even(4)]
+        with pytest.raises(invalid, match="an item of a stream does not fit its annotation: odd"):
+            await anext(stream)
+        with pytest.raises(StopAsyncIteration):
+            await anext(stream)

@@ -96,7 +96,7 @@ FAILURES: dict[str, Callable[[], Any]] = {
     ),
     "descriptor in an error": lambda: raising(seqrpc.RpcError("with data", [OwnedFd.dup(0)], code="test.Data")),
     "endless": endless,
-    "large": lambda: [OwnedFd.dup(0), b"x" * 100_000],
+    "large": lambda: [OwnedFd.dup(0), b"x" * 200_000],
     "object": object,
 }
 
@@ -405,9 +405,13 @@ async def test_what_was_not_foreseen_is_internal_without_text_and_is_logged_here
 
 
 async def test_a_result_that_is_too_large_is_said_to_be() -> None:
-    async with on_a_pair(Everything()) as connection:
-        with pytest.raises(seqrpc.TooLarge, match="65536"):
+    async with on_a_pair(Everything(), limits=seqrpc.Limits(max_message_bytes=100_000)) as connection:
+        with pytest.raises(seqrpc.TooLarge, match="100000"):
             await connection.call("Everything.fail", "large")
+    async with on_a_pair(Everything()) as connection:
+        fd, large = await connection.call("Everything.fail", "large")
+        fd.close()
+        assert large == b"x" * 200_000
 
 
 async def test_plain_functions_run_in_threads_and_know_their_call(caplog: pytest.LogCaptureFixture) -> None:
@@ -597,7 +601,7 @@ async def test_draining_waits_for_handlers_on_behalf_of_all_who_ask() -> None:
 
 @pytest.mark.parametrize("kind", ["endless", "large", "object", "closed descriptor"])
 async def test_descriptors_of_a_result_that_cannot_be_sent_are_closed(kind: str) -> None:
-    async with on_a_pair(Everything()) as connection:
+    async with on_a_pair(Everything(), limits=seqrpc.Limits(max_message_bytes=100_000)) as connection:
         before = open_count()
         with pytest.raises(seqrpc.RpcError):
             await connection.call("Everything.fail", kind)

@@ -174,6 +174,9 @@ async def main():
         found = await every_log(logs)
         assert all(isinstance(log, LogFile) for log in found), found
         (await logs.open_log(name="system.log")).close()
+        async for line in logs.follow("system.log", start=found[2].size - len("line 9999") - 1):
+            assert line == "line 9999", line
+            break
         try:
             await logs.open_log("nothing")
         except NoSuchLog as exc:
@@ -377,20 +380,23 @@ def be_daemon(address: Path, directory: Path, uid: int) -> NoReturn:
         os._exit(status)
 
 
+VISITS = [("Logs.list_logs",), ("Logs.open_log", "system.log"), ("Logs.follow", "system.log")]
+
+
 def visitor(address: Path) -> dict[str, str]:
-    """Call as whoever this process is; return what came of listing and opening."""
+    """Call as whoever this process is; return what came of listing, opening and following."""
 
     async def visit() -> dict[str, str]:
         outcomes = {}
         async with seqrpc.timeout(WITHIN), seqrpc.connect(address) as connection:
-            for method, args in {"Logs.list_logs": (), "Logs.open_log": ("system.log",)}.items():
+            for method, *args in VISITS:
                 try:
                     result = await connection.call(method, *args)
                 except seqrpc.RpcError as exc:
                     outcomes[method] = exc.code
                 else:
                     outcomes[method] = type(result).__name__
-                    if isinstance(result, seqrpc.OwnedFd):
+                    if isinstance(result, seqrpc.OwnedFd | seqrpc.Stream):
                         result.close()
         return outcomes
 
@@ -402,7 +408,7 @@ def test_refuses_another_user_by_its_policy(logs: Path, open_socket_path: Path) 
     with daemon(open_socket_path, logs, "--mode", "666"):
         outcomes = in_child(lambda: visitor(open_socket_path), uid=OTHER_UID)
 
-    assert outcomes == {"Logs.list_logs": "rpc.PermissionDenied", "Logs.open_log": "rpc.PermissionDenied"}
+    assert outcomes == {method: "rpc.PermissionDenied" for method, *_args in VISITS}
 
 
 @as_root
@@ -417,7 +423,7 @@ def test_admits_members_of_the_group_adm(logs: Path, open_socket_path: Path) -> 
         outcomes = in_child(lambda: visitor(open_socket_path), uid=OTHER_UID, groups=[adm])
 
     assert (status.st_mode & 0o777, status.st_gid) == (0o660, adm)
-    assert outcomes == {"Logs.list_logs": "list", "Logs.open_log": "OwnedFd"}
+    assert outcomes == {"Logs.list_logs": "list", "Logs.open_log": "OwnedFd", "Logs.follow": "Stream"}
 
 
 @as_root
@@ -429,6 +435,158 @@ def test_by_default_others_cannot_even_connect(logs: Path, open_socket_path: Pat
 
     with daemon(open_socket_path, logs):
         assert "permission denied" in in_child(visit, uid=OTHER_UID)
+
+
+@contextlib.contextmanager
+def followed(address: Path, name: str, start: int | None = None) -> Iterator[Callable[[], str]]:
+    """Follow a log; yield what waits for its next line."""
+
+    async def begin() -> tuple[seqrpc.Connection, seqrpc.Stream[str]]:
+        connection = await seqrpc.connect(address)
+        return connection, await connection.call("Logs.follow", name, start)
+
+    async def next_line() -> str:
+        async with seqrpc.timeout(WITHIN):
+            return await anext(stream)
+
+    with asyncio.Runner() as runner:
+        connection, stream = runner.run(begin())
+        try:
+            yield lambda: runner.run(next_line())
+        finally:
+            stream.close()
+            runner.run(connection.close())
+
+
+def test_follows_what_is_appended(tmp_path: Path, socket_path: Path) -> None:
+    log = tmp_path / "x.log"
+    log.write_text("one\ntwo\nthr")
+    with (
+        daemon(socket_path, tmp_path),
+        open(log, "ab", buffering=0) as file,
+        followed(socket_path, "x.log", 4) as next_line,
+    ):
+        assert next_line() == "two"
+        file.write(b"ee\nfour\n\xff")
+        assert [next_line(), next_line()] == ["three", "four"]
+        file.write(b"\n")
+        assert next_line() == "\\xff"
+
+
+def test_follows_from_what_is_the_end_at_first(logs: Path, socket_path: Path) -> None:
+    def append() -> None:
+        with open(logs / "system.log", "a") as file:
+            print("new", file=file)
+
+    with daemon(socket_path, logs), in_background(append), followed(socket_path, "system.log") as next_line:
+        assert next_line() == "new"
+
+
+def test_follows_a_log_that_is_cut_short_and_one_that_takes_its_place(tmp_path: Path, socket_path: Path) -> None:
+    log, old = tmp_path / "x.log", tmp_path / "x.log.1"
+    log.write_text("a beginning, and half of a line")
+    with daemon(socket_path, tmp_path), followed(socket_path, "x.log", 0) as next_line:
+        with open(log, "a") as writer:
+            print(" and the rest", file=writer)
+        assert next_line() == "a beginning, and half of a line and the rest"
+
+        log.write_text("shorter\n")
+        assert next_line() == "shorter"
+
+        with open(log, "a") as writer:
+            log.rename(old)
+            print("a late one", file=writer)
+            writer.write("and one without an end")
+        log.write_text("the first of the new\n")
+        assert [next_line() for _ in range(3)] == ["a late one", "and one without an end", "the first of the new"]
+
+        log.unlink()
+        log.symlink_to(old)  # which is not served as a log
+        log.unlink()
+        log.write_text("the first of another\n")
+        assert next_line() == "the first of another"
+
+
+def test_a_line_without_an_end_comes_in_pieces(tmp_path: Path, socket_path: Path) -> None:
+    (tmp_path / "x.log").write_text("x" * 300_000 + "\nshort\n")
+    with daemon(socket_path, tmp_path), followed(socket_path, "x.log", 0) as next_line:
+        pieces = [*iter(next_line, "short")]
+
+    assert len(pieces) > 1
+    assert max(map(len, pieces)) <= 2 * 65_536
+    assert "".join(pieces) == "x" * 300_000
+
+
+def test_follows_nothing_that_is_no_log(logs: Path, socket_path: Path) -> None:
+    with daemon(socket_path, logs):
+        for name in NO_LOGS:
+            with followed(socket_path, name) as next_line, pytest.raises(seqrpc.RpcError) as caught:
+                next_line()
+            assert caught.value.code == "logs.NoSuchLog"
+
+
+def test_what_was_followed_does_not_stay_open_in_the_daemon(logs: Path, socket_path: Path) -> None:
+    with daemon(socket_path, logs) as process, followed(socket_path, "empty.log"):
+        descriptors = Path(f"/proc/{process.pid}/fd")
+        with followed(socket_path, "system.log", 0) as next_line:
+            assert next_line() == "line 0"
+            before = len(list(descriptors.iterdir()))
+        for _ in range(10):
+            with followed(socket_path, "system.log", 0) as next_line:
+                assert next_line() == "line 0"
+        until = time.monotonic() + WITHIN
+        while len(list(descriptors.iterdir())) >= before:  # it notices a moment later that its clients have gone
+            assert time.monotonic() < until
+            time.sleep(0.005)
+
+
+def follower(*args: str | Path) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        command("logtail.py", "--follow", *args),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+
+
+def test_logtail_follows_until_it_is_interrupted(logs: Path, socket_path: Path) -> None:
+    with (
+        daemon(socket_path, logs),
+        follower("--address", socket_path, "system.log", "-n", "2") as tail,
+        open(logs / "system.log", "a") as log,
+    ):
+        assert tail.stdout is not None
+        assert [tail.stdout.readline() for _ in range(2)] == [b"line 9998\n", b"line 9999\n"]
+        print("new", file=log, flush=True)
+        assert tail.stdout.readline() == b"new\n"
+        tail.send_signal(signal.SIGINT)
+        assert tail.communicate(timeout=WITHIN) == (b"", b"")
+    assert tail.returncode == 0
+
+
+def test_logtail_says_what_went_wrong_while_it_followed(logs: Path, socket_path: Path) -> None:
+    """A daemon that is told to stop does not wait for those who follow."""
+    assert "there is no such file" in failure_of("logtail.py", "--follow", "--address", socket_path, "x")
+    args = command("logdaemon.py", "--address", socket_path, "--directory", logs)
+    with subprocess.Popen(args, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
+        wait_for(socket_path, process)
+        with follower("--address", socket_path, "system.log", "-n1") as tail, open(logs / "system.log", "a") as log:
+            assert tail.stdout is not None
+            assert tail.stdout.readline() == b"line 9999\n"
+            print("new", file=log, flush=True)
+            assert tail.stdout.readline() == b"new\n"
+            process.send_signal(signal.SIGTERM)
+            assert tail.communicate(timeout=WITHIN) == (b"", b"logtail: rpc.Unavailable: the server is stopping\n")
+        complaints = process.communicate(timeout=WITHIN)[1]
+    assert (tail.returncode, process.returncode) == (1, 0)
+    assert b"Traceback" not in complaints
+
+
+def test_logtail_follows_no_list() -> None:
+    done = subprocess.run(command("logtail.py", "--follow"), capture_output=True, timeout=WITHIN, check=False)
+
+    assert done.returncode == 2
+    assert b"--follow needs the name of a log" in done.stderr
 
 
 def test_logtail_prints_the_last_lines(logs: Path, socket_path: Path) -> None:
@@ -526,6 +684,48 @@ def test_parent_and_child_call_each_other_and_know_who_calls() -> None:
     assert (child[3], parent[3]) == (parent[2], child[2])
     assert child[2] != parent[2]
     assert lines[2:] == [f"parent (process {parent[2]}): the child (process {child[2]}) says 5"]
+
+
+def test_an_open_vault_is_let_go_passed_on_and_taken_back() -> None:
+    told = [re.fullmatch(r"\[process (\d+)\] (.*)", line) for line in output_of("vault.py").splitlines()]
+    lines = [(int(line[1]), line[2]) for line in told if line is not None]
+    owner, vault = lines[0][0], next(process for process, line in lines if line.startswith("vault: "))
+    said_by = {process: [line for by, line in lines if by == process] for process in (owner, vault)}
+    helper = re.search(r"helper \(process (\d+)\)", str(said_by[owner]))
+
+    assert None not in told
+    assert helper is not None
+    assert len({owner, vault, int(helper[1])}) == 3
+    assert said_by[owner] == [
+        "owner: refused: vault.WrongPassphrase: that is not the passphrase",
+        "owner: there is no open vault to be found by a name",
+        "owner: reads '1983'",
+        f"owner: helper (process {helper[1]}) says that it has 4 characters",
+        "owner: what was handed on is no longer here",
+        "owner: taken back: rpc.Unavailable: the other side takes no new requests: the object was revoked",
+    ]
+    assert said_by[vault] == [
+        f"vault: process {owner} reads 'door'",
+        f"vault: process {helper[1]} reads 'door'",
+        "vault: closed",
+        "vault: closed",
+    ]
+
+
+def test_arrays_are_the_same_memory_in_both_processes() -> None:
+    pytest.importorskip("numpy")
+    lines = output_of("arrays.py", "--side", "300").splitlines()
+    memory = re.compile(r"\[process (\d+)\] (sends: |received:) +(\S+) inode (\d+) /memfd:seqrpc-buffer \(deleted\)")
+    told = [memory.fullmatch(line) for line in lines[:4]]
+    processes, what, permissions, inodes = zip(*(line.groups() for line in told if line is not None), strict=True)
+
+    assert len(inodes) == 4
+    assert processes == (processes[0], processes[1], processes[1], processes[0])
+    assert processes[0] != processes[1]
+    assert what == ("sends: ", "received:") * 2
+    assert permissions == ("rw-s", "r--p") * 2
+    assert inodes[0] == inodes[1] != inodes[2] == inodes[3]
+    assert lines[4:] == [f"[process {processes[0]}] 300 times 300 numbers, 720,000 bytes, are right"]
 
 
 def test_a_child_of_a_lost_parent_ends(tmp_path: Path) -> None:

@@ -28,11 +28,16 @@ ORDER = (
     "kernel.systemd",
     "kernel.sockets",
     "kernel.listening",
+    "kernel.memfd",
+    "kernel.buffers",
     # the wire, without sockets, clocks and loops
     "protocol",
+    "protocol.values",
     "protocol.depth",
     "protocol.codec",
     "protocol.messages",
+    "protocol.spilled",
+    "protocol.items",
     "protocol.session",
     # asyncio
     "carriers",
@@ -41,6 +46,9 @@ ORDER = (
     "carriers.listener",
     "carriers.endpoints",
     "carriers.connection",
+    "carriers.failures",
+    "carriers.streams",
+    "carriers.producers",
     # the decorators and what hangs on them
     "services",
     "services.policy",
@@ -54,6 +62,10 @@ ORDER = (
     "services.threads",
     "services.eager",
     "services.dispatch",
+    "services.exports",
+    "services.channels",
+    "services.objects",
+    "services.living",
     # what stands at the two ends
     "server",
     "client",
@@ -63,7 +75,7 @@ ORDER = (
 """Every module, from the ground up; the package itself, with the public names, is on top."""
 
 ONLY_HERE = {
-    "msgpack": {"protocol.codec"},
+    "msgpack": {"protocol.codec", "protocol.depth"},
     "uvloop": {"server"},
     "asyncio": {name for name in ORDER if name.partition(".")[0] in ("carriers", "services", "server", "client")},
 }

@@ -77,8 +77,10 @@ async def test_anything_with_a_descriptor_is_lent(pipe: tuple[int, int]) -> None
             await connection.call("Echo.echo", fd=file)
         with pytest.raises(seqrpc.LocalProtocolError, match="cannot send"):
             await connection.call("Echo.give", object())
-        with pytest.raises(seqrpc.TooLarge):
-            await connection.call("Echo.give", b"x" * 70_000)
+        assert await connection.call("Echo.give", b"x" * 70_000) == b"x" * 70_000
+    async with on_a_pair(Echo(), client_limits=seqrpc.Limits(max_message_bytes=100_000)) as connection:
+        with pytest.raises(seqrpc.TooLarge, match=r"at most 100000 bytes \(max_message_bytes\)"):
+            await connection.call("Echo.give", b"x" * 100_000)
         assert await connection.call("Echo.give", 1) == 1
 
 

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import fcntl
+import os
 import re
 import shutil
+import socket
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import msgpack
 import pytest
@@ -13,7 +19,10 @@ import pytest
 import seqrpc
 from seqrpc import errors
 from seqrpc.errors import RemoteProtocolError, RpcError
-from seqrpc.protocol import codec, messages
+from seqrpc.kernel import memfd
+from seqrpc.protocol import items, messages, values
+from seqrpc.protocol.codec import Codec
+from seqrpc.protocol.items import ItemReader
 from seqrpc.protocol.session import Session
 
 PAGE = (Path(__file__).parent.parent / "docs" / "protocol.md").read_text()
@@ -35,13 +44,36 @@ def number(text: str) -> int:
     return int(text.replace(",", ""))
 
 
-def accepted(value: object) -> bool:
-    """Return whether a session takes a message, rather than to find it malformed."""
+def receive_in_a_session(data: bytes, fds: list[seqrpc.OwnedFd]) -> None:
+    event = Session[None]().receive_packet(data, fds)
+    for fd in getattr(event, "fds", ()):
+        fd.close()
+
+
+def receive_in_a_stream(data: bytes, fds: list[seqrpc.OwnedFd]) -> None:
+    event = ItemReader(Codec(), 100_000).receive_packet(data, fds)
+    for fd in [] if event is None else event.fds:
+        fd.close()
+
+
+def accepted(
+    value: object,
+    fds: Sequence[seqrpc.OwnedFd] = (),
+    receive: Callable[[bytes, list[seqrpc.OwnedFd]], None] = receive_in_a_session,
+) -> bool:
+    """Return whether a message is taken, rather than found malformed. It gets duplicates of ``fds``."""
     try:
-        Session[None]().receive_packet(msgpack.packb(value), [])
+        receive(msgpack.packb(value), [seqrpc.OwnedFd.dup(fd) for fd in fds])
     except RemoteProtocolError:
         return False
     return True
+
+
+@contextlib.contextmanager
+def spilled(message: object) -> Iterator[list[seqrpc.OwnedFd]]:
+    """Return the descriptors of a spilled message."""
+    with memfd.sealed("test", msgpack.packb(message)) as file:
+        yield [file]
 
 
 def test_the_kinds() -> None:
@@ -64,6 +96,7 @@ def test_the_parts_of_messages() -> None:
 
 
 def test_messages_of_every_kind_are_taken_as_they_are_written() -> None:
+    answer = [messages.RESPONSE, 7, None, 1]
     examples = {
         "id": 7,
         "method": "A.b",
@@ -72,17 +105,86 @@ def test_messages_of_every_kind_are_taken_as_they_are_written() -> None:
         "error": None,
         "result": 1,
         "reason": "why",
+        "length": len(msgpack.packb(answer)),
     }
     for _kind, name, arrays, _by in table("kind", "name", "array", "sent by"):
         for array in re.findall(r"\[(.*?)\]", arrays):
             first, *parts = array.split(", ")
             message = [int(first), *(examples[part] for part in parts)]
-
-            assert accepted(message), name
-            assert not accepted([*message, *(["too", "many"])]), name
-            assert not accepted(message[:-1]) or name in ("REQUEST", "NOTIFY"), name
+            with spilled(answer) as file:
+                fds = file if name == "SPILLED" else []
+                assert accepted(message, fds), name
+                assert not accepted([*message, *(["too", "many"])], fds), name
+                assert not accepted(message[:-1], fds) or name in ("REQUEST", "NOTIFY", "SPILLED"), name
     assert accepted([6, "from later"])
-    assert not accepted([messages.SPILLED, 100])
+
+
+def test_a_spilled_message_is_one_of_another_kind_that_comes_sealed_and_whole() -> None:
+    message = [messages.NOTIFY, "A.b", []]
+    length = len(msgpack.packb(message))
+    with spilled(message) as fds, spilled([messages.SPILLED, length]) as twice, seqrpc.OwnedFd.dup(0) as other:
+        assert accepted([messages.SPILLED, length], fds)
+        assert not accepted([messages.SPILLED, length - 1], fds)
+        assert not accepted([messages.SPILLED, length + 1], fds)
+        assert not accepted([messages.SPILLED, length])
+        assert not accepted([messages.SPILLED, length], [other])
+        assert not accepted([messages.SPILLED, length], [other, *fds])
+        assert not accepted([messages.SPILLED, length], [*fds, other]), "the message refers to no descriptor"
+        assert not accepted([messages.SPILLED, os.fstat(twice[0].fileno()).st_size], twice)
+    with memfd.create("test") as unsealed:
+        os.write(unsealed.fileno(), msgpack.packb(message))
+        assert not accepted([messages.SPILLED, length], [unsealed])
+
+
+def test_a_spilled_messages_own_descriptors_are_counted_from_the_one_after_its_memory_file() -> None:
+    message = [messages.NOTIFY, "A.b", [msgpack.ExtType(1, b"\0")]]
+    with spilled(message) as fds, seqrpc.OwnedFd.dup(0) as other:
+        assert accepted([messages.SPILLED, len(msgpack.packb(message))], [*fds, other])
+        assert not accepted([messages.SPILLED, len(msgpack.packb(message))], fds)
+
+
+def test_the_seals() -> None:
+    found = re.search(r"`fcntl\(fd, F_ADD_SEALS, (.*?)\)`", PAGE)
+    assert found is not None
+
+    named = [getattr(fcntl, name) for name in found[1].split(" | ")]
+
+    assert sum(named) == memfd.SEALS == fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
+
+
+def test_what_seqrpc_spills_has_the_id_of_a_call_or_an_answer() -> None:
+    session = Session[None]()
+    for message, call_id in (
+        ([messages.REQUEST, 300, "A.b", []], [300]),
+        ([messages.RESPONSE, 300, None, "x"], [300]),
+        ([messages.NOTIFY, "A.b", []], []),
+    ):
+        data = msgpack.packb(message)
+        assert session.spill(data) == msgpack.packb([messages.SPILLED, len(data), *call_id])
+
+
+def test_the_kinds_of_a_streams_packets() -> None:
+    kinds = {name: number(kind) for kind, name, _packet in table("kind", "name", "packet")}
+
+    assert kinds == {"ITEMS": items.ITEMS, "END": items.END, "SPILLED": messages.SPILLED}
+
+
+def test_packets_of_a_stream_are_taken_as_they_are_written() -> None:
+    examples: dict[str, Any] = {"item": "one", "error": ["a.B", "why", {"more": 1}]}
+    for _kind, name, packets in table("kind", "name", "packet"):
+        for array in re.findall(r"\[(.*?)\]", packets):
+            first, *parts = array.split(", ")
+            with spilled([items.ITEMS, 1, 2]) as file:
+                length = os.fstat(file[0].fileno()).st_size
+                fds = file if name == "SPILLED" else []
+                packet = [int(first), *({"length": length, **examples}[part] for part in parts)]
+
+                assert accepted(packet, fds, receive_in_a_stream), name
+                assert not accepted(packet[:1], fds, receive_in_a_stream), name
+    assert accepted([items.END, None], (), receive_in_a_stream)
+    assert not accepted([items.END, None, None], (), receive_in_a_stream)
+    assert not accepted([items.END, "why"], (), receive_in_a_stream)
+    assert accepted([6, "from later"], (), receive_in_a_stream)
 
 
 def test_the_reserved_codes() -> None:
@@ -94,15 +196,74 @@ def test_the_reserved_codes() -> None:
     assert all(code.startswith("rpc.") for code in known)
 
 
-def test_the_extension_types() -> None:
-    types = {name: (number(kind), data) for kind, name, data in table("extension type", "name", "data")}
-    taken = {kind for kind, data in types.values() if "reserved" not in data}
+EXAMPLES_OF_DATA = {
+    "1 byte: the index": b"\0",
+    "17 bytes: the index, then offset and length, 8 bytes each, unsigned and big-endian": bytes(16) + b"\x01",
+}
+"""With what is written of the data of an extension type: some of it, for the first descriptor."""
 
-    assert types["descriptor"] == (codec.EXT_DESCRIPTOR, "1 byte: the index")
-    assert taken == {-1, codec.EXT_DESCRIPTOR}
-    for kind in {*range(128)} - taken:
+
+@contextlib.contextmanager
+def described(name: str) -> Iterator[seqrpc.OwnedFd]:
+    """Return what an extension type refers to."""
+    if name == "buffer":
+        with memfd.sealed("test", b"content") as fd:
+            yield fd
+        return
+    one, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with other, seqrpc.OwnedFd(one.detach()) as fd:
+        yield fd
+
+
+def test_the_extension_types() -> None:
+    rows = {name: (number(kind), data) for kind, name, data, _is in table("extension type", "name", "data", "is")}
+    types = {name: kind for name, (kind, _data) in rows.items() if name != "timestamp"}
+
+    assert {f"EXT_{name.upper()}": kind for name, kind in types.items()} == {
+        name: value for name, value in vars(values).items() if name.startswith("EXT_")
+    }
+    for name, (kind, written) in rows.items():
+        if name == "timestamp":
+            assert kind == -1
+            assert accepted([1, 7, None, msgpack.Timestamp(1)])
+            continue
+        data = EXAMPLES_OF_DATA[written]
+        with described(name) as fd:
+            assert accepted([1, 7, None, msgpack.ExtType(kind, data)], [fd]), name
+            assert not accepted([1, 7, None, msgpack.ExtType(kind, b"\x01" + data[1:])], [fd]), name
+            assert not accepted([1, 7, None, msgpack.ExtType(kind, data + b"\0")], [fd]), name
+            assert not accepted([1, 7, None, msgpack.ExtType(kind, data)]), name
+    for kind in {*range(128)} - {*types.values()}:
         assert not accepted([1, 7, None, msgpack.ExtType(kind, b"\0")])
-    assert accepted([1, 7, None, msgpack.Timestamp(1)])
+
+
+class Lasting:
+    """What travels as a stream or as a channel."""
+
+    def __init__(self, ext_type: int, fd: seqrpc.OwnedFd) -> None:
+        self.handle = values.Handle(ext_type, fd)
+
+
+class LastingValues(values.Handles):
+    def export(self, value: Any) -> values.Export | None:
+        return value.handle if isinstance(value, Lasting) else None
+
+
+def test_the_bytes_of_values_that_travel_as_descriptors() -> None:
+    written = {value.split(",")[0].removeprefix("a "): bytes.fromhex(code) for value, code in table("value", "bytes")}
+    one, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with one, other, seqrpc.OwnedFd.dup(one) as fd, seqrpc.Buffer.allocate(4096) as buffer:
+        for name, value in (
+            ("descriptor", fd),
+            ("stream", Lasting(values.EXT_STREAM, fd)),
+            ("channel", Lasting(values.EXT_CHANNEL, fd)),
+            ("buffer", buffer),
+        ):
+            data, lenders = Codec(living=LastingValues()).encode(value)
+
+            assert data == written.pop(name), name
+            assert len(lenders) == 1
+    assert written == {}
 
 
 def test_the_options() -> None:
@@ -117,13 +278,24 @@ def test_the_limits() -> None:
         "descriptors in a packet": seqrpc.MAX_DESCRIPTORS,
         "depth": seqrpc.Limits().max_depth,
         "largest id": messages.MAX_CALL_ID,
-        "unanswered calls of one connection, each way": seqrpc.Limits().max_calls_in_flight,
     }
+
+
+def test_the_settings() -> None:
+    settings = {name: number(value) for name, value, _beyond in table("setting", "default", "beyond it")}
+
+    assert settings == {name: getattr(seqrpc.Limits(), name) for name in settings}
+
+
+def test_links_within_the_page_lead_to_headings() -> None:
+    headings = {line.lstrip("# ").lower().replace(" ", "-") for line in PAGE.splitlines() if line.startswith("#")}
+
+    assert set(re.findall(r"\]\(#(.*?)\)", PAGE)) <= headings
 
 
 def test_the_descriptors_bytes() -> None:
     with seqrpc.OwnedFd.dup(0) as one, seqrpc.OwnedFd.dup(0) as other:
-        data, lenders = codec.Codec().encode(([one, other],))
+        data, lenders = Codec().encode(([one, other],))
 
     assert data == bytes.fromhex("91 92 d40100 d40101")
     assert lenders == [one, other]

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import os
+from collections.abc import AsyncIterator
 from typing import Any
 
 import msgspec
@@ -222,3 +224,109 @@ def test_a_class_that_cannot_be_called_is_a_type_error() -> None:
 
     with pytest.raises(TypeError, match=r"Wrong\.stars"):
         proxy_class(Wrong)
+
+
+class Room(seqrpc.Service):
+    def __init__(self) -> None:
+        self.stage = Stage()
+
+    @seqrpc.method
+    async def look(self) -> int:
+        return 5
+
+    @seqrpc.method
+    async def count(self, to: int) -> AsyncIterator[int]:
+        for number in range(to):
+            yield number
+
+    @seqrpc.method
+    async def wrong(self) -> AsyncIterator[Any]:
+        for item in (1, "x"):
+            yield item
+
+    async def close(self) -> None:
+        self.stage.reach("closed")
+
+
+class WrongRoom(seqrpc.Service, name="Room"):
+    @seqrpc.method
+    async def look(self) -> str: ...  # type: ignore[empty-body]
+
+    @seqrpc.method
+    async def wrong(self) -> AsyncIterator[int]:
+        yield 1
+
+
+class House(seqrpc.Service):
+    def __init__(self) -> None:
+        self.room = Room()
+
+    @seqrpc.method
+    async def enter(self) -> Room:
+        return self.room
+
+
+@pytest.mark.parametrize("how", ["close", "block", "block that fails"])
+async def test_closing_the_proxy_of_a_channel_lets_go_of_the_object(how: str) -> None:
+    house = House()
+    async with on_a_pair(house) as connection:
+        room = await connection.proxy(House).enter()
+        if how == "close":
+            await room.close()
+            await room.close()
+        else:
+            with pytest.raises(KeyError) if how == "block that fails" else contextlib.nullcontext():
+                async with room as same:
+                    assert same is room
+                    assert await room.look() == 5
+                    if how == "block that fails":
+                        raise KeyError
+        await house.room.stage.wait("closed")
+        with pytest.raises(seqrpc.ConnectionLost):
+            await room.look()
+
+
+async def test_closing_the_proxy_of_a_whole_connection_leaves_the_connection() -> None:
+    async with on_a_pair(House(), Room()) as connection:
+        room = connection.proxy(Room)
+        await room.close()
+        async with room as same:
+            assert await same.look() == 5
+        assert await room.look() == 5
+        assert not connection.closed
+
+
+async def test_a_proxy_s_stream_makes_its_call_when_it_is_read_or_opened() -> None:
+    async with on_a_pair(Room()) as connection:
+        room = connection.proxy(Room)
+        stream = room.count(3)
+        assert isinstance(stream, seqrpc.Stream)
+        assert repr(stream) == "<Stream unopened>"
+        assert [number async for number in stream] == [0, 1, 2]
+        assert [number async for number in await room.count(to=2).open()] == [0, 1]  # type: ignore[attr-defined]
+        with pytest.raises(TypeError, match="got the argument 'to' twice"):
+            room.count(1, to=2)  # type: ignore[misc]
+        await room.count(1).aclose()  # type: ignore[attr-defined]
+        with pytest.raises(seqrpc.InvalidParams):
+            await anext(room.count("x"))  # type: ignore[arg-type]
+
+
+async def test_items_that_do_not_fit_are_an_invalid_result_at_the_caller() -> None:
+    async with on_a_pair(Room()) as connection:
+        stream = connection.proxy(WrongRoom).wrong()
+        assert await anext(stream) == 1
+        with pytest.raises(seqrpc.InvalidResult, match="Expected `int`, got `str`"):
+            await anext(stream)
+
+
+async def test_a_stream_or_channel_in_an_answer_that_does_not_fit_is_let_go() -> None:
+    house = House()
+
+    class WrongHouse(seqrpc.Service, name="House"):
+        @seqrpc.method
+        async def enter(self) -> int: ...  # type: ignore[empty-body]
+
+    async with on_a_pair(house) as connection:
+        with pytest.raises(seqrpc.InvalidResult, match=r"Expected `int`, got `Channel`"):
+            await connection.proxy(WrongHouse).enter()
+        await house.room.stage.wait("closed")

@@ -64,6 +64,12 @@ class Work(seqrpc.Service):
         return "done"
 
 
+class Sums(seqrpc.Service):
+    @seqrpc.method
+    async def add(self, a: int, b: int) -> int:
+        return a + b
+
+
 class TakesDescriptors(seqrpc.Service):
     @seqrpc.method
     async def take(self, fd: OwnedFd) -> None:
@@ -166,9 +172,10 @@ async def test_a_server_on_a_pair_ends_with_the_other_side(how: str) -> None:
 
 
 @pytest.mark.parametrize("accept, service, accepted", [
-    (None, Work, False), (None, TakesDescriptors, True), (True, Work, True), (False, TakesDescriptors, False),
+    (None, Sums, False), (None, Work, True), (None, TakesDescriptors, True), (True, Sums, True),
+    (False, TakesDescriptors, False),
 ])  # fmt: skip
-async def test_descriptors_are_accepted_where_any_method_takes_one(
+async def test_descriptors_are_accepted_where_any_argument_takes_one_or_may_be_large(
     accept: bool | None, service: type[seqrpc.Service], accepted: bool, socket_path: Path, pipe: tuple[int, int]
 ) -> None:
     async with (

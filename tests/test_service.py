@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
+from daemons import PATIENCE, on_a_pair
 
 from seqrpc.services import policy
 from seqrpc.services.service import Marks, Service, marks_of, method
@@ -130,3 +132,38 @@ def test_names_that_only_look_reserved_are_allowed() -> None:
         pass
 
     assert Fine.service_name == "rpcs.x"
+
+
+async def test_the_hook_that_runs_when_nobody_holds_an_object_does_nothing_by_itself() -> None:
+    await Plain().close()
+    assert marks_of(Plain, "close") is None, "it cannot be called from elsewhere"
+
+
+async def test_a_service_may_have_a_method_named_close_that_is_called_like_any_other() -> None:
+    class Door(Service):
+        closed = 0
+
+        @method
+        async def close(self) -> int:  # type: ignore[override]
+            self.closed += 1
+            return self.closed
+
+    class House(Service):
+        def __init__(self) -> None:
+            self.door = Door()
+
+        @method
+        async def enter(self) -> Any:
+            return self.door
+
+    house = House()
+    async with on_a_pair(house) as connection:
+        channel = await connection.call("House.enter")
+        assert await channel.proxy(Door).close() == 1
+        assert not channel.closed, "the channel lives on"
+        async with channel.proxy(Door):
+            pass
+        assert channel.closed
+        async with asyncio.timeout(PATIENCE):
+            while house.door.closed < 2:  # noqa: ASYNC110 - no event tells
+                await asyncio.sleep(0)

@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import enum
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterator
 from typing import Any
 
 import msgspec
@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from seqrpc.errors import InvalidParams
+from seqrpc.kernel.buffers import Buffer
 from seqrpc.kernel.descriptors import OwnedFd
 from seqrpc.services import policy
 from seqrpc.services.service import Service, method
@@ -281,9 +282,6 @@ class Broken:
 
     async def inner(self, a: Inside) -> None: ...
 
-    async def stream(self) -> AsyncIterator[int]:
-        yield 1
-
     def iterate(self) -> Iterator[int]:
         yield 1
 
@@ -294,6 +292,24 @@ class Broken:
     async def only_stars(*args: int) -> None: ...
 
     async def two(self, a: Address | Person) -> None: ...
+
+    async def in_a_struct(self, a: int, b: list[HoldsService]) -> None: ...
+
+    async def gives_in_a_struct(self) -> HoldsService: ...  # type: ignore[empty-body]
+
+    async def either(self, a: Nesting | Everything) -> None: ...
+
+    async def alien_items(self, a: AsyncIterator[socket.socket]) -> None: ...
+
+    async def no_stream(self) -> int:  # type: ignore[misc]
+        yield 1
+
+    async def gives_alien_items(self) -> AsyncIterator[socket.socket]:
+        yield socket.socket()
+
+
+class HoldsService(msgspec.Struct):
+    service: Nesting
 
 
 @dataclasses.dataclass
@@ -311,12 +327,17 @@ class Inside:
         ("unresolved", "an annotation cannot be resolved: name 'NoSuchName' is not defined"),
         ("no_attribute", "an annotation cannot be resolved: .*no_such_thing"),
         ("inner", "a: name 'NoSuchName' is not defined"),
-        ("stream", "generators cannot be called"),
-        ("iterate", "generators cannot be called"),
+        ("iterate", "a generator that streams is written 'async def'"),
         ("no_self", "the first parameter of a method is its object"),
         ("only_names", "the first parameter of a method is its object"),
         ("only_stars", "the first parameter of a method is its object"),
         ("two", "a: Type unions may not contain more than one"),
+        ("in_a_struct", r"b: values of type Nesting cannot be sent within a Struct \(a dataclass would do\)"),
+        ("gives_in_a_struct", "the result: values of type Nesting cannot be sent within a Struct"),
+        ("either", "a: .* cannot be sent: a service does not say which of them it is"),
+        ("alien_items", "a: values of type socket cannot be sent"),
+        ("gives_alien_items", "the result: values of type socket cannot be sent"),
+        ("no_stream", r"the result of a generator is AsyncIterator\[...\], not <class 'int'>"),
     ],
 )
 def test_what_cannot_be_served_is_a_type_error_that_names_method_and_parameter(name: str, message: str) -> None:
@@ -334,3 +355,61 @@ def test_marked_functions_that_are_no_plain_methods_are_a_type_error() -> None:
 
     with pytest.raises(TypeError, match=r"Static\.helper: only plain methods can be called"):
         describe(Static)
+
+
+class Streams(Service):
+    @method
+    async def generator(self) -> AsyncIterator[int]:
+        yield 1
+
+    @method
+    async def bare_generator(self):  # type: ignore[no-untyped-def]
+        yield 1
+
+    @method
+    async def full_generator(self) -> AsyncGenerator[int, None]:
+        yield 1
+
+    @method
+    def plain(self) -> AsyncIterable[int]: ...  # type: ignore[empty-body]
+
+    @method
+    async def awaited(self) -> AsyncIterator[int]: ...  # type: ignore[empty-body]
+
+    @method
+    async def takes(self, numbers: AsyncIterator[int], buffer: Buffer | None = None) -> Nesting: ...  # type: ignore[empty-body]
+
+
+@pytest.mark.parametrize(
+    "name, is_generator, streams",
+    [
+        ("generator", True, True),
+        ("bare_generator", True, True),
+        ("full_generator", True, True),
+        ("plain", False, True),
+        ("awaited", False, False),
+        ("takes", False, False),
+    ],
+)
+def test_what_gives_a_stream_without_await_is_known(name: str, is_generator: bool, streams: bool) -> None:
+    method_spec = describe(Streams).methods[name]
+    assert (method_spec.is_generator, method_spec.streams) == (is_generator, streams)
+    assert method_spec.takes_descriptors is (name == "takes")
+
+
+@pytest.mark.parametrize("annotated", [True, False])
+def test_a_stream_cannot_be_oneway(annotated: bool) -> None:
+    class Tells(Service):
+        if annotated:
+
+            @method(oneway=True)
+            def tell(self) -> AsyncIterator[int]: ...  # type: ignore[empty-body]
+
+        else:
+
+            @method(oneway=True)
+            async def tell(self):  # type: ignore[no-untyped-def]
+                yield 1
+
+    with pytest.raises(TypeError, match=r"Tells\.tell: a stream is an answer, and oneway methods have none"):
+        describe(Tells)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
-from typing import assert_type
+from typing import TypedDict, assert_type
 
 import seqrpc
 from seqrpc import policy
@@ -139,6 +139,80 @@ async def use_the_transport(path: Path) -> None:
     assert_type(server, seqrpc.SeqpacketServer)
     abstract: asyncio.AbstractServer = server
     abstract.close()
+
+
+class Point(TypedDict):
+    x: int
+
+
+class Vault(seqrpc.Service):
+    """An object that is given away."""
+
+    @seqrpc.method
+    async def look(self) -> int:
+        return 1
+
+    async def close(self) -> None:
+        """Clean up."""
+
+
+class Living(seqrpc.Service):
+    """Streams, channels and buffers."""
+
+    @seqrpc.method
+    async def count(self, to: int) -> AsyncIterator[int]:
+        for number in range(to):
+            yield number
+
+    @seqrpc.method
+    async def doubled(self, points: AsyncIterator[Point]) -> AsyncIterator[Point]:
+        async for point in points:
+            yield {"x": 2 * point["x"]}
+
+    @seqrpc.method
+    async def open(self, callback: Vault | None = None) -> Vault:
+        if callback is not None:
+            assert_type(await callback.look(), int)
+        return Vault()
+
+    @seqrpc.method
+    async def fill(self, content: seqrpc.Buffer, view: memoryview) -> seqrpc.Buffer:
+        assert_type(content.sealed, bool)
+        content[0] = view[0]
+        return content
+
+
+async def points() -> AsyncIterator[Point]:
+    yield {"x": 1}
+
+
+async def use_living_values(connection: seqrpc.Connection) -> None:
+    living = connection.proxy(Living)
+    async for number in living.count(5):
+        assert_type(number, int)
+    async for point in living.doubled(points()):
+        assert_type(point, Point)
+    stream = living.count(5)
+    assert isinstance(stream, seqrpc.Stream)
+    async with stream:
+        await stream.open()
+    await stream.aclose()
+    vault = await living.open(Vault())
+    assert_type(vault, Vault)
+    assert_type(await vault.look(), int)
+    await vault.close()
+    await seqrpc.revoke(vault)
+    channel: seqrpc.Channel = await connection.call("Living.open")
+    assert_type(channel.proxy(Vault), Vault)
+    assert_type(channel.closed, bool)
+    await channel.notify("Vault.look")
+    await channel.close()
+    await channel.wait_closed()
+    buffer = seqrpc.Buffer.allocate(5)
+    assert_type(buffer, seqrpc.Buffer)
+    assert_type(await living.fill(buffer, memoryview(b"x")), seqrpc.Buffer)
+    with seqrpc.Buffer.copy_of(b"abc") as copy:
+        assert_type(copy, seqrpc.Buffer)
 
 
 def be_a_daemon(path: Path) -> None:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from contextvars import ContextVar
+from contextvars import ContextVar, copy_context
+from typing import Any, TypeVar
 
 import msgspec
 
 from seqrpc.errors import DeadlineExceeded
+
+T = TypeVar("T")
 
 
 class Scope(msgspec.Struct, eq=False):
@@ -27,6 +30,13 @@ EVERYWHERE = Scope()
 """The scope outside of any."""
 
 scope: ContextVar[Scope] = ContextVar("seqrpc.scope", default=EVERYWHERE)
+
+
+def run_outside(function: Callable[..., T], *args: Any) -> T:
+    """Call a function outside of any scope: what it leaves on the loop is not to keep the call that is running now."""
+    context = copy_context()
+    context.run(scope.set, EVERYWHERE)
+    return context.run(function, *args)
 
 
 @asynccontextmanager

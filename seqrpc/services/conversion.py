@@ -1,33 +1,50 @@
-"""Plain data to annotated types, with descriptors anywhere inside them.
+"""Plain data to annotated types, with descriptors, buffers, streams and channels anywhere inside them.
 
-msgspec does the work. It knows no descriptors; to it :class:`~seqrpc.OwnedFd` is a custom type, which
-may not share a union with anything but None. Where an annotation says more, as ``OwnedFd | str``, the
-union, and the dataclass around it, are swapped for a stand-in that sorts it out in ``dec_hook``.
+msgspec does the work. It knows none of those; to it :class:`~seqrpc.OwnedFd` is a custom type, which
+may not share a union with anything but None. Where an annotation says more (``OwnedFd | str``, a stream of
+some type, a service), that part, and the dataclass around it, are swapped for a stand-in that sorts it out in
+``dec_hook``.
 """
 
 from __future__ import annotations
 
+import collections.abc
 import dataclasses
 import functools
 import operator
 import re
 import types
 import typing
+from collections.abc import Callable
 from typing import Annotated, Any, ClassVar, Final, Union
 
 import msgspec
 
+from seqrpc.carriers.streams import Stream
+from seqrpc.errors import InvalidParams, InvalidResult
+from seqrpc.kernel.buffers import Buffer
 from seqrpc.kernel.descriptors import OwnedFd
+from seqrpc.services.service import Service
 
 _NATIVE: Final = (bytes, bytearray, memoryview)
 
 _EXACT: Final = (int, str, bool, bytes, type(None))
+
+_STREAMS: Final = (
+    collections.abc.AsyncIterator,
+    collections.abc.AsyncIterable,
+    collections.abc.AsyncGenerator,
+    Stream,
+)
 
 _TWO_PATHS: Final = re.compile(r" - at `\$([^`]*)` - at `([^`]*)`$")
 """The end of an error that has come through a stand-in: the path inside, and the path to it."""
 
 Plan = Any
 """A type as msgspec takes it, made from an annotation by :func:`plan`."""
+
+Invalid = type[InvalidParams] | type[InvalidResult]
+"""Whose fault it is if an item of a stream does not fit."""
 
 
 class _AnyInstance(type):
@@ -40,22 +57,33 @@ class _AnyInstance(type):
 class _StandIn(metaclass=_AnyInstance):
     """Base of the types that stand in for what msgspec cannot have."""
 
+    stands_for: ClassVar[str] = ""
+
     @classmethod
-    def build(cls, value: Any) -> Any:
+    def build(cls, value: Any, invalid: Invalid) -> Any:
         """Return what ``value`` is converted to, or raise msgspec.ValidationError."""
         raise NotImplementedError
 
 
-def convert(value: Any, wanted: Plan) -> Any:
+def convert(value: Any, wanted: Plan, invalid: Invalid = InvalidResult) -> Any:
     """Return ``value``, as it came off the wire, as the type that ``wanted`` was planned from.
+
+    Args:
+        value: plain data, descriptors, buffers, streams and channels.
+        wanted: what it is to be.
+        invalid: what a stream in it raises at an item that does not fit.
 
     Raises:
         msgspec.ValidationError: it does not fit; the message says where and why.
     """
     try:
-        return msgspec.convert(value, wanted, builtin_types=_NATIVE, dec_hook=_dec_hook)
+        return msgspec.convert(value, wanted, builtin_types=_NATIVE, dec_hook=_HOOKS[invalid])
     except msgspec.ValidationError as exc:
         raise msgspec.ValidationError(_TWO_PATHS.sub(r" - at `\2\1`", str(exc))) from exc
+    except AttributeError as exc:
+        if isinstance(exc.obj, Buffer):  # it can be indexed, and msgspec takes it for a map
+            raise msgspec.ValidationError("Expected `object`, got `Buffer`") from exc
+        raise
 
 
 def exact_type(planned: Plan) -> Plan:
@@ -63,15 +91,102 @@ def exact_type(planned: Plan) -> Plan:
     return planned if planned in _EXACT else _StandIn
 
 
-def _dec_hook(wanted: type, value: Any) -> Any:
+def _dec_hook(invalid: Invalid, wanted: Any, value: Any) -> Any:
+    if is_stream(wanted):  # within a Struct, whose fields msgspec reads itself
+        wanted = _stand_in_stream(wanted)
     if issubclass(wanted, _StandIn):
         try:
-            return wanted.build(value)
+            return wanted.build(value, invalid)
         except msgspec.ValidationError as exc:
             raise ValueError(str(exc)) from exc  # to this msgspec adds the path
     if isinstance(value, wanted):
         return value
-    raise ValueError(f"Expected a descriptor, got `{type(value).__name__}`")
+    raise ValueError(_expected("a descriptor" if wanted is OwnedFd else "a buffer", value))
+
+
+_HOOKS: Final[dict[Invalid, Callable[[Any, Any], Any]]] = {
+    invalid: functools.partial(_dec_hook, invalid) for invalid in (InvalidParams, InvalidResult)
+}
+
+
+def _expected(what: str, value: Any) -> str:
+    return f"Expected {what}, got `{type(value).__name__}`"
+
+
+# Stand-ins for living values
+
+
+def is_stream(annotation: Any) -> bool:
+    """Return whether an annotation is that of a stream: ``AsyncIterator[T]``, ``AsyncIterable``, ``AsyncGenerator``."""
+    return (typing.get_origin(annotation) or annotation) in _STREAMS
+
+
+def _is_service(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, Service)
+
+
+@functools.cache
+def _stand_in_stream(annotation: Any) -> type[_StandIn]:
+    """Return what takes a stream and checks its items."""
+    arguments = typing.get_args(annotation)
+    planned = list[plan(arguments[0])] if arguments else None  # type: ignore[misc] # a plan is a type
+
+    class Streamed(_StandIn):
+        stands_for = "a stream"
+
+        @classmethod
+        def build(cls, value: Any, invalid: Invalid) -> Any:
+            if not isinstance(value, Stream):
+                raise msgspec.ValidationError(_expected("a stream", value))
+            return value if planned is None else value.checked(functools.partial(_check_items, planned, invalid))
+
+    return Streamed
+
+
+def _check_items(planned: Plan, invalid: Invalid, items: list[Any]) -> list[Any]:
+    try:
+        converted: list[Any] = convert(items, planned, invalid)
+    except Exception as exc:  # types of the application's own raise what they like while they are built
+        text = str(exc).replace("`$[0]", "`$").removesuffix(" - at `$`")  # it is looked at in a list, by itself
+        raise invalid(f"an item of a stream does not fit its annotation: {text}") from exc
+    return converted
+
+
+@functools.cache
+def _stand_in_service(cls: type[Service]) -> type[_StandIn]:
+    """Return what takes a channel and makes it a proxy."""
+
+    class Held(_StandIn):
+        stands_for = "a service"
+
+        @classmethod
+        def build(cls, value: Any, invalid: Invalid) -> Any:  # noqa: ARG003 - it has no items
+            make_proxy = getattr(value, "proxy", None)  # channels are made of connections, and stand higher up
+            if make_proxy is None:
+                raise msgspec.ValidationError(_expected("a channel", value))
+            return make_proxy(held)
+
+    held = cls
+    return Held
+
+
+class _View(_StandIn):
+    """Takes a buffer, or plain bytes, as a memoryview."""
+
+    @classmethod
+    def build(cls, value: Any, invalid: Invalid) -> Any:  # noqa: ARG003 - it has no items
+        if not isinstance(value, Buffer | bytes | memoryview):
+            raise msgspec.ValidationError(_expected("a buffer or bytes", value))
+        return memoryview(value)
+
+
+def _living(annotation: Any) -> type[_StandIn] | None:
+    """Return the stand-in of a type that msgspec cannot have by itself, or None."""
+    if is_stream(annotation):
+        return _stand_in_stream(annotation)
+    if _is_service(annotation):
+        return _stand_in_service(annotation)
+    return _View if annotation is memoryview else None
 
 
 def plan(annotation: Any) -> Plan:
@@ -82,18 +197,41 @@ def plan(annotation: Any) -> Plan:
     """
     planned = type(None) if annotation is None else _plan(annotation, {})
     for unknown in _custom_types(planned):
-        if not issubclass(unknown, (OwnedFd, _StandIn)):
-            raise TypeError(f"values of type {unknown.__qualname__} cannot be sent")
+        if not is_stream(unknown) and not issubclass(unknown, (OwnedFd, Buffer, _StandIn)):
+            where = " within a Struct (a dataclass would do)" if _is_service(unknown) else ""
+            raise TypeError(f"values of type {unknown.__qualname__} cannot be sent{where}")
     return planned
 
 
+_BOUNDED: Final = (
+    msgspec.inspect.BoolType,
+    msgspec.inspect.DateTimeType,
+    msgspec.inspect.DateType,
+    msgspec.inspect.FloatType,
+    msgspec.inspect.IntType,
+    msgspec.inspect.NoneType,
+    msgspec.inspect.TimeDeltaType,
+    msgspec.inspect.TimeType,
+    msgspec.inspect.UUIDType,
+)
+
+
 def takes_descriptors(planned: Plan) -> bool:
-    """Return whether a value of this type may hold descriptors; ``Any`` may."""
-    return any(True for _ in _custom_types(planned, anything=True))
+    """Return whether a value of this type may travel with descriptors: it may hold some, or be large (section 5)."""
+    return not _is_bounded(msgspec.inspect.type_info(planned))
 
 
-def _custom_types(planned: Plan, *, anything: bool = False) -> list[type]:
-    """Return the types in ``planned`` that msgspec leaves to ``dec_hook``; with ``anything``, ``object`` for Any."""
+def _is_bounded(info: Any) -> bool:
+    """Return whether values of a type are plain, and all small."""
+    if isinstance(info, msgspec.inspect.UnionType):
+        return all(map(_is_bounded, info.types))
+    if isinstance(info, msgspec.inspect.Metadata):
+        return _is_bounded(info.type)
+    return isinstance(info, (*_BOUNDED, msgspec.inspect.EnumType, msgspec.inspect.LiteralType))
+
+
+def _custom_types(planned: Plan) -> list[type]:
+    """Return the types in ``planned`` that msgspec leaves to ``dec_hook``."""
     found: list[type] = []
     seen: set[int] = set()
 
@@ -101,10 +239,8 @@ def _custom_types(planned: Plan, *, anything: bool = False) -> list[type]:
         if id(info) in seen:
             return
         seen.add(id(info))
-        if isinstance(info, msgspec.inspect.CustomType):
+        if isinstance(info, msgspec.inspect.CustomType) or _is_service(getattr(info, "cls", None)):
             found.append(info.cls)
-        elif isinstance(info, msgspec.inspect.AnyType) and anything:
-            found.append(object)
         elif isinstance(info, msgspec.Struct):
             for child in msgspec.structs.astuple(info):
                 for item in child if isinstance(child, tuple) else (child,):
@@ -114,16 +250,20 @@ def _custom_types(planned: Plan, *, anything: bool = False) -> list[type]:
     return found
 
 
+def _is_custom(annotation: Any) -> bool:
+    return annotation in (OwnedFd, Buffer) or _living(annotation) is not None
+
+
 def _is_mixed(annotation: Any) -> bool:
-    """Return whether it is a union of descriptors and something besides None."""
-    args = typing.get_args(annotation)
+    """Return whether it is a union of what travels as a descriptor and something besides None."""
+    args = [arg for arg in typing.get_args(annotation) if arg is not type(None)]
     is_union = typing.get_origin(annotation) in (Union, types.UnionType)
-    return is_union and OwnedFd in args and any(arg not in (OwnedFd, type(None)) for arg in args)
+    return is_union and len(args) > 1 and any(map(_is_custom, args))
 
 
 def _holds_mixed(annotation: Any, seen: set[Any]) -> bool:
-    """Return whether such a union is anywhere inside, through dataclasses too."""
-    if _is_mixed(annotation):
+    """Return whether such a union, or a living value, is anywhere inside, through dataclasses too."""
+    if _is_mixed(annotation) or _living(annotation) is not None:
         return True
     if _is_dataclass(annotation):
         if annotation in seen:
@@ -142,19 +282,25 @@ def _plan(annotation: Any, within: dict[type, Any]) -> Plan:
     """Swap what msgspec cannot have; ``within`` holds the stand-ins of the dataclasses around it."""
     if not _holds_mixed(annotation, set()):
         return annotation
+    living = _living(annotation)
+    if living is not None:
+        return living
     if _is_dataclass(annotation):
         return within.get(annotation) or _stand_in_dataclass(annotation, within)
     args = typing.get_args(annotation)
     planned = [_plan(arg, within) for arg in args]
     if typing.get_origin(annotation) in (Union, types.UnionType):
-        return _plan_union(planned)
+        return _plan_union(planned, annotation)
     if typing.get_origin(annotation) is Annotated:
         return Annotated[(planned[0], *annotation.__metadata__)]
     return typing.get_origin(annotation)[tuple(planned)]
 
 
-def _plan_union(planned: list[Plan]) -> Plan:
-    special = [arg for arg in planned if isinstance(arg, type) and issubclass(arg, (OwnedFd, _StandIn))]
+def _plan_union(planned: list[Plan], annotation: Any) -> Plan:
+    for kind in ("a stream", "a service"):
+        if sum(getattr(arg, "stands_for", "") == kind for arg in planned) > 1:
+            raise TypeError(f"{annotation} cannot be sent: {kind} does not say which of them it is")
+    special = [arg for arg in planned if isinstance(arg, type) and issubclass(arg, (OwnedFd, Buffer, _StandIn))]
     others = [arg for arg in planned if arg not in special]
     if len(special) == 1 and others in ([], [type(None)]):
         return functools.reduce(operator.or_, planned)
@@ -164,13 +310,14 @@ def _plan_union(planned: list[Plan]) -> Plan:
 def _stand_in_union(special: list[Any], rest: Plan) -> type[_StandIn]:
     class Either(_StandIn):
         @classmethod
-        def build(cls, value: Any) -> Any:
-            if isinstance(value, OwnedFd) and OwnedFd in special:
+        def build(cls, value: Any, invalid: Invalid) -> Any:
+            if isinstance(value, OwnedFd | Buffer) and type(value) in special:
                 return value
             failures: list[str] = []
-            for choice in (*([] if rest is None else [rest]), *(kind for kind in special if kind is not OwnedFd)):
+            choices = (kind for kind in special if kind not in (OwnedFd, Buffer))
+            for choice in (*([] if rest is None else [rest]), *choices):
                 try:
-                    return convert(value, choice)
+                    return convert(value, choice, invalid)
                 except msgspec.ValidationError as exc:
                     failures.append(str(exc))
             raise msgspec.ValidationError("; ".join(failures) or "Expected a descriptor")
@@ -185,8 +332,8 @@ def _stand_in_dataclass(original: Any, within: dict[type, Any]) -> type[_StandIn
         mirror: ClassVar[Any]
 
         @classmethod
-        def build(cls, value: Any) -> Any:
-            return original(**msgspec.structs.asdict(convert(value, cls.mirror)))
+        def build(cls, value: Any, invalid: Invalid) -> Any:
+            return original(**msgspec.structs.asdict(convert(value, cls.mirror, invalid)))
 
     within[original] = Built  # before its fields, one of which may hold the class itself
     hints = typing.get_type_hints(original, include_extras=True)
@@ -203,32 +350,3 @@ def _mirror_field(field: dataclasses.Field[Any], planned: Plan) -> tuple[str, An
     if field.default is not dataclasses.MISSING:
         return field.name, planned, msgspec.field(default_factory=lambda: field.default)
     return field.name, planned, msgspec.field()
-
-
-def descriptors_in(value: Any) -> list[OwnedFd]:
-    """Return the descriptors in a value of any type that can be sent; it may be of any depth, and hold itself."""
-    found: list[OwnedFd] = []
-    seen: set[int] = set()
-    todo = [value]
-    while todo:
-        item = todo.pop()
-        if isinstance(item, OwnedFd):
-            found.append(item)
-            continue
-        parts = _parts(item)
-        if parts and id(item) not in seen:
-            seen.add(id(item))
-            todo += parts
-    return found
-
-
-def _parts(value: Any) -> list[Any]:
-    if isinstance(value, dict):
-        return [*value, *value.values()]
-    if isinstance(value, list | tuple | set | frozenset):
-        return list(value)
-    if isinstance(value, msgspec.Struct):
-        return [getattr(value, name, None) for name in value.__struct_fields__]
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return [getattr(value, field.name, None) for field in dataclasses.fields(value)]
-    return []

@@ -7,18 +7,20 @@ import concurrent.futures
 import functools
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextvars import copy_context
 from typing import Any
 
 from seqrpc.carriers.connection import SessionConnection
-from seqrpc.errors import DeadlineExceeded, RpcError, TooLarge
+from seqrpc.carriers.failures import told
+from seqrpc.carriers.producers import Source
+from seqrpc.errors import DeadlineExceeded, RpcError
 from seqrpc.kernel.credentials import Credentials
-from seqrpc.kernel.descriptors import OwnedFd, close_all
+from seqrpc.kernel.descriptors import OwnedFd, ValueFd, close_all
 from seqrpc.limits import DEFAULT_LIMITS, Limits
 from seqrpc.protocol.messages import Request
+from seqrpc.protocol.values import descriptors_in
 from seqrpc.services.context import scope
-from seqrpc.services.conversion import descriptors_in
 from seqrpc.services.current import CurrentCall
 from seqrpc.services.eager import Starter
 from seqrpc.services.peer import Connection
@@ -31,6 +33,9 @@ from seqrpc.services.threads import Threads
 _log = logging.getLogger("seqrpc.dispatch")
 
 _LONGEST_TIMER = 30 * 24 * 3600.0  # seconds; timers of event loops overflow somewhere above
+
+
+_NO_PARAMS: list[Any] = []
 
 
 class Entry:
@@ -78,6 +83,15 @@ class Registry:
                 policy = method.allow or self._policies[spec.name]
                 self.entries[method.wire_name] = Entry(service, method, policy)
 
+    def answer_as_bases(self, service: Service) -> None:
+        """Let a service be called by the names of the services that it is made of, too: it may be known as one."""
+        name = type(service).service_name
+        for base in type(service).__mro__[1:]:
+            if issubclass(base, Service):
+                for method in describe(type(service)).methods:
+                    if hasattr(base, method):
+                        self.entries.setdefault(f"{base.service_name}.{method}", self.entries[f"{name}.{method}"])
+
     @property
     def takes_descriptors(self) -> bool:
         """Whether an argument of any method may hold descriptors."""
@@ -109,6 +123,8 @@ class Calls:
         self._registry = registry
         self._entries = registry.entries
         self._max_calls = registry.limits.max_calls_in_flight
+        self._max_held_bytes = registry.limits.max_held_bytes
+        self._held_bytes = 0  # of requests longer than a packet
         self._loop = asyncio.get_running_loop()
         self._starter = Starter(self._loop)
         self._running: dict[int, _Call] = {}  # by id; those that want no answer under negative numbers
@@ -120,6 +136,12 @@ class Calls:
         """Remember the connection."""
         assert isinstance(connection, Connection)
         self._connection = connection
+
+    def admits(self, method: str, caller: Credentials | None) -> bool:
+        """Return whether a caller may call a method, or hear that there is none."""
+        entry = self._entries.get(method)
+        policy = self._registry.policy_of_unknown(method) if entry is None else entry.policy
+        return method == "rpc.ping" or policy.admits(caller)
 
     def request_received(self, request: Request, caller: Credentials | None) -> None:
         """Find the method, ask its policy, convert the arguments, and start the handler: in this order."""
@@ -149,6 +171,10 @@ class Calls:
 
     def _start(self, entry: Entry, request: Request, caller: Credentials) -> None:
         """Convert the arguments and start the handler."""
+        if request.spilled_bytes and 0 < self._held_bytes > self._max_held_bytes - request.spilled_bytes:
+            text = f"{self._held_bytes} bytes of large requests are being worked on already (max_held_bytes)"
+            self._refuse(request, "rpc.Overloaded", text)
+            return
         try:
             args, kwargs = entry.spec.bind(request.params)
         except RpcError as exc:
@@ -169,6 +195,9 @@ class Calls:
             key = self._last_notify = self._last_notify - 1
         if deadline is not None and not self._start_timer(call, deadline):
             return
+        if request.fds:  # buffers, streams and channels belong to whoever holds them, not to the call
+            request.fds = [fd for fd in request.fds if not isinstance(fd, ValueFd)]
+        self._held_bytes += request.spilled_bytes
         self._running[key] = call
         call.task = self._starter.start(self._run(key, call, args, kwargs))
 
@@ -187,6 +216,8 @@ class Calls:
         try:
             if call.entry.spec.is_coroutine:
                 result = await call.entry.handler(*args, **kwargs)
+            elif call.entry.spec.is_generator:
+                result = self._stream_of(call, call.entry.handler(*args, **kwargs))
             else:
                 result = await self._run_in_thread(call, functools.partial(call.entry.handler, *args, **kwargs))
         except asyncio.CancelledError:
@@ -204,6 +235,13 @@ class Calls:
         finally:
             self._end(key, call)
 
+    @staticmethod
+    def _stream_of(call: _Call, generator: AsyncIterator[Any]) -> Source:
+        """Return what the answer's stream is made of. It outlives the call, with the descriptors that came with it."""
+        fds, call.request.fds = call.request.fds, []
+        call.deadline_ns = None  # that was for the call; of a stream the reader takes as much as it likes
+        return Source(generator, call.method, fds)
+
     async def _run_in_thread(self, call: _Call, function: Callable[[], Any]) -> Any:
         """Run a plain function. A thread cannot be stopped: descriptors it was given live as long as it runs."""
         running = self._registry.threads.submit(functools.partial(copy_context().run, _run_plain, function))
@@ -219,17 +257,16 @@ class Calls:
         """Send a result and close the descriptors in it: a handler gives away what it returns."""
         call_id = call.request.call_id
         if call_id is None:
-            close_all(descriptors_in(result))
+            _let_go(result)
             return
         try:
             lenders = self._connection.send_result(call_id, result)
-        except TooLarge as exc:
-            self._connection.send_error(call_id, exc.code, exc.message)
-            close_all(descriptors_in(result))
         except Exception as exc:  # it cannot be sent, or a descriptor in it is closed
-            close_all(descriptors_in(result))
+            _let_go(result)
             self._answer_error(call, exc)
         else:
+            if lenders:
+                call.deadline_ns = None  # that was for the call; a stream in its result lives on
             for lender in lenders:
                 if isinstance(lender, OwnedFd):
                     lender.close()
@@ -237,13 +274,7 @@ class Calls:
     def _answer_error(self, call: _Call, exc: BaseException) -> None:
         """Answer with an error that was meant to cross, or with rpc.Internal and a traceback in the log here."""
         method, call_id = call.request.method, call.request.call_id
-        code, message, data = "rpc.Internal", "", None
-        if isinstance(exc, RpcError) and not (exc.remote and exc.code.startswith("rpc.")):
-            # A subclass may have called no __init__, and anything may have been given as the message.
-            code, message, data = exc.code, str(getattr(exc, "message", "")), getattr(exc, "data", None)
-            _log.debug("! %r: %s: %r", method, code, message)
-        else:
-            _log.error("! %r failed", method, exc_info=exc)
+        code, message, data = told(exc, method)
         if call_id is not None:
             try:
                 self._connection.send_error(call_id, code, message, data)
@@ -263,8 +294,10 @@ class Calls:
 
     def _end(self, key: int, call: _Call) -> None:
         """Forget a call; what of its descriptors nobody took is closed."""
+        call.request.params = _NO_PARAMS  # what was started in its context, and lives on, is not to keep its arguments
         if call.request.fds:
             close_all(call.request.fds)
+        self._held_bytes -= call.request.spilled_bytes
         if call.timer is not None:
             call.timer.cancel()
         if self._running.get(key) is call:  # an answered id may be in use again
@@ -288,6 +321,17 @@ class Calls:
             _stop(call)
         self._starter.close()
 
+    def stop_others(self, spared: CurrentCall) -> None:
+        """Cancel all handlers but that of ``spared``."""
+        for call in list(self._running.values()):
+            if call is not spared:
+                _stop(call)
+
+    @property
+    def idle(self) -> bool:
+        """True while no handler runs."""
+        return not self._running
+
     async def wait_idle(self) -> None:
         """Wait until no handler runs.
 
@@ -297,6 +341,11 @@ class Calls:
             if self._idle is None or self._idle.done():
                 self._idle = self._loop.create_future()
             await asyncio.shield(self._idle)
+
+
+def _let_go(result: Any) -> None:
+    """Close the descriptors of a result that nobody gets."""
+    close_all(result.fds if isinstance(result, Source) else descriptors_in(result))
 
 
 def _stop(call: _Call) -> None:

@@ -7,6 +7,7 @@ from typing import Any, TypeVar, cast
 from seqrpc.carriers.connection import CallHandler, Params, SessionConnection
 from seqrpc.kernel.credentials import Credentials
 from seqrpc.limits import DEFAULT_LIMITS, Limits
+from seqrpc.protocol.values import Living
 from seqrpc.services.context import scope
 from seqrpc.services.proxy import proxy_class
 
@@ -20,9 +21,9 @@ class Connection(SessionConnection):
     own event loop. It ends when either side closes, or breaks the protocol.
     """
 
-    def __init__(self, handler: CallHandler, limits: Limits = DEFAULT_LIMITS) -> None:
+    def __init__(self, handler: CallHandler, limits: Limits = DEFAULT_LIMITS, living: Living | None = None) -> None:
         """Prepare; the transport calls ``connection_made``."""
-        super().__init__(handler, limits)
+        super().__init__(handler, limits, living)
         self.handler = handler
 
     @property
@@ -42,8 +43,8 @@ class Connection(SessionConnection):
             kwargs: by name; not both. Anything with a ``fileno`` is sent as a descriptor, borrowed.
 
         Returns:
-            None, bools, numbers, strings, bytes, datetimes, lists, dicts, and :class:`~seqrpc.OwnedFd`,
-            which the caller owns.
+            None, bools, numbers, strings, bytes, datetimes, lists, dicts; :class:`~seqrpc.OwnedFd`, which the
+            caller owns; :class:`~seqrpc.Buffer`, :class:`~seqrpc.Stream` and :class:`~seqrpc.Channel`.
 
         Raises:
             RpcError: the other side answered with an error, as the class of its code.
@@ -56,7 +57,7 @@ class Connection(SessionConnection):
         Cancel: the handler at the other side is cancelled; until it has answered, the call counts as in flight.
         """
         here = scope.get()
-        return await self.request(method, _params(method, args, kwargs), here.deadline_ns, here.outgoing_meta)
+        return await self.request(method, params_of(method, args, kwargs), here.deadline_ns, here.outgoing_meta)
 
     async def notify(self, method: str, /, *args: Any, **kwargs: Any) -> None:
         """Call a method without waiting for, or ever hearing, its answer; arguments as for :meth:`call`.
@@ -69,7 +70,10 @@ class Connection(SessionConnection):
         Cancel: it was not sent.
         """
         here = scope.get()
-        await self.send_notify(method, _params(method, args, kwargs), here.deadline_ns, here.outgoing_meta)
+        await self.send_notify(method, params_of(method, args, kwargs), here.deadline_ns, here.outgoing_meta)
+
+    async def let_go(self) -> None:
+        """Do nothing: a connection is held by whoever made it, not by its proxies."""
 
     def proxy(self, cls: type[T]) -> T:
         """Return an object with the methods of ``cls``, which call the service of that name at the other side.
@@ -89,7 +93,12 @@ class Connection(SessionConnection):
         return f"<Connection {'closed' if self.closed else 'open'} peer={self.peer}>"
 
 
-def _params(method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Params:
+def params_of(method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Params:
+    """Return the parameters of a call by name: by position or by name.
+
+    Raises:
+        TypeError: they are given both ways.
+    """
     if args and kwargs:
         raise TypeError(f"{method}: arguments go by position or by name, not both (a proxy takes both)")
     return kwargs or args

@@ -5,9 +5,11 @@ from __future__ import annotations
 import functools
 import weakref
 from collections.abc import Callable, Coroutine
-from typing import Any, Protocol
+from types import TracebackType
+from typing import Any, Protocol, Self
 
 from seqrpc.carriers.connection import Params
+from seqrpc.carriers.streams import Stream
 from seqrpc.errors import InvalidResult
 from seqrpc.kernel.descriptors import close_all
 from seqrpc.protocol.messages import Response
@@ -37,6 +39,10 @@ class Caller(Protocol):
         """Call without wanting an answer."""
         ...
 
+    async def let_go(self) -> None:
+        """End it if the proxies made of it are all that holds it."""
+        ...
+
 
 class Proxy:
     """Base of proxies; made by :meth:`seqrpc.Connection.proxy`."""
@@ -46,6 +52,20 @@ class Proxy:
     def __init__(self, connection: Caller) -> None:
         """Remember the connection."""
         self._connection = connection
+
+    async def close(self) -> None:
+        """Let go of the object behind a channel; a proxy of a whole connection holds nothing that is its own."""
+        await self._connection.let_go()
+
+    async def __aenter__(self) -> Self:
+        """Return itself; it is closed at the end of the block."""
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        """Close; what the class calls ``close`` itself is not called."""
+        await Proxy.close(self)
 
     def __repr__(self) -> str:
         """Return what it stands for."""
@@ -68,7 +88,7 @@ def proxy_class(cls: type) -> type[Proxy]:
     return made
 
 
-def _calling(spec: MethodSpec) -> Callable[..., Coroutine[Any, Any, Any]]:
+def _calling(spec: MethodSpec) -> Callable[..., Any]:
     """Return the method of a proxy that calls ``spec``."""
     wire_name = spec.wire_name
     finish = _finishing(wire_name, spec.result)
@@ -79,6 +99,14 @@ def _calling(spec: MethodSpec) -> Callable[..., Coroutine[Any, Any, Any]]:
             params = spec.params(args, kwargs)
             await self._connection.send_notify(wire_name, params, here.deadline_ns, here.outgoing_meta)
 
+    elif spec.streams:
+
+        def stream(self: Proxy, /, *args: Any, **kwargs: Any) -> Stream[Any]:
+            params = spec.params(args, kwargs)
+            return Stream(opening=functools.partial(_open, self._connection, wire_name, params, finish))
+
+        return functools.wraps(spec.function)(stream)
+
     else:
 
         def call(self: Proxy, /, *args: Any, **kwargs: Any) -> Coroutine[Any, Any, Any]:
@@ -87,6 +115,14 @@ def _calling(spec: MethodSpec) -> Callable[..., Coroutine[Any, Any, Any]]:
             return self._connection.request(wire_name, params, here.deadline_ns, here.outgoing_meta, finish)
 
     return functools.wraps(spec.function)(call)
+
+
+def _open(
+    connection: Caller, wire_name: str, params: Params, finish: Callable[[Response], Any]
+) -> Coroutine[Any, Any, Stream[Any]]:
+    """Make the call that a stream begins with, at the time when it is first read."""
+    here = scope.get()
+    return connection.request(wire_name, params, here.deadline_ns, here.outgoing_meta, finish)
 
 
 def _finishing(wire_name: str, wanted: Plan) -> Callable[[Response], Any]:

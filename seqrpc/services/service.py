@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import Any, ClassVar, TypeVar, overload
+from types import TracebackType
+from typing import Any, ClassVar, Self, TypeVar, overload
 
 import msgspec
 
@@ -52,6 +53,22 @@ class Service:
         if allow is not None:
             cls.service_policy = as_policy(allow)
 
+    async def close(self) -> None:
+        """Clean up: called once nobody holds the object any more, when it was given away as a channel.
+
+        Override it. On the proxy of a channel, ``await proxy.close()`` lets go of the object.
+        """
+
+    async def __aenter__(self) -> Self:
+        """Return itself; it is closed at the end of the block."""
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        """Close."""
+        await self.close()
+
 
 @overload
 def method(function: F, /) -> F: ...
@@ -64,7 +81,7 @@ def method(*, allow: PolicyLike | None = None, oneway: bool = False) -> Callable
 def method(function: F | None = None, /, *, allow: PolicyLike | None = None, oneway: bool = False) -> Any:
     """Mark a method of a :class:`Service` as callable from the other side; the function itself is unchanged.
 
-    A coroutine function runs on the loop, a plain function in a thread.
+    A coroutine function runs on the loop, a plain function in a thread; an async generator is a stream of results.
 
     Args:
         function: what is decorated.

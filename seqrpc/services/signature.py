@@ -6,7 +6,7 @@ import inspect
 import re
 import typing
 import weakref
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import msgspec
@@ -36,9 +36,10 @@ class MethodSpec:
         self.allow = marks.allow
         self.oneway = marks.oneway
         self.is_coroutine = inspect.iscoroutinefunction(function)
+        self.is_generator = inspect.isasyncgenfunction(function)
         where = function.__qualname__
-        if inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function):
-            raise TypeError(f"{where}: generators cannot be called from elsewhere by this version of seqrpc")
+        if inspect.isgeneratorfunction(function):
+            raise TypeError(f"{where}: a generator that streams is written 'async def'")
         try:
             hints = typing.get_type_hints(function, include_extras=True)
         except Exception as exc:  # annotations that are text hold any expression
@@ -47,7 +48,19 @@ class MethodSpec:
         if not parameters or parameters[0].kind not in (_P.POSITIONAL_ONLY, _P.POSITIONAL_OR_KEYWORD):
             raise TypeError(f"{where}: the first parameter of a method is its object, usually 'self'")
         self._read_parameters(where, parameters[1:], hints)
-        self.result = self._plan(where, "the result", hints.get("return", Any))
+        self._read_result(where, hints.get("return", Any))
+
+    def _read_result(self, where: str, annotation: Any) -> None:
+        streams = conversion.is_stream(annotation)
+        if self.is_generator and not streams:
+            if annotation is not Any:
+                raise TypeError(f"{where}: the result of a generator is AsyncIterator[...], not {annotation!r}")
+            annotation, streams = AsyncIterator[Any], True
+        if streams and self.oneway:
+            raise TypeError(f"{where}: a stream is an answer, and oneway methods have none")
+        self.streams = streams and not self.is_coroutine
+        """Whether calling it gives a stream, without ``await``."""
+        self.result = self._plan(where, "the result", annotation)
 
     def _read_parameters(self, where: str, parameters: list[inspect.Parameter], hints: dict[str, Any]) -> None:
         for parameter in parameters:
@@ -56,6 +69,7 @@ class MethodSpec:
         planned = [self._plan(where, p.name, hints.get(p.name, Any)) for p in parameters]
         fields = [_field(p, plan) for p, plan in zip(parameters, planned, strict=True)]
         self.takes_descriptors = any(map(conversion.takes_descriptors, planned))
+        """Whether an argument may hold descriptors, or be so large that it travels as one."""
         self._names = [p.name for p in parameters]
         positional = [p for p in parameters if p.kind is not _P.KEYWORD_ONLY]
         self._positional = [p.name for p in positional]
@@ -81,14 +95,15 @@ class MethodSpec:
         """
         try:
             if isinstance(params, dict):
-                values = msgspec.structs.asdict(conversion.convert(params, self._by_name))
+                named = conversion.convert(params, self._by_name, InvalidParams)
+                values = msgspec.structs.asdict(named)
                 return tuple(values.pop(name) for name in self._positional), values
             if self._exact == [*map(type, params)]:
                 return tuple(params), {}
             count = len(params)
             if not self._required <= count <= len(self._positional) or self._keyword_required:
                 raise self._wrong_count(count)
-            return msgspec.structs.astuple(conversion.convert(params, self._by_position)), {}
+            return msgspec.structs.astuple(conversion.convert(params, self._by_position, InvalidParams)), {}
         except msgspec.ValidationError as exc:
             raise InvalidParams(f"{self.wire_name}: {self._with_names(str(exc))}") from exc
         except RecursionError as exc:

@@ -1,0 +1,131 @@
+"""What streams and channels are on one connection: the asyncio side's :class:`seqrpc.protocol.values.Living`."""
+
+from __future__ import annotations
+
+import errno
+import resource
+from collections.abc import AsyncIterable
+from typing import Any
+
+from seqrpc.carriers.producers import MovedStream, Source, StreamExport
+from seqrpc.carriers.streams import Stream
+from seqrpc.errors import LocalProtocolError, Overloaded
+from seqrpc.kernel.descriptors import OwnedFd
+from seqrpc.kernel.sockets import is_connected_seqpacket
+from seqrpc.limits import RESERVED_DESCRIPTORS, Limits
+from seqrpc.protocol.codec import Codec
+from seqrpc.protocol.items import ItemReader
+from seqrpc.protocol.values import EXT_STREAM, Export
+from seqrpc.services.channels import Channel, MovedChannel
+from seqrpc.services.exports import Exported, Exports
+from seqrpc.services.objects import ObjectExport
+from seqrpc.services.proxy import Proxy
+from seqrpc.services.service import Service
+
+
+class Tally:
+    """How many streams and channels are alive that left over a connection, and over those that came of it."""
+
+    def __init__(self) -> None:
+        """Begin with none."""
+        self.alive = 0
+
+
+class LivingValues:
+    """Makes streams and channels of what comes in on a connection, and descriptors of what leaves.
+
+    Args:
+        limits: ``max_living_values`` and those of messages are used, and all passed on to channels.
+        exports: keeps what leaves.
+        own: the channel that the connection is of, if it is one's.
+        tally: counts what left, together with the connection that the channel came over.
+    """
+
+    def __init__(
+        self, limits: Limits, exports: Exports, own: Channel | None = None, tally: Tally | None = None
+    ) -> None:
+        """Begin with nothing that left."""
+        self._limits = limits
+        self._exports = exports
+        # Not the channel itself: its connection, which refers to this, must not keep it.
+        self._own_id = None if own is None else id(own)
+        self._codec = Codec(limits, self)
+        self._tally = Tally() if tally is None else tally
+
+    def travels(self, value: Any) -> bool:
+        """Return whether ``value`` is a stream or a channel."""
+        return isinstance(value, Service | Proxy | Channel | Source) or hasattr(type(value), "__aiter__")
+
+    def export(self, value: Any) -> Export | None:
+        """Return how ``value`` travels, or None if it is neither a stream nor a channel.
+
+        Raises:
+            Overloaded: the connection has ``max_living_values`` already, or the process too many descriptors.
+            LocalProtocolError: it is a channel that cannot be passed on.
+        """
+        moved = self._move(value)
+        if moved is not None:
+            return moved
+        if not isinstance(value, Service | Source) and not hasattr(type(value), "__aiter__"):
+            return None
+        self._check_room()
+        try:
+            return self._new(value)
+        except OSError as exc:
+            if exc.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+                raise
+            raise Overloaded(f"no socket pair for a stream or a channel: {exc.strerror}") from exc
+
+    def _check_room(self) -> None:
+        alive = self._tally.alive
+        if alive >= self._limits.max_living_values:
+            raise Overloaded(f"this connection has {alive} streams and channels already (max_living_values)")
+        soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        most = max(1, (soft - RESERVED_DESCRIPTORS) // 2)  # the other half is for connections, and what they bring
+        if soft != resource.RLIM_INFINITY and len(self._exports.living) >= most:
+            raise Overloaded(f"{most} streams and channels are alive here already (half of RLIMIT_NOFILE)")
+
+    def _move(self, value: Any) -> Export | None:
+        """Return how something that was received goes on; None if it is no such thing, or can only be relayed."""
+        if isinstance(value, Proxy):
+            value = value._connection  # noqa: SLF001 - a proxy's only public names are its service's
+            if not isinstance(value, Channel):
+                raise LocalProtocolError("only the proxy of a channel can be sent, this one is of a whole connection")
+        if isinstance(value, Channel):
+            if id(value) == self._own_id:
+                raise LocalProtocolError("a channel cannot be sent over itself")
+            return MovedChannel(value)
+        fd = value.detach() if isinstance(value, Stream) else None
+        return None if fd is None else MovedStream(fd, value.attach)
+
+    def _new(self, value: Service | Source | AsyncIterable[Any]) -> Export:
+        if isinstance(value, Service):
+            return ObjectExport(value, self._limits, self._within, self._started, self._ended)
+        if not isinstance(value, Source):
+            value = Source(value, getattr(value, "__qualname__", type(value).__qualname__))
+        return StreamExport(value, self._codec, self._started, self._ended)
+
+    def _within(self, own: Channel | None) -> LivingValues:
+        """Return what streams and channels are on the connection of a channel."""
+        return LivingValues(self._limits, self._exports, own, self._tally)
+
+    def _started(self, export: Exported) -> None:
+        self._tally.alive += 1
+        self._exports.add(export)
+
+    def _ended(self, export: Exported) -> None:
+        self._tally.alive -= 1
+        self._exports.living.discard(export)
+
+    def receive(self, ext_type: int, fd: OwnedFd) -> Stream[Any] | Channel:
+        """Return the object for a stream or a channel that came in.
+
+        Raises:
+            ValueError: the descriptor is no connected Unix socket of type SOCK_SEQPACKET.
+        """
+        if not is_connected_seqpacket(fd):
+            what = "stream" if ext_type == EXT_STREAM else "channel"
+            raise ValueError(f"the descriptor of a {what} is no connected SOCK_SEQPACKET socket")
+        if ext_type == EXT_STREAM:
+            return Stream(fd, ItemReader(self._codec, self._limits.max_message_bytes))
+        return Channel(fd, self._limits, self._within)
