@@ -71,6 +71,11 @@ class Leaky(seqrpc.Service):
         raise RpcError("with a descriptor of its own", [Lender(fd.fileno())], code="leaks.Other")
 
     @seqrpc.method
+    async def hold(self, data: bytes, fd: OwnedFd) -> None:
+        self.started += 1
+        await asyncio.Event().wait()
+
+    @seqrpc.method
     async def wait(self, fd: OwnedFd) -> None:
         self.started += 1
         await asyncio.Event().wait()
@@ -266,6 +271,45 @@ async def test_malformed_packets_leave_nothing(socket_path: Path, pipe: tuple[in
                 assert peer.recv(1000)[:2] == b"\x92\x05"  # CLOSING
                 assert peer.recv(1000) == b""
                 peer.close()
+
+
+async def test_large_calls_that_fail_leave_nothing(socket_path: Path) -> None:
+    """Each has a memory file and a descriptor; what is too large for the server is not for the caller."""
+    calls: list[tuple[type[Exception], str, tuple[Any, ...]]] = [
+        (seqrpc.TooLarge, "Leaky.echo", (b"x" * 100_000, Lender())),
+        (seqrpc.MethodNotFound, "Leaky.none", (b"x" * 66_000, Lender())),
+        (seqrpc.InvalidParams, "Leaky.take", (b"x" * 66_000, Lender())),
+        (seqrpc.PermissionDenied, "Leaky.refuse", (b"x" * 66_000, Lender())),
+    ]
+
+    async def call(number: int) -> None:
+        error, method, arguments = calls[number % len(calls)]
+        with pytest.raises(error):
+            await large.call(method, *arguments)
+
+    async with served(socket_path, Limits(max_message_bytes=70_000)) as (service, server, _connection):
+        async with seqrpc.connect(socket_path) as large:
+            await large.call("rpc.ping")
+            async with nothing_is_left(server):
+                await many(call)
+        assert service.echoed == 0
+
+
+async def test_large_calls_that_are_cancelled_leave_nothing(socket_path: Path) -> None:
+    data = b"x" * 66_000
+
+    async def call(number: int) -> None:
+        calling = asyncio.create_task(connection.call("Leaky.hold", data, Lender()))
+        await turns_of_the_loop(1 + number % 4)
+        calling.cancel()
+        with suppress(asyncio.CancelledError):
+            await calling
+        assert calling.cancelled()
+
+    async with served(socket_path) as (service, server, connection), nothing_is_left(server):
+        await many(call)
+        await connection.call("rpc.ping")
+        assert service.started > 0
 
 
 async def test_control_data_that_is_cut_short_leaves_nothing(socket_path: Path) -> None:
