@@ -27,6 +27,7 @@ import seqrpc
 
 ROUNDS = 7
 IN_FLIGHT = 64
+DEFAULT_LIMITS = seqrpc.Limits()
 
 
 class Calculator(seqrpc.Service):
@@ -86,21 +87,25 @@ def process(target: Callable[..., None], *args: object) -> Iterator[None]:
         child.join()
 
 
-async def connected(path: str) -> seqrpc.Connection:
+async def connected(path: str, limits: seqrpc.Limits = DEFAULT_LIMITS) -> seqrpc.Connection:
     while True:
         try:
-            return await seqrpc.connect(path)
+            return await seqrpc.connect(path, limits=limits)
         except seqrpc.ConnectError:
             await asyncio.sleep(0.01)  # the server is still starting
 
 
-async def measure(path: str, floor: socket.socket, calls: int) -> dict[str, list[float]]:
+def machine() -> str:
+    return f"Python {platform.python_version()}, Linux {platform.release()}, {os.cpu_count()} CPUs"
+
+
+async def measure(path: str, floor: socket.socket, calls: int, rounds: int) -> dict[str, list[float]]:
     times: dict[str, list[float]] = {"floor": [], "one at a time": [], f"{IN_FLIGHT} in flight": []}
     connection = await connected(path)
     try:
         calculator = connection.proxy(Calculator)
         await rpc_calls(calculator, 200)
-        for _ in range(ROUNDS):
+        for _ in range(rounds):
             times["floor"].append(floor_calls(floor, calls))
             times["one at a time"].append(await rpc_calls(calculator, calls))
             times[f"{IN_FLIGHT} in flight"].append(await rpc_calls_in_flight(calculator, calls))
@@ -112,16 +117,18 @@ async def measure(path: str, floor: socket.socket, calls: int) -> dict[str, list
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--calls", type=int, default=10_000, help="calls of each kind in a round")
-    calls = parser.parse_args().calls
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help="how many (default: %(default)s)")
+    args = parser.parse_args()
+    calls = args.calls
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with tempfile.TemporaryDirectory() as directory, ours:
         path = f"{directory}/calculator.sock"
         with process(floor_server, theirs), process(rpc_server, path):
             theirs.close()
-            times = uvloop.run(measure(path, ours, calls))
+            times = uvloop.run(measure(path, ours, calls, args.rounds))
             ours.close()
-    print(f"Python {platform.python_version()}, Linux {platform.release()}, {os.cpu_count()} CPUs")
-    print(f"{ROUNDS} interleaved rounds of {calls} calls; medians, lowest and highest:")
+    print(machine())
+    print(f"{args.rounds} interleaved rounds of {calls} calls; medians, lowest and highest:")
     floor = statistics.median(times["floor"])
     for name, values in times.items():
         median = statistics.median(values)
