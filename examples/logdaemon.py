@@ -1,8 +1,8 @@
-"""Serve a directory of log files: list them, and open them for callers who may read logs.
+"""Serve a directory of log files: list them, open them, and follow them for callers who may read logs.
 
     python examples/logdaemon.py --demo
     python examples/logdaemon.py --address /run/logs.sock --mode 660 --group adm
-    python examples/logtail.py --address /run/logs.sock dpkg.log
+    python examples/logtail.py --address /run/logs.sock dpkg.log --follow
 
 Admitted are the daemon's own user, root, and members of the group adm, who read logs on Debian. The socket
 file's mode and group decide who can connect at all; by default that is the daemon's own user.
@@ -14,14 +14,16 @@ import argparse
 import asyncio
 import contextlib
 import errno
+import functools
 import grp
 import os
 import stat
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import UTC, datetime
+from typing import TypeVar
 
 from logs import DEFAULT_ADDRESS, LogFile, Logs, NoSuchLog, NotReadable, every_log
 from logtail import last_lines
@@ -31,6 +33,9 @@ from seqrpc import policy
 
 MAX_DEPTH = 8  # directories inside one another that are listed
 PAGE_BYTES = 32_768  # of names and numbers in one answer; a packet holds 65,536
+POLL_SECONDS = 0.25  # between two looks at a log that has nothing new: as soon as who reads along wants to see it
+MAX_LINE_BYTES = 65_536  # of a line that is followed; one that is longer comes in pieces
+STOP_SECONDS = 1.0  # that the daemon, told to stop, leaves those who follow: they would go on for ever
 LAST_SECOND = 253_402_300_799  # of the year 9999, datetime's last; a file's time may be any number
 
 IN_DIRECTORY = os.O_NOFOLLOW | os.O_CLOEXEC
@@ -40,11 +45,87 @@ OPEN_FILE = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | IN_DIRECTORY  # a FIFO w
 # A symbolic link; one for a directory, or a file; a socket; a name that no file can have.
 NOT_LOGS = {errno.ELOOP, errno.ENOTDIR, errno.ENXIO, errno.ENODEV, errno.ENAMETOOLONG, errno.EINVAL}
 
+T = TypeVar("T")
+
+
+class Tail:
+    """What is appended to a log, and to what takes its place; its methods touch the file system, and may wait for it.
+
+    It looks again and again instead of being woken, which works on every file system. What a file that was
+    cut short held, and has again grown beyond since the last look, is missed.
+
+    Args:
+        open_log: opens the log by its name.
+        start: the byte to begin with; None is the end at the time of the first look.
+    """
+
+    def __init__(self, open_log: Callable[[], seqrpc.OwnedFd], start: int | None) -> None:
+        """Prepare; the first look opens the log."""
+        self._open_log = open_log
+        self._start = start
+        self._file: seqrpc.OwnedFd | None = None
+        self._next: seqrpc.OwnedFd | None = None  # what took its place
+        self._position = 0
+        self._unended = b""  # the beginning of a line whose end is not there yet
+
+    def read(self) -> list[str]:
+        """Return lines that are new; none if there are none now.
+
+        Raises:
+            NoSuchLog, NotReadable: there is no such log to begin with.
+        """
+        if self._file is None:
+            self._file = self._open_log()
+            size = os.fstat(self._file.fileno()).st_size
+            self._position = size if self._start is None else self._start if 0 <= self._start <= size else 0
+        data = os.pread(self._file.fileno(), MAX_LINE_BYTES, self._position)
+        self._position += len(data)
+        data = self._unended + data if data else self._at_the_end(self._file)
+        *lines, self._unended = data.split(b"\n")
+        if len(self._unended) > MAX_LINE_BYTES:
+            lines.append(self._unended)
+            self._unended = b""
+        return [line.decode(errors="backslashreplace") for line in lines]
+
+    def _at_the_end(self, file: seqrpc.OwnedFd) -> bytes:
+        """See whether the log was cut short or replaced; return what is left of its last line."""
+        if self._next is not None:  # and nobody has written to the old one since it was noticed
+            file.close()
+            self._file, self._next, self._position = self._next, None, 0
+            return self._unended and self._unended + b"\n"
+        status = os.fstat(file.fileno())
+        if status.st_size < self._position:
+            self._position = 0
+            return b""
+        with contextlib.suppress(NoSuchLog, NotReadable):  # it is being rotated
+            found = self._open_log()
+            if os.path.samestat(os.fstat(found.fileno()), status):
+                found.close()
+            else:
+                self._next = found
+        return self._unended
+
+    def close(self) -> None:
+        """Close what is open."""
+        for file in (self._file, self._next):
+            if file is not None:
+                file.close()
+
+
+async def in_thread(function: Callable[[], T]) -> T:
+    """Call a function in a thread. If cancelled, wait for its end, so that what it uses can be closed then."""
+    running = asyncio.ensure_future(asyncio.to_thread(function))
+    try:
+        return await asyncio.shield(running)
+    finally:
+        await asyncio.wait([running])
+
 
 class LogDaemon(seqrpc.Service, name="Logs", allow=policy.default | policy.group("adm")):
     """The log files of a directory. See ``logs.Logs`` for what the methods do.
 
-    They touch the file system, which may be slow, so they are plain functions: seqrpc runs those in threads.
+    They touch the file system, which may be slow, so they are plain functions: seqrpc runs those in threads. What
+    streams is an async generator; it runs on the event loop, and uses threads where it needs them.
 
     Args:
         directory: the directory, borrowed.
@@ -89,6 +170,17 @@ class LogDaemon(seqrpc.Service, name="Logs", allow=policy.default | policy.group
             raise NoSuchLog(f"not a log file: {name!r}")
         return fd  # given away: seqrpc closes it here once it is sent
 
+    @seqrpc.method
+    async def follow(self, name: str, start: int | None = None) -> AsyncIterator[str]:
+        """Stream what is appended. While the reader has no room nothing is read; when it goes, all is closed."""
+        with contextlib.closing(Tail(functools.partial(self.open_log, name), start)) as tail:
+            while True:
+                lines = await in_thread(tail.read)
+                for line in lines:
+                    yield line
+                if not lines:
+                    await asyncio.sleep(POLL_SECONDS)
+
     def _open(self, name: str) -> seqrpc.OwnedFd:
         """Open ``name`` one component at a time, so that no link can be slipped in between a check and its use."""
         *directories, file = name.split("/")
@@ -114,7 +206,7 @@ class LogDaemon(seqrpc.Service, name="Logs", allow=policy.default | policy.group
 def serve(address: str, directory: str, mode: int, group: str | None) -> None:
     """Be the daemon, until SIGTERM or SIGINT."""
     with seqrpc.OwnedFd(os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)) as root:
-        seqrpc.run(LogDaemon(root), address, mode=mode, group=group)
+        seqrpc.run(LogDaemon(root), address, drain_timeout=STOP_SECONDS, mode=mode, group=group)
 
 
 # The demonstration: daemon and client as two processes, and two more users if we are root.

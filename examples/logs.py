@@ -6,6 +6,7 @@ Nothing to run. ``logdaemon.py`` serves it, ``logtail.py`` calls it.
 from __future__ import annotations
 
 import os
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -49,6 +50,21 @@ class Logs:
         Raises:
             NoSuchLog: there is no log of that name; names that lead elsewhere are of none.
             NotReadable: the daemon may not read it.
+        """
+        raise NotImplementedError
+
+    def follow(self, name: str, start: int | None = None) -> AsyncIterator[str]:
+        """Stream the lines that are appended to a log file, without their ends. It goes on until somebody ends it.
+
+        A log that was cut short is read from its new beginning. When the name comes to mean another file, as by
+        rotation, the rest of the old one is followed by all of the new one.
+
+        Args:
+            name: the log.
+            start: the byte to begin with; by default what is the end at present.
+
+        Raises:
+            NoSuchLog, NotReadable: as :meth:`open_log`, instead of the first line.
         """
         raise NotImplementedError
 
