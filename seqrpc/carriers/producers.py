@@ -87,7 +87,8 @@ class Producer:
     def start(self, done: Callable[[Producer], object]) -> None:
         """Begin; ``done`` is called at the end."""
         self._loop.add_reader(self._sock.fileno(), self._on_readable)
-        self._task = self._loop.create_task(self._run())
+        # Not by the loop's task factory, which may begin at once: whoever starts this has to hear of it first.
+        self._task = asyncio.Task(self._run(), loop=self._loop)
         self._task.add_done_callback(lambda _task: self._ended(done))
 
     def _ended(self, done: Callable[[Producer], object]) -> None:
