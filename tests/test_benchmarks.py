@@ -1,32 +1,35 @@
-"""Each benchmark runs, with sizes so small that its figures mean nothing."""
+"""The benchmark runs, with rounds so short that its figures mean nothing, and says what it left out."""
 
 from __future__ import annotations
 
+import importlib.util
+import json
 import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from benchmarks.peers.registry import FLOORS, MODULES
+from benchmarks.report import Report
+from benchmarks.workloads import WORKLOADS
+
 ROOT = Path(__file__).parent.parent
-WITHIN = 60.0  # seconds: far more than anything here takes
-
-TINY = {
-    "calls": ["--rounds", "1", "--calls", "64"],
-    "payloads": ["--rounds", "1", "--mib", "0.0625", "0.5", "--large", "2"],
-    "streams": ["--rounds", "1", "--items", "300", "--lone", "3"],
-}
-
-
-def test_every_benchmark_is_run_here() -> None:
-    assert {path.stem for path in (ROOT / "benchmarks").glob("*.py")} - {"__init__"} == set(TINY)
+WITHIN = 120.0  # seconds: far more than anything here takes
+LARGE = {
+    "upload-64m",
+    "buffer-64m",
+    "buffer-64m-again",
+    "buffer-unread",
+}  # gigabytes of memory, and no code of their own
+SMALL = [name for name in WORKLOADS if name not in LARGE]
 
 
-@pytest.mark.parametrize("name", TINY)
-def test_it_runs_and_prints_what_it_measured(name: str) -> None:
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-m", f"benchmarks.{name}", *TINY[name]],
+def benchmark(*args: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-m", "benchmarks", *args],
         cwd=ROOT,
         stdin=subprocess.DEVNULL,
         capture_output=True,
@@ -34,8 +37,178 @@ def test_it_runs_and_prints_what_it_measured(name: str) -> None:
         timeout=WITHIN,
         check=False,
     )
-    rows = [line for line in done.stdout.splitlines() if re.search(r": +[\d,.]+ .*\(.* to .*\)", line)]
+
+
+def measured(directory: Path, *args: str) -> tuple[str, dict[str, Any]]:
+    """Return what is printed, and what is in the JSON."""
+    file = directory / "figures.json"
+    done = benchmark("--seconds", "0.001", "--json", str(file), *args)
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout, json.loads(file.read_text())
+
+
+def test_every_workload_is_measured_of_seqrpc(tmp_path: Path) -> None:
+    printed, figures = measured(tmp_path, "--rounds", "2", "--only", "seqrpc", "--workloads", ",".join(SMALL))
+
+    rows = [row for name in SMALL for row in WORKLOADS[name].rows]
+    assert list(figures["workloads"]) == rows
+    for row, measured_there in figures["workloads"].items():
+        assert measured_there["left_out"] == {}, row
+        ours = measured_there["peers"]["seqrpc"]
+        assert len(ours["rounds"]) == 2
+        assert ours["low"] <= ours["median"] <= ours["high"]
+    assert len(re.findall(r"^    seqrpc +[\d,.]+ +[\d,.]+ +[\d,.]+ ", printed, re.MULTILINE)) == len(rows)
+
+
+def test_the_floors_are_measured_whatever_is_asked_for(tmp_path: Path) -> None:
+    printed, figures = measured(tmp_path, "--rounds", "2", "--only", "seqrpc", "--workloads", "lone,upload-1m")
+
+    lone, upload = figures["workloads"].values()
+    assert lone["peers"]["floor"]["to_floor"] == 1
+    assert upload["peers"]["memcpy"]["to_floor"] == 1
+    assert lone["peers"]["seqrpc"]["to_floor"] == lone["peers"]["seqrpc"]["median"] / lone["peers"]["floor"]["median"]
+    assert lone["peers"]["seqrpc"]["to_seqrpc"] == 1
+    assert "/ floor" in printed
+    assert "/ memcpy" in printed
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if name not in {"seqrpc", *FLOORS}])
+def test_a_peer_is_measured_or_left_out_with_a_reason(name: str, tmp_path: Path) -> None:
+    printed, figures = measured(
+        tmp_path, "--rounds", "1", "--only", name, "--workloads", "lone,record,stream,descriptors"
+    )
+
+    if name in figures["left_out"]:
+        assert f"left out: {name}: {figures['left_out'][name]}" in printed
+        assert figures["left_out"][name]
+    else:
+        lone = figures["workloads"]["lone"]
+        assert [workload["left_out"] for workload in figures["workloads"].values()] == [{}] * 4
+        assert lone["peers"][name]["median"] > 0
+        assert lone["peers"][name]["to_seqrpc"] is None  # it was not asked for
+        assert lone["peers"][name]["to_floor"] > 0
+
+
+def test_without_a_c_compiler_the_floor_in_c_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+    printed, figures = measured(tmp_path, "--rounds", "1", "--only", "seqrpc", "--workloads", "lone")
+
+    assert figures["left_out"] == {"floor.c": "there is no C compiler"}
+    assert "left out: floor.c: there is no C compiler" in printed
+    assert figures["workloads"]["lone"]["peers"].keys() == {"seqrpc", "floor"}
+
+
+def test_the_hand_written_ones_need_no_extra(tmp_path: Path) -> None:
+    _printed, figures = measured(
+        tmp_path,
+        "--rounds",
+        "1",
+        "--only",
+        "seqrpc,handwritten.protocol,handwritten.streams,multiprocessing.connection",
+        "--workloads",
+        "in-flight",
+    )
+
+    assert figures["left_out"].keys() <= {"floor.c"}
+    in_flight = figures["workloads"]["in-flight"]
+    assert in_flight["peers"].keys() == {
+        "seqrpc",
+        "handwritten.protocol",
+        "handwritten.streams",
+        "multiprocessing.connection",
+        "floor",
+    }
+    assert in_flight["best_other"]["peer"] in in_flight["peers"].keys() - {"seqrpc", "floor"}
+
+
+def test_the_json_says_where_it_is_from(tmp_path: Path) -> None:
+    _printed, figures = measured(tmp_path, "--rounds", "1", "--only", "seqrpc", "--workloads", "lone")
+
+    assert figures["machine"].keys() == {"system", "processor", "cpus"}
+    assert figures["python"] == ".".join(map(str, sys.version_info[:3]))
+    assert re.fullmatch(r"seqrpc \d+\.\d+\.\d+", figures["versions"]["seqrpc"])
+    assert figures["settings"] == {"rounds": 1, "seconds": 0.001}
+
+
+def test_the_list_has_every_workload_and_every_peer() -> None:
+    done = benchmark("--list")
 
     assert (done.returncode, done.stderr) == (0, "")
-    assert len(rows) >= 3
-    assert f"python -m benchmarks.{name}" in (ROOT / "benchmarks" / f"{name}.py").read_text()
+    listed = [line.split()[0] for line in done.stdout.splitlines() if line.startswith("  ")]
+    assert listed == [*WORKLOADS, *MODULES]
+
+
+@pytest.mark.parametrize("args", [["--only", "nobody"], ["--workloads", "lone,nothing"], ["--rounds", "0"]])
+def test_what_is_not_there_is_refused(args: list[str]) -> None:
+    done = benchmark(*args)
+
+    assert done.returncode == 2
+    assert done.stdout == ""
+
+
+def test_without_matplotlib_there_are_no_charts(tmp_path: Path) -> None:
+    if importlib.util.find_spec("matplotlib"):
+        pytest.skip("matplotlib is there")
+
+    done = benchmark("--workloads", "lone", "--charts", str(tmp_path))
+
+    assert done.returncode == 2
+    assert "matplotlib" in done.stderr
+
+
+def test_charts_are_drawn_with_matplotlib(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+
+    charts_there = ["--charts", str(tmp_path / "charts")]
+    measured(tmp_path, "--rounds", "1", "--only", "seqrpc", "--workloads", "lone,features", *charts_there)
+
+    charts = list((tmp_path / "charts").iterdir())
+    assert charts
+    assert all(chart.suffix == ".svg" and "<svg" in chart.read_text() for chart in charts)
+
+
+def report_of(name: str, **figures: list[float]) -> Report:
+    report = Report(rounds=3, seconds=0.3, distributions={}, left_out={})
+    report.add(WORKLOADS[name], {name: figures}, {})
+    return report
+
+
+def test_ratios_are_those_of_medians() -> None:
+    lone = report_of("lone", seqrpc=[40.0, 50.0, 90.0], floor=[20.0, 25.0, 26.0], rpyc=[200.0, 100.0, 99.0])
+
+    row = lone.rows["lone"]
+    assert row["peers"]["seqrpc"] | {"rounds": []} == {
+        "median": 50.0,
+        "low": 40.0,
+        "high": 90.0,
+        "rounds": [],
+        "to_seqrpc": 1.0,
+        "to_floor": 2.0,
+    }
+    assert (row["peers"]["rpyc"]["to_seqrpc"], row["peers"]["rpyc"]["to_floor"]) == (2.0, 4.0)
+    assert row["best_other"] == {"peer": "rpyc", "seqrpc_is_better_by": 2.0}
+
+
+def test_of_rates_the_best_is_the_highest() -> None:
+    row = report_of("stream", seqrpc=[100.0], rpyc=[10.0], grpclib=[200.0]).rows["stream"]
+
+    assert row["best_other"] == {"peer": "grpclib", "seqrpc_is_better_by": 0.5}
+
+
+def test_a_buffer_is_set_beside_the_upload_of_as_many_bytes() -> None:
+    report = report_of("upload-1m", seqrpc=[1.0], memcpy=[8.0], grpclib=[0.5])
+    report.add(WORKLOADS["buffer-1m"], {"buffer-1m": {"seqrpc": [4.0]}}, {})
+
+    row = report.rows["buffer-1m"]
+    assert row["peers"]["seqrpc"]["to_seqrpc"] == 4.0
+    assert row["peers"]["seqrpc"]["to_floor"] == 0.5
+    assert row["best_other"] == {"peer": "grpclib", "seqrpc_is_better_by": 8.0}
+
+
+def test_what_fails_in_one_workload_is_said_there() -> None:
+    report = Report(rounds=1, seconds=0.3, distributions={}, left_out={})
+    report.add(WORKLOADS["lone"], {"lone": {"seqrpc": [50.0]}}, {"rpyc": "its server ended: no luck"})
+
+    assert "left out: rpyc: its server ended: no luck" in report.table(WORKLOADS["lone"])
+    assert json.loads(report.as_json())["workloads"]["lone"]["left_out"] == {"rpyc": "its server ended: no luck"}

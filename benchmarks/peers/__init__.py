@@ -1,0 +1,1 @@
+"""What is measured against what: one module a peer, each with a ``PEER``, found by ``benchmarks.peers.registry``."""
