@@ -23,7 +23,7 @@ it is refused, for what comes with messages, and for the program's own files. 64
 class Limits:
     """The bounds of a server or a connection; pass one as ``limits=`` to change some of them.
 
-    All are positive; a wrong one is a :class:`ValueError` that names it.
+    All are positive, ``busy_poll_timeout`` may be 0; a wrong one is a :class:`ValueError` that names it.
     """
 
     max_depth: int = 64
@@ -82,12 +82,19 @@ class Limits:
     drain_timeout: float = 30.0
     """Seconds that a stopping server waits for running handlers; service managers kill after 90."""
 
+    busy_poll_timeout: float = 0.0
+    """Seconds that a loop goes on looking for events after a packet before it sleeps; 0, as here, is not at all.
+    A call that comes meanwhile need not wake a processor, which is most of a lone call's time; the processor is kept
+    busy that long after each packet, so it is for processes that have one to themselves. 0.001 suits most of them."""
+
     def __post_init__(self) -> None:
         """Refuse bounds that would mean nothing."""
         for field in fields(self):
             value = getattr(self, field.name)
-            if not value > 0:
+            if not value > 0 and field.name != "busy_poll_timeout":
                 raise ValueError(f"limits.{field.name} must be positive, got {value!r}")
+        if not 0 <= self.busy_poll_timeout <= 1:
+            raise ValueError(f"limits.busy_poll_timeout is 0 to 1 second, got {self.busy_poll_timeout!r}")
         if self.max_message_bytes < MAX_PACKET:
             raise ValueError(f"limits.max_message_bytes is at least {MAX_PACKET}, got {self.max_message_bytes}")
         if self.low_water_bytes > self.high_water_bytes:

@@ -19,8 +19,8 @@ from seqrpc.kernel import memfd
 from seqrpc.kernel.descriptors import HasFileno, OwnedFd, close_all
 from seqrpc.limits import DEFAULT_LIMITS, MAX_PACKET, Limits
 from seqrpc.protocol.codec import Packed, tell_sent
-from seqrpc.protocol.messages import Cancel, Closing, Request
-from seqrpc.protocol.session import Answer, Refused, Session
+from seqrpc.protocol.messages import Cancel, Closing, Request, Response
+from seqrpc.protocol.session import Refused, Session
 from seqrpc.protocol.spilled import write_spilled
 
 PROPERTY = settings(
@@ -31,7 +31,7 @@ PROPERTY = settings(
 )
 """How property tests run."""
 
-Event = Request | Answer[Any] | Cancel | Closing | Refused | None
+Event = Request | Response | Cancel | Closing | Refused | None
 
 
 class Lender:

@@ -16,7 +16,7 @@ import pytest
 from processes import AS_ROOT, OTHER_UID, in_child
 
 from seqrpc.kernel import ancillary
-from seqrpc.kernel.ancillary import receive, send
+from seqrpc.kernel.ancillary import WHOLE, plain_receiver, receive, receiver, send, take_control
 from seqrpc.kernel.credentials import Credentials
 from seqrpc.kernel.descriptors import OwnedFd, close_all
 from seqrpc.kernel.linux import Linux
@@ -118,6 +118,70 @@ def test_a_cut_packet_is_seen_where_the_kernel_does_not_tell_its_size(
     small = memoryview(bytearray(10))
     send(pair[0], b"x" * 11)
     assert receive(pair[1], small) == (10, [], None, False)
+
+
+# sockets that take no descriptors
+
+
+@pytest.mark.parametrize("make", [receiver, plain_receiver])
+def test_every_receiver_shows_at_a_glance_that_a_packet_came_whole_and_alone(make: Any, pair: Pair) -> None:
+    small = memoryview(bytearray(10))
+    receive_one = make(pair[1], small)
+    for size in (1, 9):
+        send(pair[0], b"x" * size)
+        assert receive_one()[:3] == (size, [], WHOLE)
+        assert bytes(small[:size]) == b"x" * size
+    with pytest.raises(BlockingIOError):
+        receive_one()
+
+
+@pytest.mark.parametrize("make", [receiver, plain_receiver])
+@pytest.mark.parametrize("size", [10, 11, 1000])
+def test_every_receiver_tells_of_a_packet_that_is_too_long_and_of_its_true_size(
+    make: Any, size: int, pair: Pair
+) -> None:
+    small = memoryview(bytearray(10))
+    send(pair[0], b"x" * size)
+    received, control, flags, _address = make(pair[1], small)()
+    assert flags != WHOLE
+    assert take_control(received, control, flags, 10, []) == (size, None, False)
+
+
+@pytest.mark.parametrize("make", [receiver, plain_receiver])
+def test_every_receiver_tells_of_empty_packets_and_of_the_end(make: Any, pair: Pair, buffer: memoryview) -> None:
+    receive_one = make(pair[1], buffer)
+    pair[0].send(b"")
+    assert receive_one()[:2] == (0, [])
+    pair[0].close()
+    assert receive_one()[:2] == (0, [])
+
+
+@pytest.mark.parametrize("make", [receiver, plain_receiver])
+@pytest.mark.parametrize("size", [10, 11])
+def test_every_receiver_tells_of_a_packet_that_is_too_long_where_the_kernel_does_not_tell_its_size(
+    make: Any, size: int, pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("RECEIVE_FLAGS", "_PLAIN_FLAGS"):
+        monkeypatch.setattr(ancillary, name, getattr(ancillary, name) & ~socket.MSG_TRUNC)  # as on FreeBSD
+    send(pair[0], b"x" * size)
+    received, control, flags, _address = make(pair[1], memoryview(bytearray(10)))()
+    assert flags != WHOLE
+    assert take_control(received, control, flags, 10, []) == (10, None, False)
+
+
+def test_descriptors_that_come_where_none_are_taken_are_the_kernel_s_to_close(
+    pair: Pair, buffer: memoryview, pipe: tuple[int, int]
+) -> None:
+    """They were sent before they were refused; the end of the pipe shows that nobody has them any more."""
+    reader, writer = os.pipe()
+    with OwnedFd(reader):
+        with OwnedFd(writer):
+            send(pair[0], b"x", [writer])
+        os.set_blocking(reader, False)
+        with pytest.raises(BlockingIOError):
+            os.read(reader, 1)  # on its way
+        assert plain_receiver(pair[1], buffer)()[:3] == (1, [], WHOLE)
+        assert os.read(reader, 1) == b""
 
 
 # descriptors

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import array
 import ctypes
+import errno
 import gc
 import mmap
 import os
@@ -125,6 +126,22 @@ def test_a_copy_of_a_large_thing_is_made_once() -> None:
         Buffer.copy_of(content).close()
 
     assert peak_bytes(copy) < 100_000
+
+
+def test_a_copy_that_the_kernel_writes_in_part_is_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = os.write
+    monkeypatch.setattr(os, "write", lambda fd, content: real(fd, memoryview(content)[:5_000]))
+    with Buffer.copy_of(b"x" * 10_000) as buffer:
+        assert buffer[:] == b"x" * 10_000
+
+
+def test_a_copy_for_which_there_is_no_room_leaves_nothing_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(fd: int, content: object) -> int:
+        raise OSError(errno.ENOSPC, "as with no memory left")
+
+    monkeypatch.setattr(os, "write", full)
+    with pytest.raises(OSError, match="no memory left"):
+        Buffer.copy_of(b"content")
 
 
 def test_sealing_keeps_content_address_and_what_was_made_of_it() -> None:

@@ -45,8 +45,19 @@ from seqrpc.errors import LocalProtocolError, Overloaded, RemoteProtocolError, R
 from seqrpc.kernel import memfd
 from seqrpc.kernel.buffers import Buffer
 from seqrpc.kernel.descriptors import OwnedFd, ValueFd, close_all
+from seqrpc.kernel.memfd import Pieces
 from seqrpc.limits import MAX_DESCRIPTORS, MAX_PACKET, Limits
-from seqrpc.protocol.codec import HEAD_BYTES, METHOD_BYTES, Codec, head_of, peek, tell_sent, tell_unsent
+from seqrpc.protocol.codec import (
+    HEAD_BYTES,
+    METHOD_BYTES,
+    Codec,
+    head_of,
+    peek,
+    tell_sent,
+    tell_unsent,
+    unpack_plain,
+)
+from seqrpc.protocol.pieces import EXT_TAKEN
 from seqrpc.protocol.values import EXT_CHANNEL, EXT_STREAM, Export, Handle
 
 NAMES = ("kind", "id", "error", "result")
@@ -224,6 +235,95 @@ def test_a_message_beyond_max_message_bytes_is_not_sent() -> None:
     assert len(encode(b"x" * (100_000 - 9), codec)) == 100_000
     with pytest.raises(TooLarge, match=r"at most 100000 bytes \(max_message_bytes\), this one 100001"):
         encode(b"x" * (100_000 - 8), codec)
+
+
+def test_long_bytes_among_the_arguments_are_not_copied_and_the_message_is_the_same() -> None:
+    codec, arguments = Codec(), (1, bytes(10_000_000), {"a": [Lender()]})
+    message = (0, 7, "m", arguments)
+    packed, lenders = codec.encode_in_pieces(message)
+    assert isinstance(packed, Pieces)
+    assert any(part is arguments[1] for part in packed.parts)
+    plain, same = codec.encode(message)
+    assert bytes(packed) == bytes(plain)
+    assert (lenders, len(lenders)) == (same, 1)
+    assert head_of(packed) == (0, 7)
+
+
+def test_a_message_with_long_bytes_is_bounded_as_any_and_nothing_is_left_of_one_that_is_not_sent() -> None:
+    long = bytes(100_000)
+    codec = Codec(Limits(max_message_bytes=200_000, max_depth=4))
+    for argument, error, text in (
+        (bytes(200_000), TooLarge, r"at most 200000 bytes \(max_message_bytes\), this one 300016$"),
+        ([[[]]], LocalProtocolError, r"max_depth \(4\)"),
+        ([Lender()] * 253, LocalProtocolError, "at most 252 descriptors, this one more"),
+        (object(), LocalProtocolError, r"cannot send params\[1\]: a value of type object"),
+    ):
+        arguments = (long, argument)
+        with pytest.raises(error, match=text):
+            codec.encode_in_pieces((0, 7, "m", arguments), ("kind", "id", "method", "params"))
+        assert codec.encode((1, 2)) == (b"\x92\x01\x02", [])
+
+
+def test_an_interrupt_while_a_message_is_packed_leaves_no_descriptor_to_the_next_one() -> None:
+    class Interrupting:
+        @property
+        def fileno(self) -> Any:
+            raise KeyboardInterrupt
+
+    codec, lender = Codec(), Lender()
+    for encode_it in (codec.encode, codec.encode_in_pieces):
+        with pytest.raises(KeyboardInterrupt):
+            encode_it((1, Lender(), Interrupting()))
+        assert encode_it((1, lender))[1] == [lender]
+
+
+def test_long_bytes_are_read_into_what_the_receiver_gets() -> None:
+    codec, long = Codec(), os.urandom(100_000)
+    packed, _ = codec.encode_in_pieces((1, 7, None, [long, "x", long]))
+    data, was_read = memoryview(bytes(packed)), []
+
+    def read(start: int, size: int) -> bytes:
+        was_read.append(bytes(data[start : start + size]))
+        return was_read[-1]
+
+    value, problem = codec.decode_long(data, [], read)
+    assert (value, problem) == ([1, 7, None, [long, "x", long]], None)
+    assert value[3][0] is was_read[0]
+    assert value[3][2] is was_read[1]
+    own = b"\x92\x01\xd4" + bytes((EXT_TAKEN & 0xFF, 0))
+    assert codec.decode(own, []) == ([1, None], f"unknown extension type {EXT_TAKEN}"), "nothing is left of it"
+
+
+@given(value=values(), limits=st.sampled_from([Limits(), Limits(max_depth=2)]))
+@PROPERTY
+def test_what_is_shallow_is_unpacked_as_it_is_decoded(value: Any, limits: Limits) -> None:
+    codec, data = Codec(limits), msgpack.packb(value)
+    if codec.is_shallow(data):
+        assert (unpack_plain(data), None) == codec.decode(data, []) == (value, None)
+    else:
+        assert len(data) > limits.max_depth, "an empty list is a container that is not too deep"
+
+
+@pytest.mark.parametrize(
+    "data, shallow",
+    [
+        (b"\x91" * 63 + b"\x90", True),  # as short as it may be deep
+        (b"\x91" * 64 + b"\x90", False),
+        (b"\xda\x1f\xfd" + b"x" * 8_189, True),
+        (b"\xda\x1f\xfe" + b"x" * 8_190, False),  # the garbage collector may be felt
+        (b"\xda\x00\x41" + b"\x90" * 65, False),  # they may be arrays, from their bytes
+    ],
+)
+def test_a_message_is_shallow_if_its_bytes_show_that_it_is_short_and_not_deep(data: bytes, shallow: bool) -> None:
+    assert Codec().is_shallow(data) is shallow
+
+
+@pytest.mark.parametrize("kind", [1, 2, 3, 4, 99, EXT_TAKEN])
+def test_a_plain_message_has_no_extension_types_but_times(kind: int) -> None:
+    moment = datetime(2024, 1, 1, tzinfo=UTC)
+    assert unpack_plain(msgpack.packb([moment], datetime=True)) == [moment]
+    with pytest.raises(Exception, match=r"^$"):  # decode tells what it is
+        unpack_plain(b"\x91\xd4" + bytes((kind & 0xFF, 0)))
 
 
 @pytest.mark.parametrize("limits", [Limits(), Limits(max_message_bytes=MAX_PACKET)], ids=["sent", "too large"])

@@ -30,9 +30,17 @@ def test_one_can_be_changed_alone() -> None:
 
 @pytest.mark.parametrize("value", [0, -1, float("nan")])
 def test_a_bound_that_would_mean_nothing_is_refused_by_name(value: float) -> None:
-    for name in NAMES:
+    for name in set(NAMES) - {"busy_poll_timeout"}:
         with pytest.raises(ValueError, match=f"limits.{name} must be positive, got {value!r}"):
             Limits(**{name: value})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("value", [-0.001, 1.001, float("inf"), float("nan")])
+def test_a_loop_is_not_kept_awake_for_ever(value: float) -> None:
+    with pytest.raises(ValueError, match=f"limits.busy_poll_timeout is 0 to 1 second, got {value!r}"):
+        Limits(busy_poll_timeout=value)
+    assert Limits(busy_poll_timeout=1).busy_poll_timeout == 1
+    assert DEFAULT_LIMITS.busy_poll_timeout == 0
 
 
 def test_the_low_mark_is_not_above_the_high_one() -> None:

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import functools
 import os
 import socket
 import struct
@@ -64,9 +63,8 @@ def test_overflow_ids_are_the_kernel_s() -> None:
 
 
 def test_overflow_ids_without_proc_are_the_kernel_s_default(monkeypatch: pytest.MonkeyPatch, socket_path: Path) -> None:
-    monkeypatch.setattr(linux, "Path", functools.partial(Path, socket_path.parent))  # an absolute path wins over it
     assert read_overflow_ids() == (OVERFLOW_UID, OVERFLOW_GID)
-    monkeypatch.setattr(linux, "Path", lambda *_parts: socket_path.parent / "no such file")
+    monkeypatch.setattr(linux, "_KERNEL", str(socket_path.parent / "nothing here"))
     assert read_overflow_ids() == (OVERFLOW, OVERFLOW)
 
 
@@ -205,6 +203,7 @@ def test_machines_with_numbers_of_their_own_get_less(
     assert LinuxPeer(pair[0]).groups() is None
     assert LinuxPeer(pair[0]).pidfd() is None
     assert LINUX.refuse_descriptors(pair[0]) is False
+    assert LINUX.takes_descriptors(pair[0]) is True
     assert ids_of(LINUX.peer_credentials(pair[0])) == (os.getpid(), os.geteuid(), os.getegid())
 
 
@@ -270,8 +269,12 @@ def test_refused_descriptors_fail_at_the_sender(
     pair: tuple[socket.socket, socket.socket], pipe: tuple[int, int]
 ) -> None:
     ours, theirs = pair
+    assert LINUX.takes_descriptors(ours)
     if not LINUX.refuse_descriptors(ours):
+        assert LINUX.takes_descriptors(ours)
         pytest.skip("this kernel has no SO_PASSRIGHTS (Linux 6.16)")
+    assert not LINUX.takes_descriptors(ours)
+    assert LINUX.takes_descriptors(theirs)
     with pytest.raises(PermissionError):
         socket.send_fds(theirs, [b"x"], [pipe[0]])
     theirs.send(b"no descriptor, no trouble")
@@ -281,3 +284,17 @@ def test_refused_descriptors_fail_at_the_sender(
 def test_a_kernel_that_cannot_refuse_says_so() -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as sock:  # which has no SO_PASSRIGHTS on any kernel
         assert LINUX.refuse_descriptors(sock) is False
+        assert LINUX.takes_descriptors(sock) is True
+
+
+def test_what_a_listener_accepts_takes_descriptors_only_if_the_listener_does(
+    listener: socket.socket, socket_path: Path
+) -> None:
+    with connect(socket_path) as client, listener.accept()[0] as accepted:
+        assert LINUX.takes_descriptors(accepted)
+        assert LINUX.takes_descriptors(client)
+    if not LINUX.refuse_descriptors(listener):
+        pytest.skip("this kernel has no SO_PASSRIGHTS (Linux 6.16)")
+    with connect(socket_path) as client, listener.accept()[0] as accepted:
+        assert not LINUX.takes_descriptors(accepted)
+        assert LINUX.takes_descriptors(client)

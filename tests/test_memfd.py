@@ -13,10 +13,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from helpers import address_space_used_up, memory_file, write_only
+from helpers import address_space_used_up, memory_file, peak_bytes, write_only
 from processes import in_child
 
-from seqrpc.kernel import memfd
+from seqrpc.kernel import memfd, memory
 from seqrpc.kernel.descriptors import OwnedFd
 
 MFD_HUGETLB = 0x4
@@ -106,6 +106,29 @@ def test_a_sealed_file_holds_the_content_and_can_never_change(content: bytes | m
             with pytest.raises(PermissionError):
                 change()
         assert read(file) == bytes(content)
+
+
+def test_content_in_pieces_is_written_one_after_the_other() -> None:
+    parts: list[bytes | memoryview] = [b"abc", memoryview(b"-x-")[1:2], b"", b"y" * 100_000]
+    pieces = memfd.Pieces(parts)
+    with memfd.sealed("name", pieces) as file:
+        assert read(file) == bytes(pieces) == b"".join(parts)
+        assert memfd.check_sealed(file) == len(pieces) == 100_004
+
+
+@pytest.mark.parametrize("size", [1, 100_000, memory.HUGE - 1, memory.HUGE, memory.HUGE + 5_000])
+def test_a_part_of_a_file_is_read_and_copied_once(size: int) -> None:
+    content = os.urandom(size)
+    with memfd.sealed("name", b"before" + content + b"after") as file:
+        assert memfd.read(file, 6, size) == content
+        assert peak_bytes(lambda: memfd.read(file, 6, size)) < size + 100_000
+
+
+def test_what_the_kernel_reads_in_parts_is_read_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    content, real = os.urandom(memory.HUGE), os.preadv
+    with memfd.sealed("name", b"before" + content) as file:
+        monkeypatch.setattr(os, "preadv", lambda fd, rooms, offset: real(fd, [rooms[0][:1_000_001]], offset))
+        assert memfd.read(file, 6, memory.HUGE) == content
 
 
 def test_the_content_is_borrowed() -> None:

@@ -25,6 +25,7 @@ from seqrpc.kernel import memfd
 from seqrpc.kernel.descriptors import OwnedFd, close_all
 from seqrpc.limits import MAX_PACKET, Limits
 from seqrpc.protocol.codec import Codec
+from seqrpc.protocol.pieces import EXT_TAKEN
 from seqrpc.protocol.spilled import head_of_spilled, peek_spilled, read_spilled, write_spilled
 
 LARGE = "x" * 100_000
@@ -51,6 +52,64 @@ def test_5_1_what_is_written_is_sealed_and_read_back_and_its_file_is_closed(valu
 
     assert fds == []
     assert file.closed
+
+
+LONG = os.urandom(100_000)
+
+
+@pytest.mark.parametrize("arguments", [(LONG,), (1, LONG, LARGE, LONG), ({"a": 1}, os.urandom(5_000_000))])
+def test_long_bytes_are_written_from_where_they_are_and_come_whole(arguments: tuple[Any, ...]) -> None:
+    message = (0, 1, "m", arguments)
+    data, _lenders = Codec().encode_in_pieces(message)
+    assert bytes(data) == msgpack.packb(message)
+    value, problem = read_spilled(Codec(), len(data), [write_spilled(data)])
+    assert (value, problem) == ([0, 1, "m", list(arguments)], None)
+
+
+def test_long_bytes_are_copied_once_on_each_side() -> None:
+    arguments = (bytes(20_000_000),)
+    data, _lenders = Codec().encode_in_pieces((0, 1, "m", arguments))
+    files: list[OwnedFd] = []
+    assert peak_bytes(lambda: files.append(write_spilled(data))) < 1_000_000
+    assert peak_bytes(lambda: read_spilled(Codec(), len(data), files)) < 21_000_000
+
+
+def test_beside_long_bytes_references_are_resolved_and_what_is_wrong_with_them_is_told() -> None:
+    data, lenders = Codec().encode_in_pieces((1, LONG, [Lender(), Lender()]))
+    fds = [write_spilled(data), *duplicates(lenders)]
+    own = fds[1:]
+    assert read_spilled(Codec(), len(data), fds) == ([1, LONG, own], None)
+    close_all(own)
+    assert read_spilled(Codec(), len(data), [write_spilled(data)])[1] == "descriptor 0 is referred to, but 0 came"
+
+
+@pytest.mark.parametrize("value", [msgpack.ExtType(9, b"x"), msgpack.ExtType(100, b"")])
+def test_beside_long_bytes_unknown_extension_types_are_malformed(value: msgpack.ExtType) -> None:
+    data = msgpack.packb([1, LONG, value])
+    assert read_spilled(Codec(), len(data), [write_spilled(data)])[1] == f"unknown extension type {value.code}"
+
+
+def test_what_stands_for_long_bytes_in_here_is_unknown_when_it_comes_from_outside() -> None:
+    stand_in = bytes((0xD4, EXT_TAKEN & 0xFF, 0))
+    for data in (
+        b"\x93" + msgpack.packb(1) + msgpack.packb(LONG) + stand_in,
+        b"\x93" + msgpack.packb(1) + stand_in + msgpack.packb(LARGE),
+    ):
+        codec = Codec()
+        good = msgpack.packb([1, LONG])
+        assert read_spilled(codec, len(good), [write_spilled(good)]) == ([1, LONG], None)
+        assert read_spilled(codec, len(data), [write_spilled(data)])[1] == f"unknown extension type {EXT_TAKEN}"
+
+
+def test_beside_long_bytes_depth_and_containers_are_bounded_and_cuts_found() -> None:
+    deep = msgpack.packb([1, LONG, [[[[1]]]]])
+    for limits, error in ((Limits(max_depth=4), RemoteProtocolError), (Limits(max_containers=4), TooLarge)):
+        file = write_spilled(deep)
+        with file, pytest.raises(error):
+            read_spilled(Codec(limits), len(deep), [file])
+    cut = deep[:-4]
+    assert "more than its" in malformed(len(cut), [write_spilled(cut)])
+    assert "extra" in malformed(len(deep) + 1, [write_spilled(deep + b"\x00")])
 
 
 def test_5_1_the_message_s_own_descriptors_follow_and_are_left_in_place() -> None:

@@ -12,17 +12,17 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
+
+import msgspec
 
 from seqrpc.errors import AddressError
 
 _ABSTRACT_BYTES = 107  # sun_path's 108 less the leading NUL
-_FD_NUMBER = re.compile(r"0|[1-9][0-9]{0,9}")
+_FD_NUMBER = r"0|[1-9][0-9]{0,9}"
 _LARGEST_INT = 2**31 - 1
 
 
-@dataclass(frozen=True, slots=True)
-class PathAddress:
+class PathAddress(msgspec.Struct, frozen=True):
     """A socket file. ``path`` is as it was written."""
 
     path: str
@@ -32,8 +32,7 @@ class PathAddress:
         return self.path
 
 
-@dataclass(frozen=True, slots=True)
-class AbstractAddress:
+class AbstractAddress(msgspec.Struct, frozen=True):
     """A name in the abstract namespace: 1 to 107 bytes of any value, without the leading NUL."""
 
     name: bytes
@@ -43,8 +42,7 @@ class AbstractAddress:
         return "@" + os.fsdecode(self.name)
 
 
-@dataclass(frozen=True, slots=True)
-class FdAddress:
+class FdAddress(msgspec.Struct, frozen=True):
     """An inherited descriptor."""
 
     fd: int
@@ -54,8 +52,7 @@ class FdAddress:
         return f"fd:{self.fd}"
 
 
-@dataclass(frozen=True, slots=True)
-class SystemdAddress:
+class SystemdAddress(msgspec.Struct, frozen=True):
     """A socket by the name that its unit gives it (``FileDescriptorName=``)."""
 
     name: str
@@ -122,7 +119,7 @@ def _encode(text: str) -> bytes:
 
 def _fd(text: str) -> FdAddress:
     digits = text[3:]
-    if not _FD_NUMBER.fullmatch(digits) or int(digits) > _LARGEST_INT:
+    if not re.fullmatch(_FD_NUMBER, digits) or int(digits) > _LARGEST_INT:
         raise AddressError(f"an inherited socket is written 'fd:' and its number, as in 'fd:3', got {text!r}")
     return FdAddress(int(digits))
 

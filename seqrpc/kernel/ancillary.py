@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import socket
 import sys
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from seqrpc.kernel.credentials import Credentials
@@ -32,42 +33,78 @@ RECEIVE_FLAGS: Final = int(
 # Plain numbers: arithmetic with the socket module's enumerations takes longer than the system call.
 _MSG_TRUNC: Final = int(socket.MSG_TRUNC)
 _MSG_CTRUNC: Final = int(socket.MSG_CTRUNC)
-_MSG_CUT: Final = _MSG_TRUNC | _MSG_CTRUNC
+
+WHOLE: Final = int(getattr(socket, "MSG_CMSG_CLOEXEC", 0))
+"""The flags of a packet that came whole and with nothing else: Linux gives this one back as it was asked for."""
+
+_PLAIN_FLAGS: Final = int(socket.MSG_DONTWAIT | (socket.MSG_TRUNC if sys.platform == "linux" else 0))
 _SOL_SOCKET: Final = int(socket.SOL_SOCKET)
 _SCM_RIGHTS: Final = int(socket.SCM_RIGHTS)
 
 _Control = list[tuple[int, int, bytes]]
+_NOTHING: Final[_Control] = []
 
-Received = tuple[int, list[OwnedFd], Credentials | None, bool]
-"""Size in bytes, descriptors, sender, and whether descriptors were lost on the way."""
+Received = tuple[int, _Control, int, object]
+"""Size in bytes, control data, flags, address: what ``recvmsg_into`` returns."""
 
 
-def receive(sock: socket.socket, buffer: memoryview) -> Received:
-    """Receive one packet into ``buffer`` without waiting, and own the descriptors that came with it.
+def receiver(sock: socket.socket, buffer: memoryview) -> Callable[[], Received]:
+    """Return a function that receives one packet into ``buffer`` without waiting.
 
-    Every descriptor is close-on-exec from the start and has an owner before anything else can fail.
+    The caller sees at a glance whether there is more than a packet: control data, or other flags than :data:`WHOLE`.
+    Then :func:`take_control` has to be called before anything else can fail, for there may be descriptors.
+    Every descriptor is close-on-exec from the start.
+
+    Args:
+        sock: a connected socket.
+        buffer: where packets go; one byte longer than the longest packet that is welcome. One that would fill it is
+            cut, and so never looks as if it came whole.
+
+    Raises (the function):
+        BlockingIOError: nothing is there.
+        OSError: the socket is broken; ``ECONNRESET`` may come before packets that are still there.
+    """
+    return functools.partial(sock.recvmsg_into, (buffer[:-1],), CONTROL_BYTES, RECEIVE_FLAGS)
+
+
+def plain_receiver(sock: socket.socket, buffer: memoryview) -> Callable[[], Received]:
+    """Return a quicker :func:`receiver`, for a socket that neither takes descriptors nor asks for senders.
+
+    What comes besides a packet all the same, as descriptors sent before they were refused, the kernel drops.
+    """
+    room, receive = len(buffer), sock.recv_into
+
+    def plain() -> Received:
+        size = receive(buffer, room, _PLAIN_FLAGS)
+        return size, _NOTHING, WHOLE if size < room else _MSG_TRUNC, None
+
+    return plain
+
+
+def take_control(
+    size: int, control: _Control, flags: int, most: int, fds: list[OwnedFd]
+) -> tuple[int, Credentials | None, bool]:
+    """Own the descriptors that came with a packet, and see who sent it.
+
     If some were lost (``MSG_CTRUNC``: the table is full, or a security module said no), those that
     came are closed here, so the list is always complete or empty.
 
     Args:
-        sock: a connected socket.
-        buffer: where the packet goes; one byte longer than the longest packet that is welcome.
+        size: as received.
+        control: as received.
+        flags: as received.
+        most: the length of the buffer.
+        fds: where the descriptors go.
 
     Returns:
-        ``(size, fds, sender, lost)``. ``size`` is 0 at the end of the connection and above
-        ``len(buffer)``, or equal to it, if the packet was cut. ``sender`` is None unless the
-        socket asks for senders (:meth:`~seqrpc.kernel.credentials.Platform.ask_for_senders`).
-
-    Raises:
-        BlockingIOError: nothing is there.
-        OSError: the socket is broken; ``ECONNRESET`` may come before packets that are still there.
+        ``(size, sender, lost)``. ``size`` is 0 at the end of the connection and ``most``, or more, if the packet was
+        cut. ``sender`` is None unless the socket asks for senders
+        (:meth:`~seqrpc.kernel.credentials.Platform.ask_for_senders`). ``lost``: descriptors were.
     """
-    size, control, flags, _address = sock.recvmsg_into((buffer,), CONTROL_BYTES, RECEIVE_FLAGS)
-    if not control and not flags & _MSG_CUT:
-        return size, [], None, False
     if flags & _MSG_TRUNC:
-        size = max(size, len(buffer))
-    fds: list[OwnedFd] = []
+        size = max(size, most)
+    if not control and not flags & _MSG_CTRUNC:
+        return size, None, False
     try:
         complete = _own_descriptors(control, fds)
         sender = _read_sender(control)  # it comes first in the control data, but it can wait
@@ -76,8 +113,23 @@ def receive(sock: socket.socket, buffer: memoryview) -> Received:
         raise
     if flags & _MSG_CTRUNC or not complete:
         close_all(fds)
-        return size, fds, sender, True
-    return size, fds, sender, False
+        return size, sender, True
+    return size, sender, False
+
+
+def receive(sock: socket.socket, buffer: memoryview) -> tuple[int, list[OwnedFd], Credentials | None, bool]:
+    """Receive one packet into ``buffer`` without waiting, and own the descriptors that came with it.
+
+    Returns:
+        ``(size, fds, sender, lost)``, as :func:`take_control` tells.
+
+    Raises:
+        BlockingIOError, OSError: as :func:`receiver`.
+    """
+    size, control, flags, _address = sock.recvmsg_into((buffer,), CONTROL_BYTES, RECEIVE_FLAGS)
+    fds: list[OwnedFd] = []
+    size, sender, lost = take_control(size, control, flags, len(buffer), fds)
+    return size, fds, sender, lost
 
 
 def _own_descriptors(control: _Control, fds: list[OwnedFd]) -> bool:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import ctypes
 import functools
 import mmap
 import os
 from typing import Any, Self
 
-from seqrpc.kernel import memfd
+from seqrpc.kernel import memfd, memory
 from seqrpc.kernel.descriptors import OwnedFd, ValueFd
 
 _NAME = "seqrpc-buffer"
@@ -59,8 +58,15 @@ class Buffer(mmap.mmap):
         with memoryview(content) as view:
             if not view.c_contiguous:
                 raise BufferError("what is copied into a buffer lies in one piece")
-            made = cls.allocate(view.nbytes)
-            made[:] = view
+            size = view.nbytes
+            made = cls.allocate(size)
+            try:
+                # Faster than into the mapping, where each page is cleared first and costs a fault.
+                if os.write(made.fileno(), view) < size:  # the kernel writes less than 2 GiB at a time
+                    made[:] = view
+            except BaseException:
+                made.close()
+                raise
             return made
 
     @staticmethod
@@ -138,6 +144,8 @@ class Buffer(mmap.mmap):
 
     def _remap(self, kind: int) -> None:
         """Map the same memory at the same address, shared or private, in one step."""
+        import ctypes  # noqa: PLC0415 - as in prepare
+
         address = ctypes.addressof(ctypes.c_char.from_buffer(self))
         flags = kind | _MAP_FIXED
         if _libc_mmap()(address, len(self), mmap.PROT_READ | mmap.PROT_WRITE, flags, self.fileno(), 0) != address:
@@ -169,10 +177,21 @@ _MAP_FIXED = 0x10  # the same on Linux and FreeBSD; the standard library has no 
 
 @functools.cache
 def _libc_mmap() -> Any:
+    import ctypes  # noqa: PLC0415 - as in prepare
+
     function = ctypes.CDLL(None, use_errno=True).mmap
     function.restype = ctypes.c_void_p
     function.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long]
     return function
+
+
+def prepare() -> None:
+    """Load what sealing, and reading what is large, needs: ctypes, which takes long to load and is not needed by most.
+
+    It is left until it is needed, but for daemons: they may give up the right to read Python's own files.
+    """
+    _libc_mmap()
+    memory.prepare()
 
 
 def _own(owned: OwnedFd) -> ValueFd:

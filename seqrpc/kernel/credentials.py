@@ -129,6 +129,10 @@ class Platform(Protocol):
         """Return the sender that a control message tells of, or None if it tells of something else."""
         ...
 
+    def takes_descriptors(self, sock: socket.socket) -> bool:
+        """Return whether descriptors may come with packets; False only where the kernel refuses them."""
+        ...
+
     def refuse_descriptors(self, sock: socket.socket) -> bool:
         """Make the kernel refuse descriptors sent to ``sock`` and what it accepts; False if it cannot."""
         ...

@@ -90,6 +90,10 @@ class FreeBSD:
             return None
         return parse_sockcred(data)
 
+    def takes_descriptors(self, sock: socket.socket) -> bool:  # noqa: ARG002 - the signature of Platform
+        """Return True: FreeBSD cannot refuse them."""
+        return True
+
     def refuse_descriptors(self, sock: socket.socket) -> bool:  # noqa: ARG002 - the signature of Platform
         """Return False: descriptors that nobody asked for are closed after they came."""
         return False

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import functools
-import platform
+import os
 import socket
 import struct
-from pathlib import Path
 from typing import Final
 
 from seqrpc.kernel.credentials import Credentials
@@ -16,7 +14,7 @@ from seqrpc.kernel.descriptors import OwnedFd
 
 # include/uapi/asm-generic/socket.h; the standard library has no names for these. Alpha, MIPS, PA-RISC and
 # SPARC number some socket options their own way, so only machines known to use the generic table get them.
-_GENERIC = platform.machine().startswith(("x86", "i", "aarch64", "arm", "riscv", "ppc", "s390", "loong"))
+_GENERIC = os.uname().machine.startswith(("x86", "i", "aarch64", "arm", "riscv", "ppc", "s390", "loong"))
 SO_PEERGROUPS: Final = 59
 SO_PEERPIDFD: Final = 77
 SO_PASSRIGHTS: Final = 83
@@ -28,6 +26,7 @@ _SOL_SOCKET: Final = int(socket.SOL_SOCKET)
 
 _UCRED: Final = struct.Struct("iII")
 _OPTION_BYTES: Final = 1024  # the most that socket.getsockopt takes
+_KERNEL = "/proc/sys/kernel"
 
 
 def read_overflow_ids() -> tuple[int, int]:
@@ -35,8 +34,8 @@ def read_overflow_ids() -> tuple[int, int]:
     ids = []
     for name in ("overflowuid", "overflowgid"):
         text = b"65534"  # the kernel's default, for where /proc is not mounted
-        with contextlib.suppress(OSError):
-            text = Path("/proc/sys/kernel", name).read_bytes()
+        with contextlib.suppress(OSError), open(f"{_KERNEL}/{name}", "rb") as file:
+            text = file.read()
         ids.append(int(text))
     return ids[0], ids[1]
 
@@ -102,6 +101,8 @@ def _getsockopt_large(fd: int, option: int, *, most_bytes: int = 65_536 * 4) -> 
     """Return an option of up to ``most_bytes`` (by default the groups that ``NGROUPS_MAX`` allows)."""
     if fd < 0:
         return None
+    import ctypes  # noqa: PLC0415 - it takes long to load, and hardly anybody has so many groups
+
     buffer = ctypes.create_string_buffer(most_bytes)
     length = ctypes.c_uint32(most_bytes)
     libc = ctypes.CDLL(None)
@@ -148,6 +149,15 @@ class Linux:
     def sender_credentials(self, level: int, kind: int, data: bytes) -> Credentials | None:
         """Read ``SCM_CREDENTIALS``; a packet sent before anyone asked tells of nobody, which is None."""
         return _sender(data) if kind == SCM_CREDENTIALS and level == _SOL_SOCKET else None
+
+    def takes_descriptors(self, sock: socket.socket) -> bool:
+        """Return ``SO_PASSRIGHTS``; True before Linux 6.16, which has no such option."""
+        if not _GENERIC:
+            return True
+        try:
+            return sock.getsockopt(socket.SOL_SOCKET, SO_PASSRIGHTS) != 0
+        except OSError:
+            return True
 
     def refuse_descriptors(self, sock: socket.socket) -> bool:
         """Clear ``SO_PASSRIGHTS`` (Linux 6.16): a sender of descriptors gets ``EPERM`` (protocol 9.3)."""

@@ -6,7 +6,6 @@ import contextlib
 import errno
 import fcntl
 import grp
-import hashlib
 import os
 import socket
 import stat
@@ -165,6 +164,8 @@ class _Claim:
         name = f"{self._name}.lock"
         if len(os.fsencode(name)) <= _NAME_BYTES:
             return name
+        import hashlib  # noqa: PLC0415 - it takes long to load, and hardly any name is so long
+
         return f".{hashlib.sha256(os.fsencode(self._name)).hexdigest()}.lock"
 
     def _take_lock(self) -> OwnedFd:

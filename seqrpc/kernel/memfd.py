@@ -6,9 +6,11 @@ import fcntl
 import mmap
 import os
 import stat
+from collections.abc import Sequence
 from typing import Final
 
-from seqrpc.kernel.descriptors import OwnedFd
+from seqrpc.kernel import memory
+from seqrpc.kernel.descriptors import HasFileno, OwnedFd
 
 # linux/fcntl.h and FreeBSD's fcntl.h; the standard library has the names on Linux only.
 _F_ADD_SEALS: Final = getattr(fcntl, "F_ADD_SEALS", 19)
@@ -17,6 +19,29 @@ _MFD_NOEXEC_SEAL: Final = 0x8  # Linux 6.3
 
 SEALS: Final = 0x1 | 0x2 | 0x4 | 0x8
 """F_SEAL_SEAL, F_SEAL_SHRINK, F_SEAL_GROW and F_SEAL_WRITE (protocol 5.2)."""
+
+
+class Pieces:
+    """Content that does not lie in one piece of memory: what is large in it is not copied to be put together."""
+
+    __slots__ = ("_size", "parts")
+
+    def __init__(self, parts: Sequence[bytes | memoryview]) -> None:
+        """Hold the parts, in their order."""
+        self.parts = parts
+        self._size = sum(map(len, parts))
+
+    def __len__(self) -> int:
+        """Return the bytes of all parts."""
+        return self._size
+
+    def __bytes__(self) -> bytes:
+        """Return a copy in one piece."""
+        return b"".join(self.parts)
+
+
+Content = bytes | memoryview | Pieces
+"""What can be written to a memory file."""
 
 
 def create(name: str, size: int = 0) -> OwnedFd:
@@ -44,7 +69,7 @@ def create(name: str, size: int = 0) -> OwnedFd:
     return owned
 
 
-def sealed(name: str, content: bytes | memoryview) -> OwnedFd:
+def sealed(name: str, content: Content) -> OwnedFd:
     """Return a sealed memory file that holds ``content``, owned by the caller.
 
     Raises:
@@ -52,15 +77,21 @@ def sealed(name: str, content: bytes | memoryview) -> OwnedFd:
     """
     owned = create(name)
     try:
-        with memoryview(content) as rest:
-            written = 0
-            while written < len(rest):  # the kernel writes less than 2 GiB at a time
-                written += os.write(owned.fileno(), rest[written:])
+        for part in content.parts if isinstance(content, Pieces) else (content,):
+            _write(owned, part)
         seal(owned)
     except BaseException:
         owned.close()
         raise
     return owned
+
+
+def _write(owned: OwnedFd, content: bytes | memoryview) -> None:
+    # Faster than into a mapping, where each page is cleared first, and costs a fault.
+    with memoryview(content) as rest:
+        written = 0
+        while written < len(rest):  # the kernel writes less than 2 GiB at a time
+            written += os.write(owned.fileno(), rest[written:])
 
 
 def seal(owned: OwnedFd) -> None:
@@ -100,6 +131,18 @@ def is_sparse(owned: OwnedFd) -> bool:
     """Return whether parts of a memory file were never written, and take no memory before somebody looks at them."""
     status = os.fstat(owned.fileno())
     return status.st_blocks * 512 < status.st_size
+
+
+def read(file: HasFileno, offset: int, size: int) -> bytes:
+    """Return ``size`` bytes of a checked memory file, all of them there: one copy, and nothing is mapped for it."""
+    if size < memory.HUGE:
+        return os.pread(file.fileno(), size, offset)
+    data, room = memory.fresh_bytes(size)
+    done = 0
+    with room:
+        while done < size:  # the kernel reads less than 2 GiB at a time
+            done += os.preadv(file.fileno(), [room[done:]], offset + done)
+    return data
 
 
 READ_ONLY: Final = (mmap.MAP_PRIVATE, mmap.PROT_READ)

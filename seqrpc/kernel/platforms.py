@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 
 from seqrpc.kernel.credentials import Platform
-from seqrpc.kernel.freebsd import FreeBSD
 from seqrpc.kernel.linux import Linux
 
 
@@ -18,6 +17,8 @@ def choose(name: str) -> Platform:
     if name == "linux":
         return Linux()
     if name.startswith("freebsd"):
+        from seqrpc.kernel.freebsd import FreeBSD  # noqa: PLC0415 - of use there only
+
         return FreeBSD()
     raise ImportError(f"seqrpc needs SOCK_SEQPACKET Unix sockets and knows those of Linux and FreeBSD, not {name!r}")
 

@@ -13,9 +13,8 @@ from seqrpc.errors import AddressError, ConnectError
 from seqrpc.kernel.addresses import AbstractAddress, Address, FdAddress, PathAddress
 from seqrpc.kernel.descriptors import OwnedFd
 from seqrpc.kernel.platforms import PLATFORM
-from seqrpc.kernel.systemd import take_passed_socket
 
-_AUTOBIND = re.compile(rb"\0[0-9a-f]{5}")  # unix(7), "Autobind feature"
+_AUTOBIND = rb"\0[0-9a-f]{5}"  # unix(7), "Autobind feature"
 
 _REASONS = {
     errno.ENOENT: "there is no such file",
@@ -59,6 +58,8 @@ class SendRoom:
     Args:
         sock: the socket, borrowed.
     """
+
+    __slots__ = ("_sock", "_usual_bytes", "narrow")
 
     def __init__(self, sock: socket.socket) -> None:
         """Leave the room as it is."""
@@ -150,6 +151,8 @@ def inherited_socket(address: Address) -> socket.socket | None:
     if isinstance(address, PathAddress | AbstractAddress):
         return None
     if not isinstance(address, FdAddress):
+        from seqrpc.kernel.systemd import take_passed_socket  # noqa: PLC0415 - only daemons need it
+
         return adopt(take_passed_socket(address.name), str(address))
     try:
         duplicate = OwnedFd.dup(address.fd)
@@ -268,5 +271,5 @@ def names_senders(sock: socket.socket) -> bool:
 
 def _is_chosen(name: str | bytes) -> bool:
     if isinstance(name, bytes) and name.startswith(b"\0"):
-        return _AUTOBIND.fullmatch(name) is None
+        return re.fullmatch(_AUTOBIND, name) is None
     return bool(name)

@@ -24,8 +24,10 @@ from seqrpc.errors import LocalProtocolError, Overloaded, RemoteProtocolError, R
 from seqrpc.kernel import memfd
 from seqrpc.kernel.buffers import Buffer
 from seqrpc.kernel.descriptors import HasFileno, OwnedFd, ValueFd
+from seqrpc.kernel.memfd import Content, Pieces
 from seqrpc.limits import DEFAULT_LIMITS, MAX_DESCRIPTORS, MAX_PACKET, Limits
-from seqrpc.protocol.depth import check_depth, may_have_containers
+from seqrpc.protocol.depth import check_depth, is_shallow, may_have_containers
+from seqrpc.protocol.pieces import EXT_TAKEN, pack_in_pieces, take_long_bytes, without_long_bytes
 from seqrpc.protocol.values import (
     EXT_BUFFER,
     EXT_CHANNEL,
@@ -45,6 +47,10 @@ _DEEPEST: Final = 512  # how far inside a message the culprit is looked for: the
 _MAX_ODD_KEYS: Final = 256  # keys of a map if there are tuples among them: their hashes can be made to collide
 
 _LARGE: Final = 8_192  # bytes of a message whose values may be so many that the garbage collector is felt
+
+_PACKER_BYTES: Final = 256
+"""Bytes that a packer begins with; it takes more as it needs it, and keeps it. By default it has 256 KiB, of which the
+first page is written at once: 4 KiB for each connection."""
 
 _MAX_WRONG: Final = 1_000  # bad references after which a message is not looked at any further
 
@@ -67,8 +73,15 @@ _DECODING_ERRORS = (ValueError, TypeError, OverflowError, RecursionError, msgpac
 Lender = HasFileno | Export | Buffer
 """What lends a descriptor to one message."""
 
-Packed = tuple[bytes | memoryview, list[Lender]]
-"""An encoded message, a memoryview if it is longer than a packet, and what lends its descriptors, in order."""
+Encoded = Content
+"""An encoded message; one that is longer than a packet is a memoryview, or pieces if it has long bytes."""
+
+Packed = tuple[Encoded, list[Lender]]
+"""An encoded message, and what lends its descriptors, in order."""
+
+
+class _LooksCloser(Exception):
+    """A message has more in it than plain data."""
 
 
 class _Borrowed:
@@ -91,6 +104,11 @@ class Codec:
         living: what streams and channels are here.
     """
 
+    __slots__ = (
+        "_copied", "_fds", "_lenders", "_living", "_long_packer", "_max_buffer_bytes", "_max_bytes", "_max_containers",
+        "_max_depth", "_pack", "_packer", "_problem", "_referred", "_taken", "_wrong", "on_work",
+    )  # fmt: skip
+
     def __init__(self, limits: Limits = DEFAULT_LIMITS, living: Living | None = None) -> None:
         """Make the parts that are used for every packet."""
         self._max_depth = limits.max_depth
@@ -101,18 +119,19 @@ class Codec:
         self.on_work: Callable[[], object] = bool
         """Called where decoding takes longer than the length of a packet tells."""
         self._packer = self._new_packer()
-        self._was_long = False  # then the next may be long as well, and is not copied before that is known
+        self._pack = self._packer.pack
+        self._long_packer: Any = None  # after a long message: the next may be long as well, and is not to be copied
         self._lenders: list[Lender] = []
         self._fds: list[OwnedFd] = []
+        self._taken: list[bytes] = []
         self._referred = 0
         self._wrong = 0
         self._copied = 0  # bytes of buffers that could not be mapped as they are
         self._problem: str | RpcError | None = None
-        self._unpack = functools.partial(msgpack.unpackb, ext_hook=self._ext_hook, strict_map_key=False, timestamp=3)
 
     # Encoding
 
-    def encode(self, message: Any, names: tuple[str, ...] = ()) -> Packed:
+    def encode(self, message: Any, names: tuple[str, ...] = ()) -> tuple[bytes | memoryview, list[Lender]]:
         """Return a message encoded, and what lends its descriptors, in the order of their indexes.
 
         Anything with a ``fileno`` method is sent as a descriptor, borrowed: keep the lenders open
@@ -125,51 +144,81 @@ class Codec:
                 is nested deeper than ``max_depth``; the message names the place and the bound.
             RpcError: a stream or channel in it cannot be made now.
         """
-        lenders: list[Lender] = []
-        self._lenders = lenders
-        packer = self._packer
         try:
-            packer.pack(message)
-            data: bytes | memoryview = packer.bytes() if not self._was_long else memoryview(packer)
-            if len(data) > MAX_PACKET:
-                data = self._long(packer, lenders)
-            else:
-                if self._was_long:
-                    data = self._short_again(packer, data)
-                packer.reset()
+            pack = self._pack if self._long_packer is None else self._pack_long
+            data: bytes | memoryview = pack(message)
             if len(data) > self._max_depth:  # a shorter one has no room for more
+                if len(data) > MAX_PACKET:
+                    data = self._check_long(data)
                 self._check_depth(data)
-        except Exception as exc:
-            self._lenders = []
-            self._packer = self._new_packer()
-            tell_unsent(lenders)
-            if isinstance(exc, LocalProtocolError | RpcError):
+        except BaseException as exc:
+            self._forget_packing()
+            if isinstance(exc, LocalProtocolError | RpcError) or not isinstance(exc, Exception):
                 raise
             # Values may raise what they like while they are taken apart.
             raise LocalProtocolError(self._explain(message, names, exc)) from exc
-        if lenders:
-            self._lenders = []  # kept here, a file would stay open until the next message
+        lenders = self._lenders
+        if not lenders:
+            return data, []
+        self._lenders = []  # kept here, a file would stay open until the next message
         return data, lenders
 
-    def _short_again(self, packer: Any, view: Any) -> bytes:
-        self._was_long = False
-        view.release()
-        data: bytes = packer.bytes()
-        return data
+    def encode_in_pieces(self, message: Any, names: tuple[str, ...] = ()) -> tuple[Pieces, list[Lender]]:
+        """Do what :meth:`encode` does, for a message that has long bytes: they are not copied, and not to change.
 
-    def _long(self, packer: Any, lenders: list[Lender]) -> memoryview:
-        """Return the packer's own memory, uncopied, and get another packer."""
-        self._was_long = True
+        See :func:`~seqrpc.protocol.pieces.has_long_bytes`.
+        """
+        try:
+            pieces = pack_in_pieces(self._new_packer(autoreset=False), message)
+            self._check_size(len(pieces))
+            self._check_depth(without_long_bytes(pieces))
+        except BaseException as exc:
+            self._forget_packing()
+            if isinstance(exc, LocalProtocolError | RpcError) or not isinstance(exc, Exception):
+                raise
+            raise LocalProtocolError(self._explain(message, names, exc)) from exc
+        lenders, self._lenders = self._lenders, []
+        return pieces, lenders
+
+    def _forget_packing(self) -> None:
+        """Begin anew after a message that cannot be sent."""
+        lenders, self._lenders = self._lenders, []
+        self._use_new_packer()
+        tell_unsent(lenders)
+
+    def _use_new_packer(self) -> None:
+        self._packer = self._new_packer()
+        self._pack = self._packer.pack
+        self._long_packer = None
+
+    def _pack_long(self, message: Any) -> bytes | memoryview:
+        """Pack a message after a long one: the packer's own memory, uncopied, if this is long too."""
+        packer = self._long_packer
+        packer.pack(message)
         data = memoryview(packer)
-        self._packer = self._new_packer()  # a packer keeps a buffer as large as the largest it ever filled
-        if len(data) > self._max_bytes:
-            raise TooLarge(f"a message holds at most {self._max_bytes} bytes (max_message_bytes), this one {len(data)}")
-        if len(lenders) == MAX_DESCRIPTORS:
+        if len(data) > MAX_PACKET:
+            self._long_packer = self._new_packer(autoreset=False)  # that memory is the message's now
+            return data
+        self._long_packer = None
+        return bytes(data)
+
+    def _check_long(self, data: bytes | memoryview) -> memoryview:
+        """Prepare for more messages like this one, and check it."""
+        if self._long_packer is None:
+            self._use_new_packer()  # a packer keeps a buffer as large as the largest it ever filled
+            self._long_packer = self._new_packer(autoreset=False)
+        self._check_size(len(data))
+        return memoryview(data)
+
+    def _check_size(self, size: int) -> None:
+        """Check a message of so many bytes, which no packet holds."""
+        if size > self._max_bytes:
+            raise TooLarge(f"a message holds at most {self._max_bytes} bytes (max_message_bytes), this one {size}")
+        if len(self._lenders) == MAX_DESCRIPTORS:
             raise LocalProtocolError(
                 f"a message of more than {MAX_PACKET} bytes holds at most {MAX_DESCRIPTORS - 1} descriptors,"
                 " this one more"
             )
-        return data
 
     def _explain(self, message: Any, names: tuple[str, ...], exc: Exception) -> str:
         """Say where in the message the value is that cannot be sent."""
@@ -199,26 +248,20 @@ class Codec:
         Raises:
             Exception: one of them cannot be sent, and so none was: :meth:`encode` tells which and why.
         """
-        packer = self._packer
         try:
-            packer.pack(values)
-            data: bytes = packer.bytes()
-            packer.reset()
+            data: bytes = self._pack(values)
         except Exception:
-            self._packer = self._new_packer()
+            self._use_new_packer()
             raise
         return data[1 if len(values) < 16 else 3 :]
 
     def array_header(self, size: int) -> bytes:
         """Return how an array of ``size`` values begins."""
-        packer = self._packer
-        packer.pack_array_header(size)
-        data: bytes = packer.bytes()
-        packer.reset()
+        data: bytes = self._packer.pack_array_header(size)
         return data
 
-    def _new_packer(self) -> Any:
-        return msgpack.Packer(default=self._default, autoreset=False)
+    def _new_packer(self, *, autoreset: bool = True) -> Any:
+        return msgpack.Packer(default=self._default, autoreset=autoreset, buf_size=_PACKER_BYTES)
 
     def _default(self, value: Any) -> Any:
         """Return something that msgpack knows in place of ``value``, which it does not."""
@@ -249,6 +292,11 @@ class Codec:
         return index
 
     # Decoding
+
+    def is_shallow(self, packet: bytes) -> bool:
+        """Return whether it is plain from the bytes of a packet that it is not too deep, and not long to decode."""
+        size = len(packet)
+        return size <= self._max_depth or (size <= _LARGE and is_shallow(packet, self._max_depth))
 
     def decode(self, data: bytes | memoryview, fds: list[OwnedFd]) -> tuple[Any, str | RpcError | None]:
         """Return the value of a message, and what is wrong with its references to ``fds`` or None.
@@ -284,6 +332,25 @@ class Codec:
             reason = str(exc) or type(exc).__name__
             raise RemoteProtocolError(f"malformed packet of {len(data)} bytes: {reason}") from exc
         return value, self._settle() if fds or self._problem else None
+
+    def _unpack(self, data: bytes | memoryview, **hooks: Any) -> Any:
+        return msgpack.unpackb(data, ext_hook=self._ext_hook, strict_map_key=False, timestamp=3, **hooks)
+
+    def decode_long(
+        self, data: memoryview, fds: list[OwnedFd], read: Callable[[int, int], bytes]
+    ) -> tuple[Any, str | RpcError | None]:
+        """Return what :meth:`decode` does, of a message that is longer than a packet.
+
+        Args:
+            data: the message.
+            fds: as :meth:`decode` takes them.
+            read: returns what is in ``data`` from a position on, so many bytes: for long ones quicker than a slice.
+        """
+        rest, self._taken = take_long_bytes(data, min(self._max_depth, self._max_containers), read)
+        try:
+            return self.decode(rest, fds)
+        finally:
+            self._taken = []
 
     def _unpack_large(self, data: bytes | memoryview, **hooks: Any) -> Any:
         """Unpack a message that may have a great many values; one longer than a packet only ``max_containers``.
@@ -331,6 +398,8 @@ class Codec:
                 return self._fds[self._refer("descriptor", data, 1)]
             if kind == EXT_BUFFER:
                 return self._receive_buffer(data)
+            if kind == EXT_TAKEN and self._taken:
+                return self._taken[data[0]]
             if kind in (EXT_STREAM, EXT_CHANNEL):
                 index = self._refer("stream" if kind == EXT_STREAM else "channel", data, 1)
                 return self._living.receive(kind, self._keep(index))
@@ -393,6 +462,19 @@ class Codec:
             return None
 
 
+def unpack_plain(packet: bytes) -> Any:
+    """Return the value of a packet that :meth:`Codec.is_shallow`, quicker than :meth:`Codec.decode`.
+
+    Raises:
+        Exception: there is more in it than plain data, or something wrong with it: :meth:`Codec.decode` tells.
+    """
+    return msgpack.unpackb(packet, ext_hook=_look_closer, strict_map_key=False, timestamp=3)
+
+
+def _look_closer(kind: int, data: bytes) -> Any:  # noqa: ARG001 - whatever it is
+    raise _LooksCloser
+
+
 def tell_sent(lenders: list[Lender]) -> None:
     """Tell the exports among what lent descriptors that their message is on its way."""
     for lender in lenders:
@@ -439,10 +521,11 @@ def peek(head: bytes) -> tuple[int, int | None, str | None]:
     return kind, call_id, method
 
 
-def head_of(data: bytes | memoryview) -> tuple[int, int] | None:
+def head_of(data: Encoded) -> tuple[int, int] | None:
     """Return kind and id of an encoded message, looked at from its first bytes, or None if it has no id there."""
     head = msgpack.Unpacker()
-    head.feed(bytes(data[:HEAD_BYTES]))
+    begin = data.parts[0] if isinstance(data, Pieces) else data  # long bytes come after the id
+    head.feed(bytes(begin[:HEAD_BYTES]))
     try:
         if head.read_array_header() < 2:
             return None

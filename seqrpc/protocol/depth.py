@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import struct
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgpack
 
@@ -38,17 +38,22 @@ def check_depth(data: bytes | memoryview, max_depth: int) -> None:
     if size <= max_depth:  # no room for more, and the promises of so few bytes are small enough
         return
     if isinstance(data, bytes) and size <= MAX_PACKET:
-        containers = len(data.translate(None, _NO_CONTAINER))
-        if containers <= max_depth and containers * size <= _MAX_PROMISED:
+        if is_shallow(data, max_depth):
             return
-    elif _has_few_values(data, min(_FEW, max_depth)):
+    elif few_values(data, max_depth) is not None:
         return
     _step_over(data, max_depth)
 
 
+def is_shallow(packet: bytes, max_depth: int) -> bool:
+    """Return whether a packet has so few arrays and maps that nothing can be wrong with their depth and sizes."""
+    containers = len(packet.translate(None, _NO_CONTAINER))
+    return containers <= max_depth and containers * len(packet) <= _MAX_PROMISED
+
+
 def may_have_containers(data: bytes | memoryview, more_than: int) -> bool:
     """Return whether a message may have more than so many arrays and maps; if it has, it is True."""
-    if len(data) <= more_than or _has_few_values(data, min(_FEW, more_than)):
+    if len(data) <= more_than or few_values(data, more_than) is not None:
         return False
     return len(bytes(data).translate(None, _NO_CONTAINER)) > more_than
 
@@ -114,26 +119,39 @@ _FIXED: Final = {
 }
 
 
-def _has_few_values(data: bytes | memoryview, most: int) -> bool:
-    """Return whether it is whole and has at most ``most`` values, and so no more arrays and maps."""
+class Place(NamedTuple):
+    """Where a value lies in a message; an array's or a map's ends before what it holds."""
+
+    first_byte: int
+    start: int
+    end: int
+
+
+def few_values(data: bytes | memoryview, most: int) -> list[Place] | None:
+    """Return where the values of a message are, arrays and maps among them.
+
+    None if the message is cut, or has more than a few values, or more than ``most``: it is then to be looked at in C.
+    """
+    places: list[Place] = []
     position, missing = 0, 1
-    for _ in range(most):
+    for _ in range(min(_FEW, most)):
         if position >= len(data):
-            return False
-        byte = data[position]
+            return None
+        start, byte = position, data[position]
         missing -= 1
         if byte in _FIXED:
             position += _FIXED[byte]
         elif byte in _HEADS:
             form, extra = _HEADS[byte]
             if position + 1 + form.size > len(data):
-                return False
+                return None
             position += 1 + form.size + extra + form.unpack_from(data, position + 1)[0]
         elif 0x80 <= byte <= 0x9F:  # fixmap, fixarray
             position += 1
             missing += (byte & 0x0F) * (2 if byte < 0x90 else 1)
         else:  # a long array or map, or no value at all
-            return False
+            return None
+        places.append(Place(byte, start, position))
         if not missing:
-            return position <= len(data)
-    return False
+            return places if position <= len(data) else None
+    return None

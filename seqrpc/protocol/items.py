@@ -12,13 +12,16 @@ import msgspec
 from seqrpc.errors import DescriptorsLost, RemoteProtocolError, RpcError, TooLarge
 from seqrpc.kernel.descriptors import OwnedFd, close_all
 from seqrpc.protocol import messages
-from seqrpc.protocol.codec import Codec, Packed, tell_sent, tell_unsent
+from seqrpc.protocol.codec import Codec, Packed, tell_sent, tell_unsent, unpack_plain
 from seqrpc.protocol.messages import SPILLED, error_parts
+from seqrpc.protocol.pieces import has_long_bytes
 from seqrpc.protocol.spilled import read_spilled
 from seqrpc.protocol.values import descriptors_in
 
 ITEMS: Final = 0
 END: Final = 1
+
+_NAMES: Final = ("kind", "item")
 
 PACKET_ITEMS: Final = 256
 """Items that share a packet at most."""
@@ -111,7 +114,12 @@ class ItemWriter:
         try:
             if self.failure is not None:  # of one before it, which it must not overtake
                 raise self.failure
-            data, lenders = self._codec.encode((ITEMS, item), ("kind", "item"))
+            packed: Packed
+            if has_long_bytes((item,)):
+                packed = self._codec.encode_in_pieces((ITEMS, item), _NAMES)
+            else:
+                packed = self._codec.encode((ITEMS, item), _NAMES)
+            data, lenders = packed
         except Exception:
             close_all(descriptors_in(item))
             raise
@@ -119,7 +127,7 @@ class ItemWriter:
             self._alone = Outgoing((data, lenders), descriptors_in(item) if lenders else [])
             self.full = True
             return
-        content = data[2:]  # without the head of the array, and the kind
+        content = bytes(data)[2:]  # without the head of the array, and the kind
         self._parts.append(content)
         self._size += len(content)
         self.count += 1
@@ -150,6 +158,15 @@ class ItemWriter:
 
     def packet(self) -> Outgoing | None:
         """Return the next message, None if nothing waits; it is then the caller's to send or to give up."""
+        if self._scalars and not self._parts:  # nothing but scalars: it can be encoded at one go
+            try:
+                packed = self._codec.encode((ITEMS, *self._scalars))
+            except Exception:  # noqa: S110 - one of them cannot be sent: which, is found out below
+                pass
+            else:
+                self._scalars, self.count, self._size = [], 0, 0
+                self.full = self._alone is not None
+                return Outgoing(packed, [])
         self._close_run()
         if self.count:
             data = b"".join((self._head(self.count), *self._parts))
@@ -198,6 +215,13 @@ class ItemReader:
             DescriptorsLost: it lost its descriptors on the way; there may be more packets.
             TooLarge, Overloaded: it is not taken here.
         """
+        if not fds and not lost and self._codec.is_shallow(data):
+            try:  # nearly all packets have items that are plain data; all others are looked at closely
+                value = unpack_plain(data)
+                if type(value) is list and type(value[0]) is int and value[0] == ITEMS and len(value) > 1:
+                    return Items(value[1:], fds)
+            except Exception:  # noqa: S110 - the long way tells what is wrong
+                pass
         try:
             value, problem = self._codec.decode(data, fds)
             if messages.kind_of(value) == SPILLED:

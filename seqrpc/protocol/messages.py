@@ -41,7 +41,8 @@ NO_OPTIONS: Final = Options()
 class Request(msgspec.Struct, eq=False, gc=False):
     """REQUEST, or NOTIFY with ``call_id`` None. ``fds`` are the receiver's to close when it is done.
 
-    ``spilled_bytes`` is how long it was if it was longer than a packet.
+    ``spilled_bytes`` is how long it was if it was longer than a packet. ``is_plain``: it is known to want an answer
+    and to have neither options nor descriptors, and to have been short.
     """
 
     call_id: int | None
@@ -50,15 +51,20 @@ class Request(msgspec.Struct, eq=False, gc=False):
     options: Options
     fds: list[OwnedFd]
     spilled_bytes: int = 0
+    is_plain: bool = False
 
 
 class Response(msgspec.Struct, eq=False, gc=False):
-    """RESPONSE: ``error`` is ``[code, message, data]``, or None and ``result`` holds. ``fds`` are the receiver's."""
+    """RESPONSE: ``error`` is ``[code, message, data]``, or None and ``result`` holds. ``fds`` are the receiver's.
+
+    ``waiter`` is what was given with the request that it answers; whoever keeps the answer there takes it out first.
+    """
 
     call_id: int
     error: list[Any] | None
     result: Any
     fds: list[OwnedFd]
+    waiter: Any = None
 
 
 class Cancel(msgspec.Struct, eq=False):

@@ -28,7 +28,7 @@ from seqrpc.errors import (
 from seqrpc.kernel.descriptors import OwnedFd, close_all
 from seqrpc.limits import DEFAULT_LIMITS, MAX_PACKET, Limits
 from seqrpc.protocol import messages
-from seqrpc.protocol.codec import Codec, Packed, head_of
+from seqrpc.protocol.codec import Codec, Encoded, Packed, head_of, unpack_plain
 from seqrpc.protocol.messages import (
     CANCEL,
     CLOSING,
@@ -49,19 +49,15 @@ from seqrpc.protocol.messages import (
     Response,
     Spilled,
 )
+from seqrpc.protocol.pieces import has_long_bytes
 from seqrpc.protocol.spilled import head_of_spilled, peek_spilled, read_spilled
 from seqrpc.protocol.values import Living
 
 Waiter = TypeVar("Waiter")
 
+_ARRAY_OF_FOUR = 0x94  # how nearly all packets begin
+
 _ERROR_TEXT = 1_000  # characters that are kept of a text when the whole of it cannot be sent
-
-
-class Answer(msgspec.Struct, Generic[Waiter], eq=False, gc=False):
-    """The answer of one of this side's calls, with what ``send_request`` was given for it."""
-
-    waiter: Waiter
-    response: Response
 
 
 class Refused(msgspec.Struct, eq=False):
@@ -80,9 +76,15 @@ class Session(Generic[Waiter]):
         living: what streams and channels are here.
     """
 
+    __slots__ = (
+        "_codec", "_max_bytes", "_max_calls", "_next_id", "_short", "_was_asked", "admits", "calls",
+        "closing_received", "closing_sent", "given_up", "requests",
+    )  # fmt: skip
+
     def __init__(self, limits: Limits = DEFAULT_LIMITS, living: Living | None = None) -> None:
         """Begin with nothing in flight."""
         self._codec = Codec(limits, living)
+        self._short = limits.max_depth  # bytes of a packet that has no room for anything deeper
         self._max_bytes = limits.max_message_bytes
         self.admits: Callable[[str], bool] = bool
         """Whether whoever sent the packet that is being received may call a method: asked before a long message is
@@ -111,7 +113,7 @@ class Session(Generic[Waiter]):
 
     def receive_packet(
         self, data: bytes, fds: list[OwnedFd], *, lost: bool = False
-    ) -> Request | Answer[Waiter] | Cancel | Closing | Refused | None:
+    ) -> Request | Response | Cancel | Closing | Refused | None:
         """Take one packet and return what it asks for; None if it asks for nothing.
 
         The session takes ``fds``: it closes those of ignored and malformed packets, the others belong to
@@ -125,19 +127,47 @@ class Session(Generic[Waiter]):
         Raises:
             RemoteProtocolError: the packet is malformed: send CLOSING, close the connection.
         """
+        # Nearly all packets are one of two kinds; what is out of the ordinary in any way is looked at closely.
+        if fds or lost or (len(data) > self._short and not self._codec.is_shallow(data)):
+            return self._receive_closely(data, fds, lost=lost)
+        try:
+            value = unpack_plain(data)
+        except Exception:  # the long way tells what is wrong, or what else is in it
+            return self._receive_closely(data, fds, lost=lost)
+        if data[0] == _ARRAY_OF_FOUR:
+            _kind, call_id, third, fourth = value
+            kind = data[1]  # as it is written: True and 0.0 are no kinds
+            if type(call_id) is not int:
+                pass
+            elif kind == RESPONSE:
+                if third is None:
+                    waiter = self.calls.pop(call_id, None)
+                    if waiter is not None:
+                        return Response(call_id, None, fourth, fds, waiter)
+            elif kind == REQUEST and type(third) is str and type(fourth) is list and not self.closing_sent:
+                requests = self.requests
+                if call_id not in requests and len(requests) < self._max_calls and 0 <= call_id <= MAX_CALL_ID:
+                    requests.add(call_id)
+                    self._was_asked = True
+                    return Request(call_id, third, fourth, NO_OPTIONS, fds, 0, True)
+        return self._receive_value(value, fds, None, lost=lost)
+
+    def _receive_closely(
+        self, data: bytes, fds: list[OwnedFd], *, lost: bool
+    ) -> Request | Response | Cancel | Closing | Refused | None:
+        """Take any packet; ``lost`` says that descriptors of it were lost, and ``fds`` is empty."""
         try:
             value, problem = self._codec.decode(data, fds)
-            if problem is None and not lost and type(value) is list and len(value) == 4:
-                # Nearly all packets are one of these two; what is out of the ordinary in any way is looked at closely.
-                kind, call_id, third, fourth = value
-                if type(kind) is not int or type(call_id) is not int:
-                    pass
-                elif kind == RESPONSE and third is None and call_id in self.calls:
-                    return Answer(self.calls.pop(call_id), Response(call_id, None, fourth, fds))
-                elif kind == REQUEST and type(third) is str and type(fourth) is list and self._takes(call_id):
-                    self.requests.add(call_id)
-                    self._was_asked = True
-                    return Request(call_id, third, fourth, NO_OPTIONS, fds)
+        except BaseException:
+            close_all(fds)
+            raise
+        return self._receive_value(value, fds, problem, lost=lost)
+
+    def _receive_value(
+        self, value: Any, fds: list[OwnedFd], problem: str | RpcError | None, *, lost: bool
+    ) -> Request | Response | Cancel | Closing | Refused | None:
+        """Take what a packet holds."""
+        try:
             if type(value) is list and value and value[0] == SPILLED and type(value[0]) is int:
                 return self._receive_spilled(messages.parse_spilled(value), fds, lost=lost)
             return self._look_closely(value, fds, problem, lost=lost)
@@ -145,15 +175,9 @@ class Session(Generic[Waiter]):
             close_all(fds)
             raise
 
-    def _takes(self, call_id: int) -> bool:
-        requests = self.requests
-        if self.closing_sent or len(requests) >= self._max_calls:
-            return False
-        return 0 <= call_id <= MAX_CALL_ID and call_id not in requests
-
     def _look_closely(
         self, value: Any, fds: list[OwnedFd], problem: str | RpcError | None, *, lost: bool
-    ) -> Request | Answer[Waiter] | Cancel | Closing | Refused | None:
+    ) -> Request | Response | Cancel | Closing | Refused | None:
         kind = messages.kind_of(value)
         if kind > LAST_KIND:  # unknown kinds are ignored (protocol 1.4)
             close_all(fds)
@@ -172,7 +196,7 @@ class Session(Generic[Waiter]):
 
     def _receive_spilled(
         self, spilled: Spilled, fds: list[OwnedFd], *, lost: bool
-    ) -> Request | Answer[Waiter] | Cancel | Closing | Refused | None:
+    ) -> Request | Response | Cancel | Closing | Refused | None:
         """Read a message from its memory file, or answer, or fail, the one call that it belongs to."""
         length = spilled.length
         self.on_work()
@@ -209,9 +233,7 @@ class Session(Generic[Waiter]):
         error = PermissionDenied(f"{method}: this caller is not admitted")
         return self._receive_request(request, error)  # type: ignore[return-value] # it is refused
 
-    def _give_up_spilled(
-        self, spilled: Spilled, fds: list[OwnedFd], error: RpcError
-    ) -> Answer[Waiter] | Refused | None:
+    def _give_up_spilled(self, spilled: Spilled, fds: list[OwnedFd], error: RpcError) -> Response | Refused | None:
         """Pass on why a message is not read (protocol 5.2).
 
         Raises:
@@ -262,7 +284,7 @@ class Session(Generic[Waiter]):
             return Refused(call_id, "rpc.Unavailable", "this side takes no new requests")
         return Refused(call_id, "rpc.Overloaded", f"more than {self._max_calls} calls of this connection are in flight")
 
-    def _receive_response(self, message: Response, error: RpcError | None) -> Answer[Waiter] | None:
+    def _receive_response(self, message: Response, error: RpcError | None) -> Response | None:
         """Take an answer; with ``error`` its call fails with that instead."""
         try:
             waiter = self.calls.pop(message.call_id)
@@ -273,7 +295,8 @@ class Session(Generic[Waiter]):
         if error is not None:
             close_all(message.fds)
             message = Response(message.call_id, [error.code, error.message, None], None, message.fds)
-        return Answer(waiter, message)
+        message.waiter = waiter
+        return message
 
     def send_request(
         self,
@@ -282,7 +305,7 @@ class Session(Generic[Waiter]):
         params: tuple[Any, ...] | list[Any] | dict[str, Any],
         options: dict[str, Any] | None = None,
     ) -> tuple[int, Packed]:
-        """Begin a call; return its id and its packet. ``waiter`` comes back with its :class:`Answer`.
+        """Begin a call; return its id and its packet. ``waiter`` comes back with its :class:`Response`.
 
         Raises:
             LocalProtocolError, TooLarge: it cannot be sent; nothing has changed.
@@ -291,8 +314,11 @@ class Session(Generic[Waiter]):
         while call_id in calls or call_id in self.given_up:
             call_id = (call_id + 1) & MAX_CALL_ID
         message = (REQUEST, call_id, method, params, options) if options else (REQUEST, call_id, method, params)
-        packet = self._codec.encode(message, REQUEST_NAMES)
-        self._next_id = (call_id + 1) & MAX_CALL_ID
+        if (bytes in map(type, params) or type(params) is dict) and has_long_bytes(params):
+            packet: Packed = self._codec.encode_in_pieces(message, REQUEST_NAMES)
+        else:
+            packet = self._codec.encode(message, REQUEST_NAMES)
+        self._next_id = call_id + 1 if call_id < MAX_CALL_ID else 0
         calls[call_id] = waiter
         return call_id, packet
 
@@ -308,6 +334,8 @@ class Session(Generic[Waiter]):
             LocalProtocolError, TooLarge: it cannot be sent.
         """
         message = (NOTIFY, method, params, options) if options else (NOTIFY, method, params)
+        if has_long_bytes(params):
+            return self._codec.encode_in_pieces(message, NOTIFY_NAMES)
         return self._codec.encode(message, NOTIFY_NAMES)
 
     def send_cancel(self, call_id: int) -> Packed | None:
@@ -323,7 +351,10 @@ class Session(Generic[Waiter]):
         Raises:
             LocalProtocolError, TooLarge: the result cannot be sent; the request is still in flight.
         """
-        packet = self._codec.encode((RESPONSE, call_id, None, result), RESPONSE_NAMES)
+        if type(result) is bytes and len(result) > MAX_PACKET:
+            packet: Packed = self._codec.encode_in_pieces((RESPONSE, call_id, None, result), RESPONSE_NAMES)
+        else:
+            packet = self._codec.encode((RESPONSE, call_id, None, result), RESPONSE_NAMES)
         self.requests.discard(call_id)
         return packet
 
@@ -340,7 +371,7 @@ class Session(Generic[Waiter]):
                 continue
         return self._codec.encode((RESPONSE, call_id, (_sendable(code), _sendable(message), None), None))
 
-    def spill(self, data: bytes | memoryview) -> bytes:
+    def spill(self, data: Encoded) -> bytes:
         """Return the packet that goes, with a memory file of it, in place of an encoded message (protocol 5.1)."""
         head = head_of(data)
         known = head is not None and head[0] in (REQUEST, RESPONSE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from typing import Any, Final
 
@@ -9,12 +10,12 @@ from seqrpc.errors import Overloaded, RemoteProtocolError, RpcError
 from seqrpc.kernel import memfd
 from seqrpc.kernel.descriptors import OwnedFd
 from seqrpc.limits import MAX_PACKET
-from seqrpc.protocol.codec import HEAD_BYTES, METHOD_BYTES, Codec, head_of, peek
+from seqrpc.protocol.codec import HEAD_BYTES, METHOD_BYTES, Codec, Encoded, head_of, peek
 
 _NAME: Final = "seqrpc-message"
 
 
-def write_spilled(data: bytes | memoryview) -> OwnedFd:
+def write_spilled(data: Encoded) -> OwnedFd:
     """Return a sealed memory file with an encoded message, owned by the caller.
 
     Raises:
@@ -62,7 +63,10 @@ def read_spilled(codec: Codec, length: int, fds: list[OwnedFd]) -> tuple[Any, st
     file = fds.pop(0)
     try:
         with pages, memoryview(pages) as view:
-            decoded = codec.decode(bytes(view) if length <= MAX_PACKET else view, fds)
+            if length <= MAX_PACKET:
+                decoded = codec.decode(bytes(view), fds)
+            else:
+                decoded = codec.decode_long(view, fds, functools.partial(memfd.read, file))
     except BaseException:
         fds.insert(0, file)
         raise

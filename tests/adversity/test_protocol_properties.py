@@ -17,8 +17,8 @@ from seqrpc.kernel import memfd
 from seqrpc.kernel.descriptors import OwnedFd, close_all
 from seqrpc.limits import MAX_PACKET, Limits
 from seqrpc.protocol.codec import Codec
-from seqrpc.protocol.messages import Cancel, Closing, Request
-from seqrpc.protocol.session import Answer, Refused, Session
+from seqrpc.protocol.messages import Cancel, Closing, Request, Response
+from seqrpc.protocol.session import Refused, Session
 
 SIDES = st.sampled_from([0, 1])
 PICKS = st.integers(0, 100)
@@ -127,7 +127,7 @@ class Conversation(RuleBasedStateMachine):
         if self.pair.under_way[sender] and self.can_lose(*self.pair.under_way[sender][0]):
             self.take(1 - sender, self.pair.deliver(sender, lost=True), lost=True)
 
-    def can_lose(self, data: bytes | memoryview, lenders: list[Any]) -> bool:
+    def can_lose(self, data: memfd.Content, lenders: list[Any]) -> bool:
         return bool(lenders) and len(data) <= MAX_PACKET
 
     def take(self, side: int, event: Any, *, lost: bool) -> None:
@@ -144,7 +144,7 @@ class Conversation(RuleBasedStateMachine):
             assert event.call_id not in self.to_answer[side]
             self.to_answer[side][event.call_id] = number
             self.started[side].append(number)
-        elif isinstance(event, Answer):
+        elif isinstance(event, Response):
             assert event.waiter not in self.answers[side], "answered twice"
             assert event.waiter not in self.given_up[side], "answered after it was given up"
             self.answers[side][event.waiter] = self.check_answer(event, lost=lost)
@@ -156,8 +156,8 @@ class Conversation(RuleBasedStateMachine):
         elif isinstance(event, Closing):
             assert self.pair.sessions[side].closing_received == event.reason == "going"
 
-    def check_answer(self, event: Answer[Any], *, lost: bool) -> str:
-        response = event.response
+    def check_answer(self, event: Response, *, lost: bool) -> str:
+        response = event
         if response.error is None:
             assert not lost
             assert self.check_load(response.result, response.fds) == event.waiter
@@ -226,7 +226,7 @@ def test_a_connection_lost_at_any_point_gives_every_waiter_back_once(
         for sender in (0, 1):
             if number < arriving and pair.under_way[sender]:
                 event = pair.deliver(sender)
-                if isinstance(event, Answer):
+                if isinstance(event, Response):
                     answered[1 - sender].append(event.waiter)
 
     for side in (0, 1):
@@ -320,10 +320,10 @@ def test_whatever_a_peer_spills_a_session_answers_or_says_malformed(
             if isinstance(event, Refused):
                 assert length <= limits.max_message_bytes or event.code == "rpc.TooLarge"
                 session.send_error(event.call_id, event.code, event.message)
-            elif isinstance(event, Answer):
-                assert length <= limits.max_message_bytes or (event.response.error or [])[0] == "rpc.TooLarge"
+            elif isinstance(event, Response):
+                assert length <= limits.max_message_bytes or (event.error or [])[0] == "rpc.TooLarge"
                 answered.append(event.waiter)
-                held = event.response.fds
+                held = event.fds
             elif isinstance(event, Request):
                 assert not closing
                 assert length <= limits.max_message_bytes
@@ -363,9 +363,9 @@ def test_whatever_a_peer_sends_a_session_answers_or_says_malformed(
             held = []
             if isinstance(event, Refused):
                 session.send_error(event.call_id, event.code, event.message)
-            elif isinstance(event, Answer):
+            elif isinstance(event, Response):
                 answered.append(event.waiter)
-                held = event.response.fds
+                held = event.fds
             elif isinstance(event, Request):
                 assert not closing
                 assert not lost

@@ -53,7 +53,7 @@ with atheris.instrument_imports(
     from seqrpc.protocol.codec import Codec, Packed
     from seqrpc.protocol.items import End, ItemReader, Items, ItemWriter, Outgoing
     from seqrpc.protocol.messages import REQUEST, RESPONSE, SPILLED, Request, Response
-    from seqrpc.protocol.session import Answer, Refused, Session
+    from seqrpc.protocol.session import Refused, Session
     from seqrpc.protocol.spilled import write_spilled
     from seqrpc.protocol.values import EXT_BUFFER, EXT_STREAM, Handle
 
@@ -202,8 +202,6 @@ class Pair:
         assert not sent or not reason or "in flight already" in reason, f"a session sent a malformed packet: {reason}"
         assert spent < CPU_SECONDS, f"{spent} s for {len(data)} bytes"
 
-        if isinstance(message, Answer):
-            message = message.response
         owned = message.fds if isinstance(message, Request | Response) else []
         for fd in every:
             assert fd.closed != any(fd is other for other in owned), "neither closed nor owned, or both"

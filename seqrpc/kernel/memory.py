@@ -1,0 +1,53 @@
+"""Memory for large bytes objects, which Python and the C library take afresh from the system for each."""
+
+from __future__ import annotations
+
+import functools
+import mmap
+from typing import Any, Final
+
+HUGE: Final = 4 << 20
+"""Bytes of an object from which on huge pages are worth asking for: numpy has the same bound for its arrays."""
+
+_MADV_HUGEPAGE: Final = getattr(mmap, "MADV_HUGEPAGE", None)  # Linux has it
+
+
+def fresh_bytes(size: int) -> tuple[bytes, memoryview]:
+    """Return bytes that hold anything, and their memory, to be filled before anybody else sees them.
+
+    It is asked for as huge pages: a fault for each small one costs more than what is then written there.
+
+    Args:
+        size: how many, more than 1.
+
+    Raises:
+        MemoryError: there is no room.
+    """
+    import ctypes  # noqa: PLC0415 - as in prepare
+
+    functions = _functions()
+    data: bytes = functions.PyBytes_FromStringAndSize(None, size)  # Python's own way for bytes that are filled later
+    address = functions.PyBytes_AsString(data)
+    if _MADV_HUGEPAGE is not None:
+        begin = -(-address // mmap.PAGESIZE) * mmap.PAGESIZE
+        length = (address + size - begin) // mmap.PAGESIZE * mmap.PAGESIZE
+        functions.madvise(begin, length, _MADV_HUGEPAGE)  # a kernel that has none refuses, and nothing is lost
+    return data, memoryview((ctypes.c_char * size).from_address(address)).cast("B")
+
+
+def prepare() -> None:
+    """Load what :func:`fresh_bytes` needs: ctypes, which takes long to load, and which few need."""
+    _functions()
+
+
+@functools.cache
+def _functions() -> Any:
+    import ctypes  # noqa: PLC0415 - as in prepare
+
+    functions = ctypes.PyDLL(None)  # types that are set on ctypes.pythonapi would be everybody's
+    functions.PyBytes_FromStringAndSize.restype = ctypes.py_object
+    functions.PyBytes_FromStringAndSize.argtypes = [ctypes.c_char_p, ctypes.c_ssize_t]
+    functions.PyBytes_AsString.restype = ctypes.c_void_p
+    functions.PyBytes_AsString.argtypes = [ctypes.py_object]
+    functions.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+    return functions
