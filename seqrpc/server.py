@@ -16,7 +16,7 @@ from typing import Any, Self
 from seqrpc.carriers.endpoints import open_transport
 from seqrpc.carriers.listener import SeqpacketServer
 from seqrpc.carriers.transport import SeqpacketProtocol
-from seqrpc.kernel import sockets
+from seqrpc.kernel import buffers, sockets
 from seqrpc.kernel.addresses import Address, AddressLike, parse_address
 from seqrpc.kernel.listening import BACKLOG, adopt_listening, listen
 from seqrpc.limits import DEFAULT_LIMITS, RESERVED_DESCRIPTORS, Limits
@@ -268,6 +268,7 @@ def _start(
     if accept_descriptors is None:
         accept_descriptors = registry.takes_descriptors
     where = None if address is None else parse_address(address)
+    buffers.prepare()
     if sock is not None:
         sockets.check_socket(sock, "sock=")
     elif where is not None:

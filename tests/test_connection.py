@@ -11,6 +11,7 @@ import os
 import socket
 import time
 import tracemalloc
+import weakref
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -217,6 +218,50 @@ async def test_descriptors_come_with_arguments_and_answers(pipe: tuple[int, int]
         answer = await call
         assert all(isinstance(fd, OwnedFd) for fd in answer)
         close_all(answer)
+
+
+async def test_nothing_keeps_an_answer_once_whoever_called_has_let_go_of_it(pipe: tuple[int, int]) -> None:
+    """Without the garbage collector: what is in an answer may be large."""
+    gc.disable()
+    try:
+        async with one_end() as (end, raw):
+            for way in range(3):
+                call = asyncio.ensure_future(end.connection.request("m", ()))
+                call_id = (await next_message(raw))[1]
+                data, _lenders = Codec().encode((1, call_id, None, [Lender()]))
+                if way == 1:  # the answer comes, and is thrown away, after the call was given up
+                    call.cancel()
+                    await raises(asyncio.CancelledError, call)
+                    assert await next_message(raw) == [3, call_id]
+                elif way == 2:  # it comes together with other things
+                    raw.send(wire(0, 7, "m", []))
+                send_with(raw, bytes(data), [pipe[0]])
+                if way == 1:
+                    await comes_true(lambda: not end.connection._session.given_up)
+                    continue
+                (fd,) = await call
+                kept = weakref.ref(fd)
+                fd.close()
+                del fd, call
+                await turns_of_the_loop(1)  # the one that is going on was told of the answer, and so has it
+                assert kept() is None
+    finally:
+        gc.enable()
+
+
+async def test_a_call_that_finds_room_again_before_its_turn_is_sent_at_once() -> None:
+    """Calls given up count, but not for more than they are."""
+    async with one_end(Limits(max_calls_in_flight=2)) as (end, raw):
+        given_up = end.call("m", "given up")
+        call_id = (await next_message(raw))[1]
+        given_up.cancel()
+        await raises(asyncio.CancelledError, given_up)
+        assert await next_message(raw) == [3, call_id]
+        call = end.call("m", "next")
+        message = await next_message(raw)
+        assert message[3] == ["next"]
+        raw.send(wire(1, message[1], None, "answer"))
+        assert await call == "answer"
 
 
 async def test_an_error_of_the_other_side_is_raised_as_the_class_of_its_code() -> None:

@@ -12,9 +12,12 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
+from contextvars import ContextVar
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
+import msgpack
 import pytest
 from daemons import PATIENCE, Stage, as_user, descriptor, needs_root, on_a_pair, raw_client
 
@@ -232,6 +235,10 @@ def open_count() -> int:
     return len(os.listdir("/proc/self/fd"))
 
 
+def same_file(one: OwnedFd, other: OwnedFd) -> bool:
+    return os.path.sameopenfile(one.fileno(), other.fileno())
+
+
 async def test_arguments_by_position_and_by_name() -> None:
     async with on_a_pair(Everything()) as connection:
         assert await connection.call("Everything.add", 1) == 111
@@ -239,6 +246,163 @@ async def test_arguments_by_position_and_by_name() -> None:
         assert await connection.call("Everything.add", b=1, c=2, a=3) == 6
         with pytest.raises(seqrpc.InvalidParams, match="Expected `int`, got `str` - at `b`"):
             await connection.call("Everything.add", 1, "x")
+
+
+async def test_where_anything_goes_arguments_and_results_are_passed_on_as_they_came() -> None:
+    seen: list[Any] = []
+
+    class Anything(seqrpc.Service):
+        @seqrpc.method
+        async def look(self, first: Any, second: int, third: Any = None) -> Any:
+            seen.extend([first, third])
+            return first
+
+    moment = datetime(2024, 1, 1, tzinfo=UTC)
+    things = [{1: [b"x", None]}, [1, [2.5]], "a", True, moment, OwnedFd.dup(0)]
+    async with on_a_pair(Anything()) as connection:
+        proxy = connection.proxy(Anything)
+        for thing in things:
+            seen.clear()
+            for answer in (await connection.call("Anything.look", thing, 5, thing), await proxy.look(thing, 5, thing)):
+                if isinstance(thing, OwnedFd):
+                    assert isinstance(answer, OwnedFd)
+                    assert same_file(answer, thing)
+                    answer.close()
+                    assert [type(one) for one in seen] == [OwnedFd] * len(seen)
+                else:
+                    assert (answer, type(answer)) == (thing, type(thing))
+                    assert seen == [thing] * len(seen)
+            assert len(seen) == 4
+        with pytest.raises(seqrpc.InvalidParams, match="Expected `int`, got `str` - at `second`"):
+            await connection.call("Anything.look", 1, "x")
+    things[-1].close()  # type: ignore[attr-defined]
+
+
+class Watching(seqrpc.Service):
+    """Looks at the task and the context that its handlers run in."""
+
+    def __init__(self) -> None:
+        self.stage = Stage()
+        self.tasks: list[str] = []  # their names, which are all different: one that is kept serves nobody else
+        self.fatal: type[BaseException] = KeyboardInterrupt
+        self.kept: list[weakref.ref[Any]] = []
+
+    @seqrpc.method
+    async def quick(self) -> bool:
+        task = asyncio.current_task()
+        assert task is not None
+        self.tasks.append(task.get_name())
+        return task in asyncio.all_tasks()
+
+    @seqrpc.method
+    async def slow(self, name: str) -> list[Any]:
+        seen: list[Any] = [word.get()]
+        word.set(name)
+        self.stage.reach(f"{name} began")
+        await self.stage.wait("all may go on")
+        return [*seen, word.get(), seqrpc.current_call().method, asyncio.current_task() in asyncio.all_tasks()]
+
+    @seqrpc.method
+    async def pause(self) -> bool:
+        await asyncio.sleep(0)
+        return asyncio.current_task() in asyncio.all_tasks()
+
+    @seqrpc.method
+    async def die(self) -> None:
+        raise self.fatal
+
+    @seqrpc.method
+    async def take(self, fd: OwnedFd, waits: bool) -> Weighty:
+        self.kept.append(weakref.ref(fd))
+        if waits:
+            await asyncio.sleep(0)
+        return Weighty(b"x")
+
+
+word: ContextVar[str] = ContextVar("word", default="none")
+
+
+async def test_a_handler_is_among_all_tasks_once_it_waits_and_its_context_is_its_own_to_the_end() -> None:
+    service = Watching()
+    async with on_a_pair(service) as connection:
+        assert await connection.call("Watching.quick") is False
+        calls = [asyncio.ensure_future(connection.call("Watching.slow", name)) for name in "ab"]
+        for name in "ab":
+            await service.stage.wait(f"{name} began")
+        assert await connection.call("Watching.quick") is False
+        service.stage.reach("all may go on")
+        assert await asyncio.gather(*calls) == [["none", name, "Watching.slow", True] for name in "ab"]
+
+
+async def test_one_spare_task_serves_all_connections_of_a_server(socket_path: Path) -> None:
+    service = Watching()
+    async with (
+        seqrpc.serve(service, socket_path),
+        seqrpc.connect(socket_path) as one,
+        seqrpc.connect(socket_path) as other,
+    ):
+        for connection in (one, other, one, other):
+            await connection.call("Watching.quick")
+        assert len(set(service.tasks)) == 1
+        calls = [
+            asyncio.ensure_future(connection.call("Watching.slow", name))
+            for connection, name in ((one, "a"), (other, "b"))
+        ]
+        for name in "ab":
+            await service.stage.wait(f"{name} began")
+        await one.close()
+        with pytest.raises(seqrpc.ConnectionLost):
+            await calls[0]
+        await other.call("Watching.quick")
+        service.stage.reach("all may go on")
+        assert await calls[1] == ["none", "b", "Watching.slow", True]
+
+
+@pytest.mark.parametrize("waits", [False, True])
+async def test_nothing_keeps_what_came_with_a_call_and_what_it_answered_after_its_end(
+    waits: bool, pipe: tuple[int, int]
+) -> None:
+    """Without the garbage collector."""
+    KEPT.clear()
+    service = Watching()
+    async with on_a_pair(service) as connection:
+        gc.disable()
+        try:
+            with OwnedFd.dup(pipe[0]) as fd:
+                for _ in range(3):
+                    await connection.call("Watching.take", fd, waits)
+            assert [kept() for kept in service.kept] == [kept() for kept in KEPT] == [None] * 3
+        finally:
+            gc.enable()
+
+
+@pytest.mark.parametrize("fatal", [KeyboardInterrupt, SystemExit])
+def test_a_loop_that_a_handler_stopped_serves_the_next_call_when_it_runs_again(fatal: type[BaseException]) -> None:
+    service = Watching()
+    service.fatal = fatal
+    ours, theirs = seqrpc.socket_pair()
+
+    async def answer() -> Any:
+        return msgpack.unpackb(await loop.sock_recv(ours, 65_536))
+
+    with ours, asyncio.Runner() as runner:
+        loop = runner.get_loop()
+        ours.setblocking(False)
+        server = runner.run(start(service, theirs))
+        ours.send(msgpack.packb([0, 1, "Watching.die", []]))
+        with pytest.raises(fatal):
+            loop.run_forever()
+        assert runner.run(answer()) == [1, 1, ["rpc.Internal", "", None], None]
+        for _ in range(2):
+            ours.send(msgpack.packb([0, 1, "Watching.quick", []]))
+            assert runner.run(answer()) == [1, 1, None, False]
+        ours.send(msgpack.packb([0, 1, "Watching.pause", []]))
+        assert runner.run(answer()) == [1, 1, None, True]
+        runner.run(server.close())
+
+
+async def start(service: seqrpc.Service, sock: socket.socket) -> seqrpc.Server:
+    return await seqrpc.serve(service, sock=sock)
 
 
 async def test_ping_answers_whoever_asks() -> None:

@@ -166,6 +166,33 @@ def test_the_default_is_the_same_user_and_root() -> None:
     assert not policy.default.admits(UNKNOWN)
 
 
+@given(uid=st.none() | st.sampled_from([0, os.geteuid(), os.geteuid() + 1, OTHER_UID]) | st.integers(0, 2**32 - 2))
+@PROPERTY
+def test_the_default_is_in_every_way_what_the_same_user_or_root_is(uid: int | None) -> None:
+    spelled_out = policy.same_user | policy.root
+    who = caller(uid=uid)
+    for rule, same in (
+        (policy.default, spelled_out),
+        (~policy.default, ~spelled_out),
+        (policy.default & policy.gid(6), spelled_out & policy.gid(6)),
+        (policy.default | policy.uid(7), spelled_out | policy.uid(7)),
+    ):
+        assert rule.verdict(who) is same.verdict(who)
+        assert rule.admits(who) is same.admits(who)
+        assert rule.admits(None) is same.admits(None) is False
+        assert repr(rule) == repr(same)
+
+
+@pytest.mark.skipif(not AS_ROOT, reason="only root can become another user")
+def test_the_default_asks_who_this_process_is_each_time() -> None:
+    def admitted() -> int:
+        callers = [caller(uid=uid) for uid in (OTHER_UID, 0, OTHER_UID + 1)]
+        verdicts = [(policy.default.verdict(who), policy.default.admits(who)) for who in callers]
+        return int(verdicts == [(True, True), (True, True), (False, False)])
+
+    assert in_child(admitted, uid=OTHER_UID) == 1
+
+
 def test_a_group_by_name_is_looked_up() -> None:
     entry = grp.getgrgid(0)
     rule = policy.group(entry.gr_name)

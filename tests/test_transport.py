@@ -9,8 +9,12 @@ import io
 import os
 import resource
 import socket
+import sys
+import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -340,6 +344,30 @@ async def test_reading_may_be_paused_before_the_first_packet(raw: Pair) -> None:
     assert recorder.packets == []
     transport.resume_reading()
     await recorder.until_packets(1)
+    await recorder.end()
+
+
+async def test_a_loop_is_kept_awake_after_a_packet_as_long_as_it_is_told_to(raw: Pair) -> None:
+    """A loop that does not sleep uses up processor time: more than all the rest of this test does."""
+
+    async def works() -> bool:
+        began = time.thread_time()
+        for _ in range(20):
+            await asyncio.sleep(0.002)
+            if time.thread_time() - began > 0.03:
+                return True
+        return False
+
+    transport, recorder = on_transport(raw[0], limits=Limits(busy_poll_timeout=1))
+    assert not await works(), "nothing has come yet"
+    for number in (1, 2):
+        raw[1].send(b"x")
+        await recorder.until_packets(number)
+        while not await works():  # on a busy machine another process may have the processor
+            assert transport._awake_until > time.monotonic(), "it sleeps too early"
+    transport.pause_reading()
+    await asyncio.sleep(0)
+    assert not await works(), "nobody reads any more"
     await recorder.end()
 
 
@@ -827,7 +855,7 @@ class Spilling(Recorder):
         super().__init__()
         self.failure = failure
 
-    def packet_too_long(self, data: bytes | memoryview) -> tuple[bytes, OwnedFd]:
+    def packet_too_long(self, data: memfd.Content) -> tuple[bytes, OwnedFd]:
         if self.failure is not None:
             raise self.failure
         return b"%d bytes" % len(data), memfd.sealed("spilled", data)
@@ -1012,6 +1040,88 @@ async def test_a_broken_socket_is_not_detached(raw: Pair) -> None:
         transport.send_packet(b"to nobody")
     assert transport.detach() is None
     await recorder.until_told("lost")
+
+
+# A socket that takes no descriptors
+
+
+async def accepted(path: Path, *, takes_descriptors: bool) -> Pair:
+    """Return what a listener accepts, and the client's end."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+        listener.bind(os.fspath(path))
+        listener.listen()
+        if not takes_descriptors:
+            refuse_descriptors(listener)
+        client = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        client.connect(os.fspath(path))
+        client.setblocking(False)
+        return listener.accept()[0], client
+
+
+@contextmanager
+def functions_called() -> Iterator[set[str]]:
+    """Collect the names of the C functions that this thread calls."""
+    names: set[str] = set()
+
+    def look(_frame: FrameType, event: str, argument: Any) -> None:
+        if event == "c_call":
+            names.add(argument.__name__)
+
+    sys.setprofile(look)
+    try:
+        yield names
+    finally:
+        sys.setprofile(None)
+
+
+async def test_a_socket_is_read_the_quick_way_if_it_neither_takes_descriptors_nor_asks_for_senders(
+    socket_path: Path, raw: Pair
+) -> None:
+    pairs = [await accepted(Path(f"{socket_path}{takes}"), takes_descriptors=takes) for takes in (False, True)]
+    refuse_descriptors(raw[0])
+    ways = []
+    for sock, client in (*pairs, raw):  # the last, a pair, asks for senders
+        _transport, recorder = on_transport(sock)
+        with functions_called() as names:
+            client.send(b"x")
+            await recorder.until_packets(1)
+        assert recorder.packets == [b"x"]
+        assert recorder.senders[0] is not None
+        assert recorder.senders[0].pid == os.getpid()
+        ways.append("recv_into" in names)
+        await recorder.end()
+        client.close()
+    assert ways == [True, False, False]
+
+
+@pytest.mark.parametrize("takes_descriptors", [False, True])
+async def test_what_is_no_packet_is_told_whether_descriptors_are_taken_or_not(
+    takes_descriptors: bool, socket_path: Path
+) -> None:
+    async def connected(name: str) -> tuple[Tolerant, socket.socket]:
+        path = Path(f"{socket_path}{name}")
+        sock, client = await accepted(path, takes_descriptors=takes_descriptors)
+        on_transport(sock, tolerant := Tolerant())
+        return tolerant, client
+
+    recorder, client = await connected("a")
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 400_000)
+    for size in (1, 65_536, 65_537, 70_000, 2):
+        client.send(b"x" * size)
+    client.close()
+    await recorder.until_told("lost")
+    assert [len(packet) for packet in recorder.packets] == [1, 65_536, 2]
+    assert recorder.cut == [65_537, 70_000]
+    assert recorder.told == ["made", "eof", "lost"]
+    assert recorder.reason is None
+
+    recorder, client = await connected("b")
+    client.send(b"")
+    client.send(b"after the end")
+    await recorder.until_told("lost")
+    assert recorder.told == ["made", "eof", "lost"]
+    assert recorder.packets == []
+    client.close()
 
 
 # Peers that take no descriptors

@@ -28,10 +28,11 @@ from seqrpc.errors import (
 )
 from seqrpc.kernel.credentials import Credentials
 from seqrpc.kernel.descriptors import OwnedFd, close_all
+from seqrpc.kernel.memfd import Content
 from seqrpc.limits import DEFAULT_LIMITS, MAX_PACKET, Limits
 from seqrpc.protocol.codec import Lender, tell_sent, tell_unsent
 from seqrpc.protocol.messages import Cancel, Closing, Request, Response
-from seqrpc.protocol.session import Answer, Refused, Session, error_of
+from seqrpc.protocol.session import Refused, Session, error_of
 from seqrpc.protocol.spilled import write_spilled
 from seqrpc.protocol.values import Living
 
@@ -128,18 +129,19 @@ class SessionConnection(SeqpacketProtocol):
         except RemoteProtocolError as exc:
             self._end_malformed(exc)
             return
-        if isinstance(event, Answer):
-            waiter = event.waiter
-            if waiter.done():  # given up, and its task has not yet run to say so
-                close_all(event.response.fds)
-            else:
-                waiter.set_result(event.response)
-            if self._turns.waiting:
-                self._turns.next()
-        elif isinstance(event, Request):
+        if isinstance(event, Request):
             if self._writing_paused:
                 self._slow_down(event.call_id)
             self._handler.request_received(event, credentials)
+        elif isinstance(event, Response):
+            waiter = event.waiter
+            event.waiter = None  # which will refer to this answer
+            if waiter.done():  # given up, and its task has not yet run to say so
+                close_all(event.fds)
+            else:
+                waiter.set_result(event)
+            if self._turns.waiting:
+                self._turns.next()
         elif event is not None:
             self._rare_event(event)
         elif self._turns.waiting:  # it may have answered a call that was given up
@@ -152,9 +154,10 @@ class SessionConnection(SeqpacketProtocol):
         except RemoteProtocolError as exc:
             self._end_malformed(exc)
             return True
-        if isinstance(event, Answer):
-            if not event.waiter.done():
-                event.waiter.set_result(event.response)
+        if isinstance(event, Response):
+            waiter, event.waiter = event.waiter, None
+            if not waiter.done():
+                waiter.set_result(event)
         elif event is not None and not isinstance(event, Request):  # the session refuses those itself
             self._rare_event(event)
         self._turns.next()
@@ -165,7 +168,7 @@ class SessionConnection(SeqpacketProtocol):
         self._end_malformed(RemoteProtocolError(f"a packet has at most {MAX_PACKET} bytes, this one {size} or more"))
         return True
 
-    def packet_too_long(self, data: bytes | memoryview) -> tuple[bytes, OwnedFd]:
+    def packet_too_long(self, data: Content) -> tuple[bytes, OwnedFd]:
         """Let a message that does not fit in a packet go as a memory file (protocol section 5)."""
         return self._session.spill(data), write_spilled(data)
 
@@ -271,32 +274,31 @@ class SessionConnection(SeqpacketProtocol):
         Cancel: the other side is told to stop; a call that was not sent never is.
         """
         session = self._session
-        in_flight = len(session.calls) + len(session.given_up)
-        if self._turns.waiting or self._writing_paused or in_flight >= self._max_calls:
+        if self._turns.waiting or self._writing_paused or len(session.calls) >= self._max_calls or session.given_up:
             await self._wait_turn(deadline)
-        if deadline is not None or session.closing_received is not None:
+        options = timer = None
+        if deadline is not None or meta or session.closing_received is not None:
             self._check_may_call(deadline)
+            options = _options(deadline, meta)
         waiter: Waiter = self._loop.create_future()
-        options = _options(deadline, meta) if meta or deadline is not None else None
         try:
             call_id, (data, lenders) = session.send_request(waiter, method, params, options)
         except RpcError as exc:
             _of_this_call(exc)
             raise
         try:
-            failed = None
             if lenders or len(data) > MAX_PACKET:
-                failed = functools.partial(self._request_refused, call_id, waiter)
-            self._transport.send_packet(data, lenders, failed)
+                self._send_request(call_id, waiter, data, lenders)
+            else:
+                self._transport.send_packet(data)
         except BaseException as exc:
             session.calls.pop(call_id, None)
             tell_unsent(lenders)
             error = await self._explain(exc)
             raise error from error.__cause__
-        if lenders:
-            tell_sent(lenders)
         del data, lenders  # a large message is not to be kept until it is answered
-        timer = None if deadline is None else self._loop.call_later(_seconds_until(deadline), _expire, waiter)
+        if deadline is not None:
+            timer = self._loop.call_later(_seconds_until(deadline), _expire, waiter)
         try:
             response = await waiter
         except BaseException:
@@ -306,6 +308,11 @@ class SessionConnection(SeqpacketProtocol):
             if timer is not None:
                 timer.cancel()
         return finish(response)
+
+    def _send_request(self, call_id: int, waiter: Waiter, data: Content, lenders: list[Lender]) -> None:
+        """Send a request with descriptors."""
+        self._transport.send_packet(data, lenders, functools.partial(self._request_refused, call_id, waiter))
+        tell_sent(lenders)
 
     def _check_may_call(self, deadline: int | None) -> None:
         if self._session.closing_received is not None:
@@ -322,6 +329,9 @@ class SessionConnection(SeqpacketProtocol):
         return explain_refusal(exc) if isinstance(exc, OSError) else exc
 
     async def _wait_turn(self, deadline: int | None) -> None:
+        """Wait while there is no room for one more call, or others wait for it."""
+        if not self._turns.waiting and self._has_room(0):
+            return
         self._check_may_call(deadline)
         try:
             async with asyncio.timeout(None if deadline is None else _seconds_until(deadline)):
@@ -389,11 +399,11 @@ class SessionConnection(SeqpacketProtocol):
         data, lenders = self._session.send_result(call_id, result)
         if lenders or len(data) > MAX_PACKET:
             self._send_answer(call_id, data, lenders)
-            return lenders
-        try:
-            self._transport.send_packet(data)
-        except OSError as exc:
-            self._answer_refused(call_id, exc)
+        else:
+            try:
+                self._transport.send_packet(data)
+            except OSError as exc:
+                self._answer_refused(call_id, exc)
         return lenders
 
     def send_error(self, call_id: int, code: str, message: str, data: Any = None) -> None:
@@ -401,7 +411,7 @@ class SessionConnection(SeqpacketProtocol):
         packet, lenders = self._session.send_error(call_id, code, message, data)
         self._send_answer(call_id, packet, lenders)
 
-    def _send_answer(self, call_id: int, data: bytes | memoryview, lenders: list[Lender]) -> None:
+    def _send_answer(self, call_id: int, data: Content, lenders: list[Lender]) -> None:
         failed = None
         if lenders or len(data) > MAX_PACKET:
             failed = functools.partial(self._answer_refused, call_id)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import random
+import os
 import socket
 from collections.abc import Callable
 from typing import TypeVar
@@ -43,7 +43,7 @@ async def connected_socket(address: Address, connect_timeout: float) -> socket.s
             if loop.time() >= deadline:
                 message = f"cannot connect to {address}: its backlog was full for {connect_timeout:g} s"
                 raise ConnectError(errno.EAGAIN, message) from exc
-        await asyncio.sleep(delay * random.uniform(0.5, 1.0))  # noqa: S311 - so that waiting clients spread
+        await asyncio.sleep(delay * (0.5 + os.urandom(1)[0] / 510))  # so that waiting clients spread
         delay = min(2 * delay, _LAST_DELAY)
 
 

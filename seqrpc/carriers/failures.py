@@ -21,9 +21,13 @@ def told(exc: BaseException, where: str) -> tuple[str, str, Any]:
         where: whose failure it is, for the log.
     """
     if isinstance(exc, RpcError) and not (exc.remote and exc.code.startswith("rpc.")):
-        # A subclass may have called no __init__, and anything may have been given as the message.
-        message = str(getattr(exc, "message", ""))
+        # A subclass may have called no __init__, anything may have been given as the message, and data may be computed.
+        try:
+            message, data = str(getattr(exc, "message", "")), getattr(exc, "data", None)
+        except Exception:
+            _log.exception("! %r: its error cannot be told", where)
+            return "rpc.Internal", "", None
         _log.debug("! %r: %s: %r", where, exc.code, message)
-        return exc.code, message, getattr(exc, "data", None)
+        return exc.code, message, data
     _log.error("! %r failed", where, exc_info=exc)
     return "rpc.Internal", "", None

@@ -236,11 +236,15 @@ class Producer:
     def _send(self, packet: Outgoing) -> bool:
         """Send one packet; return False if there is no room for it now."""
         try:
+            if not packet.lenders and not self._send_room.narrow and len(packet.data) <= MAX_PACKET:
+                ancillary.send(self._sock, packet.data)  # type: ignore[arg-type] # pieces are longer
+                self._packets += 1
+                return True
             if len(packet.data) > MAX_PACKET:
                 self._spill(packet)
             self._send_room.change(narrow=packet is self._spilled or _holds_memory(packet))
             numbers = [lender.fileno() for lender in packet.lenders]
-            ancillary.send(self._sock, packet.data, numbers)
+            ancillary.send(self._sock, packet.data, numbers)  # type: ignore[arg-type] # pieces were too long
         except (BlockingIOError, InterruptedError):
             self._watch_writable()
             return False

@@ -10,14 +10,18 @@ import asyncio
 import errno
 import socket
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from typing import Final
 
 from seqrpc.errors import ConnectionLost, RemoteProtocolError
 from seqrpc.kernel import ancillary, sockets
+from seqrpc.kernel.ancillary import SEND_FLAGS, WHOLE
 from seqrpc.kernel.buffers import Buffer
 from seqrpc.kernel.credentials import Credentials
 from seqrpc.kernel.descriptors import HasFileno, OwnedFd, close_all
+from seqrpc.kernel.memfd import Content, Pieces
 from seqrpc.kernel.platforms import PLATFORM
 from seqrpc.limits import DEFAULT_LIMITS, MAX_DESCRIPTORS, MAX_PACKET, Limits
 
@@ -40,6 +44,9 @@ _RETRY_DELAY = 0.01
 
 _DISCARDED_PACKETS = 1024
 """Unread packets thrown away at a close, so that the peer is not reset (protocol 1.6)."""
+
+_NOTHING_QUEUED: Final[deque[_Queued]] = deque(maxlen=0)
+"""Stands for a queue until a packet has to wait, which on most connections none ever does: a deque has 760 bytes."""
 
 _thread = threading.local()
 
@@ -85,7 +92,7 @@ class SeqpacketProtocol(asyncio.BaseProtocol):
         """
         return False
 
-    def packet_too_long(self, data: bytes | memoryview) -> tuple[bytes, OwnedFd] | None:  # noqa: ARG002
+    def packet_too_long(self, data: Content) -> tuple[bytes, OwnedFd] | None:  # noqa: ARG002
         """Say what to send in place of a packet that is longer than 65,536 bytes, or than the kernel takes.
 
         Returns:
@@ -118,6 +125,13 @@ class SeqpacketTransport(asyncio.ReadTransport):
             found out from the socket's names, which whoever made it may have chosen.
     """
 
+    __slots__ = (
+        "__weakref__", "_awake_until", "_broken", "_buffer", "_busy_poll_timeout", "_closing", "_credentials", "_fd",
+        "_high", "_lone_wakeups", "_loop", "_lost", "_low", "_names_senders", "_packets", "_protocol", "_queue",
+        "_queued_bytes", "_reading", "_receive", "_send", "_send_room", "_sends_at_once", "_sock", "_writing",
+        "_writing_paused",
+    )  # fmt: skip
+
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
@@ -145,23 +159,29 @@ class SeqpacketTransport(asyncio.ReadTransport):
         self._fd = sock.fileno()
         self._protocol = protocol
         self._buffer = receive_buffer()
-        self._max_packets = limits.max_packets_per_wakeup
+        is_plain = not self._names_senders and not PLATFORM.takes_descriptors(sock)
+        self._receive = (ancillary.plain_receiver if is_plain else ancillary.receiver)(sock, self._buffer)
+        self._packets = range(limits.max_packets_per_wakeup)
         self._high, self._low = limits.high_water_bytes, limits.low_water_bytes
-        self._queue: deque[_Queued] = deque()
+        self._queue = _NOTHING_QUEUED
         self._queued_bytes = 0
         self._writing = False  # whether the loop watches for room
         self._writing_paused = False
         self._reading = False
         self._closing = False
+        self._sends_at_once = True  # nothing waits, and neither end has begun to close
         self._lost = False
         self._broken: OSError | None = None  # why nothing can be sent any more; what was sent to us is still read
         self._lone_wakeups = 0
+        self._busy_poll_timeout = limits.busy_poll_timeout
+        self._awake_until = 0.0  # while the loop is kept awake
         self.resume_reading()
         try:
             protocol.connection_made(self)
         except BaseException:  # nobody hears of this connection: its maker closes the socket
             self._stop_reading()
             self._closing = self._lost = True
+            self._sends_at_once = False
             self._drop_queue()
             raise
 
@@ -185,7 +205,7 @@ class SeqpacketTransport(asyncio.ReadTransport):
         """Receive again; does nothing on a closing transport."""
         if not self._reading and not self._closing:
             self._reading = True
-            self._loop.add_reader(self._fd, self._read_ready)
+            self._loop.add_reader(self._fd, self._read_awake if self._busy_poll_timeout else self._read_ready)
 
     def end_wakeup(self) -> None:
         """Let others on the loop go on after the packet that is being received: it was much work."""
@@ -198,34 +218,58 @@ class SeqpacketTransport(asyncio.ReadTransport):
 
     def _read_ready(self) -> None:
         """Read what is there, up to two bounds; alone packets are read one a wake-up."""
-        sock, buffer = self._sock, self._buffer
-        taken = 0
-        for received in range(self._max_packets):
+        taken, receive = 0, self._receive
+        for received in self._packets:
             try:
-                size, fds, sender, lost = ancillary.receive(sock, buffer)
+                size, control, flags, _address = receive()
             except OSError as exc:
                 if self._receive_failed(exc, received):
                     continue
                 return
-            if not self._names_senders:
-                sender = self._credentials
-            elif PLATFORM.credentials_come_once:
-                sender = self._credentials = sender or self._credentials
-            if 0 < size <= MAX_PACKET and not lost:
+            fds: list[OwnedFd] = []
+            sender = self._credentials
+            if control or flags != WHOLE or not size:
+                size, sender = self._take_control(size, control, flags, fds)
+            if size:
                 try:
-                    self._protocol.packet_received(buffer[:size].tobytes(), fds, sender)
+                    self._protocol.packet_received(self._buffer[:size].tobytes(), fds, sender)
                 except Exception as exc:
                     close_all(fds)
                     self._fail(exc, "the protocol's packet_received failed")
-            else:
-                close_all(fds)
-                self._rare_packet(size, sender)
-            taken += size
-            if taken >= _WAKEUP_BYTES or not self._reading:
-                return
             if self._lone_wakeups:
                 self._lone_wakeups -= 1
                 return
+            taken += size
+            if taken >= _WAKEUP_BYTES or not self._reading:
+                return
+
+    def _read_awake(self) -> None:
+        """Read what is there, and keep the loop from sleeping for a while: the next packet may be near."""
+        self._read_ready()
+        if not self._awake_until:
+            self._loop.call_soon(self._stay_awake)
+        self._awake_until = time.monotonic() + self._busy_poll_timeout
+
+    def _stay_awake(self) -> None:
+        if self._reading and time.monotonic() < self._awake_until:
+            self._loop.call_soon(self._stay_awake)  # with something to call, the loop looks for events and never waits
+        else:
+            self._awake_until = 0.0
+
+    def _take_control(
+        self, size: int, control: list[tuple[int, int, bytes]], flags: int, fds: list[OwnedFd]
+    ) -> tuple[int, Credentials | None]:
+        """Take what came besides a packet; return its size, or 0 if nothing is left to do for it, and who sent it."""
+        size, sender, lost = ancillary.take_control(size, control, flags, len(self._buffer), fds)
+        if not self._names_senders:
+            sender = self._credentials
+        elif PLATFORM.credentials_come_once:
+            sender = self._credentials = sender or self._credentials
+        if lost or not 0 < size <= MAX_PACKET:
+            close_all(fds)
+            self._rare_packet(size, sender)
+            return 0, sender
+        return size, sender
 
     def _read_rest(self) -> None:
         """Read what came before the connection broke. The loop need not call: there may be no end of file."""
@@ -266,7 +310,7 @@ class SeqpacketTransport(asyncio.ReadTransport):
 
     def send_packet(
         self,
-        data: bytes | memoryview,
+        data: Content,
         fds: Sequence[HasFileno] = (),
         failed: Callable[[OSError], None] | None = None,
     ) -> None:
@@ -288,27 +332,22 @@ class SeqpacketTransport(asyncio.ReadTransport):
             OSError: the kernel refuses this packet, and takes others: ``EMSGSIZE``, ``ENOBUFS``,
                 ``ETOOMANYREFS``, ``EPERM`` (:func:`seqrpc.kernel.ancillary.send`), ``EMFILE``.
         """
-        if self._closing or self._broken is not None:
-            raise ConnectionLost("the connection is closed") from self._broken
-        if fds or not 0 < len(data) <= MAX_PACKET:
-            if len(data) > MAX_PACKET:
-                self._send_spilled(data, fds, failed)
-            else:
-                numbers, held = self._check(data, fds), _held_bytes(fds)
-                self._send_numbers(_Queued(data, len(data) + held, failed, spilled=held > 0), numbers)
-            return
-        if not self._queue:
+        if self._sends_at_once and not fds and 0 < len(data) <= MAX_PACKET:
+            send = self._send  # an attribute that is called where it stands is looked up the long way (3.11)
             try:
-                self._send(data, ancillary.SEND_FLAGS)
+                send(data, SEND_FLAGS)  # type: ignore[arg-type] # what comes in pieces is longer
+                return
             except OSError:  # rare enough to be tried again, in the long way
                 pass
-            else:
-                return
-        self._send_numbers(_Queued(data, len(data), failed), [])
+        if self._closing or self._broken is not None:
+            raise ConnectionLost("the connection is closed") from self._broken
+        if isinstance(data, Pieces) or len(data) > MAX_PACKET:
+            self._send_spilled(data, fds, failed)
+        else:
+            numbers, held = self._check(data, fds), _held_bytes(fds)
+            self._send_numbers(_Queued(data, len(data) + held, failed, spilled=held > 0), numbers)
 
-    def _send_spilled(
-        self, data: bytes | memoryview, fds: Sequence[HasFileno], failed: Callable[[OSError], None] | None
-    ) -> None:
+    def _send_spilled(self, data: Content, fds: Sequence[HasFileno], failed: Callable[[OSError], None] | None) -> None:
         spilled = self._protocol.packet_too_long(data)
         if spilled is None:
             raise ValueError(f"a packet has 1 to {MAX_PACKET} bytes, this one {len(data)}")
@@ -371,7 +410,10 @@ class SeqpacketTransport(asyncio.ReadTransport):
                 self._send_room.change(narrow=False)
                 self._unwatch_writable()
             raise
+        if self._queue is _NOTHING_QUEUED:
+            self._queue = deque()
         self._queue.append(packet)
+        self._sends_at_once = False
         self._queued_bytes += packet.weight
         self._check_high_water()
 
@@ -443,6 +485,7 @@ class SeqpacketTransport(asyncio.ReadTransport):
     def _dequeue(self) -> None:
         packet = self._queue.popleft()
         self._queued_bytes -= packet.weight
+        self._sends_at_once = not self._queue and not self._closing and self._broken is None
         close_all(packet.fds)
 
     def _refuse(self, packet: _Queued, exc: OSError) -> None:
@@ -457,6 +500,7 @@ class SeqpacketTransport(asyncio.ReadTransport):
     def _break(self, exc: OSError) -> None:
         """Give up sending. What the peer had sent before it went away is still to be read."""
         self._broken = exc
+        self._sends_at_once = False
         self._drop_queue()
         if not self._reading:
             self._lose(exc)
@@ -513,6 +557,7 @@ class SeqpacketTransport(asyncio.ReadTransport):
             return
         self._stop_reading()
         self._closing = True
+        self._sends_at_once = False
         if not self._queue:
             self._finish_soon(None)
 
@@ -526,6 +571,7 @@ class SeqpacketTransport(asyncio.ReadTransport):
             return None
         self._stop_reading()
         self._closing = self._lost = True
+        self._sends_at_once = False
         return self._sock
 
     def _lose(self, exc: Exception | None) -> None:
@@ -534,6 +580,7 @@ class SeqpacketTransport(asyncio.ReadTransport):
             return
         self._stop_reading()
         self._closing = True
+        self._sends_at_once = False
         self._drop_queue()
         self._finish_soon(exc)
 

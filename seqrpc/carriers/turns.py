@@ -15,6 +15,8 @@ class Turns:
         has_room: whether one more may go besides so many whose turn has come and who have not gone yet.
     """
 
+    __slots__ = ("_has_room", "_line", "_loop", "waiting")
+
     def __init__(self, loop: asyncio.AbstractEventLoop, has_room: Callable[[int], bool]) -> None:
         """Begin with nobody in line."""
         self._loop = loop

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
-from contextvars import ContextVar, copy_context
+from collections.abc import Callable, Iterator
+from contextlib import AbstractAsyncContextManager, contextmanager
+from contextvars import ContextVar, Token, copy_context
+from types import TracebackType
 from typing import Any, TypeVar
 
 import msgspec
@@ -39,8 +40,39 @@ def run_outside(function: Callable[..., T], *args: Any) -> T:
     return context.run(function, *args)
 
 
-@asynccontextmanager
-async def timeout(delay: float | None) -> AsyncIterator[None]:
+class _Bounded:
+    """What ``async with seqrpc.timeout(...)`` enters; a class, for entering a generator takes longer than the call."""
+
+    __slots__ = ("_bound", "_delay", "_token")
+
+    def __init__(self, delay: float | None) -> None:
+        self._delay = delay
+        self._bound: asyncio.Timeout
+        self._token: Token[Scope]
+
+    async def __aenter__(self) -> None:
+        outer, delay, now = scope.get(), self._delay, time.monotonic_ns()
+        deadline_ns = outer.deadline_ns
+        if delay is not None and not delay >= _FOREVER:
+            own = now + int(delay * 1e9)
+            deadline_ns = own if deadline_ns is None else min(own, deadline_ns)
+        self._bound = asyncio.timeout(None if deadline_ns is None else (deadline_ns - now) / 1e9)
+        await self._bound.__aenter__()
+        self._token = scope.set(Scope(deadline_ns, outer.outgoing_meta, outer))
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        scope.reset(self._token)
+        try:
+            await self._bound.__aexit__(kind, exc, tb)
+        except TimeoutError as timeout:
+            raise DeadlineExceeded("the time given by seqrpc.timeout is up") from timeout
+        if self._bound.expired() and isinstance(exc, TimeoutError) and not isinstance(exc, DeadlineExceeded):
+            raise DeadlineExceeded("the time given by seqrpc.timeout is up") from exc
+
+
+def timeout(delay: float | None) -> AbstractAsyncContextManager[None]:
     """Bound what happens inside to ``delay`` seconds, and tell the other side of calls when time is up.
 
     The earlier deadline holds where several are inside one another; a handler starts with its caller's.
@@ -49,21 +81,7 @@ async def timeout(delay: float | None) -> AsyncIterator[None]:
     Raises:
         DeadlineExceeded: time is up. It is a :class:`TimeoutError` too.
     """
-    outer = scope.get()
-    deadline_ns = outer.deadline_ns
-    if delay is not None and not delay >= _FOREVER:
-        own = time.monotonic_ns() + int(delay * 1e9)
-        deadline_ns = own if deadline_ns is None else min(own, deadline_ns)
-    token = scope.set(Scope(deadline_ns, outer.outgoing_meta, outer))
-    try:
-        async with asyncio.timeout(None if deadline_ns is None else (deadline_ns - time.monotonic_ns()) / 1e9) as bound:
-            yield
-    except TimeoutError as exc:
-        if bound.expired() and not isinstance(exc, DeadlineExceeded):
-            raise DeadlineExceeded("the time given by seqrpc.timeout is up") from exc
-        raise
-    finally:
-        scope.reset(token)
+    return _Bounded(delay)
 
 
 @contextmanager

@@ -37,7 +37,7 @@ _STREAMS: Final = (
     Stream,
 )
 
-_TWO_PATHS: Final = re.compile(r" - at `\$([^`]*)` - at `([^`]*)`$")
+_TWO_PATHS: Final = r" - at `\$([^`]*)` - at `([^`]*)`$"
 """The end of an error that has come through a stand-in: the path inside, and the path to it."""
 
 Plan = Any
@@ -79,15 +79,29 @@ def convert(value: Any, wanted: Plan, invalid: Invalid = InvalidResult) -> Any:
     try:
         return msgspec.convert(value, wanted, builtin_types=_NATIVE, dec_hook=_HOOKS[invalid])
     except msgspec.ValidationError as exc:
-        raise msgspec.ValidationError(_TWO_PATHS.sub(r" - at `\2\1`", str(exc))) from exc
+        raise msgspec.ValidationError(re.sub(_TWO_PATHS, r" - at `\2\1`", str(exc))) from exc
     except AttributeError as exc:
         if isinstance(exc.obj, Buffer):  # it can be indexed, and msgspec takes it for a map
             raise msgspec.ValidationError("Expected `object`, got `Buffer`") from exc
         raise
 
 
+class _Whatever:
+    """Equal to every type."""
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, type)
+
+    __hash__ = None  # type: ignore[assignment] # as of whatever is equal to things that are not equal
+
+
 def exact_type(planned: Plan) -> Plan:
-    """Return ``planned`` if a value of exactly that type needs no conversion, else a type that no value has."""
+    """Return what is equal to the types whose values need no conversion to ``planned``.
+
+    That is ``planned`` itself, something equal to every type where anything goes, or a type that no value has.
+    """
+    if planned is Any:
+        return _Whatever()
     return planned if planned in _EXACT else _StandIn
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import functools
+import inspect
 import logging
 import time
+import types
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextvars import copy_context
 from typing import Any
@@ -22,7 +24,7 @@ from seqrpc.protocol.messages import Request
 from seqrpc.protocol.values import descriptors_in
 from seqrpc.services.context import scope
 from seqrpc.services.current import CurrentCall
-from seqrpc.services.eager import Starter
+from seqrpc.services.eager import ENDED, Runner, Starter
 from seqrpc.services.peer import Connection
 from seqrpc.services.policy import Policy, PolicyLike, as_policy
 from seqrpc.services.policy import default as default_policy
@@ -41,13 +43,17 @@ _NO_PARAMS: list[Any] = []
 class Entry:
     """A method of a service object, ready to be called."""
 
-    __slots__ = ("handler", "policy", "spec")
+    __slots__ = ("exact", "handler", "policy", "spec")
 
     def __init__(self, service: Service, spec: MethodSpec, policy: Policy) -> None:
         """Join what is known of it."""
         self.handler = spec.function.__get__(service)
         self.spec = spec
         self.policy = policy
+        # Calling an ``async def`` gives a coroutine and does nothing else.
+        is_native = spec.function.__code__.co_flags & inspect.CO_COROUTINE
+        self.exact = spec.exact if is_native else None
+        """The types of arguments with which the handler can be called as they came; None if there are none such."""
 
 
 class Registry:
@@ -72,6 +78,7 @@ class Registry:
         self.entries: dict[str, Entry] = {}
         self._policies: dict[str, Policy] = {}
         self.threads = Threads(limits.max_threads)
+        self._starter: Starter | None = None
         for service in services:
             if not isinstance(service, Service):
                 raise TypeError(f"an object of a seqrpc.Service was expected, got {service!r}")
@@ -101,15 +108,25 @@ class Registry:
         """Return who may learn that there is no such method."""
         return self._policies.get(method.rpartition(".")[0], self.policy)
 
+    def starter(self, loop: asyncio.AbstractEventLoop) -> Starter:
+        """Return what starts handlers: one for all connections, so that there is one spare task and not many."""
+        if self._starter is None:
+            self._starter = Starter(loop, Calls.run_handlers)
+        return self._starter
+
     def close(self) -> None:
-        """Let the threads go; what runs in them is not waited for."""
+        """Let the threads and the spare task go; what runs in them is not waited for."""
         self.threads.close()
+        if self._starter is not None:
+            self._starter.close()
 
 
 class _Call(CurrentCall, kw_only=True, eq=False):
     """A handler that runs, or is about to."""
 
+    calls: Calls
     entry: Entry
+    key: Any  # by which it is known while it runs: the request's id, or a negative number
     task: asyncio.Task[None] | None = None
     timer: asyncio.TimerHandle | None = None
     stopped: RpcError | None = None  # what to answer if it ends by being cancelled
@@ -117,6 +134,11 @@ class _Call(CurrentCall, kw_only=True, eq=False):
 
 class Calls:
     """The calls that come in on one connection: its :class:`~seqrpc.carriers.connection.CallHandler`."""
+
+    __slots__ = (
+        "_connection", "_entries", "_held_bytes", "_idle", "_last_notify", "_loop", "_max_calls", "_max_held_bytes",
+        "_registry", "_running", "_starter",
+    )  # fmt: skip
 
     def __init__(self, registry: Registry) -> None:
         """Begin with no call."""
@@ -126,7 +148,7 @@ class Calls:
         self._max_held_bytes = registry.limits.max_held_bytes
         self._held_bytes = 0  # of requests longer than a packet
         self._loop = asyncio.get_running_loop()
-        self._starter = Starter(self._loop)
+        self._starter = registry.starter(self._loop)
         self._running: dict[int, _Call] = {}  # by id; those that want no answer under negative numbers
         self._last_notify = 0
         self._idle: asyncio.Future[None] | None = None
@@ -146,16 +168,42 @@ class Calls:
     def request_received(self, request: Request, caller: Credentials | None) -> None:
         """Find the method, ask its policy, convert the arguments, and start the handler: in this order."""
         entry = self._entries.get(request.method)
-        if entry is None:
-            self._answer_unknown(request, caller)
-        elif caller is not None and entry.policy.admits(caller):
-            self._start(entry, request, caller)
-        else:
+        if entry is None or caller is None or not entry.policy.admits(caller):
+            self._refuse_caller(entry, request, caller)
+            return
+        call = _Call(
+            request=request, caller=caller, connection=self._connection, calls=self, entry=entry, key=request.call_id
+        )
+        if not request.is_plain and not self._prepare(call):
+            return
+        params = request.params
+        try:
+            if entry.exact == [*map(type, params)] and type(params) is list:  # nothing to convert
+                coroutine = entry.handler(*params)
+            else:
+                args, kwargs = entry.spec.bind(params)
+                coroutine = self._handle(call, args, kwargs)
+        except Exception as exc:
+            self._refuse_params(request, exc)
+            return
+        if not request.is_plain:
+            self._keep(call)
+        self._running[call.key] = call
+        context = copy_context()
+        context.run(scope.set, call)
+        task = self._starter.start(context, call, coroutine)
+        if task is not None:
+            call.task = task
+            if call.deadline_ns is not None:
+                delay = min((call.deadline_ns - time.monotonic_ns()) / 1e9, _LONGEST_TIMER)
+                call.timer = self._loop.call_later(delay, self._deadline_passed, call)
+
+    def _refuse_caller(self, entry: Entry | None, request: Request, caller: Credentials | None) -> None:
+        """Answer a request that no handler gets."""
+        if entry is not None:
             self._refuse(request, "rpc.PermissionDenied", f"{request.method}: this caller is not admitted")
             _log.info("! %r refused to %r", request.method, caller)
-
-    def _answer_unknown(self, request: Request, caller: Credentials | None) -> None:
-        if request.method == "rpc.ping":
+        elif request.method == "rpc.ping":
             if request.call_id is not None:
                 self._connection.send_result(request.call_id, None)
             close_all(request.fds)
@@ -169,71 +217,79 @@ class Calls:
         if request.call_id is not None:
             self._connection.send_error(request.call_id, code, message)
 
-    def _start(self, entry: Entry, request: Request, caller: Credentials) -> None:
-        """Convert the arguments and start the handler."""
+    def _prepare(self, call: _Call) -> bool:
+        """Look at what a call has besides a method and arguments; return whether it may go on, else it is refused.
+
+        Whoever is admitted is told why; nothing of the request has been converted.
+        """
+        request, deadline = call.request, call.request.options.deadline
         if request.spilled_bytes and 0 < self._held_bytes > self._max_held_bytes - request.spilled_bytes:
             text = f"{self._held_bytes} bytes of large requests are being worked on already (max_held_bytes)"
             self._refuse(request, "rpc.Overloaded", text)
-            return
-        try:
-            args, kwargs = entry.spec.bind(request.params)
-        except RpcError as exc:
-            self._refuse(request, exc.code, exc.message)
-            return
-        except Exception:  # types of the application's own raise what they like while they are built
-            _log.exception("! the arguments of %r could not be converted", request.method)
-            self._refuse(request, "rpc.Internal", "")
-            return
-        deadline = request.options.deadline
-        call = _Call(deadline_ns=deadline, request=request, caller=caller, connection=self._connection, entry=entry)
-        key = request.call_id
-        if key is None:
+            return False
+        if deadline is not None and deadline <= time.monotonic_ns():
+            self._refuse(request, "rpc.DeadlineExceeded", "the deadline passed before the call began")
+            return False
+        call.deadline_ns = deadline
+        if request.call_id is None:
             if len(self._running) >= self._max_calls:
                 _log.debug("! a NOTIFY of %r is dropped: %d handlers are running", request.method, len(self._running))
                 close_all(request.fds)
-                return
-            key = self._last_notify = self._last_notify - 1
-        if deadline is not None and not self._start_timer(call, deadline):
-            return
-        if request.fds:  # buffers, streams and channels belong to whoever holds them, not to the call
-            request.fds = [fd for fd in request.fds if not isinstance(fd, ValueFd)]
-        self._held_bytes += request.spilled_bytes
-        self._running[key] = call
-        call.task = self._starter.start(self._run(key, call, args, kwargs))
-
-    def _start_timer(self, call: _Call, deadline: int) -> bool:
-        """Bound a call by its caller's deadline; if that has passed, refuse it and return False."""
-        left = deadline - time.monotonic_ns()
-        if left <= 0:
-            self._refuse(call.request, "rpc.DeadlineExceeded", "the deadline passed before the call began")
-            return False
-        call.timer = self._loop.call_later(min(left / 1e9, _LONGEST_TIMER), self._deadline_passed, call)
+                return False
+            call.key = self._last_notify = self._last_notify - 1
         return True
 
-    async def _run(self, key: int, call: _Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Run the handler and answer. Nothing a handler does gets further than this."""
-        scope.set(call)
-        try:
-            if call.entry.spec.is_coroutine:
-                result = await call.entry.handler(*args, **kwargs)
-            elif call.entry.spec.is_generator:
-                result = self._stream_of(call, call.entry.handler(*args, **kwargs))
-            else:
-                result = await self._run_in_thread(call, functools.partial(call.entry.handler, *args, **kwargs))
-        except asyncio.CancelledError:
-            self._answer_stopped(call)
-        except Exception as exc:
-            self._answer_error(call, exc)
-        except GeneratorExit:
-            raise
-        except BaseException as exc:
-            self._answer_error(call, exc)
-            if isinstance(exc, (KeyboardInterrupt, SystemExit)):  # these are for the loop, as in any task
-                raise
-        else:
-            self._answer(call, result)
-        finally:
-            self._end(key, call)
+    def _keep(self, call: _Call) -> None:
+        """Count what a call holds until it ends. Buffers, streams and channels belong to whoever refers to them."""
+        request = call.request
+        request.fds = [fd for fd in request.fds if not isinstance(fd, ValueFd)]
+        self._held_bytes += request.spilled_bytes
+
+    def _refuse_params(self, request: Request, exc: Exception) -> None:
+        if isinstance(exc, RpcError):
+            self._refuse(request, exc.code, exc.message)
+        else:  # types of the application's own raise what they like while they are built
+            _log.error("! the arguments of %r could not be converted, or not be taken", request.method, exc_info=exc)
+            self._refuse(request, "rpc.Internal", "")
+
+    async def _handle(self, call: _Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Run a handler of any kind."""
+        handler, spec = call.entry.handler, call.entry.spec
+        if spec.is_coroutine:
+            return await handler(*args, **kwargs)
+        if spec.is_generator:
+            return self._stream_of(call, handler(*args, **kwargs))
+        return await self._run_in_thread(call, functools.partial(handler, *args, **kwargs))
+
+    @staticmethod
+    @types.coroutine
+    def run_handlers() -> Runner:
+        """Run handlers of any connection, one after the other, and answer.
+
+        Nothing a handler does gets further than this.
+        """
+        while True:
+            call, coroutine = yield ENDED
+            calls: Calls = call.calls
+            try:
+                try:
+                    result = yield from coroutine
+                except asyncio.CancelledError:
+                    calls._answer_stopped(call)
+                except Exception as exc:
+                    calls._answer_error(call, exc)
+                except GeneratorExit:  # the loop has ended: nobody waits for an answer
+                    raise
+                except BaseException as exc:
+                    calls._answer_error(call, exc)
+                    if isinstance(exc, (KeyboardInterrupt, SystemExit)):  # these are for the loop, as in any task
+                        raise
+                else:
+                    calls._answer(call, result)
+                    del result
+            finally:
+                calls._end(call)
+            del call, calls, coroutine
 
     @staticmethod
     def _stream_of(call: _Call, generator: AsyncIterator[Any]) -> Source:
@@ -261,7 +317,7 @@ class Calls:
             return
         try:
             lenders = self._connection.send_result(call_id, result)
-        except Exception as exc:  # it cannot be sent, or a descriptor in it is closed
+        except (Exception, asyncio.CancelledError) as exc:  # it cannot be sent, or a descriptor in it is closed
             _let_go(result)
             self._answer_error(call, exc)
         else:
@@ -292,16 +348,16 @@ class Calls:
             )
             self._connection.send_error(call_id, code, message)
 
-    def _end(self, key: int, call: _Call) -> None:
+    def _end(self, call: _Call) -> None:
         """Forget a call; what of its descriptors nobody took is closed."""
-        call.request.params = _NO_PARAMS  # what was started in its context, and lives on, is not to keep its arguments
-        if call.request.fds:
-            close_all(call.request.fds)
-        self._held_bytes -= call.request.spilled_bytes
-        if call.timer is not None:
-            call.timer.cancel()
-        if self._running.get(key) is call:  # an answered id may be in use again
-            del self._running[key]
+        request = call.request
+        request.params = _NO_PARAMS  # what was started in its context, and lives on, is not to keep its arguments
+        if not request.is_plain:
+            close_all(request.fds)
+            self._held_bytes -= request.spilled_bytes
+            if call.timer is not None:
+                call.timer.cancel()
+        del self._running[call.key]
         if self._idle is not None and not self._running and not self._idle.done():
             self._idle.set_result(None)
 
@@ -319,7 +375,6 @@ class Calls:
         """Cancel all handlers: nobody waits for their answers."""
         for call in list(self._running.values()):
             _stop(call)
-        self._starter.close()
 
     def stop_others(self, spared: CurrentCall) -> None:
         """Cancel all handlers but that of ``spared``."""
@@ -349,8 +404,8 @@ def _let_go(result: Any) -> None:
 
 
 def _stop(call: _Call) -> None:
-    assert call.task is not None  # what stops a call comes in another turn of the loop than the call
-    call.task.cancel()
+    if call.task is not None:  # else it is in its first step, which nothing stops
+        call.task.cancel()
 
 
 def _run_plain(function: Callable[[], Any]) -> Any:

@@ -1,22 +1,32 @@
 """Handlers start at once, in the turn of the loop that brought their call: most are done before they first wait.
 
-From 3.12 on asyncio does it (``eager_start``). Before, a task's first step waits for the loop's next
-turn, and a task is made for a handler that needs none. Here the first step is taken by hand, with the
-functions that asyncio documents for other makers of tasks ("Extending asyncio": ``_enter_task``,
-``_leave_task``, ``_register_task``, ``_unregister_task``). A coroutine that then waits goes on in the
-task that it saw as its own; one that does not leaves that task to the next.
+A task's first step otherwise waits for the loop's next turn, and a task is made for a handler that needs none.
+Here the first step is taken by hand, with the functions that asyncio documents for other makers of tasks ("Extending
+asyncio": ``_enter_task``, ``_leave_task``, ``_register_task``, ``_unregister_task``). A coroutine that then waits
+goes on in the task that it saw as its own; one that does not leaves that task to the next. asyncio's own eager tasks
+(3.12 and later) make a task for each coroutine all the same.
 """
 
 from __future__ import annotations
 
 import asyncio
-import sys
 from asyncio.tasks import _enter_task, _leave_task, _register_task, _unregister_task
-from collections.abc import Coroutine, Generator
-from contextvars import Context, copy_context
-from typing import Any
+from collections.abc import Callable, Coroutine, Generator
+from contextvars import Context
+from sys import getrefcount
+from typing import Any, Final
+from weakref import getweakrefcount
 
-_NOTHING = object()
+_NOTHING: Final = object()
+
+ENDED: Final = object()
+"""What a runner yields between two coroutines."""
+
+Runner = Generator[Any, Any, None]
+"""Runs one coroutine after the other, each to its end, in the context of whoever resumes it. It yields :data:`ENDED`,
+is sent an owner and a coroutine of that, and yields what that waits for. A generator of its own, decorated with
+``types.coroutine``: a coroutine that is awaited gives its result without raising StopIteration, which takes longer
+than all else about a handler."""
 
 _LOOKS: dict[str, Any] = {  # what the repr of a task and its print_stack() look at, as long as there is no coroutine
     "__name__": "spare",
@@ -28,37 +38,49 @@ _LOOKS: dict[str, Any] = {  # what the repr of a task and its print_stack() look
 }
 
 
-class _Resumed(Coroutine[Any, Any, None]):
+class _Rest(Coroutine[Any, Any, None]):
     """What a spare task runs: it waits for a coroutine that has taken its first step already, then runs the rest."""
 
-    __slots__ = ("_context", "_coroutine", "_parked", "_yielded")
+    __slots__ = ("_coroutine", "_parked", "_run", "_runner", "_yielded")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, runner: Runner) -> None:
         self._parked = loop.create_future()
         self._parked._asyncio_future_blocking = True  # noqa: SLF001 - as ``await`` marks what it yields
         self._yielded: Any = self._parked
-        self._coroutine: Coroutine[Any, Any, None] | None = None
-        self._context: Context
+        self._coroutine: Coroutine[Any, Any, Any] | None = None
+        self._run: Callable[..., Any]
+        self._runner = runner
 
-    def begin(self, coroutine: Coroutine[Any, Any, None]) -> bool:
-        """Take the first step of ``coroutine`` in a context of its own; return whether it waits now."""
-        context = copy_context()
-        try:
-            yielded = context.run(coroutine.send, None)
-        except StopIteration:
-            return False
-        self._context, self._coroutine, self._yielded = context, coroutine, yielded
+    def go_on(self, coroutine: Coroutine[Any, Any, Any], yielded: Any, context: Context) -> None:
+        """Take over a coroutine that waits for ``yielded``."""
+        self._coroutine, self._yielded, self._run = coroutine, yielded, context.run
         if not self._parked.done():  # it may have cancelled its task, which then wakes for that
             self._parked.set_result(None)
-        return True
+
+    def let_end(self) -> None:
+        """Let the task end as one does whose coroutine has ended."""
+        if not self._parked.done():
+            self._parked.set_result(None)
 
     def send(self, value: Any) -> Any:
         """Take the next step, for the task."""
         if self._yielded is not _NOTHING:
             yielded, self._yielded = self._yielded, _NOTHING
             return yielded
-        assert self._coroutine is not None  # only begin() wakes the task
-        return self._context.run(self._coroutine.send, value)
+        if self._coroutine is None:  # it ended in its first step, and somebody knows its task
+            raise StopIteration
+        return self._step(self._runner.send, value)
+
+    def _step(self, resume: Callable[[Any], Any], value: Any) -> Any:
+        yielded = ENDED
+        try:
+            yielded = self._run(resume, value)
+        finally:
+            if yielded is ENDED:
+                del self._run  # the context refers to whose task this is
+        if yielded is ENDED:
+            raise StopIteration
+        return yielded
 
     def throw(self, *exc_info: Any) -> Any:
         """Take the next step with an exception, for the task."""
@@ -70,12 +92,11 @@ class _Resumed(Coroutine[Any, Any, None]):
             message = exc_info[0].args[0] if exc_info[0].args else None
             if yielded.cancel(msg=message):
                 return yielded
-        return self._context.run(self._coroutine.throw, *exc_info)
+        return self._step(self._runner.throw, exc_info[0])
 
     def close(self) -> None:
         """Close the coroutine, as one does that will not be run to its end."""
-        if self._coroutine is not None:
-            self._coroutine.close()
+        self._runner.close()
 
     def __getattr__(self, name: str) -> Any:
         """Look like the coroutine, to whoever looks at the task."""
@@ -93,12 +114,14 @@ class Starter:
 
     Args:
         loop: the running loop.
+        new_runner: makes what runs them.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, new_runner: Callable[[], Runner]) -> None:
         """Begin with no task."""
         self._loop = loop
-        self._spare: tuple[asyncio.Task[None], _Resumed] | None = None
+        self._new_runner = new_runner
+        self._spare: tuple[asyncio.Task[None], _Rest, Callable[[Any], Any]] | None = None
 
     def close(self) -> None:
         """Let the spare task go."""
@@ -106,43 +129,59 @@ class Starter:
             self._spare[0].cancel()
             self._spare = None
 
-    if sys.version_info >= (3, 12):
+    def start(self, context: Context, owner: object, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[None] | None:
+        """Take the first step of ``coroutine``; return the task that takes the others, or None if it ended.
 
-        def start(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-            """Return a task of ``coroutine``, which has run until it waits or ends, in a context of its own."""
-            return asyncio.Task(coroutine, loop=self._loop, eager_start=True)
-
-    else:
-
-        def start(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-            """Return a task of ``coroutine``, which has run until it waits or ends, in a context of its own."""
-            loop = self._loop
-            task, resumed = self._spare or self._new_spare()
-            outer = None
-            try:
-                _enter_task(loop, task)
-            except RuntimeError:  # a task runs here already: step aside
-                outer = asyncio.current_task(loop)
-                assert outer is not None
-                _leave_task(loop, outer)
-                _enter_task(loop, task)
-            try:
-                waits = resumed.begin(coroutine)
-            finally:
-                _leave_task(loop, task)
-                if outer is not None:
-                    _enter_task(loop, outer)
-            if waits:
-                self._spare = None
-                _register_task(task)
-            elif task.cancelling():  # it cancelled itself, and ended all the same
-                self.close()
+        Args:
+            context: the coroutine's own.
+            owner: goes to the runner with it.
+            coroutine: has not begun. What the runner lets through in its first step is raised here.
+        """
+        loop = self._loop
+        spare = self._spare or self._new_spare()
+        task, rest, start = spare
+        holders = getrefcount(task)
+        try:
+            _enter_task(loop, task)
+        except RuntimeError:  # a task runs here already
+            return self._start_inside(context, owner, coroutine)
+        self._spare = None
+        try:
+            yielded = context.run(start, (owner, coroutine))
+        except BaseException:
+            rest.let_end()
+            raise
+        finally:
+            _leave_task(loop, task)
+        if yielded is not ENDED:
+            rest.go_on(coroutine, yielded, context)
+            _register_task(task)
             return task
+        callbacks = task._callbacks  # noqa: SLF001 - nothing else tells
+        if getrefcount(task) != holders or getweakrefcount(task) or callbacks or task.cancelling():
+            rest.let_end()  # somebody knows it, and may cancel it later: it is nobody else's task
+        else:
+            self._spare = spare
+        return None
 
-        def _new_spare(self) -> tuple[asyncio.Task[None], _Resumed]:
-            resumed = _Resumed(self._loop)
-            task = asyncio.Task(resumed, loop=self._loop)
-            task._log_destroy_pending = False  # type: ignore[attr-defined]  # noqa: SLF001 - its loop may end first
-            _unregister_task(task)  # nobody's task yet, so nobody is to see it
-            self._spare = (task, resumed)
-            return self._spare
+    def _start_inside(
+        self, context: Context, owner: object, coroutine: Coroutine[Any, Any, Any]
+    ) -> asyncio.Task[None] | None:
+        """Start a coroutine while a task runs, which steps aside."""
+        outer = asyncio.current_task(self._loop)
+        assert outer is not None
+        _leave_task(self._loop, outer)
+        try:
+            return self.start(context, owner, coroutine)
+        finally:
+            _enter_task(self._loop, outer)
+
+    def _new_spare(self) -> tuple[asyncio.Task[None], _Rest, Callable[[Any], Any]]:
+        runner = self._new_runner()
+        runner.send(None)
+        rest = _Rest(self._loop, runner)
+        task = asyncio.Task(rest, loop=self._loop)
+        task._log_destroy_pending = False  # type: ignore[attr-defined]  # noqa: SLF001 - its loop may end first
+        _unregister_task(task)  # nobody's task yet, so nobody is to see it
+        self._spare = (task, rest, runner.send)
+        return self._spare

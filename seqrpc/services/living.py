@@ -26,6 +26,8 @@ from seqrpc.services.service import Service
 class Tally:
     """How many streams and channels are alive that left over a connection, and over those that came of it."""
 
+    __slots__ = ("alive",)
+
     def __init__(self) -> None:
         """Begin with none."""
         self.alive = 0
@@ -41,6 +43,8 @@ class LivingValues:
         tally: counts what left, together with the connection that the channel came over.
     """
 
+    __slots__ = ("_exports", "_limits", "_made_codec", "_own_id", "_tally")
+
     def __init__(
         self, limits: Limits, exports: Exports, own: Channel | None = None, tally: Tally | None = None
     ) -> None:
@@ -49,8 +53,15 @@ class LivingValues:
         self._exports = exports
         # Not the channel itself: its connection, which refers to this, must not keep it.
         self._own_id = None if own is None else id(own)
-        self._codec = Codec(limits, self)
+        self._made_codec: Codec | None = None
         self._tally = Tally() if tally is None else tally
+
+    @property
+    def _codec(self) -> Codec:
+        """The codec of all streams, which most connections never have."""
+        if self._made_codec is None:
+            self._made_codec = Codec(self._limits, self)
+        return self._made_codec
 
     def travels(self, value: Any) -> bool:
         """Return whether ``value`` is a stream or a channel."""

@@ -8,7 +8,7 @@ from collections.abc import Callable, Coroutine
 from types import TracebackType
 from typing import Any, Protocol, Self
 
-from seqrpc.carriers.connection import Params
+from seqrpc.carriers.connection import Params, result_of
 from seqrpc.carriers.streams import Stream
 from seqrpc.errors import InvalidResult
 from seqrpc.kernel.descriptors import close_all
@@ -127,6 +127,8 @@ def _open(
 
 def _finishing(wire_name: str, wanted: Plan) -> Callable[[Response], Any]:
     """Return what makes a result of the type ``wanted`` of an answer, or raises what it tells of."""
+    if wanted is Any:
+        return result_of
     exact = exact_type(wanted)
 
     def finish(response: Response) -> Any:

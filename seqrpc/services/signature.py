@@ -18,7 +18,7 @@ from seqrpc.services.service import Marks, Service, marks_of
 
 _P = inspect.Parameter
 _NO_MARKS = Marks(None, oneway=False)
-_INDEX = re.compile(r"`\$\[(\d{1,3})\]")
+_INDEX = r"`\$\[(\d{1,3})\]"
 
 
 class MethodSpec:
@@ -76,7 +76,8 @@ class MethodSpec:
         self._required = sum(p.default is _P.empty for p in positional)
         self._keyword_required = [p.name for p in parameters[len(positional) :] if p.default is _P.empty]
         exact = [conversion.exact_type(plan) for plan in planned[: len(positional)]]
-        self._exact = None if self._keyword_required else exact  # arguments of these types are passed on as they are
+        self.exact = None if self._keyword_required else exact
+        """The types of all arguments by position for which there is nothing to convert; None if that is never so."""
         self._by_position = msgspec.defstruct(self.name, fields[: len(positional)], array_like=True)
         self._by_name = msgspec.defstruct(self.name, fields, kw_only=True, forbid_unknown_fields=True)
 
@@ -88,18 +89,18 @@ class MethodSpec:
             raise TypeError(f"{where}: {name}: {exc}") from exc
 
     def bind(self, params: list[Any] | dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Return the arguments to call the function with, converted and checked.
+        """Return the arguments to call the function with, by position and by name, converted and checked.
 
         Raises:
             InvalidParams: they do not fit; the message holds the path to the first that does not.
         """
+        if self.exact == [*map(type, params)] and type(params) is list:
+            return tuple(params), {}
         try:
             if isinstance(params, dict):
                 named = conversion.convert(params, self._by_name, InvalidParams)
                 values = msgspec.structs.asdict(named)
                 return tuple(values.pop(name) for name in self._positional), values
-            if self._exact == [*map(type, params)]:
-                return tuple(params), {}
             count = len(params)
             if not self._required <= count <= len(self._positional) or self._keyword_required:
                 raise self._wrong_count(count)
@@ -117,7 +118,7 @@ class MethodSpec:
 
     def _with_names(self, text: str) -> str:
         """Name parameters in the path of an error, in place of ``$`` and indexes."""
-        return _INDEX.sub(self._name_of_index, text).replace("`$.", "`")
+        return re.sub(_INDEX, self._name_of_index, text).replace("`$.", "`")
 
     def _name_of_index(self, match: re.Match[str]) -> str:
         index = int(match[1])  # the text may quote what the caller sent: it may be any number
