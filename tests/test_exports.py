@@ -26,8 +26,12 @@ def imported_names() -> list[str]:
     """Return the names that the face imports, read from its source."""
     assert seqrpc.__file__ is not None
     tree = ast.parse(Path(seqrpc.__file__).read_text(encoding="utf-8"))
+    imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
     return [
-        alias.asname or alias.name for node in tree.body if isinstance(node, ast.ImportFrom) for alias in node.names
+        alias.asname or alias.name
+        for node in imports
+        if node.module is not None and node.module.startswith("seqrpc.")
+        for alias in node.names
     ]
 
 
