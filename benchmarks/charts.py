@@ -14,7 +14,7 @@ import textwrap
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-from benchmarks.peers.registry import FLOORS, OURS
+from benchmarks.peers.registry import FLOORS, OURS, OURS_OTHERWISE
 from benchmarks.workloads import WORKLOADS
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ def bars_of(peers: Mapping[str, Mapping[str, Any]], which: str) -> list[Bar]:
     """Return the bars of one workload; ``which`` is added to the names, where the chart is of several."""
     bars = []
     for name, figures in peers.items():
-        kind: Kind = "seqrpc" if name == OURS else "floor" if name in FLOORS else "peer"
+        kind: Kind = "seqrpc" if name in (OURS, OURS_OTHERWISE) else "floor" if name in FLOORS else "peer"
         bars.append(Bar(name + which, figures["median"], figures["low"], figures["high"], kind))
     return bars
 

@@ -41,7 +41,7 @@ from dataclasses import dataclass, field
 from importlib import metadata
 from typing import Any
 
-from benchmarks.peers.registry import FLOORS, OURS
+from benchmarks.peers.registry import FLOORS, OURS, OURS_OTHERWISE
 from benchmarks.workloads import Workload
 
 
@@ -78,7 +78,7 @@ class Report:
         for peer in row["peers"].values():
             peer["to_seqrpc"] = _ratio(peer, reference.get(OURS))
             peer["to_floor"] = _ratio(peer, reference.get(row["floor"]))
-        others = [name for name in reference if name != OURS and name not in FLOORS]
+        others = [name for name in reference if name not in (OURS, OURS_OTHERWISE, *FLOORS)]
         ours = row["peers"].get(OURS)
         row["best_other"] = None
         if ours and others:

@@ -10,6 +10,7 @@ from benchmarks.peers.base import BlockingPeer, Peer
 
 MODULES = {
     "seqrpc": "benchmarks.peers.seqrpc_peer",
+    "seqrpc.busy-poll": "benchmarks.peers.seqrpc_peer",
     "handwritten.protocol": "benchmarks.peers.handwritten_protocol",
     "handwritten.streams": "benchmarks.peers.handwritten_streams",
     "multiprocessing.connection": "benchmarks.peers.multiprocessing_connection",
@@ -28,6 +29,9 @@ MODULES = {
 }
 
 OURS = "seqrpc"
+
+OURS_OTHERWISE = "seqrpc.busy-poll"
+"""With an option that is not the default: shown, and not what others are compared to, nor one of them."""
 
 FLOORS = ("floor", "floor.c", "memcpy")
 """What no library can be better than, with the same tools: measured in every run, whatever ``--only`` says, in the

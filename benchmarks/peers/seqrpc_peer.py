@@ -160,8 +160,7 @@ class SeqrpcClient(Client):
         payload = b"x" * size
 
         async def call() -> None:
-            with seqrpc.Buffer.allocate(size) as buffer:
-                buffer[:] = payload
+            with seqrpc.Buffer.copy_of(payload) as buffer:
                 assert await self._bench.buffer(buffer, touch=True) == size
 
         return call
@@ -198,9 +197,19 @@ class SeqrpcPeer(Peer):
     distribution = "seqrpc"
     workloads = frozenset(WORKLOADS)
 
+    limits = LIMITS
+
     async def serve(self, address: str) -> None:
-        async with seqrpc.serve([Bench(), Features()], address, limits=LIMITS) as server:
+        async with seqrpc.serve([Bench(), Features()], address, limits=self.limits) as server:
             await server.wait_closed()
 
     async def connect(self, address: str) -> SeqrpcClient:
-        return SeqrpcClient(await seqrpc.connect(address, limits=LIMITS))
+        return SeqrpcClient(await seqrpc.connect(address, limits=self.limits))
+
+
+class BusyPollingPeer(SeqrpcPeer):
+    """The same with loops that go on looking for packets for a millisecond before they sleep; no default."""
+
+    name = "seqrpc.busy-poll"
+    workloads = frozenset({"lone", "record", "in-flight"})
+    limits = dataclasses.replace(LIMITS, busy_poll_timeout=0.001)
