@@ -407,6 +407,24 @@ def test_values_of_python_arrive_as_what_messagepack_has_for_them(value: Any, ar
     assert type(result) is type(arrived)
 
 
+def test_a_dataclass_is_taken_apart_the_same_each_time_whatever_else_its_objects_hold() -> None:
+    codec = Codec()
+    plain, extended, short = Record(1), Record(2), Record(3)
+    extended.extra = 5  # type: ignore[attr-defined]
+    del short.value
+    holder = Record(4)
+    holder.fileno = lambda: 0  # type: ignore[attr-defined]
+
+    for _ in range(2):
+        assert [codec.decode(encode(record, codec), [])[0][3] for record in (plain, extended, short)] == [
+            {"value": 1},
+            {"value": 2},
+            {},
+        ]
+        lenders: list[Any] = list(codec.encode((1, 1, None, holder))[1])
+        assert lenders == [holder]
+
+
 def test_nan_arrives_as_nan() -> None:
     assert math.isnan(sent(math.nan))
 

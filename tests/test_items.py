@@ -303,14 +303,17 @@ def test_an_item_that_cannot_be_sent_is_told_at_once_and_what_waits_still_goes(b
 @pytest.mark.parametrize(
     "then", [[], [4, 5], [[4]], ["x" * 10_000], [Lender()]], ids=["end", "scalars", "list", "large", "fd"]
 )
-def test_a_scalar_that_cannot_be_sent_is_told_later_and_nothing_overtakes_it(bad: Any, then: list[Any]) -> None:
+@pytest.mark.parametrize("before", [[], [1, "two"], [1, "two", [3]]], ids=["first", "scalars", "list"])
+def test_a_scalar_that_cannot_be_sent_is_told_later_and_nothing_overtakes_it(
+    before: list[Any], bad: Any, then: list[Any]
+) -> None:
     items = writer()
-    for item in (1, "two", [3], bad):
+    for item in (*before, bad):
         items.add(item)
     with suppress(LocalProtocolError):
         for item in then:
             items.add(item)
-    assert arrive_all(items) == [1, "two", [3]]
+    assert arrive_all(items) == before
     assert isinstance(items.failure, LocalProtocolError)
     assert str(items.failure).startswith("cannot send item: ")
 
@@ -321,9 +324,9 @@ def test_scalars_that_only_together_could_not_be_encoded_arrive(monkeypatch: pyt
 
     monkeypatch.setattr(Codec, "encode_run", fail)
     items = writer()
-    for item in (1, "two", 3.0):
+    for item in (1, "two", [3.0], 4):
         items.add(item)
-    assert arrive_all(items) == [1, "two", 3.0]
+    assert arrive_all(items) == [1, "two", [3.0], 4]
     assert items.failure is None
 
 

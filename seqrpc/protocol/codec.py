@@ -52,6 +52,8 @@ _PACKER_BYTES: Final = 256
 """Bytes that a packer begins with; it takes more as it needs it, and keeps it. By default it has 256 KiB, of which the
 first page is written at once: 4 KiB for each connection."""
 
+_MOST_KINDS: Final = 64  # dataclasses of which a codec knows that they are plain data
+
 _MAX_WRONG: Final = 1_000  # bad references after which a message is not looked at any further
 
 _LONGEST_PATH: Final = 200  # characters of a path in an error's text
@@ -106,7 +108,7 @@ class Codec:
 
     __slots__ = (
         "_copied", "_fds", "_lenders", "_living", "_long_packer", "_max_buffer_bytes", "_max_bytes", "_max_containers",
-        "_max_depth", "_pack", "_packer", "_problem", "_referred", "_taken", "_wrong", "on_work",
+        "_max_depth", "_pack", "_packer", "_plain_kinds", "_problem", "_referred", "_taken", "_wrong", "on_work",
     )  # fmt: skip
 
     def __init__(self, limits: Limits = DEFAULT_LIMITS, living: Living | None = None) -> None:
@@ -118,6 +120,7 @@ class Codec:
         self._living = Handles() if living is None else living
         self.on_work: Callable[[], object] = bool
         """Called where decoding takes longer than the length of a packet tells."""
+        self._plain_kinds: dict[type, frozenset[str]] = {}  # dataclasses, and what instances hold if nothing else
         self._packer = self._new_packer()
         self._pack = self._packer.pack
         self._long_packer: Any = None  # after a long message: the next may be long as well, and is not to be copied
@@ -265,6 +268,9 @@ class Codec:
 
     def _default(self, value: Any) -> Any:
         """Return something that msgpack knows in place of ``value``, which it does not."""
+        fields = self._plain_kinds.get(type(value))
+        if fields is not None and value.__dict__.keys() == fields:
+            return value.__dict__
         if isinstance(value, _Borrowed):
             value = value.value
         if isinstance(value, Buffer):
@@ -275,6 +281,9 @@ class Codec:
             return msgpack.ExtType(EXT_DESCRIPTOR, bytes((self._lend(value),)))
         export = self._living.export(value)
         if export is None:
+            kind = type(value)
+            if dataclasses.is_dataclass(kind) and hasattr(value, "__dict__") and len(self._plain_kinds) < _MOST_KINDS:
+                self._plain_kinds[kind] = frozenset(_names_of(kind))  # and need not be asked what it is again
             return _plain(value, self._travels)
         try:
             index = self._lend(export)
