@@ -7,6 +7,7 @@ import gc
 import mmap
 import os
 import resource
+import sys
 import time
 import weakref
 from pathlib import Path
@@ -331,3 +332,20 @@ def test_the_repr_tells_size_and_state() -> None:
     assert repr(buffer) == "<Buffer of 10 bytes, sealed>"
     buffer.close()
     assert repr(buffer) == "<Buffer closed>"
+
+
+def test_once_it_is_prepared_no_more_modules_are_loaded_to_seal() -> None:
+    def seal_without_modules() -> None:
+        buffers.prepare()
+        sys.meta_path.clear()
+        with Buffer.allocate(mmap.PAGESIZE) as buffer:
+            buffer[:1] = b"x"
+            buffer.seal()
+            assert buffer[:2] == b"x\0"
+
+    in_child(seal_without_modules)
+
+
+def test_preparing_twice_does_no_harm() -> None:
+    buffers.prepare()
+    buffers.prepare()

@@ -21,6 +21,18 @@ class Bare(RpcError, code="failures.Bare"):
         pass
 
 
+class Computed(RpcError, code="failures.Computed"):
+    """Cannot say what it holds."""
+
+    def __init__(self) -> None:
+        self.message = "secret"
+
+    def __getattribute__(self, name: str) -> object:
+        if name == "data":
+            raise KeyError(name)
+        return super().__getattribute__(name)
+
+
 def crossed(error: RpcError) -> RpcError:
     """Return an error as a call of this side meets it."""
     return RpcError.from_wire(error.code, error.message, error.data)
@@ -36,6 +48,11 @@ def test_an_error_that_was_meant_to_cross_is_told_as_it_is(caplog: pytest.LogCap
 def test_an_error_that_holds_odd_things_is_told_all_the_same() -> None:
     assert told(Bare(), "m") == ("failures.Bare", "", None)
     assert told(Overdrawn(7), "m") == ("failures.Overdrawn", "7", None)  # type: ignore[arg-type]
+
+
+def test_an_error_whose_parts_cannot_be_had_is_internal_and_logged(caplog: pytest.LogCaptureFixture) -> None:
+    assert told(Computed(), "m") == ("rpc.Internal", "", None)
+    assert "its error cannot be told" in caplog.text
 
 
 @pytest.mark.parametrize(

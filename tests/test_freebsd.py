@@ -179,3 +179,4 @@ def test_other_control_messages_tell_of_nobody() -> None:
 def test_descriptors_cannot_be_refused() -> None:
     with FreeBSDSocket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock:
         assert FreeBSD().refuse_descriptors(sock) is False
+        assert FreeBSD().takes_descriptors(sock) is True
