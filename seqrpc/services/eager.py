@@ -25,8 +25,8 @@ ENDED: Final = object()
 Runner = Generator[Any, Any, None]
 """Runs one coroutine after the other, each to its end, in the context of whoever resumes it. It yields :data:`ENDED`,
 is sent an owner and a coroutine of that, and yields what that waits for. A generator of its own, decorated with
-``types.coroutine``: a coroutine that is awaited gives its result without raising StopIteration, which takes longer
-than all else about a handler."""
+``types.coroutine``: a coroutine that is awaited gives its result without making, raising and catching a
+StopIteration, 0.4 to 0.7 µs a call (docs/performance.md)."""
 
 _LOOKS: dict[str, Any] = {  # what the repr of a task and its print_stack() look at, as long as there is no coroutine
     "__name__": "spare",

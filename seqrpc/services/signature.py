@@ -70,7 +70,6 @@ class MethodSpec:
         fields = [_field(p, plan) for p, plan in zip(parameters, planned, strict=True)]
         self.takes_descriptors = any(map(conversion.takes_descriptors, planned))
         """Whether an argument may hold descriptors, or be so large that it travels as one."""
-        self._names = [p.name for p in parameters]
         positional = [p for p in parameters if p.kind is not _P.KEYWORD_ONLY]
         self._positional = [p.name for p in positional]
         self._required = sum(p.default is _P.empty for p in positional)
