@@ -30,7 +30,7 @@ class _ClientConnection(Connection):
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
-        self._registry.close()
+        self._registry.when_quiet(self._registry.close)
 
 
 class _Connecting:

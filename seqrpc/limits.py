@@ -36,9 +36,16 @@ class Limits:
     """Arrays and maps in a received message that is longer than a packet. An empty one takes one byte there and
     sixty here: without a bound 64 MiB would become 4 GiB, and keep the loop for half a minute."""
 
+    max_other_keys: int = 1024
+    """Keys of maps in one received message, and elements of one set, that are neither strings nor byte strings. Their
+    hashes have no secret in them, so whoever chooses them can make all of them collide: a thousand then take some 3 ms,
+    and ten times as many a hundred times as long. More are answered ``rpc.TooLarge`` (protocol 2.3), in a set
+    ``rpc.InvalidParams``."""
+
     max_held_bytes: int = 256 * 1024 * 1024
-    """Bytes of requests longer than a packet whose handlers run, of one connection; one more is answered
-    ``rpc.Overloaded``, unless it is alone. Short requests are bounded by ``max_calls_in_flight``."""
+    """Bytes of requests longer than a packet whose handlers run, of one connection, and of their buffers that had to be
+    copied since they do not begin at a page; one more is answered ``rpc.Overloaded``, unless it is alone. Short
+    requests are bounded by ``max_calls_in_flight``."""
 
     max_buffer_bytes: int = 16 * 1024 * 1024 * 1024
     """Bytes of one received :class:`~seqrpc.Buffer`. It takes address space at first, memory as it is looked at."""

@@ -114,7 +114,7 @@ class Server:
         """Let a connection go; a server on a socket pair is done with its only one."""
         self._connections.discard(connection)
         if self._listener is None and not self._connections:
-            self._finish()
+            self._registry.when_quiet(self._finish)
 
     def _finish(self) -> None:
         self._registry.close()
@@ -147,6 +147,7 @@ class Server:
             async with asyncio.timeout(self._limits.drain_timeout if drain_timeout is None else drain_timeout):
                 for connection in list(self._connections):
                     await connection.calls.wait_idle()
+                await self._registry.wait_quiet()
                 await self.exports.wait_idle(self._limits.close_timeout)
         except TimeoutError:
             _log.warning("= %s: handlers were still running after the drain timeout; they are cancelled", self.address)
@@ -187,11 +188,13 @@ class Server:
     async def _close_connections(self) -> None:
         connections = list(self._connections)
         await asyncio.gather(*(connection.close() for connection in connections))
+        self._registry.stop_lingering()
         self.exports.stop(_STOPPING)
         try:
             async with asyncio.timeout(self._limits.close_timeout):
                 for connection in connections:
                     await connection.calls.wait_idle()
+                await self._registry.wait_quiet()
                 await self.exports.wait_stopped()
         except TimeoutError:
             _log.warning(

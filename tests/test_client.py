@@ -7,7 +7,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from daemons import PATIENCE, needs_root, on_a_pair, raw_client
+from daemons import PATIENCE, needs_root, raw_client
 from processes import OTHER_UID, running_child
 
 import seqrpc
@@ -162,6 +162,10 @@ async def test_a_client_admits_whom_it_is_told_to() -> None:
 
 async def test_calls_beyond_the_limit_wait_their_turn() -> None:
     limits = seqrpc.Limits(max_calls_in_flight=2)
-    async with on_a_pair(Adder(), limits=limits) as connection:
+    ours, theirs = seqrpc.socket_pair()
+    async with (
+        seqrpc.serve(Adder(), sock=theirs, limits=limits),
+        seqrpc.connect(sock=ours, limits=limits) as connection,
+    ):
         results = await asyncio.gather(*(connection.call("Adder.add", i, i) for i in range(50)))
         assert results == [2 * i for i in range(50)]

@@ -73,10 +73,14 @@ class Handler:
     def connection_made(self, connection: SessionConnection) -> None:
         self.connection = connection
 
-    def admits(self, method: str, caller: Credentials | None) -> bool:
+    def refusal(self, method: str, caller: Credentials | None) -> tuple[str, str] | None:
         assert method
         assert caller is not None
-        return self.admitted
+        return None if self.admitted else ("rpc.PermissionDenied", f"{method}: this caller is not admitted")
+
+    def lack_of_room(self, size: int) -> str | None:
+        assert size
+        return None
 
     def request_received(self, request: Request, caller: Credentials | None) -> None:
         self.requests.append(request)
@@ -276,7 +280,8 @@ async def test_an_error_of_the_other_side_is_raised_as_the_class_of_its_code() -
 async def test_whoever_calls_may_finish_the_answer_in_a_way_of_its_own() -> None:
     async with both_ends() as (one, _):
 
-        def finish(response: Response) -> Any:
+        def finish(response: Response, limits: Limits) -> Any:
+            assert limits.max_calls_in_flight
             return "finished", response.result
 
         assert await one.connection.request("m", (1,), finish=finish) == ("finished", [1])

@@ -25,7 +25,7 @@ from seqrpc.protocol.codec import Codec
 from seqrpc.protocol.items import ItemReader
 from seqrpc.protocol.values import Handles, descriptors_in
 from seqrpc.services.channels import Channel
-from seqrpc.services.conversion import convert, exact_type, plan, takes_descriptors
+from seqrpc.services.conversion import Terms, convert, exact_type, plan, takes_descriptors
 from seqrpc.services.proxy import Proxy
 from seqrpc.services.service import Service, method
 
@@ -639,9 +639,9 @@ async def test_items_of_streams_are_checked_and_the_fault_is_whose_it_is(
     with ours:
         stream: Any = Stream(ValueFd(theirs.detach()), ItemReader(Codec(), 100_000))
         if within:
-            stream = convert({"item": stream}, plan(Box[AsyncIterator[Even]]), invalid).item
+            stream = convert({"item": stream}, plan(Box[AsyncIterator[Even]]), Terms(invalid)).item
         else:
-            stream = convert(stream, plan(AsyncIterator[Even]), invalid)
+            stream = convert(stream, plan(AsyncIterator[Even]), Terms(invalid))
         ours.send(msgpack.packb([0, {"source": 2}, {"source": 4}, {"source": 5}]))
         assert [await anext(stream), await anext(stream)] == [Even(2), Even(4)]
         with pytest.raises(invalid, match="an item of a stream does not fit its annotation: odd"):

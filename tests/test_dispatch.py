@@ -322,19 +322,19 @@ class Watching(seqrpc.Service):
 word: ContextVar[str] = ContextVar("word", default="none")
 
 
-async def test_a_handler_is_among_all_tasks_once_it_waits_and_its_context_is_its_own_to_the_end() -> None:
+async def test_a_handler_is_among_all_tasks_and_its_context_is_its_own_to_the_end() -> None:
     service = Watching()
     async with on_a_pair(service) as connection:
-        assert await connection.call("Watching.quick") is False
+        assert await connection.call("Watching.quick") is True
         calls = [asyncio.ensure_future(connection.call("Watching.slow", name)) for name in "ab"]
         for name in "ab":
             await service.stage.wait(f"{name} began")
-        assert await connection.call("Watching.quick") is False
+        assert await connection.call("Watching.quick") is True
         service.stage.reach("all may go on")
         assert await asyncio.gather(*calls) == [["none", name, "Watching.slow", True] for name in "ab"]
 
 
-async def test_one_spare_task_serves_all_connections_of_a_server(socket_path: Path) -> None:
+async def test_each_handler_has_a_task_of_its_own_whatever_its_connection(socket_path: Path) -> None:
     service = Watching()
     async with (
         seqrpc.serve(service, socket_path),
@@ -343,7 +343,7 @@ async def test_one_spare_task_serves_all_connections_of_a_server(socket_path: Pa
     ):
         for connection in (one, other, one, other):
             await connection.call("Watching.quick")
-        assert len(set(service.tasks)) == 1
+        assert len(set(service.tasks)) == 4
         calls = [
             asyncio.ensure_future(connection.call("Watching.slow", name))
             for connection, name in ((one, "a"), (other, "b"))
@@ -395,7 +395,7 @@ def test_a_loop_that_a_handler_stopped_serves_the_next_call_when_it_runs_again(f
         assert runner.run(answer()) == [1, 1, ["rpc.Internal", "", None], None]
         for _ in range(2):
             ours.send(msgpack.packb([0, 1, "Watching.quick", []]))
-            assert runner.run(answer()) == [1, 1, None, False]
+            assert runner.run(answer()) == [1, 1, None, True]
         ours.send(msgpack.packb([0, 1, "Watching.pause", []]))
         assert runner.run(answer()) == [1, 1, None, True]
         runner.run(server.close())

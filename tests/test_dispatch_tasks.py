@@ -1,9 +1,12 @@
-"""Handlers share a spare task as long as nobody can tell, and what goes wrong in answering costs one call only."""
+"""A handler's task is its own, and what goes wrong in answering costs one call only."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import contextvars
 import functools
+import time
 import weakref
 from collections.abc import Callable
 from pathlib import Path
@@ -96,9 +99,12 @@ class Tasks(seqrpc.Service):
         return number
 
 
-async def test_handlers_that_end_at_once_share_a_task() -> None:
-    async with on_a_pair(Tasks()) as connection:
-        assert len({await connection.call("Tasks.quick") for _ in range(5)}) == 1
+async def test_each_handler_has_a_task_of_its_own() -> None:
+    service = Tasks()
+    async with on_a_pair(service) as connection:
+        for _ in range(5):
+            await connection.call("Tasks.keep")
+        assert len(set(map(id, service.kept))) == 5
 
 
 async def test_a_task_that_somebody_kept_is_nobody_else_s(socket_path: Path) -> None:
@@ -164,3 +170,169 @@ async def test_a_handler_that_does_not_take_what_it_declares_costs_its_call_only
             await connection.call("Tasks.takes_none", 1)
         assert "or not be taken" in caplog.text
         assert await connection.call("Tasks.value", "goes on") == "goes on"
+
+
+class Owners(seqrpc.Service):
+    """Leaves something on its task, and looks at what others left."""
+
+    @seqrpc.method
+    async def leave(self, who: str, waits: bool) -> list[Any]:
+        task: Any = this_task()
+        if waits:
+            await asyncio.sleep(0)
+        seen = [task.get_name(), getattr(task, "user", None), task.cancelling(), word.get()]
+        word.set(who)
+        task.set_name(who)
+        with contextlib.suppress(AttributeError):  # tasks of C take no attributes, except those of a subclass
+            task.user = who
+        task.cancel()
+        task.uncancel()
+        return seen
+
+    @seqrpc.method
+    async def wait(self) -> str:
+        await asyncio.sleep(0)
+        return "done"
+
+    @seqrpc.method
+    async def group(self) -> str:
+        with contextlib.suppress(ExceptionGroup):
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self.fail())
+        return "done"
+
+    async def fail(self) -> None:
+        raise ValueError
+
+    @seqrpc.method
+    async def closed(self, waits: bool) -> None:
+        if waits:
+            await asyncio.sleep(0)
+        raise GeneratorExit
+
+    @seqrpc.method
+    async def exits(self) -> str:
+        return "done"
+
+
+word: contextvars.ContextVar[str] = contextvars.ContextVar("word", default="nobody's")
+
+
+class Mine(asyncio.Task[Any]):
+    """A task that takes attributes, as any made by a factory of one's own."""
+
+
+@pytest.fixture(params=["asyncio's", "one's own"])
+def tasks(request: pytest.FixtureRequest) -> Callable[[], None]:
+    """Return what sets the running loop's task factory."""
+
+    def factory(loop: asyncio.AbstractEventLoop, coro: Any, context: Any = None, **kwargs: Any) -> Any:
+        return Mine(coro, loop=loop, context=context)
+
+    def install() -> None:
+        if request.param == "one's own":
+            asyncio.get_running_loop().set_task_factory(factory)
+
+    return install
+
+
+@pytest.mark.parametrize("waits", [False, True])
+async def test_nothing_that_a_handler_leaves_on_its_task_is_another_caller_s(
+    waits: bool, tasks: Callable[[], None], socket_path: Path
+) -> None:
+    tasks()
+    async with (
+        seqrpc.serve(Owners(), socket_path) as server,
+        seqrpc.connect(socket_path) as ann,
+        seqrpc.connect(socket_path) as bob,
+    ):
+        seen = [await who.call("Owners.leave", name, waits) for who, name in ((ann, "ann"), (bob, "bob"), (ann, "cat"))]
+        assert [rest for _name, *rest in seen] == [[None, 0, "nobody's"]] * 3
+        assert {"ann", "bob", "cat"}.isdisjoint([name for name, *_rest in seen])
+        assert await asyncio.wait_for(ann.call("Owners.group"), PATIENCE) == "done"
+        for who in (bob, ann, bob):
+            assert await asyncio.wait_for(who.call("Owners.wait"), PATIENCE) == "done"
+        assert await asyncio.wait_for(server.drain(), PATIENCE)
+
+
+@pytest.mark.parametrize("waits", [False, True])
+async def test_a_handler_that_raises_generator_exit_is_answered(waits: bool, tasks: Callable[[], None]) -> None:
+    tasks()
+    async with on_a_pair(Owners()) as connection:
+        for _ in range(2):
+            with pytest.raises(seqrpc.Internal):
+                await asyncio.wait_for(connection.call("Owners.closed", waits), PATIENCE)
+        assert await connection.call("Owners.exits") == "done"
+
+
+async def test_a_call_whose_task_is_cancelled_before_it_begins_is_answered(pipe: tuple[int, int]) -> None:
+    """As on Python 3.11 anybody may who looks at all tasks; what came with it is closed."""
+    loop = asyncio.get_running_loop()
+
+    def cancelling(loop: asyncio.AbstractEventLoop, coro: Any, context: Any = None, **kwargs: Any) -> Any:
+        task = asyncio.Task(coro, loop=loop, context=context)
+        if "Calls._run" in repr(coro):
+            task.cancel()
+        return task
+
+    async with on_a_pair(Owners()) as connection:
+        loop.set_task_factory(cancelling)
+        try:
+            for method, arguments in (("Owners.exits", ()), ("Owners.leave", ("x", False))):
+                with pytest.raises(seqrpc.Cancelled):
+                    await asyncio.wait_for(connection.call(method, *arguments), PATIENCE)
+        finally:
+            loop.set_task_factory(None)
+        assert await connection.call("Owners.exits") == "done"
+
+
+async def test_a_task_factory_that_fails_costs_its_call_only() -> None:
+    loop = asyncio.get_running_loop()
+
+    def failing(loop: asyncio.AbstractEventLoop, coro: Any, context: Any = None, **kwargs: Any) -> Any:
+        if "Calls._run" in repr(coro):
+            raise MemoryError
+        return asyncio.Task(coro, loop=loop, context=context)
+
+    async with on_a_pair(Owners()) as connection:
+        loop.set_task_factory(failing)
+        try:
+            with pytest.raises(seqrpc.Internal):
+                await asyncio.wait_for(connection.call("Owners.exits"), PATIENCE)
+        finally:
+            loop.set_task_factory(None)
+        assert await connection.call("Owners.exits") == "done"
+
+
+class Slow(seqrpc.Service):
+    @seqrpc.method
+    async def compute(self) -> None:
+        until = time.perf_counter() + 0.02
+        while time.perf_counter() < until:
+            pass
+
+    @seqrpc.method
+    async def quick(self) -> int:
+        return 1
+
+
+async def test_many_calls_at_once_that_compute_let_others_be_served_in_between(socket_path: Path) -> None:
+    async with (
+        seqrpc.serve(Slow(), socket_path),
+        seqrpc.connect(socket_path) as greedy,
+        seqrpc.connect(socket_path) as other,
+    ):
+        calls = [asyncio.ensure_future(greedy.call("Slow.compute")) for _ in range(100)]
+        for number in range(5):
+            await other.call("Slow.quick")
+            assert sum(call.done() for call in calls) < 20 * (number + 1)
+        await asyncio.gather(*calls)
+
+
+async def test_a_name_of_the_protocol_that_is_not_there_is_told_to_everybody() -> None:
+    async with on_a_pair(Slow(), allow=~seqrpc.policy.anyone) as connection:
+        for arguments in ((), ("x" * 1_000,)):
+            with pytest.raises(seqrpc.MethodNotFound):
+                await connection.call("rpc.nothing", *arguments)
+            with pytest.raises(seqrpc.PermissionDenied):
+                await connection.call("Slow.nothing", *arguments)

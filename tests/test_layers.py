@@ -35,9 +35,11 @@ ORDER = (
     "protocol",
     "protocol.values",
     "protocol.depth",
+    "protocol.maps",
     "protocol.pieces",
     "protocol.codec",
     "protocol.messages",
+    "protocol.heads",
     "protocol.spilled",
     "protocol.items",
     "protocol.session",
@@ -55,6 +57,7 @@ ORDER = (
     "services",
     "services.policy",
     "services.service",
+    "services.sets",
     "services.conversion",
     "services.signature",
     "services.context",
@@ -62,7 +65,7 @@ ORDER = (
     "services.peer",
     "services.current",
     "services.threads",
-    "services.eager",
+    "services.starting",
     "services.dispatch",
     "services.exports",
     "services.channels",
@@ -77,7 +80,7 @@ ORDER = (
 """Every module, from the ground up; the package itself, with the public names, is on top."""
 
 ONLY_HERE = {
-    "msgpack": {"protocol.codec", "protocol.depth"},
+    "msgpack": {"protocol.codec", "protocol.depth", "protocol.heads", "protocol.maps"},
     "uvloop": {"server"},
     "asyncio": {name for name in ORDER if name.partition(".")[0] in ("carriers", "services", "server", "client")},
 }

@@ -225,16 +225,16 @@ def test_the_extension_types() -> None:
     for name, (kind, written) in rows.items():
         if name == "timestamp":
             assert kind == -1
-            assert accepted([1, 7, None, msgpack.Timestamp(1)])
+            assert accepted([0, 7, "m", [msgpack.Timestamp(1)]])
             continue
         data = EXAMPLES_OF_DATA[written]
         with described(name) as fd:
-            assert accepted([1, 7, None, msgpack.ExtType(kind, data)], [fd]), name
-            assert not accepted([1, 7, None, msgpack.ExtType(kind, b"\x01" + data[1:])], [fd]), name
-            assert not accepted([1, 7, None, msgpack.ExtType(kind, data + b"\0")], [fd]), name
-            assert not accepted([1, 7, None, msgpack.ExtType(kind, data)]), name
+            assert accepted([0, 7, "m", [msgpack.ExtType(kind, data)]], [fd]), name
+            assert not accepted([0, 7, "m", [msgpack.ExtType(kind, b"\x01" + data[1:])]], [fd]), name
+            assert not accepted([0, 7, "m", [msgpack.ExtType(kind, data + b"\0")]], [fd]), name
+            assert not accepted([0, 7, "m", [msgpack.ExtType(kind, data)]]), name
     for kind in {*range(128)} - {*types.values()}:
-        assert not accepted([1, 7, None, msgpack.ExtType(kind, b"\0")])
+        assert not accepted([0, 7, "m", [msgpack.ExtType(kind, b"\0")]])
 
 
 class Lasting:

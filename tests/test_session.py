@@ -109,14 +109,14 @@ def test_1_5_no_other_connection_notices_a_malformed_packet() -> None:
 def test_1_2_messages_as_large_as_a_packet_fit_into_one_and_larger_ones_are_spilled() -> None:
     pair = SessionPair()
     session = pair.sessions[0]
-    for size, spilled_bytes in ((MAX_PACKET, 0), (MAX_PACKET + 1, MAX_PACKET + 1), (1_000_000, 1_000_000)):
+    for size, held_bytes in ((MAX_PACKET, 0), (MAX_PACKET + 1, MAX_PACKET + 1), (1_000_000, 1_000_000)):
         text = "x" * (size - (9 if size < 65_545 else 11))
         call_id, call = session.send_request(0, "m", (text,))
         assert len(call[0]) == size
         request = pair.send_and_deliver(0, call)
         assert isinstance(request, Request)
         assert (request.call_id, request.params, request.fds) == (call_id, [text], [])
-        assert request.spilled_bytes == spilled_bytes
+        assert request.held_bytes == held_bytes
         answer = pair.send_and_deliver(1, pair.sessions[1].send_result(call_id, request.params))
         assert isinstance(answer, Response)
         assert answer.result == request.params
@@ -496,9 +496,17 @@ def test_3_1_descriptor_referred_to_twice_is_malformed() -> None:
 
 
 def test_3_1_a_descriptor_that_is_not_referred_to_is_malformed() -> None:
-    messages: list[tuple[Any, ...]] = [(0, 1, "m", []), (1, 1, None, None), (2, "m", []), (3, 1), (5, "going")]
+    messages: list[tuple[Any, ...]] = [(0, 1, "m", []), (2, "m", []), (3, 1), (5, "going")]
     for message in messages:
         assert "1 descriptors came, 0 of them" in is_malformed(Session(), packet(*message), descriptors=1)
+
+
+@pytest.mark.parametrize("message", [(1, 1, None, None), (9, "from a later protocol")])
+def test_1_4_2_1_what_nobody_waits_for_is_ignored_with_its_descriptors_unread(message: tuple[Any, ...]) -> None:
+    with owned(1) as fds:
+        every = list(fds)
+        assert receive(Session(), *message, fds=fds) is None
+        assert every[0].closed
 
 
 def test_3_1_an_unreferenced_descriptor_of_a_response_does_not_cost_its_call() -> None:
@@ -657,7 +665,7 @@ def test_5_1_a_malformed_packet_of_a_spilled_message_changes_nothing(length: Any
     assert is_malformed(Session(), packet(4, 100), 0) == "malformed spilled message: no descriptor came with it"
     assert "2 or 3 elements" in is_malformed(Session(), packet(4, 100, 1, 1))
     assert "2 or 3 elements" in is_malformed(Session(), packet(4))
-    assert "a positive integer, got a descriptor" in is_malformed(Session(), packet(4, Lender()))
+    assert "a positive integer, got None" in is_malformed(Session(), packet(4, Lender()))
 
 
 def bad_files(data: bytes) -> dict[str, OwnedFd]:
@@ -944,7 +952,7 @@ def test_descriptors_are_closed_also_when_something_else_fails() -> None:
             raise Interrupted
 
     session = Session[str]()
-    session.calls = Interrupting()
+    session.calls = Interrupting({0: "waiter"})
     with owned(1) as fds:
         every = list(fds)
         with pytest.raises(Interrupted):
@@ -958,7 +966,7 @@ def test_descriptors_are_closed_also_when_something_else_fails() -> None:
         lambda: b"\x91" * MAX_PACKET,
         lambda: (b"\x94\x00\x01\xa1m" + b"\xdd\x00\x00\xff\x00" * 62).ljust(MAX_PACKET, b"\xc0"),
         lambda: (b"\xdd\xff\xff\xff\xff").ljust(MAX_PACKET, b"\xc0"),
-        lambda: (b"\x94\x01\x00\xc0" + b"\x81" * 60).ljust(MAX_PACKET, b"\xc0"),
+        lambda: (b"\x94\x00\x01\xa1m" + b"\x81" * 60).ljust(MAX_PACKET, b"\xc0"),
     ],
     ids=["deep", "lies", "long", "keys"],
 )
@@ -998,11 +1006,11 @@ def test_a_long_request_of_one_who_is_not_admitted_is_refused_unread() -> None:
     asked: list[str] = []
     works: list[int] = []
 
-    def admits(method: str) -> bool:
+    def refusal(method: str) -> tuple[str, str]:
         asked.append(method)
-        return False
+        return "rpc.PermissionDenied", f"{method}: this caller is not admitted"
 
-    session.admits = admits
+    session.refusal = refusal
     session.on_work = lambda: works.append(1)
     session.on_work()
     works.clear()
@@ -1144,6 +1152,7 @@ def outcome(session: Session[Any], receive_it: Callable[[], Any]) -> tuple[str, 
     if isinstance(event, Request):
         assert not event.is_plain or (event.call_id is not None and event.options == Options() and event.fds == [])
         event.is_plain = False  # what the quick way is for
+        event.is_admitted = True  # there, whoever carries the session asks
     state = (session.calls, session.given_up, session.requests, session.closing_received, session._was_asked)
     return repr(event), repr(state)
 
@@ -1240,3 +1249,109 @@ def test_long_bytes_in_arguments_and_results_are_not_copied_to_be_sent() -> None
         answer = pair.send_and_deliver(1, result)
         assert isinstance(answer, Response)
         assert (answer.waiter, answer.result) == (number, long)
+
+
+# Who asks is known before anything is made
+
+
+class Nobody(Handles):
+    """Makes nothing, or says so."""
+
+    def receive(self, ext_type: int, fd: OwnedFd) -> Handle:
+        raise AssertionError("somebody who was refused had something made")
+
+
+def refusing(session: Session[Any]) -> Session[Any]:
+    session.refusal = lambda method: ("rpc.PermissionDenied", f"{method}: no")
+    return session
+
+
+def heavy() -> list[Any]:
+    return [Handle(EXT_STREAM, OwnedFd(os.open("/dev/null", os.O_RDONLY)))]
+
+
+@pytest.mark.parametrize("notify", [False, True])
+def test_of_one_who_is_refused_nothing_is_made(notify: bool) -> None:
+    session = refusing(Session(living=Nobody()))
+    things = heavy()
+    data, lenders = encode((2, "S.m", things) if notify else (0, 7, "S.m", things))
+    fds = [OwnedFd.dup(lender.fileno()) for lender in lenders]
+    every = list(fds)
+    event = session.receive_packet(bytes(data), fds)
+    if notify:
+        assert event is None
+    else:
+        assert isinstance(event, Refused)
+        assert (event.call_id, event.code, event.message) == (7, "rpc.PermissionDenied", "S.m: no")
+    assert all(fd.closed for fd in every)
+    things[0].fd.close()
+
+
+def test_what_answers_no_call_is_not_made() -> None:
+    session = Session[Any](living=Nobody())
+    things = heavy()
+    data, lenders = encode((1, 5, None, things))
+    fds = [OwnedFd.dup(lender.fileno()) for lender in lenders]
+    every = list(fds)
+    assert session.receive_packet(bytes(data), fds) is None
+    assert all(fd.closed for fd in every)
+    things[0].fd.close()
+
+
+def test_a_short_plain_request_is_left_to_whoever_carries_the_session() -> None:
+    short, long = (refusing(Session[Any]()).receive_packet(packet(0, 7, "S.m", ["x" * size]), []) for size in (10, 300))
+    assert isinstance(short, Request)
+    assert (short.is_plain, short.is_admitted) == (True, False)
+    assert isinstance(long, Refused)
+
+
+def test_a_malformed_packet_of_one_who_is_refused_is_malformed_if_that_is_soon_found_out() -> None:
+    assert "extra data" in is_malformed(refusing(Session[Any]()), packet(9, "x") + b"\x00")
+
+
+def test_there_may_be_no_room_for_a_long_request_which_then_is_not_read() -> None:
+    session = Session[Any](Limits(max_containers=1))
+    asked: list[int] = []
+
+    def lack(size: int) -> str:
+        asked.append(size)
+        return "no room"
+
+    session.lack_of_room = lack
+    assert session.lack_of_room is lack
+    message = packet(0, 7, "m", [[] for _ in range(70_000)])
+    file = memory_file(message)
+    event = session.receive_packet(packet(4, len(message)), [file])
+    assert isinstance(event, Refused)
+    assert (event.call_id, event.code, event.message) == (7, "rpc.Overloaded", "no room")
+    assert asked == [len(message)]
+    assert file.closed
+
+
+def test_buffers_that_are_copied_are_counted_and_refused_where_there_is_no_room() -> None:
+    session = Session[Any](Limits(max_containers=1))
+    content = memory_file(bytes(100_000))
+    reference = msgpack.ExtType(4, (0).to_bytes(1, "big") + (1).to_bytes(8, "big") + (50_000).to_bytes(8, "big"))
+    data = msgpack.packb([0, 7, "m", [reference]])
+    event = session.receive_packet(data, [OwnedFd.dup(content)])
+    assert isinstance(event, Request)
+    assert event.held_bytes == 50_000
+    session.send_result(7, None)
+    session.lack_of_room = lambda size: f"no room for {size}"
+    event = session.receive_packet(data, [OwnedFd.dup(content)])
+    assert isinstance(event, Refused)
+    assert (event.code, event.message) == ("rpc.Overloaded", "no room for 50000")
+    content.close()
+
+
+def test_too_many_chosen_keys_are_too_large_and_the_connection_lives_on() -> None:
+    session = Session[Any]()
+    event = session.receive_packet(packet(0, 7, "m", [dict.fromkeys(range(1_025))]), [])
+    assert isinstance(event, Refused)
+    assert (event.call_id, event.code) == (7, "rpc.TooLarge")
+    session.send_error(7, event.code, event.message)
+    call_id, _packed = session.send_request("waiter", "m", ())
+    answer = session.receive_packet(packet(1, call_id, None, dict.fromkeys(range(1_025))), [])
+    assert isinstance(answer, Response)
+    assert (answer.error or [""])[0] == "rpc.TooLarge"
+    assert not session.calls

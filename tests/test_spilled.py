@@ -26,7 +26,7 @@ from seqrpc.kernel.descriptors import OwnedFd, close_all
 from seqrpc.limits import MAX_PACKET, Limits
 from seqrpc.protocol.codec import Codec
 from seqrpc.protocol.pieces import EXT_TAKEN
-from seqrpc.protocol.spilled import head_of_spilled, peek_spilled, read_spilled, write_spilled
+from seqrpc.protocol.spilled import head_of_spilled, read_spilled, read_spilled_head, write_spilled
 
 LARGE = "x" * 100_000
 
@@ -214,9 +214,9 @@ def test_bytes_are_copied_once() -> None:
 
 def test_the_head_is_told_without_reading_the_rest() -> None:
     for message, head in (
-        ((0, 7, "m", [LARGE]), (0, 7)),
-        ((1, 2**32 - 1, None, LARGE), (1, 2**32 - 1)),
-        ((2, "m"), None),
+        ((0, 7, "m", [LARGE]), (4, 0, 7, "m")),
+        ((1, 2**32 - 1, None, LARGE), (4, 1, 2**32 - 1, None)),
+        ((2, "m"), (2, 2, None, "m")),
     ):
         data = Codec().encode(message)[0]
         with write_spilled(data) as file:
@@ -225,8 +225,8 @@ def test_the_head_is_told_without_reading_the_rest() -> None:
             assert fds == [file]
             assert not file.closed
 
-    with memory_file(b"\x94\x00\x07", size=1 << 45) as file:
-        assert head_of_spilled(1 << 45, [file]) == (0, 7)
+    with memory_file(b"\x94\x00\x07\xa1m", size=1 << 45) as file:
+        assert head_of_spilled(1 << 45, [file]) == (4, 0, 7, "m")
 
 
 def test_there_is_no_head_of_what_is_malformed() -> None:
@@ -237,7 +237,7 @@ def test_there_is_no_head_of_what_is_malformed() -> None:
         assert head_of_spilled(len(data), [blind]) is None
         assert head_of_spilled(len(data), [open_file]) is None
         assert head_of_spilled(len(data), fds) is None
-        assert head_of_spilled(len(data), [file]) == (0, 7)
+        assert head_of_spilled(len(data), [file]) == (4, 0, 7, "m")
 
 
 @PROPERTY
@@ -280,28 +280,28 @@ def test_any_file_is_a_message_or_malformed(content: bytes, hole: int, lie: int,
 @pytest.mark.parametrize(
     "message, seen",
     [
-        ((0, 7, "S.m", [1]), (0, 7, "S.m")),
-        ((2, "S.m", [1]), (2, None, "S.m")),
-        ((1, 7, None, [1]), (1, 7, None)),
-        ((5, "a reason"), (5, None, None)),
-        ((9, [1]), (9, None, None)),
-        ((0, 7, "m" * 5_000, []), (0, 7, "")),
+        ((0, 7, "S.m", [1]), (4, 0, 7, "S.m")),
+        ((2, "S.m", [1]), (3, 2, None, "S.m")),
+        ((1, 7, None, [1]), (4, 1, 7, None)),
+        ((5, "a reason"), (2, 5, None, None)),
+        ((9, [1]), (2, 9, None, None)),
+        ((0, 7, "m" * 5_000, []), (4, 0, 7, "")),
     ],
 )
 def test_kind_id_and_method_are_seen_before_it_is_read(message: tuple[Any, ...], seen: Any) -> None:
     data = msgpack.packb(message)
     with write_spilled(data) as file:
-        assert peek_spilled(len(data), [file]) == seen
+        assert read_spilled_head(len(data), [file]) == seen
 
 
 @pytest.mark.parametrize(
     "data", [b"\xc0", b"\x90", b"\x92\xa1a\x00", b"\x93\x00\xa1a\xa1b", b"\x93\x02\x05\x90", b"\x93\x00\xc1"]
 )
 def test_what_begins_like_no_message_is_malformed(data: bytes) -> None:
-    with write_spilled(data) as file, pytest.raises(RemoteProtocolError, match="begins like none"):
-        peek_spilled(len(data), [file])
+    with write_spilled(data) as file, pytest.raises(RemoteProtocolError, match="malformed"):
+        read_spilled_head(len(data), [file])
 
 
 def test_without_a_memory_file_there_is_nothing_to_see() -> None:
     with pytest.raises(RemoteProtocolError, match="no descriptor came with it"):
-        peek_spilled(5, [])
+        read_spilled_head(5, [])

@@ -45,7 +45,7 @@ Params = tuple[Any, ...] | list[Any] | dict[str, Any]
 Waiter = asyncio.Future[Response]
 
 
-def result_of(response: Response) -> Any:
+def result_of(response: Response, limits: Limits) -> Any:  # noqa: ARG001 - there is nothing to bound
     """Return the result of an answer.
 
     Raises:
@@ -63,8 +63,15 @@ class CallHandler(Protocol):
         """Remember the connection."""
         ...
 
-    def admits(self, method: str, caller: Credentials | None) -> bool:
-        """Return whether a caller may call a method, before its long request is even read."""
+    def refusal(self, method: str, caller: Credentials | None) -> tuple[str, str] | None:
+        """Return code and message of the error for a caller who may not call a method, before its request is read.
+
+        Short and plain requests are read at once, and are not asked for: ``request.is_admitted`` tells.
+        """
+        ...
+
+    def lack_of_room(self, size: int) -> str | None:
+        """Return why a request cannot be taken that keeps so many bytes in memory; None if it can."""
         ...
 
     def request_received(self, request: Request, caller: Credentials | None) -> None:
@@ -115,11 +122,12 @@ class SessionConnection(SeqpacketProtocol):
         assert isinstance(transport, SeqpacketTransport)
         self._transport = transport
         self._session.on_work = transport.end_wakeup
-        self._session.admits = self._admits
+        self._session.refusal = self._refusal
+        self._session.lack_of_room = self._handler.lack_of_room
         self._handler.connection_made(self)
 
-    def _admits(self, method: str) -> bool:
-        return self._handler.admits(method, self._sender)
+    def _refusal(self, method: str) -> tuple[str, str] | None:
+        return self._handler.refusal(method, self._sender)
 
     def packet_received(self, data: bytes, fds: list[OwnedFd], credentials: Credentials | None) -> None:
         """Take a packet apart and pass it on to whom it concerns."""
@@ -251,7 +259,7 @@ class SessionConnection(SeqpacketProtocol):
         params: Params,
         deadline: int | None = None,
         meta: dict[str, str] | None = None,
-        finish: Callable[[Response], Any] = result_of,
+        finish: Callable[[Response, Limits], Any] = result_of,
     ) -> Any:
         """Call, and return what ``finish`` makes of the answer, whose descriptors it then owns.
 
@@ -262,7 +270,8 @@ class SessionConnection(SeqpacketProtocol):
             params: by position or by name; descriptors in it are borrowed until this returns or raises.
             deadline: ``CLOCK_MONOTONIC`` in nanoseconds at which to give up, or None.
             meta: for the other side's ``current_call().meta``.
-            finish: called with the answer; by default it raises an error and returns a result.
+            finish: called with the answer, and the connection's limits; by default it raises an error, or returns a
+                result.
 
         Raises:
             Exception: what ``finish`` raises.
@@ -307,7 +316,7 @@ class SessionConnection(SeqpacketProtocol):
         finally:
             if timer is not None:
                 timer.cancel()
-        return finish(response)
+        return finish(response, self._limits)
 
     def _send_request(self, call_id: int, waiter: Waiter, data: Content, lenders: list[Lender]) -> None:
         """Send a request with descriptors."""

@@ -26,7 +26,8 @@ from seqrpc.kernel.buffers import Buffer
 from seqrpc.kernel.descriptors import HasFileno, OwnedFd, ValueFd
 from seqrpc.kernel.memfd import Content, Pieces
 from seqrpc.limits import DEFAULT_LIMITS, MAX_DESCRIPTORS, MAX_PACKET, Limits
-from seqrpc.protocol.depth import check_depth, is_shallow, may_have_containers
+from seqrpc.protocol.depth import check_depth, is_shallow
+from seqrpc.protocol.maps import MOST_KEYS, hooks_for, look_closer, read_maps
 from seqrpc.protocol.pieces import EXT_TAKEN, pack_in_pieces, take_long_bytes, without_long_bytes
 from seqrpc.protocol.values import (
     EXT_BUFFER,
@@ -44,8 +45,6 @@ _log = logging.getLogger("seqrpc.codec")
 
 _DEEPEST: Final = 512  # how far inside a message the culprit is looked for: the stack holds 1,000 calls
 
-_MAX_ODD_KEYS: Final = 256  # keys of a map if there are tuples among them: their hashes can be made to collide
-
 _LARGE: Final = 8_192  # bytes of a message whose values may be so many that the garbage collector is felt
 
 _PACKER_BYTES: Final = 256
@@ -62,12 +61,6 @@ _EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _FIRST_DAY: Final = (dt.datetime.min.replace(tzinfo=dt.UTC) - _EPOCH).days
 _END_DAY: Final = (dt.datetime.max.replace(tzinfo=dt.UTC) - _EPOCH).days + 1
 
-HEAD_BYTES: Final = 23
-"""Bytes that hold the beginning of an array, a kind and an id, however they are written."""
-
-METHOD_BYTES: Final = 4_096
-"""Bytes that hold the name of a method, too, if it is one that exists."""
-
 _BUFFER_DATA: Final = struct.Struct(">BQQ")  # index, offset, length (protocol section 4)
 
 _DECODING_ERRORS = (ValueError, TypeError, OverflowError, RecursionError, msgpack.UnpackException)
@@ -80,10 +73,6 @@ Encoded = Content
 
 Packed = tuple[Encoded, list[Lender]]
 """An encoded message, and what lends its descriptors, in order."""
-
-
-class _LooksCloser(Exception):
-    """A message has more in it than plain data."""
 
 
 class _Borrowed:
@@ -102,13 +91,14 @@ class Codec:
     """Encodes and decodes whole messages. It keeps no state between them; use one from one thread.
 
     Args:
-        limits: ``max_depth``, ``max_containers``, ``max_message_bytes`` and ``max_buffer_bytes`` are used.
+        limits: those of what is in a message are used.
         living: what streams and channels are here.
     """
 
     __slots__ = (
-        "_copied", "_fds", "_lenders", "_living", "_long_packer", "_max_buffer_bytes", "_max_bytes", "_max_containers",
-        "_max_depth", "_pack", "_packer", "_plain_kinds", "_problem", "_referred", "_taken", "_wrong", "on_work",
+        "_fds", "_lenders", "_living", "_long_packer", "_max_buffer_bytes", "_max_bytes", "_max_containers",
+        "_max_depth", "_max_other_keys", "_pack", "_packer", "_plain_kinds", "_problem", "_referred", "_taken",
+        "_wrong", "copied_bytes", "lack_of_room", "on_work",
     )  # fmt: skip
 
     def __init__(self, limits: Limits = DEFAULT_LIMITS, living: Living | None = None) -> None:
@@ -117,9 +107,14 @@ class Codec:
         self._max_bytes = limits.max_message_bytes
         self._max_buffer_bytes = limits.max_buffer_bytes
         self._max_containers = limits.max_containers
+        self._max_other_keys = limits.max_other_keys
         self._living = Handles() if living is None else living
-        self.on_work: Callable[[], object] = bool
+        self.on_work: Callable[[], object] = _nothing
         """Called where decoding takes longer than the length of a packet tells."""
+        self.lack_of_room: Callable[[int], str | None] = _no_lack
+        """Asked why so many bytes cannot be kept for the message that is being decoded; None if they can."""
+        self.copied_bytes = 0
+        """Of the message that was decoded last: bytes of its buffers that could not be mapped as they are."""
         self._plain_kinds: dict[type, frozenset[str]] = {}  # dataclasses, and what instances hold if nothing else
         self._packer = self._new_packer()
         self._pack = self._packer.pack
@@ -129,7 +124,6 @@ class Codec:
         self._taken: list[bytes] = []
         self._referred = 0
         self._wrong = 0
-        self._copied = 0  # bytes of buffers that could not be mapped as they are
         self._problem: str | RpcError | None = None
 
     # Encoding
@@ -320,19 +314,16 @@ class Codec:
 
         Raises:
             RemoteProtocolError: the message is not exactly one well-formed value.
-            TooLarge: it is longer than a packet and has more than ``max_containers`` arrays and maps.
+            TooLarge: it is longer than a packet and has more than ``max_containers`` arrays and maps, or more than
+                ``max_other_keys`` keys that are neither strings nor byte strings.
         """
+        self.copied_bytes = 0
         try:
             if len(data) > self._max_depth:  # as in encode
                 check_depth(data, self._max_depth)
             if fds:
                 self._fds = fds
-            unpack = self._unpack if len(data) <= _LARGE else self._unpack_large
-            try:
-                value = unpack(data)
-            except TypeError:  # the key of a map is an array or a map, which Python cannot hash
-                self._referred, self._wrong, self._copied, self._problem = 0, 0, 0, None
-                value = unpack(data, object_pairs_hook=_map_of)
+            value = self._unpack(data) if len(data) <= _LARGE else self._unpack_large(data)
         except TooLarge:
             self._settle()
             raise
@@ -342,8 +333,19 @@ class Codec:
             raise RemoteProtocolError(f"malformed packet of {len(data)} bytes: {reason}") from exc
         return value, self._settle() if fds or self._problem else None
 
-    def _unpack(self, data: bytes | memoryview, **hooks: Any) -> Any:
-        return msgpack.unpackb(data, ext_hook=self._ext_hook, strict_map_key=False, timestamp=3, **hooks)
+    def _unpack(self, data: bytes | memoryview) -> Any:
+        """Unpack a message, with msgpack where it makes maps as they should be made, else map by map."""
+        try:
+            return self._unpack_at_once(data)
+        except ValueError as exc:
+            if "map" not in str(exc):  # msgpack has no class of its own for what it does not take of maps
+                raise
+        self._referred, self._wrong, self.copied_bytes, self._problem = 0, 0, 0, None
+        return read_maps(data, self._ext_hook, self._max_containers, self._max_other_keys)
+
+    def _unpack_at_once(self, data: bytes | memoryview) -> Any:
+        hooks = {} if len(data) <= MAX_PACKET else hooks_for(data, self._max_containers)
+        return msgpack.unpackb(data, ext_hook=self._ext_hook, timestamp=3, max_map_len=MOST_KEYS, **hooks)
 
     def decode_long(
         self, data: memoryview, fds: list[OwnedFd], read: Callable[[int, int], bytes]
@@ -361,43 +363,22 @@ class Codec:
         finally:
             self._taken = []
 
-    def _unpack_large(self, data: bytes | memoryview, **hooks: Any) -> Any:
-        """Unpack a message that may have a great many values; one longer than a packet only ``max_containers``.
-
-        Raises:
-            TooLarge: it has more arrays and maps.
-        """
+    def _unpack_large(self, data: bytes | memoryview) -> Any:
+        """Unpack a message that may have a great many values."""
         collects = gc.isenabled()
         gc.disable()  # before 3.12 it would look through all that there is, again and again, while lists are made
         try:
-            if len(data) <= MAX_PACKET or not may_have_containers(data, self._max_containers):
-                return self._unpack(data, **hooks)
-            return self._unpack_counted(data, **hooks)
+            return self._unpack(data)
         finally:
             if collects:
                 gc.enable()
-
-    def _unpack_counted(self, data: bytes | memoryview, object_pairs_hook: Callable[[Any], Any] | None = None) -> Any:
-        """Unpack, and count arrays and maps as they are made."""
-        most = left = self._max_containers
-
-        def count(container: Any) -> Any:
-            nonlocal left
-            left -= 1
-            if left < 0:
-                raise TooLarge(f"a message has at most {most} arrays and maps (max_containers), this one more")
-            return container
-
-        if object_pairs_hook is None:
-            return self._unpack(data, list_hook=count, object_hook=count)
-        return self._unpack(data, list_hook=count, object_pairs_hook=lambda pairs: count(object_pairs_hook(pairs)))
 
     def _settle(self) -> str | RpcError | None:
         """Return what was wrong with the references of a message, and forget them."""
         problem, came = self._problem, len(self._fds)
         if not isinstance(problem, str) and self._referred != (1 << came) - 1:
             problem = f"{came} descriptors came, {self._referred.bit_count()} of them are referred to"
-        self._fds, self._referred, self._wrong, self._copied, self._problem = [], 0, 0, 0, None
+        self._fds, self._referred, self._wrong, self._problem = [], 0, 0, None
         return problem
 
     def _ext_hook(self, kind: int, data: bytes) -> Any:
@@ -455,11 +436,16 @@ class Codec:
             return None
         if Buffer.must_copy(offset):
             self.on_work()
-            self._copied += length
-            if self._copied > self._max_bytes:  # a peer's memfd may be all holes, and our copy of it is not
+            total = self.copied_bytes + length
+            if total > self._max_bytes:  # a peer's memfd may be all holes, and our copy of it is not
                 text = f"buffers that begin within a page have at most {self._max_bytes} bytes (max_message_bytes)"
                 self._problem = self._problem or TooLarge(text)
                 return None
+            lack = self.lack_of_room(total)
+            if lack is not None:
+                self._problem = self._problem or Overloaded(lack)
+                return None
+            self.copied_bytes = total
         if length == 0 and offset <= memfd.check_sealed(fd):
             return b""  # no memory of no bytes can be mapped
         try:
@@ -477,11 +463,15 @@ def unpack_plain(packet: bytes) -> Any:
     Raises:
         Exception: there is more in it than plain data, or something wrong with it: :meth:`Codec.decode` tells.
     """
-    return msgpack.unpackb(packet, ext_hook=_look_closer, strict_map_key=False, timestamp=3)
+    return msgpack.unpackb(packet, ext_hook=look_closer, timestamp=3, max_map_len=MOST_KEYS)
 
 
-def _look_closer(kind: int, data: bytes) -> Any:  # noqa: ARG001 - whatever it is
-    raise _LooksCloser
+def _nothing() -> None:
+    """Do nothing: nobody wants to hear of work."""
+
+
+def _no_lack(size: int) -> None:
+    """Let everything be kept."""
 
 
 def tell_sent(lenders: list[Lender]) -> None:
@@ -502,48 +492,6 @@ def tell_unsent(lenders: list[Lender]) -> None:
         unsent = getattr(lender, "unsent", None)
         if unsent is not None:
             unsent()
-
-
-def peek(head: bytes) -> tuple[int, int | None, str | None]:
-    """Return kind, id and method of an encoded message by its first bytes; id and method are None where it has none.
-
-    Args:
-        head: the first :data:`METHOD_BYTES`; the longer name of a method, which nothing has, is "" here.
-
-    Raises:
-        RemoteProtocolError: it begins like no message.
-    """
-    reader = msgpack.Unpacker(max_buffer_size=len(head), unicode_errors="replace")
-    reader.feed(head)
-    try:
-        reader.read_array_header()
-        kind = reader.unpack()
-        call_id = reader.unpack() if kind in (0, 1) else None
-        try:
-            method = reader.unpack() if kind in (0, 2) else None
-        except msgpack.OutOfData:
-            method = ""
-    except (ValueError, msgpack.UnpackException):
-        kind = call_id = method = None
-    if type(kind) is not int or not isinstance(call_id, int | None) or not isinstance(method, str | None):
-        raise RemoteProtocolError("malformed spilled message: it begins like none")
-    return kind, call_id, method
-
-
-def head_of(data: Encoded) -> tuple[int, int] | None:
-    """Return kind and id of an encoded message, looked at from its first bytes, or None if it has no id there."""
-    head = msgpack.Unpacker()
-    begin = data.parts[0] if isinstance(data, Pieces) else data  # long bytes come after the id
-    head.feed(bytes(begin[:HEAD_BYTES]))
-    try:
-        if head.read_array_header() < 2:
-            return None
-        kind, call_id = head.unpack(), head.unpack()
-    except (ValueError, msgpack.UnpackException):
-        return None
-    if type(kind) is not int or type(call_id) is not int:
-        return None
-    return kind, call_id
 
 
 def _plain(value: Any, travels: Callable[[Any], bool]) -> Any:
@@ -606,22 +554,6 @@ def _check_struct(value: Any, travels: Callable[[Any], bool]) -> None:
             if id(part) not in seen:
                 seen.add(id(part))
                 todo.append(part)
-
-
-def _map_of(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
-    """Return the map, also where keys are arrays or maps."""
-    if len(pairs) > _MAX_ODD_KEYS and any(isinstance(key, list | dict) for key, _ in pairs):
-        raise ValueError(f"a map whose keys are arrays or maps has at most {_MAX_ODD_KEYS}, this one {len(pairs)}")
-    return {_hashable(key): value for key, value in pairs}
-
-
-def _hashable(key: Any) -> Any:
-    """Return a key with its arrays and maps made into tuples, which are no deeper than they were."""
-    if isinstance(key, list):
-        return tuple([_hashable(item) for item in key])
-    if isinstance(key, dict):
-        return tuple([part for name, item in key.items() for part in (name, _hashable(item))])
-    return key
 
 
 def _find(value: Any, path: str, travels: Callable[[Any], bool], deepest: int) -> tuple[str, str] | None:

@@ -51,11 +51,29 @@ def is_shallow(packet: bytes, max_depth: int) -> bool:
     return containers <= max_depth and containers * len(packet) <= _MAX_PROMISED
 
 
-def may_have_containers(data: bytes | memoryview, more_than: int) -> bool:
-    """Return whether a message may have more than so many arrays and maps; if it has, it is True."""
-    if len(data) <= more_than or few_values(data, more_than) is not None:
-        return False
-    return len(bytes(data).translate(None, _NO_CONTAINER)) > more_than
+def possible_containers(data: bytes | memoryview) -> int:
+    """Return how many arrays and maps a message may have: at least as many as it has, and no more than it has bytes."""
+    if few_values(data, _FEW) is not None:
+        return _FEW
+    return len(bytes(data).translate(None, _NO_CONTAINER))
+
+
+def check_whole(data: bytes) -> None:
+    """Check that bytes are exactly one value, without making it.
+
+    Raises:
+        ValueError: they are less, or more.
+    """
+    stepper = msgpack.Unpacker(max_buffer_size=0, read_size=len(data) + 1)
+    stepper.feed(data)
+    try:
+        stepper.skip()
+    except msgpack.OutOfData:
+        raise ValueError("incomplete: it ends too early") from None
+    except (ValueError, msgpack.UnpackException):
+        raise ValueError("a byte in it begins no value, or it is nested too deeply") from None
+    if stepper.tell() != len(data):
+        raise ValueError("extra data: bytes are left over")
 
 
 def _step_over(data: bytes | memoryview, max_depth: int) -> None:

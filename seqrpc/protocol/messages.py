@@ -20,6 +20,9 @@ SPILLED: Final = 4
 CLOSING: Final = 5
 
 LAST_KIND: Final = CLOSING
+_SIZES: Final = {REQUEST: (4, 5), RESPONSE: (4,), NOTIFY: (3, 4), CANCEL: (2,), SPILLED: (2, 3), CLOSING: (2,)}
+"""How many elements a message of each kind has."""
+
 MAX_CALL_ID: Final = 0xFFFF_FFFF
 
 # What the parts of a message are called in errors.
@@ -41,8 +44,9 @@ NO_OPTIONS: Final = Options()
 class Request(msgspec.Struct, eq=False, gc=False):
     """REQUEST, or NOTIFY with ``call_id`` None. ``fds`` are the receiver's to close when it is done.
 
-    ``spilled_bytes`` is how long it was if it was longer than a packet. ``is_plain``: it is known to want an answer
-    and to have neither options nor descriptors, and to have been short.
+    ``held_bytes`` is what it keeps in memory besides a packet: how long it was if it was longer than one, and copies of
+    buffers that cannot be mapped. ``is_admitted``: its caller was found to be, before it was read. ``is_plain``: it is
+    known to want an answer and to have neither options nor descriptors, and to have been short.
     """
 
     call_id: int | None
@@ -50,8 +54,9 @@ class Request(msgspec.Struct, eq=False, gc=False):
     params: list[Any] | dict[str, Any]
     options: Options
     fds: list[OwnedFd]
-    spilled_bytes: int = 0
+    held_bytes: int = 0
     is_plain: bool = False
+    is_admitted: bool = False
 
 
 class Response(msgspec.Struct, eq=False, gc=False):
@@ -111,35 +116,37 @@ def parse(kind: int, value: list[Any], fds: list[OwnedFd]) -> Message:
     """
     size = len(value)
     if kind == REQUEST:
-        if size != 4 and size != 5:  # noqa: PLR1714 - quicker than a set here
-            raise _wrong_length(kind, size, "4 or 5")
+        check_size(kind, size)
         options = NO_OPTIONS if size == 4 else _options(value[4])
-        return Request(_call_id(value[1]), _method(value[2]), _params(value[3]), options, fds)
+        return Request(check_call_id(value[1]), check_method(value[2]), _params(value[3]), options, fds)
     if kind == RESPONSE:
-        if size != 4:
-            raise _wrong_length(kind, size, "4")
-        return Response(_call_id(value[1]), _error(value[2], value[3]), value[3], fds)
+        check_size(kind, size)
+        return Response(check_call_id(value[1]), _error(value[2], value[3]), value[3], fds)
     return _parse_rare(kind, value, fds)
 
 
 def _parse_rare(kind: int, value: list[Any], fds: list[OwnedFd]) -> Message:
-    size = len(value)
+    check_size(kind, len(value))
     if kind == NOTIFY:
-        if size not in (3, 4):
-            raise _wrong_length(kind, size, "3 or 4")
-        options = NO_OPTIONS if size == 3 else _options(value[3])
-        return Request(None, _method(value[1]), _params(value[2]), options, fds)
+        options = NO_OPTIONS if len(value) == 3 else _options(value[3])
+        return Request(None, check_method(value[1]), _params(value[2]), options, fds)
     if kind == CANCEL:
-        if size != 2:
-            raise _wrong_length(kind, size, "2")
-        return Cancel(_call_id(value[1]))
+        return Cancel(check_call_id(value[1]))
     if kind == CLOSING:
-        if size != 2:
-            raise _wrong_length(kind, size, "2")
         if type(value[1]) is not str:
             raise _malformed(f"the reason of CLOSING is a string, got {_show(value[1])}")
         return Closing(value[1])
     raise RemoteProtocolError("malformed message: a spilled message inside a spilled message")
+
+
+def check_size(kind: int, size: int) -> None:
+    """Check how many elements a message has.
+
+    Raises:
+        RemoteProtocolError: its kind has more or fewer.
+    """
+    if size not in _SIZES[kind]:
+        raise _malformed(f"a message of kind {kind} has {' or '.join(map(str, _SIZES[kind]))} elements, got {size}")
 
 
 def parse_spilled(value: list[Any]) -> Spilled:
@@ -148,21 +155,30 @@ def parse_spilled(value: list[Any]) -> Spilled:
     Raises:
         RemoteProtocolError: its shape is not that of SPILLED.
     """
-    if len(value) not in (2, 3):
-        raise _wrong_length(SPILLED, len(value), "2 or 3")
+    check_size(SPILLED, len(value))
     length = value[1]
     if type(length) is not int or length < 1:
         raise _malformed(f"the length of a message is a positive integer, got {_show(length)}")
-    return Spilled(length, None if len(value) == 2 else _call_id(value[2]))
+    return Spilled(length, None if len(value) == 2 else check_call_id(value[2]))
 
 
-def _call_id(value: Any) -> int:
+def check_call_id(value: Any) -> int:
+    """Return an id.
+
+    Raises:
+        RemoteProtocolError: it is none.
+    """
     if type(value) is not int or not 0 <= value <= MAX_CALL_ID:
         raise _malformed(f"an id is an unsigned 32-bit integer, got {_show(value)}")
     return value
 
 
-def _method(value: Any) -> str:
+def check_method(value: Any) -> str:
+    """Return the name of a method.
+
+    Raises:
+        RemoteProtocolError: it is none.
+    """
     if type(value) is not str:
         raise _malformed(f"a method is a string, got {_show(value)}")
     return value
@@ -220,10 +236,6 @@ def _check_keys(value: dict[Any, Any], name: str) -> None:
     for key in value:
         if type(key) is not str:
             raise _malformed(f"the keys of {name} are strings, got {_show(key)}")
-
-
-def _wrong_length(kind: int, size: int, expected: str) -> RemoteProtocolError:
-    return _malformed(f"a message of kind {kind} has {expected} elements, got {size}")
 
 
 def _malformed(reason: str) -> RemoteProtocolError:

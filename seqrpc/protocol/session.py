@@ -20,7 +20,6 @@ from seqrpc.errors import (
     DescriptorsLost,
     LocalProtocolError,
     Overloaded,
-    PermissionDenied,
     RemoteProtocolError,
     RpcError,
     TooLarge,
@@ -28,7 +27,9 @@ from seqrpc.errors import (
 from seqrpc.kernel.descriptors import OwnedFd, close_all
 from seqrpc.limits import DEFAULT_LIMITS, MAX_PACKET, Limits
 from seqrpc.protocol import messages
-from seqrpc.protocol.codec import Codec, Encoded, Packed, head_of, unpack_plain
+from seqrpc.protocol.codec import Codec, Encoded, Packed, unpack_plain
+from seqrpc.protocol.depth import check_whole
+from seqrpc.protocol.heads import Head, head_of, read_head
 from seqrpc.protocol.messages import (
     CANCEL,
     CLOSING,
@@ -50,12 +51,16 @@ from seqrpc.protocol.messages import (
     Spilled,
 )
 from seqrpc.protocol.pieces import has_long_bytes
-from seqrpc.protocol.spilled import head_of_spilled, peek_spilled, read_spilled
+from seqrpc.protocol.spilled import head_of_spilled, read_spilled, read_spilled_head
 from seqrpc.protocol.values import Living
 
 Waiter = TypeVar("Waiter")
 
 _ARRAY_OF_FOUR = 0x94  # how nearly all packets begin
+
+_GLANCE = 256  # bytes of a packet that is read before its head is looked at
+
+_LOST = "descriptors of the message were lost on the way in"
 
 _ERROR_TEXT = 1_000  # characters that are kept of a text when the whole of it cannot be sent
 
@@ -77,8 +82,8 @@ class Session(Generic[Waiter]):
     """
 
     __slots__ = (
-        "_codec", "_max_bytes", "_max_calls", "_next_id", "_short", "_was_asked", "admits", "calls",
-        "closing_received", "closing_sent", "given_up", "requests",
+        "_codec", "_max_bytes", "_max_calls", "_next_id", "_short", "_was_asked", "calls", "closing_received",
+        "closing_sent", "given_up", "refusal", "requests",
     )  # fmt: skip
 
     def __init__(self, limits: Limits = DEFAULT_LIMITS, living: Living | None = None) -> None:
@@ -86,9 +91,9 @@ class Session(Generic[Waiter]):
         self._codec = Codec(limits, living)
         self._short = limits.max_depth  # bytes of a packet that has no room for anything deeper
         self._max_bytes = limits.max_message_bytes
-        self.admits: Callable[[str], bool] = bool
-        """Whether whoever sent the packet that is being received may call a method: asked before a long message is
-        read. By default, any but the one without a name."""
+        self.refusal: Callable[[str], tuple[str, str] | None] = _refuse_nothing
+        """Asked, before a request is read, with the name of a method: code and message of the error that it is answered
+        with if whoever sent it may not call that."""
         self._was_asked = False  # whether the other side ever sent a request
         self._max_calls = limits.max_calls_in_flight
         self._next_id = 0
@@ -111,12 +116,21 @@ class Session(Generic[Waiter]):
     def on_work(self, function: Callable[[], object]) -> None:
         self._codec.on_work = function
 
+    @property
+    def lack_of_room(self) -> Callable[[int], str | None]:
+        """Asked, before a request is read or copied that keeps so many bytes: why there is no room for it, or None."""
+        return self._codec.lack_of_room
+
+    @lack_of_room.setter
+    def lack_of_room(self, function: Callable[[int], str | None]) -> None:
+        self._codec.lack_of_room = function
+
     def receive_packet(
         self, data: bytes, fds: list[OwnedFd], *, lost: bool = False
     ) -> Request | Response | Cancel | Closing | Refused | None:
         """Take one packet and return what it asks for; None if it asks for nothing.
 
-        The session takes ``fds``: it closes those of ignored and malformed packets, the others belong to
+        The session takes ``fds``: it closes those of ignored, refused and malformed packets, the others belong to
         the message that is returned.
 
         Args:
@@ -127,8 +141,10 @@ class Session(Generic[Waiter]):
         Raises:
             RemoteProtocolError: the packet is malformed: send CLOSING, close the connection.
         """
-        # Nearly all packets are one of two kinds; what is out of the ordinary in any way is looked at closely.
-        if fds or lost or (len(data) > self._short and not self._codec.is_shallow(data)):
+        # Nearly all packets are one of two kinds, plain and short: to read all of one takes no longer than to find out
+        # whether anybody wants it. What is out of the ordinary in any way is looked at closely.
+        size = len(data)
+        if fds or lost or size > _GLANCE or (size > self._short and not self._codec.is_shallow(data)):
             return self._receive_closely(data, fds, lost=lost)
         try:
             value = unpack_plain(data)
@@ -150,49 +166,104 @@ class Session(Generic[Waiter]):
                     requests.add(call_id)
                     self._was_asked = True
                     return Request(call_id, third, fourth, NO_OPTIONS, fds, 0, True)
-        return self._receive_value(value, fds, None, lost=lost)
+        return self._receive_closely(data, fds, lost=lost)
 
     def _receive_closely(
         self, data: bytes, fds: list[OwnedFd], *, lost: bool
     ) -> Request | Response | Cancel | Closing | Refused | None:
-        """Take any packet; ``lost`` says that descriptors of it were lost, and ``fds`` is empty."""
+        """Take any packet: its head first, and the rest if somebody wants it and who sent it may ask for it."""
         try:
-            value, problem = self._codec.decode(data, fds)
+            head = read_head(data)
+            if head.kind == SPILLED:
+                return self._receive_spilled(messages.parse_spilled(self._codec.decode(data, [])[0]), fds, lost=lost)
+            if lost and head.kind in (REQUEST, RESPONSE, NOTIFY):
+                messages.check_size(head.kind, head.size)
+                return self._fail(head.kind, head.call_id, fds, DescriptorsLost(_LOST))
+            wanted, answer = self._is_wanted(head)
+            if not wanted:
+                if len(data) <= _GLANCE:  # of longer ones, to find out would cost as much as to read them
+                    _check_whole(data)
+                close_all(fds)
+                return answer
+            try:
+                value, problem = self._codec.decode(data, fds)
+            except TooLarge as exc:
+                return self._fail(head.kind, head.call_id, fds, exc)
+            return self._take(head, value, fds, None if lost else problem)
         except BaseException:
             close_all(fds)
             raise
-        return self._receive_value(value, fds, problem, lost=lost)
 
-    def _receive_value(
-        self, value: Any, fds: list[OwnedFd], problem: str | RpcError | None, *, lost: bool
-    ) -> Request | Response | Cancel | Closing | Refused | None:
-        """Take what a packet holds."""
-        try:
-            if type(value) is list and value and value[0] == SPILLED and type(value[0]) is int:
-                return self._receive_spilled(messages.parse_spilled(value), fds, lost=lost)
-            return self._look_closely(value, fds, problem, lost=lost)
-        except BaseException:
-            close_all(fds)
-            raise
-
-    def _look_closely(
-        self, value: Any, fds: list[OwnedFd], problem: str | RpcError | None, *, lost: bool
-    ) -> Request | Response | Cancel | Closing | Refused | None:
-        kind = messages.kind_of(value)
+    def _is_wanted(self, head: Head) -> tuple[bool, Refused | None]:
+        """Return whether the rest of a message is to be read, and if not, what it is to be answered."""
+        kind, call_id = head.kind, head.call_id
         if kind > LAST_KIND:  # unknown kinds are ignored (protocol 1.4)
-            close_all(fds)
-            return None
-        if isinstance(problem, str) and not lost:
+            return False, None
+        messages.check_size(kind, head.size)
+        if kind == RESPONSE:
+            if call_id in self.calls:
+                return True, None
+            self.given_up.discard(-1 if call_id is None else call_id)  # it answers a call that was given up, or none
+            return False, None
+        if head.method is None:
+            return True, None
+        if call_id in self.requests:
+            raise self._in_flight(call_id)
+        refusal = self._refusal_of(call_id, head.method)
+        if refusal is None or call_id is None:
+            return refusal is None, None
+        return False, self._refuse(call_id, *refusal)
+
+    def _in_flight(self, call_id: int | None) -> RemoteProtocolError:
+        return RemoteProtocolError(f"malformed message: a REQUEST with id {call_id} is in flight already")
+
+    def _refusal_of(self, call_id: int | None, method: str) -> tuple[str, str] | None:
+        """Return code and message of the error that a call of ``method`` is answered with at once, if it is."""
+        if self.closing_sent:
+            return "rpc.Unavailable", "this side takes no new requests"
+        if call_id is not None and len(self.requests) >= self._max_calls:
+            return "rpc.Overloaded", f"more than {self._max_calls} calls of this connection are in flight"
+        return self.refusal(method)
+
+    def _refuse(self, call_id: int, code: str, message: str) -> Refused:
+        """Owe a request nothing but this error."""
+        if call_id in self.requests:
+            raise self._in_flight(call_id)
+        self.requests.add(call_id)
+        self._was_asked = True
+        return Refused(call_id, code, message)
+
+    def _take(
+        self, head: Head, value: Any, fds: list[OwnedFd], problem: str | RpcError | None
+    ) -> Request | Response | Cancel | Closing | Refused | None:
+        """Take a message that was read."""
+        if isinstance(problem, str):
             raise RemoteProtocolError(f"malformed message: {problem}")
-        message = messages.parse(kind, value, fds)
-        error = problem if isinstance(problem, RpcError) else None
-        if lost:
-            error = DescriptorsLost("descriptors of the message were lost on the way in")
+        message = messages.parse(head.kind, value, fds)
+        if problem is not None:
+            return self._fail(head.kind, head.call_id, fds, problem)
         if isinstance(message, Response):
-            return self._receive_response(message, error)
+            message.waiter = self.calls.pop(message.call_id)
+            return message
         if isinstance(message, Request):
-            return self._receive_request(message, error)
+            if message.call_id is not None:
+                self.requests.add(message.call_id)
+                self._was_asked = True
+            message.is_admitted = True
+            message.held_bytes = self._codec.copied_bytes
+            return message
         return self._receive_rare(message)
+
+    def _fail(self, kind: int, call_id: int | None, fds: list[OwnedFd], error: RpcError) -> Response | Refused | None:
+        """Answer a request, or fail a call of this side, whose message cannot be taken."""
+        close_all(fds)
+        if call_id is None:
+            return None
+        if kind == REQUEST:
+            return self._refuse(call_id, error.code, error.message)
+        self.given_up.discard(call_id)
+        waiter = self.calls.pop(call_id, None)
+        return None if waiter is None else Response(call_id, [error.code, error.message, None], None, fds, waiter)
 
     def _receive_spilled(
         self, spilled: Spilled, fds: list[OwnedFd], *, lost: bool
@@ -206,32 +277,24 @@ class Session(Generic[Waiter]):
         if lost:
             error = DescriptorsLost("the memfd of the message was lost on the way in")
             return self._give_up_spilled(spilled, fds, error)
-        kind, call_id, method = peek_spilled(length, fds)
-        if method is not None and not self.admits(method):
-            return self._refuse_unread(call_id, method, fds)
-        if kind > LAST_KIND or (kind == RESPONSE and call_id not in self.calls):
-            self.given_up.discard(-1 if call_id is None else call_id)
-            close_all(fds)  # nobody wants to know what is in it
-            return None
-        if kind in (CANCEL, CLOSING, SPILLED) and length > MAX_PACKET:
-            raise RemoteProtocolError(f"malformed message: one of kind {kind} has {length} bytes")
+        head = read_spilled_head(length, fds)
+        wanted, answer = self._is_wanted(head)
+        if not wanted:
+            close_all(fds)
+            return answer
+        if head.kind in (CANCEL, CLOSING, SPILLED) and length > MAX_PACKET:
+            raise RemoteProtocolError(f"malformed message: one of kind {head.kind} has {length} bytes")
+        lack = None if head.method is None else self.lack_of_room(length)
+        if lack is not None:
+            return self._fail(head.kind, head.call_id, fds, Overloaded(lack))
         try:
             value, problem = read_spilled(self._codec, length, fds)
         except (Overloaded, TooLarge) as exc:
-            return self._give_up_spilled(spilled, fds, exc)
-        event = self._look_closely(value, fds, problem, lost=False)
+            return self._fail(head.kind, head.call_id, fds, exc)
+        event = self._take(head, value, fds, problem)
         if isinstance(event, Request):
-            event.spilled_bytes = length
+            event.held_bytes += length
         return event
-
-    def _refuse_unread(self, call_id: int | None, method: str, fds: list[OwnedFd]) -> Refused | None:
-        """Refuse a caller who is not admitted, before a long message is read."""
-        close_all(fds)
-        if call_id is not None and not 0 <= call_id <= MAX_CALL_ID:
-            raise RemoteProtocolError(f"malformed message: an id is an unsigned 32-bit integer, got {call_id}")
-        request = Request(call_id, method, [], NO_OPTIONS, [])
-        error = PermissionDenied(f"{method}: this caller is not admitted")
-        return self._receive_request(request, error)  # type: ignore[return-value] # it is refused
 
     def _give_up_spilled(self, spilled: Spilled, fds: list[OwnedFd], error: RpcError) -> Response | Refused | None:
         """Pass on why a message is not read (protocol 5.2).
@@ -239,15 +302,13 @@ class Session(Generic[Waiter]):
         Raises:
             RemoteProtocolError: nobody can be told, for it is not known whose message it is.
         """
-        kind, call_id = head_of_spilled(spilled.length, fds) or self._guess(spilled.call_id)
-        close_all(fds)
-        if kind == RESPONSE:
-            return self._receive_response(Response(call_id, None, None, []), error)
-        if kind == REQUEST and 0 <= call_id <= MAX_CALL_ID:
-            return self._receive_request(Request(call_id, "", [], NO_OPTIONS, []), error)  # type: ignore[return-value] # it is refused
+        head = head_of_spilled(spilled.length, fds)
+        kind, call_id = self._guess(spilled.call_id) if head is None else (head.kind, head.call_id)
+        if kind in (REQUEST, RESPONSE):
+            return self._fail(kind, call_id, fds, error)
         raise RemoteProtocolError(f"a spilled message that was not read: {error.message}")
 
-    def _guess(self, call_id: int | None) -> tuple[int, int]:
+    def _guess(self, call_id: int | None) -> tuple[int, int | None]:
         """Return the kind that a message of this id must have, and the id; (-1, -1) if that cannot be known.
 
         The wire does not say whether the id is of a request or of a response; both may be in flight.
@@ -263,39 +324,6 @@ class Session(Generic[Waiter]):
         assert isinstance(message, Closing)
         if self.closing_received is None:
             self.closing_received = message.reason
-        return message
-
-    def _receive_request(self, message: Request, error: RpcError | None) -> Request | Refused | None:
-        """Take a request, or refuse it: because of ``error``, or because no more are taken."""
-        call_id = message.call_id
-        if call_id is not None:
-            if call_id in self.requests:
-                raise RemoteProtocolError(f"malformed message: a REQUEST with id {call_id} is in flight already")
-            self.requests.add(call_id)
-            self._was_asked = True
-        if error is None and not self.closing_sent and len(self.requests) <= self._max_calls:
-            return message
-        close_all(message.fds)
-        if call_id is None:
-            return None
-        if error is not None:
-            return Refused(call_id, error.code, error.message)
-        if self.closing_sent:
-            return Refused(call_id, "rpc.Unavailable", "this side takes no new requests")
-        return Refused(call_id, "rpc.Overloaded", f"more than {self._max_calls} calls of this connection are in flight")
-
-    def _receive_response(self, message: Response, error: RpcError | None) -> Response | None:
-        """Take an answer; with ``error`` its call fails with that instead."""
-        try:
-            waiter = self.calls.pop(message.call_id)
-        except KeyError:  # it answers a call that was given up, or none
-            self.given_up.discard(message.call_id)
-            close_all(message.fds)
-            return None
-        if error is not None:
-            close_all(message.fds)
-            message = Response(message.call_id, [error.code, error.message, None], None, message.fds)
-        message.waiter = waiter
         return message
 
     def send_request(
@@ -374,8 +402,8 @@ class Session(Generic[Waiter]):
     def spill(self, data: Encoded) -> bytes:
         """Return the packet that goes, with a memory file of it, in place of an encoded message (protocol 5.1)."""
         head = head_of(data)
-        known = head is not None and head[0] in (REQUEST, RESPONSE)
-        message = (SPILLED, len(data), head[1]) if head is not None and known else (SPILLED, len(data))
+        known = head is not None and head.call_id is not None
+        message = (SPILLED, len(data), head.call_id) if head is not None and known else (SPILLED, len(data))
         return bytes(self._codec.encode(message)[0])
 
     def send_closing(self, reason: str) -> Packed | None:
@@ -392,6 +420,17 @@ class Session(Generic[Waiter]):
         self.given_up.clear()
         self.requests.clear()
         return waiters
+
+
+def _check_whole(data: bytes) -> None:
+    try:
+        check_whole(data)
+    except ValueError as exc:
+        raise RemoteProtocolError(f"malformed packet of {len(data)} bytes: {exc}") from None
+
+
+def _refuse_nothing(method: str) -> None:
+    """Let everybody call everything."""
 
 
 def _sendable(text: str) -> str:

@@ -10,7 +10,8 @@ from seqrpc.errors import Overloaded, RemoteProtocolError, RpcError
 from seqrpc.kernel import memfd
 from seqrpc.kernel.descriptors import OwnedFd
 from seqrpc.limits import MAX_PACKET
-from seqrpc.protocol.codec import HEAD_BYTES, METHOD_BYTES, Codec, Encoded, head_of, peek
+from seqrpc.protocol.codec import Codec, Encoded
+from seqrpc.protocol.heads import METHOD_BYTES, Head, read_head
 
 _NAME: Final = "seqrpc-message"
 
@@ -74,8 +75,8 @@ def read_spilled(codec: Codec, length: int, fds: list[OwnedFd]) -> tuple[Any, st
     return decoded
 
 
-def peek_spilled(length: int, fds: list[OwnedFd]) -> tuple[int, int | None, str | None]:
-    """Return kind, id and method of a spilled message before it is read, as :func:`~seqrpc.protocol.codec.peek`.
+def read_spilled_head(length: int, fds: list[OwnedFd]) -> Head:
+    """Return the head of a spilled message, of which nothing else is read.
 
     Raises:
         RemoteProtocolError: there is no such memory file, or no message in it.
@@ -83,13 +84,12 @@ def peek_spilled(length: int, fds: list[OwnedFd]) -> tuple[int, int | None, str 
     if not fds:
         raise RemoteProtocolError("malformed spilled message: no descriptor came with it")
     _check(fds[0], length)
-    return peek(os.pread(fds[0].fileno(), METHOD_BYTES, 0))
+    return read_head(os.pread(fds[0].fileno(), METHOD_BYTES, 0), length)
 
 
-def head_of_spilled(length: int, fds: list[OwnedFd]) -> tuple[int, int] | None:
-    """Return kind and id of a spilled message that is not going to be read, or None if they cannot be told."""
+def head_of_spilled(length: int, fds: list[OwnedFd]) -> Head | None:
+    """Return the head of a spilled message that is not going to be read, or None if it cannot be told."""
     try:
-        _check(fds[0], length)
-    except (IndexError, RemoteProtocolError):
+        return read_spilled_head(length, fds)
+    except RemoteProtocolError:
         return None
-    return head_of(os.pread(fds[0].fileno(), HEAD_BYTES, 0))

@@ -65,7 +65,7 @@ class Channel:
         params: Params,
         deadline: int | None = None,
         meta: dict[str, str] | None = None,
-        finish: Callable[[Response], Any] = result_of,
+        finish: Callable[[Response, Limits], Any] = result_of,
     ) -> Any:
         """Call, as :meth:`seqrpc.carriers.connection.SessionConnection.request`; the channel is held meanwhile."""
         return await self._open().request(method, params, deadline, meta, finish)

@@ -16,7 +16,7 @@ import re
 import types
 import typing
 from collections.abc import Callable
-from typing import Annotated, Any, ClassVar, Final, Union
+from typing import Annotated, Any, ClassVar, Final, NamedTuple, Union
 
 import msgspec
 
@@ -24,7 +24,9 @@ from seqrpc.carriers.streams import Stream
 from seqrpc.errors import InvalidParams, InvalidResult
 from seqrpc.kernel.buffers import Buffer
 from seqrpc.kernel.descriptors import OwnedFd
+from seqrpc.limits import DEFAULT_LIMITS
 from seqrpc.services.service import Service
+from seqrpc.services.sets import SetBounds
 
 _NATIVE: Final = (bytes, bytearray, memoryview)
 
@@ -47,6 +49,19 @@ Invalid = type[InvalidParams] | type[InvalidResult]
 """Whose fault it is if an item of a stream does not fit."""
 
 
+class Terms(NamedTuple):
+    """What a conversion goes by, besides the type."""
+
+    invalid: Invalid
+    """What a stream raises at an item that does not fit."""
+
+    max_other_keys: int = DEFAULT_LIMITS.max_other_keys
+    """Elements of a set at most that may be chosen to collide (:mod:`seqrpc.services.sets`)."""
+
+
+RESULT: Final = Terms(InvalidResult)
+
+
 class _AnyInstance(type):
     """Lets msgspec take whatever ``build`` returns: it checks that ``dec_hook`` gave what was wanted."""
 
@@ -60,30 +75,44 @@ class _StandIn(metaclass=_AnyInstance):
     stands_for: ClassVar[str] = ""
 
     @classmethod
-    def build(cls, value: Any, invalid: Invalid) -> Any:
+    def build(cls, value: Any, terms: Terms) -> Any:
         """Return what ``value`` is converted to, or raise msgspec.ValidationError."""
         raise NotImplementedError
 
 
-def convert(value: Any, wanted: Plan, invalid: Invalid = InvalidResult) -> Any:
+def convert(value: Any, wanted: Plan, terms: Terms = RESULT) -> Any:
     """Return ``value``, as it came off the wire, as the type that ``wanted`` was planned from.
 
     Args:
         value: plain data, descriptors, buffers, streams and channels.
         wanted: what it is to be.
-        invalid: what a stream in it raises at an item that does not fit.
+        terms: how it is converted.
 
     Raises:
-        msgspec.ValidationError: it does not fit; the message says where and why.
+        msgspec.ValidationError: it does not fit; the message says where and why. So does what a class of the
+            application's own says in a ValueError or TypeError as it is made (``__post_init__``).
     """
+    bounds = _bounds_of(wanted)
     try:
-        return msgspec.convert(value, wanted, builtin_types=_NATIVE, dec_hook=_HOOKS[invalid])
+        if bounds:
+            bounds.check(value, terms.max_other_keys)
+        return msgspec.convert(value, wanted, builtin_types=_NATIVE, dec_hook=_hook_for(terms))
     except msgspec.ValidationError as exc:
         raise msgspec.ValidationError(re.sub(_TWO_PATHS, r" - at `\2\1`", str(exc))) from exc
     except AttributeError as exc:
         if isinstance(exc.obj, Buffer):  # it can be indexed, and msgspec takes it for a map
             raise msgspec.ValidationError("Expected `object`, got `Buffer`") from exc
         raise
+
+
+@functools.lru_cache(maxsize=4096)
+def _bounds_of(wanted: Plan) -> SetBounds:
+    return SetBounds(wanted)
+
+
+@functools.lru_cache(maxsize=64)
+def _hook_for(terms: Terms) -> Callable[[Any, Any], Any]:
+    return functools.partial(_dec_hook, terms)
 
 
 class _Whatever:
@@ -105,22 +134,17 @@ def exact_type(planned: Plan) -> Plan:
     return planned if planned in _EXACT else _StandIn
 
 
-def _dec_hook(invalid: Invalid, wanted: Any, value: Any) -> Any:
+def _dec_hook(terms: Terms, wanted: Any, value: Any) -> Any:
     if is_stream(wanted):  # within a Struct, whose fields msgspec reads itself
         wanted = _stand_in_stream(wanted)
     if issubclass(wanted, _StandIn):
         try:
-            return wanted.build(value, invalid)
+            return wanted.build(value, terms)
         except msgspec.ValidationError as exc:
             raise ValueError(str(exc)) from exc  # to this msgspec adds the path
     if isinstance(value, wanted):
         return value
     raise ValueError(_expected("a descriptor" if wanted is OwnedFd else "a buffer", value))
-
-
-_HOOKS: Final[dict[Invalid, Callable[[Any, Any], Any]]] = {
-    invalid: functools.partial(_dec_hook, invalid) for invalid in (InvalidParams, InvalidResult)
-}
 
 
 def _expected(what: str, value: Any) -> str:
@@ -149,20 +173,20 @@ def _stand_in_stream(annotation: Any) -> type[_StandIn]:
         stands_for = "a stream"
 
         @classmethod
-        def build(cls, value: Any, invalid: Invalid) -> Any:
+        def build(cls, value: Any, terms: Terms) -> Any:
             if not isinstance(value, Stream):
                 raise msgspec.ValidationError(_expected("a stream", value))
-            return value if planned is None else value.checked(functools.partial(_check_items, planned, invalid))
+            return value if planned is None else value.checked(functools.partial(_check_items, planned, terms))
 
     return Streamed
 
 
-def _check_items(planned: Plan, invalid: Invalid, items: list[Any]) -> list[Any]:
+def _check_items(planned: Plan, terms: Terms, items: list[Any]) -> list[Any]:
     try:
-        converted: list[Any] = convert(items, planned, invalid)
+        converted: list[Any] = convert(items, planned, terms)
     except Exception as exc:  # types of the application's own raise what they like while they are built
         text = str(exc).replace("`$[0]", "`$").removesuffix(" - at `$`")  # it is looked at in a list, by itself
-        raise invalid(f"an item of a stream does not fit its annotation: {text}") from exc
+        raise terms.invalid(f"an item of a stream does not fit its annotation: {text}") from exc
     return converted
 
 
@@ -174,7 +198,7 @@ def _stand_in_service(cls: type[Service]) -> type[_StandIn]:
         stands_for = "a service"
 
         @classmethod
-        def build(cls, value: Any, invalid: Invalid) -> Any:  # noqa: ARG003 - it has no items
+        def build(cls, value: Any, terms: Terms) -> Any:  # noqa: ARG003 - as it has no parts
             make_proxy = getattr(value, "proxy", None)  # channels are made of connections, and stand higher up
             if make_proxy is None:
                 raise msgspec.ValidationError(_expected("a channel", value))
@@ -188,7 +212,7 @@ class _View(_StandIn):
     """Takes a buffer, or plain bytes, as a memoryview."""
 
     @classmethod
-    def build(cls, value: Any, invalid: Invalid) -> Any:  # noqa: ARG003 - it has no items
+    def build(cls, value: Any, terms: Terms) -> Any:  # noqa: ARG003 - as it has no parts
         if not isinstance(value, Buffer | bytes | memoryview):
             raise msgspec.ValidationError(_expected("a buffer or bytes", value))
         return memoryview(value)
@@ -324,14 +348,14 @@ def _plan_union(planned: list[Plan], annotation: Any) -> Plan:
 def _stand_in_union(special: list[Any], rest: Plan) -> type[_StandIn]:
     class Either(_StandIn):
         @classmethod
-        def build(cls, value: Any, invalid: Invalid) -> Any:
+        def build(cls, value: Any, terms: Terms) -> Any:
             if isinstance(value, OwnedFd | Buffer) and type(value) in special:
                 return value
             failures: list[str] = []
             choices = (kind for kind in special if kind not in (OwnedFd, Buffer))
             for choice in (*([] if rest is None else [rest]), *choices):
                 try:
-                    return convert(value, choice, invalid)
+                    return convert(value, choice, terms)
                 except msgspec.ValidationError as exc:
                     failures.append(str(exc))
             raise msgspec.ValidationError("; ".join(failures) or "Expected a descriptor")
@@ -346,8 +370,8 @@ def _stand_in_dataclass(original: Any, within: dict[type, Any]) -> type[_StandIn
         mirror: ClassVar[Any]
 
         @classmethod
-        def build(cls, value: Any, invalid: Invalid) -> Any:
-            return original(**msgspec.structs.asdict(convert(value, cls.mirror, invalid)))
+        def build(cls, value: Any, terms: Terms) -> Any:
+            return original(**msgspec.structs.asdict(convert(value, cls.mirror, terms)))
 
     within[original] = Built  # before its fields, one of which may hold the class itself
     hints = typing.get_type_hints(original, include_extras=True)

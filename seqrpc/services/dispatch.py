@@ -8,28 +8,28 @@ import functools
 import inspect
 import logging
 import time
-import types
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from contextvars import copy_context
-from typing import Any
+from typing import Any, NoReturn
 
 from seqrpc.carriers.connection import SessionConnection
 from seqrpc.carriers.failures import told
 from seqrpc.carriers.producers import Source
-from seqrpc.errors import DeadlineExceeded, RpcError
+from seqrpc.errors import DeadlineExceeded, InvalidParams, RpcError
 from seqrpc.kernel.credentials import Credentials
 from seqrpc.kernel.descriptors import OwnedFd, ValueFd, close_all
 from seqrpc.limits import DEFAULT_LIMITS, Limits
 from seqrpc.protocol.messages import Request
 from seqrpc.protocol.values import descriptors_in
 from seqrpc.services.context import scope
+from seqrpc.services.conversion import Terms
 from seqrpc.services.current import CurrentCall
-from seqrpc.services.eager import ENDED, Runner, Starter
 from seqrpc.services.peer import Connection
 from seqrpc.services.policy import Policy, PolicyLike, as_policy
 from seqrpc.services.policy import default as default_policy
 from seqrpc.services.service import Service
 from seqrpc.services.signature import MethodSpec, describe
+from seqrpc.services.starting import Starter
 from seqrpc.services.threads import Threads
 
 _log = logging.getLogger("seqrpc.dispatch")
@@ -38,6 +38,8 @@ _LONGEST_TIMER = 30 * 24 * 3600.0  # seconds; timers of event loops overflow som
 
 
 _NO_PARAMS: list[Any] = []
+
+_LONGEST_NAME = 200  # characters of a method's name that no service has
 
 
 class Entry:
@@ -78,7 +80,8 @@ class Registry:
         self.entries: dict[str, Entry] = {}
         self._policies: dict[str, Policy] = {}
         self.threads = Threads(limits.max_threads)
-        self._starter: Starter | None = None
+        self._lingering: set[Calls] = set()
+        self._when_quiet: list[Callable[[], object]] = []
         for service in services:
             if not isinstance(service, Service):
                 raise TypeError(f"an object of a seqrpc.Service was expected, got {service!r}")
@@ -108,17 +111,40 @@ class Registry:
         """Return who may learn that there is no such method."""
         return self._policies.get(method.rpartition(".")[0], self.policy)
 
-    def starter(self, loop: asyncio.AbstractEventLoop) -> Starter:
-        """Return what starts handlers: one for all connections, so that there is one spare task and not many."""
-        if self._starter is None:
-            self._starter = Starter(loop, Calls.run_handlers)
-        return self._starter
+    def linger(self, calls: Calls, idle: asyncio.Future[None]) -> None:
+        """Know of calls that run on although their connection ended, until ``idle`` is done."""
+        self._lingering.add(calls)
+        idle.add_done_callback(lambda _idle: self._left(calls))
+
+    def _left(self, calls: Calls) -> None:
+        self._lingering.discard(calls)
+        if not self._lingering:
+            waiting, self._when_quiet = self._when_quiet, []
+            for function in waiting:
+                function()
+
+    def when_quiet(self, function: Callable[[], object]) -> None:
+        """Call a function once no calls run on whose connections ended, which may be now."""
+        if self._lingering:
+            self._when_quiet.append(function)
+        else:
+            function()
+
+    async def wait_quiet(self) -> None:
+        """Wait until no calls run on whose connections ended."""
+        while self._lingering:
+            calls = next(iter(self._lingering))
+            await calls.wait_idle()
+            self._left(calls)
+
+    def stop_lingering(self) -> None:
+        """Cancel the calls that run on although their connections ended."""
+        for calls in self._lingering:
+            calls.stop_all()
 
     def close(self) -> None:
-        """Let the threads and the spare task go; what runs in them is not waited for."""
+        """Let the threads go; what runs in them is not waited for."""
         self.threads.close()
-        if self._starter is not None:
-            self._starter.close()
 
 
 class _Call(CurrentCall, kw_only=True, eq=False):
@@ -128,6 +154,9 @@ class _Call(CurrentCall, kw_only=True, eq=False):
     entry: Entry
     key: Any  # by which it is known while it runs: the request's id, or a negative number
     task: asyncio.Task[None] | None = None
+    is_paced: bool = False
+    has_begun: bool = False
+    if_not_begun: Callable[[Any], None] | None = None  # called at the end of its task if it never began
     timer: asyncio.TimerHandle | None = None
     stopped: RpcError | None = None  # what to answer if it ends by being cancelled
 
@@ -137,7 +166,7 @@ class Calls:
 
     __slots__ = (
         "_connection", "_entries", "_held_bytes", "_idle", "_last_notify", "_loop", "_max_calls", "_max_held_bytes",
-        "_registry", "_running", "_starter",
+        "_registry", "_running", "_starter", "_terms",
     )  # fmt: skip
 
     def __init__(self, registry: Registry) -> None:
@@ -146,9 +175,10 @@ class Calls:
         self._entries = registry.entries
         self._max_calls = registry.limits.max_calls_in_flight
         self._max_held_bytes = registry.limits.max_held_bytes
+        self._terms = Terms(InvalidParams, registry.limits.max_other_keys)
         self._held_bytes = 0  # of requests longer than a packet
         self._loop = asyncio.get_running_loop()
-        self._starter = registry.starter(self._loop)
+        self._starter = Starter(self._loop)
         self._running: dict[int, _Call] = {}  # by id; those that want no answer under negative numbers
         self._last_notify = 0
         self._idle: asyncio.Future[None] | None = None
@@ -159,17 +189,35 @@ class Calls:
         assert isinstance(connection, Connection)
         self._connection = connection
 
-    def admits(self, method: str, caller: Credentials | None) -> bool:
-        """Return whether a caller may call a method, or hear that there is none."""
+    def refusal(self, method: str, caller: Credentials | None) -> tuple[str, str] | None:
+        """Return code and message of the error for a caller who may not call a method; None if it may."""
         entry = self._entries.get(method)
-        policy = self._registry.policy_of_unknown(method) if entry is None else entry.policy
-        return method == "rpc.ping" or policy.admits(caller)
+        if entry is None:
+            return self._refusal_of_unknown(method, caller)
+        return None if entry.policy.admits(caller) else _refusal_of_caller(method, caller)
+
+    def _refusal_of_unknown(self, method: str, caller: Credentials | None) -> tuple[str, str] | None:
+        if method == "rpc.ping":
+            return None
+        # The names under "rpc." are the protocol's, and nobody's secret.
+        if method.startswith("rpc.") or self._registry.policy_of_unknown(method).admits(caller):
+            return "rpc.MethodNotFound", f"there is no method {_shown(method)!r}"
+        return "rpc.PermissionDenied", f"{_shown(method)}: this caller is not admitted"
+
+    def lack_of_room(self, size: int) -> str | None:
+        """Return why a request cannot be taken that keeps so many bytes; None if it can."""
+        if 0 < self._held_bytes > self._max_held_bytes - size:
+            return f"{self._held_bytes} bytes of large requests are being worked on already (max_held_bytes)"
+        return None
 
     def request_received(self, request: Request, caller: Credentials | None) -> None:
         """Find the method, ask its policy, convert the arguments, and start the handler: in this order."""
         entry = self._entries.get(request.method)
-        if entry is None or caller is None or not entry.policy.admits(caller):
-            self._refuse_caller(entry, request, caller)
+        if entry is None:
+            self._answer_without_handler(request, caller)
+            return
+        if caller is None or not (request.is_admitted or entry.policy.admits(caller)):
+            self._refuse(request, *_refusal_of_caller(request.method, caller))
             return
         call = _Call(
             request=request, caller=caller, connection=self._connection, calls=self, entry=entry, key=request.call_id
@@ -178,10 +226,11 @@ class Calls:
             return
         params = request.params
         try:
+            coroutine: Coroutine[Any, Any, Any]
             if entry.exact == [*map(type, params)] and type(params) is list:  # nothing to convert
                 coroutine = entry.handler(*params)
             else:
-                args, kwargs = entry.spec.bind(params)
+                args, kwargs = entry.spec.bind(params, self._terms)
                 coroutine = self._handle(call, args, kwargs)
         except Exception as exc:
             self._refuse_params(request, exc)
@@ -189,28 +238,40 @@ class Calls:
         if not request.is_plain:
             self._keep(call)
         self._running[call.key] = call
+        self._start(call, coroutine)
+
+    def _start(self, call: _Call, coroutine: Coroutine[Any, Any, Any]) -> None:
+        """Start a handler; from here on it is :meth:`_run` that answers and ends the call, however it goes."""
         context = copy_context()
         context.run(scope.set, call)
-        task = self._starter.start(context, call, coroutine)
-        if task is not None:
-            call.task = task
-            if call.deadline_ns is not None:
-                delay = min((call.deadline_ns - time.monotonic_ns()) / 1e9, _LONGEST_TIMER)
-                call.timer = self._loop.call_later(delay, self._deadline_passed, call)
+        running = self._run(call, coroutine)
+        try:
+            task = self._starter.start(context, call, running)
+        except Exception as exc:  # a task factory may raise what it likes
+            running.close()
+            coroutine.close()
+            self._answer_error(call, exc)
+            self._end(call)
+            return
+        if task.done() and call.has_begun:
+            return
+        call.task = task
+        if not call.has_begun:
+            call.if_not_begun = functools.partial(self._end_unbegun, call, coroutine)
+            task.add_done_callback(call.if_not_begun)
+        if call.deadline_ns is not None:
+            delay = min((call.deadline_ns - time.monotonic_ns()) / 1e9, _LONGEST_TIMER)
+            call.timer = self._loop.call_later(delay, self._deadline_passed, call)
 
-    def _refuse_caller(self, entry: Entry | None, request: Request, caller: Credentials | None) -> None:
-        """Answer a request that no handler gets."""
-        if entry is not None:
-            self._refuse(request, "rpc.PermissionDenied", f"{request.method}: this caller is not admitted")
-            _log.info("! %r refused to %r", request.method, caller)
-        elif request.method == "rpc.ping":
-            if request.call_id is not None:
-                self._connection.send_result(request.call_id, None)
-            close_all(request.fds)
-        elif self._registry.policy_of_unknown(request.method).admits(caller):
-            self._refuse(request, "rpc.MethodNotFound", f"there is no method {request.method!r}")
-        else:
-            self._refuse(request, "rpc.PermissionDenied", f"{request.method}: this caller is not admitted")
+    def _answer_without_handler(self, request: Request, caller: Credentials | None) -> None:
+        """Answer a request of a method that no service has."""
+        refusal = self._refusal_of_unknown(request.method, caller)
+        if refusal is not None:
+            self._refuse(request, *refusal)
+            return
+        close_all(request.fds)  # of rpc.ping, which answers everybody
+        if request.call_id is not None:
+            self._connection.send_result(request.call_id, None)
 
     def _refuse(self, request: Request, code: str, message: str) -> None:
         close_all(request.fds)
@@ -223,10 +284,6 @@ class Calls:
         Whoever is admitted is told why; nothing of the request has been converted.
         """
         request, deadline = call.request, call.request.options.deadline
-        if request.spilled_bytes and 0 < self._held_bytes > self._max_held_bytes - request.spilled_bytes:
-            text = f"{self._held_bytes} bytes of large requests are being worked on already (max_held_bytes)"
-            self._refuse(request, "rpc.Overloaded", text)
-            return False
         if deadline is not None and deadline <= time.monotonic_ns():
             self._refuse(request, "rpc.DeadlineExceeded", "the deadline passed before the call began")
             return False
@@ -243,7 +300,7 @@ class Calls:
         """Count what a call holds until it ends. Buffers, streams and channels belong to whoever refers to them."""
         request = call.request
         request.fds = [fd for fd in request.fds if not isinstance(fd, ValueFd)]
-        self._held_bytes += request.spilled_bytes
+        self._held_bytes += request.held_bytes
 
     def _refuse_params(self, request: Request, exc: Exception) -> None:
         if isinstance(exc, RpcError):
@@ -261,35 +318,50 @@ class Calls:
             return self._stream_of(call, handler(*args, **kwargs))
         return await self._run_in_thread(call, functools.partial(handler, *args, **kwargs))
 
-    @staticmethod
-    @types.coroutine
-    def run_handlers() -> Runner:
-        """Run handlers of any connection, one after the other, and answer.
+    async def _run(self, call: _Call, coroutine: Coroutine[Any, Any, Any]) -> None:
+        """Run a handler, and answer. Nothing it does gets further than this."""
+        call.has_begun = True
+        try:
+            if call.is_paced:
+                if call.if_not_begun is not None and call.task is not None:
+                    call.task.remove_done_callback(call.if_not_begun)
+                if self._starter.must_wait():
+                    await self._starter.wait()
+            result = await coroutine
+        except asyncio.CancelledError:
+            coroutine.close()  # if it was not its turn yet
+            self._answer_stopped(call)
+        except Exception as exc:
+            self._answer_error(call, exc)
+        except BaseException as exc:
+            if isinstance(exc, GeneratorExit) and not self._runs(
+                call
+            ):  # the loop has ended: nobody waits for an answer
+                coroutine.close()
+                raise
+            self._answer_error(call, exc)
+            if isinstance(exc, (KeyboardInterrupt, SystemExit)):  # these are for the loop, as in any task
+                self._loop.call_soon(_raise, exc)
+        else:
+            self._answer(call, result)
+        finally:
+            self._end(call)
 
-        Nothing a handler does gets further than this.
-        """
-        while True:
-            call, coroutine = yield ENDED
-            calls: Calls = call.calls
-            try:
-                try:
-                    result = yield from coroutine
-                except asyncio.CancelledError:
-                    calls._answer_stopped(call)
-                except Exception as exc:
-                    calls._answer_error(call, exc)
-                except GeneratorExit:  # the loop has ended: nobody waits for an answer
-                    raise
-                except BaseException as exc:
-                    calls._answer_error(call, exc)
-                    if isinstance(exc, (KeyboardInterrupt, SystemExit)):  # these are for the loop, as in any task
-                        raise
-                else:
-                    calls._answer(call, result)
-                    del result
-            finally:
-                calls._end(call)
-            del call, calls, coroutine
+    def _runs(self, call: _Call) -> bool:
+        """Return whether a handler is running now, and not being thrown away."""
+        try:
+            task = asyncio.current_task(self._loop)
+        except RuntimeError:  # no loop runs here
+            return False
+        return task is not None and call.task in (None, task)
+
+    def _end_unbegun(self, call: _Call, coroutine: Coroutine[Any, Any, Any], _task: object) -> None:
+        """Answer a call whose task was cancelled before its first step."""
+        if not call.has_begun:
+            self._starter.never_begun()
+            coroutine.close()
+            self._answer_stopped(call)
+            self._end(call)
 
     @staticmethod
     def _stream_of(call: _Call, generator: AsyncIterator[Any]) -> Source:
@@ -351,10 +423,11 @@ class Calls:
     def _end(self, call: _Call) -> None:
         """Forget a call; what of its descriptors nobody took is closed."""
         request = call.request
+        call.task = call.if_not_begun = None  # its context refers to the call
         request.params = _NO_PARAMS  # what was started in its context, and lives on, is not to keep its arguments
         if not request.is_plain:
             close_all(request.fds)
-            self._held_bytes -= request.spilled_bytes
+            self._held_bytes -= request.held_bytes
             if call.timer is not None:
                 call.timer.cancel()
         del self._running[call.key]
@@ -372,7 +445,22 @@ class Calls:
         _stop(call)
 
     def connection_lost(self) -> None:
-        """Cancel all handlers: nobody waits for their answers."""
+        """Cancel the handlers whose answers nobody waits for any more.
+
+        For those of one-way calls nobody ever did: they run on, and are cancelled after ``close_timeout``.
+        """
+        for call in list(self._running.values()):
+            if call.request.call_id is not None:
+                _stop(call)
+        if self._running:
+            if self._idle is None or self._idle.done():
+                self._idle = self._loop.create_future()
+            stopping = self._loop.call_later(self._registry.limits.close_timeout, self.stop_all)
+            self._idle.add_done_callback(lambda _idle: stopping.cancel())
+            self._registry.linger(self, self._idle)
+
+    def stop_all(self) -> None:
+        """Cancel all handlers."""
         for call in list(self._running.values()):
             _stop(call)
 
@@ -396,6 +484,20 @@ class Calls:
             if self._idle is None or self._idle.done():
                 self._idle = self._loop.create_future()
             await asyncio.shield(self._idle)
+
+
+def _raise(exc: BaseException) -> NoReturn:
+    raise exc
+
+
+def _refusal_of_caller(method: str, caller: Credentials | None) -> tuple[str, str]:
+    _log.info("! %r refused to %r", method, caller)
+    return "rpc.PermissionDenied", f"{method}: this caller is not admitted"
+
+
+def _shown(method: str) -> str:
+    """Return the name of a method that a caller made up, for an error's text."""
+    return method if len(method) <= _LONGEST_NAME else f"{method[:_LONGEST_NAME]}…"
 
 
 def _let_go(result: Any) -> None:

@@ -101,7 +101,8 @@ class ObjectConnection(Connection):
     async def _leave_when_idle(self) -> None:
         """Wait for the handlers, which were cancelled."""
         try:
-            async with asyncio.timeout(self._limits.close_timeout):
+            # One-way calls may go on for close_timeout before they are cancelled.
+            async with asyncio.timeout(2 * self._limits.close_timeout):
                 await self.calls.wait_idle()
         except TimeoutError:
             _log.warning("= %r: handlers are still running after they were cancelled", self._held.service)

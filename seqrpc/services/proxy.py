@@ -12,10 +12,11 @@ from seqrpc.carriers.connection import Params, result_of
 from seqrpc.carriers.streams import Stream
 from seqrpc.errors import InvalidResult
 from seqrpc.kernel.descriptors import close_all
+from seqrpc.limits import Limits
 from seqrpc.protocol.messages import Response
 from seqrpc.protocol.session import error_of
 from seqrpc.services.context import scope
-from seqrpc.services.conversion import Plan, convert, exact_type
+from seqrpc.services.conversion import Plan, Terms, convert, exact_type
 from seqrpc.services.signature import MethodSpec, describe
 
 
@@ -28,7 +29,7 @@ class Caller(Protocol):
         params: Params,
         deadline: int | None,
         meta: dict[str, str] | None,
-        finish: Callable[[Response], Any],
+        finish: Callable[[Response, Limits], Any],
     ) -> Coroutine[Any, Any, Any]:
         """Call, and return what ``finish`` makes of the answer."""
         ...
@@ -118,27 +119,27 @@ def _calling(spec: MethodSpec) -> Callable[..., Any]:
 
 
 def _open(
-    connection: Caller, wire_name: str, params: Params, finish: Callable[[Response], Any]
+    connection: Caller, wire_name: str, params: Params, finish: Callable[[Response, Limits], Any]
 ) -> Coroutine[Any, Any, Stream[Any]]:
     """Make the call that a stream begins with, at the time when it is first read."""
     here = scope.get()
     return connection.request(wire_name, params, here.deadline_ns, here.outgoing_meta, finish)
 
 
-def _finishing(wire_name: str, wanted: Plan) -> Callable[[Response], Any]:
+def _finishing(wire_name: str, wanted: Plan) -> Callable[[Response, Limits], Any]:
     """Return what makes a result of the type ``wanted`` of an answer, or raises what it tells of."""
     if wanted is Any:
         return result_of
     exact = exact_type(wanted)
 
-    def finish(response: Response) -> Any:
+    def finish(response: Response, limits: Limits) -> Any:
         result = response.result
         if response.error is None and type(result) is exact:
             return result
         if response.error is not None:
             raise error_of(response.error)
         try:
-            return convert(result, wanted)
+            return convert(result, wanted, Terms(InvalidResult, limits.max_other_keys))
         except Exception as exc:  # types of the application's own raise what they like while they are built
             close_all(response.fds)
             raise InvalidResult(f"{wire_name} answered what does not fit its annotation: {exc}") from exc

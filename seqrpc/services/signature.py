@@ -18,6 +18,7 @@ from seqrpc.services.service import Marks, Service, marks_of
 
 _P = inspect.Parameter
 _NO_MARKS = Marks(None, oneway=False)
+_PARAMS = conversion.Terms(InvalidParams)
 _INDEX = r"`\$\[(\d{1,3})\]"
 
 
@@ -87,7 +88,9 @@ class MethodSpec:
         except (TypeError, NameError) as exc:
             raise TypeError(f"{where}: {name}: {exc}") from exc
 
-    def bind(self, params: list[Any] | dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    def bind(
+        self, params: list[Any] | dict[str, Any], terms: conversion.Terms = _PARAMS
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Return the arguments to call the function with, by position and by name, converted and checked.
 
         Raises:
@@ -97,13 +100,13 @@ class MethodSpec:
             return tuple(params), {}
         try:
             if isinstance(params, dict):
-                named = conversion.convert(params, self._by_name, InvalidParams)
+                named = conversion.convert(params, self._by_name, terms)
                 values = msgspec.structs.asdict(named)
                 return tuple(values.pop(name) for name in self._positional), values
             count = len(params)
             if not self._required <= count <= len(self._positional) or self._keyword_required:
                 raise self._wrong_count(count)
-            return msgspec.structs.astuple(conversion.convert(params, self._by_position, InvalidParams)), {}
+            return msgspec.structs.astuple(conversion.convert(params, self._by_position, terms)), {}
         except msgspec.ValidationError as exc:
             raise InvalidParams(f"{self.wire_name}: {self._with_names(str(exc))}") from exc
         except RecursionError as exc:

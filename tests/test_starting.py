@@ -1,0 +1,214 @@
+"""Handlers begin in tasks of their own."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import sys
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import pytest
+
+from seqrpc.services import starting
+from seqrpc.services.starting import Starter
+
+AT_ONCE = sys.version_info >= (3, 12)
+
+variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="outside")
+
+
+class Owner:
+    """Whatever a coroutine is started for."""
+
+    def __init__(self) -> None:
+        self.is_paced = False
+
+
+class Starting:
+    """Starts coroutines as whoever answers calls does."""
+
+    def __init__(self) -> None:
+        self.starter = Starter(asyncio.get_running_loop())
+
+    def start(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        owner = Owner()
+        return self.starter.start(contextvars.copy_context(), owner, self._run(owner, coroutine))
+
+    async def _run(self, owner: Owner, coroutine: Coroutine[Any, Any, None]) -> None:
+        if owner.is_paced and self.starter.must_wait():
+            await self.starter.wait()
+        await coroutine
+
+
+@pytest.fixture
+async def starts() -> Starting:
+    return Starting()
+
+
+def plain_factory(loop: asyncio.AbstractEventLoop, coro: Any, **kwargs: Any) -> asyncio.Task[Any]:
+    return asyncio.Task(coro, loop=loop, **kwargs)
+
+
+async def test_a_coroutine_that_does_not_wait_ends_at_once_or_in_the_loop_s_next_turn(starts: Starting) -> None:
+    done: list[int] = []
+
+    async def run() -> None:
+        done.append(1)
+
+    task = starts.start(run())
+    assert done == ([1] if AT_ONCE else [])
+    await task
+    assert done == [1]
+
+
+async def test_each_has_a_task_and_a_context_of_its_own(starts: Starting) -> None:
+    seen: list[Any] = []
+
+    async def run(name: str) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        seen.append((task, variable.get(), getattr(task, "user", None), task.cancelling()))
+        variable.set(name)
+        task.set_name(name)
+        task.cancel()
+        task.uncancel()
+
+    tasks = [starts.start(run(name)) for name in ("ann", "bob")]
+    await asyncio.wait(tasks)
+    assert [task for task, *_rest in seen] == tasks
+    assert [rest for _task, *rest in seen] == [["outside", None, 0]] * 2
+    assert variable.get() == "outside"
+
+
+@pytest.mark.skipif(not AT_ONCE, reason="Task.get_context is new in Python 3.12")
+async def test_the_task_s_context_is_the_coroutine_s(starts: Starting) -> None:
+    same: list[bool] = []
+
+    async def run() -> None:
+        variable.set("mine")
+        task = asyncio.current_task()
+        assert task is not None
+        same.append(task.get_context()[variable] == "mine")  # type: ignore[attr-defined,unused-ignore]
+        await asyncio.sleep(0)
+        same.append(task.get_context()[variable] == "mine")  # type: ignore[attr-defined,unused-ignore]
+
+    await starts.start(run())
+    assert same == [True, True]
+
+
+@pytest.mark.parametrize("factory", [plain_factory, getattr(asyncio, "eager_task_factory", plain_factory)])
+async def test_the_loop_s_task_factory_makes_the_tasks(starts: Starting, factory: Any) -> None:
+    loop = asyncio.get_running_loop()
+    made: list[Any] = []
+    ran: list[str] = []
+
+    def counting(loop: asyncio.AbstractEventLoop, coro: Any, **kwargs: Any) -> asyncio.Task[Any]:
+        made.append(factory(loop, coro))  # what uvloop adds, not every factory of asyncio takes
+        task: asyncio.Task[Any] = made[-1]
+        return task
+
+    async def run(name: str) -> None:
+        variable.set(name)
+        await asyncio.sleep(0)
+        ran.append(variable.get())
+
+    loop.set_task_factory(counting)
+    try:
+        tasks = [starts.start(run(name)) for name in "ab"]
+    finally:
+        loop.set_task_factory(None)
+    await asyncio.wait(tasks)
+    assert tasks == made
+    assert ran == ["a", "b"]
+    assert variable.get() == "outside"
+
+
+async def test_what_a_task_factory_raises_leaves_nothing_behind(starts: Starting) -> None:
+    loop = asyncio.get_running_loop()
+
+    def failing(loop: asyncio.AbstractEventLoop, coro: Any, **kwargs: Any) -> Any:
+        coro.close()
+        raise MemoryError
+
+    async def run() -> None: ...
+
+    coroutine = run()
+    loop.set_task_factory(failing)
+    try:
+        with pytest.raises(MemoryError):
+            starts.start(coroutine)
+    finally:
+        loop.set_task_factory(None)
+        coroutine.close()
+    assert starts.starter._waiting == 0
+    await starts.start(run())
+
+
+async def begun_in_turns(starts: Starting, number: int, takes: float) -> list[int]:
+    """Return how many coroutines that take so long begin in each turn of the loop."""
+    turns: list[int] = []
+    loop = asyncio.get_running_loop()
+    ended = loop.create_future()
+
+    def turn() -> None:
+        if not ended.done():
+            turns.append(0)
+            loop.call_soon(turn)
+
+    async def run() -> None:
+        until = time.perf_counter() + takes
+        while time.perf_counter() < until:
+            pass
+        turns[-1] += 1
+
+    loop.set_task_factory(plain_factory)  # as on 3.11
+    try:
+        tasks = [starts.start(run()) for _ in range(number)]
+    finally:
+        loop.set_task_factory(None)
+    turn()
+    await asyncio.wait(tasks)
+    ended.set_result(None)
+    return [begun for begun in turns if begun]
+
+
+async def test_many_that_take_long_do_not_begin_in_one_turn(starts: Starting) -> None:
+    assert await begun_in_turns(starts, 5, 1.5 * starting.TURN) == [1] * 5
+
+
+async def test_many_that_are_quick_do(starts: Starting, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(starting, "TURN", 60.0)
+    assert await begun_in_turns(starts, 50, 0.0) == [50]
+    assert await begun_in_turns(starts, 1, 0.0) == [1]
+
+
+async def test_one_that_is_cancelled_while_it_waits_for_a_turn_does_not_begin(starts: Starting) -> None:
+    ran: list[str] = []
+    loop = asyncio.get_running_loop()
+
+    async def run(name: str, function: Callable[[], object]) -> None:
+        ran.append(name)
+        time.sleep(1.5 * starting.TURN)  # noqa: ASYNC251 - it holds the loop on purpose
+        function()
+
+    loop.set_task_factory(plain_factory)
+    try:
+        second: list[asyncio.Task[None]] = []
+        inner = run("second", list)
+        first = starts.start(run("first", lambda: loop.call_soon(second[0].cancel)))
+        second.append(starts.start(inner))
+    finally:
+        loop.set_task_factory(None)
+    await asyncio.wait([first, *second])
+    assert ran == ["first"]
+    assert second[0].cancelled()
+    inner.close()
+    assert starts.starter._waiting == 0
+
+
+async def test_one_that_never_begins_is_counted_no_more(starts: Starting) -> None:
+    starts.starter._waiting = 1
+    starts.starter.never_begun()
+    assert starts.starter._waiting == 0
