@@ -62,6 +62,7 @@ ORDER = (
     "services.signature",
     "services.context",
     "services.proxy",
+    "services.results",
     "services.peer",
     "services.current",
     "services.threads",

@@ -241,6 +241,11 @@ def plan(annotation: Any) -> Plan:
     return planned
 
 
+def has_custom_types(planned: Plan) -> bool:
+    """Return whether values of this type may hold streams, descriptors, buffers or services."""
+    return bool(_custom_types(planned))
+
+
 _BOUNDED: Final = (
     msgspec.inspect.BoolType,
     msgspec.inspect.DateTimeType,
@@ -268,24 +273,29 @@ def _is_bounded(info: Any) -> bool:
     return isinstance(info, (*_BOUNDED, msgspec.inspect.EnumType, msgspec.inspect.LiteralType))
 
 
+def types_in(planned: Plan) -> list[Any]:
+    """Return what msgspec knows of a type, and of all types in it."""
+    found: list[Any] = []
+    seen: set[int] = set()
+    todo = [msgspec.inspect.type_info(planned)]
+    while todo:
+        info = todo.pop()
+        if id(info) in seen or not isinstance(info, msgspec.Struct):
+            continue
+        seen.add(id(info))
+        found.append(info)
+        for child in msgspec.structs.astuple(info):
+            todo += child if isinstance(child, tuple) else (child,)
+    return found
+
+
 def _custom_types(planned: Plan) -> list[type]:
     """Return the types in ``planned`` that msgspec leaves to ``dec_hook``."""
-    found: list[type] = []
-    seen: set[int] = set()
-
-    def walk(info: Any) -> None:
-        if id(info) in seen:
-            return
-        seen.add(id(info))
-        if isinstance(info, msgspec.inspect.CustomType) or _is_service(getattr(info, "cls", None)):
-            found.append(info.cls)
-        elif isinstance(info, msgspec.Struct):
-            for child in msgspec.structs.astuple(info):
-                for item in child if isinstance(child, tuple) else (child,):
-                    walk(item)
-
-    walk(msgspec.inspect.type_info(planned))
-    return found
+    return [
+        info.cls
+        for info in types_in(planned)
+        if isinstance(info, msgspec.inspect.CustomType) or _is_service(getattr(info, "cls", None))
+    ]
 
 
 def _is_custom(annotation: Any) -> bool:

@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 from seqrpc.carriers.connection import SessionConnection
 from seqrpc.carriers.failures import told
 from seqrpc.carriers.producers import Source
-from seqrpc.errors import DeadlineExceeded, InvalidParams, RpcError
+from seqrpc.errors import DeadlineExceeded, InvalidParams, InvalidResult, RpcError
 from seqrpc.kernel.credentials import Credentials
 from seqrpc.kernel.descriptors import OwnedFd, ValueFd, close_all
 from seqrpc.limits import DEFAULT_LIMITS, Limits
@@ -27,6 +27,7 @@ from seqrpc.services.current import CurrentCall
 from seqrpc.services.peer import Connection
 from seqrpc.services.policy import Policy, PolicyLike, as_policy
 from seqrpc.services.policy import default as default_policy
+from seqrpc.services.results import ResultCheck
 from seqrpc.services.service import Service
 from seqrpc.services.signature import MethodSpec, describe
 from seqrpc.services.starting import Starter
@@ -45,13 +46,15 @@ _LONGEST_NAME = 200  # characters of a method's name that no service has
 class Entry:
     """A method of a service object, ready to be called."""
 
-    __slots__ = ("exact", "handler", "policy", "spec")
+    __slots__ = ("exact", "handler", "policy", "result_check", "spec")
 
     def __init__(self, service: Service, spec: MethodSpec, policy: Policy) -> None:
         """Join what is known of it."""
         self.handler = spec.function.__get__(service)
         self.spec = spec
         self.policy = policy
+        checked = spec.result is not Any and not spec.is_generator  # items of streams are their readers' to check
+        self.result_check = ResultCheck(spec.wire_name, spec.result) if checked else None
         # Calling an ``async def`` gives a coroutine and does nothing else.
         is_native = spec.function.__code__.co_flags & inspect.CO_COROUTINE
         self.exact = spec.exact if is_native else None
@@ -140,7 +143,7 @@ class Registry:
     def stop_lingering(self) -> None:
         """Cancel the calls that run on although their connections ended."""
         for calls in self._lingering:
-            calls.stop_all()
+            calls.stop_oneway()
 
     def close(self) -> None:
         """Let the threads go; what runs in them is not waited for."""
@@ -387,6 +390,14 @@ class Calls:
         if call_id is None:
             _let_go(result)
             return
+        check = call.entry.result_check
+        if check is not None and type(result) is not check.exact:
+            try:
+                check.check(result)
+            except InvalidResult as exc:
+                _let_go(result)
+                self._answer_error(call, exc)
+                return
         try:
             lenders = self._connection.send_result(call_id, result)
         except (Exception, asyncio.CancelledError) as exc:  # it cannot be sent, or a descriptor in it is closed
@@ -449,20 +460,22 @@ class Calls:
 
         For those of one-way calls nobody ever did: they run on, and are cancelled after ``close_timeout``.
         """
-        for call in list(self._running.values()):
+        calls = list(self._running.values())
+        for call in calls:
             if call.request.call_id is not None:
                 _stop(call)
-        if self._running:
+        if any(call.request.call_id is None for call in calls):
             if self._idle is None or self._idle.done():
                 self._idle = self._loop.create_future()
-            stopping = self._loop.call_later(self._registry.limits.close_timeout, self.stop_all)
+            stopping = self._loop.call_later(self._registry.limits.close_timeout, self.stop_oneway)
             self._idle.add_done_callback(lambda _idle: stopping.cancel())
             self._registry.linger(self, self._idle)
 
-    def stop_all(self) -> None:
-        """Cancel all handlers."""
+    def stop_oneway(self) -> None:
+        """Cancel the handlers of one-way calls; the others were when the connection ended."""
         for call in list(self._running.values()):
-            _stop(call)
+            if call.request.call_id is None:
+                _stop(call)
 
     def stop_others(self, spared: CurrentCall) -> None:
         """Cancel all handlers but that of ``spared``."""
