@@ -11,11 +11,20 @@ SeqrpcError
 │   └── RemoteProtocolError   the other side broke the protocol
 ├── InvalidResult         an answer that does not fit the method's annotation
 └── RpcError              the other side answered with an error; it has a code
+
+Many of their texts quote the other side. What an exception prints of itself (``str``, ``repr``, tracebacks) is one line
+of bounded length all the same (:func:`seqrpc.text.shown`); where that leaves something out, an attribute has the whole.
 """
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
+
+from seqrpc.text import shown
+
+_MOST_CODE: Final = 100  # characters of a code that are shown
+
+_MOST_EXPLAINED: Final = 500  # of what is wrong with a message: the path to a value, and the reason
 
 
 class SeqrpcError(Exception):
@@ -41,9 +50,16 @@ class UntrustedServer(ConnectError):
 class ConnectionLost(SeqrpcError, ConnectionError):
     """The connection ended. A call that was waiting may or may not have run at the other side."""
 
+    reason: str | None = None
+    """The whole of what the other side gave as its reason to take no new requests, or None if it gave none."""
+
 
 class ProtocolError(SeqrpcError):
     """A message breaks the wire protocol."""
+
+    def __init__(self, message: str = "") -> None:
+        """Keep what may be shown of ``message``, which may quote what was sent."""
+        super().__init__(shown(message, _MOST_EXPLAINED))
 
 
 class LocalProtocolError(ProtocolError):
@@ -55,7 +71,17 @@ class RemoteProtocolError(ProtocolError):
 
 
 class InvalidResult(SeqrpcError):
-    """The answer of a call does not fit the result annotation of the method that was called."""
+    """The answer of a call does not fit the result annotation of the method that was called.
+
+    Args:
+        message: what does not fit; it may quote the answer.
+    """
+
+    def __init__(self, message: str = "") -> None:
+        """Hold the message."""
+        super().__init__(shown(message))
+        self.message = message
+        """The whole of it; the exception prints the beginning, on one line."""
 
 
 class RpcError(SeqrpcError):
@@ -65,6 +91,9 @@ class RpcError(SeqrpcError):
     Raised by a handler it crosses by that code and is raised at the caller as the same class where
     that class is defined there, else as plain :class:`RpcError` with the code in ``code``. What comes
     from the wire is made without calling ``__init__``, so a subclass may give it any signature.
+
+    It prints itself on one line of bounded length, for the message may be, or quote, what the other side said:
+    that is in ``message``, whole and as it came.
 
     Args:
         message: for people; it is sent to the caller.
@@ -106,15 +135,21 @@ class RpcError(SeqrpcError):
             raise TypeError(f"{type(self).__name__} has no code: pass code=, or define a subclass with one")
 
     def __str__(self) -> str:
-        """Return the code and the message."""
-        return f"{self.code}: {self.message}" if self.message else self.code
+        """Return what may be shown of the code and the message."""
+        code, message = shown(self.code, _MOST_CODE), shown(self.message)
+        return f"{code}: {message}" if message else code
+
+    def __repr__(self) -> str:
+        """Return the class, and what may be shown of the code and the message."""
+        code = "" if self.code == type(self).code else f", code={shown(self.code, _MOST_CODE)!r}"
+        return f"{type(self).__name__}({shown(self.message)!r}{code})"
 
     @staticmethod
     def from_wire(code: str, message: str, data: Any) -> RpcError:
         """Return the error that ``[code, message, data]`` stands for, as the class of that code."""
         cls = RpcError._classes.get(code, RpcError)
         error = cls.__new__(cls)
-        error.args = (message,)
+        error.args = (shown(message),)  # these are printed in many places, and the attribute has it whole
         error.code = code
         error.message = message
         error.data = data
@@ -156,6 +191,9 @@ class DescriptorsLost(RpcError, code="rpc.DescriptorsLost"):
 
 class Unavailable(RpcError, code="rpc.Unavailable"):
     """The other side takes no new requests; this one did not run and may be sent elsewhere."""
+
+    reason: str | None = None
+    """The whole of what the other side gave as its reason, where this connection heard it."""
 
 
 class Internal(RpcError, code="rpc.Internal"):

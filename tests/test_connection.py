@@ -10,6 +10,7 @@ import io
 import os
 import socket
 import time
+import traceback
 import tracemalloc
 import weakref
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
@@ -578,6 +579,22 @@ async def test_a_connection_that_ends_after_closing_tells_what_was_said() -> Non
         raw.send(wire(5, "going home"))
         raw.close()
         await raises(ConnectionLost, call, "the other side had said: going home")
+
+
+async def test_a_reason_is_shown_on_one_short_line_and_is_whole_in_an_attribute() -> None:
+    reason = "gone\n2038-01-19 CRITICAL\x1b[2J" + "x" * 60_000
+    async with one_end() as (end, raw):
+        call = end.call("m")
+        await next_message(raw)
+        raw.send(wire(5, reason))
+        await comes_true(lambda: end.connection._session.closing_received is not None)
+        unavailable = await raises(Unavailable, end.connection.request("m", ()), r"requests: gone\\n2038")
+        raw.close()
+        lost = await raises(ConnectionLost, call, r"had said: gone\\n2038")
+        for error in (unavailable, lost):
+            assert error.reason == reason
+            assert len("".join(traceback.format_exception(error))) < 5_000
+            assert "\x1b" not in repr(error) + str(error)
 
 
 async def test_who_says_closing_says_it_once_and_refuses_what_comes() -> None:

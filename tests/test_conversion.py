@@ -6,6 +6,7 @@ import decimal
 import enum
 import os
 import socket
+import traceback
 import typing
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterator, Mapping, Sequence
@@ -611,6 +612,10 @@ class Clumsy:
         self.word.no_such_method()  # type: ignore[attr-defined]
 
 
+class Strict(msgspec.Struct, forbid_unknown_fields=True):
+    """Says which field it does not know."""
+
+
 def test_a_fault_of_a_type_of_the_application_s_own_is_its_fault() -> None:
     with pytest.raises(AttributeError, match="no_such_method"):
         converted({"word": "x"}, Clumsy)
@@ -648,3 +653,34 @@ async def test_items_of_streams_are_checked_and_the_fault_is_whose_it_is(
             await anext(stream)
         with pytest.raises(StopAsyncIteration):
             await anext(stream)
+
+
+@pytest.mark.parametrize("invalid, expected", [(InvalidParams, AttributeError), (InvalidResult, InvalidResult)])
+async def test_an_item_whose_class_fails_is_its_reader_s_fault(
+    invalid: type[InvalidParams | InvalidResult], expected: type[Exception]
+) -> None:
+    """In a handler the error would else cross as InvalidParams, with a text about the inside."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours:
+        stream: Any = convert(
+            Stream(ValueFd(theirs.detach()), ItemReader(Codec(), 100_000)), plan(AsyncIterator[Clumsy]), invalid
+        )
+        ours.send(msgpack.packb([0, {"word": "x"}]))
+        with pytest.raises(expected, match="no_such_method"):
+            await anext(stream)
+
+
+async def test_a_traceback_of_what_does_not_fit_quotes_nothing_as_it_came() -> None:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours:
+        stream: Any = convert(
+            Stream(ValueFd(theirs.detach()), ItemReader(Codec(), 100_000)),
+            plan(AsyncIterator[Strict]),
+            InvalidParams,
+        )
+        ours.send(msgpack.packb([0, {"one\ntwo\x1b[2J" + "x" * 10_000: 1}]))
+        with pytest.raises(InvalidParams, match=r"unknown field `one\\ntwo\\x1b") as caught:
+            await anext(stream)
+    text = "".join(traceback.format_exception(caught.value))
+    assert len(text) < 5_000
+    assert "\x1b" not in text

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import copy
 import inspect
+import traceback
 
 import pytest
 
@@ -148,3 +150,64 @@ def test_a_class_may_be_defined_again_under_its_own_name() -> None:
     older, newer = define(), define()
     assert older is not newer
     assert type(RpcError.from_wire("test_errors.Again", "", None)) is newer
+
+
+FORGED = "gone\n2038-01-19 03:14:07 CRITICAL all is lost\x1b[2J\udc80"
+"""What somebody else might say, for the log of whoever hears it."""
+
+LONG = FORGED + "x" * 10_000_000
+
+
+def printed(error: BaseException) -> list[str]:
+    """Return all that is printed of an exception: where it is logged, in a traceback, as a part of something else."""
+    try:
+        raise error
+    except BaseException:
+        return [str(error), repr(error), traceback.format_exc(), repr(error.args), f"{error}", f"{[error]}"]
+
+
+def check_bounded(error: BaseException) -> None:
+    for text in printed(error):
+        assert len(text) < 2_000
+        assert "\x1b" not in text
+        assert "\udc80" not in text
+        assert not any(line.startswith("2038") for line in text.splitlines())
+
+
+@pytest.mark.parametrize("code", ["rpc.Unavailable", "test_errors.InsufficientFunds", "somebody.Else's", LONG])
+def test_an_error_from_the_other_side_prints_one_short_line_and_has_the_whole(code: str) -> None:
+    error = RpcError.from_wire(code, LONG, LONG)
+    check_bounded(error)
+    assert r"gone\n2038" in str(error)
+    assert f"({len(LONG)} characters)" in str(error)
+    assert (error.code, error.message, error.data) == (code, LONG, LONG)
+
+
+def test_so_does_a_copy_of_it() -> None:
+    error = copy.copy(RpcError.from_wire("rpc.Unavailable", LONG, None))
+    check_bounded(error)
+    assert error.message == LONG
+
+
+def test_an_error_that_is_raised_here_prints_one_short_line_too() -> None:
+    """Its author may have put into it what the caller sent."""
+    error = RpcError(LONG, code="test_errors.Plain")
+    assert len(str(error)) < 500
+    assert len(repr(error)) < 500
+    assert "\n" not in "".join(traceback.format_exception_only(error)).removesuffix("\n")
+    assert error.message == LONG
+
+
+@pytest.mark.parametrize("cls", [errors.InvalidResult, errors.RemoteProtocolError, errors.LocalProtocolError])
+def test_what_quotes_the_other_side_prints_one_short_line(cls: type[SeqrpcError]) -> None:
+    check_bounded(cls(LONG))
+    assert str(cls("short")) == "short"
+
+
+def test_an_answer_that_does_not_fit_is_quoted_whole_in_an_attribute() -> None:
+    assert errors.InvalidResult(LONG).message == LONG
+
+
+def test_a_representation_names_the_code_where_the_class_does_not() -> None:
+    assert repr(errors.Unavailable("why")) == "Unavailable('why')"
+    assert repr(RpcError("why", code="a.B")) == "RpcError('why', code='a.B')"

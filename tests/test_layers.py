@@ -14,6 +14,7 @@ PACKAGE = Path(seqrpc.__file__).parent
 
 ORDER = (
     # what all floors stand on
+    "text",
     "errors",
     "limits",
     # what the operating system gives
@@ -135,7 +136,7 @@ def test_every_module_has_its_place() -> None:
 def test_the_list_goes_floor_by_floor() -> None:
     floors = [name.partition(".")[0] for name in ORDER]
     changes = [floor for before, floor in zip(["", *floors], floors, strict=False) if floor != before]
-    assert changes == ["errors", "limits", "kernel", "protocol", "carriers", "services", "server", "client", ""]
+    assert changes == ["text", "errors", "limits", "kernel", "protocol", "carriers", "services", "server", "client", ""]
 
 
 @pytest.mark.parametrize("name", [name for name in ORDER if name])

@@ -35,6 +35,7 @@ from seqrpc.protocol.messages import Cancel, Closing, Request, Response
 from seqrpc.protocol.session import Refused, Session, error_of
 from seqrpc.protocol.spilled import write_spilled
 from seqrpc.protocol.values import Living
+from seqrpc.text import shown
 
 _log = logging.getLogger("seqrpc.connection")
 
@@ -188,7 +189,7 @@ class SessionConnection(SeqpacketProtocol):
             if self._writing_paused:
                 self._slow_down(event.call_id)
         else:
-            _log.debug("= %r takes no new requests: %s", self, event.reason)
+            _log.debug("= %r takes no new requests: %s", self, shown(event.reason))
             self._turns.fail(self._unavailable())
 
     def _slow_down(self, call_id: int | None) -> None:
@@ -238,13 +239,16 @@ class SessionConnection(SeqpacketProtocol):
 
     def _lost_error(self) -> ConnectionLost:
         """Return why the connection ended, made anew: one that is raised again and again keeps all its tracebacks."""
-        cause = self._reason
+        cause, said = self._reason, self._session.closing_received
         if isinstance(cause, ConnectionLost):
-            return ConnectionLost(*cause.args)
-        said = self._session.closing_received
-        text = "the connection ended" if said is None else f"the connection ended; the other side had said: {said}"
-        error = ConnectionLost(text if cause is None else f"{text} ({cause})")
-        error.__cause__ = cause
+            error = ConnectionLost(*cause.args)
+        else:
+            text = "the connection ended"
+            if said is not None:
+                text = f"{text}; the other side had said: {shown(said)}"
+            error = ConnectionLost(text if cause is None else f"{text} ({cause})")
+            error.__cause__ = cause
+        error.reason = said
         return error
 
     # Calling
@@ -368,7 +372,9 @@ class SessionConnection(SeqpacketProtocol):
 
     def _unavailable(self) -> RpcError:
         said = self._session.closing_received
-        return _of_this_call(Unavailable(f"the other side takes no new requests: {said}"))
+        error = Unavailable(f"the other side takes no new requests: {shown(said)}")
+        error.reason = said
+        return _of_this_call(error)
 
     async def send_notify(
         self, method: str, params: Params, deadline: int | None = None, meta: dict[str, str] | None = None

@@ -6,6 +6,7 @@ import logging
 from typing import Any
 
 from seqrpc.errors import RpcError
+from seqrpc.text import shown
 
 _log = logging.getLogger("seqrpc.failures")
 
@@ -27,7 +28,7 @@ def told(exc: BaseException, where: str) -> tuple[str, str, Any]:
         except Exception:
             _log.exception("! %r: its error cannot be told", where)
             return "rpc.Internal", "", None
-        _log.debug("! %r: %s: %r", where, exc.code, message)
+        _log.debug("! %r: %s: %r", where, shown(exc.code), shown(message))
         return exc.code, message, data
     _log.error("! %r failed", where, exc_info=exc)
     return "rpc.Internal", "", None

@@ -115,6 +115,14 @@ def _hook_for(terms: Terms) -> Callable[[Any, Any], Any]:
     return functools.partial(_dec_hook, terms)
 
 
+def cause_to_tell(exc: Exception) -> Exception | None:
+    """Return what tells more of a value that does not fit than the error made of ``exc`` does.
+
+    msgspec's own errors do not: they quote the other side as it is, and a traceback shows causes.
+    """
+    return None if isinstance(exc, msgspec.ValidationError) else exc
+
+
 class _Whatever:
     """Equal to every type."""
 
@@ -185,8 +193,10 @@ def _check_items(planned: Plan, terms: Terms, items: list[Any]) -> list[Any]:
     try:
         converted: list[Any] = convert(items, planned, terms)
     except Exception as exc:  # types of the application's own raise what they like while they are built
+        if terms.invalid is InvalidParams and not isinstance(exc, msgspec.ValidationError):
+            raise  # it is about the inside, and would cross as the handler's answer
         text = str(exc).replace("`$[0]", "`$").removesuffix(" - at `$`")  # it is looked at in a list, by itself
-        raise terms.invalid(f"an item of a stream does not fit its annotation: {text}") from exc
+        raise terms.invalid(f"an item of a stream does not fit its annotation: {text}") from cause_to_tell(exc)
     return converted
 
 

@@ -16,7 +16,7 @@ from seqrpc.limits import Limits
 from seqrpc.protocol.messages import Response
 from seqrpc.protocol.session import error_of
 from seqrpc.services.context import scope
-from seqrpc.services.conversion import Plan, Terms, convert, exact_type
+from seqrpc.services.conversion import Plan, Terms, cause_to_tell, convert, exact_type
 from seqrpc.services.signature import MethodSpec, describe
 
 
@@ -142,6 +142,7 @@ def _finishing(wire_name: str, wanted: Plan) -> Callable[[Response, Limits], Any
             return convert(result, wanted, Terms(InvalidResult, limits.max_other_keys))
         except Exception as exc:  # types of the application's own raise what they like while they are built
             close_all(response.fds)
-            raise InvalidResult(f"{wire_name} answered what does not fit its annotation: {exc}") from exc
+            error = InvalidResult(f"{wire_name} answered what does not fit its annotation: {exc}")
+            raise error from cause_to_tell(exc)
 
     return finish
