@@ -18,6 +18,13 @@ RESERVED_DESCRIPTORS = 64
 """Descriptors of ``RLIMIT_NOFILE`` that connections of a server leave free: to accept one more and tell it why
 it is refused, for what comes with messages, and for the program's own files. 64 is what one wake-up accepts."""
 
+LOG_BURST = 10
+"""Lines of one kind that are logged in :data:`LOG_WINDOW`, and then one that counts the others: enough to see what
+happens, and who does it; what a kernel's ``printk_ratelimit`` takes."""
+
+LOG_WINDOW = 1.0
+"""Seconds. Ten tracebacks of 3 KB in one are 30 KB/s, where a caller could have written megabytes."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:

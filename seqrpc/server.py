@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import resource
 import select
 import signal
@@ -20,6 +19,7 @@ from seqrpc.kernel import buffers, sockets
 from seqrpc.kernel.addresses import Address, AddressLike, parse_address
 from seqrpc.kernel.listening import BACKLOG, adopt_listening, listen
 from seqrpc.limits import DEFAULT_LIMITS, RESERVED_DESCRIPTORS, Limits
+from seqrpc.logs import get_logger
 from seqrpc.services.dispatch import Calls, Registry
 from seqrpc.services.exports import Exports
 from seqrpc.services.living import LivingValues
@@ -27,7 +27,7 @@ from seqrpc.services.peer import Connection
 from seqrpc.services.policy import PolicyLike
 from seqrpc.services.service import Service
 
-_log = logging.getLogger("seqrpc.server")
+_log = get_logger("seqrpc.server")
 
 _STOPPING = "the server is stopping"
 
@@ -108,6 +108,7 @@ class Server:
         if self._draining:
             connection.refuse(_STOPPING)
         elif len(self._connections) > (bound := _max_connections(self._limits)):
+            _log.warning("! a connection is refused: there are %d already", bound)
             connection.refuse(f"the server has {bound} connections already")
 
     def connection_lost(self, connection: _ServerConnection) -> None:

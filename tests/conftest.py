@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 import uvloop
 
+from seqrpc.logs import meter
+
 _loop_errors: list[dict[str, Any]] = []
 
 # libuv opens a pipe for all its loops with the first one, and keeps it.
@@ -66,6 +68,7 @@ def _no_leaks() -> Iterator[None]:
     """Fail a test that leaves a descriptor open or lets an exception reach the loop's handler."""
     before = open_fds()  # the test before has collected what it left
     _loop_errors.clear()
+    meter.forget()  # one test's lines are not another's flood
 
     yield
 

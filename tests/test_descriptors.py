@@ -12,6 +12,8 @@ import warnings
 import pytest
 
 from seqrpc.kernel.descriptors import OwnedFd, ValueFd, close_all
+from seqrpc.limits import LOG_BURST
+from seqrpc.logs import meter
 
 
 def is_open(fd: int) -> bool:
@@ -243,3 +245,29 @@ def test_close_all_passes_over_those_that_were_taken(pipe: tuple[int, int]) -> N
     assert is_open(number)
     assert not is_open(other)
     os.close(number)
+
+
+def drop(number: int) -> None:
+    for _ in range(number):
+        OwnedFd(os.open(os.devnull, os.O_RDONLY))
+
+
+def test_of_many_dropped_ones_some_are_told_singly_and_the_others_counted() -> None:
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        drop(50)
+        assert len(told) == LOG_BURST
+        meter.tell_due()
+    assert str(told[-1].message) == "40 more descriptors were dropped unclosed"
+    assert {warning.category for warning in told} == {ResourceWarning}
+
+
+def test_where_warnings_are_errors_the_log_has_the_count(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unraisable: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", unraisable.append)
+    drop(50)
+    meter.tell_due()
+    assert len(unraisable) == LOG_BURST
+    assert caplog.messages == ["= 40 more descriptors were dropped unclosed"]

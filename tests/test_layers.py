@@ -17,6 +17,7 @@ ORDER = (
     "text",
     "errors",
     "limits",
+    "logs",
     # what the operating system gives
     "kernel",
     "kernel.descriptors",
@@ -136,7 +137,8 @@ def test_every_module_has_its_place() -> None:
 def test_the_list_goes_floor_by_floor() -> None:
     floors = [name.partition(".")[0] for name in ORDER]
     changes = [floor for before, floor in zip(["", *floors], floors, strict=False) if floor != before]
-    assert changes == ["text", "errors", "limits", "kernel", "protocol", "carriers", "services", "server", "client", ""]
+    ground = ["text", "errors", "limits", "logs"]
+    assert changes == [*ground, "kernel", "protocol", "carriers", "services", "server", "client", ""]
 
 
 @pytest.mark.parametrize("name", [name for name in ORDER if name])

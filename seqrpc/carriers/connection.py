@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import errno
 import functools
-import logging
 import os
 import socket
 import time
@@ -30,6 +29,7 @@ from seqrpc.kernel.credentials import Credentials
 from seqrpc.kernel.descriptors import OwnedFd, close_all
 from seqrpc.kernel.memfd import Content
 from seqrpc.limits import DEFAULT_LIMITS, MAX_PACKET, Limits
+from seqrpc.logs import get_logger
 from seqrpc.protocol.codec import Lender, tell_sent, tell_unsent
 from seqrpc.protocol.messages import Cancel, Closing, Request, Response
 from seqrpc.protocol.session import Refused, Session, error_of
@@ -37,7 +37,7 @@ from seqrpc.protocol.spilled import write_spilled
 from seqrpc.protocol.values import Living
 from seqrpc.text import shown
 
-_log = logging.getLogger("seqrpc.connection")
+_log = get_logger("seqrpc.connection")
 
 _LONGEST_TIMER = 30 * 24 * 3600.0  # seconds; timers of event loops overflow somewhere above
 _PACKET_COST = 256  # bytes that an unsent packet costs besides its content

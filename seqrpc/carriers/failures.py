@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 from seqrpc.errors import RpcError
+from seqrpc.logs import get_logger
 from seqrpc.text import shown
 
-_log = logging.getLogger("seqrpc.failures")
+_log = get_logger("seqrpc.failures")
 
 
 def told(exc: BaseException, where: str) -> tuple[str, str, Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import logging
 import socket
 from collections.abc import Callable
 
@@ -13,8 +12,9 @@ from seqrpc.kernel.addresses import AbstractAddress, PathAddress
 from seqrpc.kernel.listening import BACKLOG, ListeningSocket
 from seqrpc.kernel.platforms import PLATFORM
 from seqrpc.limits import DEFAULT_LIMITS, Limits
+from seqrpc.logs import get_logger, tell_loop
 
-_log = logging.getLogger("seqrpc.listener")
+_log = get_logger("seqrpc.listener")
 
 _FULL = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 _ACCEPTED_PER_WAKEUP = 64
@@ -137,7 +137,7 @@ class SeqpacketServer(asyncio.AbstractServer):
         except Exception as exc:
             sock.close()
             if not isinstance(exc, OSError):  # a peer that is gone already is no error
-                self._loop.call_exception_handler({"message": "a connection could not be taken", "exception": exc})
+                tell_loop(self._loop, _log, {"message": "a connection could not be taken", "exception": exc})
 
     def _back_off(self, exc: OSError) -> None:
         """Look away for a while: a listener that cannot accept stays readable and would spin."""

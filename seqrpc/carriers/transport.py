@@ -24,6 +24,9 @@ from seqrpc.kernel.descriptors import HasFileno, OwnedFd, close_all
 from seqrpc.kernel.memfd import Content, Pieces
 from seqrpc.kernel.platforms import PLATFORM
 from seqrpc.limits import DEFAULT_LIMITS, MAX_DESCRIPTORS, MAX_PACKET, Limits
+from seqrpc.logs import get_logger, tell_loop
+
+_log = get_logger("seqrpc.transport")
 
 _GONE = frozenset({errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN, errno.ECONNABORTED, errno.EBADF})
 _PASSING = frozenset({errno.ENOBUFS, errno.ENOMEM, errno.ETOOMANYREFS})
@@ -593,6 +596,8 @@ class SeqpacketTransport(asyncio.ReadTransport):
             if exc is None:
                 self._discard_unread()
             self._protocol.connection_lost(exc)
+        except Exception as failure:
+            self._tell_loop(failure, "the protocol's connection_lost failed")
         finally:
             self._sock.close()
 
@@ -607,10 +612,12 @@ class SeqpacketTransport(asyncio.ReadTransport):
                 return
 
     def _fail(self, exc: Exception, message: str) -> None:
-        self._loop.call_exception_handler(
-            {"message": message, "exception": exc, "transport": self, "protocol": self._protocol}
-        )
+        self._tell_loop(exc, message)
         self._lose(exc)
+
+    def _tell_loop(self, exc: Exception, message: str) -> None:
+        told = {"message": message, "exception": exc, "transport": self, "protocol": self._protocol}
+        tell_loop(self._loop, _log, told)
 
     def _call_protocol(self, name: str) -> None:
         try:

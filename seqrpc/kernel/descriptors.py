@@ -7,6 +7,10 @@ import warnings
 from types import TracebackType
 from typing import IO, Any, NoReturn, Protocol, Self
 
+from seqrpc.logs import get_logger, meter
+
+_log = get_logger("seqrpc.descriptors")
+
 
 class HasFileno(Protocol):
     """Anything with a descriptor to lend: files, sockets, :class:`OwnedFd`."""
@@ -106,7 +110,8 @@ class OwnedFd:
         """Close a dropped descriptor, and say so."""
         if getattr(self, "_fd", _CLOSED) >= 0:
             try:
-                warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self, stacklevel=2)
+                if meter.admits("unclosed", _tell_unclosed, finalizing=True):
+                    warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self, stacklevel=2)
             finally:  # where warnings are errors, too
                 self.close()
 
@@ -117,6 +122,14 @@ class OwnedFd:
     def __repr__(self) -> str:
         """Return the state, with the number while it is owned."""
         return f"<OwnedFd {self._fd}>" if self._fd >= 0 else f"<OwnedFd {self._state()}>"
+
+
+def _tell_unclosed(count: int) -> None:
+    """Tell of those that were dropped when there were too many to tell of each."""
+    try:
+        warnings.warn(f"{count} more descriptors were dropped unclosed", ResourceWarning, stacklevel=2)
+    except ResourceWarning as exc:  # where warnings are errors; and nobody is there to catch this one
+        _log.warning("= %s", exc)
 
 
 _CLOSED = -1

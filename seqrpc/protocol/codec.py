@@ -12,7 +12,6 @@ import dataclasses
 import datetime as dt
 import functools
 import gc
-import logging
 import struct
 from collections.abc import Callable, Sequence
 from typing import Any, Final
@@ -26,6 +25,7 @@ from seqrpc.kernel.buffers import Buffer
 from seqrpc.kernel.descriptors import HasFileno, OwnedFd, ValueFd
 from seqrpc.kernel.memfd import Content, Pieces
 from seqrpc.limits import DEFAULT_LIMITS, MAX_DESCRIPTORS, MAX_PACKET, Limits
+from seqrpc.logs import get_logger
 from seqrpc.protocol.depth import check_depth, is_shallow
 from seqrpc.protocol.maps import MOST_KEYS, hooks_for, look_closer, read_maps
 from seqrpc.protocol.pieces import EXT_TAKEN, pack_in_pieces, take_long_bytes, without_long_bytes
@@ -41,7 +41,7 @@ from seqrpc.protocol.values import (
     parts_of,
 )
 
-_log = logging.getLogger("seqrpc.codec")
+_log = get_logger("seqrpc.codec")
 
 _DEEPEST: Final = 512  # how far inside a message the culprit is looked for: the stack holds 1,000 calls
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import socket
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -12,6 +11,7 @@ from seqrpc.carriers.endpoints import open_transport
 from seqrpc.errors import ConnectionLost, LocalProtocolError
 from seqrpc.kernel.descriptors import OwnedFd, ValueFd
 from seqrpc.limits import Limits
+from seqrpc.logs import get_logger
 from seqrpc.protocol.messages import Response
 from seqrpc.protocol.values import EXT_CHANNEL, Living
 from seqrpc.services.context import run_outside, scope
@@ -19,7 +19,7 @@ from seqrpc.services.dispatch import Calls, Registry
 from seqrpc.services.peer import Connection, params_of
 from seqrpc.services.proxy import proxy_class
 
-_log = logging.getLogger("seqrpc.channels")
+_log = get_logger("seqrpc.channels")
 
 T = TypeVar("T")
 

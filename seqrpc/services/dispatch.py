@@ -6,7 +6,6 @@ import asyncio
 import concurrent.futures
 import functools
 import inspect
-import logging
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from contextvars import copy_context
@@ -19,6 +18,7 @@ from seqrpc.errors import DeadlineExceeded, InvalidParams, InvalidResult, RpcErr
 from seqrpc.kernel.credentials import Credentials
 from seqrpc.kernel.descriptors import OwnedFd, ValueFd, close_all
 from seqrpc.limits import DEFAULT_LIMITS, Limits
+from seqrpc.logs import get_logger
 from seqrpc.protocol.messages import Request
 from seqrpc.protocol.values import descriptors_in
 from seqrpc.services.context import scope
@@ -33,7 +33,7 @@ from seqrpc.services.signature import MethodSpec, describe
 from seqrpc.services.starting import Starter
 from seqrpc.services.threads import Threads
 
-_log = logging.getLogger("seqrpc.dispatch")
+_log = get_logger("seqrpc.dispatch")
 
 _LONGEST_TIMER = 30 * 24 * 3600.0  # seconds; timers of event loops overflow somewhere above
 

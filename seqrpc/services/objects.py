@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
-import logging
 from collections.abc import Callable
 from typing import Any
 
 from seqrpc.carriers.endpoints import open_transport
 from seqrpc.kernel.sockets import socket_pair
 from seqrpc.limits import Limits
+from seqrpc.logs import get_logger
 from seqrpc.protocol.values import EXT_CHANNEL, Living
 from seqrpc.services.channels import LivingOf
 from seqrpc.services.context import run_outside
@@ -21,7 +21,7 @@ from seqrpc.services.peer import Connection
 from seqrpc.services.policy import anyone
 from seqrpc.services.service import Service
 
-_log = logging.getLogger("seqrpc.objects")
+_log = get_logger("seqrpc.objects")
 
 _REVOKED = "the object was revoked"
 

@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import grp
 import inspect
-import logging
 import math
 import os
 import time
 from collections.abc import Callable
 
 from seqrpc.kernel.credentials import Credentials
+from seqrpc.logs import get_logger
 
-_log = logging.getLogger("seqrpc.policy")
+_log = get_logger("seqrpc.policy")
 
 _LOOK_AGAIN = 60.0  # seconds
 

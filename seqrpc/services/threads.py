@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
 
-_log = logging.getLogger("seqrpc.threads")
+from seqrpc.logs import get_logger
+
+_log = get_logger("seqrpc.threads")
 
 
 class Threads:

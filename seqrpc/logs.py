@@ -1,0 +1,252 @@
+"""Logs that a peer cannot fill: of each kind of event so many lines in a while, then one that counts the rest.
+
+All loggers of seqrpc come from :func:`get_logger`. What is left out is left out before a handler sees it, whatever
+handlers and levels are configured, and before a traceback is made text.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import functools
+import logging
+import os
+import sys
+import threading
+import time
+import traceback
+import weakref
+from collections.abc import Callable, Hashable, Iterator
+from contextvars import Context
+from typing import Any, Final
+
+from seqrpc.limits import LOG_BURST, LOG_WINDOW
+from seqrpc.text import shown
+
+_MOST_KINDS: Final = 256  # that are told apart: far more than there are log calls in seqrpc
+
+_OTHERS: Final = "others"  # the kind of what comes when there are so many
+
+_FRAMES: Final = 50  # the innermost of a traceback that are shown where it cannot be shown as it is
+
+_LATE: Final = 0.01  # seconds after its end that a window is looked at: timers of loops may be early
+
+Tell = Callable[[int], object]
+"""Says that so many events of a kind were left out."""
+
+
+class _Kind:
+    """What is known of one kind of event."""
+
+    __slots__ = ("admitted", "began", "left_out", "tell")
+
+    def __init__(self) -> None:
+        self.began = -LOG_WINDOW  # of the window that counts
+        self.admitted = 0  # in it
+        self.left_out = 0  # since that was last told
+        self.tell: Tell = bool
+
+
+class Meter:
+    """Counts events of each kind, from any thread, also while an event is being told, and in finalizers.
+
+    Args:
+        burst: events of one kind that are admitted in a window.
+        window: seconds.
+    """
+
+    def __init__(self, burst: int = LOG_BURST, window: float = LOG_WINDOW) -> None:
+        """Begin with nothing counted."""
+        self._burst = burst
+        self._window = window
+        self.forget()
+
+    def forget(self) -> None:
+        """Begin anew: after a fork what was counted is the parent's to tell, and the lock may be another thread's."""
+        self._lock = threading.RLock()  # a finalizer may come in between, in the same thread
+        self._kinds: dict[Hashable, _Kind] = {}
+        self._next_end = float("inf")  # of a window in which something was left out
+        self._timed: weakref.WeakSet[Any] = weakref.WeakSet()  # loops that have a timer for it
+        self._last_loop: Callable[[], Any] = bool
+
+    def admits(self, kind: Hashable, tell: Tell, *, finalizing: bool = False) -> bool:
+        """Return whether an event may be told; if not it is counted, and ``tell`` called with the count, by and by.
+
+        It is called when the window is over, by a timer of the event loop that runs in this thread, or of the one that
+        was seen last; where none runs, before the next event of any kind, or at the end of the process.
+
+        Args:
+            kind: which events count together.
+            tell: called with how many were left out.
+            finalizing: a finalizer asks, which may be in the middle of anything: nothing is told in it.
+        """
+        now = time.monotonic()
+        if now >= self._next_end and not finalizing:
+            self.tell_due(now)
+        with self._lock:
+            state = self._state_of(kind, now)
+            if now - state.began >= self._window:
+                state.began, state.admitted = now, 0
+            if state.admitted < self._burst:
+                state.admitted += 1
+                self._remember_loop()
+                return True
+            state.left_out += 1
+            if state.left_out > 1:
+                return False
+            state.tell = tell
+            self._next_end = min(self._next_end, state.began + self._window)
+        self._set_timer()
+        return False
+
+    def _state_of(self, kind: Hashable, now: float) -> _Kind:
+        kinds = self._kinds
+        if kind not in kinds and len(kinds) >= _MOST_KINDS:
+            for name, state in list(kinds.items()):
+                if not state.left_out and now - state.began >= self._window:
+                    kinds.pop(name, None)
+            if len(kinds) >= _MOST_KINDS:
+                kind = _OTHERS
+        return kinds.setdefault(kind, _Kind())
+
+    def tell_due(self, now: float = float("inf")) -> None:
+        """Tell of what was left out in windows that are over; without ``now`` of all."""
+        with self._lock:
+            counting = [state for state in list(self._kinds.values()) if state.left_out]
+            due = [state for state in counting if now - state.began >= self._window]
+            told = [(state.tell, state.left_out) for state in due]
+            for state in due:
+                state.left_out = 0
+            ends = [state.began + self._window for state in counting if state.left_out]
+            self._next_end = min(ends, default=float("inf"))
+        for tell, count in told:
+            tell(count)
+
+    # The end of a flood
+
+    def _remember_loop(self) -> Any:
+        loop = _running_loop()
+        if loop is not None:
+            self._last_loop = weakref.ref(loop)
+        return loop
+
+    def _set_timer(self) -> None:
+        """Have what is left out told at the end of its window."""
+        loop = self._remember_loop() or self._last_loop()
+        with self._lock:
+            if not loop or loop in self._timed:
+                return
+            self._timed.add(loop)
+        with contextlib.suppress(RuntimeError):  # it is closed
+            # Whatever is going on in this thread, also inside of the loop; and in no context, which would be kept.
+            loop.call_soon_threadsafe(self._start_timer, loop, context=Context())
+
+    def _start_timer(self, loop: Any) -> None:
+        with self._lock:
+            delay = self._next_end - time.monotonic() + _LATE
+            if delay == float("inf"):  # all is told
+                self._timed.discard(loop)
+                return
+        loop.call_later(max(delay, _LATE), self._window_over, loop)
+
+    def _window_over(self, loop: Any) -> None:
+        self.tell_due(time.monotonic())
+        self._start_timer(loop)
+
+
+def _running_loop() -> Any:
+    """Return the loop that runs in this thread, or None; where asyncio is not loaded, none does."""
+    try:
+        return sys.modules["asyncio"].get_running_loop()
+    except (KeyError, AttributeError, RuntimeError):  # or is only being loaded
+        return None
+
+
+meter: Final = Meter()
+"""That of this process."""
+
+os.register_at_fork(after_in_child=meter.forget)
+atexit.register(meter.tell_due)
+
+
+class _Bound(logging.Filter):
+    """Lets through what the meter admits of one logger."""
+
+    def __init__(self, logger: logging.Logger) -> None:
+        super().__init__()
+        self._logger = logger
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if hasattr(record, "left_out"):  # it is what counts the others
+            return True
+        template = record.msg if isinstance(record.msg, str) else type(record.msg).__name__
+        tell = functools.partial(_tell_left_out, self._logger, record.levelno, template)
+        if not meter.admits((record.name, record.levelno, template), tell):
+            return False
+        exc = record.exc_info[1] if record.exc_info else None
+        if exc is not None:
+            record.exc_text = bounded_traceback(exc)
+        return True
+
+
+def _tell_left_out(logger: logging.Logger, level: int, template: str, count: int) -> None:
+    logger.log(level, "= %d more were left out: %r", count, template, extra={"left_out": count})
+
+
+def get_logger(name: str) -> logging.Logger:
+    """Return the logger of this name, whose lines are bounded.
+
+    A kind of line is its text before anything is filled in, and its level. Lines that count others have the count as
+    the attribute ``left_out`` of their record.
+    """
+    logger = logging.getLogger(name)
+    if not any(isinstance(known, _Bound) for known in logger.filters):
+        logger.addFilter(_Bound(logger))
+    return logger
+
+
+def tell_loop(loop: Any, logger: logging.Logger, context: dict[str, Any]) -> None:
+    """Call ``loop.call_exception_handler(context)``, bounded by ``context["message"]``; ``logger`` counts the rest."""
+    message = context["message"]
+    if meter.admits(("loop", message), functools.partial(_tell_left_out, logger, logging.ERROR, message)):
+        loop.call_exception_handler(context)
+
+
+def new_incident() -> str:
+    """Return a number by which one failure is found in the logs of both sides."""
+    return os.urandom(4).hex()
+
+
+# Tracebacks
+
+
+def bounded_traceback(exc: BaseException) -> str | None:
+    """Return a traceback with the text of each exception on one line, escaped and cut; None if it needs no such care.
+
+    An exception of an application's own may quote what a peer sent, of any length.
+    """
+    told = traceback.TracebackException.from_exception(exc, limit=-_FRAMES, compact=True)
+    careful = False
+    for part in _parts_of(told):
+        lines = list(part.format_exception_only())
+        if isinstance(part.__notes__, list):  # else each of their lines is one here
+            part.__notes__ = [shown(note) for note in part.__notes__]
+        safe = [f"{shown(line.removesuffix(chr(10)))}\n" for line in part.format_exception_only()]
+        careful = careful or safe != lines
+        # The public way to have it say something else: its own class is used for causes, whatever this one is.
+        setattr(part, "format_exception_only", functools.partial(_lines, safe))  # noqa: B010 - mypy: a method is none
+    return "".join(told.format()).removesuffix("\n") if careful else None
+
+
+def _lines(lines: list[str], **_options: Any) -> Iterator[str]:
+    return iter(lines)
+
+
+def _parts_of(told: traceback.TracebackException) -> Iterator[traceback.TracebackException]:
+    """Yield all exceptions of a traceback: causes, contexts, and members of groups."""
+    todo = [told]
+    while todo:
+        part = todo.pop()
+        yield part
+        others = part.__cause__, part.__context__, *(getattr(part, "exceptions", None) or ())
+        todo += [other for other in others if other is not None]
