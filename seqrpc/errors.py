@@ -197,4 +197,7 @@ class Unavailable(RpcError, code="rpc.Unavailable"):
 
 
 class Internal(RpcError, code="rpc.Internal"):
-    """The handler failed in a way it did not foresee; the traceback is in the log of its own process."""
+    """The handler failed in a way it did not foresee; the traceback is in the log of its own process.
+
+    The message has a number, the incident, by which it is found there.
+    """

@@ -212,9 +212,14 @@ def tell_loop(loop: Any, logger: logging.Logger, context: dict[str, Any]) -> Non
         loop.call_exception_handler(context)
 
 
-def new_incident() -> str:
-    """Return a number by which one failure is found in the logs of both sides."""
-    return os.urandom(4).hex()
+def new_incident() -> tuple[str, str]:
+    """Return what one failure is called in the log here, and what the other side is told of it.
+
+    That has nothing of the inside but the same number, by which the line here is found. Under a flood of failures it
+    may be one that was left out.
+    """
+    incident = os.urandom(4).hex()
+    return incident, f"incident {incident}; the log of the other side has more"
 
 
 # Tracebacks

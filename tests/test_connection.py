@@ -23,6 +23,7 @@ from helpers import Lender
 from packets import (
     comes_true,
     files,
+    files_of_at_most,
     fill,
     raw_pair,
     readable,
@@ -1087,12 +1088,30 @@ async def test_a_large_message_to_who_takes_no_descriptors_is_refused() -> None:
 async def test_a_large_message_that_no_memory_file_can_be_made_for_fails_alone() -> None:
     async with one_end() as (end, raw):
         with table_full():
-            error = await raises(OSError, end.connection.request("m", (LARGE,)))
+            error = await raises(Overloaded, end.connection.request("m", (LARGE,)), "Too many open files")
             end.connection.send_result(1, LARGE)
-        assert error.errno == errno.EMFILE
+        assert error.remote, "in a handler that does not expect it it would be the handler's answer"
         message = await next_message(raw)
         assert message[:2] == [1, 1]
-        assert message[2][0] == "rpc.DescriptorsLost"
+        assert message[2][0] == "rpc.Overloaded"
+        assert "Too many open files" in message[2][1]
+
+
+async def test_a_large_message_that_may_be_in_no_file_is_too_large(caplog: pytest.LogCaptureFixture) -> None:
+    async with one_end() as (end, raw):
+        with files_of_at_most(100_000):
+            await raises(TooLarge, end.connection.request("m", (LARGE,)), "File too large")
+            end.connection.send_result(1, LARGE)
+            fill(end.sock)
+            queued = end.call("m", LARGE)
+            end.connection.send_result(2, LARGE)
+            await raises(TooLarge, queued)
+        text = "no memory file may be as large as the message: File too large"
+        assert await next_message(raw) == [1, 1, ["rpc.TooLarge", text, None], None]
+        assert (await next_message(raw))[:3] == [1, 2, ["rpc.TooLarge", text, None]]
+        assert not end.connection._session.calls
+    assert len(caplog.messages) == 2
+    assert all("an answer cannot be sent: [Errno 27] File too large" in message for message in caplog.messages)
 
 
 async def test_a_large_call_is_not_kept_until_it_is_answered() -> None:

@@ -663,7 +663,7 @@ async def test_an_item_whose_class_fails_is_its_reader_s_fault(
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours:
         stream: Any = convert(
-            Stream(ValueFd(theirs.detach()), ItemReader(Codec(), 100_000)), plan(AsyncIterator[Clumsy]), invalid
+            Stream(ValueFd(theirs.detach()), ItemReader(Codec(), 100_000)), plan(AsyncIterator[Clumsy]), Terms(invalid)
         )
         ours.send(msgpack.packb([0, {"word": "x"}]))
         with pytest.raises(expected, match="no_such_method"):
@@ -676,7 +676,7 @@ async def test_a_traceback_of_what_does_not_fit_quotes_nothing_as_it_came() -> N
         stream: Any = convert(
             Stream(ValueFd(theirs.detach()), ItemReader(Codec(), 100_000)),
             plan(AsyncIterator[Strict]),
-            InvalidParams,
+            Terms(InvalidParams),
         )
         ours.send(msgpack.packb([0, {"one\ntwo\x1b[2J" + "x" * 10_000: 1}]))
         with pytest.raises(InvalidParams, match=r"unknown field `one\\ntwo\\x1b") as caught:

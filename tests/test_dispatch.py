@@ -20,6 +20,7 @@ from typing import IO, Any
 import msgpack
 import pytest
 from daemons import PATIENCE, Stage, as_user, descriptor, needs_root, on_a_pair, raw_client
+from helpers import AN_INCIDENT
 
 import seqrpc
 from seqrpc import OwnedFd, policy
@@ -392,7 +393,7 @@ def test_a_loop_that_a_handler_stopped_serves_the_next_call_when_it_runs_again(f
         ours.send(msgpack.packb([0, 1, "Watching.die", []]))
         with pytest.raises(fatal):
             loop.run_forever()
-        assert runner.run(answer()) == [1, 1, ["rpc.Internal", "", None], None]
+        assert runner.run(answer()) == [1, 1, ["rpc.Internal", AN_INCIDENT, None], None]
         for _ in range(2):
             ours.send(msgpack.packb([0, 1, "Watching.quick", []]))
             assert runner.run(answer()) == [1, 1, None, True]
@@ -517,7 +518,7 @@ async def test_a_type_that_explodes_while_it_is_converted_costs_its_call_only(
     async with on_a_pair(Everything()) as connection:
         with pytest.raises(seqrpc.Internal) as caught:
             await connection.call("Everything.trace", {"word": "explode"})
-        assert caught.value.message == ""
+        assert caught.value.message == AN_INCIDENT
         assert "KeyError: 'explode'" in caplog.text
         assert await connection.call("Everything.add", 1) == 111
 
@@ -562,7 +563,7 @@ async def test_what_was_not_foreseen_is_internal_without_text_and_is_logged_here
     async with on_a_pair(Everything()) as connection:
         with pytest.raises(seqrpc.Internal) as caught:
             await connection.call("Everything.fail", kind)
-        assert (caught.value.message, caught.value.data) == ("", None)
+        assert (caught.value.message, caught.value.data) == (AN_INCIDENT, None)
         assert "Traceback" in caplog.text
         assert logged in caplog.text
         assert await connection.call("Everything.add", 1) == 111
@@ -896,7 +897,7 @@ async def test_exceptions_that_are_none_cost_their_call_only(
     async with on_a_pair(Everything()) as connection:
         with pytest.raises(seqrpc.Internal) as caught:
             await asyncio.wait_for(connection.call(f"Everything.{method}", argument), PATIENCE)
-        assert caught.value.message == ""
+        assert caught.value.message == AN_INCIDENT
         assert logged in caplog.text
         assert await connection.call("Everything.add", 1) == 111
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 
 import pytest
+from helpers import AN_INCIDENT
 
-from seqrpc import LocalProtocolError, RpcError, Unavailable
-from seqrpc.carriers.failures import told
+from seqrpc import LocalProtocolError, Overloaded, PermissionDenied, RpcError, TooLarge, Unavailable
+from seqrpc.carriers.failures import refusal_of, told
+from seqrpc.protocol.spilled import NoMemoryFile
 
 
 class Overdrawn(RpcError, code="failures.Overdrawn"):
@@ -51,7 +54,7 @@ def test_an_error_that_holds_odd_things_is_told_all_the_same() -> None:
 
 
 def test_an_error_whose_parts_cannot_be_had_is_internal_and_logged(caplog: pytest.LogCaptureFixture) -> None:
-    assert told(Computed(), "m") == ("rpc.Internal", "", None)
+    assert told(Computed(), "m") == ("rpc.Internal", AN_INCIDENT, None)
     assert "its error cannot be told" in caplog.text
 
 
@@ -61,9 +64,34 @@ def test_an_error_whose_parts_cannot_be_had_is_internal_and_logged(caplog: pytes
     ids=lambda error: type(error).__name__,
 )
 def test_anything_else_is_internal_and_logged_here(caplog: pytest.LogCaptureFixture, error: BaseException) -> None:
-    assert told(error, "Bank.pay") == ("rpc.Internal", "", None)
+    code, message, data = told(error, "Bank.pay")
+    assert (code, message, data) == ("rpc.Internal", AN_INCIDENT, None)
     (record,) = caplog.records
     assert (record.name, record.levelno) == ("seqrpc.failures", logging.ERROR)
-    assert record.getMessage() == "! 'Bank.pay' failed"
+    assert record.getMessage() == f"! 'Bank.pay' failed (incident {message.split()[1].rstrip(';')})"
     assert record.exc_info is not None
     assert record.exc_info[1] is error
+
+
+@pytest.mark.parametrize(
+    "numbers, kind",
+    [
+        ((errno.EMSGSIZE, errno.ENOBUFS), TooLarge),
+        ((errno.EPERM,), PermissionDenied),
+        ((errno.ETOOMANYREFS, errno.ENOMEM), Overloaded),
+        ((errno.EIO, errno.EMFILE, errno.EBADF), type(None)),
+    ],
+)
+def test_what_the_kernel_does_not_take_has_a_name(numbers: tuple[int, ...], kind: type) -> None:
+    assert [type(refusal_of(OSError(number, "why"))) for number in numbers] == [kind] * len(numbers)
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.EIO])
+def test_where_no_memory_file_can_be_made_it_may_work_later(number: int) -> None:
+    refusal = refusal_of(NoMemoryFile(number, "why"))
+    assert type(refusal) is Overloaded
+    assert "why" in refusal.message
+
+
+def test_what_no_memory_file_may_hold_is_too_large() -> None:
+    assert type(refusal_of(NoMemoryFile(errno.EFBIG, "why"))) is TooLarge

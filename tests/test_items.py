@@ -9,7 +9,17 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from helpers import PROPERTY, Lender, address_space_used_up, memory_file, owned, peak_bytes, scalars, values
+from helpers import (
+    AN_INCIDENT,
+    PROPERTY,
+    Lender,
+    address_space_used_up,
+    memory_file,
+    owned,
+    peak_bytes,
+    scalars,
+    values,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -121,8 +131,8 @@ def test_6_1_the_end_is_a_1_with_nil_or_an_error() -> None:
     [
         (("a.B", "text", object()), ["a.B", "text", None]),
         (("a.B", "text", "x" * MAX_BYTES), ["a.B", "text", None]),
-        (("a.B", "\udcff", 1), ["rpc.Internal", "", None]),
-        (("a.B", "x" * MAX_BYTES, None), ["rpc.Internal", "", None]),
+        (("a.B", "\udcff", 1), ["rpc.Internal", AN_INCIDENT, None]),
+        (("a.B", "x" * MAX_BYTES, None), ["rpc.Internal", AN_INCIDENT, None]),
     ],
     ids=["object", "too large", "not UTF-8", "long"],
 )

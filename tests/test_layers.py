@@ -51,8 +51,8 @@ ORDER = (
     "carriers.transport",
     "carriers.listener",
     "carriers.endpoints",
-    "carriers.connection",
     "carriers.failures",
+    "carriers.connection",
     "carriers.streams",
     "carriers.producers",
     # the decorators and what hangs on them

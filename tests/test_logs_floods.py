@@ -205,7 +205,7 @@ async def hold(connection: seqrpc.Connection) -> None:
 
 
 REFUSED = "! %r refused to %r"
-FAILED = "! %r failed"
+FAILED = "! %r %s (incident %s)"
 POLICY = "! the policy %r failed, which admits nobody"
 
 FLOODS: dict[str, tuple[Act, str]] = {
@@ -224,7 +224,7 @@ FLOODS: dict[str, tuple[Act, str]] = {
     "notify": (notify, FAILED),
     "returns_what_cannot_be_sent": (call("returns_what_cannot_be_sent"), FAILED),
     "returns_a_closed_descriptor": (call("returns_a_closed_descriptor"), FAILED),
-    "raises_what_cannot_be_told": (call("raises_what_cannot_be_told"), "! %r: its error cannot be told"),
+    "raises_what_cannot_be_told": (call("raises_what_cannot_be_told"), FAILED),
     "raises_with_a_closed_descriptor": (
         call("raises_with_a_closed_descriptor"),
         "! %r: the data of its error cannot be sent",

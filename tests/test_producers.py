@@ -15,8 +15,19 @@ from typing import Any
 
 import pytest
 import uvloop
-from helpers import Lender
-from packets import comes_true, files, fill, raw_pair, readable, receive, send_with, turns_of_the_loop, unwire
+from helpers import AN_INCIDENT, Lender
+from packets import (
+    comes_true,
+    files,
+    files_of_at_most,
+    fill,
+    raw_pair,
+    readable,
+    receive,
+    send_with,
+    turns_of_the_loop,
+    unwire,
+)
 from processes import AS_ROOT, OTHER_UID, in_child
 
 from seqrpc import OwnedFd, RpcError, Unavailable
@@ -279,7 +290,7 @@ async def test_an_error_that_was_not_foreseen_is_internal(caplog: pytest.LogCapt
         raise LookupError("secret")
 
     async with produced(items()) as reading:
-        assert await reading.packets() == [[0, 1], [1, ["rpc.Internal", "", None]]]
+        assert await reading.packets() == [[0, 1], [1, ["rpc.Internal", AN_INCIDENT, None]]]
     assert "'m' failed" in caplog.text
 
 
@@ -364,7 +375,7 @@ async def test_what_is_iterated_may_not_be_iterable() -> None:
             raise LookupError
 
     async with produced(Broken()) as reading:
-        assert await reading.packets() == [[1, ["rpc.Internal", "", None]]]
+        assert await reading.packets() == [[1, ["rpc.Internal", AN_INCIDENT, None]]]
 
 
 async def test_a_source_may_raise_something_of_its_own_that_is_no_exception() -> None:
@@ -376,7 +387,7 @@ async def test_a_source_may_raise_something_of_its_own_that_is_no_exception() ->
         raise Odd
 
     async with produced(items()) as reading:
-        assert (await reading.packets())[-1] == [1, ["rpc.Internal", "", None]]
+        assert (await reading.packets())[-1] == [1, ["rpc.Internal", AN_INCIDENT, None]]
 
 
 async def test_a_source_that_cancels_itself_is_told_so() -> None:
@@ -405,7 +416,7 @@ def test_what_is_for_the_loop_goes_to_the_loop(new_loop: Callable[[], asyncio.Ab
     with pytest.raises(SystemExit):
         loop.run_until_complete(running)
     (reading,) = readings
-    assert loop.run_until_complete(reading.packets()) == [[0, 1], [1, ["rpc.Internal", "", None]]]
+    assert loop.run_until_complete(reading.packets()) == [[0, 1], [1, ["rpc.Internal", AN_INCIDENT, None]]]
     running.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         loop.run_until_complete(running)
@@ -802,7 +813,7 @@ async def test_an_item_that_cannot_be_sent_once_there_is_room_ends_the_stream(lo
         await comes_true(lambda: reading.producer._room is not None)
         fd.close()  # it was given away, and is not to be touched
         packets = [packet async for packet in _raw_packets(reading.raw)]
-        assert unwire(packets[-1]) == [1, ["rpc.Internal", "", None]]
+        assert unwire(packets[-1]) == [1, ["rpc.Internal", AN_INCIDENT, None]]
     assert log.what == ["finally"]
 
 
@@ -823,9 +834,22 @@ async def test_an_item_that_no_memory_file_can_be_made_for_ends_the_stream_and_i
             spare = OwnedFd(os.dup(0))  # for the item's own descriptor
             with table_full(spare):
                 await reading.until_ended()
-            assert (await reading.packets())[-1] == [1, ["rpc.Internal", "", None]]
+            text = "there is no room for a message that is longer than a packet: Too many open files"
+            assert (await reading.packets())[-1] == [1, ["rpc.Overloaded", text, None]]
         assert [fd.closed for fd in given] == [True]
         assert log.what.pop() == "finally"
+
+
+async def test_an_item_that_may_be_in_no_file_is_too_large(caplog: pytest.LogCaptureFixture) -> None:
+    async def items() -> AsyncIterator[Any]:
+        yield b"x" * 150_000
+
+    async with produced(items()) as reading:
+        with files_of_at_most(100_000):
+            await reading.until_ended()
+        text = "no memory file may be as large as the message: File too large"
+        assert (await reading.packets())[-1] == [1, ["rpc.TooLarge", text, None]]
+    assert caplog.messages == ["! 'm': an item cannot be sent: [Errno 27] File too large"]
 
 
 def make_room_for_little(reading: Reading) -> None:

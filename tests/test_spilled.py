@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import time
 from typing import Any
@@ -19,6 +20,7 @@ from helpers import (
 )
 from hypothesis import given
 from hypothesis import strategies as st
+from packets import files_of_at_most, table_full
 
 from seqrpc.errors import Overloaded, RemoteProtocolError, TooLarge
 from seqrpc.kernel import memfd
@@ -26,7 +28,7 @@ from seqrpc.kernel.descriptors import OwnedFd, close_all
 from seqrpc.limits import MAX_PACKET, Limits
 from seqrpc.protocol.codec import Codec
 from seqrpc.protocol.pieces import EXT_TAKEN
-from seqrpc.protocol.spilled import head_of_spilled, read_spilled, read_spilled_head, write_spilled
+from seqrpc.protocol.spilled import NoMemoryFile, head_of_spilled, read_spilled, read_spilled_head, write_spilled
 
 LARGE = "x" * 100_000
 
@@ -305,3 +307,11 @@ def test_what_begins_like_no_message_is_malformed(data: bytes) -> None:
 def test_without_a_memory_file_there_is_nothing_to_see() -> None:
     with pytest.raises(RemoteProtocolError, match="no descriptor came with it"):
         read_spilled_head(5, [])
+
+
+def test_why_there_is_no_memory_file_is_told() -> None:
+    with table_full(), pytest.raises(NoMemoryFile, match="Too many open files") as full:
+        write_spilled(b"x" * 100_000)
+    with files_of_at_most(50_000), pytest.raises(NoMemoryFile, match="File too large") as large:
+        write_spilled(b"x" * 100_000)
+    assert (full.value.errno, large.value.errno) == (errno.EMFILE, errno.EFBIG)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import functools
 import os
 import socket
@@ -12,17 +11,15 @@ import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from seqrpc.carriers.failures import refusal_of, told_internal
 from seqrpc.carriers.transport import SeqpacketProtocol, SeqpacketTransport
 from seqrpc.carriers.turns import Turns
 from seqrpc.errors import (
     ConnectionLost,
     DeadlineExceeded,
     DescriptorsLost,
-    Overloaded,
-    PermissionDenied,
     RemoteProtocolError,
     RpcError,
-    TooLarge,
     Unavailable,
 )
 from seqrpc.kernel.credentials import Credentials
@@ -418,7 +415,7 @@ class SessionConnection(SeqpacketProtocol):
             try:
                 self._transport.send_packet(data)
             except OSError as exc:
-                self._answer_refused(call_id, exc)
+                self._answer_refused(call_id, False, exc)
         return lenders
 
     def send_error(self, call_id: int, code: str, message: str, data: Any = None) -> None:
@@ -429,27 +426,32 @@ class SessionConnection(SeqpacketProtocol):
     def _send_answer(self, call_id: int, data: Content, lenders: list[Lender]) -> None:
         failed = None
         if lenders or len(data) > MAX_PACKET:
-            failed = functools.partial(self._answer_refused, call_id)
+            failed = functools.partial(self._answer_refused, call_id, bool(lenders))
         try:
             self._transport.send_packet(data, lenders, failed)
         except OSError as exc:
             tell_unsent(lenders)
-            self._answer_refused(call_id, exc)
+            self._answer_refused(call_id, bool(lenders), exc)
         except BaseException:
             tell_unsent(lenders)
             raise
         else:
             tell_sent(lenders)
 
-    def _answer_refused(self, call_id: int, exc: OSError) -> None:
+    def _answer_refused(self, call_id: int, has_descriptors: bool, exc: OSError) -> None:  # noqa: FBT001 - not public
         """Answer without what the kernel would not take; if it takes not even that, the connection ends."""
         if isinstance(exc, ConnectionLost):
             return
-        refusal = explain_refusal(exc)
-        if not isinstance(refusal, RpcError):
-            refusal = DescriptorsLost(f"the answer, or its descriptors, could not be sent: {exc.strerror}")
+        refusal = refusal_of(exc)
+        if refusal is None and has_descriptors:
+            refusal = DescriptorsLost(f"the descriptors of the answer could not be sent: {exc.strerror}")
+        if refusal is None:
+            code, message = told_internal(exc, repr(self), "could not send an answer")
+        else:
+            code, message = refusal.code, refusal.message
+            _log.warning("! %r: an answer cannot be sent: %s", self, exc)
         try:
-            self._transport.send_packet(*self._session.send_error(call_id, refusal.code, refusal.message))
+            self._transport.send_packet(*self._session.send_error(call_id, code, message))
         except ConnectionLost:
             return
         except OSError as another:
@@ -532,14 +534,8 @@ def runs_here(loop: asyncio.AbstractEventLoop) -> bool:
 
 def explain_refusal(exc: OSError) -> Exception:
     """Return what to raise for a packet that the kernel does not take."""
-    if exc.errno in (errno.EMSGSIZE, errno.ENOBUFS):
-        return _of_this_call(TooLarge(f"the kernel takes no message of this size now: {exc.strerror}"))
-    if exc.errno == errno.EPERM:
-        text = f"the other side takes no descriptors, nor messages of more than {MAX_PACKET} bytes"
-        return _of_this_call(PermissionDenied(text))
-    if exc.errno == errno.ETOOMANYREFS:
-        return _of_this_call(Overloaded("too many descriptors of this user are under way and not yet received"))
-    return exc
+    refusal = refusal_of(exc)
+    return exc if refusal is None else _of_this_call(refusal)
 
 
 def _of_this_call(error: RpcError) -> RpcError:

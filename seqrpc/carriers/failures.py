@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+import errno
+from typing import Any, Final
 
-from seqrpc.errors import RpcError
-from seqrpc.logs import get_logger
+from seqrpc.errors import Overloaded, PermissionDenied, RpcError, TooLarge
+from seqrpc.limits import MAX_PACKET
+from seqrpc.logs import get_logger, new_incident
+from seqrpc.protocol.spilled import NoMemoryFile
 from seqrpc.text import shown
 
 _log = get_logger("seqrpc.failures")
+
+_TOO_LONG: Final = frozenset({errno.EMSGSIZE, errno.ENOBUFS})
 
 
 def told(exc: BaseException, where: str) -> tuple[str, str, Any]:
@@ -25,10 +30,43 @@ def told(exc: BaseException, where: str) -> tuple[str, str, Any]:
         # A subclass may have called no __init__, anything may have been given as the message, and data may be computed.
         try:
             message, data = str(getattr(exc, "message", "")), getattr(exc, "data", None)
-        except Exception:
-            _log.exception("! %r: its error cannot be told", where)
-            return "rpc.Internal", "", None
+        except Exception as another:
+            return *told_internal(another, where, "failed, and its error cannot be told"), None
         _log.debug("! %r: %s: %r", where, shown(exc.code), shown(message))
         return exc.code, message, data
-    _log.error("! %r failed", where, exc_info=exc)
-    return "rpc.Internal", "", None
+    return *told_internal(exc, where, "failed"), None
+
+
+def told_internal(exc: BaseException, where: str, what: str) -> tuple[str, str]:
+    """Return code and message of a failure that nobody foresaw, and log it.
+
+    Args:
+        exc: what was raised.
+        where: whose failure it is, for the log.
+        what: how it failed, for the log.
+    """
+    incident, message = new_incident()
+    _log.error("! %r %s (incident %s)", where, what, incident, exc_info=exc)
+    return "rpc.Internal", message
+
+
+def refusal_of(exc: OSError) -> RpcError | None:
+    """Return what it means that the kernel does not take a message; None if that is no affair of the other side's."""
+    if isinstance(exc, NoMemoryFile):
+        return no_memory_file(exc)
+    if exc.errno in _TOO_LONG:
+        return TooLarge(f"the kernel takes no message of this size now: {exc.strerror}")
+    if exc.errno == errno.EPERM:
+        return PermissionDenied(f"the other side takes no descriptors, nor messages of more than {MAX_PACKET} bytes")
+    if exc.errno == errno.ETOOMANYREFS:
+        return Overloaded("too many descriptors of this user are under way and not yet received")
+    if exc.errno == errno.ENOMEM:
+        return Overloaded(f"the kernel has no room for the message: {exc.strerror}")
+    return None
+
+
+def no_memory_file(exc: NoMemoryFile) -> RpcError:
+    """Return what it means that a message that is longer than a packet cannot leave."""
+    if exc.errno == errno.EFBIG:
+        return TooLarge(f"no memory file may be as large as the message: {exc.strerror}")
+    return Overloaded(f"there is no room for a message that is longer than a packet: {exc.strerror}")

@@ -10,18 +10,21 @@ import time
 from collections.abc import AsyncIterable, AsyncIterator, Callable
 from typing import Any, Final
 
-from seqrpc.carriers.failures import told
+from seqrpc.carriers.failures import no_memory_file, told
 from seqrpc.errors import RpcError, Unavailable
 from seqrpc.kernel import ancillary
 from seqrpc.kernel.buffers import Buffer
 from seqrpc.kernel.descriptors import OwnedFd, close_all
 from seqrpc.kernel.sockets import SendRoom
 from seqrpc.limits import MAX_PACKET
+from seqrpc.logs import get_logger
 from seqrpc.protocol.codec import Codec
 from seqrpc.protocol.items import ItemWriter, Outgoing
 from seqrpc.protocol.messages import SPILLED
-from seqrpc.protocol.spilled import write_spilled
+from seqrpc.protocol.spilled import NoMemoryFile, write_spilled
 from seqrpc.protocol.values import EXT_STREAM, descriptors_in
+
+_log = get_logger("seqrpc.producers")
 
 _FAST: Final = 0.000_02
 """Seconds between two items up to which the second may wait for a third: a producer that takes longer over an item
@@ -270,8 +273,16 @@ class Producer:
         return True
 
     def _spill(self, packet: Outgoing) -> None:
-        """Let a packet that is too long go as a memory file (protocol section 5)."""
-        file = write_spilled(packet.data)
+        """Let a packet that is too long go as a memory file (protocol section 5).
+
+        Raises:
+            TooLarge, Overloaded: none can be made; the reader is told.
+        """
+        try:
+            file = write_spilled(packet.data)
+        except NoMemoryFile as exc:
+            _log.warning("! %r: an item cannot be sent: %s", self._source.where, exc)
+            raise no_memory_file(exc) from exc
         packet.data = self._codec.encode((SPILLED, len(packet.data)))[0]
         packet.lenders.insert(0, file)
         packet.given.append(file)

@@ -11,12 +11,16 @@ import msgspec
 
 from seqrpc.errors import DescriptorsLost, RemoteProtocolError, RpcError, TooLarge
 from seqrpc.kernel.descriptors import OwnedFd, close_all
+from seqrpc.logs import get_logger, new_incident
 from seqrpc.protocol import messages
 from seqrpc.protocol.codec import Codec, Packed, tell_sent, tell_unsent, unpack_plain
 from seqrpc.protocol.messages import SPILLED, error_parts
 from seqrpc.protocol.pieces import has_long_bytes
 from seqrpc.protocol.spilled import read_spilled
 from seqrpc.protocol.values import descriptors_in
+from seqrpc.text import shown
+
+_log = get_logger("seqrpc.items")
 
 ITEMS: Final = 0
 END: Final = 1
@@ -189,7 +193,9 @@ class ItemWriter:
                 return Outgoing(self._codec.encode((END, last)), [])
             except Exception:  # noqa: S112 - values raise what they like while they are encoded
                 continue
-        return Outgoing(self._codec.encode((END, ("rpc.Internal", "", None))), [])
+        incident, message = new_incident()
+        _log.error("! the error of a stream cannot be sent: %s (incident %s)", shown(error and error[0]), incident)
+        return Outgoing(self._codec.encode((END, ("rpc.Internal", message, None))), [])
 
 
 class ItemReader:

@@ -16,13 +16,21 @@ from seqrpc.protocol.heads import METHOD_BYTES, Head, read_head
 _NAME: Final = "seqrpc-message"
 
 
+class NoMemoryFile(OSError):
+    """No memory file can be made for a message; ``errno`` says why."""
+
+
 def write_spilled(data: Encoded) -> OwnedFd:
     """Return a sealed memory file with an encoded message, owned by the caller.
 
     Raises:
-        OSError: descriptors or memory ran out.
+        NoMemoryFile: descriptors or memory ran out (``EMFILE``, ``ENFILE``, ``ENOMEM``, ``ENOSPC``), or this process
+            may make no file so large (``EFBIG``: ``RLIMIT_FSIZE`` in getrlimit(2)).
     """
-    return memfd.sealed(_NAME, data)
+    try:
+        return memfd.sealed(_NAME, data)
+    except OSError as exc:
+        raise NoMemoryFile(exc.errno, exc.strerror) from exc
 
 
 def _check(file: OwnedFd, length: int) -> None:

@@ -12,7 +12,7 @@ from contextvars import copy_context
 from typing import Any, NoReturn
 
 from seqrpc.carriers.connection import SessionConnection
-from seqrpc.carriers.failures import told
+from seqrpc.carriers.failures import told, told_internal
 from seqrpc.carriers.producers import Source
 from seqrpc.errors import DeadlineExceeded, InvalidParams, InvalidResult, RpcError
 from seqrpc.kernel.credentials import Credentials
@@ -309,8 +309,8 @@ class Calls:
         if isinstance(exc, RpcError):
             self._refuse(request, exc.code, exc.message)
         else:  # types of the application's own raise what they like while they are built
-            _log.error("! the arguments of %r could not be converted, or not be taken", request.method, exc_info=exc)
-            self._refuse(request, "rpc.Internal", "")
+            what = "failed: its arguments could not be converted, or not be taken"
+            self._refuse(request, *told_internal(exc, request.method, what))
 
     async def _handle(self, call: _Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run a handler of any kind."""
