@@ -57,6 +57,7 @@ ORDER = (
     "carriers.producers",
     # the decorators and what hangs on them
     "services",
+    "services.predicates",
     "services.policy",
     "services.service",
     "services.sets",

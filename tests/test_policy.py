@@ -283,6 +283,25 @@ def test_what_is_neither_a_policy_nor_a_function_is_a_type_error(rule: Any) -> N
         policy.root | rule
 
 
+class Vague(Policy):
+    def verdict(self, caller: Credentials) -> Any:
+        return 1
+
+
+def test_a_policy_of_one_s_own_that_answers_no_bool_admits_nobody_and_is_logged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    assert not as_policy(Vague()).admits(caller())
+    assert "answered 1, not True or False" in caplog.text
+
+
+def test_an_answer_that_comes_later_is_not_left_to_warn(caplog: pytest.LogCaptureFixture) -> None:
+    """What gives a coroutine need not look like it."""
+    hidden: Any = lambda who: coroutine_function(who)  # noqa: E731, PLW0108 - that is how it hides
+    assert not as_policy(hidden).admits(caller())
+    assert "answered <coroutine object" in caplog.text
+
+
 def test_a_policy_is_itself() -> None:
     assert as_policy(policy.root) is policy.root
 

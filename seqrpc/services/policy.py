@@ -16,6 +16,7 @@ from collections.abc import Callable
 
 from seqrpc.kernel.credentials import Credentials
 from seqrpc.logs import get_logger
+from seqrpc.services.predicates import answers_later, objection
 
 _log = get_logger("seqrpc.policy")
 
@@ -34,11 +35,16 @@ class Policy:
 
     def admits(self, caller: Credentials | None) -> bool:
         """Return whether ``caller`` is admitted; nobody is without credentials, or by a rule that raises."""
+        if caller is None:
+            return False
         try:
-            return caller is not None and self.verdict(caller) is True
+            verdict: object = self.verdict(caller)
         except Exception:
             _log.exception("! the policy %r failed, which admits nobody", self)
             return False
+        if verdict is not None and not isinstance(verdict, bool):
+            _tell_no_bool(self, verdict)
+        return verdict is True
 
     def __or__(self, other: PolicyLike) -> Policy:
         """Admit whom either admits."""
@@ -68,14 +74,24 @@ def as_policy(rule: PolicyLike) -> Policy:
     """Return ``rule`` as a :class:`Policy`.
 
     Raises:
-        TypeError: it is neither a policy nor a plain function; the message names it.
+        TypeError: it is neither a policy nor a plain function, or one that cannot answer True or False: it is async or
+            a generator, cannot be called with one argument, or is annotated otherwise; the message names it.
     """
     if isinstance(rule, Policy):
+        if answers_later(rule.verdict):
+            raise TypeError(f"{rule!r} is no policy: its verdict comes later, and one is wanted at once")
         return rule
-    given: object = rule
-    if not callable(given) or isinstance(given, type) or inspect.iscoroutinefunction(given):
-        raise TypeError(f"a policy, or a plain function of the caller's Credentials, was expected, got {rule!r}")
+    why = objection(rule)
+    if why is not None:
+        expected = "a policy, or a plain function of the caller's Credentials, was expected"
+        raise TypeError(f"{expected}, got {rule!r}: {why}")
     return _Custom(rule)
+
+
+def _tell_no_bool(rule: Policy, answer: object) -> None:
+    if inspect.iscoroutine(answer):
+        answer.close()  # else Python warns, each time, that nobody awaited it
+    _log.error("! the policy %r answered %r, not True or False, which admits nobody", rule, answer)
 
 
 class _Any(Policy):
@@ -136,7 +152,7 @@ class _Custom(Policy):
             return None
         if isinstance(answer, bool):
             return answer
-        _log.error("! the policy %r answered %r, not True or False, which admits nobody", self, answer)
+        _tell_no_bool(self, answer)
         return None
 
     def __repr__(self) -> str:
