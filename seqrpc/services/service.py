@@ -83,6 +83,10 @@ def method(function: F | None = None, /, *, allow: PolicyLike | None = None, one
 
     A coroutine function runs on the loop, a plain function in a thread; an async generator is a stream of results.
 
+    Arguments that do not fit the annotations are answered with ``rpc.InvalidParams``. The text of a ValueError or
+    TypeError that a class of an argument raises in its ``__post_init__`` is part of that answer; other exceptions are
+    ``rpc.Internal``, and tell nothing.
+
     Args:
         function: what is decorated.
         allow: who may call it: a policy, or a function of the caller's credentials. By default what the
