@@ -18,6 +18,7 @@ from seqrpc.carriers.transport import SeqpacketProtocol
 from seqrpc.kernel import buffers, sockets
 from seqrpc.kernel.addresses import Address, AddressLike, parse_address
 from seqrpc.kernel.listening import BACKLOG, adopt_listening, listen
+from seqrpc.kernel.platforms import PLATFORM
 from seqrpc.limits import DEFAULT_LIMITS, RESERVED_DESCRIPTORS, Limits
 from seqrpc.logs import get_logger
 from seqrpc.services.dispatch import Calls, Registry
@@ -264,6 +265,7 @@ def _start(
     group: int | str | None,
     backlog: int,
     accept_descriptors: bool | None,
+    pass_credentials: bool,
     limits: Limits,
 ) -> Server:
     registry = Registry([services] if isinstance(services, Service) else services, allow, limits)
@@ -280,14 +282,17 @@ def _start(
     server = Server(registry, where, limits)
     if sock is not None and not sockets.is_listening(sock):
         sockets.distrust_names(sock)
+        if pass_credentials:
+            PLATFORM.ask_for_senders(sock)
         protocol = server.new_connection()
         open_transport(sock, protocol, limits)
         return server
+    asked = {"accept_descriptors": accept_descriptors, "pass_credentials": pass_credentials}
     if sock is not None:
-        listening = adopt_listening(sock, where, accept_descriptors=accept_descriptors)
+        listening = adopt_listening(sock, where, **asked)
     else:
         assert where is not None
-        listening = listen(where, mode=mode, group=group, backlog=backlog, accept_descriptors=accept_descriptors)
+        listening = listen(where, mode=mode, group=group, backlog=backlog, **asked)
     server.listen_with(SeqpacketServer(asyncio.get_running_loop(), listening, server.new_connection, limits))
     return server
 
@@ -302,6 +307,7 @@ def serve(
     group: int | str | None = None,
     backlog: int = BACKLOG,
     accept_descriptors: bool | None = None,
+    pass_credentials: bool = False,
     limits: Limits = DEFAULT_LIMITS,
 ) -> _Serving:
     """Serve in this program's own loop: ``async with seqrpc.serve(Calculator(), path) as server: ...``.
@@ -318,6 +324,10 @@ def serve(
         accept_descriptors: whether clients may send descriptors; by default whether any argument may take
             one, or be too large for a packet, for a large message travels as a descriptor, too. Where the
             kernel can it refuses them itself (``SO_PASSRIGHTS``, protocol 9.3).
+        pass_credentials: True makes the caller of each call the process that sent it (``SO_PASSCRED``), and not
+            the one that connected, which may have passed the socket on. Of such a caller the kernel tells neither
+            supplementary groups nor a pidfd: ``groups`` and ``pidfd()`` are None, and policies by group see
+            the primary group only. On a socket pair it is so in any case.
         limits: bounds of the server and its connections.
 
     Returns:
@@ -337,6 +347,7 @@ def serve(
         group=group,
         backlog=backlog,
         accept_descriptors=accept_descriptors,
+        pass_credentials=pass_credentials,
         limits=limits,
     )
 

@@ -21,7 +21,8 @@ from seqrpc.kernel import listening as module
 from seqrpc.kernel import sockets
 from seqrpc.kernel.addresses import AbstractAddress, FdAddress, PathAddress
 from seqrpc.kernel.descriptors import OwnedFd
-from seqrpc.kernel.listening import ListeningSocket, listen
+from seqrpc.kernel.listening import ListeningSocket, adopt_listening, listen
+from seqrpc.kernel.platforms import PLATFORM
 
 SEQPACKET = socket.SOCK_SEQPACKET
 
@@ -612,3 +613,20 @@ def test_a_directory_without_its_own_name_in_the_path(socket_path: Path) -> None
         assert serves(listening, path)
         listening.close()
     assert contents(socket_path.parent) == []
+
+
+@pytest.mark.parametrize("adopted", [False, True])
+@pytest.mark.parametrize("asked", [False, True])
+def test_what_is_accepted_tells_senders_if_that_is_asked_for(adopted: bool, asked: bool, socket_path: Path) -> None:
+    address = PathAddress(os.fspath(socket_path))
+    if adopted:
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        sock.bind(os.fspath(socket_path))
+        sock.listen()
+        listening = adopt_listening(sock, address, accept_descriptors=True, pass_credentials=asked)
+    else:
+        listening = listen(address, pass_credentials=asked)
+    with contextlib.closing(listening), socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as client:
+        client.connect(os.fspath(socket_path))
+        with listening.sock.accept()[0] as accepted:
+            assert PLATFORM.asks_for_senders(accepted) is asked

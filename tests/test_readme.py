@@ -37,6 +37,7 @@ def module_of_the_rest() -> str:
 
         import asyncio
         import os
+        import stat
         from collections.abc import AsyncIterator
 
         import seqrpc

@@ -122,6 +122,7 @@ async def create_server(
     group: int | str | None = None,
     backlog: int = BACKLOG,
     accept_descriptors: bool = True,
+    pass_credentials: bool = False,
     start_serving: bool = True,
     limits: Limits = DEFAULT_LIMITS,
 ) -> SeqpacketServer:
@@ -134,6 +135,8 @@ async def create_server(
         group: group of the socket file, by name or number.
         backlog: connections that may wait to be accepted.
         accept_descriptors: False makes the kernel refuse descriptors where it can (protocol 9.3).
+        pass_credentials: True makes ``credentials`` of ``packet_received`` those of whoever sent the packet, not of
+            whoever connected.
         start_serving: False waits for ``server.start_serving()``.
         limits: bounds of its connections.
 
@@ -142,7 +145,12 @@ async def create_server(
         AddressError: the address cannot be listened on.
     """
     listening = listen(
-        parse_address(address), mode=mode, group=group, backlog=backlog, accept_descriptors=accept_descriptors
+        parse_address(address),
+        mode=mode,
+        group=group,
+        backlog=backlog,
+        accept_descriptors=accept_descriptors,
+        pass_credentials=pass_credentials,
     )
     server = SeqpacketServer(asyncio.get_running_loop(), listening, protocol_factory, limits)
     if start_serving:

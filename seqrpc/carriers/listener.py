@@ -47,6 +47,7 @@ class SeqpacketServer(asyncio.AbstractServer):
         self._factory = protocol_factory
         self._limits = limits
         self._fd = listening.sock.fileno()
+        self._by_packet = PLATFORM.asks_for_senders(listening.sock)
         self._accepting = False
         self._retry: asyncio.TimerHandle | None = None
         self._delay = 0.0
@@ -132,7 +133,9 @@ class SeqpacketServer(asyncio.AbstractServer):
     def _adopt(self, sock: socket.socket) -> None:
         """Give a connection its transport; what goes wrong costs this connection only."""
         try:
-            by_packet = PLATFORM.asks_for_senders(sock)  # accepted, so its maker is known; a listener may want more
+            # It was accepted, so its maker is known; a listener may want more. What it accepts inherits that, but not,
+            # on newer kernels, if it connected before the listener wanted it.
+            by_packet = self._by_packet or PLATFORM.asks_for_senders(sock)
             SeqpacketTransport(self._loop, sock, self._factory(), self._limits, names_senders=by_packet)
         except Exception as exc:
             sock.close()

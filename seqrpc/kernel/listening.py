@@ -58,6 +58,7 @@ def listen(
     group: int | str | None = None,
     backlog: int = BACKLOG,
     accept_descriptors: bool = True,
+    pass_credentials: bool = False,
 ) -> ListeningSocket:
     """Listen at ``address``.
 
@@ -69,6 +70,7 @@ def listen(
         backlog: connections that may wait to be accepted.
         accept_descriptors: False makes the kernel refuse descriptors sent to this server where it
             can (``SO_PASSRIGHTS``, protocol 9.3).
+        pass_credentials: True makes each packet that arrives carry its true sender (``SO_PASSCRED``, protocol 9.2).
 
     Raises:
         AddressInUse: a live server has it, or what is there is no socket; ``errno`` is ``EADDRINUSE``.
@@ -79,12 +81,13 @@ def listen(
         raise AddressError(f"mode= takes permission bits up to 0o777, got {mode:#o}")
     inherited = sockets.inherited_socket(address)
     if inherited is not None:
-        return adopt_listening(inherited, address, accept_descriptors=accept_descriptors)
+        return adopt_listening(
+            inherited, address, accept_descriptors=accept_descriptors, pass_credentials=pass_credentials
+        )
     sock = sockets.new_socket()
     claim = None
     try:
-        if not accept_descriptors:
-            PLATFORM.refuse_descriptors(sock)
+        _prepare(sock, accept_descriptors=accept_descriptors, pass_credentials=pass_credentials)
         if isinstance(address, PathAddress):
             gid = _group_number(group)
             claim = _Claim(address.path)
@@ -99,7 +102,17 @@ def listen(
     return ListeningSocket(sock, address, claim)
 
 
-def adopt_listening(sock: socket.socket, address: Address | None, *, accept_descriptors: bool) -> ListeningSocket:
+def _prepare(sock: socket.socket, *, accept_descriptors: bool, pass_credentials: bool) -> None:
+    """Set what accepted sockets inherit."""
+    if not accept_descriptors:
+        PLATFORM.refuse_descriptors(sock)
+    if pass_credentials:
+        PLATFORM.ask_for_senders(sock)
+
+
+def adopt_listening(
+    sock: socket.socket, address: Address | None, *, accept_descriptors: bool, pass_credentials: bool = False
+) -> ListeningSocket:
     """Return the owner of a socket that listens already; if it does not, it is closed.
 
     Raises:
@@ -109,8 +122,7 @@ def adopt_listening(sock: socket.socket, address: Address | None, *, accept_desc
         sock.close()
         raise AddressError(f"{address}: a listening socket was expected, this one does not listen")
     sock.setblocking(False)  # accept(2) has no flag for it
-    if not accept_descriptors:
-        PLATFORM.refuse_descriptors(sock)
+    _prepare(sock, accept_descriptors=accept_descriptors, pass_credentials=pass_credentials)
     return ListeningSocket(sock, address)
 
 

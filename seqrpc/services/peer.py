@@ -30,7 +30,7 @@ class Connection(SessionConnection):
     def peer(self) -> Credentials | None:
         """Who is at the other end, by the kernel's word: who connected, or who listens (unix(7)).
 
-        None on a socket pair, where each packet tells of its sender, and where the kernel does not say.
+        None where each packet tells of its sender, as on a socket pair, and where the kernel does not say.
         """
         return cast("Credentials | None", self._transport.get_extra_info("credentials"))
 

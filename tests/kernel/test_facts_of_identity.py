@@ -274,6 +274,23 @@ def test_passcred_on_a_listener_is_inherited(listener: socket.socket, socket_pat
         assert sender(accepted) == me()
 
 
+@needs_root
+def test_passcred_on_a_listener_names_whoever_sends_not_who_connected(
+    listener: socket.socket, socket_path: Path
+) -> None:
+    """Also of packets that are sent before the connection is accepted."""
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+    with connect(socket_path) as client:
+        in_child(lambda: client.send(b"x"), uid=OTHER_UID, gid=OTHER_GID)
+        with listener.accept()[0] as accepted:
+            assert sender(accepted)[1:] == (OTHER_UID, OTHER_GID)
+            in_child(lambda: client.send(b"x"), uid=OTHER_UID, gid=OTHER_GID)
+            assert sender(accepted)[1:] == (OTHER_UID, OTHER_GID)
+            client.send(b"x")
+            assert sender(accepted) == me()
+            assert peer(accepted) == me()
+
+
 def test_passcred_gives_an_unnamed_socket_a_name_of_five_digits_when_it_sends(pair: Pair) -> None:
     ours, theirs = pair
     ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
