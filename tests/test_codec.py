@@ -460,7 +460,7 @@ def test_the_first_and_the_last_moment_arrive(moment: datetime) -> None:
     "around, place",
     [
         (lambda m: m, "result"),
-        (lambda m: [Record({m: m})], "result[0]"),
+        (lambda m: [Record({m: m})], "result[0].value[{!r}]"),
         (lambda m: {(1, 2): m}, "result[(1, 2)]"),
     ],
     ids=["itself", "in a dataclass", "in a map"],
@@ -468,6 +468,7 @@ def test_the_first_and_the_last_moment_arrive(moment: datetime) -> None:
 def test_a_moment_that_utc_has_no_year_for_is_not_sent(
     moment: datetime, around: Callable[[datetime], Any], place: str
 ) -> None:
+    place = place.format(moment)[:200] + "…" * (len(place.format(moment)) > 200)
     assert refusal(around(moment)) == f"cannot send {place}: a moment is before the year 1 or after 9999, in UTC"
 
 
@@ -507,17 +508,20 @@ def test_4_timestamps_with_a_thousand_million_nanoseconds_are_malformed() -> Non
         (-(2**63) - 1, "cannot send result: integers have at most 64 bits, this one has 64"),
         ([1, {"a": (0, 2**64)}], "cannot send result[1]['a'][1]: integers have at most 64 bits, this one has 65"),
         ({2**64: 1}, "cannot send result's key 18446744073709551616: integers have at most 64 bits"),
-        (Record(2**64), "cannot send result: Integer value out of range"),
+        (Record(2**64), "cannot send result.value: integers have at most 64 bits, this one has 65"),
         (object(), "cannot send result: a value of type object cannot be sent"),
-        ({"a": [Lender(), Record(object())]}, "cannot send result['a'][1]: a value of type object cannot be sent"),
+        (
+            {"a": [Lender(), Record(object())]},
+            "cannot send result['a'][1].value: a value of type object cannot be sent",
+        ),
         ([[1], {2: ()}, object()], "cannot send result[2]: a value of type object cannot be sent"),
         (1j, "cannot send result: a value of type complex cannot be sent"),
         ("\udcff", "cannot send result: 'utf-8' codec can't encode character"),
-        (Record("\udcff"), "cannot send result: 'utf-8' codec can't encode character"),
+        (Record("\udcff"), "cannot send result.value: 'utf-8' codec can't encode character"),
         ({"\udcff": 1}, "cannot send result's key '\\udcff': 'utf-8' codec can't encode character"),
         (memoryview(bytes(9))[::2], "cannot send result: memoryview: underlying buffer is not C-contiguous"),
         (Unhelpful(), "cannot send result: no fileno today"),
-        ([Record(Unhelpful())], "cannot send result[0]: no fileno today"),
+        ([Record(Unhelpful())], "cannot send result[0].value: no fileno today"),
         (UnhelpfulMapping(a=1), "cannot send: no items today"),
         ({"x" * 5000: 2**64}, f"cannot send result['{'x' * 192}…: integers"),
     ],
@@ -527,6 +531,11 @@ def test_what_cannot_be_sent_is_named(value: Any, reason: str) -> None:
     codec = Codec()
     assert refusal(value, codec).startswith(reason)
     assert encode(1, codec) == b"\x94\x01\x01\xc0\x01", "what failed left something behind"
+
+
+def test_what_cannot_be_sent_is_told_without_its_place_if_that_would_take_long() -> None:
+    told = refusal([*[0] * 100_000, 2**64])
+    assert told == "cannot send: Integer value out of range (it is not among the first 10000 values)"
 
 
 def test_what_cannot_be_sent_is_told_without_names_too() -> None:

@@ -39,6 +39,7 @@ ORDER = (
     "protocol.depth",
     "protocol.maps",
     "protocol.pieces",
+    "protocol.culprit",
     "protocol.codec",
     "protocol.messages",
     "protocol.heads",

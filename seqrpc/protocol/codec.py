@@ -26,6 +26,7 @@ from seqrpc.kernel.descriptors import HasFileno, OwnedFd, ValueFd
 from seqrpc.kernel.memfd import Content, Pieces
 from seqrpc.limits import DEFAULT_LIMITS, MAX_DESCRIPTORS, MAX_PACKET, Limits
 from seqrpc.logs import get_logger
+from seqrpc.protocol.culprit import NotFound, Search
 from seqrpc.protocol.depth import check_depth, is_shallow
 from seqrpc.protocol.maps import MOST_KEYS, hooks_for, look_closer, read_maps
 from seqrpc.protocol.pieces import EXT_TAKEN, pack_in_pieces, take_long_bytes, without_long_bytes
@@ -54,8 +55,6 @@ first page is written at once: 4 KiB for each connection."""
 _MOST_KINDS: Final = 64  # dataclasses of which a codec knows that they are plain data
 
 _MAX_WRONG: Final = 1_000  # bad references after which a message is not looked at any further
-
-_LONGEST_PATH: Final = 200  # characters of a path in an error's text
 
 _EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _FIRST_DAY: Final = (dt.datetime.min.replace(tzinfo=dt.UTC) - _EPOCH).days
@@ -219,15 +218,27 @@ class Codec:
 
     def _explain(self, message: Any, names: tuple[str, ...], exc: Exception) -> str:
         """Say where in the message the value is that cannot be sent."""
+        search = Search(self._travels, self._pack_alone, min(self._max_depth, _DEEPEST))
+        reason = str(exc) or type(exc).__name__
         try:
             for name, value in zip(names, message, strict=False):
-                found = _find(value, name, self._travels, min(self._max_depth, _DEEPEST))
+                found = search.find(value, name)
                 if found is not None:
-                    path, reason = found
-                    return f"cannot send {path if len(path) <= _LONGEST_PATH else path[:_LONGEST_PATH] + '…'}: {reason}"
+                    return f"cannot send {found[0]}: {found[1]}"
+        except NotFound as unfound:
+            reason = f"{reason} ({unfound})"
         except Exception as another:
-            exc = another
-        return f"cannot send: {str(exc) or type(exc).__name__}"
+            reason = str(another) or type(another).__name__
+        return f"cannot send: {reason}"
+
+    def _pack_alone(self, value: Any) -> None:
+        """Pack a value by itself; what travels as a descriptor is taken for nothing."""
+
+        def plain(value: Any) -> Any:
+            value = value.value if isinstance(value, _Borrowed) else value
+            return None if self._travels(value) else _plain(value, self._travels)
+
+        msgpack.Packer(default=plain, buf_size=_PACKER_BYTES).pack(value)
 
     def _travels(self, value: Any) -> bool:
         """Return whether a value travels as a descriptor."""
@@ -554,30 +565,3 @@ def _check_struct(value: Any, travels: Callable[[Any], bool]) -> None:
             if id(part) not in seen:
                 seen.add(id(part))
                 todo.append(part)
-
-
-def _find(value: Any, path: str, travels: Callable[[Any], bool], deepest: int) -> tuple[str, str] | None:
-    """Return the path to the first value that cannot be packed by itself, and the reason."""
-    if isinstance(value, dict | list | tuple):
-        if not deepest:
-            return path, "it is nested too deeply, or holds itself"
-        items = value.items() if isinstance(value, dict) else enumerate(value)
-        for key, item in items:
-            found = _find(item, f"{path}[{key!r}]", travels, deepest - 1)
-            if found is None and isinstance(value, dict):
-                found = _find(key, f"{path}'s key {key!r}", travels, deepest - 1)
-            if found is not None:
-                return found
-        return None
-
-    def plain(value: Any) -> Any:
-        value = value.value if isinstance(value, _Borrowed) else value
-        return None if travels(value) else _plain(value, travels)
-
-    try:
-        msgpack.Packer(default=plain).pack(value)
-    except Exception as exc:
-        if isinstance(value, int):
-            return path, f"integers have at most 64 bits, this one has {value.bit_length()}"
-        return path, str(exc) or type(exc).__name__
-    return None

@@ -1,0 +1,127 @@
+"""Where in a message the value is that cannot be sent, for whoever wrote it: looked for once sending has failed."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+
+import msgspec
+
+MOST_LOOKED_AT: Final = 10_000
+"""Values that are looked at: a message may have millions, and others wait."""
+
+LONGEST_PATH: Final = 200
+"""Characters of a path."""
+
+_SHORT_KEY: Final = 4  # parts of a tuple up to which it is written down
+
+_LONG_INTEGER: Final = 64  # bits up to which one is written down
+
+
+class NotFound(Exception):
+    """There are too many values to look at all; the message says how many were."""
+
+
+class Search:
+    """Looks for the first value that cannot be packed.
+
+    Args:
+        travels: whether a value travels as a descriptor.
+        pack: packs a value that has no parts here, or raises.
+        deepest: how far inside it looks, at most half as far as the stack allows calls.
+    """
+
+    def __init__(self, travels: Callable[[Any], bool], pack: Callable[[Any], object], deepest: int) -> None:
+        """Look at nothing yet."""
+        self._travels = travels
+        self._pack = pack
+        self._deepest = deepest
+        self._left = MOST_LOOKED_AT
+
+    def find(self, value: Any, path: str) -> tuple[str, str] | None:
+        """Return the path to the value, and what is wrong with it; None if nothing is.
+
+        Args:
+            value: where to look.
+            path: what that is called.
+
+        Raises:
+            NotFound: there are more than :data:`MOST_LOOKED_AT`.
+            Exception: what values raise while their parts are looked at.
+        """
+        return self._find(value, path, self._deepest)
+
+    def _find(self, value: Any, path: str, deepest: int) -> tuple[str, str] | None:
+        self._left -= 1
+        if self._left < 0:
+            raise NotFound(f"it is not among the first {MOST_LOOKED_AT} values")
+        parts = None if value is None else self._parts_of(value)
+        if parts is None:
+            return self._look_at(value, path)
+        if not deepest:
+            return path, "it is nested too deeply, or holds itself"
+        for name, part in parts:
+            found = self._find(part, _cut(path + name), deepest - 1)
+            if found is not None:
+                return found
+        return None
+
+    def _parts_of(self, value: Any) -> Iterator[tuple[str, Any]] | None:
+        """Return what a value consists of, and how each part is called; None for what has no parts, or is one here."""
+        if isinstance(value, dict):
+            return _entries(value)
+        if isinstance(value, set | frozenset):
+            return ((f"'s member {label(part)}", part) for part in value)
+        names = _names_of(value)
+        if isinstance(value, list | tuple):
+            if names:
+                return ((f".{name}", part) for name, part in zip(names, value, strict=False))
+            return ((f"[{index}]", part) for index, part in enumerate(value))
+        if names is None or self._travels(value):
+            return None
+        return ((f".{name}", getattr(value, name)) for name in names if hasattr(value, name))
+
+    def _look_at(self, value: Any, path: str) -> tuple[str, str] | None:
+        try:
+            self._pack(value)
+        except Exception as exc:
+            if isinstance(value, int):
+                return path, f"integers have at most 64 bits, this one has {value.bit_length()}"
+            return path, str(exc) or type(exc).__name__
+        return None
+
+
+def _names_of(value: Any) -> tuple[str, ...] | None:
+    """Return the names of the parts of a NamedTuple, a Struct or a dataclass; None for all else."""
+    if isinstance(value, tuple):
+        return getattr(value, "_fields", None)
+    if isinstance(value, msgspec.Struct):
+        return value.__struct_fields__
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return tuple(value.__dataclass_fields__)
+    return None
+
+
+def _entries(value: dict[Any, Any]) -> Iterator[tuple[str, Any]]:
+    for key, part in value.items():
+        name = label(key)
+        yield f"[{name}]", part
+        yield f"'s key {name}", key
+
+
+def label(key: Any) -> str:
+    """Return how a key, or a member of a set, is called in a path, however large it is."""
+    if isinstance(key, str | bytes):
+        return repr(key[:LONGEST_PATH])
+    if isinstance(key, int) and key.bit_length() > _LONG_INTEGER + 1:
+        return f"<{key.bit_length()} bits>"  # Python writes down none of more than some thousand digits
+    if isinstance(key, tuple) and len(key) <= _SHORT_KEY and not any(isinstance(part, tuple) for part in key):
+        return f"({', '.join(map(label, key))}{',' * (len(key) == 1)})"
+    if isinstance(key, tuple | frozenset):
+        return f"<{type(key).__name__} of {len(key)}>"
+    return f"<{type(key).__name__}>" if _names_of(key) else repr(key)
+
+
+def _cut(path: str) -> str:
+    return path if len(path) <= LONGEST_PATH else f"{path[:LONGEST_PATH]}…"
