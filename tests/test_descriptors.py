@@ -10,6 +10,7 @@ import tempfile
 import warnings
 
 import pytest
+from processes import in_child
 
 from seqrpc.kernel.descriptors import OwnedFd, ValueFd, close_all
 from seqrpc.limits import LOG_BURST
@@ -271,3 +272,25 @@ def test_where_warnings_are_errors_the_log_has_the_count(
     meter.tell_due()
     assert len(unraisable) == LOG_BURST
     assert caplog.messages == ["= 40 more descriptors were dropped unclosed"]
+
+
+def test_a_copy_that_a_fork_inherited_is_closed_without_a_warning(pipe: tuple[int, int]) -> None:
+    inherited = [OwnedFd(duplicate(pipe))]
+
+    def drop() -> tuple[bool, list[str]]:
+        number = inherited[0].fileno()
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            inherited.clear()
+            gc.collect()
+            own = OwnedFd(duplicate(pipe))
+            del own
+            gc.collect()
+        return is_open(number), [str(one.message) for one in told]
+
+    left_open, told = in_child(drop)
+    assert len(told) == 1, "of its own, and of no other"
+    assert told[0].startswith("unclosed <OwnedFd ")
+    assert not left_open
+    assert is_open(inherited[0].fileno())
+    inherited[0].close()

@@ -20,6 +20,7 @@ ORDER = (
     "logs",
     # what the operating system gives
     "kernel",
+    "kernel.forks",
     "kernel.descriptors",
     "kernel.credentials",
     "kernel.linux",

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import grp
 import os
@@ -14,7 +15,7 @@ from types import FrameType
 from typing import Any
 
 import pytest
-from processes import AS_ROOT, OTHER_GID, OTHER_UID, in_child, running_child
+from processes import AS_ROOT, OTHER_GID, OTHER_UID, in_child, running_child, save_coverage
 
 from seqrpc.errors import AddressError, AddressInUse
 from seqrpc.kernel import listening as module
@@ -630,3 +631,42 @@ def test_what_is_accepted_tells_senders_if_that_is_asked_for(adopted: bool, aske
         client.connect(os.fspath(socket_path))
         with listening.sock.accept()[0] as accepted:
             assert PLATFORM.asks_for_senders(accepted) is asked
+
+
+def test_a_forked_child_has_neither_the_socket_nor_the_lock(socket_path: Path) -> None:
+    listening = listen_at(socket_path)
+    inode = os.stat(f"{socket_path}.lock").st_ino
+
+    def look() -> tuple[int, list[str]]:
+        held = [os.fstat(int(name)).st_ino for name in os.listdir("/proc/self/fd") if is_number_open(int(name))]
+        return listening.sock.fileno(), [name for name in ("lock",) if inode in held]
+
+    assert in_child(look) == (-1, [])
+    assert serves(listening, socket_path)
+    with running_child(lambda: None):  # nor does it when the parent dies without a word
+        os.close(listening.sock.detach())
+        assert listening._claim is not None
+        listening._claim.forked()
+        again = listen_at(socket_path)
+        assert serves(again, socket_path)
+        again.close()
+
+
+def is_number_open(number: int) -> bool:
+    return os.path.lexists(f"/proc/self/fd/{number}")
+
+
+def test_a_child_that_a_library_made_removes_nothing(socket_path: Path) -> None:
+    """One that was made without os.fork hears of nothing, and closes the copies that it has."""
+    listening = listen_at(socket_path)
+    pid = ctypes.PyDLL(None).fork()
+    if pid == 0:
+        try:
+            listening.close()
+            save_coverage()
+        finally:
+            os._exit(0)
+    assert os.waitpid(pid, 0) == (pid, 0)
+    assert contents(socket_path.parent) == ["test.sock", "test.sock.lock"]
+    assert serves(listening, socket_path)
+    listening.close()

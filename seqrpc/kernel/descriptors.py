@@ -7,6 +7,7 @@ import warnings
 from types import TracebackType
 from typing import IO, Any, NoReturn, Protocol, Self
 
+from seqrpc.kernel import forks
 from seqrpc.logs import get_logger, meter
 
 _log = get_logger("seqrpc.descriptors")
@@ -25,7 +26,8 @@ class OwnedFd:
 
     It is in one of three states: open, taken (somebody else owns the number now) or closed.
     ``fileno`` lends the number, ``take`` gives it away, ``close`` ends it; ``with`` closes at the end.
-    One that is dropped while open is closed with a :class:`ResourceWarning`.
+    One that is dropped while open is closed with a :class:`ResourceWarning`, except in a fork of the process
+    that made it, which never asked for its copy.
 
     Args:
         fd: an open descriptor; from now on this object owns it.
@@ -34,7 +36,7 @@ class OwnedFd:
         ValueError: ``fd`` is negative.
     """
 
-    __slots__ = ("__weakref__", "_fd")
+    __slots__ = ("__weakref__", "_fd", "_generation")
 
     _fd: int
 
@@ -44,6 +46,7 @@ class OwnedFd:
             self._fd = _CLOSED
             raise ValueError(f"a file descriptor is not negative, got {fd}")
         self._fd = fd
+        self._generation = forks.generation
 
     @classmethod
     def dup(cls, fd: int | HasFileno) -> Self:
@@ -110,7 +113,7 @@ class OwnedFd:
         """Close a dropped descriptor, and say so."""
         if getattr(self, "_fd", _CLOSED) >= 0:
             try:
-                if meter.admits("unclosed", _tell_unclosed, finalizing=True):
+                if self._generation == forks.generation and meter.admits("unclosed", _tell_unclosed, finalizing=True):
                     warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self, stacklevel=2)
             finally:  # where warnings are errors, too
                 self.close()

@@ -12,7 +12,7 @@ import stat
 import sys
 
 from seqrpc.errors import AddressError, AddressInUse
-from seqrpc.kernel import sockets
+from seqrpc.kernel import forks, sockets
 from seqrpc.kernel.addresses import AbstractAddress, Address, PathAddress
 from seqrpc.kernel.descriptors import OwnedFd
 from seqrpc.kernel.platforms import PLATFORM
@@ -32,13 +32,32 @@ class ListeningSocket:
     A path is claimed by a lock on a file beside it (``x.sock.lock``), held as long as the socket
     listens: of two servers that start at once one is told :class:`~seqrpc.errors.AddressInUse`.
     A socket file whose server died is replaced; one that answers, and anything else, is never touched.
+    In a forked child it is closed, and the files stay.
     """
 
-    def __init__(self, sock: socket.socket, address: Address | None, claim: _Claim | None = None) -> None:
-        """Own the socket and the claim."""
+    def __init__(self, sock: socket.socket, address: Address | None) -> None:
+        """Own the socket."""
         self.sock = sock
         self.address = address
-        self._claim = claim
+        self._claim: _Claim | None = None
+        forks.register(self)
+
+    def bind(self, path: str, mode: int, group: int | None) -> None:
+        """Claim ``path``, and bind to it with exactly this mode and group.
+
+        Raises:
+            AddressInUse: somebody has it.
+            OSError: the kernel refuses.
+        """
+        self._claim = _Claim(path)
+        self._claim.bind(self.sock, mode, group)
+
+    def forked(self) -> None:
+        """Let go of the parent's socket and of its lock, which would outlive it here; the files are the parent's."""
+        if self._claim is not None:
+            self._claim.forked()
+            self._claim = None
+        self.sock.close()
 
     def close(self) -> None:
         """Stop listening, remove the file if it is ours, and let the claim go; a second time does nothing."""
@@ -84,22 +103,20 @@ def listen(
         return adopt_listening(
             inherited, address, accept_descriptors=accept_descriptors, pass_credentials=pass_credentials
         )
-    sock = sockets.new_socket()
-    claim = None
+    listening = ListeningSocket(sockets.new_socket(), address)
+    sock = listening.sock
     try:
         _prepare(sock, accept_descriptors=accept_descriptors, pass_credentials=pass_credentials)
         if isinstance(address, PathAddress):
-            gid = _group_number(group)
-            claim = _Claim(address.path)
-            claim.bind(sock, mode, gid)
+            listening.bind(address.path, mode, _group_number(group))
         else:
             assert isinstance(address, AbstractAddress)
             _bind_abstract(sock, address)
         sock.listen(backlog)
     except BaseException:
-        ListeningSocket(sock, address, claim).close()
+        listening.close()
         raise
-    return ListeningSocket(sock, address, claim)
+    return listening
 
 
 def _prepare(sock: socket.socket, *, accept_descriptors: bool, pass_credentials: bool) -> None:
@@ -162,7 +179,7 @@ class _Claim:
         self._path = path
         self._bound: str | None = None
         self._file: tuple[int, int] | None = None
-        self._process = os.getpid()
+        self._process = os.getpid()  # a child made without os.fork, as by a library in C, hears of nothing
         self._directory = OwnedFd(os.open(directory or ".", _DIRECTORY_FLAGS))
         try:
             if not self._name:
@@ -291,6 +308,11 @@ class _Claim:
         finally:
             self._lock.close()
             self._directory.close()
+
+    def forked(self) -> None:
+        """Let go in a forked child: the lock is held as long as any copy of its descriptor is open (flock(2))."""
+        self._lock.close()
+        self._directory.close()
 
     def _remove_lock(self) -> None:
         if self._is_same(os.fstat(self._lock.fileno()), self._lock_name()):
