@@ -25,6 +25,8 @@ from seqrpc.errors import (
     TooLarge,
     Unavailable,
     UntrustedServer,
+    WrongLoop,
+    WrongProcess,
 )
 from seqrpc.kernel.buffers import Buffer
 from seqrpc.kernel.credentials import Credentials
@@ -86,6 +88,8 @@ __all__ = (
     "TooLarge",
     "Unavailable",
     "UntrustedServer",
+    "WrongLoop",
+    "WrongProcess",
     "connect",
     "create_connection",
     "create_server",

@@ -10,6 +10,8 @@ SeqrpcError
 │   ├── LocalProtocolError    this side asked for what the wire cannot carry
 │   └── RemoteProtocolError   the other side broke the protocol
 ├── InvalidResult         an answer that does not fit the method's annotation
+├── WrongProcess          used in a fork of the process that made it (yours)
+├── WrongLoop             used in another thread, or on another event loop (yours)
 └── RpcError              the other side answered with an error; it has a code
 
 Many of their texts quote the other side. What an exception prints of itself (``str``, ``repr``, tracebacks) is one line
@@ -82,6 +84,21 @@ class InvalidResult(SeqrpcError):
         super().__init__(shown(message))
         self.message = message
         """The whole of it; the exception prints the beginning, on one line."""
+
+
+class WrongProcess(SeqrpcError, RuntimeError):
+    """Something was used in a fork of the process that made it; nothing was sent, and the parent is undisturbed.
+
+    Connect again in the child, or start children before connecting, or by multiprocessing's method "spawn".
+    """
+
+
+class WrongLoop(SeqrpcError, RuntimeError):
+    """Something was used in another thread, or on another event loop, than it belongs to; nothing was sent.
+
+    Use ``asyncio.run_coroutine_threadsafe`` with its own loop, or :meth:`seqrpc.CurrentCall.run` in a handler
+    that is a plain function.
+    """
 
 
 class RpcError(SeqrpcError):

@@ -50,6 +50,7 @@ ORDER = (
     # asyncio
     "carriers",
     "carriers.turns",
+    "carriers.places",
     "carriers.transport",
     "carriers.listener",
     "carriers.endpoints",

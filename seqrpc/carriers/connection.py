@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-import os
 import socket
 import time
+from asyncio import get_running_loop
 from collections.abc import Callable
 from typing import Any, Protocol
 
 from seqrpc.carriers.failures import refusal_of, told_internal
+from seqrpc.carriers.places import check_loop, runs_here, wrong_loop, wrong_process
 from seqrpc.carriers.transport import SeqpacketProtocol, SeqpacketTransport
 from seqrpc.carriers.turns import Turns
 from seqrpc.errors import (
@@ -21,7 +22,10 @@ from seqrpc.errors import (
     RemoteProtocolError,
     RpcError,
     Unavailable,
+    WrongLoop,
+    WrongProcess,
 )
+from seqrpc.kernel import forks
 from seqrpc.kernel.credentials import Credentials
 from seqrpc.kernel.descriptors import OwnedFd, close_all
 from seqrpc.kernel.memfd import Content
@@ -38,6 +42,9 @@ _log = get_logger("seqrpc.connection")
 
 _LONGEST_TIMER = 30 * 24 * 3600.0  # seconds; timers of event loops overflow somewhere above
 _PACKET_COST = 256  # bytes that an unsent packet costs besides its content
+
+_UNSENT = (OSError, WrongProcess)
+"""What sending raises where a message is of no use any more; in a forked child, whoever goes on there is not told."""
 
 Params = tuple[Any, ...] | list[Any] | dict[str, Any]
 Waiter = asyncio.Future[Response]
@@ -104,14 +111,47 @@ class SessionConnection(SeqpacketProtocol):
         self._max_calls = limits.max_calls_in_flight
         self._session: Session[Waiter] = Session(limits, living)
         self._loop = asyncio.get_running_loop()
+        self._home: asyncio.AbstractEventLoop | None = self._loop  # where it can be used; nowhere in a forked child
         self._closed: asyncio.Future[None] = self._loop.create_future()
         self._turns = Turns(self._loop, self._has_room)
         self._transport: SeqpacketTransport
         self._sender: Credentials | None = None  # of the packet that is being received
-        self._pid = os.getpid()
         self._writing_paused = False
         self._close_timer: asyncio.TimerHandle | None = None
         self._reason: Exception | None = None
+        forks.register(self)
+
+    def forked(self) -> None:
+        """Be of no use: this is a copy in a forked child. Its transport has closed, or will close, the socket."""
+        self._home = None
+        self._session.lose()  # else calls that are given up would be cancelled at the other side
+
+    def get_loop(self) -> asyncio.AbstractEventLoop:
+        """Return the event loop that the connection belongs to."""
+        return self._loop
+
+    def _misuse(self) -> WrongProcess | WrongLoop:
+        """Return what to raise where the connection is used from elsewhere."""
+        return wrong_process("this connection") if self._home is None else wrong_loop("this connection", self._loop)
+
+    def check_process(self) -> None:
+        """Check that the connection belongs to this process.
+
+        Raises:
+            WrongProcess: this is a fork of the process that made it.
+        """
+        if self._home is None:
+            raise self._misuse()
+
+    def check_place(self) -> None:
+        """Check that the connection can be used here.
+
+        Raises:
+            WrongProcess: this is a fork of the process that made it.
+            WrongLoop: its event loop does not run in this thread.
+        """
+        if self._home is None or not runs_here(self._home):
+            raise self._misuse()
 
     # What the transport tells
 
@@ -254,7 +294,7 @@ class SessionConnection(SeqpacketProtocol):
         in_flight = len(self._session.calls) + len(self._session.given_up)
         return not self._writing_paused and in_flight + going < self._max_calls
 
-    async def request(
+    async def request(  # noqa: C901 - calling a function would take longer than the check of the loop
         self,
         method: str,
         params: Params,
@@ -279,10 +319,17 @@ class SessionConnection(SeqpacketProtocol):
             ConnectionLost: the connection ended; the call may have run.
             Unavailable: the other side takes no new requests; the call did not run.
             DeadlineExceeded: the deadline passed; the other side was told to stop.
+            WrongProcess, WrongLoop: the connection belongs to another process, or to another event loop.
             LocalProtocolError, TooLarge, PermissionDenied, Overloaded, OSError, ValueError: it could not be sent.
 
         Cancel: the other side is told to stop; a call that was not sent never is.
         """
+        try:
+            is_home = get_running_loop() is self._home
+        except RuntimeError:  # none runs: in a forked child, or where coroutines are driven by hand
+            is_home = False
+        if not is_home:
+            raise self._misuse()
         session = self._session
         if self._turns.waiting or self._writing_paused or len(session.calls) >= self._max_calls or session.given_up:
             await self._wait_turn(deadline)
@@ -379,11 +426,12 @@ class SessionConnection(SeqpacketProtocol):
         """Call without wanting an answer; return when it is on its way. Arguments as for :meth:`request`.
 
         Raises:
-            ConnectionLost, Unavailable, DeadlineExceeded, LocalProtocolError, TooLarge, PermissionDenied,
-            Overloaded, OSError, ValueError: as :meth:`request`; nothing was sent.
+            ConnectionLost, Unavailable, DeadlineExceeded, WrongProcess, WrongLoop, LocalProtocolError, TooLarge,
+            PermissionDenied, Overloaded, OSError, ValueError: as :meth:`request`; nothing was sent.
 
         Cancel: nothing was sent.
         """
+        self.check_place()
         if self._turns.waiting or self._writing_paused:
             await self._wait_turn(deadline)
         self._check_may_call(deadline)
@@ -414,7 +462,7 @@ class SessionConnection(SeqpacketProtocol):
         else:
             try:
                 self._transport.send_packet(data)
-            except OSError as exc:
+            except _UNSENT as exc:
                 self._answer_refused(call_id, False, exc)
         return lenders
 
@@ -429,7 +477,7 @@ class SessionConnection(SeqpacketProtocol):
             failed = functools.partial(self._answer_refused, call_id, bool(lenders))
         try:
             self._transport.send_packet(data, lenders, failed)
-        except OSError as exc:
+        except _UNSENT as exc:
             tell_unsent(lenders)
             self._answer_refused(call_id, bool(lenders), exc)
         except BaseException:
@@ -438,9 +486,14 @@ class SessionConnection(SeqpacketProtocol):
         else:
             tell_sent(lenders)
 
-    def _answer_refused(self, call_id: int, has_descriptors: bool, exc: OSError) -> None:  # noqa: FBT001 - not public
+    def _answer_refused(
+        self,
+        call_id: int,
+        has_descriptors: bool,  # noqa: FBT001 - not public
+        exc: OSError | WrongProcess,
+    ) -> None:
         """Answer without what the kernel would not take; if it takes not even that, the connection ends."""
-        if isinstance(exc, ConnectionLost):
+        if isinstance(exc, ConnectionLost | WrongProcess):
             return
         refusal = refusal_of(exc)
         if refusal is None and has_descriptors:
@@ -462,15 +515,15 @@ class SessionConnection(SeqpacketProtocol):
         """Say that this side takes no new requests; those that come are refused (protocol 2.8)."""
         packet = self._session.send_closing(reason)
         if packet is not None:
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(*_UNSENT):
                 self._transport.send_packet(*packet)
 
     # Ending
 
     @property
     def closed(self) -> bool:
-        """True once the connection has ended."""
-        return self._closed.done()
+        """True once the connection has ended; a copy in a forked child never was one."""
+        return self._home is None or self._closed.done()
 
     def _close_transport(self) -> None:
         self._transport.close()
@@ -481,7 +534,11 @@ class SessionConnection(SeqpacketProtocol):
         """Give the socket back, owned by the caller, if no call is under way in either direction, else None.
 
         The connection is over then, without a word to the other side.
+
+        Raises:
+            WrongProcess, WrongLoop: the connection belongs to another process, or to another event loop.
         """
+        self.check_place()
         session = self._session
         if session.calls or session.given_up or session.requests or session.closing_received is not None:
             return None
@@ -495,8 +552,20 @@ class SessionConnection(SeqpacketProtocol):
     async def close(self) -> None:
         """End the connection: what is unsent is sent within ``close_timeout``; calls both ways are given up.
 
+        In a forked child this does nothing: the connection is the parent's. If its event loop has ended, there
+        is nobody to wait for, and only the socket is closed.
+
+        Raises:
+            WrongLoop: the connection belongs to another event loop.
+
         Cancel: the closing goes on.
         """
+        if self.closed:
+            return
+        if self._loop.is_closed():
+            self.abandon()
+            return
+        check_loop("this connection", self._loop)
         self._begin_close()
         await self.wait_closed()
 
@@ -508,9 +577,9 @@ class SessionConnection(SeqpacketProtocol):
     def abandon(self) -> None:
         """Close without waiting for it; from any thread, and also when the loop runs no more."""
         loop = self._loop
-        if os.getpid() != self._pid:  # the loop and what it watches are the parent's
-            self._transport.get_extra_info("socket").close()
-        elif not loop.is_running():
+        if self._home is None:
+            return
+        if not loop.is_running():
             if not loop.is_closed():  # it may run again, and must not watch a number that is somebody else's then
                 self._transport.abort()
             self._transport.get_extra_info("socket").close()
@@ -520,16 +589,13 @@ class SessionConnection(SeqpacketProtocol):
             loop.call_soon_threadsafe(self._begin_close)
 
     async def wait_closed(self) -> None:
-        """Wait until the connection has ended, whoever ended it."""
+        """Wait until the connection has ended, whoever ended it.
+
+        Raises:
+            WrongProcess, WrongLoop: the connection belongs to another process, or to another event loop.
+        """
+        self.check_place()
         await asyncio.shield(self._closed)
-
-
-def runs_here(loop: asyncio.AbstractEventLoop) -> bool:
-    """Return whether this thread runs ``loop``."""
-    try:
-        return asyncio.get_running_loop() is loop
-    except RuntimeError:
-        return False
 
 
 def explain_refusal(exc: OSError) -> Exception:

@@ -7,7 +7,9 @@ import errno
 import socket
 from collections.abc import Callable
 
+from seqrpc.carriers.places import wrong_process
 from seqrpc.carriers.transport import SeqpacketProtocol, SeqpacketTransport
+from seqrpc.kernel import forks
 from seqrpc.kernel.addresses import AbstractAddress, PathAddress
 from seqrpc.kernel.listening import BACKLOG, ListeningSocket
 from seqrpc.kernel.platforms import PLATFORM
@@ -52,11 +54,13 @@ class SeqpacketServer(asyncio.AbstractServer):
         self._retry: asyncio.TimerHandle | None = None
         self._delay = 0.0
         self._closed = loop.create_future()
+        self._forked = False  # whether this is a copy in a forked child
+        forks.register(self)
 
     @property
     def sockets(self) -> tuple[socket.socket, ...]:
         """The listening socket, lent, in a tuple; empty once closed."""
-        return () if self._closed.done() else (self._listening.sock,)
+        return () if self._forked or self._closed.done() else (self._listening.sock,)
 
     def get_loop(self) -> asyncio.AbstractEventLoop:
         """Return the loop."""
@@ -67,17 +71,37 @@ class SeqpacketServer(asyncio.AbstractServer):
         return self._accepting
 
     async def start_serving(self) -> None:
-        """Begin to accept; does nothing if it does already or is closed."""
+        """Begin to accept; does nothing if it does already or is closed.
+
+        Raises:
+            WrongProcess: this is a fork of the process that it belongs to.
+        """
+        self._check_process()
         self.accept_connections()
+
+    def _check_process(self) -> None:
+        if self._forked:
+            raise wrong_process("this server")
+
+    def forked(self) -> None:
+        """Be closed, without a word to anybody: this is a copy in a forked child."""
+        self._forked = True
+        self._accepting = False
+        self._listening.forked()
 
     def accept_connections(self) -> None:
         """Begin to accept, now."""
-        if not self._accepting and not self._closed.done():
+        if not self._accepting and not self._forked and not self._closed.done():
             self._accepting = True
             self._loop.add_reader(self._fd, self._accept_ready)
 
     async def serve_forever(self) -> None:
-        """Accept until closed; if this is cancelled, the server is closed."""
+        """Accept until closed; if this is cancelled, the server is closed.
+
+        Raises:
+            WrongProcess: this is a fork of the process that it belongs to.
+        """
+        self._check_process()
         self.accept_connections()
         try:
             await asyncio.shield(self._closed)
@@ -90,7 +114,7 @@ class SeqpacketServer(asyncio.AbstractServer):
         The backlog of an inherited socket is left alone: it outlives ``close``, and whoever shares the
         socket, as a service manager does with the daemon's next run, serves it.
         """
-        if not isinstance(self._listening.address, PathAddress | AbstractAddress):
+        if self._forked or not isinstance(self._listening.address, PathAddress | AbstractAddress):
             return
         for _ in range(BACKLOG):
             if self._closed.done():
@@ -103,7 +127,7 @@ class SeqpacketServer(asyncio.AbstractServer):
 
     def close(self) -> None:
         """Stop accepting and let the address go; connections live on, those not yet accepted are refused."""
-        if self._closed.done():
+        if self._forked or self._closed.done():
             return
         if self._retry is not None:
             self._retry.cancel()
@@ -113,10 +137,13 @@ class SeqpacketServer(asyncio.AbstractServer):
         self._listening.close()
 
     async def wait_closed(self) -> None:
-        """Wait until ``close`` was called."""
-        await asyncio.shield(self._closed)
+        """Wait until ``close`` was called; a copy in a forked child is closed from its beginning."""
+        if not self._forked:
+            await asyncio.shield(self._closed)
 
     def _accept_ready(self) -> None:
+        if not self._accepting:  # a forked child runs the loop that it inherited
+            return
         for _ in range(_ACCEPTED_PER_WAKEUP):
             try:
                 sock, _address = self._listening.sock.accept()

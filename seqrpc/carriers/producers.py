@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from seqrpc.carriers.failures import no_memory_file, told
 from seqrpc.errors import RpcError, Unavailable
-from seqrpc.kernel import ancillary
+from seqrpc.kernel import ancillary, forks
 from seqrpc.kernel.buffers import Buffer
 from seqrpc.kernel.descriptors import OwnedFd, close_all
 from seqrpc.kernel.sockets import SendRoom
@@ -86,6 +86,16 @@ class Producer:
         self._packets = 0  # that were sent
         self._spilled: Outgoing | None = None  # the last packet that became a memory file
         self._send_room = SendRoom(sock)
+        forks.register(self)
+
+    def forked(self) -> None:
+        """Produce nothing: this is a copy in a forked child, whose loop may go on with what the parent's had begun."""
+        self._reader_gone = True  # whatever the source yields here is nobody's
+        self._watching = False
+        self._send_room.narrow = False
+        self._pending = None  # not told that it was not sent: that is for the parent to find out
+        self._writer = ItemWriter(self._codec)
+        self._sock.close()
 
     def start(self, done: Callable[[Producer], object]) -> None:
         """Begin; ``done`` is called at the end."""
@@ -133,6 +143,8 @@ class Producer:
 
     def _on_readable(self) -> None:
         """Stop: the reader closed its end. Or it wrote to it, which readers do not: it is not listened to."""
+        if self._sock.fileno() < 0:  # a forked child runs the loop that it inherited
+            return
         self._loop.remove_reader(self._sock.fileno())
         self._reader_gone = True
         if self._task is not None and self._stopped is None:
@@ -150,10 +162,9 @@ class Producer:
                 error = told(self._failure, self._source.where)
             elif self._stopped is None and not self._reader_gone:  # the loop ends, or somebody cancels all its tasks
                 self._stopped = Unavailable("the producer was cancelled")
-        except Exception as exc:
-            error = told(exc, self._source.where)
         except BaseException as exc:
-            error = told(exc, self._source.where)
+            if self._sock.fileno() >= 0:  # else it is a copy in a forked child, which nobody asked
+                error = told(exc, self._source.where)
             if isinstance(exc, (KeyboardInterrupt, SystemExit)):  # these are for the loop, as in any task
                 raise
         finally:
@@ -341,7 +352,7 @@ class Producer:
             self._pending.unsent()
             self._pending = None
         self._writer.drop()
-        if not self._loop.is_closed():
+        if self._sock.fileno() >= 0 and not self._loop.is_closed():
             self._loop.remove_reader(self._sock.fileno())
             self._loop.remove_writer(self._sock.fileno())
         self._sock.close()
@@ -382,6 +393,11 @@ class StreamExport:
         self._codec = codec
         self._started = started
         self._ended = ended
+        forks.register(self)
+
+    def forked(self) -> None:
+        """Close both ends: this is a copy in a forked child."""
+        self.unsent()
 
     def fileno(self) -> int:
         """Return the reading end, lent."""

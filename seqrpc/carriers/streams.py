@@ -7,7 +7,6 @@ The kernel's socket buffer is the flow control: a reader that does not read hold
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
 import weakref
 from collections import deque
@@ -15,7 +14,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
-from seqrpc.carriers.connection import runs_here
+from seqrpc.carriers.places import check_loop, runs_here, wrong_loop, wrong_process
 from seqrpc.carriers.transport import receive_buffer
 from seqrpc.errors import (
     ConnectionLost,
@@ -24,8 +23,10 @@ from seqrpc.errors import (
     RemoteProtocolError,
     RpcError,
     Unavailable,
+    WrongLoop,
+    WrongProcess,
 )
-from seqrpc.kernel import ancillary
+from seqrpc.kernel import ancillary, forks
 from seqrpc.kernel.descriptors import OwnedFd, ValueFd, close_all
 from seqrpc.limits import MAX_PACKET
 from seqrpc.protocol.items import End, ItemReader
@@ -52,7 +53,8 @@ class Stream(AsyncIterator[T_co], Generic[T_co]):
     Only one task may read at a time. Reading raises what a call would raise: the producer's error, as the class
     of its code; Unavailable if the producer died; InvalidResult, or in a handler InvalidParams, for an item
     that does not fit the annotation; RemoteProtocolError. After any of these but DescriptorsLost, which costs
-    the items of one packet, the stream is over.
+    the items of one packet, the stream is over. In a forked child it raises WrongProcess, and on another event loop
+    than one that runs and watches the stream WrongLoop: these change nothing.
 
     Cancel: no item is lost; the stream can be read on.
     """
@@ -78,7 +80,18 @@ class Stream(AsyncIterator[T_co], Generic[T_co]):
         self._busy = False
         self._unwaited = 0
         self._backlog: list[Any] = []  # items of a message that brought a great many, the last first
-        self._pid = 0  # of the process whose loop watches
+        self._forked = False  # whether this is a copy in a forked child
+        forks.register(self)
+
+    def forked(self) -> None:
+        """Be over, without a word to anybody: this is a copy in a forked child."""
+        self._forked = self._closed = True
+        self._items, self._backlog = deque(), []  # what was received is the parent's to read
+        self._failure = self._opening = self._loop = self._waiter = None
+        for end in (self._sock, self._fd):
+            if end is not None:
+                end.close()
+        self._sock = self._fd = None
 
     @staticmethod
     def of(items: AsyncIterator[T]) -> Stream[T]:
@@ -102,13 +115,15 @@ class Stream(AsyncIterator[T_co], Generic[T_co]):
         """Make the call now, so that the stream can be passed on; return the stream itself.
 
         Raises:
-            Exception: what the call raises; the stream is over then.
+            WrongProcess, WrongLoop: it is to be opened in another process, or on another event loop.
+            Exception: what else the call raises; the stream is over then.
         """
+        self._check_process()
         opening, self._opening = self._opening, None
         if opening is not None:
             try:
                 opened = await opening()
-            except asyncio.CancelledError:
+            except (asyncio.CancelledError, WrongLoop, WrongProcess):
                 self._opening = None if self._closed else opening  # the next to read makes the call again
                 raise
             except BaseException:
@@ -134,8 +149,8 @@ class Stream(AsyncIterator[T_co], Generic[T_co]):
         return await self._next()
 
     async def _next(self) -> T_co:
-        if self._busy:
-            raise RuntimeError("another task is reading this stream already")
+        if self._busy or (self._loop is not None and self._loop is not asyncio.get_running_loop()):
+            self._check_reader()
         self._busy = True
         try:
             if self._opening is not None:
@@ -150,6 +165,7 @@ class Stream(AsyncIterator[T_co], Generic[T_co]):
                 if self._moved:
                     raise ConnectionLost("the stream was passed on to somebody else")
                 if self._closed:
+                    self._check_process()
                     raise StopAsyncIteration
                 if not self._receive():
                     self._unwaited = 0
@@ -163,6 +179,20 @@ class Stream(AsyncIterator[T_co], Generic[T_co]):
             self._busy = False
         item: T_co = self._items.popleft()
         return item
+
+    def _check_process(self) -> None:
+        if self._forked:
+            raise wrong_process("this stream")
+
+    def _check_reader(self) -> None:
+        """Refuse one reader too many; let one go on that comes after the loop that was read on before."""
+        self._check_process()
+        if not self._busy:
+            self._unwatch()
+            return
+        if self._loop is not None:
+            check_loop("this stream", self._loop)
+        raise RuntimeError("another task is reading this stream already")
 
     def _raise_failure(self) -> None:
         failure, self._failure = self._failure, None
@@ -258,11 +288,8 @@ class Stream(AsyncIterator[T_co], Generic[T_co]):
     async def _wait_readable(self) -> None:
         loop = asyncio.get_running_loop()
         self._waiter = waiter = loop.create_future()
-        if self._loop is not None and self._loop is not loop:  # that of an earlier asyncio.run
-            self._unwatch()
         if self._loop is None:
             self._loop = loop
-            self._pid = os.getpid()
             # The loop must not keep a stream that nobody else refers to.
             loop.add_reader(self._socket().fileno(), _readable, weakref.ref(self))
         try:
@@ -279,8 +306,18 @@ class Stream(AsyncIterator[T_co], Generic[T_co]):
             waiter.set_result(None)
 
     def _unwatch(self) -> None:
-        loop, self._loop = self._loop, None
-        if loop is not None and self._sock is not None and not loop.is_closed() and os.getpid() == self._pid:
+        """Let the loop look away: this one, or that of an earlier asyncio.run.
+
+        Raises:
+            WrongLoop: it runs in another thread; only that one could tell it.
+        """
+        loop = self._loop
+        if loop is None:
+            return
+        if loop.is_running() and not runs_here(loop):
+            raise wrong_loop("this stream", loop)
+        self._loop = None
+        if self._sock is not None and not loop.is_closed():
             loop.remove_reader(self._sock.fileno())
 
     def detach(self) -> OwnedFd | None:
@@ -292,7 +329,9 @@ class Stream(AsyncIterator[T_co], Generic[T_co]):
 
         Raises:
             LocalProtocolError: a task is reading it, or it is over here.
+            WrongProcess, WrongLoop: it belongs to another process, or an event loop in another thread watches it.
         """
+        self._check_process()
         if self._busy:
             raise LocalProtocolError("a stream that a task is reading cannot be passed on")
         if self._items or self._backlog or self._failure is not None or self._opening is not None:
@@ -329,7 +368,13 @@ class Stream(AsyncIterator[T_co], Generic[T_co]):
             self._fd = None
 
     async def aclose(self) -> None:
-        """Want no more: the producer stops, and items that nobody took are dropped."""
+        """Want no more: the producer stops, and items that nobody took are dropped.
+
+        In a forked child this does nothing: the stream is the parent's.
+
+        Raises:
+            WrongLoop: an event loop in another thread watches it.
+        """
         self.close()
         self._failure = None
         close_all(descriptors_in([*self._items, *self._backlog]))
@@ -351,7 +396,7 @@ class Stream(AsyncIterator[T_co], Generic[T_co]):
         if getattr(self, "_sock", None) is None and not getattr(self, "_items", None):
             return
         close_all(descriptors_in([*self._items, *self._backlog]))
-        loop = self._loop if os.getpid() == self._pid else None
+        loop = self._loop
         if loop is not None and loop.is_running() and not runs_here(loop):
             # Collected in another thread: the loop watches the number until it has run this.
             assert self._sock is not None

@@ -15,8 +15,9 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from seqrpc.carriers.places import wrong_process
 from seqrpc.errors import ConnectionLost, RemoteProtocolError
-from seqrpc.kernel import ancillary, sockets
+from seqrpc.kernel import ancillary, forks, sockets
 from seqrpc.kernel.ancillary import SEND_FLAGS, WHOLE
 from seqrpc.kernel.buffers import Buffer
 from seqrpc.kernel.credentials import Credentials
@@ -130,8 +131,8 @@ class SeqpacketTransport(asyncio.ReadTransport):
 
     __slots__ = (
         "__weakref__", "_awake_until", "_broken", "_buffer", "_busy_poll_timeout", "_closing", "_credentials", "_fd",
-        "_high", "_lone_wakeups", "_loop", "_lost", "_low", "_names_senders", "_packets", "_protocol", "_queue",
-        "_queued_bytes", "_reading", "_receive", "_send", "_send_room", "_sends_at_once", "_sock", "_writing",
+        "_forked", "_high", "_lone_wakeups", "_loop", "_lost", "_low", "_names_senders", "_packets", "_protocol",
+        "_queue", "_queued_bytes", "_reading", "_receive", "_send", "_send_room", "_sends_at_once", "_sock", "_writing",
         "_writing_paused",
     )  # fmt: skip
 
@@ -178,6 +179,8 @@ class SeqpacketTransport(asyncio.ReadTransport):
         self._lone_wakeups = 0
         self._busy_poll_timeout = limits.busy_poll_timeout
         self._awake_until = 0.0  # while the loop is kept awake
+        self._forked = False  # whether this is a copy in a forked child
+        forks.register(self)
         self.resume_reading()
         try:
             protocol.connection_made(self)
@@ -332,6 +335,7 @@ class SeqpacketTransport(asyncio.ReadTransport):
             ValueError: too few or too many bytes, too many descriptors, this connection's own, or one of
                 ``fds`` has none to lend.
             ConnectionLost: the connection is closing or ended; nothing was sent.
+            WrongProcess: this is a fork of the process that it belongs to; nothing was sent.
             OSError: the kernel refuses this packet, and takes others: ``EMSGSIZE``, ``ENOBUFS``,
                 ``ETOOMANYREFS``, ``EPERM`` (:func:`seqrpc.kernel.ancillary.send`), ``EMFILE``.
         """
@@ -343,6 +347,8 @@ class SeqpacketTransport(asyncio.ReadTransport):
             except OSError:  # rare enough to be tried again, in the long way
                 pass
         if self._closing or self._broken is not None:
+            if self._forked:
+                raise wrong_process("this transport")
             raise ConnectionLost("the connection is closed") from self._broken
         if isinstance(data, Pieces) or len(data) > MAX_PACKET:
             self._send_spilled(data, fds, failed)
@@ -577,6 +583,20 @@ class SeqpacketTransport(asyncio.ReadTransport):
         self._sends_at_once = False
         return self._sock
 
+    def forked(self) -> None:
+        """Be closed, without a word to anybody: this is a copy in a forked child.
+
+        What a loop that was inherited may still call does nothing, and asks nothing of that loop.
+        """
+        self._forked = self._closing = self._lost = True
+        self._sends_at_once = self._reading = self._writing = self._writing_paused = False
+        self._packets = range(0)
+        self._send_room.narrow = False
+        while self._queue:
+            close_all(self._queue.popleft().fds)
+        self._queued_bytes = 0
+        self._sock.close()
+
     def _lose(self, exc: Exception | None) -> None:
         """End now."""
         if self._lost:
@@ -592,6 +612,8 @@ class SeqpacketTransport(asyncio.ReadTransport):
         self._loop.call_soon(self._finish, exc)
 
     def _finish(self, exc: Exception | None) -> None:
+        if self._forked:
+            return
         try:
             if exc is None:
                 self._discard_unread()

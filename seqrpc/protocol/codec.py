@@ -19,7 +19,15 @@ from typing import Any, Final
 import msgpack
 import msgspec
 
-from seqrpc.errors import LocalProtocolError, Overloaded, RemoteProtocolError, RpcError, TooLarge
+from seqrpc.errors import (
+    LocalProtocolError,
+    Overloaded,
+    RemoteProtocolError,
+    RpcError,
+    TooLarge,
+    WrongLoop,
+    WrongProcess,
+)
 from seqrpc.kernel import memfd
 from seqrpc.kernel.buffers import Buffer
 from seqrpc.kernel.descriptors import HasFileno, OwnedFd, ValueFd
@@ -63,6 +71,9 @@ _END_DAY: Final = (dt.datetime.max.replace(tzinfo=dt.UTC) - _EPOCH).days + 1
 _BUFFER_DATA: Final = struct.Struct(">BQQ")  # index, offset, length (protocol section 4)
 
 _DECODING_ERRORS = (ValueError, TypeError, OverflowError, RecursionError, msgpack.UnpackException)
+
+_TELLING = (LocalProtocolError, RpcError, WrongLoop, WrongProcess)
+"""What says by itself why a value cannot be sent; of other exceptions the path to the value is told."""
 
 Lender = HasFileno | Export | Buffer
 """What lends a descriptor to one message."""
@@ -149,7 +160,7 @@ class Codec:
                 self._check_depth(data)
         except BaseException as exc:
             self._forget_packing()
-            if isinstance(exc, LocalProtocolError | RpcError) or not isinstance(exc, Exception):
+            if isinstance(exc, _TELLING) or not isinstance(exc, Exception):
                 raise
             # Values may raise what they like while they are taken apart.
             raise LocalProtocolError(self._explain(message, names, exc)) from exc
@@ -170,7 +181,7 @@ class Codec:
             self._check_depth(without_long_bytes(pieces))
         except BaseException as exc:
             self._forget_packing()
-            if isinstance(exc, LocalProtocolError | RpcError) or not isinstance(exc, Exception):
+            if isinstance(exc, _TELLING) or not isinstance(exc, Exception):
                 raise
             raise LocalProtocolError(self._explain(message, names, exc)) from exc
         lenders, self._lenders = self._lenders, []

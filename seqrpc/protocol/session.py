@@ -18,10 +18,10 @@ import msgspec
 
 from seqrpc.errors import (
     DescriptorsLost,
-    LocalProtocolError,
     Overloaded,
     RemoteProtocolError,
     RpcError,
+    SeqrpcError,
     TooLarge,
 )
 from seqrpc.kernel.descriptors import OwnedFd, close_all
@@ -395,7 +395,7 @@ class Session(Generic[Waiter]):
         for error in ((code, message, data), (code, message, None)):
             try:
                 return self._codec.encode((RESPONSE, call_id, error, None), RESPONSE_NAMES)
-            except (LocalProtocolError, RpcError):
+            except SeqrpcError:
                 continue
         return self._codec.encode((RESPONSE, call_id, (_sendable(code), _sendable(message), None), None))
 

@@ -1,0 +1,43 @@
+"""Where things may be used: in the process, and on the event loop, that they were made in."""
+
+from __future__ import annotations
+
+import asyncio
+
+from seqrpc.errors import WrongLoop, WrongProcess
+
+
+def runs_here(loop: asyncio.AbstractEventLoop | None) -> bool:
+    """Return whether this thread runs ``loop``."""
+    try:
+        return asyncio.get_running_loop() is loop
+    except RuntimeError:
+        return False
+
+
+def wrong_process(what: str) -> WrongProcess:
+    """Return what to raise where something is used in a fork of the process that made it."""
+    return WrongProcess(
+        f"{what} belongs to the process that made it, and this is a fork of that one: connect again here,"
+        " or start child processes before connecting, or by multiprocessing's method 'spawn'"
+    )
+
+
+def wrong_loop(what: str, loop: asyncio.AbstractEventLoop) -> WrongLoop:
+    """Return what to raise where something of ``loop`` is used in another thread, or on another loop."""
+    if loop.is_closed():
+        return WrongLoop(f"{what} belongs to an event loop that has ended: connect again on this one")
+    return WrongLoop(
+        f"{what} belongs to another event loop: use asyncio.run_coroutine_threadsafe(..., loop) with that one,"
+        " or seqrpc.current_call().run(...) in a handler that is a plain function"
+    )
+
+
+def check_loop(what: str, loop: asyncio.AbstractEventLoop) -> None:
+    """Check that this thread runs ``loop``.
+
+    Raises:
+        WrongLoop: it does not.
+    """
+    if not runs_here(loop):
+        raise wrong_loop(what, loop)
