@@ -14,8 +14,9 @@ from typing import Any, Self
 
 from seqrpc.carriers.endpoints import open_transport
 from seqrpc.carriers.listener import SeqpacketServer
+from seqrpc.carriers.places import check_loop, wrong_process
 from seqrpc.carriers.transport import SeqpacketProtocol
-from seqrpc.kernel import buffers, sockets
+from seqrpc.kernel import buffers, forks, sockets
 from seqrpc.kernel.addresses import Address, AddressLike, parse_address
 from seqrpc.kernel.listening import BACKLOG, adopt_listening, listen
 from seqrpc.kernel.platforms import PLATFORM
@@ -86,8 +87,21 @@ class Server:
         self._draining = False
         self.exports = Exports()
         """The streams and objects that clients hold; they outlive their connections, and end with the server."""
-        self._finished: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._loop = asyncio.get_running_loop()
+        self._finished: asyncio.Future[None] = self._loop.create_future()
         self._closing: asyncio.Task[None] | None = None
+        self._forked = False  # whether this is a copy in a forked child
+        forks.register(self)
+
+    def forked(self) -> None:
+        """Serve nobody: this is a copy in a forked child. What it is made of hears of it by itself."""
+        self._forked = True
+        self._connections.clear()
+
+    def _check_place(self) -> None:
+        if self._forked:
+            raise wrong_process("this server")
+        check_loop("this server", self._loop)
 
     @property
     def connections(self) -> frozenset[Connection]:
@@ -139,8 +153,12 @@ class Server:
         Returns:
             Whether everything finished in time.
 
+        Raises:
+            WrongProcess, WrongLoop: the server belongs to another process, or to another event loop.
+
         Cancel: what runs is waited for no longer; the server is closed, as by :meth:`close`, before this ends.
         """
+        self._check_place()
         self._stop_listening()
         for connection in self._connections:
             connection.send_closing(_STOPPING)
@@ -164,10 +182,16 @@ class Server:
         """Stop now: handlers are cancelled, connections closed, the socket file removed.
 
         Handlers that go on although they were cancelled are waited for ``close_timeout`` seconds, and then
-        left running, with a warning in the log.
+        left running, with a warning in the log. In a forked child this does nothing: the server is the parent's.
+
+        Raises:
+            WrongLoop: the server belongs to another event loop.
 
         Cancel: the closing goes on.
         """
+        if self._forked:
+            return
+        self._check_place()
         self._stop_listening()
         if self._closing is None:
             self._closing = asyncio.ensure_future(self._close_connections())
@@ -207,7 +231,12 @@ class Server:
         self._finish()
 
     async def wait_closed(self) -> None:
-        """Wait until the server has stopped, or on a socket pair, the other side has gone."""
+        """Wait until the server has stopped, or on a socket pair, the other side has gone.
+
+        Raises:
+            WrongProcess, WrongLoop: the server belongs to another process, or to another event loop.
+        """
+        self._check_place()
         await asyncio.shield(self._finished)
 
     async def __aenter__(self) -> Self:

@@ -9,6 +9,7 @@ from concurrent.futures import CancelledError, Future
 
 import pytest
 from daemons import PATIENCE, daemon
+from processes import in_child
 
 from seqrpc.services.threads import Threads
 
@@ -194,3 +195,23 @@ threads.close()
 """
     with daemon(program) as child:
         assert child.wait(PATIENCE) == 0
+
+
+def test_a_fork_has_no_threads_and_waits_for_no_lock_of_theirs() -> None:
+    threads = Threads(1)
+    busy = threads.submit(lambda: None)
+    busy.result(PATIENCE)
+
+    def use() -> str:
+        threads.discard(busy)
+        threads.close()
+        try:
+            threads.submit(lambda: None)
+        except RuntimeError as exc:
+            return str(exc)
+        return "submitted"
+
+    with threads._changed:  # as a thread of the pool may, at the time of a fork in another
+        assert in_child(use) == "the threads were let go"
+    assert threads.submit(lambda: 1).result(PATIENCE) == 1
+    threads.close()

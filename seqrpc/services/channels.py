@@ -8,7 +8,9 @@ from typing import Any, TypeVar
 
 from seqrpc.carriers.connection import Params, result_of
 from seqrpc.carriers.endpoints import open_transport
+from seqrpc.carriers.places import wrong_process
 from seqrpc.errors import ConnectionLost, LocalProtocolError
+from seqrpc.kernel import forks
 from seqrpc.kernel.descriptors import OwnedFd, ValueFd
 from seqrpc.limits import Limits
 from seqrpc.logs import get_logger
@@ -34,6 +36,9 @@ class Channel:
     channel itself. It may be sent on, as an argument or a result: it is then the receiver's, and over here.
     It is let go by :meth:`close`, or when nothing refers to it or its proxies any more.
 
+    It belongs to the process that received it, and to the event loop on which it is first used: elsewhere everything
+    raises WrongProcess or WrongLoop, and nothing is sent.
+
     Args:
         fd: one end of a socket pair.
         limits: bounds of the connection over it.
@@ -46,8 +51,22 @@ class Channel:
         self._limits = limits
         self._living_of = living_of
         self._connection: Connection | None = None
+        self._forked = False  # whether this is a copy in a forked child
+        forks.register(self)
+
+    def forked(self) -> None:
+        """Hold nothing: this is a copy in a forked child. The connection, if there is one, hears of it by itself."""
+        self._forked = True
+        if self._fd is not None:
+            self._fd.close()
+            self._fd = None
+
+    def _check_process(self) -> None:
+        if self._forked:
+            raise wrong_process("this channel")
 
     def _open(self) -> Connection:
+        self._check_process()
         if self._connection is None:
             if self._fd is None:
                 raise ConnectionLost("the channel was closed, or passed on, on this side")
@@ -103,7 +122,13 @@ class Channel:
         return self._fd is None and (self._connection is None or self._connection.closed)
 
     async def close(self) -> None:
-        """Let go of the object: if nobody else holds it, it is closed at the other side."""
+        """Let go of the object: if nobody else holds it, it is closed at the other side.
+
+        In a forked child this does nothing: the channel is the parent's.
+
+        Raises:
+            WrongLoop: it belongs to another event loop.
+        """
         fd, self._fd = self._fd, None
         if fd is not None:
             fd.close()
@@ -119,6 +144,7 @@ class Channel:
 
         Raises:
             ConnectionLost: it was closed, or passed on, before.
+            WrongProcess, WrongLoop: it belongs to another process, or to another event loop.
         """
         await self._open().wait_closed()
 
@@ -127,7 +153,9 @@ class Channel:
 
         Raises:
             LocalProtocolError: calls are under way on it, or it is closed.
+            WrongProcess, WrongLoop: it belongs to another process, or to another event loop.
         """
+        self._check_process()
         if self._fd is not None:
             fd, self._fd = self._fd, None
             return fd

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from typing import Any
 
 from seqrpc.carriers.endpoints import open_transport
+from seqrpc.carriers.places import wrong_loop, wrong_process
+from seqrpc.kernel import forks
 from seqrpc.kernel.sockets import socket_pair
 from seqrpc.limits import Limits
 from seqrpc.logs import get_logger
@@ -40,6 +42,13 @@ class _HeldObject:
         self.closing: asyncio.Task[None] | None = None
         self._key = key
         _held[key] = self
+        forks.register(self)
+
+    def forked(self) -> None:
+        """Be held by nobody: this is a copy in a forked child, and those who hold the object hold the parent's."""
+        if _held.get(self._key) is self:
+            del _held[self._key]
+            _held_by_parent[id(self.service)] = self
 
     @staticmethod
     def of(service: Service, limits: Limits) -> _HeldObject:
@@ -77,6 +86,9 @@ class _HeldObject:
 
 _held: dict[tuple[asyncio.AbstractEventLoop, int], _HeldObject] = {}
 """By loop and by the ids of the objects: they need not be hashable, and live as long as they are in here."""
+
+_held_by_parent: dict[int, _HeldObject] = {}
+"""In a forked child: what was held when it began."""
 
 
 class ObjectConnection(Connection):
@@ -189,6 +201,12 @@ class ObjectExport:
         self._ended = ended
         self.revoked = False
         """Whether the object was revoked before the message left."""
+        forks.register(self)
+
+    def forked(self) -> None:
+        """Close both ends: this is a copy in a forked child."""
+        self._ours.close()
+        self._theirs.close()
 
     def fileno(self) -> int:
         """Return the end that leaves, lent."""
@@ -225,10 +243,14 @@ async def revoke(service: Service) -> None:
     Args:
         service: the object, in the process, and on the loop, that gave it away.
 
+    Raises:
+        WrongProcess, WrongLoop: the process that this is a fork of, or another event loop, gave it away.
+
     Cancel: the revocation goes on.
     """
     held = _held.get((asyncio.get_running_loop(), id(service)))
     if held is None:
+        _check_nobody_holds(service)
         return
     own = None
     with contextlib.suppress(LookupError):
@@ -245,3 +267,12 @@ async def revoke(service: Service) -> None:
     for connection in connections:
         if connection is not own:
             await connection.wait_closed()
+
+
+def _check_nobody_holds(service: Service) -> None:
+    """Check that an object that this loop did not give away was given away by no other."""
+    if id(service) in _held_by_parent:
+        raise wrong_process("what others hold of this object")
+    for loop, number in list(_held):
+        if number == id(service) and not loop.is_closed():
+            raise wrong_loop("what others hold of this object", loop)

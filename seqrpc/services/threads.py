@@ -8,6 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
 
+from seqrpc.kernel import forks
 from seqrpc.logs import get_logger
 
 _log = get_logger("seqrpc.threads")
@@ -31,6 +32,13 @@ class Threads:
         self._busy = 0
         self._started = 0
         self._closed = False
+        forks.register(self)
+
+    def forked(self) -> None:
+        """Be closed: a forked child has no threads, and perhaps a lock that one of them will never let go."""
+        self._changed = threading.Condition(threading.Lock())
+        self._waiting = OrderedDict()
+        self._closed = True
 
     def submit(self, function: Callable[[], Any]) -> Future[Any]:
         """Return the future of what ``function`` returns or raises in a thread.
