@@ -7,7 +7,7 @@ import resource
 import select
 import signal
 import socket
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
 from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
@@ -413,9 +413,10 @@ def run(
     # The runner is not closed, only its loop: it would wait without a bound for tasks that do not end when
     # they are cancelled, and for the threads of asyncio.to_thread. Those are let go when the loop closes.
     runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
+    signals = _StopSignals()
     try:
         try:
-            runner.run(_run(serving, drain_timeout))
+            runner.run(_run(serving, drain_timeout, signals))
         finally:
             runner.run(_end_tasks(limits.close_timeout))
     finally:
@@ -445,7 +446,31 @@ async def _end_tasks(close_timeout: float) -> None:
             await asyncio.get_running_loop().shutdown_asyncgens()
 
 
-async def _run(serving: _Serving, drain_timeout: float | None) -> None:
+class _StopSignals:
+    """The signals that stop a daemon, and what they did before.
+
+    A forked child inherits the handlers, and the descriptor to which they write (``signal.set_wakeup_fd``): to end
+    a worker, as ``multiprocessing.Process.terminate`` does, would leave it running, and stop the daemon before 3.12.
+    """
+
+    def __init__(self) -> None:
+        """Remember what they do now."""
+        self._before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+        forks.register(self)
+
+    def handle(self, loop: asyncio.AbstractEventLoop, stop: Callable[[], None]) -> None:
+        """Have a loop call ``stop`` for each."""
+        for number in self._before:
+            loop.add_signal_handler(number, stop)
+
+    def forked(self) -> None:
+        """Let them do in a forked child what they did before."""
+        signal.set_wakeup_fd(-1)
+        for number, handler in self._before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+
+async def _run(serving: _Serving, drain_timeout: float | None, signals: _StopSignals) -> None:
     loop = asyncio.get_running_loop()
     stopping = asyncio.Event()
     hurrying = asyncio.Event()
@@ -453,8 +478,7 @@ async def _run(serving: _Serving, drain_timeout: float | None) -> None:
     def stop() -> None:
         (hurrying if stopping.is_set() else stopping).set()
 
-    for number in (signal.SIGTERM, signal.SIGINT):  # first, for whoever can connect may also send signals
-        loop.add_signal_handler(number, stop)
+    signals.handle(loop, stop)  # first, for whoever can connect may also send signals
     async with serving as server:
         _log.info("= serving at %s", server.address)
         await _first(stopping.wait(), server.wait_closed())
