@@ -26,6 +26,11 @@ LOG_WINDOW = 1.0
 """Seconds. Ten tracebacks of 3 KB in one are 30 KB/s, where a caller could have written megabytes."""
 
 
+LOOP_LOOK_INTERVAL = 1.0
+"""Seconds after which a thread that waits for an event loop looks whether that was closed: nothing would ever wake
+it. That comes once in the life of a loop, and looking more often would take processor time from threads that wait."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
     """The bounds of a server or a connection; pass one as ``limits=`` to change some of them.

@@ -156,7 +156,6 @@ class _Call(CurrentCall, kw_only=True, eq=False):
     calls: Calls
     entry: Entry
     key: Any  # by which it is known while it runs: the request's id, or a negative number
-    task: asyncio.Task[None] | None = None
     is_paced: bool = False
     has_begun: bool = False
     if_not_begun: Callable[[Any], None] | None = None  # called at the end of its task if it never began
