@@ -106,6 +106,7 @@ WHAT_IT_PRINTS = [
     ["nobody holds the session of bob any more"],
     ["100 % done"],
     ["the other side takes no new requests: the object was revoked"],
+    ["working", "computing", "9"],
 ]
 
 

@@ -116,6 +116,8 @@ def look_at_a_call() -> None:
     assert_type(call.deadline, float | None)
     assert_type(call.meta, Mapping[str, str])
     assert_type(call.method, str)
+    assert_type(call.run(asyncio.sleep(0, 1)), int)
+    assert_type(call.connection.get_loop(), asyncio.AbstractEventLoop)
 
 
 def own_descriptors() -> None:
