@@ -30,6 +30,10 @@ LOOP_LOOK_INTERVAL = 1.0
 """Seconds after which a thread that waits for an event loop looks whether that was closed: nothing would ever wake
 it. That comes once in the life of a loop, and looking more often would take processor time from threads that wait."""
 
+MAX_VALUES_SEARCHED = 16_384
+"""Values of one message, or of one result that nobody gets, that are looked at one by one for what is to be closed:
+a few milliseconds. What lies behind them Python's garbage collector closes."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:

@@ -9,6 +9,7 @@ import pytest
 from helpers import owned
 
 from seqrpc.kernel.descriptors import OwnedFd
+from seqrpc.limits import MAX_VALUES_SEARCHED
 from seqrpc.protocol.values import (
     EXT_BUFFER,
     EXT_CHANNEL,
@@ -17,6 +18,9 @@ from seqrpc.protocol.values import (
     Handle,
     Handles,
     descriptors_in,
+    not_in,
+    owners_of,
+    values_in,
 )
 
 
@@ -97,7 +101,7 @@ def test_what_is_deep_or_holds_itself_is_searched_too() -> None:
         deep: Any = first
         for _ in range(100_000):
             deep = [deep]
-        assert descriptors_in(deep) == [first]
+        assert descriptors_in(deep, 100_001) == [first]
 
         itself: list[Any] = [second]
         itself.append(itself)
@@ -110,3 +114,49 @@ def test_one_that_is_there_twice_may_be_told_twice_and_closes_once() -> None:
     with owned(1) as (fd,):
         found: list[OwnedFd] = descriptors_in([fd, fd])
         assert set(map(id, found)) == {id(fd)}
+
+
+def test_so_many_values_are_looked_at_and_no_more_in_order() -> None:
+    assert list(values_in([1, [2, {3: "c", "d": (4,)}], 5], 7)) == [
+        [1, [2, {3: "c", "d": (4,)}], 5],
+        1,
+        [2, {3: "c", "d": (4,)}],
+        2,
+        {3: "c", "d": (4,)},
+        3,
+        "d",
+    ]
+    assert list(values_in([1, 2], 0)) == []
+    many = [1] * 1_000_000
+    assert sum(1 for _ in values_in([many, many])) == MAX_VALUES_SEARCHED
+    assert sum(1 for _ in values_in([{str(index): index for index in range(100_000)}])) == MAX_VALUES_SEARCHED
+
+
+def test_what_lies_behind_so_many_values_is_not_found() -> None:
+    with owned(2) as (first, second):
+        assert descriptors_in([1, first, second], 4) == [first, second]
+        assert descriptors_in([1, first, second], 3) == [first]
+        assert descriptors_in([first, [1] * MAX_VALUES_SEARCHED, second]) == [first]
+
+
+def test_descriptors_that_are_not_in_a_value_are_told_if_it_is_not_too_large_to_say() -> None:
+    with owned(3) as fds:
+        first, second, third = fds
+        assert not_in([first, {"a": second}], fds) == [third]
+        assert not_in([first, {"a": second, "b": third}], fds) == []
+        assert not_in(None, fds) == fds
+        assert not_in([first], []) == []
+        assert not_in([1, first], fds, 3) == [second, third]
+        assert not_in([1, first, 2], fds, 3) == []
+        assert not_in([first, [1] * 1_000_000], [first]) == [], "the search ends when all are found"
+
+
+def test_whose_descriptors_are_whose_is_told_by_the_positions_of_values() -> None:
+    with owned(4) as fds:
+        first, second, third, fourth = fds
+        values = [1, [first, second], "x", third, [third]]
+        assert owners_of(values, fds) == {1: [first, second], 3: [third]}
+        assert owners_of(values, [first, second]) == {1: [first, second]}
+        assert owners_of(values, []) == {}
+        assert owners_of([[1] * MAX_VALUES_SEARCHED, first], fds) == {}
+        assert owners_of([1, first, second, fourth], fds, 3) == {1: [first], 2: [second]}

@@ -30,7 +30,7 @@ from seqrpc.kernel import ancillary, forks
 from seqrpc.kernel.descriptors import OwnedFd, ValueFd, close_all
 from seqrpc.limits import MAX_PACKET
 from seqrpc.protocol.items import End, ItemReader
-from seqrpc.protocol.values import descriptors_in
+from seqrpc.protocol.values import not_in, owners_of
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -79,7 +79,10 @@ class Stream(AsyncIterator[T_co], Generic[T_co]):
         self._waiter: asyncio.Future[None] | None = None
         self._busy = False
         self._unwaited = 0
-        self._backlog: list[Any] = []  # items of a message that brought a great many, the last first
+        # What came with descriptors is not in _items: it need never be searched for them when nobody takes it.
+        self._carried: tuple[Any, list[OwnedFd]] | None = None  # an item, and what is to be closed if nobody takes it
+        self._backlog: list[Any] = []  # items of a message that were not looked at yet, the last first
+        self._owners: dict[int, list[OwnedFd]] = {}  # the descriptors of some in the backlog, by their index there
         self._forked = False  # whether this is a copy in a forked child
         forks.register(self)
 
@@ -87,6 +90,7 @@ class Stream(AsyncIterator[T_co], Generic[T_co]):
         """Be over, without a word to anybody: this is a copy in a forked child."""
         self._forked = self._closed = True
         self._items, self._backlog = deque(), []  # what was received is the parent's to read
+        self._carried, self._owners = None, {}
         self._failure = self._opening = self._loop = self._waiter = None
         for end in (self._sock, self._fd):
             if end is not None:
@@ -155,18 +159,12 @@ class Stream(AsyncIterator[T_co], Generic[T_co]):
         try:
             if self._opening is not None:
                 await self.open()
-            while not self._items:
+            while not self._items and self._carried is None:
                 if self._backlog:
                     self._take_some()
                     await asyncio.sleep(0)
                     continue
-                if self._failure is not None:
-                    self._raise_failure()
-                if self._moved:
-                    raise ConnectionLost("the stream was passed on to somebody else")
-                if self._closed:
-                    self._check_process()
-                    raise StopAsyncIteration
+                self._raise_if_over()
                 if not self._receive():
                     self._unwaited = 0
                     await self._wait_readable()
@@ -177,7 +175,11 @@ class Stream(AsyncIterator[T_co], Generic[T_co]):
                     await asyncio.sleep(0)
         finally:
             self._busy = False
-        item: T_co = self._items.popleft()
+        item: T_co
+        if self._carried is not None:
+            item, self._carried = self._carried[0], None
+        else:
+            item = self._items.popleft()
         return item
 
     def _check_process(self) -> None:
@@ -193,6 +195,15 @@ class Stream(AsyncIterator[T_co], Generic[T_co]):
         if self._loop is not None:
             check_loop("this stream", self._loop)
         raise RuntimeError("another task is reading this stream already")
+
+    def _raise_if_over(self) -> None:
+        if self._failure is not None:
+            self._raise_failure()
+        if self._moved:
+            raise ConnectionLost("the stream was passed on to somebody else")
+        if self._closed:
+            self._check_process()
+            raise StopAsyncIteration
 
     def _raise_failure(self) -> None:
         failure, self._failure = self._failure, None
@@ -245,26 +256,92 @@ class Stream(AsyncIterator[T_co], Generic[T_co]):
             return
         if isinstance(event, End):
             self._finish(event)
+        elif event.fds:
+            self._take_carried(event.values, event.fds)
         elif len(event.values) <= _ITEMS_A_TURN:
-            self._take_items(event.values, event.fds)
+            self._take_items(event.values)
         else:
             self._backlog = event.values[::-1]
             self._take_some()
 
-    def _take_some(self) -> None:
-        """Take some of the items of a message that brought a great many."""
-        some = self._backlog[: -_ITEMS_A_TURN - 1 : -1]
-        del self._backlog[-_ITEMS_A_TURN:]
-        self._take_items(some, [])
+    def _take_carried(self, values: list[Any], fds: list[OwnedFd]) -> None:
+        """Take the items of a message that brought descriptors. A seqrpc producer sends those one by one."""
+        if len(values) == 1:
+            self._take_one(values[0], fds)
+            return
+        last = len(values) - 1
+        # What is not found belongs to streams, channels and buffers, which go with whoever refers to them.
+        self._owners = {last - position: found for position, found in owners_of(values, fds).items()}
+        self._backlog = values[::-1]
+        self._take_some()
 
-    def _take_items(self, values: list[Any], fds: list[OwnedFd]) -> None:
+    def _take_some(self) -> None:
+        """Take some of the items in the backlog: one that has descriptors by itself."""
+        backlog = self._backlog
+        fds = self._owners.pop(len(backlog) - 1, None)
+        if fds is not None:
+            self._take_one(backlog.pop(), fds)
+            return
+        count = min(_ITEMS_A_TURN, len(backlog) - 1 - max(self._owners, default=-1))  # up to the next that has some
+        some = backlog[: -count - 1 : -1]
+        del backlog[-count:]
+        self._take_items(some)
+
+    def _take_one(self, value: Any, fds: list[OwnedFd]) -> None:
+        """Take an item and its descriptors."""
+        if self._check is not None:
+            try:
+                (value,) = self._check([value])
+            except Exception as exc:
+                self._fail(exc)
+                close_all(fds)
+                return
+            # Those in fields that the annotation does not have are nobody's.
+            close_all(not_in(value, [fd for fd in fds if type(fd) is OwnedFd]))
+        self._carried = value, fds
+
+    def _take_items(self, values: list[Any]) -> None:
+        """Take items without descriptors."""
         if self._check is None:
             self._items.extend(values)
             return
-        self._take_checked(values, self._check)
-        if fds:  # those in fields that the annotation does not have are nobody's
-            kept = set(map(id, descriptors_in(list(self._items))))
-            close_all([fd for fd in fds if type(fd) is OwnedFd and id(fd) not in kept])
+        try:
+            self._items.extend(self._check(values))
+        except Exception as exc:  # one of them does not fit: those before it do
+            self._fail(exc if len(values) == 1 else self._first_failure(values, self._check))
+
+    def _first_failure(self, values: list[Any], check: Callable[[list[Any]], list[Any]]) -> Exception | None:
+        """Take the items up to the one that does not fit; return why it does not."""
+        for value in values:
+            try:
+                self._items.extend(check([value]))
+            except Exception as exc:
+                return exc
+        return None
+
+    def _fail(self, failure: Exception | None) -> None:
+        """End, if there was a failure, after the items that are there; those in the backlog are dropped."""
+        if failure is not None:
+            self._failure = failure
+            self._drop_backlog()
+
+    def _drop_backlog(self) -> None:
+        """Let go of the items in the backlog, and close what is known to be in them."""
+        for fds in self._owners.values():
+            close_all(fds)
+        self._owners.clear()
+        self._backlog.clear()
+
+    def _drop_items(self) -> None:
+        """Let go of the items that nobody took, and close what is in them; they are not searched for it."""
+        if self._carried is not None:
+            close_all(self._carried[1])
+            self._carried = None
+        self._items.clear()
+        self._drop_backlog()
+
+    def _has_items(self) -> bool:
+        return bool(self._items or self._backlog or self._carried is not None)
 
     def _finish(self, end: End) -> None:
         if end.error is None:
@@ -272,18 +349,6 @@ class Stream(AsyncIterator[T_co], Generic[T_co]):
             self.close()
         else:
             self._failure = RpcError.from_wire(*end.error)
-
-    def _take_checked(self, values: list[Any], check: Callable[[list[Any]], list[Any]]) -> None:
-        try:
-            self._items.extend(check(values))
-        except Exception:  # one of them does not fit: those before it do
-            for index, value in enumerate(values):
-                try:
-                    self._items.extend(check([value]))
-                except Exception as exc:
-                    self._failure = exc
-                    close_all(descriptors_in(values[index:]))
-                    return
 
     async def _wait_readable(self) -> None:
         loop = asyncio.get_running_loop()
@@ -334,7 +399,7 @@ class Stream(AsyncIterator[T_co], Generic[T_co]):
         self._check_process()
         if self._busy:
             raise LocalProtocolError("a stream that a task is reading cannot be passed on")
-        if self._items or self._backlog or self._failure is not None or self._opening is not None:
+        if self._has_items() or self._failure is not None or self._opening is not None:
             return None
         if self._closed:
             over = "was passed on already" if self._moved else "is closed, or was read to its end,"
@@ -351,7 +416,7 @@ class Stream(AsyncIterator[T_co], Generic[T_co]):
     @property
     def closed(self) -> bool:
         """True once it is read to its end, closed, or passed on."""
-        return self._closed and not self._items and self._failure is None
+        return self._closed and not self._has_items() and self._failure is None
 
     def close(self) -> None:
         """Want no more: the producer stops; items that nobody took are dropped unless the producer had ended."""
@@ -375,11 +440,13 @@ class Stream(AsyncIterator[T_co], Generic[T_co]):
         Raises:
             WrongLoop: an event loop in another thread watches it.
         """
+        self.drop()
+
+    def drop(self) -> None:
+        """Do what :meth:`aclose` does, where nothing can be awaited."""
         self.close()
         self._failure = None
-        close_all(descriptors_in([*self._items, *self._backlog]))
-        self._items.clear()
-        self._backlog.clear()
+        self._drop_items()
 
     async def __aenter__(self) -> Self:
         """Return itself; it is closed at the end of the block."""
@@ -393,13 +460,14 @@ class Stream(AsyncIterator[T_co], Generic[T_co]):
 
     def __del__(self) -> None:
         """Close: nobody refers to it any more. What was never opened goes with its descriptor."""
-        if getattr(self, "_sock", None) is None and not getattr(self, "_items", None):
+        if not hasattr(self, "_owners"):  # its making failed
             return
-        close_all(descriptors_in([*self._items, *self._backlog]))
+        self._drop_items()
+        if self._sock is None:
+            return
         loop = self._loop
         if loop is not None and loop.is_running() and not runs_here(loop):
             # Collected in another thread: the loop watches the number until it has run this.
-            assert self._sock is not None
             loop.call_soon_threadsafe(_unwatch_and_close, loop, self._sock)
             return
         self.close()

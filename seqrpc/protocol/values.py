@@ -7,16 +7,21 @@ says, by a :class:`Living`; the plain one leaves them as :class:`Handle`.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Any, Final, Protocol
 
 import msgspec
 
 from seqrpc.kernel.descriptors import OwnedFd
+from seqrpc.limits import MAX_VALUES_SEARCHED
 
 EXT_DESCRIPTOR: Final = 1
 EXT_STREAM: Final = 2
 EXT_CHANNEL: Final = 3
 EXT_BUFFER: Final = 4
+
+_SCALARS: Final = frozenset({type(None), bool, int, float, str, bytes})  # what most values are, and nothing is in
 
 
 class Export(Protocol):
@@ -103,29 +108,87 @@ class Handles:
         return Handle(ext_type, fd)
 
 
-def descriptors_in(value: Any) -> list[OwnedFd]:
-    """Return the descriptors in a value of any type that can be sent; it may be of any depth, and hold itself."""
-    found: list[OwnedFd] = []
-    seen: set[int] = set()
-    todo = [value]
+def values_in(value: Any, most: int = MAX_VALUES_SEARCHED) -> Iterator[Any]:
+    """Yield a value of any type that can be sent and all that it consists of, in order, but at most so many.
+
+    It may be of any depth, and hold itself. What lies behind ``most`` values is not looked at, however much it is.
+    """
+    seen: dict[int, Any] = {}  # the values themselves, too: the id of one that is gone could come again
+    todo = [iter((value,))]
     while todo:
-        item = todo.pop()
-        if isinstance(item, OwnedFd):
-            found.append(item)
-            continue
-        parts = parts_of(item)
-        if parts and id(item) not in seen:
-            seen.add(id(item))
-            todo += parts
-    return found
+        for item in todo[-1]:
+            if most <= 0:
+                return
+            most -= 1
+            yield item
+            if type(item) in _SCALARS or id(item) in seen:
+                continue
+            parts = parts_of(item, most)
+            if parts:
+                seen[id(item)] = item
+                todo.append(iter(parts))
+                break
+        else:
+            todo.pop()
 
 
-def parts_of(value: Any) -> list[Any]:
-    """Return what a value of a type that can be sent consists of; nothing for what has no parts."""
+def descriptors_in(value: Any, most: int = MAX_VALUES_SEARCHED) -> list[OwnedFd]:
+    """Return the descriptors in a value of any type that can be sent; it may be of any depth, and hold itself.
+
+    Only the first ``most`` values are looked at, so that no value takes long: a descriptor behind them is left to
+    the garbage collector, which closes it, and says so.
+    """
+    return [item for item in values_in(value, most) if isinstance(item, OwnedFd)]
+
+
+def not_in(value: Any, fds: Iterable[OwnedFd], most: int = MAX_VALUES_SEARCHED) -> list[OwnedFd]:
+    """Return which of some descriptors are not in a value: none if it has more than ``most``, and so it is not known.
+
+    The search ends when all are found.
+    """
+    left = {id(fd): fd for fd in fds}
+    for looked_at, item in enumerate(values_in(value, most + 1) if left else ()):
+        if looked_at == most:
+            return []
+        if left.pop(id(item), None) is not None and not left:
+            break
+    return list(left.values())
+
+
+def owners_of(
+    values: Sequence[Any], fds: Iterable[OwnedFd], most: int = MAX_VALUES_SEARCHED
+) -> dict[int, list[OwnedFd]]:
+    """Return which of some descriptors is in which of some values, by the values' positions, in order.
+
+    Of all of them together only ``most`` values are looked at, and the search ends when all descriptors are found;
+    those that are not are left to the garbage collector.
+    """
+    left = {id(fd) for fd in fds}
+    owners: dict[int, list[OwnedFd]] = {}
+    for position, value in enumerate(values if left else ()):
+        for item in values_in(value, most):
+            most -= 1
+            if id(item) in left:
+                left.remove(id(item))
+                owners.setdefault(position, []).append(item)
+                if not left:
+                    return owners
+        if most <= 0:
+            break
+    return owners
+
+
+def parts_of(value: Any, most: int | None = None) -> list[Any]:
+    """Return what a value of a type that can be sent consists of; nothing for what has no parts.
+
+    Args:
+        value: the value.
+        most: how many parts of an array, or keys of a map, are wanted; the others are left out.
+    """
     if isinstance(value, dict):
-        return [*value, *value.values()]
+        return [*islice(value, most), *islice(value.values(), most)]
     if isinstance(value, list | tuple | set | frozenset):
-        return list(value)
+        return list(islice(value, most))
     if isinstance(value, msgspec.Struct):
         return [getattr(value, name, None) for name in value.__struct_fields__]
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
