@@ -980,6 +980,7 @@ class Life:
     def __init__(self, *, fails: Exception | None = None) -> None:
         self.fails = fails
         self.exports: list[Out] = []
+        self.given_up: list[Any] = []
 
     def travels(self, value: Any) -> bool:
         return isinstance(value, Made)
@@ -997,6 +998,9 @@ class Life:
             raise self.fails
         return Made(ext_type, fd)
 
+    def give_up(self, value: Any) -> None:
+        self.given_up.append(value)
+
 
 class Out:
     """An export that remembers what it was told."""
@@ -1011,6 +1015,9 @@ class Out:
 
     def unsent(self) -> None:
         self.told.append("unsent")
+
+    def given_up(self) -> None:
+        self.told.append("given up")
 
 
 @pytest.mark.parametrize("ext_type", [EXT_STREAM, EXT_CHANNEL])
@@ -1325,6 +1332,31 @@ def test_what_cannot_be_kept_alive_after_its_message_left_ends_at_once(caplog: p
         def unsent(self) -> None:
             told.append("unsent")
 
+        def given_up(self) -> None:
+            told.append("given up")
+
     tell_sent([Export()])
-    assert told == ["unsent"]
+    assert told == ["given up"]
     assert "cannot be kept alive" in caplog.text
+
+
+@pytest.mark.parametrize("in_pieces", [False, True])
+def test_exports_of_a_message_that_was_given_away_are_given_up_if_it_is_not_sent(in_pieces: bool) -> None:
+    with owned(2) as (fd, lent):
+        life = Life()
+        codec = Codec(living=life)
+        encode = codec.encode_in_pieces if in_pieces else codec.encode
+        with pytest.raises(LocalProtocolError):
+            encode((1, [Made(EXT_STREAM, fd), lent, object(), Made(EXT_STREAM, fd)]), given=True)
+        assert [export.told for export in life.exports] == [["given up"]], "the second was not reached"
+        assert lent.closed
+        assert not fd.closed
+
+
+def test_what_was_given_away_is_given_up_in_what_it_is_in() -> None:
+    with owned(2) as (fd, alone):
+        life = Life()
+        made = Made(EXT_STREAM, fd)
+        Codec(living=life).give_up({"a": [made, alone]})
+        assert life.given_up == [made]
+        assert alone.closed

@@ -1152,6 +1152,9 @@ class Told:
     def unsent(self) -> None:
         self.told.append("unsent")
 
+    def given_up(self) -> None:
+        self.told.append("given up")
+
 
 class Exporting(Handles):
     """Knows these exports."""
@@ -1183,6 +1186,11 @@ async def _send(end: End, way: str, *values: Any) -> None:
 WAYS = pytest.mark.parametrize("way", ["call", "notify", "answer", "error"])
 
 
+def not_sent(way: str) -> list[str]:
+    """Return what an export hears: what is in arguments stays the caller's, what is in answers was given away."""
+    return ["unsent"] if way in ("call", "notify") else ["given up"]
+
+
 @WAYS
 @pytest.mark.parametrize("large", [False, True], ids=["small", "large"])
 @pytest.mark.parametrize("queued", [False, True], ids=["at_once", "queued"])
@@ -1203,7 +1211,7 @@ async def test_exports_hear_that_they_are_not_sent_to_who_takes_no_descriptors(w
         export = Told()
         with pytest.raises(PermissionDenied) if way in ("call", "notify") else contextlib.nullcontext():
             await _send(end, way, export, LARGE if large else b"")
-        assert export.told == ["unsent"]
+        assert export.told == not_sent(way)
 
 
 @WAYS
@@ -1214,7 +1222,7 @@ async def test_exports_hear_that_they_are_not_sent_when_the_connection_has_ended
         export = Told()
         with pytest.raises(ConnectionLost) if way in ("call", "notify") else contextlib.nullcontext():
             await _send(end, way, export)
-        assert export.told == ["unsent"]
+        assert export.told == not_sent(way)
 
 
 @WAYS
@@ -1223,7 +1231,7 @@ async def test_exports_hear_that_they_are_not_sent_with_what_has_no_descriptor(w
         export = Told()
         with pytest.raises(ValueError, match="BytesIO has no descriptor"):
             await _send(end, way, export, io.BytesIO())
-        assert export.told == ["unsent"]
+        assert export.told == not_sent(way)
 
 
 @WAYS
@@ -1234,7 +1242,7 @@ async def test_exports_hear_that_they_are_not_sent_with_what_cannot_be_encoded(w
         expected = pytest.raises((LocalProtocolError, TooLarge))
         with contextlib.nullcontext() if way == "error" else expected:
             await _send(end, way, export, wrong)
-        assert export.told == ["unsent"]
+        assert export.told == not_sent(way)
 
 
 @WAYS
@@ -1244,7 +1252,7 @@ async def test_exports_hear_that_they_are_not_sent_when_no_descriptor_is_left(wa
         export = Told()
         with table_full(), pytest.raises(OSError) if way in ("call", "notify") else contextlib.nullcontext():
             await _send(end, way, export)
-        assert export.told == ["unsent"]
+        assert export.told == not_sent(way)
 
 
 # Passing the connection on
@@ -1524,3 +1532,28 @@ def test_what_the_kernel_says_has_a_name_here() -> None:
     assert explain(errno.EPERM) is PermissionDenied
     assert explain(errno.ETOOMANYREFS) is Overloaded
     assert explain(errno.EIO) is OSError
+
+
+# What was given away and does not arrive
+
+
+async def test_what_is_given_up_from_another_thread_is_let_go_on_the_loop() -> None:
+    async with one_end() as (end, _raw):
+        with files(2) as fds:
+            here, there = fds
+            end.connection.give_up([here])
+            assert here.closed
+            await asyncio.to_thread(end.connection.give_up, [there])
+            await comes_true(lambda: there.closed)
+
+
+def test_what_is_given_up_when_the_loop_is_closed_lets_go_of_its_descriptors() -> None:
+    async def ended() -> SessionConnection:
+        async with one_end() as (end, _raw):
+            return end.connection
+
+    connection = asyncio.run(ended())
+    with files(1) as fds:
+        (fd,) = fds
+        connection.give_up([fd])
+        assert fd.closed

@@ -292,3 +292,20 @@ async def test_what_is_given_away_by_a_stopped_server_ends_at_once() -> None:
                 code, told = msgpack.unpackb(sock.recv(65_536))
                 assert (code, told) in [(5, "the end"), (1, ["rpc.Unavailable", "the end", None])]
     assert source.stage.reached == ["closed"]
+
+
+async def test_what_nobody_got_is_closed_once_at_a_time_and_waited_for() -> None:
+    exports, stage = Exports(), Stage()
+    things = [object(), object()]
+
+    async def close(thing: object) -> None:
+        await asyncio.sleep(0)
+        stage.reach(f"closed {things.index(thing)}")
+
+    for thing in (*things, *things):
+        exports.end(thing, close)
+    await exports.wait_stopped()
+    assert sorted(stage.reached) == ["closed 0", "closed 1"]
+    exports.end(things[0], close)
+    await exports.wait_stopped()
+    assert sorted(stage.reached) == ["closed 0", "closed 0", "closed 1"]

@@ -7,14 +7,14 @@ from collections.abc import AsyncIterator
 
 import pytest
 from daemons import on_a_pair
-from packets import comes_true, turns_of_the_loop
+from packets import comes_true, table_full, turns_of_the_loop
 
 import seqrpc
 from seqrpc.limits import DEFAULT_LIMITS
 from seqrpc.services import objects
 from seqrpc.services.exports import Exports
 from seqrpc.services.living import LivingValues
-from seqrpc.services.objects import ObjectExport, revoke
+from seqrpc.services.objects import ObjectExport, let_go_of, revoke
 
 
 class Box(seqrpc.Service):
@@ -151,3 +151,62 @@ def test_what_a_loop_that_is_over_left_behind_is_forgotten() -> None:
         export._ours.close()
     asyncio.run(another())
     assert objects._held == {}
+
+
+async def test_an_object_that_was_given_away_and_did_not_leave_is_closed_unless_somebody_holds_it() -> None:
+    box = Box()
+    held, lost = export_of(box), export_of(box)
+    with seqrpc.OwnedFd.dup(held.fileno()):
+        held.sent()
+        lost.given_up()
+        await turns_of_the_loop()
+        assert box.closed == 0
+    await comes_true(lambda: box.closed == 1)
+    export_of(box).given_up()
+    await comes_true(lambda: box.closed == 2)
+    assert objects._held == {}
+
+
+async def test_letting_go_of_an_object_tells_what_closes_it() -> None:
+    class Plain(seqrpc.Service):
+        pass
+
+    assert let_go_of(Plain(), DEFAULT_LIMITS) is None
+    box = Box()
+    export = export_of(box)
+    assert let_go_of(box, DEFAULT_LIMITS) is None
+    export.given_up()
+    closing = let_go_of(box, DEFAULT_LIMITS)
+    assert closing is not None
+    assert let_go_of(box, DEFAULT_LIMITS) is closing
+    await closing
+    assert box.closed == 1
+
+
+async def test_an_object_is_closed_once_where_tasks_begin_at_once() -> None:
+    loop = asyncio.get_running_loop()
+    loop.set_task_factory(getattr(asyncio, "eager_task_factory", None))
+    try:
+        box = Box()
+        for closed in (1, 2):
+            closing = let_go_of(box, DEFAULT_LIMITS)
+            assert closing is not None
+            await closing
+            assert box.closed == closed
+        assert objects._held == {}
+    finally:
+        loop.set_task_factory(None)
+
+
+async def test_an_object_for_which_there_is_no_pair_or_that_cannot_be_called_is_forgotten() -> None:
+    class Odd(seqrpc.Service):
+        @seqrpc.method
+        async def take(self, thing: object) -> None: ...
+
+    box = Box()
+    with table_full(), pytest.raises(seqrpc.Overloaded):
+        export_of(box)
+    with pytest.raises(TypeError):
+        export_of(Odd())  # type: ignore[arg-type] # that is the point
+    assert objects._held == {}
+    assert box.closed == 0

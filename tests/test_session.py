@@ -1355,3 +1355,30 @@ def test_too_many_chosen_keys_are_too_large_and_the_connection_lives_on() -> Non
     assert isinstance(answer, Response)
     assert (answer.error or [""])[0] == "rpc.TooLarge"
     assert not session.calls
+
+
+@pytest.mark.parametrize("way", ["result", "error", "by itself"])
+def test_what_was_given_away_and_cannot_be_sent_is_given_up(way: str) -> None:
+    class Life(Handles):
+        gone: list[Any] = []  # noqa: RUF012 - of one test
+
+        def give_up(self, value: Any) -> None:
+            self.gone.append(value)
+
+    with owned(2) as (fd, lent):
+        life = Life()
+        life.gone = []
+        session = Session[Any](living=life)
+        value = [fd, object(), Handle(EXT_STREAM, lent)]
+        if way == "result":
+            with pytest.raises(LocalProtocolError):
+                session.send_result(1, value)
+            assert life.gone == [], "the rest is for whoever hears of it"
+        elif way == "error":
+            session.send_error(1, "a.b", "text", value)
+            assert life.gone == [value[2]]
+        else:
+            session.give_up(value)
+            assert life.gone == [value[2]]
+        assert fd.closed
+        assert not lent.closed

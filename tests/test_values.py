@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import enum
+import os
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +19,8 @@ from seqrpc.protocol.values import (
     Handle,
     Handles,
     descriptors_in,
+    give_up,
+    give_up_lenders,
     not_in,
     owners_of,
     values_in,
@@ -160,3 +163,67 @@ def test_whose_descriptors_are_whose_is_told_by_the_positions_of_values() -> Non
         assert owners_of(values, []) == {}
         assert owners_of([[1] * MAX_VALUES_SEARCHED, first], fds) == {}
         assert owners_of([1, first, second, fourth], fds, 3) == {1: [first], 2: [second]}
+
+
+class Life(Handles):
+    """Remembers the handles that were given up."""
+
+    def __init__(self) -> None:
+        self.gone: list[Any] = []
+
+    def give_up(self, value: Any) -> None:
+        self.gone.append(value)
+
+
+def test_what_is_given_up_lets_go_of_all_that_is_in_it_and_may_be_given_up_again() -> None:
+    with owned(5) as fds:
+        first, second, third, fourth, fifth = fds
+        handle, another = Handle(EXT_STREAM, fourth), Handle(EXT_CHANNEL, fifth)
+        value = [first, 1, {"a": (handle, second), another: None}, Record(third)]
+        for times in (1, 2):
+            give_up(value, life := Life())
+            assert [fd.closed for fd in fds] == [True, True, True, False, False]
+            assert sorted(map(id, life.gone)) == sorted(map(id, (handle, another))), times
+        give_up(handle, life)
+        assert life.gone[-1] is handle
+        give_up(handle, Handles())
+        assert not fourth.closed, "handles are borrowed"
+
+
+def test_what_is_one_thing_is_not_looked_into() -> None:
+    with owned(1) as (fd,):
+        record = Record(fd)
+
+        class Whole(Life):
+            def travels(self, value: Any) -> bool:
+                return isinstance(value, Record)
+
+        give_up([record], life := Whole())
+        assert life.gone == [record]
+        assert not fd.closed
+
+
+@pytest.mark.parametrize("value", [None, True, 1, 1.5, "text", b"bytes", [], object()], ids=repr)
+def test_what_has_nothing_in_it_may_be_given_up(value: Any) -> None:
+    give_up(value, Life())
+
+
+def test_what_lies_behind_so_many_values_is_not_given_up() -> None:
+    with owned(2) as (first, second):
+        give_up([first, [1] * MAX_VALUES_SEARCHED, second], Life())
+        assert first.closed
+        assert not second.closed
+
+
+def test_lenders_of_what_was_given_away_are_let_go() -> None:
+    class Lending(Handle):
+        told = 0
+
+        def given_up(self) -> None:
+            self.told += 1
+
+    with owned(3) as (first, second, third), open(os.devnull) as file:
+        lending = Lending(EXT_STREAM, second)
+        give_up_lenders([first, lending, Handle(EXT_STREAM, third), file])
+        assert [first.closed, second.closed, third.closed, file.closed] == [True, False, False, False]
+        assert lending.told == 1

@@ -35,7 +35,7 @@ from seqrpc.protocol.codec import Lender, tell_sent, tell_unsent
 from seqrpc.protocol.messages import Cancel, Closing, Request, Response
 from seqrpc.protocol.session import Refused, Session, error_of
 from seqrpc.protocol.spilled import write_spilled
-from seqrpc.protocol.values import Living
+from seqrpc.protocol.values import Living, descriptors_in, give_up_lenders
 from seqrpc.text import shown
 
 _log = get_logger("seqrpc.connection")
@@ -454,7 +454,8 @@ class SessionConnection(SeqpacketProtocol):
         """Answer a request; return what lent the descriptors of the result, which may be closed now.
 
         Raises:
-            LocalProtocolError, TooLarge, ValueError: the result cannot be sent; the request is still to be answered.
+            LocalProtocolError, TooLarge, ValueError: the result cannot be sent; the request is still to be answered,
+                and the result to be given up.
         """
         data, lenders = self._session.send_result(call_id, result)
         if lenders or len(data) > MAX_PACKET:
@@ -467,9 +468,28 @@ class SessionConnection(SeqpacketProtocol):
         return lenders
 
     def send_error(self, call_id: int, code: str, message: str, data: Any = None) -> None:
-        """Answer a request with an error; what lends descriptors in ``data`` may be closed after."""
+        """Answer a request with an error; what is in ``data`` is given away.
+
+        Raises:
+            ValueError: a descriptor in ``data`` is closed; the request is still to be answered, and the data given up.
+        """
         packet, lenders = self._session.send_error(call_id, code, message, data)
         self._send_answer(call_id, packet, lenders)
+        close_all([lender for lender in lenders if isinstance(lender, OwnedFd)])
+
+    def give_up(self, value: Any) -> None:
+        """Let go of a result, or the data of an error, that nobody gets, as if its receiver had let go at once.
+
+        Descriptors in it are closed, and so are objects that nobody else holds, streams and channels. It may be done
+        again, and from any thread.
+        """
+        if runs_here(self._loop):
+            self._session.give_up(value)
+            return
+        try:
+            self._loop.call_soon_threadsafe(self._session.give_up, value)
+        except RuntimeError:  # the loop is closed, and so are the objects that it had
+            close_all(descriptors_in(value))
 
     def _send_answer(self, call_id: int, data: Content, lenders: list[Lender]) -> None:
         failed = None
@@ -478,10 +498,10 @@ class SessionConnection(SeqpacketProtocol):
         try:
             self._transport.send_packet(data, lenders, failed)
         except _UNSENT as exc:
-            tell_unsent(lenders)
+            give_up_lenders(lenders)
             self._answer_refused(call_id, bool(lenders), exc)
         except BaseException:
-            tell_unsent(lenders)
+            give_up_lenders(lenders)
             raise
         else:
             tell_sent(lenders)

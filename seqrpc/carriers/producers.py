@@ -22,7 +22,7 @@ from seqrpc.protocol.codec import Codec
 from seqrpc.protocol.items import ItemWriter, Outgoing
 from seqrpc.protocol.messages import SPILLED
 from seqrpc.protocol.spilled import NoMemoryFile, write_spilled
-from seqrpc.protocol.values import EXT_STREAM, descriptors_in
+from seqrpc.protocol.values import EXT_STREAM
 
 _log = get_logger("seqrpc.producers")
 
@@ -110,6 +110,8 @@ class Producer:
             self._pending = self._writer.end((stopped.code, stopped.message, None))
             with contextlib.suppress(Exception):
                 self._flush()
+            if self._stopped is not None:  # else the loop ends, which closes generators itself
+                self._codec.give_up(self._source)
             self._close()
         done(self)
 
@@ -169,6 +171,7 @@ class Producer:
                 raise
         finally:
             if self._stopped is not None:
+                self._codec.give_up(error)
                 error = self._stopped.code, self._stopped.message, None
             try:
                 await self._end(error)
@@ -189,7 +192,7 @@ class Producer:
         last = first = turn = 0.0  # when the last item came, the first that waits, and when the loop last went on
         async for item in iterator:
             if self._reader_gone or self._stopped is not None:  # the source does not mind being cancelled
-                close_all(descriptors_in(item))
+                self._codec.give_up(item)
                 return
             writer.add(item)
             now = clock()
@@ -296,7 +299,6 @@ class Producer:
             raise no_memory_file(exc) from exc
         packet.data = self._codec.encode((SPILLED, len(packet.data)))[0]
         packet.lenders.insert(0, file)
-        packet.given.append(file)
         self._spilled = packet
 
     def _watch_writable(self) -> None:
@@ -328,22 +330,30 @@ class Producer:
 
     async def _end(self, error: tuple[str, str, Any] | None) -> None:
         """Tell the reader of the end. A producer that was stopped does not wait for room to say so."""
-        if self._reader_gone:
-            return
-        with contextlib.suppress(Exception):
-            while not self._flush():
-                if self._stopped is not None:
-                    return
-                await self._wait_room()
-        if self._pending is not None:  # it cannot be sent, and what it was given is not to be lost
-            self._pending.unsent()
         last = self._writer.end(error)
-        if error is not None:
-            last.given.extend(descriptors_in(error[2]))
+        try:
+            may_tell = not self._reader_gone and await self._flush_rest()
+        except BaseException:
+            last.unsent()
+            raise
+        if not may_tell:
+            last.unsent()
+            return
         self._pending = last
         with contextlib.suppress(Exception):
             while not self._flush() and self._stopped is None:
                 await self._wait_room()
+
+    async def _flush_rest(self) -> bool:
+        """Send what waits, or give up what cannot be sent; return False if this side stops the producer meanwhile."""
+        with contextlib.suppress(Exception):
+            while not self._flush():
+                if self._stopped is not None:
+                    return False
+                await self._wait_room()
+        if self._pending is not None:  # it cannot be sent, and what it was given is not to be lost
+            self._pending.unsent()
+        return True
 
     def _close(self) -> None:
         if self._soon is not None:
@@ -415,6 +425,11 @@ class StreamExport:
         self._ours.close()
         self._theirs.close()
 
+    def given_up(self) -> None:
+        """Close both ends, and the source."""
+        self.unsent()
+        self._codec.give_up(self._source)
+
 
 class MovedStream:
     """A stream that was received, and goes on to somebody else.
@@ -442,3 +457,7 @@ class MovedStream:
     def unsent(self) -> None:
         """Give the reading end back."""
         self._back(self._fd)
+
+    def given_up(self) -> None:
+        """Close the reading end."""
+        self._fd.close()

@@ -47,6 +47,8 @@ from seqrpc.protocol.values import (
     Handle,
     Handles,
     Living,
+    give_up,
+    give_up_lenders,
     parts_of,
 )
 
@@ -138,12 +140,16 @@ class Codec:
 
     # Encoding
 
-    def encode(self, message: Any, names: tuple[str, ...] = ()) -> tuple[bytes | memoryview, list[Lender]]:
+    def encode(
+        self, message: Any, names: tuple[str, ...] = (), *, given: bool = False
+    ) -> tuple[bytes | memoryview, list[Lender]]:
         """Return a message encoded, and what lends its descriptors, in the order of their indexes.
 
         Anything with a ``fileno`` method is sent as a descriptor, borrowed: keep the lenders open
         until the packet has left. Those that are an :class:`~seqrpc.protocol.values.Export` want to hear of it:
         :func:`tell_sent`, :func:`tell_unsent`. ``names`` are what errors call the parts of a message that is a tuple.
+        ``given`` says that what it holds was given away: if it cannot be sent, what lent descriptors to it is let go,
+        as far as it was reached; :meth:`give_up` is for the rest.
 
         Raises:
             TooLarge: it is longer than ``max_message_bytes``.
@@ -159,7 +165,7 @@ class Codec:
                     data = self._check_long(data)
                 self._check_depth(data)
         except BaseException as exc:
-            self._forget_packing()
+            self._forget_packing(given=given)
             if isinstance(exc, _TELLING) or not isinstance(exc, Exception):
                 raise
             # Values may raise what they like while they are taken apart.
@@ -170,7 +176,9 @@ class Codec:
         self._lenders = []  # kept here, a file would stay open until the next message
         return data, lenders
 
-    def encode_in_pieces(self, message: Any, names: tuple[str, ...] = ()) -> tuple[Pieces, list[Lender]]:
+    def encode_in_pieces(
+        self, message: Any, names: tuple[str, ...] = (), *, given: bool = False
+    ) -> tuple[Pieces, list[Lender]]:
         """Do what :meth:`encode` does, for a message that has long bytes: they are not copied, and not to change.
 
         See :func:`~seqrpc.protocol.pieces.has_long_bytes`.
@@ -180,18 +188,22 @@ class Codec:
             self._check_size(len(pieces))
             self._check_depth(without_long_bytes(pieces))
         except BaseException as exc:
-            self._forget_packing()
+            self._forget_packing(given=given)
             if isinstance(exc, _TELLING) or not isinstance(exc, Exception):
                 raise
             raise LocalProtocolError(self._explain(message, names, exc)) from exc
         lenders, self._lenders = self._lenders, []
         return pieces, lenders
 
-    def _forget_packing(self) -> None:
+    def _forget_packing(self, *, given: bool) -> None:
         """Begin anew after a message that cannot be sent."""
         lenders, self._lenders = self._lenders, []
         self._use_new_packer()
-        tell_unsent(lenders)
+        (give_up_lenders if given else tell_unsent)(lenders)
+
+    def give_up(self, value: Any) -> None:
+        """Let go of a value that was given away and that nobody gets: :func:`seqrpc.protocol.values.give_up`."""
+        give_up(value, self._living)
 
     def _use_new_packer(self) -> None:
         self._packer = self._new_packer()
@@ -505,7 +517,7 @@ def tell_sent(lenders: list[Lender]) -> None:
                 sent()
             except Exception:  # the message has left: what it refers to ends at once for its receiver
                 _log.exception("! what was sent cannot be kept alive")
-                lender.unsent()  # type: ignore[union-attr] # what has one has both
+                give_up_lenders([lender])
 
 
 def tell_unsent(lenders: list[Lender]) -> None:

@@ -13,11 +13,11 @@ from seqrpc.errors import DescriptorsLost, RemoteProtocolError, RpcError, TooLar
 from seqrpc.kernel.descriptors import OwnedFd, close_all
 from seqrpc.logs import get_logger, new_incident
 from seqrpc.protocol import messages
-from seqrpc.protocol.codec import Codec, Packed, tell_sent, tell_unsent, unpack_plain
+from seqrpc.protocol.codec import Codec, Packed, tell_sent, unpack_plain
 from seqrpc.protocol.messages import SPILLED, error_parts
 from seqrpc.protocol.pieces import has_long_bytes
 from seqrpc.protocol.spilled import read_spilled
-from seqrpc.protocol.values import descriptors_in
+from seqrpc.protocol.values import give_up_lenders
 from seqrpc.text import shown
 
 _log = get_logger("seqrpc.items")
@@ -54,24 +54,25 @@ class Items(msgspec.Struct, eq=False):
 
 
 class Outgoing:
-    """A message of a stream on its way out, and what it lends: after sending or giving up, say which it was."""
+    """A message of a stream on its way out, and what it lends: after sending or giving up, say which it was.
 
-    __slots__ = ("data", "given", "lenders")
+    The producer gave away what is in its items: descriptors, streams and objects.
+    """
 
-    def __init__(self, packed: Packed, given: list[OwnedFd]) -> None:
-        """Hold it; ``given`` are the descriptors that the producer gave away with its item."""
+    __slots__ = ("data", "lenders")
+
+    def __init__(self, packed: Packed) -> None:
+        """Hold it."""
         self.data, self.lenders = packed
-        self.given = given
 
     def sent(self) -> None:
-        """Close what was given away: the reader has its own."""
+        """Close the descriptors that were given away: the reader has its own."""
         tell_sent(self.lenders)
-        close_all(self.given)
+        close_all([lender for lender in self.lenders if isinstance(lender, OwnedFd)])
 
     def unsent(self) -> None:
-        """Close what was given away: nobody will read it."""
-        tell_unsent(self.lenders)
-        close_all(self.given)
+        """Let go of what was given away: nobody will read it."""
+        give_up_lenders(self.lenders)
 
 
 class ItemWriter:
@@ -96,10 +97,10 @@ class ItemWriter:
         """Why an item could not be encoded that :meth:`add` had taken; those before it can still leave."""
 
     def add(self, item: Any) -> None:
-        """Take one more item; it is encoded at once, or cannot change. Descriptors in it are given away.
+        """Take one more item; it is encoded at once, or cannot change. What is in it is given away.
 
         Raises:
-            LocalProtocolError, TooLarge, RpcError: it cannot be sent; what waits still can.
+            LocalProtocolError, TooLarge, RpcError: it cannot be sent, and was given up; what waits still can be.
         """
         kind = type(item)
         most = _SCALARS.get(kind)
@@ -122,13 +123,13 @@ class ItemWriter:
             if has_long_bytes((item,)):
                 packed = self._codec.encode_in_pieces((ITEMS, item), _NAMES)
             else:
-                packed = self._codec.encode((ITEMS, item), _NAMES)
+                packed = self._codec.encode((ITEMS, item), _NAMES, given=True)
             data, lenders = packed
         except Exception:
-            close_all(descriptors_in(item))
+            self._codec.give_up(item)
             raise
         if lenders or len(data) >= PACKET_BYTES:
-            self._alone = Outgoing((data, lenders), descriptors_in(item) if lenders else [])
+            self._alone = Outgoing(packed)
             self.full = True
             return
         content = bytes(data)[2:]  # without the head of the array, and the kind
@@ -170,13 +171,13 @@ class ItemWriter:
             else:
                 self._scalars, self.count, self._size = [], 0, 0
                 self.full = self._alone is not None
-                return Outgoing(packed, [])
+                return Outgoing(packed)
         self._close_run()
         if self.count:
             data = b"".join((self._head(self.count), *self._parts))
             self._parts, self.count, self._size = [], 0, 0
             self.full = self._alone is not None
-            return Outgoing((data, []), [])
+            return Outgoing((data, []))
         alone, self._alone, self.full = self._alone, None, False
         return alone
 
@@ -187,15 +188,15 @@ class ItemWriter:
         self.__init__(self._codec)  # type: ignore[misc] # all of it begins anew
 
     def end(self, error: tuple[str, str, Any] | None) -> Outgoing:
-        """Return the last message; never fails: what cannot be sent of an error is left out."""
+        """Return the last message; never fails: what cannot be sent of an error is left out, and its data given up."""
         for last in (error, error and (*error[:2], None)):
             try:
-                return Outgoing(self._codec.encode((END, last)), [])
-            except Exception:  # noqa: S112 - values raise what they like while they are encoded
-                continue
+                return Outgoing(self._codec.encode((END, last), given=True))
+            except Exception:  # values raise what they like while they are encoded
+                self._codec.give_up(error)
         incident, message = new_incident()
         _log.error("! the error of a stream cannot be sent: %s (incident %s)", shown(error and error[0]), incident)
-        return Outgoing(self._codec.encode((END, ("rpc.Internal", message, None))), [])
+        return Outgoing(self._codec.encode((END, ("rpc.Internal", message, None))))
 
 
 class ItemReader:

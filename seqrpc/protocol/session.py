@@ -377,27 +377,32 @@ class Session(Generic[Waiter]):
         """Answer a request of the other side.
 
         Raises:
-            LocalProtocolError, TooLarge: the result cannot be sent; the request is still in flight.
+            LocalProtocolError, TooLarge: the result cannot be sent; the request is still in flight, and the result is
+                to be given up.
         """
         if type(result) is bytes and len(result) > MAX_PACKET:
             packet: Packed = self._codec.encode_in_pieces((RESPONSE, call_id, None, result), RESPONSE_NAMES)
         else:
-            packet = self._codec.encode((RESPONSE, call_id, None, result), RESPONSE_NAMES)
+            packet = self._codec.encode((RESPONSE, call_id, None, result), RESPONSE_NAMES, given=True)
         self.requests.discard(call_id)
         return packet
 
     def send_error(self, call_id: int, code: str, message: str, data: Any = None) -> Packed:
         """Answer a request of the other side with an error; never fails.
 
-        What cannot be sent of it is left out: first ``data``, then most of the message.
+        What cannot be sent of it is left out: first ``data``, which is given up then, then most of the message.
         """
         self.requests.discard(call_id)
         for error in ((code, message, data), (code, message, None)):
             try:
-                return self._codec.encode((RESPONSE, call_id, error, None), RESPONSE_NAMES)
+                return self._codec.encode((RESPONSE, call_id, error, None), RESPONSE_NAMES, given=True)
             except SeqrpcError:
-                continue
+                self._codec.give_up(data)
         return self._codec.encode((RESPONSE, call_id, (_sendable(code), _sendable(message), None), None))
+
+    def give_up(self, value: Any) -> None:
+        """Let go of a result, or of the data of an error, that was given away and that nobody gets."""
+        self._codec.give_up(value)
 
     def spill(self, data: Encoded) -> bytes:
         """Return the packet that goes, with a memory file of it, in place of an encoded message (protocol 5.1)."""

@@ -7,13 +7,13 @@ says, by a :class:`Living`; the plain one leaves them as :class:`Handle`.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any, Final, Protocol
 
 import msgspec
 
-from seqrpc.kernel.descriptors import OwnedFd
+from seqrpc.kernel.descriptors import OwnedFd, close_all
 from seqrpc.limits import MAX_VALUES_SEARCHED
 
 EXT_DESCRIPTOR: Final = 1
@@ -27,7 +27,7 @@ _SCALARS: Final = frozenset({type(None), bool, int, float, str, bytes})  # what 
 class Export(Protocol):
     """Something of this side on its way out: it lends a descriptor to one message.
 
-    After :meth:`fileno`, exactly one of :meth:`sent` and :meth:`unsent` is called.
+    Exactly one of :meth:`sent`, :meth:`unsent` and :meth:`given_up` is called.
     """
 
     ext_type: int
@@ -43,6 +43,10 @@ class Export(Protocol):
 
     def unsent(self) -> None:
         """Hear that the message will not be sent: what was made for it is to be closed."""
+        ...
+
+    def given_up(self) -> None:
+        """Hear that the message will not be sent, and what it is of was given away with it: let go of that, too."""
         ...
 
 
@@ -70,6 +74,13 @@ class Living(Protocol):
         """
         ...
 
+    def give_up(self, value: Any) -> None:
+        """Let go of a stream or a channel that was given away and that nobody gets, as if its holder had let go.
+
+        It may be done again.
+        """
+        ...
+
 
 class Handle:
     """A stream or a channel as such: its type on the wire and its descriptor."""
@@ -91,6 +102,9 @@ class Handle:
     def unsent(self) -> None:
         """Keep the descriptor: it was borrowed."""
 
+    def given_up(self) -> None:
+        """Keep the descriptor: it was borrowed."""
+
 
 class Handles:
     """The plain :class:`Living`."""
@@ -107,11 +121,19 @@ class Handles:
         """Return a handle."""
         return Handle(ext_type, fd)
 
+    def give_up(self, value: Any) -> None:
+        """Keep a handle's descriptor: it was borrowed."""
 
-def values_in(value: Any, most: int = MAX_VALUES_SEARCHED) -> Iterator[Any]:
+
+def values_in(value: Any, most: int = MAX_VALUES_SEARCHED, whole: Callable[[Any], bool] | None = None) -> Iterator[Any]:
     """Yield a value of any type that can be sent and all that it consists of, in order, but at most so many.
 
     It may be of any depth, and hold itself. What lies behind ``most`` values is not looked at, however much it is.
+
+    Args:
+        value: what to look through.
+        most: how many values are looked at.
+        whole: asked about what is no scalar, returns whether it is one thing, and not to be looked into.
     """
     seen: dict[int, Any] = {}  # the values themselves, too: the id of one that is gone could come again
     todo = [iter((value,))]
@@ -121,7 +143,7 @@ def values_in(value: Any, most: int = MAX_VALUES_SEARCHED) -> Iterator[Any]:
                 return
             most -= 1
             yield item
-            if type(item) in _SCALARS or id(item) in seen:
+            if type(item) in _SCALARS or id(item) in seen or (whole is not None and whole(item)):
                 continue
             parts = parts_of(item, most)
             if parts:
@@ -176,6 +198,38 @@ def owners_of(
         if most <= 0:
             break
     return owners
+
+
+def give_up(value: Any, living: Living) -> None:
+    """Let go of a value that was given away, and that nobody gets: of the descriptors, streams and objects in it.
+
+    Each is treated as if whoever was to have it had let go at once. It may be done again, and to a part of what was
+    given up before. Only the first :data:`~seqrpc.limits.MAX_VALUES_SEARCHED` values are looked at.
+    """
+    if type(value) in _SCALARS:
+        return
+
+    def let_go(item: Any) -> bool:
+        if isinstance(item, OwnedFd):
+            close_all([item])
+        elif living.travels(item):
+            living.give_up(item)
+        else:
+            return False
+        return True
+
+    for _ in values_in(value, whole=let_go):
+        pass
+
+
+def give_up_lenders(lenders: Iterable[Any]) -> None:
+    """Let go of what lent descriptors to a message that was given away, and that nobody gets."""
+    for lender in lenders:
+        given_up = getattr(lender, "given_up", None)
+        if given_up is not None:
+            given_up()
+        elif isinstance(lender, OwnedFd):
+            close_all([lender])
 
 
 def parts_of(value: Any, most: int | None = None) -> list[Any]:

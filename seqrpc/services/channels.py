@@ -129,11 +129,20 @@ class Channel:
         Raises:
             WrongLoop: it belongs to another event loop.
         """
+        self._close_unused()
+        if self._connection is not None:
+            await self._connection.close()
+
+    def _close_unused(self) -> None:
         fd, self._fd = self._fd, None
         if fd is not None:
             fd.close()
-        if self._connection is not None:
-            await self._connection.close()
+
+    def drop(self) -> None:
+        """Begin to let go of the object, where nothing can be awaited."""
+        self._close_unused()
+        if self._connection is not None and not self._connection.closed:
+            self._connection.abandon()
 
     async def let_go(self) -> None:
         """Close it, for its proxies."""
@@ -202,3 +211,7 @@ class MovedChannel:
     def unsent(self) -> None:
         """Give the socket back."""
         self._channel.attach(self._fd)
+
+    def given_up(self) -> None:
+        """Close the socket."""
+        self._fd.close()

@@ -20,7 +20,6 @@ from seqrpc.kernel.descriptors import OwnedFd, ValueFd, close_all
 from seqrpc.limits import DEFAULT_LIMITS, Limits
 from seqrpc.logs import get_logger
 from seqrpc.protocol.messages import Request
-from seqrpc.protocol.values import descriptors_in
 from seqrpc.services.context import scope
 from seqrpc.services.conversion import Terms
 from seqrpc.services.current import CurrentCall
@@ -380,27 +379,27 @@ class Calls:
         except asyncio.CancelledError:
             self._registry.threads.discard(running)
             fds, call.request.fds = call.request.fds, []
-            running.add_done_callback(functools.partial(_clean_up_after_thread, fds))
+            running.add_done_callback(functools.partial(_clean_up_after_thread, self._connection, fds))
             raise
 
     def _answer(self, call: _Call, result: Any) -> None:
         """Send a result and close the descriptors in it: a handler gives away what it returns."""
         call_id = call.request.call_id
         if call_id is None:
-            _let_go(result)
+            self._connection.give_up(result)
             return
         check = call.entry.result_check
         if check is not None and type(result) is not check.exact:
             try:
                 check.check(result)
             except InvalidResult as exc:
-                _let_go(result)
+                self._connection.give_up(result)
                 self._answer_error(call, exc)
                 return
         try:
             lenders = self._connection.send_result(call_id, result)
         except (Exception, asyncio.CancelledError) as exc:  # it cannot be sent, or a descriptor in it is closed
-            _let_go(result)
+            self._connection.give_up(result)
             self._answer_error(call, exc)
         else:
             if lenders:
@@ -413,13 +412,15 @@ class Calls:
         """Answer with an error that was meant to cross, or with rpc.Internal and a traceback in the log here."""
         method, call_id = call.request.method, call.request.call_id
         code, message, data = told(exc, method)
-        if call_id is not None:
-            try:
-                self._connection.send_error(call_id, code, message, data)
-            except Exception:  # a descriptor in it is closed
-                _log.exception("! %r: the data of its error cannot be sent", method)
-                self._connection.send_error(call_id, code, message)
-        close_all(descriptors_in(data))
+        if call_id is None:
+            self._connection.give_up(data)
+            return
+        try:
+            self._connection.send_error(call_id, code, message, data)
+        except Exception:  # a descriptor in it is closed
+            _log.exception("! %r: the data of its error cannot be sent", method)
+            self._connection.give_up(data)
+            self._connection.send_error(call_id, code, message)
 
     def _answer_stopped(self, call: _Call) -> None:
         call_id = call.request.call_id
@@ -512,11 +513,6 @@ def _shown(method: str) -> str:
     return method if len(method) <= _LONGEST_NAME else f"{method[:_LONGEST_NAME]}…"
 
 
-def _let_go(result: Any) -> None:
-    """Close the descriptors of a result that nobody gets."""
-    close_all(result.fds if isinstance(result, Source) else descriptors_in(result))
-
-
 def _stop(call: _Call) -> None:
     if call.task is not None:  # else it is in its first step, which nothing stops
         call.task.cancel()
@@ -536,13 +532,15 @@ def _run_plain(function: Callable[[], Any]) -> Any:
         raise RuntimeError(f"a handler raised {type(exc).__name__}") from exc
 
 
-def _clean_up_after_thread(fds: list[OwnedFd], finished: concurrent.futures.Future[Any]) -> None:
+def _clean_up_after_thread(
+    connection: Connection, fds: list[OwnedFd], finished: concurrent.futures.Future[Any]
+) -> None:
     """Close what a thread was given, and what it returned or raised, once it ends after its call did."""
     close_all(fds)
     if finished.cancelled():
         return
     exc = finished.exception()
     if exc is None:
-        close_all(descriptors_in(finished.result()))
+        connection.give_up(finished.result())
     elif isinstance(exc, RpcError):
-        close_all(descriptors_in(getattr(exc, "data", None)))
+        connection.give_up(getattr(exc, "data", None))

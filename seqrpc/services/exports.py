@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Protocol
+from collections.abc import Callable, Coroutine
+from typing import Any, Protocol
+
+from seqrpc.services.context import run_outside
 
 
 class Exported(Protocol):
@@ -32,6 +35,7 @@ class Exports:
     def __init__(self) -> None:
         """Begin with none."""
         self.living: set[Exported] = set()
+        self._ending: dict[int, asyncio.Task[None]] = {}
         self._refused: str | None = None
         self._stopped: str | None = None
 
@@ -66,6 +70,18 @@ class Exports:
         for export in list(self.living):
             export.stop(reason)
 
+    def end(self, value: Any, close: Callable[[Any], Coroutine[Any, Any, None]]) -> None:
+        """Close something that nobody got, in a task of its own that :meth:`wait_stopped` waits for; once at a time."""
+        if id(value) not in self._ending:
+            self.keep(value, run_outside(asyncio.get_running_loop().create_task, close(value)))
+
+    def keep(self, value: Any, ending: asyncio.Task[None]) -> None:
+        """Let :meth:`wait_stopped` wait for a task that closes a value, which it refers to."""
+        self._ending[id(value)] = ending
+        ending.add_done_callback(lambda _ending: self._ending.pop(id(value), None))  # it keeps the value, and its id
+
     async def wait_stopped(self) -> None:
-        """Wait until all have ended."""
+        """Wait until all have ended, and what nobody got is closed."""
         await asyncio.gather(*(export.wait_stopped() for export in list(self.living)))
+        while self._ending:
+            await asyncio.wait(self._ending.values())

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import errno
+import inspect
+import logging
 import resource
 from collections.abc import AsyncIterable
-from typing import Any
+from typing import Any, Final
 
 from seqrpc.carriers.producers import MovedStream, Source, StreamExport
 from seqrpc.carriers.streams import Stream
 from seqrpc.errors import LocalProtocolError, Overloaded
-from seqrpc.kernel.descriptors import OwnedFd
+from seqrpc.kernel.descriptors import OwnedFd, close_all
 from seqrpc.kernel.sockets import is_connected_seqpacket
 from seqrpc.limits import RESERVED_DESCRIPTORS, Limits
 from seqrpc.protocol.codec import Codec
@@ -18,9 +20,13 @@ from seqrpc.protocol.items import ItemReader
 from seqrpc.protocol.values import EXT_STREAM, Export
 from seqrpc.services.channels import Channel, MovedChannel
 from seqrpc.services.exports import Exported, Exports
-from seqrpc.services.objects import ObjectExport
+from seqrpc.services.objects import ObjectExport, let_go_of
 from seqrpc.services.proxy import Proxy
 from seqrpc.services.service import Service
+
+_log = logging.getLogger("seqrpc.living")
+
+_NO_ROOM: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
 class Tally:
@@ -83,7 +89,7 @@ class LivingValues:
         try:
             return self._new(value)
         except OSError as exc:
-            if exc.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+            if exc.errno not in _NO_ROOM:
                 raise
             raise Overloaded(f"no socket pair for a stream or a channel: {exc.strerror}") from exc
 
@@ -128,6 +134,29 @@ class LivingValues:
         self._tally.alive -= 1
         self._exports.living.discard(export)
 
+    def give_up(self, value: Any) -> None:
+        """Let go of a stream or a channel that was given away and that nobody gets, as if its holder had let go.
+
+        An object that nobody else holds is closed, and so is an async iterator; what was received, and was to go on, is
+        let go. But for the channel that the connection is of, which whoever called over it has. It may be done again.
+        """
+        if isinstance(value, Proxy):
+            value = value._connection  # noqa: SLF001 - as above
+        if isinstance(value, Channel):
+            if id(value) != self._own_id:
+                value.drop()
+        elif isinstance(value, Service):
+            closing = let_go_of(value, self._limits)
+            if closing is not None:
+                self._exports.keep(value, closing)
+        elif isinstance(value, Source):
+            close_all(value.fds)
+            self.give_up(value.items)
+        elif isinstance(value, Stream):
+            value.drop()
+        elif _can_be_closed(value):
+            self._exports.end(value, _close)
+
     def receive(self, ext_type: int, fd: OwnedFd) -> Stream[Any] | Channel:
         """Return the object for a stream or a channel that came in.
 
@@ -140,3 +169,19 @@ class LivingValues:
         if ext_type == EXT_STREAM:
             return Stream(fd, ItemReader(self._codec, self._limits.max_message_bytes))
         return Channel(fd, self._limits, self._within)
+
+
+def _can_be_closed(value: Any) -> bool:
+    """Return whether closing an async iterable does anything: it is an iterator, and has begun if that can be known."""
+    if inspect.isasyncgen(value):
+        return value.ag_frame is not None and value.ag_frame.f_lasti >= 0
+    return hasattr(type(value), "__anext__") and hasattr(value, "aclose")
+
+
+async def _close(iterator: Any) -> None:
+    try:
+        done = iterator.aclose()
+        if inspect.isawaitable(done):
+            await done
+    except Exception:  # it does as it likes, and may be running
+        _log.exception("! closing %r failed, which nobody got", iterator)

@@ -33,9 +33,8 @@ class _HeldObject:
 
     def __init__(self, service: Service, limits: Limits, key: tuple[asyncio.AbstractEventLoop, int]) -> None:
         self.service = service
-        # Holding it is the right to call it, unless its class or a method says otherwise.
-        self.registry = Registry([service], anyone, limits)
-        self.registry.answer_as_bases(service)
+        self._limits = limits
+        self._registry: Registry | None = None
         self.connections: set[ObjectConnection] = set()
         self.pending: set[ObjectExport] = set()
         self.was_held = False  # since its close() ran last
@@ -58,12 +57,25 @@ class _HeldObject:
             del _held[key]  # nobody can hold those any more
         return _held.get((loop, id(service))) or _HeldObject(service, limits, (loop, id(service)))
 
+    def make_registry(self) -> Registry:
+        """Return what serves the object, made when that is first wanted.
+
+        Raises:
+            TypeError: a method of it cannot be called from elsewhere.
+        """
+        if self._registry is None:
+            # Holding it is the right to call it, unless its class or a method says otherwise.
+            self._registry = Registry([self.service], anyone, self._limits)
+            self._registry.answer_as_bases(self.service)
+        return self._registry
+
     def let_go(self) -> None:
         """Close the object if nobody holds it any more; forget it if nobody ever did."""
         if self.connections or self.pending or self.closing is not None:
             return
         if self.was_held and type(self.service).close is not Service.close:
-            self.closing = self._key[0].create_task(self._close())
+            # Not by the loop's task factory, which may begin, and even end, before it is known here.
+            self.closing = run_outside(lambda: asyncio.Task(self._close(), loop=self._key[0]))
         else:
             self._forget()
 
@@ -80,7 +92,8 @@ class _HeldObject:
             self.let_go()  # it may have been given away again meanwhile, and even come back
 
     def _forget(self) -> None:
-        self.registry.close()
+        if self._registry is not None:
+            self._registry.close()
         _held.pop(self._key, None)
 
 
@@ -96,7 +109,7 @@ class ObjectConnection(Connection):
 
     def __init__(self, held: _HeldObject, limits: Limits, living: Living, ended: Callable[[Any], object]) -> None:
         """Prepare; the transport calls ``connection_made``."""
-        self.calls = Calls(held.registry)
+        self.calls = Calls(held.make_registry())
         super().__init__(self.calls, limits, living)
         self._held = held
         self._ended = ended
@@ -187,12 +200,12 @@ class ObjectExport:
         ended: Callable[[ObjectConnection], object],
     ) -> None:
         """Make the pair."""
-        self._ours, self._theirs = socket_pair()  # each packet names its sender (protocol 9.2)
+        self._held = _HeldObject.of(service, limits)
         try:
-            self._held = _HeldObject.of(service, limits)
+            self._held.make_registry()
+            self._ours, self._theirs = socket_pair()  # each packet names its sender (protocol 9.2)
         except BaseException:
-            self._ours.close()
-            self._theirs.close()
+            self._held.let_go()
             raise
         self._held.pending.add(self)
         self._limits = limits
@@ -231,6 +244,25 @@ class ObjectExport:
         self._theirs.close()
         self._held.pending.discard(self)
         self._held.let_go()
+
+    def given_up(self) -> None:
+        """Close both ends, and the object, if nobody else holds it."""
+        self.unsent()
+        self._living_of(None).give_up(self._held.service)
+
+
+def let_go_of(service: Service, limits: Limits) -> asyncio.Task[None] | None:
+    """Let go of an object that was given away and did not arrive, as if its holder had let go at once.
+
+    Returns:
+        What runs its ``close``, or None: somebody else holds it, or it has none.
+    """
+    if type(service).close is Service.close:
+        return None
+    held = _HeldObject.of(service, limits)
+    held.was_held = True
+    held.let_go()
+    return held.closing
 
 
 async def revoke(service: Service) -> None:

@@ -56,6 +56,8 @@ class Service:
     async def close(self) -> None:
         """Clean up: called once nobody holds the object any more, when it was given away as a channel.
 
+        Also if it never arrived where it went, and so nobody ever held it.
+
         Override it. On the proxy of a channel, ``await proxy.close()`` lets go of the object.
         """
 
