@@ -10,12 +10,12 @@ import contextlib
 import os
 import socket
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
-from daemons import Stage, on_a_pair, raw_client
+from daemons import PATIENCE, Stage, on_a_pair, raw_client
 from packets import comes_true, turns_of_the_loop
 from vaults import proxy_close
 
@@ -513,3 +513,79 @@ async def test_a_proxy_of_a_whole_connection_holds_nothing_that_could_be_let_go(
     async with on_a_pair(Giver()) as connection:
         LivingValues(DEFAULT_LIMITS, Exports()).give_up(connection.proxy(Giver))
         await connection.call("rpc.ping")
+
+
+# How many there may be
+
+
+class Many(seqrpc.Service):
+    @seqrpc.method
+    async def result(self, number: int) -> Any:
+        return boxes(number)
+
+    @seqrpc.method
+    async def error(self, number: int) -> None:
+        raise Failed(boxes(number))
+
+    @seqrpc.method
+    async def item(self, number: int) -> AsyncIterator[Any]:
+        yield boxes(number)
+
+    @seqrpc.method
+    async def take(self, given: list[Box]) -> None: ...
+
+
+def boxes(number: int) -> list[Box]:
+    return [Box() for _ in range(number)]
+
+
+async def get(connection: seqrpc.Connection, way: str, number: int) -> Any:
+    """Let so many objects go in one message, in one of the ways."""
+    proxy = connection.proxy(Many)
+    if way == "result":
+        return await proxy.result(number)
+    if way == "error":
+        with pytest.raises(Failed) as caught:
+            await proxy.error(number)
+        if caught.value.data is None:
+            raise seqrpc.Overloaded("its data was left out")
+        return caught.value.data
+    if way == "item":
+        return await anext(proxy.item(number))
+    return await (connection.call if way == "call" else connection.notify)("Many.take", boxes(number))
+
+
+@pytest.mark.parametrize("way", ["result", "error", "item", "call", "notify"])
+async def test_one_message_does_not_bring_more_than_may_be_held(way: str) -> None:
+    limits = Limits(max_living_values=4 if way == "item" else 3)  # the stream is one as well
+    async with on_a_pair(Many(), limits=limits, client_limits=limits) as connection:
+        for number in (4, 50, 4, 200):  # what was refused does not count
+            with pytest.raises(seqrpc.Overloaded):
+                await get(connection, way, number)
+        async with asyncio.timeout(PATIENCE):
+            for _ in range(3):
+                await arrives(lambda: get(connection, way, 3))
+
+
+async def arrives(once: Callable[[], Any]) -> Any:
+    """Return what arrives, once what came before has gone: its maker hears of that a little later."""
+    while True:
+        try:
+            return await once()
+        except seqrpc.Overloaded:
+            await asyncio.sleep(0.001)
+
+
+async def test_answers_that_wait_for_a_peer_that_does_not_read_count() -> None:
+    class One(seqrpc.Service):
+        @seqrpc.method
+        async def box(self, filling: int) -> Any:
+            return [Box(), bytes(filling)]
+
+    ours, theirs = seqrpc.socket_pair()
+    async with seqrpc.serve(One(), sock=theirs, limits=Limits(max_living_values=3)):
+        with raw_client(ours) as client:
+            for number in range(5):
+                await client.send(0, number, "One.box", [60_000])
+            answers = [await client.receive() for _ in range(5)]
+    assert [answer[2] and answer[2][0] for answer in answers] == [None] * 3 + ["rpc.Overloaded"] * 2

@@ -381,6 +381,7 @@ class StreamExport:
         codec: encodes the items.
         started: called with the producer once it runs.
         ended: called with it at its end.
+        dropped: called if it is not sent.
 
     Raises:
         OSError: the process has too many descriptors.
@@ -394,6 +395,7 @@ class StreamExport:
         codec: Codec,
         started: Callable[[Producer], object],
         ended: Callable[[Producer], object],
+        dropped: Callable[[], object] = bool,
     ) -> None:
         """Make the pair."""
         self._ours, self._theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -403,11 +405,13 @@ class StreamExport:
         self._codec = codec
         self._started = started
         self._ended = ended
+        self._dropped = dropped
         forks.register(self)
 
     def forked(self) -> None:
         """Close both ends: this is a copy in a forked child."""
-        self.unsent()
+        self._ours.close()
+        self._theirs.close()
 
     def fileno(self) -> int:
         """Return the reading end, lent."""
@@ -424,6 +428,7 @@ class StreamExport:
         """Close both ends; the source is left as it was."""
         self._ours.close()
         self._theirs.close()
+        self._dropped()
 
     def given_up(self) -> None:
         """Close both ends, and the source."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import functools
 import inspect
 import logging
 import resource
@@ -30,13 +31,33 @@ _NO_ROOM: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.EN
 
 
 class Tally:
-    """How many streams and channels are alive that left over a connection, and over those that came of it."""
+    """How many streams and channels left, or are about to, over a connection, and over those that came of it."""
 
     __slots__ = ("alive",)
 
     def __init__(self) -> None:
         """Begin with none."""
         self.alive = 0
+
+
+class _Place:
+    """One stream or object that counts, from when it is made for a message until it has ended."""
+
+    __slots__ = ("_exports", "_tally")
+
+    def __init__(self, tally: Tally, exports: Exports) -> None:
+        """Count one more."""
+        self._tally: Tally | None = tally
+        self._exports = exports
+        tally.alive += 1
+        exports.places += 1
+
+    def free(self) -> None:
+        """Count one less, once."""
+        tally, self._tally = self._tally, None
+        if tally is not None:
+            tally.alive -= 1
+            self._exports.places -= 1
 
 
 class LivingValues:
@@ -86,10 +107,12 @@ class LivingValues:
         if not isinstance(value, Service | Source) and not hasattr(type(value), "__aiter__"):
             return None
         self._check_room()
+        place = _Place(self._tally, self._exports)
         try:
-            return self._new(value)
-        except OSError as exc:
-            if exc.errno not in _NO_ROOM:
+            return self._new(value, place)
+        except BaseException as exc:
+            place.free()
+            if not isinstance(exc, OSError) or exc.errno not in _NO_ROOM:
                 raise
             raise Overloaded(f"no socket pair for a stream or a channel: {exc.strerror}") from exc
 
@@ -99,7 +122,7 @@ class LivingValues:
             raise Overloaded(f"this connection has {alive} streams and channels already (max_living_values)")
         soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         most = max(1, (soft - RESERVED_DESCRIPTORS) // 2)  # the other half is for connections, and what they bring
-        if soft != resource.RLIM_INFINITY and len(self._exports.living) >= most:
+        if soft != resource.RLIM_INFINITY and self._exports.places >= most:
             raise Overloaded(f"{most} streams and channels are alive here already (half of RLIMIT_NOFILE)")
 
     def _move(self, value: Any) -> Export | None:
@@ -115,23 +138,20 @@ class LivingValues:
         fd = value.detach() if isinstance(value, Stream) else None
         return None if fd is None else MovedStream(fd, value.attach)
 
-    def _new(self, value: Service | Source | AsyncIterable[Any]) -> Export:
+    def _new(self, value: Service | Source | AsyncIterable[Any], place: _Place) -> Export:
+        ended = functools.partial(self._ended, place)
         if isinstance(value, Service):
-            return ObjectExport(value, self._limits, self._within, self._started, self._ended)
+            return ObjectExport(value, self._limits, self._within, self._exports.add, ended, dropped=place.free)
         if not isinstance(value, Source):
             value = Source(value, getattr(value, "__qualname__", type(value).__qualname__))
-        return StreamExport(value, self._codec, self._started, self._ended)
+        return StreamExport(value, self._codec, self._exports.add, ended, place.free)
 
     def _within(self, own: Channel | None) -> LivingValues:
         """Return what streams and channels are on the connection of a channel."""
         return LivingValues(self._limits, self._exports, own, self._tally)
 
-    def _started(self, export: Exported) -> None:
-        self._tally.alive += 1
-        self._exports.add(export)
-
-    def _ended(self, export: Exported) -> None:
-        self._tally.alive -= 1
+    def _ended(self, place: _Place, export: Exported) -> None:
+        place.free()
         self._exports.living.discard(export)
 
     def give_up(self, value: Any) -> None:

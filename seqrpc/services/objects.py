@@ -183,6 +183,7 @@ class ObjectExport:
         living_of: makes what streams and channels are there.
         started: called with the serving end once it serves.
         ended: called with it at its end.
+        dropped: called if the object is not sent.
 
     Raises:
         OSError: the process has too many descriptors.
@@ -198,6 +199,8 @@ class ObjectExport:
         living_of: LivingOf,
         started: Callable[[ObjectConnection], object],
         ended: Callable[[ObjectConnection], object],
+        *,
+        dropped: Callable[[], object],
     ) -> None:
         """Make the pair."""
         self._held = _HeldObject.of(service, limits)
@@ -212,6 +215,7 @@ class ObjectExport:
         self._living_of = living_of
         self._started = started
         self._ended = ended
+        self._dropped = dropped
         self.revoked = False
         """Whether the object was revoked before the message left."""
         forks.register(self)
@@ -244,6 +248,7 @@ class ObjectExport:
         self._theirs.close()
         self._held.pending.discard(self)
         self._held.let_go()
+        self._dropped()
 
     def given_up(self) -> None:
         """Close both ends, and the object, if nobody else holds it."""
