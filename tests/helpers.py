@@ -6,6 +6,7 @@ import fcntl
 import os
 import re
 import resource
+import sys
 import tracemalloc
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -197,3 +198,19 @@ def on_the_way(session: Session[Any], packed: Packed, *, spilled: bool = False) 
 def duplicates(lenders: Sequence[HasFileno]) -> list[OwnedFd]:
     """Return what the kernel makes of lent descriptors on their way."""
     return [OwnedFd.dup(lender) for lender in lenders]
+
+
+@contextmanager
+def steps_of_python() -> Iterator[list[int]]:
+    """Count calls, of functions of either kind, and resumptions: what looks at values one by one makes one for each."""
+    count = [0]
+
+    def step(_frame: Any, _event: str, _argument: Any) -> None:
+        count[0] += 1
+
+    before = sys.getprofile()
+    sys.setprofile(step)
+    try:
+        yield count
+    finally:
+        sys.setprofile(before)

@@ -35,6 +35,7 @@ from helpers import (
     owned,
     peak_bytes,
     scalars,
+    steps_of_python,
     values,
     write_only,
 )
@@ -46,7 +47,7 @@ from seqrpc.kernel import memfd
 from seqrpc.kernel.buffers import Buffer
 from seqrpc.kernel.descriptors import OwnedFd, ValueFd, close_all
 from seqrpc.kernel.memfd import Pieces
-from seqrpc.limits import MAX_DESCRIPTORS, MAX_PACKET, Limits
+from seqrpc.limits import MAX_DESCRIPTORS, MAX_PACKET, MAX_VALUES_SEARCHED, Limits
 from seqrpc.protocol.codec import (
     Codec,
     tell_sent,
@@ -1360,3 +1361,34 @@ def test_what_was_given_away_is_given_up_in_what_it_is_in() -> None:
         Codec(living=life).give_up({"a": [made, alone]})
         assert life.given_up == [made]
         assert alone.closed
+
+
+def test_of_what_cannot_be_sent_the_place_is_told_if_it_is_not_far_behind() -> None:
+    many = [1] * MAX_VALUES_SEARCHED
+    assert refusal([*many[:100], object()]) == "cannot send result[100]: a value of type object cannot be sent"
+    for value in ([many, object()], {"a": dict.fromkeys(range(MAX_VALUES_SEARCHED)), "b": object()}):
+        with steps_of_python() as steps:
+            assert refusal(value).startswith("cannot send: a value of type object cannot be sent")
+        assert steps[0] < 20 * MAX_VALUES_SEARCHED
+    many *= 100
+    with steps_of_python() as steps:
+        assert "cannot be sent" in refusal([many, object()])
+    assert steps[0] < 20 * MAX_VALUES_SEARCHED
+
+
+def test_the_place_of_what_cannot_be_sent_is_told_shortly() -> None:
+    text = refusal({"k" * 1_000_000: [1, object()]})
+    assert text.startswith("cannot send result['kkkkk")
+    assert len(text) < 300
+
+
+class Loose(msgspec.Struct):
+    value: Any
+
+
+def test_structs_of_a_great_many_values_are_not_looked_through_one_by_one() -> None:
+    many = list(range(100_000))
+    texts = [str(number) for number in range(50_000)]  # more keys than may be interned are read one by one
+    with steps_of_python() as steps:
+        assert sent(Loose([many, dict.fromkeys(texts, "x")])) == {"value": [many, dict.fromkeys(texts, "x")]}
+    assert steps[0] < 10_000

@@ -13,8 +13,9 @@ import pytest
 
 from seqrpc.errors import LocalProtocolError
 from seqrpc.kernel.buffers import Buffer
+from seqrpc.limits import MAX_VALUES_SEARCHED
 from seqrpc.protocol.codec import Codec
-from seqrpc.protocol.culprit import MOST_LOOKED_AT, NotFound, Search, label
+from seqrpc.protocol.culprit import NotFound, Search, label
 
 FAR = 2**64
 LONE = "\udcff"
@@ -140,14 +141,14 @@ def counting(looked: list[Any]) -> Search:
 def test_only_so_many_values_are_looked_at() -> None:
     looked: list[Any] = []
     search = counting(looked)
-    with pytest.raises(NotFound, match=f"not among the first {MOST_LOOKED_AT} values"):
+    with pytest.raises(NotFound, match=f"not among the first {MAX_VALUES_SEARCHED} values"):
         search.find([[{"k": number} for number in range(1_000_000)], 1], "result")
-    assert len(looked) < MOST_LOOKED_AT
+    assert len(looked) < MAX_VALUES_SEARCHED
 
 
 def test_the_bound_is_for_all_parts_of_a_message_together() -> None:
     search = counting([])
-    search.find(list(range(MOST_LOOKED_AT - 2)), "params")
+    search.find(list(range(MAX_VALUES_SEARCHED - 2)), "params")
     search.find(1, "options")
     with pytest.raises(NotFound):
         search.find(1, "more")

@@ -94,10 +94,10 @@ def test_nobody_holds_what_a_loop_that_has_ended_gave_away() -> None:
 
 
 async def test_a_pair_that_is_about_to_leave_stays_in_its_process() -> None:
-    def nothing(_value: Any) -> None:
+    def nothing(*_values: Any) -> None:
         """Do nothing."""
 
-    export = ObjectExport(Item(), DEFAULT_LIMITS, lambda _own: None, nothing, nothing)  # type: ignore[arg-type,return-value]
+    export = ObjectExport(Item(), DEFAULT_LIMITS, lambda _own: None, nothing, nothing, dropped=nothing)  # type: ignore[arg-type,return-value]
     assert export.fileno() >= 0
     assert in_child(export.fileno) == -1
     export.unsent()

@@ -8,17 +8,16 @@ import gc
 import os
 import re
 import socket
-import sys
 import weakref
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
 import msgpack
 import msgspec
 import pytest
 import uvloop
-from helpers import Lender
+from helpers import Lender, steps_of_python
 from packets import comes_true, files, fill, raw_pair, receive, send_with, table_full, turns_of_the_loop, wire
 
 from seqrpc import (
@@ -854,22 +853,6 @@ async def test_what_a_method_returns_is_a_stream_for_type_checkers_too() -> None
 
 
 # What one message may cost
-
-
-@contextmanager
-def steps_of_python() -> Iterator[list[int]]:
-    """Count calls, of functions of either kind, and resumptions: what looks at values one by one makes one for each."""
-    count = [0]
-
-    def step(_frame: Any, _event: str, _argument: Any) -> None:
-        count[0] += 1
-
-    before = sys.getprofile()
-    sys.setprofile(step)
-    try:
-        yield count
-    finally:
-        sys.setprofile(before)
 
 
 def integers(items: list[Any]) -> list[Any]:

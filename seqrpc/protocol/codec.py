@@ -66,6 +66,8 @@ _MOST_KINDS: Final = 64  # dataclasses of which a codec knows that they are plai
 
 _MAX_WRONG: Final = 1_000  # bad references after which a message is not looked at any further
 
+_SCALARS: Final = frozenset({type(None), bool, int, float, str, bytes})
+
 _EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _FIRST_DAY: Final = (dt.datetime.min.replace(tzinfo=dt.UTC) - _EPOCH).days
 _END_DAY: Final = (dt.datetime.max.replace(tzinfo=dt.UTC) - _EPOCH).days + 1
@@ -582,7 +584,12 @@ def _check_struct(value: Any, travels: Callable[[Any], bool]) -> None:
     """Refuse a Struct with a dataclass in it that is a service: msgspec would take that apart as data, too."""
     todo, seen = [value], {id(value)}
     while todo:
-        for part in parts_of(todo.pop()):
+        parts = parts_of(todo.pop())
+        if _SCALARS.issuperset(map(type, parts)):  # a great many are looked at in C
+            continue
+        for part in parts:
+            if type(part) in _SCALARS:
+                continue
             if dataclasses.is_dataclass(part) and travels(part):
                 raise TypeError(f"a {type(value).__name__} holds a service (a dataclass may)")
             if id(part) not in seen:

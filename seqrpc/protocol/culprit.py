@@ -8,8 +8,7 @@ from typing import Any, Final
 
 import msgspec
 
-MOST_LOOKED_AT: Final = 10_000
-"""Values that are looked at: a message may have millions, and others wait."""
+from seqrpc.limits import MAX_VALUES_SEARCHED
 
 LONGEST_PATH: Final = 200
 """Characters of a path."""
@@ -37,7 +36,7 @@ class Search:
         self._travels = travels
         self._pack = pack
         self._deepest = deepest
-        self._left = MOST_LOOKED_AT
+        self._left = MAX_VALUES_SEARCHED
 
     def find(self, value: Any, path: str) -> tuple[str, str] | None:
         """Return the path to the value, and what is wrong with it; None if nothing is.
@@ -47,7 +46,7 @@ class Search:
             path: what that is called.
 
         Raises:
-            NotFound: there are more than :data:`MOST_LOOKED_AT`.
+            NotFound: there are more than :data:`MAX_VALUES_SEARCHED`.
             Exception: what values raise while their parts are looked at.
         """
         return self._find(value, path, self._deepest)
@@ -55,7 +54,7 @@ class Search:
     def _find(self, value: Any, path: str, deepest: int) -> tuple[str, str] | None:
         self._left -= 1
         if self._left < 0:
-            raise NotFound(f"it is not among the first {MOST_LOOKED_AT} values")
+            raise NotFound(f"it is not among the first {MAX_VALUES_SEARCHED} values")
         parts = None if value is None else self._parts_of(value)
         if parts is None:
             return self._look_at(value, path)
