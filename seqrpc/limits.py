@@ -34,6 +34,10 @@ MAX_VALUES_SEARCHED = 16_384
 """Values of one message, or of one result that nobody gets, that are looked at one by one for what is to be closed:
 a few milliseconds. What lies behind them Python's garbage collector closes."""
 
+MAX_CONVERTED_VALUES = 131_072
+"""Values of one message that are converted in Python and not by msgspec: those whose annotation mixes descriptors with
+other types, and dataclasses with streams, services or such a mixture in them. They take up to a second."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:

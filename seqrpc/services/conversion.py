@@ -15,7 +15,6 @@ import operator
 import re
 import types
 import typing
-from collections.abc import Callable
 from typing import Annotated, Any, ClassVar, Final, NamedTuple, Union
 
 import msgspec
@@ -24,7 +23,7 @@ from seqrpc.carriers.streams import Stream
 from seqrpc.errors import InvalidParams, InvalidResult
 from seqrpc.kernel.buffers import Buffer
 from seqrpc.kernel.descriptors import OwnedFd
-from seqrpc.limits import DEFAULT_LIMITS
+from seqrpc.limits import DEFAULT_LIMITS, MAX_CONVERTED_VALUES
 from seqrpc.services.service import Service
 from seqrpc.services.sets import SetBounds
 
@@ -41,6 +40,9 @@ _STREAMS: Final = (
 
 _TWO_PATHS: Final = r" - at `\$([^`]*)` - at `([^`]*)`$"
 """The end of an error that has come through a stand-in: the path inside, and the path to it."""
+
+_LONGEST_PART: Final = 500
+"""Characters that are kept of the beginning and of the end of an error, which may quote all of what came."""
 
 Plan = Any
 """A type as msgspec takes it, made from an annotation by :func:`plan`."""
@@ -75,18 +77,19 @@ class _StandIn(metaclass=_AnyInstance):
     stands_for: ClassVar[str] = ""
 
     @classmethod
-    def build(cls, value: Any, terms: Terms) -> Any:
+    def build(cls, value: Any, hook: _Hook) -> Any:
         """Return what ``value`` is converted to, or raise msgspec.ValidationError."""
         raise NotImplementedError
 
 
-def convert(value: Any, wanted: Plan, terms: Terms = RESULT) -> Any:
+def convert(value: Any, wanted: Plan, terms: Terms = RESULT, hook: _Hook | None = None) -> Any:
     """Return ``value``, as it came off the wire, as the type that ``wanted`` was planned from.
 
     Args:
         value: plain data, descriptors, buffers, streams and channels.
         wanted: what it is to be.
         terms: how it is converted.
+        hook: that of the conversion that this is a part of.
 
     Raises:
         msgspec.ValidationError: it does not fit; the message says where and why. So does what a class of the
@@ -96,9 +99,12 @@ def convert(value: Any, wanted: Plan, terms: Terms = RESULT) -> Any:
     try:
         if bounds:
             bounds.check(value, terms.max_other_keys)
-        return msgspec.convert(value, wanted, builtin_types=_NATIVE, dec_hook=_hook_for(terms))
+        return msgspec.convert(value, wanted, builtin_types=_NATIVE, dec_hook=hook or _Hook(terms))
     except msgspec.ValidationError as exc:
-        raise msgspec.ValidationError(re.sub(_TWO_PATHS, r" - at `\2\1`", str(exc))) from exc
+        text = str(exc)
+        short = _cut(text)
+        # No name for what is raised: it would be held by this frame, which it holds, and keep what came.
+        raise msgspec.ValidationError(re.sub(_TWO_PATHS, r" - at `\2\1`", short)) from (exc if short is text else None)
     except AttributeError as exc:
         if isinstance(exc.obj, Buffer):  # it can be indexed, and msgspec takes it for a map
             raise msgspec.ValidationError("Expected `object`, got `Buffer`") from exc
@@ -110,17 +116,17 @@ def _bounds_of(wanted: Plan) -> SetBounds:
     return SetBounds(wanted)
 
 
-@functools.lru_cache(maxsize=64)
-def _hook_for(terms: Terms) -> Callable[[Any, Any], Any]:
-    return functools.partial(_dec_hook, terms)
-
-
 def cause_to_tell(exc: Exception) -> Exception | None:
     """Return what tells more of a value that does not fit than the error made of ``exc`` does.
 
     msgspec's own errors do not: they quote the other side as it is, and a traceback shows causes.
     """
     return None if isinstance(exc, msgspec.ValidationError) else exc
+
+
+def _cut(text: str) -> str:
+    """Return a text that may quote what came, without its middle if it is long: what is wrong, and at the end where."""
+    return text if len(text) <= 2 * _LONGEST_PART else f"{text[:_LONGEST_PART]}…{text[-_LONGEST_PART:]}"
 
 
 class _Whatever:
@@ -142,17 +148,31 @@ def exact_type(planned: Plan) -> Plan:
     return planned if planned in _EXACT else _StandIn
 
 
-def _dec_hook(terms: Terms, wanted: Any, value: Any) -> Any:
-    if is_stream(wanted):  # within a Struct, whose fields msgspec reads itself
-        wanted = _stand_in_stream(wanted)
-    if issubclass(wanted, _StandIn):
-        try:
-            return wanted.build(value, terms)
-        except msgspec.ValidationError as exc:
-            raise ValueError(str(exc)) from exc  # to this msgspec adds the path
-    if isinstance(value, wanted):
-        return value
-    raise ValueError(_expected("a descriptor" if wanted is OwnedFd else "a buffer", value))
+class _Hook:
+    """What msgspec calls for the values of one conversion that it cannot convert itself."""
+
+    __slots__ = ("left", "terms")
+
+    def __init__(self, terms: Terms) -> None:
+        """Begin a conversion."""
+        self.terms = terms
+        self.left = MAX_CONVERTED_VALUES  # values of this conversion, with those inside it
+
+    def __call__(self, wanted: Any, value: Any) -> Any:
+        """Return ``value`` as the type ``wanted``."""
+        self.left -= 1
+        if self.left < 0:
+            raise ValueError(f"More than {MAX_CONVERTED_VALUES} values that may be descriptors, streams or services")
+        if is_stream(wanted):  # within a Struct, whose fields msgspec reads itself
+            wanted = _stand_in_stream(wanted)
+        if issubclass(wanted, _StandIn):
+            try:
+                return wanted.build(value, self)
+            except msgspec.ValidationError as exc:
+                raise ValueError(str(exc)) from exc  # to this msgspec adds the path
+        if isinstance(value, wanted):
+            return value
+        raise ValueError(_expected("a descriptor" if wanted is OwnedFd else "a buffer", value))
 
 
 def _expected(what: str, value: Any) -> str:
@@ -181,10 +201,10 @@ def _stand_in_stream(annotation: Any) -> type[_StandIn]:
         stands_for = "a stream"
 
         @classmethod
-        def build(cls, value: Any, terms: Terms) -> Any:
+        def build(cls, value: Any, hook: _Hook) -> Any:
             if not isinstance(value, Stream):
                 raise msgspec.ValidationError(_expected("a stream", value))
-            return value if planned is None else value.checked(functools.partial(_check_items, planned, terms))
+            return value if planned is None else value.checked(functools.partial(_check_items, planned, hook.terms))
 
     return Streamed
 
@@ -195,7 +215,7 @@ def _check_items(planned: Plan, terms: Terms, items: list[Any]) -> list[Any]:
     except Exception as exc:  # types of the application's own raise what they like while they are built
         if terms.invalid is InvalidParams and not isinstance(exc, msgspec.ValidationError):
             raise  # it is about the inside, and would cross as the handler's answer
-        text = str(exc).replace("`$[0]", "`$").removesuffix(" - at `$`")  # it is looked at in a list, by itself
+        text = _cut(str(exc)).replace("`$[0]", "`$").removesuffix(" - at `$`")  # it is looked at in a list, by itself
         raise terms.invalid(f"an item of a stream does not fit its annotation: {text}") from cause_to_tell(exc)
     return converted
 
@@ -208,7 +228,7 @@ def _stand_in_service(cls: type[Service]) -> type[_StandIn]:
         stands_for = "a service"
 
         @classmethod
-        def build(cls, value: Any, terms: Terms) -> Any:  # noqa: ARG003 - as it has no parts
+        def build(cls, value: Any, hook: _Hook) -> Any:  # noqa: ARG003 - it has no items
             make_proxy = getattr(value, "proxy", None)  # channels are made of connections, and stand higher up
             if make_proxy is None:
                 raise msgspec.ValidationError(_expected("a channel", value))
@@ -222,7 +242,7 @@ class _View(_StandIn):
     """Takes a buffer, or plain bytes, as a memoryview."""
 
     @classmethod
-    def build(cls, value: Any, terms: Terms) -> Any:  # noqa: ARG003 - as it has no parts
+    def build(cls, value: Any, hook: _Hook) -> Any:  # noqa: ARG003 - it has no items
         if not isinstance(value, Buffer | bytes | memoryview):
             raise msgspec.ValidationError(_expected("a buffer or bytes", value))
         return memoryview(value)
@@ -368,14 +388,14 @@ def _plan_union(planned: list[Plan], annotation: Any) -> Plan:
 def _stand_in_union(special: list[Any], rest: Plan) -> type[_StandIn]:
     class Either(_StandIn):
         @classmethod
-        def build(cls, value: Any, terms: Terms) -> Any:
+        def build(cls, value: Any, hook: _Hook) -> Any:
             if isinstance(value, OwnedFd | Buffer) and type(value) in special:
                 return value
             failures: list[str] = []
             choices = (kind for kind in special if kind not in (OwnedFd, Buffer))
             for choice in (*([] if rest is None else [rest]), *choices):
                 try:
-                    return convert(value, choice, terms)
+                    return convert(value, choice, hook=hook)
                 except msgspec.ValidationError as exc:
                     failures.append(str(exc))
             raise msgspec.ValidationError("; ".join(failures) or "Expected a descriptor")
@@ -390,8 +410,8 @@ def _stand_in_dataclass(original: Any, within: dict[type, Any]) -> type[_StandIn
         mirror: ClassVar[Any]
 
         @classmethod
-        def build(cls, value: Any, terms: Terms) -> Any:
-            return original(**msgspec.structs.asdict(convert(value, cls.mirror, terms)))
+        def build(cls, value: Any, hook: _Hook) -> Any:
+            return original(**msgspec.structs.asdict(convert(value, cls.mirror, hook=hook)))
 
     within[original] = Built  # before its fields, one of which may hold the class itself
     hints = typing.get_type_hints(original, include_extras=True)
