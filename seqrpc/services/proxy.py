@@ -142,7 +142,7 @@ def _finishing(wire_name: str, wanted: Plan) -> Callable[[Response, Limits], Any
             return convert(result, wanted, Terms(InvalidResult, limits.max_other_keys))
         except Exception as exc:  # types of the application's own raise what they like while they are built
             close_all(response.fds)
-            error = InvalidResult(f"{wire_name} answered what does not fit its annotation: {exc}")
-            raise error from cause_to_tell(exc)
+            text = f"{wire_name} answered what does not fit its annotation: {exc}"
+            raise InvalidResult(text) from cause_to_tell(exc)  # in no variable: it would hold itself, and the answer
 
     return finish

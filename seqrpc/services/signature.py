@@ -108,8 +108,8 @@ class MethodSpec:
                 raise self._wrong_count(count)
             return msgspec.structs.astuple(conversion.convert(params, self._by_position, terms)), {}
         except msgspec.ValidationError as exc:
-            error = InvalidParams(f"{self.wire_name}: {self._with_names(str(exc))}")
-            raise error from conversion.cause_to_tell(exc)
+            text = f"{self.wire_name}: {self._with_names(str(exc))}"
+            raise InvalidParams(text) from conversion.cause_to_tell(exc)
         except RecursionError as exc:
             raise InvalidParams(f"{self.wire_name}: the arguments are nested too deeply") from exc
 
