@@ -106,6 +106,11 @@ class Limits:
     """Seconds that a closing connection waits for its peer to take what is still unsent, and a closing server
     for handlers that it cancelled."""
 
+    stall_timeout: float = 5.0
+    """Seconds without any progress after which what waits is refused with ``rpc.Overloaded``: a call of this side for
+    one of ``max_calls_in_flight`` while none is answered, one of the other side for one of ``max_threads`` while none
+    comes free. What they wait for may be waiting for them."""
+
     drain_timeout: float = 30.0
     """Seconds that a stopping server waits for running handlers; service managers kill after 90."""
 

@@ -49,6 +49,7 @@ ORDER = (
     "protocol.session",
     # asyncio
     "carriers",
+    "carriers.stalls",
     "carriers.turns",
     "carriers.places",
     "carriers.transport",
@@ -72,6 +73,7 @@ ORDER = (
     "services.peer",
     "services.current",
     "services.threads",
+    "services.plain",
     "services.starting",
     "services.dispatch",
     "services.exports",

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import functools
 import gc
 import sys
 import threading
+import time
 import weakref
 from collections.abc import Iterator
 from concurrent.futures import CancelledError, Future
@@ -11,6 +13,7 @@ import pytest
 from daemons import PATIENCE, daemon
 from processes import in_child
 
+from seqrpc.errors import Overloaded
 from seqrpc.services.threads import Threads
 
 
@@ -129,6 +132,62 @@ def test_what_is_discarded_before_its_turn_is_forgotten_at_once_and_what_runs_is
     threads.discard(busy[0])
     go_on.set()
     assert [future.result(PATIENCE) for future in (*busy, last)] == [1, 1, 2]
+
+
+def test_what_waits_while_no_thread_comes_free_is_refused(threads: Threads, caplog: pytest.LogCaptureFixture) -> None:
+    assert threads.refuse_stalled(0.01) is None
+    assert not threads.all_busy
+    began, go_on = threading.Barrier(3), threading.Event()
+
+    def work() -> int:
+        began.wait(PATIENCE)
+        go_on.wait(PATIENCE)
+        return 1
+
+    busy = [threads.submit(work) for _ in range(2)]
+    began.wait(PATIENCE)
+    ran: list[int] = []
+    early = [threads.submit(lambda: ran.append(1)) for _ in range(3)]
+    assert threads.all_busy
+    assert early[1].cancel()
+    left = threads.refuse_stalled(60)
+    assert left is not None
+    assert 59 < left <= 60
+    time.sleep(0.2)  # the time that counts
+    late = threads.submit(lambda: ran.append(2))
+    left = threads.refuse_stalled(0.2)
+    assert left is not None
+    assert 0 < left <= 0.2
+    text = r"all 2 threads are busy \(max_threads\), and none came free for 0.2 s \(stall_timeout\)"
+    for future in early[::2]:
+        with pytest.raises(Overloaded, match=text):
+            future.result(0)
+    assert early[1].cancelled()
+    assert "! 3 calls of plain functions are refused or dropped: all 2 threads are busy" in caplog.text
+    go_on.set()
+    assert [future.result(PATIENCE) for future in busy] == [1, 1]
+    late.result(PATIENCE)
+    assert ran == [2]
+    assert threads.refuse_stalled(0.2) is None
+
+
+def test_what_waits_while_threads_come_free_is_not_refused() -> None:
+    threads = Threads(1)
+    steps = [threading.Event() for _ in range(2)]
+    first, second = [threads.submit(functools.partial(step.wait, PATIENCE)) for step in steps]
+    last = threads.submit(lambda: 5)
+    time.sleep(0.3)  # the time that counts
+    steps[0].set()
+    assert first.result(PATIENCE)
+    while not second.running():  # there is no event for it
+        time.sleep(0.001)
+    left = threads.refuse_stalled(0.3)  # it has waited for longer, but not since that one ended
+    assert left is not None
+    assert left > 0
+    assert not last.done()
+    steps[1].set()
+    assert last.result(PATIENCE) == 5
+    threads.close()
 
 
 def test_letting_the_threads_go_while_they_take_jobs_does_not_hang() -> None:

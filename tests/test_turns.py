@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from typing import Any
 
 import pytest
 from packets import turns_of_the_loop
@@ -13,10 +15,10 @@ from seqrpc.carriers.turns import Turns
 class Room:
     """So many places, and the line before them."""
 
-    def __init__(self, places: int) -> None:
+    def __init__(self, places: int, *stall: Any) -> None:
         self.places = places
         self.order: list[str] = []
-        self.turns = Turns(asyncio.get_running_loop(), lambda going: going < self.places)
+        self.turns = Turns(asyncio.get_running_loop(), lambda going: going < self.places, *stall)
 
     async def enter(self, name: str) -> None:
         await self.turns.wait()
@@ -139,3 +141,96 @@ async def test_fail_raises_in_all_who_wait_and_empties_the_line() -> None:
     room.turns.next()
     await again[0]
     assert room.order == ["d"]
+
+
+async def test_who_waits_while_no_turn_is_given_is_refused_with_an_error_of_his_own() -> None:
+    room = Room(0, 0.05, LookupError)
+    tasks = room.line_up("a", "b")
+    async with asyncio.timeout(20):
+        first, second = await asyncio.gather(*tasks, return_exceptions=True)
+    assert type(first) is type(second) is LookupError
+    assert first is not second
+    assert room.turns.waiting == 0
+    assert not room.turns._line
+    assert room.turns._watch is not None
+    assert room.turns._watch._timer is None
+    room.places = 1
+    again = room.line_up("c")
+    await turns_of_the_loop()
+    room.turns.next()
+    await again[0]
+    assert room.order == ["c"]
+    assert room.turns._watch._timer is None, "a timer runs though nobody waits"
+
+
+async def test_a_line_that_moves_slowly_is_not_refused() -> None:
+    room = Room(0, 0.4, LookupError)
+    tasks = room.line_up(*"abcdefgh")
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    for number in range(1, 9):
+        loop.call_later(0.1 * number, room.leave)
+    await asyncio.gather(*tasks)
+    assert loop.time() - began > 0.7
+    assert "".join(room.order) == "abcdefgh"
+
+
+async def test_who_comes_late_to_a_line_that_stands_waits_as_long_as_the_others() -> None:
+    room = Room(0, 0.2, LookupError)
+    loop = asyncio.get_running_loop()
+    ended: dict[str, float] = {}
+
+    async def wait(name: str) -> None:
+        came = loop.time()
+        try:
+            await room.turns.wait()
+        except LookupError:
+            ended[name] = loop.time() - came
+
+    early = asyncio.create_task(wait("early"))
+    late = asyncio.create_task(asyncio.wait({early}, timeout=0.1))
+    await late
+    await asyncio.gather(early, wait("late"))
+    assert ended["early"] > 0.19
+    assert ended["late"] > 0.19
+
+
+async def test_a_line_that_waits_for_something_else_is_left_alone() -> None:
+    asked: list[float] = []
+    twice = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def refusal() -> None:
+        asked.append(loop.time())
+        if len(asked) == 2:
+            twice.set()
+
+    room = Room(0, 0.05, refusal)
+    tasks = room.line_up("a")
+    async with asyncio.timeout(20):
+        await twice.wait()
+    assert asked[1] - asked[0] > 0.04
+    assert not tasks[0].done()
+    room.leave()
+    await tasks[0]
+
+
+async def test_a_line_that_waited_for_something_else_is_measured_anew() -> None:
+    room = Room(0, 0.2, LookupError)
+    loop = asyncio.get_running_loop()
+    tasks = room.line_up("a")
+    began = loop.time()
+    loop.call_later(0.1, room.turns.restart)
+    await asyncio.gather(*tasks, return_exceptions=True)
+    assert loop.time() - began > 0.29
+
+
+async def test_one_that_is_cancelled_as_the_line_is_refused_is_passed_over() -> None:
+    room = Room(0, 0.2, LookupError)
+    tasks = room.line_up("a", "b")
+    await turns_of_the_loop()
+    time.sleep(0.25)  # noqa: ASYNC251 - the loop is busy for longer than the line may stand
+    tasks[0].cancel()
+    room.turns._refuse_stalled()  # before the cancelled task has run
+    results = await asyncio.gather(*tasks, return_exceptions=True)
+    assert [type(result) for result in results] == [asyncio.CancelledError, LookupError]

@@ -113,7 +113,7 @@ class SessionConnection(SeqpacketProtocol):
         self._loop = asyncio.get_running_loop()
         self._home: asyncio.AbstractEventLoop | None = self._loop  # where it can be used; nowhere in a forked child
         self._closed: asyncio.Future[None] = self._loop.create_future()
-        self._turns = Turns(self._loop, self._has_room)
+        self._turns = Turns(self._loop, self._has_room, limits.stall_timeout, self._stalled)
         self._transport: SeqpacketTransport
         self._sender: Credentials | None = None  # of the packet that is being received
         self._writing_paused = False
@@ -259,6 +259,7 @@ class SessionConnection(SeqpacketProtocol):
         """Let waiting calls go on."""
         self._writing_paused = False
         self._transport.resume_reading()
+        self._turns.restart()  # the line did not wait for answers
         self._turns.next()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -294,6 +295,17 @@ class SessionConnection(SeqpacketProtocol):
         in_flight = len(self._session.calls) + len(self._session.given_up)
         return not self._writing_paused and in_flight + going < self._max_calls
 
+    def _stalled(self) -> RpcError | None:
+        """Return what to raise in calls that wait for answers, for none comes; None if they wait for something else."""
+        in_flight = len(self._session.calls) + len(self._session.given_up)
+        if self._writing_paused or in_flight < self._max_calls:
+            return None
+        text = (
+            f"{in_flight} calls of this connection are unanswered (max_calls_in_flight), and no answer came for"
+            f" {self._limits.stall_timeout:g} s (stall_timeout)"
+        )
+        return _of_this_call(Overloaded(text))
+
     async def request(  # noqa: C901 - calling a function would take longer than the check of the loop
         self,
         method: str,
@@ -304,7 +316,8 @@ class SessionConnection(SeqpacketProtocol):
     ) -> Any:
         """Call, and return what ``finish`` makes of the answer, whose descriptors it then owns.
 
-        A call waits its turn while ``max_calls_in_flight`` are unanswered or the peer does not read.
+        A call waits its turn while ``max_calls_in_flight`` are unanswered or the peer does not read; with
+        ``max_calls_in_flight`` unanswered for ``stall_timeout`` seconds without any answer it is not sent.
 
         Args:
             method: ``Service.method``.

@@ -24,13 +24,13 @@ from seqrpc.services.context import scope
 from seqrpc.services.conversion import Terms
 from seqrpc.services.current import CurrentCall
 from seqrpc.services.peer import Connection
+from seqrpc.services.plain import PlainCalls
 from seqrpc.services.policy import Policy, PolicyLike, as_policy
 from seqrpc.services.policy import default as default_policy
 from seqrpc.services.results import ResultCheck
 from seqrpc.services.service import Service
 from seqrpc.services.signature import MethodSpec, describe
 from seqrpc.services.starting import Starter
-from seqrpc.services.threads import Threads
 
 _log = get_logger("seqrpc.dispatch")
 
@@ -81,7 +81,7 @@ class Registry:
         self.limits = limits
         self.entries: dict[str, Entry] = {}
         self._policies: dict[str, Policy] = {}
-        self.threads = Threads(limits.max_threads)
+        self.threads = PlainCalls(limits)
         self._lingering: set[Calls] = set()
         self._when_quiet: list[Callable[[], object]] = []
         for service in services:

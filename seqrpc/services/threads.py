@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
 
+from seqrpc.errors import Overloaded
 from seqrpc.kernel import forks
 from seqrpc.logs import get_logger
 
@@ -28,8 +30,9 @@ class Threads:
         """Begin with no thread."""
         self._most = most
         self._changed = threading.Condition(threading.Lock())  # guards all that follows
-        self._waiting: OrderedDict[Future[Any], Callable[[], Any]] = OrderedDict()
+        self._waiting: OrderedDict[Future[Any], tuple[Callable[[], Any], float]] = OrderedDict()  # and when it came
         self._busy = 0
+        self._freed = 0.0  # when a thread came free last
         self._started = 0
         self._closed = False
         forks.register(self)
@@ -52,7 +55,7 @@ class Threads:
                 raise RuntimeError("the threads were let go")
             if self._started < min(self._busy + len(self._waiting) + 1, self._most):
                 self._start_thread()
-            self._waiting[future] = function
+            self._waiting[future] = function, time.monotonic()
             self._changed.notify()
         return future
 
@@ -68,17 +71,52 @@ class Threads:
         else:
             self._started += 1
 
+    @property
+    def all_busy(self) -> bool:
+        """Whether what is submitted now has to wait for a thread to come free."""
+        with self._changed:
+            return self._busy + len(self._waiting) > self._started
+
+    def refuse_stalled(self, stall_timeout: float) -> float | None:
+        """Refuse what has waited for ``stall_timeout`` seconds during which no thread came free.
+
+        Its futures raise :class:`~seqrpc.Overloaded`, and it never runs. What has begun runs on.
+
+        Returns:
+            The seconds until the next one will have waited as long, or None if nothing waits.
+        """
+        now = time.monotonic()
+        refused, left = [], None
+        with self._changed:
+            for future, (_function, came) in self._waiting.items():
+                left = max(came, self._freed) + stall_timeout - now
+                if left > 0:
+                    break
+                refused.append(future)
+                left = None
+            for future in refused:
+                del self._waiting[future]
+            threads = self._started
+        if refused:
+            text = f"all {threads} threads are busy (max_threads), and none came free for {stall_timeout:g} s"
+            _log.warning("! %d calls of plain functions are refused or dropped: %s", len(refused), text)
+            for future in refused:
+                if future.set_running_or_notify_cancel():
+                    future.set_exception(Overloaded(f"{text} (stall_timeout)"))
+        return left
+
     def discard(self, future: Future[Any]) -> None:
         """Cancel what has not begun, and keep nothing of it; what has begun runs on."""
         with self._changed:
-            function = self._waiting.pop(future, None)
-        if function is not None:
+            waited = self._waiting.pop(future, None)
+        if waited is not None:
             future.cancel()
 
     def _run(self) -> None:
         while self._run_next():
             with self._changed:
                 self._busy -= 1
+                self._freed = time.monotonic()
 
     def _run_next(self) -> bool:
         """Do one job and keep nothing of it; return False if there will be no more."""
@@ -87,7 +125,7 @@ class Threads:
                 if self._closed:
                     return False
                 self._changed.wait()
-            future, function = self._waiting.popitem(last=False)
+            future, (function, _came) = self._waiting.popitem(last=False)
             self._busy += 1
         if future.set_running_or_notify_cancel():
             try:
