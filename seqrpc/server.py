@@ -15,6 +15,7 @@ from typing import Any, Self
 from seqrpc.carriers.endpoints import open_transport
 from seqrpc.carriers.listener import SeqpacketServer
 from seqrpc.carriers.places import check_loop, wrong_process
+from seqrpc.carriers.producers import producing
 from seqrpc.carriers.transport import SeqpacketProtocol
 from seqrpc.kernel import buffers, forks, sockets
 from seqrpc.kernel.addresses import Address, AddressLike, parse_address
@@ -22,6 +23,7 @@ from seqrpc.kernel.listening import BACKLOG, adopt_listening, listen
 from seqrpc.kernel.platforms import PLATFORM
 from seqrpc.limits import DEFAULT_LIMITS, RESERVED_DESCRIPTORS, Limits
 from seqrpc.logs import get_logger
+from seqrpc.services.current import current_call
 from seqrpc.services.dispatch import Calls, Registry
 from seqrpc.services.exports import Exports
 from seqrpc.services.living import LivingValues
@@ -85,6 +87,7 @@ class Server:
         self._listener: SeqpacketServer | None = None
         self._connections: set[_ServerConnection] = set()
         self._draining = False
+        self._spared: set[object] = set()  # the calls, and streams, that wait for a drain
         self.exports = Exports()
         """The streams and objects that clients hold; they outlive their connections, and end with the server."""
         self._loop = asyncio.get_running_loop()
@@ -147,6 +150,9 @@ class Server:
 
         Streams run on as long as they have something to send: one that has been quiet for ``close_timeout`` is ended.
 
+        A handler may drain its own server, also in a task or a thread that it started. Neither it nor any other that
+        drains the same server is waited for: once the rest has finished they are cancelled, as by :meth:`close`.
+
         Args:
             drain_timeout: seconds to wait for what runs; by default ``drain_timeout`` of the limits.
 
@@ -163,12 +169,13 @@ class Server:
         for connection in self._connections:
             connection.send_closing(_STOPPING)
         self.exports.refuse(_STOPPING)
+        self._spare_current()
         try:
             async with asyncio.timeout(self._limits.drain_timeout if drain_timeout is None else drain_timeout):
                 for connection in list(self._connections):
-                    await connection.calls.wait_idle()
-                await self._registry.wait_quiet()
-                await self.exports.wait_idle(self._limits.close_timeout)
+                    await connection.calls.wait_idle(self._spared)
+                await self._registry.wait_quiet(self._spared)
+                await self.exports.wait_idle(self._limits.close_timeout, self._spared)
         except TimeoutError:
             _log.warning("= %s: handlers were still running after the drain timeout; they are cancelled", self.address)
             return False
@@ -177,6 +184,16 @@ class Server:
             return True
         finally:
             await self.close()
+
+    def _spare_current(self) -> None:
+        """Leave the call, or the stream, that drains out of what a drain waits for: it waits for the drain."""
+        self._spared.add(producing.get())
+        with suppress(LookupError):
+            call = current_call()
+            self._spared.add(call)
+            calls = call.connection.handler
+            if isinstance(calls, Calls):
+                calls.look_again()  # another drain may be waiting for this one
 
     async def close(self) -> None:
         """Stop now: handlers are cancelled, connections closed, the socket file removed.

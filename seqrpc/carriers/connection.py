@@ -19,6 +19,7 @@ from seqrpc.errors import (
     ConnectionLost,
     DeadlineExceeded,
     DescriptorsLost,
+    Overloaded,
     RemoteProtocolError,
     RpcError,
     Unavailable,

@@ -7,7 +7,8 @@ import contextlib
 import errno
 import socket
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Callable
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Container
+from contextvars import ContextVar
 from typing import Any, Final
 
 from seqrpc.carriers.failures import no_memory_file, told
@@ -39,6 +40,10 @@ _RETRY_DELAY: Final = 0.01
 
 _PASSING: Final = frozenset({errno.ENOBUFS, errno.ENOMEM, errno.ETOOMANYREFS})
 _TOO_LONG: Final = frozenset({errno.EMSGSIZE, errno.ENOBUFS})
+
+
+producing: ContextVar[Producer | None] = ContextVar("seqrpc.producing", default=None)
+"""The producer whose source runs here."""
 
 
 class Source:
@@ -118,13 +123,13 @@ class Producer:
     def refuse(self, reason: str) -> None:
         """Do nothing: a stream takes no calls that could be refused."""
 
-    async def wait_idle(self, quiet_timeout: float) -> None:
+    async def wait_idle(self, quiet_timeout: float, spared: Container[object] = ()) -> None:
         """Wait until the producer has ended, or has had nothing to send for ``quiet_timeout`` seconds.
 
-        A stream that waits for its reader to take what there is does not count as quiet.
+        One in ``spared`` is not waited for. A stream that waits for its reader to take what there is is not quiet.
         """
         task = self._task
-        while task is not None and not task.done():
+        while task is not None and not task.done() and self not in spared:
             before = self._packets
             await asyncio.wait([task], timeout=quiet_timeout)
             if self._packets == before and self._pending is None:
@@ -156,6 +161,7 @@ class Producer:
 
     async def _run(self) -> None:
         """Produce, tell the end, close. Nothing that the source raises gets further than this."""
+        producing.set(self)
         error: tuple[str, str, Any] | None = None
         try:
             await self._produce()

@@ -7,7 +7,7 @@ import concurrent.futures
 import functools
 import inspect
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from collections.abc import AsyncIterator, Callable, Container, Coroutine, Iterable
 from contextvars import copy_context
 from typing import Any, NoReturn
 
@@ -113,10 +113,10 @@ class Registry:
         """Return who may learn that there is no such method."""
         return self._policies.get(method.rpartition(".")[0], self.policy)
 
-    def linger(self, calls: Calls, idle: asyncio.Future[None]) -> None:
-        """Know of calls that run on although their connection ended, until ``idle`` is done."""
+    def linger(self, calls: Calls, ended: asyncio.Future[None]) -> None:
+        """Know of calls that run on although their connection ended, until ``ended`` is done."""
         self._lingering.add(calls)
-        idle.add_done_callback(lambda _idle: self._left(calls))
+        ended.add_done_callback(lambda _ended: self._left(calls))
 
     def _left(self, calls: Calls) -> None:
         self._lingering.discard(calls)
@@ -132,12 +132,13 @@ class Registry:
         else:
             function()
 
-    async def wait_quiet(self) -> None:
-        """Wait until no calls run on whose connections ended."""
-        while self._lingering:
-            calls = next(iter(self._lingering))
-            await calls.wait_idle()
-            self._left(calls)
+    async def wait_quiet(self, spared: Container[object] = ()) -> None:
+        """Wait until no calls but those in ``spared`` run on whose connections ended."""
+        waited: set[Calls] = set()
+        while new := self._lingering - waited:
+            waited |= new
+            for calls in new:
+                await calls.wait_idle(spared)
 
     def stop_lingering(self) -> None:
         """Cancel the calls that run on although their connections ended."""
@@ -166,8 +167,8 @@ class Calls:
     """The calls that come in on one connection: its :class:`~seqrpc.carriers.connection.CallHandler`."""
 
     __slots__ = (
-        "_connection", "_entries", "_held_bytes", "_idle", "_last_notify", "_loop", "_max_calls", "_max_held_bytes",
-        "_registry", "_running", "_starter", "_terms",
+        "_connection", "_entries", "_held_bytes", "_idle", "_last_notify", "_lingering", "_loop", "_max_calls",
+        "_max_held_bytes",        "_registry", "_running", "_starter", "_terms",
     )  # fmt: skip
 
     def __init__(self, registry: Registry) -> None:
@@ -182,7 +183,8 @@ class Calls:
         self._starter = Starter(self._loop)
         self._running: dict[int, _Call] = {}  # by id; those that want no answer under negative numbers
         self._last_notify = 0
-        self._idle: asyncio.Future[None] | None = None
+        self._idle: asyncio.Future[None] | None = None  # while somebody waits for handlers to end
+        self._lingering: asyncio.Future[None] | None = None  # while handlers run on although the connection ended
         self._connection: Connection
 
     def connection_made(self, connection: SessionConnection) -> None:
@@ -442,8 +444,10 @@ class Calls:
             if call.timer is not None:
                 call.timer.cancel()
         del self._running[call.key]
-        if self._idle is not None and not self._running and not self._idle.done():
-            self._idle.set_result(None)
+        if self._idle is not None:
+            self.look_again()
+        if self._lingering is not None and not self._running and not self._lingering.done():
+            self._lingering.set_result(None)
 
     def cancel_received(self, call_id: int) -> None:
         """Cancel the handler of a call."""
@@ -465,11 +469,10 @@ class Calls:
             if call.request.call_id is not None:
                 _stop(call)
         if any(call.request.call_id is None for call in calls):
-            if self._idle is None or self._idle.done():
-                self._idle = self._loop.create_future()
             stopping = self._loop.call_later(self._registry.limits.close_timeout, self.stop_oneway)
-            self._idle.add_done_callback(lambda _idle: stopping.cancel())
-            self._registry.linger(self, self._idle)
+            self._lingering = self._loop.create_future()
+            self._lingering.add_done_callback(lambda _ended: stopping.cancel())
+            self._registry.linger(self, self._lingering)
 
     def stop_oneway(self) -> None:
         """Cancel the handlers of one-way calls; the others were when the connection ended."""
@@ -488,15 +491,20 @@ class Calls:
         """True while no handler runs."""
         return not self._running
 
-    async def wait_idle(self) -> None:
-        """Wait until no handler runs.
+    async def wait_idle(self, spared: Container[object] = ()) -> None:
+        """Wait until no handler runs but those of the calls in ``spared``.
 
         Cancel: the handlers run on.
         """
-        if self._running:
+        while not all(call in spared for call in self._running.values()):
             if self._idle is None or self._idle.done():
                 self._idle = self._loop.create_future()
             await asyncio.shield(self._idle)
+
+    def look_again(self) -> None:
+        """Let :meth:`wait_idle` see what has changed: a handler has ended, or is spared from now on."""
+        if self._idle is not None and not self._idle.done():
+            self._idle.set_result(None)
 
 
 def _raise(exc: BaseException) -> NoReturn:

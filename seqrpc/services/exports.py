@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Container, Coroutine
 from typing import Any, Protocol
 
 from seqrpc.services.context import run_outside
@@ -16,8 +16,8 @@ class Exported(Protocol):
         """Take no new calls."""
         ...
 
-    async def wait_idle(self, quiet_timeout: float) -> None:
-        """Wait until nothing runs in it, or it has had nothing to say for ``quiet_timeout`` seconds."""
+    async def wait_idle(self, quiet_timeout: float, spared: Container[object] = ()) -> None:
+        """Wait until nothing runs in it that is not in ``spared``, or it was quiet for ``quiet_timeout`` seconds."""
         ...
 
     def stop(self, reason: str) -> None:
@@ -55,16 +55,17 @@ class Exports:
         for export in list(self.living):
             export.refuse(reason)
 
-    async def wait_idle(self, quiet_timeout: float) -> None:
+    async def wait_idle(self, quiet_timeout: float, spared: Container[object] = ()) -> None:
         """Wait until nothing runs in any, nor in those that are added meanwhile.
 
         Args:
             quiet_timeout: seconds after which a stream that sends nothing is taken for one that never ends by itself.
+            spared: streams, and calls on objects, that are not waited for; it may grow meanwhile.
         """
         waited: set[Exported] = set()
         while new := self.living - waited:
             waited |= new
-            await asyncio.gather(*(export.wait_idle(quiet_timeout) for export in new))
+            await asyncio.gather(*(export.wait_idle(quiet_timeout, spared) for export in new))
 
     def stop(self, reason: str) -> None:
         """End all of them now."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from typing import Any
 
 from seqrpc.carriers.endpoints import open_transport
@@ -114,6 +114,8 @@ class ObjectConnection(Connection):
         self._held = held
         self._ended = ended
         self._clean_up: asyncio.Task[None] | None = None
+        self.revoking = False
+        """Whether a call that runs in it revokes the object: that one ends it."""
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop what runs; then this holder is one less."""
@@ -145,9 +147,13 @@ class ObjectConnection(Connection):
         """Take no new calls."""
         self.send_closing(reason)
 
-    async def wait_idle(self, quiet_timeout: float) -> None:  # noqa: ARG002 - handlers are waited for to their end
-        """Wait until no handler runs."""
-        await self.calls.wait_idle()
+    async def wait_idle(
+        self,
+        quiet_timeout: float,  # noqa: ARG002 - handlers are waited for to their end
+        spared: Container[object] = (),
+    ) -> None:
+        """Wait until no handler runs but those of the calls in ``spared``."""
+        await self.calls.wait_idle(spared)
 
     def stop(self, reason: str) -> None:
         """End it now."""
@@ -156,6 +162,9 @@ class ObjectConnection(Connection):
 
     def stop_after_calls(self) -> None:
         """End it once no handler runs: the one that runs now is answered, the others are cancelled."""
+        if self.revoking:
+            return
+        self.revoking = True
         self.calls.stop_others(current_call())
         self._clean_up = self._loop.create_task(self._stop_when_idle())
 
@@ -274,8 +283,8 @@ async def revoke(service: Service) -> None:
     """Take an object back from all who hold it as a channel.
 
     Their next call raises Unavailable, which says that it was revoked. Calls that run in it are cancelled (their
-    callers get ConnectionLost), except the one that revokes, which is answered. Then the object's ``close`` runs.
-    Revoking what nobody holds does nothing.
+    callers get ConnectionLost), except the one that revokes, which is answered: of several the first. Then the object's
+    ``close`` runs. Revoking what nobody holds does nothing.
 
     Args:
         service: the object, in the process, and on the loop, that gave it away.
@@ -294,16 +303,16 @@ async def revoke(service: Service) -> None:
         own = current_call().connection
     for export in held.pending:
         export.revoked = True
-    connections = list(held.connections)
-    for connection in connections:
+    abandoned = []
+    for connection in list(held.connections):
         connection.refuse(_REVOKED)
         if connection is own:
             connection.stop_after_calls()
-        else:
+        elif not connection.revoking:
             connection.abandon()
-    for connection in connections:
-        if connection is not own:
-            await connection.wait_closed()
+            abandoned.append(connection)
+    for connection in abandoned:
+        await connection.wait_closed()
 
 
 def _check_nobody_holds(service: Service) -> None:

@@ -1,0 +1,209 @@
+"""Who stops a server, and how long that may take."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any, Self
+
+import pytest
+from daemons import PATIENCE, Stage
+
+import seqrpc
+
+ENDLESS = 600.0
+"""Seconds after which a test that waits for a drain's time-out has failed long since."""
+
+
+class Keeper(seqrpc.Service):
+    """Stops its own server."""
+
+    def __init__(self) -> None:
+        self.stage = Stage()
+        self.server: seqrpc.Server
+        self.drained: list[bool] = []
+        self.tasks: list[asyncio.Task[None]] = []
+
+    async def drain(self) -> None:
+        self.stage.reach("draining")
+        self.drained.append(await self.server.drain(ENDLESS))
+
+    @seqrpc.method
+    async def work(self) -> str:
+        self.stage.reach("works")
+        await self.stage.wait("may go on")
+        return "done"
+
+    @seqrpc.method
+    async def stop(self) -> None:
+        await self.drain()
+
+    @seqrpc.method
+    async def stop_when_told(self, name: str) -> None:
+        self.stage.reach(name)
+        await self.stage.wait("stop now")
+        await self.drain()
+
+    @seqrpc.method
+    async def stop_in_a_task(self) -> None:
+        await asyncio.create_task(self.drain())
+
+    @seqrpc.method
+    async def stop_within_a_time(self) -> None:
+        async with seqrpc.timeout(ENDLESS):
+            await self.drain()
+
+    @seqrpc.method
+    async def stop_and_go(self) -> str:
+        self.tasks.append(asyncio.create_task(self.drain()))
+        return "will stop"
+
+    @seqrpc.method
+    def stop_from_a_thread(self) -> None:
+        asyncio.run_coroutine_threadsafe(self.drain(), self.server._finished.get_loop()).result(PATIENCE)
+
+    @seqrpc.method
+    async def stop_while_reading(self) -> AsyncIterator[str]:
+        yield "stopping"
+        await self.drain()
+
+    @seqrpc.method
+    async def object(self) -> seqrpc.Service:
+        return self
+
+
+class Served:
+    """A server with one handler that runs, and how it stopped."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.keeper = Keeper()
+
+    async def __aenter__(self) -> Self:
+        limits = seqrpc.Limits(close_timeout=PATIENCE * 2)
+        self.server = await seqrpc.serve(self.keeper, self.path, limits=limits)
+        self.keeper.server = self.server
+        self.connection = await seqrpc.connect(self.path)
+        self.working = asyncio.ensure_future(self.connection.call("Keeper.work"))
+        await self.keeper.stage.wait("works")
+        return self
+
+    async def assert_waits_for_the_worker_and_for_nobody_else(self, *stops: asyncio.Future[Any]) -> None:
+        await self.keeper.stage.wait("draining")
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert not self.server._finished.done()
+        assert not self.working.done()
+        self.keeper.stage.reach("may go on")
+        async with asyncio.timeout(PATIENCE):
+            assert await self.working == "done"
+            await self.server.wait_closed()
+            for stopped in await asyncio.gather(*stops, return_exceptions=True):
+                assert isinstance(stopped, (seqrpc.ConnectionLost, seqrpc.Cancelled)), stopped
+
+    async def __aexit__(self, *_exc: object) -> None:
+        await self.connection.close()
+        await self.server.close()
+        await asyncio.gather(*self.keeper.tasks, return_exceptions=True)
+
+
+@pytest.mark.parametrize("how", ["stop", "stop_in_a_task", "stop_within_a_time", "stop_from_a_thread"])
+async def test_a_handler_that_drains_its_server_does_not_wait_for_itself(how: str, socket_path: Path) -> None:
+    async with Served(socket_path) as served:
+        stopping = asyncio.ensure_future(served.connection.call(f"Keeper.{how}"))
+        await served.assert_waits_for_the_worker_and_for_nobody_else(stopping)
+
+
+async def test_a_handler_may_leave_the_draining_to_a_task_and_be_answered(socket_path: Path) -> None:
+    async with Served(socket_path) as served:
+        assert await served.connection.call("Keeper.stop_and_go") == "will stop"
+        await served.assert_waits_for_the_worker_and_for_nobody_else()
+        await asyncio.gather(*served.keeper.tasks)
+        assert served.keeper.drained == [True]
+
+
+@pytest.mark.parametrize("connections", [1, 2])
+async def test_handlers_that_drain_their_server_do_not_wait_for_each_other(connections: int, socket_path: Path) -> None:
+    async with Served(socket_path) as served, seqrpc.connect(socket_path) as other:
+        first, second = served.connection, served.connection if connections == 1 else other
+        calls = first.call("Keeper.stop_when_told", "first"), second.call("Keeper.stop_when_told", "second")
+        stops = [asyncio.ensure_future(call) for call in calls]
+        for name in ("first", "second"):
+            await served.keeper.stage.wait(name)
+        from_outside = asyncio.ensure_future(served.server.drain(ENDLESS))  # it waits for them before they drain
+        await asyncio.sleep(0)
+        served.keeper.stage.reach("stop now")
+        await served.assert_waits_for_the_worker_and_for_nobody_else(*stops)
+        assert await from_outside is True
+
+
+async def test_a_method_of_a_held_object_that_drains_the_server_is_not_waited_for(socket_path: Path) -> None:
+    async with Served(socket_path) as served:
+        channel = await served.connection.call("Keeper.object")
+        stopping = asyncio.ensure_future(channel.call("Keeper.stop"))
+        await served.assert_waits_for_the_worker_and_for_nobody_else(stopping)
+
+
+async def test_calls_of_held_objects_are_waited_for_by_one_that_drains(socket_path: Path) -> None:
+    async with Served(socket_path) as served:
+        channel = await served.connection.call("Keeper.object")
+        working = asyncio.ensure_future(channel.call("Keeper.work"))
+        stopping = asyncio.ensure_future(channel.call("Keeper.stop"))
+        await served.assert_waits_for_the_worker_and_for_nobody_else(stopping)
+        assert await working == "done"
+
+
+async def test_a_stream_that_drains_its_server_is_not_waited_for(socket_path: Path) -> None:
+    async with Served(socket_path) as served:
+
+        async def read() -> list[str]:
+            return [item async for item in await served.connection.call("Keeper.stop_while_reading")]
+
+        reading = asyncio.ensure_future(read())
+        await served.keeper.stage.wait("draining")
+        served.keeper.stage.reach("may go on")
+        async with asyncio.timeout(PATIENCE):
+            assert await served.working == "done"
+            await served.server.wait_closed()
+            with pytest.raises(seqrpc.Unavailable, match="the server is stopping"):
+                await reading
+
+
+class Revoked(seqrpc.Service):
+    """Takes itself back from its holders, for two callers at once."""
+
+    def __init__(self) -> None:
+        self.stage = Stage()
+
+    @seqrpc.method
+    async def me(self) -> seqrpc.Service:
+        return self
+
+    @seqrpc.method
+    async def revoke(self, name: str) -> str:
+        self.stage.reach(name)
+        await self.stage.wait("both")
+        await seqrpc.revoke(self)
+        return "revoked"
+
+
+@pytest.mark.parametrize("connections", [1, 2])
+async def test_handlers_that_revoke_the_same_object_do_not_wait_for_each_other(
+    connections: int, socket_path: Path
+) -> None:
+    service = Revoked()
+    async with seqrpc.serve(service, socket_path), seqrpc.connect(socket_path) as connection:
+        first = await connection.call("Revoked.me")
+        second = await connection.call("Revoked.me") if connections == 2 else first
+        calls = [asyncio.ensure_future(one.call("Revoked.revoke", name)) for one, name in ((first, "a"), (second, "b"))]
+        await service.stage.wait("a")
+        await service.stage.wait("b")
+        service.stage.reach("both")
+        async with asyncio.timeout(PATIENCE):
+            results = await asyncio.gather(*calls, return_exceptions=True)
+        assert "revoked" in results
+        for result in results:
+            assert result == "revoked" or isinstance(result, (seqrpc.ConnectionLost, seqrpc.Cancelled))
+        await first.close()
+        await second.close()
