@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import resource
-import select
 import signal
 import socket
 from collections.abc import Callable, Generator, Iterable
@@ -26,6 +25,7 @@ from seqrpc.logs import get_logger
 from seqrpc.services.current import current_call
 from seqrpc.services.dispatch import Calls, Registry
 from seqrpc.services.exports import Exports
+from seqrpc.services.lastreads import HeldConnection, LastReads
 from seqrpc.services.living import LivingValues
 from seqrpc.services.peer import Connection
 from seqrpc.services.policy import PolicyLike
@@ -35,12 +35,8 @@ _log = get_logger("seqrpc.server")
 
 _STOPPING = "the server is stopping"
 
-_LAST_READS = 512
-"""Turns of the loop in which a drained server still reads. The kernel queues some 280 packets of one sender at
-most (its default send buffer), and one is read each turn at least; who sends on and on is not waited for."""
 
-
-class _ServerConnection(Connection):
+class _ServerConnection(HeldConnection):
     """A connection that its server knows of."""
 
     def __init__(self, server: Server, calls: Calls, limits: Limits) -> None:
@@ -61,14 +57,6 @@ class _ServerConnection(Connection):
         self.send_closing(reason)
         self._close_transport()
 
-    def has_unread(self) -> bool:
-        """Return whether something can be read, and will be in the loop's next turns."""
-        if not self._transport.is_reading():
-            return False
-        poll = select.poll()
-        poll.register(self._transport.get_extra_info("socket"), select.POLLIN)
-        return bool(poll.poll(0))
-
 
 class Server:
     """Services that are being served; made by :func:`serve`.
@@ -88,6 +76,7 @@ class Server:
         self._connections: set[_ServerConnection] = set()
         self._draining = False
         self._spared: set[object] = set()  # the calls, and streams, that wait for a drain
+        self._last_reads = LastReads(limits.close_timeout)
         self.exports = Exports()
         """The streams and objects that clients hold; they outlive their connections, and end with the server."""
         self._loop = asyncio.get_running_loop()
@@ -132,6 +121,7 @@ class Server:
     def connection_lost(self, connection: _ServerConnection) -> None:
         """Let a connection go; a server on a socket pair is done with its only one."""
         self._connections.discard(connection)
+        self._last_reads.forget(connection)
         if self._listener is None and not self._connections:
             self._registry.when_quiet(self._finish)
 
@@ -145,8 +135,22 @@ class Server:
         self._listener = listener
         listener.accept_connections()
 
+    def refuse_new(self) -> None:
+        """Stop listening, and refuse what comes on the connections that there are; the first step of :meth:`drain`.
+
+        Who waits to be accepted is told why. What runs goes on.
+        """
+        self._stop_listening()
+        for connection in self._connections:
+            connection.send_closing(_STOPPING)
+        self.exports.refuse(_STOPPING)
+        self._last_reads.hold(self._connections)
+
     async def drain(self, drain_timeout: float | None = None) -> bool:
         """Stop: refuse what comes, let what runs finish, answer what was sent before that was known, then close.
+
+        It takes ``drain_timeout`` and a few times ``close_timeout`` at most. What is sent meanwhile is refused;
+        who sends on and on is not read for ever.
 
         Streams run on as long as they have something to send: one that has been quiet for ``close_timeout`` is ended.
 
@@ -165,10 +169,7 @@ class Server:
         Cancel: what runs is waited for no longer; the server is closed, as by :meth:`close`, before this ends.
         """
         self._check_place()
-        self._stop_listening()
-        for connection in self._connections:
-            connection.send_closing(_STOPPING)
-        self.exports.refuse(_STOPPING)
+        self.refuse_new()
         self._spare_current()
         try:
             async with asyncio.timeout(self._limits.drain_timeout if drain_timeout is None else drain_timeout):
@@ -180,7 +181,7 @@ class Server:
             _log.warning("= %s: handlers were still running after the drain timeout; they are cancelled", self.address)
             return False
         else:
-            await self._refuse_unread()
+            await self._last_reads.finish()
             return True
         finally:
             await self.close()
@@ -211,7 +212,11 @@ class Server:
         self._check_place()
         self._stop_listening()
         if self._closing is None:
-            self._closing = asyncio.ensure_future(self._close_connections())
+            self._last_reads.close()
+            connections = list(self._connections)
+            for connection in connections:  # at once, for they are not read any more then
+                connection.abandon()
+            self._closing = asyncio.ensure_future(self._close_connections(connections))
         await asyncio.shield(self._closing)  # a handler that closes its own server is cancelled by it
 
     def _stop_listening(self) -> None:
@@ -221,15 +226,7 @@ class Server:
             self._listener.accept_waiting()
             self._listener.close()
 
-    async def _refuse_unread(self) -> None:
-        """Let the connections read what was sent before CLOSING arrived: it is to be answered (protocol 2.5, 2.8)."""
-        for _ in range(_LAST_READS):
-            if not any(connection.has_unread() for connection in self._connections):
-                return
-            await asyncio.sleep(0)  # the loop calls the readers
-
-    async def _close_connections(self) -> None:
-        connections = list(self._connections)
+    async def _close_connections(self, connections: list[_ServerConnection]) -> None:
         await asyncio.gather(*(connection.close() for connection in connections))
         self._registry.stop_lingering()
         self.exports.stop(_STOPPING)
@@ -458,9 +455,9 @@ async def _end_tasks(close_timeout: float) -> None:
         task.cancel()
     if tasks:
         await asyncio.wait(tasks, timeout=close_timeout)
-    with suppress(TimeoutError):
-        async with asyncio.timeout(close_timeout):
-            await asyncio.get_running_loop().shutdown_asyncgens()
+    # A generator that goes on although it is cancelled would keep whoever awaits this, time-out or not.
+    generators = asyncio.ensure_future(asyncio.get_running_loop().shutdown_asyncgens())
+    await asyncio.wait([generators], timeout=close_timeout)
 
 
 class _StopSignals:
@@ -489,14 +486,20 @@ class _StopSignals:
 
 async def _run(serving: _Serving, drain_timeout: float | None, signals: _StopSignals) -> None:
     loop = asyncio.get_running_loop()
+    serves: Server | None = None
     stopping = asyncio.Event()
     hurrying = asyncio.Event()
 
     def stop() -> None:
-        (hurrying if stopping.is_set() else stopping).set()
+        if stopping.is_set():
+            hurrying.set()
+        elif serves is not None:
+            serves.refuse_new()  # not a few turns later: they may be long
+        stopping.set()
 
     signals.handle(loop, stop)  # first, for whoever can connect may also send signals
     async with serving as server:
+        serves = server
         _log.info("= serving at %s", server.address)
         await _first(stopping.wait(), server.wait_closed())
         if stopping.is_set():

@@ -71,6 +71,7 @@ ORDER = (
     "services.proxy",
     "services.results",
     "services.peer",
+    "services.lastreads",
     "services.current",
     "services.threads",
     "services.plain",

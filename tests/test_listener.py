@@ -7,6 +7,7 @@ import errno
 import logging
 import os
 import socket
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -368,3 +369,23 @@ async def test_a_server_may_have_the_kernel_refuse_descriptors(socket_path: Path
                 send_with(sock, b"x", [fds[0].fileno()])
             await site.until_connections(1)
         await site.end()
+
+
+async def test_what_waits_is_accepted_for_so_long_and_the_rest_is_reset(socket_path: Path) -> None:
+    class Slow(Greeting):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            super().connection_made(transport)
+            time.sleep(0.05)
+
+    site = Site()
+    site.make = Slow
+    server = await serve(site, socket_path, start_serving=False, limits=seqrpc.Limits(close_timeout=0.12))
+    with clients(socket_path, 20) as socks:
+        server.accept_waiting()
+        server.close()
+        number = len(site.recorders)
+        assert 1 <= number <= 3
+        assert [await receive(sock) for sock in socks[:number]] == [b"hello"] * number
+        with pytest.raises(ConnectionResetError):
+            await receive(socks[number])
+    await site.end()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import socket
+import time
 from collections.abc import Callable
 
 from seqrpc.carriers.places import wrong_process
@@ -109,15 +110,18 @@ class SeqpacketServer(asyncio.AbstractServer):
             self.close()
 
     def accept_waiting(self) -> None:
-        """Accept what waits in the backlog, at most as many as fit there by default: ``close`` resets the rest.
+        """Accept what waits in the backlog, for ``close_timeout`` at most: ``close`` resets the rest.
+
+        They are no more than fit there by default: as many again may come meanwhile.
 
         The backlog of an inherited socket is left alone: it outlives ``close``, and whoever shares the
         socket, as a service manager does with the daemon's next run, serves it.
         """
         if self._forked or not isinstance(self._listening.address, PathAddress | AbstractAddress):
             return
+        ends = time.monotonic() + self._limits.close_timeout
         for _ in range(BACKLOG):
-            if self._closed.done():
+            if self._closed.done() or time.monotonic() >= ends:
                 return
             try:
                 sock, _address = self._listening.sock.accept()
