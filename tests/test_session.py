@@ -1036,6 +1036,26 @@ def test_a_long_request_of_one_who_is_not_admitted_is_refused_unread() -> None:
         session.receive_packet(packet(4, len(bad)), [memory_file(bad)])
 
 
+def test_a_long_request_is_refused_unread_once_closing_was_sent() -> None:
+    session = Session[str](Limits(max_containers=1))
+    asked: list[str] = []
+    session.admits = lambda method: not asked.append(method)  # type: ignore[func-returns-value]
+    session.send_closing("the server is stopping")
+    hostile: list[list[int]] = [[] for _ in range(70_000)]  # which reading would find to be too much
+    for message, id_ in ((packet(0, 7, "S.m", hostile), 7), (packet(2, "S.n", hostile), None)):
+        file = memory_file(message)
+        event = session.receive_packet(packet(4, len(message)), [file])
+        assert file.closed
+        if id_ is None:
+            assert event is None
+        else:
+            assert isinstance(event, Refused)
+            assert (event.call_id, event.code) == (7, "rpc.Unavailable")
+            session.send_error(event.call_id, event.code, event.message)
+    assert asked == []
+    assert session.requests == set()
+
+
 @pytest.mark.parametrize("head", [(9, 1), (1, 5, None)])
 def test_a_long_message_that_nobody_waits_for_is_not_read(head: tuple[Any, ...]) -> None:
     session = Session[str](Limits(max_containers=1))

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import selectors
 from collections.abc import Iterable
 from typing import Any
 
+from seqrpc.logs import get_logger
 from seqrpc.services.context import run_outside
 from seqrpc.services.peer import Connection
 
-_log = logging.getLogger("seqrpc.lastreads")
+_log = get_logger("seqrpc.lastreads")
 
 _MOST_READS = 512
 """Times that a connection is read on which nothing runs. The kernel queues some 280 packets of one sender (its default

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import functools
 import inspect
-import logging
 import resource
 from collections.abc import AsyncIterable
 from typing import Any, Final
@@ -16,6 +15,7 @@ from seqrpc.errors import LocalProtocolError, Overloaded
 from seqrpc.kernel.descriptors import OwnedFd, close_all
 from seqrpc.kernel.sockets import is_connected_seqpacket
 from seqrpc.limits import RESERVED_DESCRIPTORS, Limits
+from seqrpc.logs import get_logger
 from seqrpc.protocol.codec import Codec
 from seqrpc.protocol.items import ItemReader
 from seqrpc.protocol.values import EXT_STREAM, Export
@@ -25,7 +25,7 @@ from seqrpc.services.objects import ObjectExport, let_go_of
 from seqrpc.services.proxy import Proxy
 from seqrpc.services.service import Service
 
-_log = logging.getLogger("seqrpc.living")
+_log = get_logger("seqrpc.living")
 
 _NO_ROOM: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
