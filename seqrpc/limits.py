@@ -96,8 +96,8 @@ class Limits:
     """Unsent bytes at which ``resume_writing`` is called; a quarter of the high mark, as in asyncio."""
 
     max_unsent_bytes: int = 16 * 1024 * 1024
-    """Answers, besides one of ``max_message_bytes``, kept for a peer that does not read them while this side waits
-    for answers of its own."""
+    """Bytes of answers, besides one of ``max_message_bytes``, kept for a peer that does not read them, whenever it
+    asked. Results that come after are answered ``rpc.Overloaded``."""
 
     connect_timeout: float = 10.0
     """Seconds that connecting may take, full backlogs included."""

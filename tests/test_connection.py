@@ -100,7 +100,10 @@ class Handler:
     def echo(self, request: Request) -> None:
         """Answer with what came, and let go of its descriptors."""
         if request.call_id is not None:
-            self.connection.send_result(request.call_id, request.params)
+            try:
+                self.connection.send_result(request.call_id, request.params)
+            except Overloaded as exc:
+                self.connection.send_error(request.call_id, exc.code, exc.message)
         close_all(request.fds)
 
 
@@ -879,7 +882,7 @@ async def test_a_peer_that_owes_answers_itself_is_cut_off_once_it_leaves_too_man
             call.cancel()
         await turns_of_the_loop()
         end.jam()
-        for call_id in range(6):
+        for call_id in range(500):  # the large answers are bounded, and so are the short refusals that follow them
             assert end.transport.is_reading()
             raw.send(wire(0, call_id, "m", [b"x" * 60_000]))
             await turns_of_the_loop()
@@ -1557,3 +1560,70 @@ def test_what_is_given_up_when_the_loop_is_closed_lets_go_of_its_descriptors() -
         (fd,) = fds
         connection.give_up([fd])
         assert fd.closed
+
+
+# Answers that nobody reads
+
+
+async def test_results_that_find_too_much_unread_are_refused_before_they_are_encoded() -> None:
+    class Uncodable:
+        """Fails whoever encodes it."""
+
+    async with one_end(Limits(max_unsent_bytes=300_000)) as (end, raw):
+        for call_id in range(20):
+            raw.send(wire(0, call_id, "m", []))
+        await comes_true(lambda: len(end.handler.requests) == 20)
+        end.jam()
+        refused = 0
+        for call_id in range(20):
+            try:
+                end.connection.send_result(call_id, b"x" * 50_000)
+            except Overloaded:
+                refused += 1
+                with pytest.raises(
+                    Overloaded, match=r"^\d+ bytes of answers are not read yet \(max_unsent_bytes\)$"
+                ) as exc:
+                    end.connection.send_result(call_id, Uncodable())
+                end.connection.send_error(call_id, exc.value.code, exc.value.message)
+        assert 0 < refused < 20
+        assert end.transport.get_write_buffer_size() < 300_000 + 65_536 + 20 * 200
+        answers: dict[int, Any] = {}
+        while len(answers) < 20:
+            message = await next_message(raw)
+            if message[0] == 1:
+                answers[message[1]] = message[2]
+        assert [error and error[0] for error in answers.values()].count("rpc.Overloaded") == refused
+        assert end.connection._session.requests == set()
+
+
+async def test_nothing_that_is_short_is_refused_for_what_is_unread() -> None:
+    async with one_end(Limits(max_unsent_bytes=1)) as (end, raw):
+        raw.send(wire(0, 0, "m", []))
+        raw.send(wire(0, 1, "m", []))
+        raw.send(wire(0, 2, "m", []))
+        await comes_true(lambda: len(end.handler.requests) == 3)
+        end.jam()
+        end.connection.send_result(0, None)
+        end.connection.send_error(1, "a.Code", "x" * 10_000, b"x" * 60_000)
+        end.connection.send_error(2, "c" * 10_000, "", None)
+        answers: list[Any] = []
+        while len(answers) < 3:
+            message = await next_message(raw)
+            if message[0] == 1:
+                answers.append(message)
+        assert answers == [
+            [1, 0, None, None],
+            [1, 1, ["a.Code", "x" * 200, None], None],
+            [1, 2, ["rpc.Overloaded", "", None], None],
+        ]
+
+
+async def test_errors_are_whole_while_little_is_unread() -> None:
+    async with one_end() as (end, raw):
+        raw.send(wire(0, 0, "m", []))
+        await comes_true(lambda: len(end.handler.requests) == 1)
+        end.jam()
+        end.connection.send_error(0, "a.Code", "x" * 1_000, [1])
+        while (message := await next_message(raw))[0] != 1:
+            pass
+        assert message == [1, 0, ["a.Code", "x" * 1_000, [1]], None]

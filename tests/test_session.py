@@ -1039,7 +1039,7 @@ def test_a_long_request_of_one_who_is_not_admitted_is_refused_unread() -> None:
 def test_a_long_request_is_refused_unread_once_closing_was_sent() -> None:
     session = Session[str](Limits(max_containers=1))
     asked: list[str] = []
-    session.admits = lambda method: not asked.append(method)  # type: ignore[func-returns-value]
+    session.refusal = asked.append  # which answers None
     session.send_closing("the server is stopping")
     hostile: list[list[int]] = [[] for _ in range(70_000)]  # which reading would find to be too much
     for message, id_ in ((packet(0, 7, "S.m", hostile), 7), (packet(2, "S.n", hostile), None)):

@@ -42,6 +42,7 @@ from seqrpc.text import shown
 _log = get_logger("seqrpc.connection")
 
 _LONGEST_TIMER = 30 * 24 * 3600.0  # seconds; timers of event loops overflow somewhere above
+_SHORT_TEXT = 200  # characters of an error that is told to a peer that does not read
 _PACKET_COST = 256  # bytes that an unsent packet costs besides its content
 
 _UNSENT = (OSError, WrongProcess)
@@ -240,11 +241,18 @@ class SessionConnection(SeqpacketProtocol):
         if not self._session.calls and not self._session.given_up:
             self._transport.pause_reading()
             return
-        unsent = self._transport.get_write_buffer_size()
-        unsent += _PACKET_COST * self._transport.get_write_buffer_packets()
+        unsent = self._unsent_bytes()
         if unsent > self._limits.max_unsent_bytes + self._limits.max_message_bytes:  # one large answer may well wait
             self._reason = ConnectionLost(f"the other side left {unsent} bytes of answers unread")
             self._transport.abort()
+
+    def _unsent_bytes(self) -> int:
+        """Return what is kept for a peer that does not read."""
+        return self._transport.get_write_buffer_size() + _PACKET_COST * self._transport.get_write_buffer_packets()
+
+    def _is_over(self) -> bool:
+        """Return whether more is unsent than is to be added to: a short answer must do."""
+        return self._writing_paused and self._unsent_bytes() > self._limits.max_unsent_bytes
 
     def _end_malformed(self, exc: RemoteProtocolError) -> None:
         _log.info("x %r: %s", self, exc)
@@ -470,7 +478,10 @@ class SessionConnection(SeqpacketProtocol):
         Raises:
             LocalProtocolError, TooLarge, ValueError: the result cannot be sent; the request is still to be answered,
                 and the result to be given up.
+            Overloaded: as before, for so many bytes of answers are unsent already.
         """
+        if self._writing_paused and result is not None and self._is_over():
+            raise Overloaded(f"{self._unsent_bytes()} bytes of answers are not read yet (max_unsent_bytes)")
         data, lenders = self._session.send_result(call_id, result)
         if lenders or len(data) > MAX_PACKET:
             self._send_answer(call_id, data, lenders)
@@ -484,9 +495,16 @@ class SessionConnection(SeqpacketProtocol):
     def send_error(self, call_id: int, code: str, message: str, data: Any = None) -> None:
         """Answer a request with an error; what is in ``data`` is given away.
 
+        With ``max_unsent_bytes`` of answers unsent it goes without ``data``, and with the beginning of its message.
+
         Raises:
             ValueError: a descriptor in ``data`` is closed; the request is still to be answered, and the data given up.
         """
+        if self._is_over():
+            if data is not None:
+                self.give_up(data)
+            data, message = None, message[:_SHORT_TEXT]
+            code = code if len(code) <= _SHORT_TEXT else "rpc.Overloaded"
         packet, lenders = self._session.send_error(call_id, code, message, data)
         self._send_answer(call_id, packet, lenders)
         close_all([lender for lender in lenders if isinstance(lender, OwnedFd)])
