@@ -1581,7 +1581,7 @@ async def test_results_that_find_too_much_unread_are_refused_before_they_are_enc
             except Overloaded:
                 refused += 1
                 with pytest.raises(
-                    Overloaded, match=r"^\d+ bytes of answers are not read yet \(max_unsent_bytes\)$"
+                    Overloaded, match=r"\d+ bytes of answers are not read yet \(max_unsent_bytes\)$"
                 ) as exc:
                     end.connection.send_result(call_id, Uncodable())
                 end.connection.send_error(call_id, exc.value.code, exc.value.message)
