@@ -126,3 +126,17 @@ async def test_a_server_on_a_pair_ends_after_them() -> None:
     log.gate.set()
     await asyncio.wait_for(waiting, PATIENCE)
     assert log.lines == ["one"]
+
+
+async def test_who_connects_anew_leaves_no_more_behind_than_one_connection_may(socket_path: Path) -> None:
+    log = Log()
+    async with seqrpc.serve(log, socket_path, limits=seqrpc.Limits(max_calls_in_flight=3, close_timeout=30)) as server:
+        for number in range(3):
+            async with seqrpc.connect(socket_path) as connection:
+                for _ in range(2):
+                    await connection.notify("Log.write", f"{number}")
+                await connection.call("rpc.ping")
+            await is_without_connections(server)
+        await comes_true(lambda: log.lines.count("cancelled") == 4)
+        log.gate.set()
+        await comes_true(lambda: log.lines.count("0") == 2)

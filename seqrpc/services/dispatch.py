@@ -113,6 +113,11 @@ class Registry:
         """Return who may learn that there is no such method."""
         return self._policies.get(method.rpartition(".")[0], self.policy)
 
+    def has_room_to_linger(self, number: int) -> bool:
+        """Return whether so many calls more may run on: who connects anew leaves no more behind than others."""
+        running = sum(calls.running for calls in self._lingering)
+        return running + number <= self.limits.max_calls_in_flight
+
     def linger(self, calls: Calls, ended: asyncio.Future[None]) -> None:
         """Know of calls that run on although their connection ended, until ``ended`` is done."""
         self._lingering.add(calls)
@@ -462,13 +467,17 @@ class Calls:
     def connection_lost(self) -> None:
         """Cancel the handlers whose answers nobody waits for any more.
 
-        For those of one-way calls nobody ever did: they run on, and are cancelled after ``close_timeout``.
+        For those of one-way calls nobody ever did: they run on, and are cancelled after ``close_timeout``. Of all
+        connections that ended, together no more than ``max_calls_in_flight``.
         """
         calls = list(self._running.values())
         for call in calls:
             if call.request.call_id is not None:
                 _stop(call)
-        if any(call.request.call_id is None for call in calls):
+        oneway = sum(call.request.call_id is None for call in calls)
+        if oneway and not self._registry.has_room_to_linger(oneway):
+            self.stop_oneway()
+        elif oneway:
             stopping = self._loop.call_later(self._registry.limits.close_timeout, self.stop_oneway)
             self._lingering = self._loop.create_future()
             self._lingering.add_done_callback(lambda _ended: stopping.cancel())
@@ -485,6 +494,11 @@ class Calls:
         for call in list(self._running.values()):
             if call is not spared:
                 _stop(call)
+
+    @property
+    def running(self) -> int:
+        """How many handlers run."""
+        return len(self._running)
 
     @property
     def idle(self) -> bool:
