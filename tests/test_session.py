@@ -496,17 +496,48 @@ def test_3_1_descriptor_referred_to_twice_is_malformed() -> None:
 
 
 def test_3_1_a_descriptor_that_is_not_referred_to_is_malformed() -> None:
-    messages: list[tuple[Any, ...]] = [(0, 1, "m", []), (2, "m", []), (3, 1), (5, "going")]
+    messages: list[tuple[Any, ...]] = [(0, 1, "m", []), (1, 1, None, None), (2, "m", []), (3, 1), (5, "going")]
     for message in messages:
         assert "1 descriptors came, 0 of them" in is_malformed(Session(), packet(*message), descriptors=1)
 
 
-@pytest.mark.parametrize("message", [(1, 1, None, None), (9, "from a later protocol")])
-def test_1_4_2_1_what_nobody_waits_for_is_ignored_with_its_descriptors_unread(message: tuple[Any, ...]) -> None:
+def test_1_4_an_unknown_kind_is_ignored_with_its_descriptors() -> None:
     with owned(1) as fds:
         every = list(fds)
-        assert receive(Session(), *message, fds=fds) is None
+        assert receive(Session(), 9, "from a later protocol", fds=fds) is None
         assert every[0].closed
+
+
+@pytest.mark.parametrize(
+    "data, reason",
+    [
+        (packet(0, 7, "S.m", []), "2 descriptors came, 0 of them are referred to"),
+        (packet(0, 7, "S.m", [Lender()]), "2 descriptors came, 1 of them are referred to"),
+        (packet(0, 7, "S.m", [Lender(), Lender()]) + b"\x00", "extra data"),
+        (packet(0, 7, "S.m", [msgpack.ExtType(9, b"x")]), "unknown extension type 9"),
+        (packet(0, 7, "S.m", [msgpack.ExtType(4, b"\x00")]), "a reference to a buffer has 17 bytes, this one 1"),
+        (packet(2, "S.m", [msgpack.ExtType(2, b"\x05")]), "descriptor 5 is referred to, but 2 came"),
+    ],
+)
+def test_1_5_what_is_short_and_malformed_is_so_also_if_nobody_wants_it(data: bytes, reason: str) -> None:
+    session = refusing(Session[Any](living=Nobody()))
+    with owned(2) as fds:
+        every = list(fds)
+        with pytest.raises(RemoteProtocolError, match=reason):
+            session.receive_packet(data, fds)
+        assert all(fd.closed for fd in every)
+
+
+def test_maps_of_what_nobody_wants_need_not_be_made() -> None:
+    session = refusing(Session[Any]())
+    event = session.receive_packet(packet(0, 7, "S.m", [{1: 2}], {}), [])
+    assert isinstance(event, Refused)
+    for data, reason in (
+        (packet(0, 8, "S.m", 5), "params"),
+        (packet(1, 7, ["a.b", "", None], 1), "an error or a result"),
+    ):
+        with pytest.raises(RemoteProtocolError, match=reason):
+            session.receive_packet(data, [])
 
 
 def test_3_1_an_unreferenced_descriptor_of_a_response_does_not_cost_its_call() -> None:

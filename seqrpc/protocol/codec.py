@@ -35,7 +35,7 @@ from seqrpc.kernel.memfd import Content, Pieces
 from seqrpc.limits import DEFAULT_LIMITS, MAX_DESCRIPTORS, MAX_PACKET, Limits
 from seqrpc.logs import get_logger
 from seqrpc.protocol.culprit import NotFound, Search
-from seqrpc.protocol.depth import check_depth, is_shallow
+from seqrpc.protocol.depth import check_depth, check_whole, is_shallow
 from seqrpc.protocol.maps import MOST_KEYS, hooks_for, look_closer, read_maps
 from seqrpc.protocol.pieces import EXT_TAKEN, pack_in_pieces, take_long_bytes, without_long_bytes
 from seqrpc.protocol.values import (
@@ -73,6 +73,14 @@ _FIRST_DAY: Final = (dt.datetime.min.replace(tzinfo=dt.UTC) - _EPOCH).days
 _END_DAY: Final = (dt.datetime.max.replace(tzinfo=dt.UTC) - _EPOCH).days + 1
 
 _BUFFER_DATA: Final = struct.Struct(">BQQ")  # index, offset, length (protocol section 4)
+
+_REFERENCES: Final = {
+    EXT_DESCRIPTOR: ("descriptor", 1),
+    EXT_STREAM: ("stream", 1),
+    EXT_CHANNEL: ("channel", 1),
+    EXT_BUFFER: ("buffer", _BUFFER_DATA.size),
+}
+"""What refers to a descriptor, and how many bytes it has."""
 
 _DECODING_ERRORS = (ValueError, TypeError, OverflowError, RecursionError, msgpack.UnpackException)
 
@@ -383,6 +391,37 @@ class Codec:
         hooks = {} if len(data) <= MAX_PACKET else hooks_for(data, self._max_containers)
         return msgpack.unpackb(data, ext_hook=self._ext_hook, timestamp=3, max_map_len=MOST_KEYS, **hooks)
 
+    def decode_unwanted(self, data: bytes, fds: list[OwnedFd]) -> tuple[Any, str | None]:
+        """Return what :meth:`decode` does, of a short packet that will not be taken: references stay what they are.
+
+        Of one whose maps msgpack must not make it is only known that it is one value.
+
+        Raises:
+            RemoteProtocolError: it is not.
+        """
+        try:
+            check_whole(data)
+            if fds:
+                self._fds = fds
+            value = msgpack.unpackb(data, ext_hook=self._check_reference, timestamp=3, max_map_len=MOST_KEYS)
+        except _DECODING_ERRORS as exc:
+            self._settle()
+            if "map" in str(exc):
+                return None, None
+            raise RemoteProtocolError(f"malformed packet of {len(data)} bytes: {exc}") from exc
+        problem = self._settle() if fds or self._problem else None
+        return value, problem if isinstance(problem, str) else None
+
+    def _check_reference(self, kind: int, data: bytes) -> None:
+        try:
+            if kind in _REFERENCES:
+                self._refer(*_REFERENCES[kind], data)
+                return
+        except ValueError as exc:
+            self._remember(str(exc))
+        else:
+            self._remember(f"unknown extension type {kind}")
+
     def decode_long(
         self, data: memoryview, fds: list[OwnedFd], read: Callable[[int, int], bytes]
     ) -> tuple[Any, str | RpcError | None]:
@@ -421,13 +460,13 @@ class Codec:
         """Resolve a reference to a descriptor; what is wrong is remembered, for unknown kinds may do as they like."""
         try:
             if kind == EXT_DESCRIPTOR:
-                return self._fds[self._refer("descriptor", data, 1)]
+                return self._fds[self._refer("descriptor", 1, data)]
             if kind == EXT_BUFFER:
                 return self._receive_buffer(data)
             if kind == EXT_TAKEN and self._taken:
                 return self._taken[data[0]]
             if kind in (EXT_STREAM, EXT_CHANNEL):
-                index = self._refer("stream" if kind == EXT_STREAM else "channel", data, 1)
+                index = self._refer(*_REFERENCES[kind], data)
                 return self._living.receive(kind, self._keep(index))
         except ValueError as exc:
             return self._remember(str(exc))
@@ -445,7 +484,7 @@ class Codec:
         if not isinstance(self._problem, str):
             self._problem = problem
 
-    def _refer(self, what: str, data: bytes, size: int) -> int:
+    def _refer(self, what: str, size: int, data: bytes) -> int:
         """Return the index that a reference begins with."""
         if len(data) != size:
             raise ValueError(f"a reference to a {what} has {size} byte{'s' if size > 1 else ''}, this one {len(data)}")
@@ -464,7 +503,7 @@ class Codec:
         return kept
 
     def _receive_buffer(self, data: bytes) -> Any:
-        fd = self._keep(self._refer("buffer", data, _BUFFER_DATA.size))
+        fd = self._keep(self._refer("buffer", _BUFFER_DATA.size, data))
         _index, offset, length = _BUFFER_DATA.unpack(data)
         if length > self._max_buffer_bytes:
             text = f"a buffer has at most {self._max_buffer_bytes} bytes (max_buffer_bytes), this one {length}"

@@ -28,7 +28,6 @@ from seqrpc.kernel.descriptors import OwnedFd, close_all
 from seqrpc.limits import DEFAULT_LIMITS, MAX_PACKET, Limits
 from seqrpc.protocol import messages
 from seqrpc.protocol.codec import Codec, Encoded, Packed, unpack_plain
-from seqrpc.protocol.depth import check_whole
 from seqrpc.protocol.heads import Head, head_of, read_head
 from seqrpc.protocol.messages import (
     CANCEL,
@@ -182,7 +181,7 @@ class Session(Generic[Waiter]):
             wanted, answer = self._is_wanted(head)
             if not wanted:
                 if len(data) <= _GLANCE:  # of longer ones, to find out would cost as much as to read them
-                    _check_whole(data)
+                    self._check_unwanted(head.kind, data, fds)
                 close_all(fds)
                 return answer
             try:
@@ -193,6 +192,15 @@ class Session(Generic[Waiter]):
         except BaseException:
             close_all(fds)
             raise
+
+    def _check_unwanted(self, kind: int, data: bytes, fds: list[OwnedFd]) -> None:
+        """Check that a short message which is not taken is none that breaks the protocol."""
+        value, problem = self._codec.decode_unwanted(data, fds)
+        if kind > LAST_KIND or value is None:
+            return
+        if problem is not None:
+            raise RemoteProtocolError(f"malformed message: {problem}")
+        messages.parse(kind, value, [])
 
     def _is_wanted(self, head: Head) -> tuple[bool, Refused | None]:
         """Return whether the rest of a message is to be read, and if not, what it is to be answered."""
@@ -425,13 +433,6 @@ class Session(Generic[Waiter]):
         self.given_up.clear()
         self.requests.clear()
         return waiters
-
-
-def _check_whole(data: bytes) -> None:
-    try:
-        check_whole(data)
-    except ValueError as exc:
-        raise RemoteProtocolError(f"malformed packet of {len(data)} bytes: {exc}") from None
 
 
 def _refuse_nothing(method: str) -> None:
