@@ -163,9 +163,13 @@ class _Call(CurrentCall, kw_only=True, eq=False):
     key: Any  # by which it is known while it runs: the request's id, or a negative number
     is_paced: bool = False
     has_begun: bool = False
-    if_not_begun: Callable[[Any], None] | None = None  # called at the end of its task if it never began
+    coroutine: Coroutine[Any, Any, Any] | None = None  # that never began, if its task ends so
     timer: asyncio.TimerHandle | None = None
     stopped: RpcError | None = None  # what to answer if it ends by being cancelled
+
+    def __call__(self, _task: object) -> None:
+        """Hear that its task has ended; while it has not begun that is watched."""
+        self.calls.end_unbegun(self)
 
 
 class Calls:
@@ -265,8 +269,8 @@ class Calls:
             return
         call.task = task
         if not call.has_begun:
-            call.if_not_begun = functools.partial(self._end_unbegun, call, coroutine)
-            task.add_done_callback(call.if_not_begun)
+            call.coroutine = coroutine
+            task.add_done_callback(call)
         if call.deadline_ns is not None:
             delay = min((call.deadline_ns - time.monotonic_ns()) / 1e9, _LONGEST_TIMER)
             call.timer = self._loop.call_later(delay, self._deadline_passed, call)
@@ -331,8 +335,9 @@ class Calls:
         call.has_begun = True
         try:
             if call.is_paced:
-                if call.if_not_begun is not None and call.task is not None:
-                    call.task.remove_done_callback(call.if_not_begun)
+                if call.coroutine is not None and call.task is not None:
+                    call.coroutine = None
+                    call.task.remove_done_callback(call)
                 if self._starter.must_wait():
                     await self._starter.wait()
             result = await coroutine
@@ -363,9 +368,10 @@ class Calls:
             return False
         return task is not None and call.task in (None, task)
 
-    def _end_unbegun(self, call: _Call, coroutine: Coroutine[Any, Any, Any], _task: object) -> None:
+    def end_unbegun(self, call: _Call) -> None:
         """Answer a call whose task was cancelled before its first step."""
-        if not call.has_begun:
+        coroutine, call.coroutine = call.coroutine, None
+        if coroutine is not None:
             self._starter.never_begun()
             coroutine.close()
             self._answer_stopped(call)
@@ -441,7 +447,7 @@ class Calls:
     def _end(self, call: _Call) -> None:
         """Forget a call; what of its descriptors nobody took is closed."""
         request = call.request
-        call.task = call.if_not_begun = None  # its context refers to the call
+        call.task = None  # its context refers to the call
         request.params = _NO_PARAMS  # what was started in its context, and lives on, is not to keep its arguments
         if not request.is_plain:
             close_all(request.fds)

@@ -14,7 +14,7 @@ TURN: Final = 0.005
 after what else the loop has to do, the handlers of other connections first of all.
 asyncio calls a callback slow from 0.1 s on; a picture on a screen has 0.016."""
 
-_EAGER: Final[dict[str, Any]] = {"eager_start": True} if sys.version_info >= (3, 12) else {}
+_STARTS_AT_ONCE: Final = sys.version_info >= (3, 12)
 
 
 class Starts(Protocol):
@@ -51,11 +51,14 @@ class Starter:
             coroutine: has not begun; if this fails it is still the caller's.
         """
         loop = self._loop
-        if _EAGER and loop.get_task_factory() is None:
-            return asyncio.Task(coroutine, loop=loop, context=context, **_EAGER)
+        is_free = loop.get_task_factory() is None
+        if _STARTS_AT_ONCE and is_free:
+            return asyncio.Task(coroutine, loop=loop, context=context, eager_start=True)  # type: ignore[call-arg,unused-ignore]
         owner.is_paced = True
         self._waiting += 1
         try:
+            if is_free:
+                return asyncio.Task(coroutine, loop=loop, context=context)
             task: asyncio.Task[None] = context.run(loop.create_task, coroutine)  # not every factory takes a context
         except BaseException:
             self._waiting -= 1
