@@ -407,6 +407,64 @@ async def test_large_packets_are_received_in_smaller_bursts(raw: Pair, size: int
     await recorder.end()
 
 
+async def test_a_wakeup_ends_after_some_milliseconds_too(raw: Pair) -> None:
+    here, there = raw_pair()
+    _slow, busy = on_transport(raw[0])
+    _other, calm = on_transport(here)
+    seen_before: list[int] = []
+    busy.on_packet = lambda _data: time.sleep(0.02)  # takes its time, as a policy may
+    calm.on_packet = lambda _data: seen_before.append(len(busy.packets))
+    for _ in range(128):
+        raw[1].send(b"x")
+    there.send(b"x")
+    await calm.until_packets(1)
+    assert seen_before[0] <= 2, "one wake-up of the other, or its first and one more"
+    busy.on_packet = lambda _data: None
+    await busy.until_packets(128)
+    await busy.end()
+    await calm.end()
+    there.close()
+
+
+async def test_a_wakeup_of_quick_packets_takes_many(raw: Pair) -> None:
+    _transport, recorder = on_transport(raw[0])
+    bursts = [0]
+
+    def count(_data: bytes) -> None:
+        if bursts[-1] == 0:
+            asyncio.get_running_loop().call_soon(bursts.append, 0)
+        bursts[-1] += 1
+
+    recorder.on_packet = count
+    for _ in range(256):
+        raw[1].send(b"x")
+    await recorder.until_packets(256)
+    assert max(bursts) == 64
+    await recorder.end()
+
+
+@as_root
+async def test_sending_what_waits_lets_others_go_on_after_some_milliseconds(raw: Pair) -> None:
+    transport, recorder = on_transport(raw[0])
+    sent = fill(raw[0])
+    for _ in range(20_000):
+        transport.send_packet(b"y")
+    raw[0].setsockopt(socket.SOL_SOCKET, 32, 1 << 28)  # SO_SNDBUFFORCE: there is room for all of them at once
+    left = [transport.get_write_buffer_packets()]
+
+    def look() -> None:
+        left.append(transport.get_write_buffer_packets())
+        if left[-1]:
+            asyncio.get_running_loop().call_soon(look)
+
+    look()
+    assert raw[1].recv(2000)  # one of those that filled it: there is room now
+    received = [await receive(raw[1]) for _ in range(sent - 1 + 20_000)]
+    assert received.count(b"y") == 20_000
+    assert {20_000, 0} < set(left), "the loop went round while some were sent and others waited"
+    await recorder.end()
+
+
 # Ends
 
 

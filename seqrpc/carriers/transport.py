@@ -43,6 +43,10 @@ _LONE_WAKEUPS = 8
 _WAKEUP_BYTES = 32_768
 """Received bytes after which a wake-up ends: the largest packets take so long to look at that 64 would be a stall."""
 
+_WAKEUP_SECONDS = 0.005
+"""Seconds after which a wake-up ends, whatever its packets were: what is done with one may take long, and as many as
+are taken in one wake-up would keep all others waiting."""
+
 _RETRY_DELAY = 0.01
 """Seconds until a queued packet is tried again that the kernel had no room for."""
 
@@ -52,6 +56,7 @@ _DISCARDED_PACKETS = 1024
 _NOTHING_QUEUED: Final[deque[_Queued]] = deque(maxlen=0)
 """Stands for a queue until a packet has to wait, which on most connections none ever does: a deque has 760 bytes."""
 
+_monotonic: Final = time.monotonic
 _thread = threading.local()
 
 
@@ -223,8 +228,9 @@ class SeqpacketTransport(asyncio.ReadTransport):
             self._loop.remove_reader(self._fd)
 
     def _read_ready(self) -> None:
-        """Read what is there, up to two bounds; alone packets are read one a wake-up."""
+        """Read what is there, up to three bounds; alone packets are read one a wake-up."""
         taken, receive = 0, self._receive
+        until = 0.0 if self._lone_wakeups else _monotonic() + _WAKEUP_SECONDS
         for received in self._packets:
             try:
                 size, control, flags, _address = receive()
@@ -246,7 +252,7 @@ class SeqpacketTransport(asyncio.ReadTransport):
                 self._lone_wakeups -= 1
                 return
             taken += size
-            if taken >= _WAKEUP_BYTES or not self._reading:
+            if taken >= _WAKEUP_BYTES or not self._reading or _monotonic() >= until:
                 return
 
     def _read_awake(self) -> None:
@@ -432,8 +438,9 @@ class SeqpacketTransport(asyncio.ReadTransport):
             self._call_protocol("pause_writing")
 
     def _write_ready(self) -> None:
-        """Send what waits, until the kernel takes no more."""
-        while self._queue:
+        """Send what waits, until the kernel takes no more, or others on the loop have waited long enough."""
+        until = _monotonic() + _WAKEUP_SECONDS
+        while self._queue and _monotonic() < until:
             packet = self._queue[0]
             self._send_room.change(narrow=packet.spilled)
             try:
