@@ -38,6 +38,21 @@ MAX_CONVERTED_VALUES = 131_072
 """Values of one message that are converted in Python and not by msgspec: those whose annotation mixes descriptors with
 other types, and dataclasses with streams, services or such a mixture in them. They take up to a second."""
 
+CLOSING_THREADS = 16
+"""Threads of a process that close what others sent, at most: each may have to wait for as long as somebody else likes.
+They are started when they are needed."""
+
+CLOSING_THREADS_OF_ONE = 4
+"""Threads of those that one sender's descriptors keep at most, so that there are some for the others."""
+
+MAX_UNCLOSED_OF_ONE = 256
+"""Descriptors of one sender that may wait to be closed, about as many as a packet can bring. While more do, his packets
+that bring some stay in the kernel's queue, and those behind them on the same connection; others are read."""
+
+MAX_UNCLOSED = 2_048
+"""Descriptors of all senders together that may wait to be closed, before those who have some among them are held up as
+if they had too many: it takes eight of them. Whoever has none is heard all the same."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import uvloop
 
+from seqrpc.kernel.closing import CLOSER
 from seqrpc.logs import meter
 
 _loop_errors: list[dict[str, Any]] = []
@@ -74,6 +75,7 @@ def _no_leaks() -> Iterator[None]:
 
     gc.collect()
     gc.freeze()  # what is left is pytest's, or nobody's: to look at it after each test takes half of the time
+    assert CLOSER.wait_idle(30), "something that was received is still being closed"
     after = open_fds()
     left = {fd: what for fd, what in after.items() if fd not in before}
     assert left == {}, "descriptors were left open"

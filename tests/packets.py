@@ -6,14 +6,16 @@ import asyncio
 import os
 import resource
 import socket
+import threading
 from array import array
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from seqrpc import Credentials, OwnedFd, SeqpacketProtocol, SeqpacketTransport
+from seqrpc.kernel.closing import CLOSER
 from seqrpc.kernel.descriptors import close_all
-from seqrpc.limits import DEFAULT_LIMITS, Limits
+from seqrpc.limits import CLOSING_THREADS_OF_ONE, DEFAULT_LIMITS, MAX_UNCLOSED_OF_ONE, Limits
 from seqrpc.protocol.codec import Codec
 
 DEADLINE = 30.0
@@ -206,3 +208,52 @@ async def comes_true(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(DEADLINE):
         while not condition():
             await turns_of_the_loop(1)
+
+
+@contextmanager
+def no_room(uid: int | None) -> Iterator[threading.Event]:
+    """Let as many descriptors of somebody's wait as may; the event lets them be closed."""
+    lifted = threading.Event()
+    for _ in range(MAX_UNCLOSED_OF_ONE):
+        CLOSER.put(-1, uid, lifted.wait)
+    try:
+        yield lifted
+    finally:
+        lifted.set()
+        assert CLOSER.wait_idle(DEADLINE)
+
+
+@contextmanager
+def short_table(left: int = 10) -> Iterator[None]:
+    """Let this process have only a few descriptors more, and know it."""
+    lowest_free = os.dup(0)
+    os.close(lowest_free)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest_free + left, hard))
+    CLOSER.near_full = CLOSER.careful = True
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        assert not CLOSER.is_table_short()
+        assert CLOSER.has_room(None)
+        assert not CLOSER.careful
+
+
+@contextmanager
+def stalled(uid: int | None) -> Iterator[threading.Event]:
+    """Keep all threads waiting that may close what somebody sent; the event lets them go on."""
+    begun, lifted = threading.Semaphore(0), threading.Event()
+
+    def wait() -> None:
+        begun.release()
+        lifted.wait()
+
+    for _ in range(CLOSING_THREADS_OF_ONE):
+        CLOSER.put(-1, uid, wait)
+        assert begun.acquire(timeout=DEADLINE)
+    try:
+        yield lifted
+    finally:
+        lifted.set()
+        assert CLOSER.wait_idle(DEADLINE)

@@ -16,10 +16,11 @@ import pytest
 from processes import AS_ROOT, OTHER_UID, in_child
 
 from seqrpc.kernel import ancillary
-from seqrpc.kernel.ancillary import WHOLE, plain_receiver, receive, receiver, send, take_control
+from seqrpc.kernel.ancillary import WHOLE, peek, plain_receiver, receive, receiver, send, take_control
 from seqrpc.kernel.credentials import Credentials
-from seqrpc.kernel.descriptors import OwnedFd, close_all
+from seqrpc.kernel.descriptors import OwnedFd, close_all, sender_of
 from seqrpc.kernel.linux import Linux
+from seqrpc.kernel.platforms import PLATFORM
 from seqrpc.limits import MAX_DESCRIPTORS, MAX_PACKET
 
 SO_PASSPIDFD = 76
@@ -367,3 +368,51 @@ def test_an_unknown_control_message_does_not_hide_the_sender() -> None:
         (socket.SOL_SOCKET, 3, b"a security label"),
     ]
     assert ancillary._read_sender(control) == Credentials(pid=1, uid=2, gid=3)
+
+
+# Whose descriptors they are, and looking before they come
+
+
+def test_descriptors_are_known_to_be_of_who_sent_them(pair: Pair, buffer: memoryview, pipe: tuple[int, int]) -> None:
+    send(pair[0], b"x", pipe)
+    _size, fds, _sender, _lost = receive(pair[1], buffer)
+    assert [sender_of(fd) for fd in fds] == [None, None]
+    close_all(fds)
+    send(pair[0], b"x", pipe)
+    _size, fds, _sender, _lost = receive(pair[1], buffer, 1001)
+    assert [sender_of(fd) for fd in fds] == [1001, 1001]
+    close_all(fds)
+    PLATFORM.ask_for_senders(pair[1])
+    send(pair[0], b"x", pipe)
+    _size, fds, sender, _lost = receive(pair[1], buffer, 1001)
+    assert sender is not None
+    assert [sender_of(fd) for fd in fds] == [sender.uid, sender.uid]
+    close_all(fds)
+
+
+@pytest.mark.parametrize("names_senders", [False, True])
+def test_a_look_tells_what_is_there_and_receives_nothing(
+    pair: Pair, buffer: memoryview, pipe: tuple[int, int], names_senders: bool
+) -> None:
+    if names_senders:
+        PLATFORM.ask_for_senders(pair[1])
+    with pytest.raises(BlockingIOError):
+        peek(pair[1], names_senders=names_senders)
+    before = set(os.listdir("/proc/self/fd"))
+    send(pair[0], b"plain")
+    send(pair[0], b"with", pipe)
+    send(pair[0], b"")
+    socket.send_fds(pair[0], [b""], [pipe[0]])
+    looks = []
+    for expected in (b"plain", b"with", b"", b""):
+        for _ in range(2):
+            came, brings, sender = peek(pair[1], names_senders=names_senders)
+            assert (sender is not None) == names_senders
+            assert set(os.listdir("/proc/self/fd")) == before
+        looks.append((came, brings))
+        size, fds, _sender, _lost = receive(pair[1], buffer)
+        assert bytes(buffer[:size]) == expected
+        close_all(fds)
+    assert looks == [(True, False), (True, True), (names_senders, False), (True, True)]
+    pair[0].close()
+    assert peek(pair[1], names_senders=names_senders) == (False, False, None)

@@ -5,14 +5,27 @@ import gc
 import io
 import os
 import pickle
+import socket
 import sys
 import tempfile
+import time
 import warnings
 
 import pytest
+from lingering import lingering
 from processes import in_child
 
-from seqrpc.kernel.descriptors import OwnedFd, ValueFd, close_all
+from seqrpc.kernel.closing import CLOSER
+from seqrpc.kernel.descriptors import (
+    OwnedFd,
+    ValueFd,
+    as_value,
+    close_all,
+    received_fd,
+    sender_of,
+    tell_senders,
+    value_fd,
+)
 from seqrpc.limits import LOG_BURST
 from seqrpc.logs import meter
 
@@ -294,3 +307,71 @@ def test_a_copy_that_a_fork_inherited_is_closed_without_a_warning(pipe: tuple[in
     assert not left_open
     assert is_open(inherited[0].fileno())
     inherited[0].close()
+
+
+# Those that others sent
+
+
+@pytest.mark.parametrize("how", ["close", "with", "drop", "value", "close_all"])
+def test_closing_one_that_lingers_takes_no_time(how: str) -> None:
+    with lingering(60) as made:
+        number = made.make().detach()
+        begin = time.monotonic()
+        if how == "value":
+            value = value_fd(number, 1001)
+            del value
+        else:
+            fd = received_fd(number, 1001)
+            if how == "close":
+                fd.close()
+            elif how == "with":
+                with fd:
+                    pass
+            elif how == "close_all":
+                close_all([fd])
+            else:
+                with pytest.warns(ResourceWarning, match=rf"unclosed <OwnedFd {number}>"):
+                    del fd
+        assert time.monotonic() - begin < 10
+        assert not CLOSER.wait_idle(0.01)
+    assert CLOSER.wait_idle(30)
+    assert not is_open(number)
+
+
+def test_one_that_was_received_is_as_any_other(pipe: tuple[int, int]) -> None:
+    fd = received_fd(duplicate(pipe))
+    number = fd.fileno()
+    assert type(fd) is OwnedFd
+    assert repr(fd) == f"<OwnedFd {number}>"
+    fd.close()
+    fd.close()
+    assert not is_open(number)
+    taken = received_fd(duplicate(pipe))
+    os.close(taken.take())
+    taken.close()
+
+
+def test_whose_they_are_is_known(pipe: tuple[int, int]) -> None:
+    fds = [received_fd(duplicate(pipe)), received_fd(duplicate(pipe), 1)]
+    assert [sender_of(fd) for fd in fds] == [None, 1]
+    tell_senders(fds, 1001)
+    assert [sender_of(fd) for fd in fds] == [1001, 1001]
+    kept = as_value(fds[0])
+    assert type(kept) is ValueFd
+    assert fds[0].closed
+    assert sender_of(kept) == 1001
+    with OwnedFd(duplicate(pipe)) as ours:
+        assert sender_of(ours) is None
+    assert sender_of(None) is None
+    close_all([kept, *fds])
+
+
+def test_one_that_was_made_here_is_closed_before_close_returns() -> None:
+    fd = OwnedFd(socket.socket().detach())
+    number = fd.fileno()
+    fd.close()
+    assert not is_open(number)
+    kept = as_value(OwnedFd(socket.socket().detach()))
+    number = kept.fileno()
+    del kept
+    assert not is_open(number)

@@ -208,21 +208,14 @@ def socket_ends() -> tuple[int, int]:
 
 
 @pytest.mark.parametrize(
-    "make, kind",
-    [
-        (null, "c"),
-        (directory, "d"),
-        (path_only, "-"),
-        (one_end(os.pipe), "p"),
-        (one_end(socket_ends), "s"),
-        (lambda: os.eventfd(1), r"\?"),
-    ],
+    "make",
+    [null, directory, path_only, one_end(os.pipe), one_end(socket_ends), lambda: os.eventfd(1)],
     ids=["device", "directory", "path only", "pipe", "socket", "eventfd"],
 )
-def test_what_is_no_memory_file_is_told_with_its_type(make: Callable[[], int], kind: str) -> None:
+def test_what_is_no_memory_file_is_told(make: Callable[[], int]) -> None:
     with (
         OwnedFd(make()) as file,
-        pytest.raises(ValueError, match=f"^a sealed memfd was expected, got a file of type '{kind}'$"),
+        pytest.raises(ValueError, match=r"^a sealed memfd was expected, got a file of another kind$"),
     ):
         memfd.check_sealed(file)
 

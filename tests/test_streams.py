@@ -8,6 +8,7 @@ import gc
 import os
 import re
 import socket
+import time
 import weakref
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
@@ -18,7 +19,22 @@ import msgspec
 import pytest
 import uvloop
 from helpers import Lender, steps_of_python
-from packets import comes_true, files, fill, raw_pair, receive, send_with, table_full, turns_of_the_loop, wire
+from lingering import lingering
+from packets import (
+    comes_true,
+    files,
+    fill,
+    no_room,
+    raw_pair,
+    receive,
+    send_with,
+    short_table,
+    stalled,
+    table_full,
+    turns_of_the_loop,
+    wire,
+)
+from processes import in_child
 
 from seqrpc import (
     ConnectionLost,
@@ -33,7 +49,8 @@ from seqrpc import (
 from seqrpc.carriers import streams
 from seqrpc.carriers.streams import Stream
 from seqrpc.kernel import memfd
-from seqrpc.kernel.descriptors import ValueFd, close_all
+from seqrpc.kernel.closing import CLOSER
+from seqrpc.kernel.descriptors import ValueFd, close_all, sender_of, value_fd
 from seqrpc.limits import MAX_VALUES_SEARCHED, Limits
 from seqrpc.protocol.codec import Codec
 from seqrpc.protocol.items import ItemReader
@@ -1013,3 +1030,163 @@ async def test_a_stream_or_a_buffer_in_a_packet_of_several_items_goes_with_its_i
             handle = await anext(stream)
             assert handle.ext_type == 2
             assert not handle.fd.closed
+
+
+# Where there is no room for more descriptors
+
+
+@asynccontextmanager
+async def received_stream(*packets: bytes) -> AsyncIterator[tuple[Stream[Any], socket.socket]]:
+    """Return a stream that somebody sent, and the raw socket at its other end."""
+    ours, theirs = raw_pair()
+    for packet in packets:
+        theirs.send(packet)
+    stream: Stream[Any] = Stream(value_fd(ours.detach(), 1001), ItemReader(Codec(), 1 << 20))
+    async with stream:
+        yield stream, theirs
+    theirs.close()
+
+
+def send_a_descriptor(raw: socket.socket, pipe: tuple[int, int]) -> None:
+    send_with(raw, wire(0, Lender()), [pipe[0]])
+
+
+async def test_items_with_descriptors_wait_while_the_sender_s_are_being_closed(pipe: tuple[int, int]) -> None:
+    async with received_stream(wire(0, 1)) as (stream, raw):
+        send_a_descriptor(raw, pipe)
+        raw.send(wire(0, 2))
+        with no_room(1001) as lifted:
+            assert await anext(stream) == 1
+            task = await reader_of(stream)
+            await turns_of_the_loop(50)
+            assert not task.done()
+            lifted.set()
+            with await task as fd:
+                assert same_file(fd, pipe[0])
+                assert sender_of(fd) == 1001
+        assert await anext(stream) == 2
+
+
+async def test_an_item_that_is_waited_for_may_be_one_that_has_to_wait(pipe: tuple[int, int]) -> None:
+    async with received_stream() as (stream, raw):
+        task = await reader_of(stream)
+        with no_room(1001) as lifted:
+            send_a_descriptor(raw, pipe)
+            await turns_of_the_loop(50)
+            assert not task.done()
+            lifted.set()
+            close_all([await task])
+
+
+@pytest.mark.parametrize("how", ["cancelled", "closed"])
+async def test_reading_may_end_while_an_item_waits_for_room(pipe: tuple[int, int], how: str) -> None:
+    async with received_stream() as (stream, raw):
+        send_a_descriptor(raw, pipe)
+        with no_room(1001) as lifted:
+            task = await reader_of(stream)
+            await comes_true(lambda: stream._gate is not None)
+            if how == "closed":
+                stream.close()
+                with pytest.raises(StopAsyncIteration):
+                    await task
+            else:
+                task.cancel()
+                await asyncio.wait([task])
+                assert stream._gate is None
+            assert CLOSER._hopeful == {}
+            lifted.set()
+        if how == "cancelled":
+            close_all([await anext(stream)])
+
+
+async def test_where_the_table_is_short_items_with_descriptors_are_received_elsewhere(pipe: tuple[int, int]) -> None:
+    async with received_stream(wire(0, 1)) as (stream, raw):
+        send_a_descriptor(raw, pipe)
+        raw.send(wire(0, 2))
+        with short_table():
+            assert await anext(stream) == 1
+            with await anext(stream) as fd:
+                assert same_file(fd, pipe[0])
+            assert await anext(stream) == 2
+
+
+async def test_an_item_that_is_received_elsewhere_is_not_lost_by_a_cancelled_read(pipe: tuple[int, int]) -> None:
+    async with received_stream() as (stream, raw):
+        send_a_descriptor(raw, pipe)
+        raw.send(wire(0, 2))
+        with short_table(), stalled(1001) as lifted:
+            for _ in range(2):
+                task = await reader_of(stream)
+                await comes_true(lambda: stream._gate is not None and stream._gate.receives)
+                task.cancel()
+                await asyncio.wait([task])
+            assert stream.detach() is None, "it can only be relayed"
+            lifted.set()
+            with await anext(stream) as fd:
+                assert same_file(fd, pipe[0])
+        assert await anext(stream) == 2
+
+
+async def test_a_stream_may_be_closed_while_an_item_is_received_elsewhere(pipe: tuple[int, int]) -> None:
+    async with received_stream() as (stream, raw):
+        send_a_descriptor(raw, pipe)
+        with short_table(), stalled(1001) as lifted:
+            task = await reader_of(stream)
+            await comes_true(lambda: stream._gate is not None)
+            stream.close()
+            with pytest.raises(StopAsyncIteration):
+                await task
+            lifted.set()
+            assert await is_closed(raw)
+
+
+async def test_a_failure_to_receive_elsewhere_is_as_any_other(pipe: tuple[int, int]) -> None:
+    async with received_stream() as (stream, raw):
+        send_a_descriptor(raw, pipe)
+        with short_table(), stalled(1001) as lifted:
+            task = await reader_of(stream)
+            await comes_true(lambda: stream._gate is not None)
+            stream._socket().recv(1)  # somebody was quicker
+            lifted.set()
+            raw.send(wire(0, 7))
+            assert await task == 7
+
+
+async def test_a_stream_that_was_never_read_is_closed_as_it_is_dropped() -> None:
+    async with received_stream() as (stream, raw):
+        other: Stream[Any] = Stream(stream.detach(), stream._reader)
+        del other
+        assert raw.recv(1) == b""
+
+
+@pytest.mark.parametrize("read", [True, False])
+async def test_a_copy_in_a_forked_child_is_closed_there_only(read: bool) -> None:
+    async with received_stream(wire(0, 1, 2)) as (stream, raw):
+        if read:
+            assert await anext(stream) == 1
+        in_child(stream.close)
+        raw.send(wire(0, 3))
+        assert [await anext(stream) for _ in range(2 if read else 3)] == [1, 2, 3][read:]
+
+
+async def test_dropping_or_closing_a_stream_with_descriptors_that_linger_takes_no_time() -> None:
+    with lingering(60) as made:
+        for how in ("drop", "close", "unread", "read"):
+            ours, theirs = raw_pair()
+            stream: Stream[Any] = Stream(value_fd(ours.detach(), 1001), ItemReader(Codec(), 1 << 20))
+            with theirs:
+                for _ in range(3):
+                    with made.make() as sock:
+                        send_with(theirs, wire(0, Lender()), [sock.fileno()])
+                begin = time.monotonic()
+                if how != "unread":
+                    fd = await anext(stream)
+                    if how == "read":
+                        fd.close()
+                        (await anext(stream)).close()
+                    else:
+                        fd.close()
+                if how == "close":
+                    await stream.aclose()
+                del stream
+                assert time.monotonic() - begin < 10

@@ -16,6 +16,7 @@ from seqrpc.kernel import sockets
 from seqrpc.kernel.addresses import Address, AddressLike, parse_address
 from seqrpc.kernel.listening import BACKLOG, listen
 from seqrpc.kernel.platforms import PLATFORM
+from seqrpc.kernel.unread import close_unread
 from seqrpc.limits import DEFAULT_LIMITS, Limits
 
 P = TypeVar("P", bound=SeqpacketProtocol)
@@ -108,7 +109,7 @@ def open_transport(sock: socket.socket, protocol: SeqpacketProtocol, limits: Lim
         by_packet = PLATFORM.asks_for_senders(sock)
         return SeqpacketTransport(asyncio.get_running_loop(), sock, protocol, limits, names_senders=by_packet)
     except BaseException as exc:
-        sock.close()
+        close_unread(sock, None, discard=False)
         if isinstance(exc, OSError) and exc.errno == errno.ENOTCONN:
             raise AddressError("the socket is not connected") from exc
         raise

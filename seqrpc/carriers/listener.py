@@ -14,6 +14,7 @@ from seqrpc.kernel import forks
 from seqrpc.kernel.addresses import AbstractAddress, PathAddress
 from seqrpc.kernel.listening import BACKLOG, ListeningSocket
 from seqrpc.kernel.platforms import PLATFORM
+from seqrpc.kernel.unread import close_unread
 from seqrpc.limits import DEFAULT_LIMITS, Limits
 from seqrpc.logs import get_logger, tell_loop
 
@@ -169,7 +170,7 @@ class SeqpacketServer(asyncio.AbstractServer):
             by_packet = self._by_packet or PLATFORM.asks_for_senders(sock)
             SeqpacketTransport(self._loop, sock, self._factory(), self._limits, names_senders=by_packet)
         except Exception as exc:
-            sock.close()
+            close_unread(sock, None, discard=False)
             if not isinstance(exc, OSError):  # a peer that is gone already is no error
                 tell_loop(self._loop, _log, {"message": "a connection could not be taken", "exception": exc})
 

@@ -17,6 +17,7 @@ from seqrpc.kernel import ancillary, forks
 from seqrpc.kernel.buffers import Buffer
 from seqrpc.kernel.descriptors import OwnedFd, close_all
 from seqrpc.kernel.sockets import SendRoom
+from seqrpc.kernel.unread import close_unread
 from seqrpc.limits import MAX_PACKET
 from seqrpc.logs import get_logger
 from seqrpc.protocol.codec import Codec
@@ -371,7 +372,7 @@ class Producer:
         if self._sock.fileno() >= 0 and not self._loop.is_closed():
             self._loop.remove_reader(self._sock.fileno())
             self._loop.remove_writer(self._sock.fileno())
-        self._sock.close()
+        close_unread(self._sock, None, discard=False)
         close_all(self._source.fds)
 
 

@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
+from seqrpc.carriers.gate import Gate
 from seqrpc.carriers.places import check_loop, runs_here, wrong_loop, wrong_process
 from seqrpc.carriers.transport import receive_buffer
 from seqrpc.errors import (
@@ -27,7 +28,11 @@ from seqrpc.errors import (
     WrongProcess,
 )
 from seqrpc.kernel import ancillary, forks
-from seqrpc.kernel.descriptors import OwnedFd, ValueFd, close_all
+from seqrpc.kernel.ancillary import Received
+from seqrpc.kernel.closing import CLOSER, Sender
+from seqrpc.kernel.descriptors import OwnedFd, close_all, sender_of, value_fd
+from seqrpc.kernel.platforms import PLATFORM
+from seqrpc.kernel.unread import close_unread, close_value
 from seqrpc.limits import MAX_PACKET
 from seqrpc.protocol.items import End, ItemReader
 from seqrpc.protocol.values import not_in, owners_of
@@ -71,6 +76,8 @@ class Stream(AsyncIterator[T_co], Generic[T_co]):
         self._opening = opening
         self._check: Callable[[list[Any]], list[Any]] | None = None
         self._sock: socket.socket | None = None
+        self._sender: Sender = None
+        self._gate: Gate | None = None  # made when it is needed first
         self._items: deque[Any] = deque()
         self._failure: BaseException | None = None
         self._closed = False
@@ -165,6 +172,8 @@ class Stream(AsyncIterator[T_co], Generic[T_co]):
                     await asyncio.sleep(0)
                     continue
                 self._raise_if_over()
+                if (CLOSER.careful or self._gate is not None) and not await self._pass_gate():
+                    continue
                 if not self._receive():
                     self._unwaited = 0
                     await self._wait_readable()
@@ -218,6 +227,7 @@ class Stream(AsyncIterator[T_co], Generic[T_co]):
     def _socket(self) -> socket.socket:
         if self._sock is None:
             assert self._fd is not None
+            self._sender = sender_of(self._fd)
             self._sock = socket.socket(fileno=self._fd.take())
             if self._sock.gettimeout():  # Python would wait for packets, for so long, before it asks the kernel
                 self._sock.setblocking(False)
@@ -227,14 +237,21 @@ class Stream(AsyncIterator[T_co], Generic[T_co]):
         """Take one packet if one is there; return whether there was one, or an end."""
         buffer = receive_buffer()
         try:
-            size, fds, _sender, lost = ancillary.receive(self._socket(), buffer)
-        except (BlockingIOError, InterruptedError):
-            return False
-        except ConnectionResetError:  # it hides packets that came before (protocol 1.6), and comes once
-            return True
+            size, fds, _sender, lost = ancillary.receive(self._socket(), buffer, self._sender)
         except OSError as exc:
+            return self._receive_failed(exc)
+        self._take_packet(size, buffer[: min(size, MAX_PACKET)].tobytes(), fds, lost=lost)
+        return True
+
+    def _receive_failed(self, exc: OSError) -> bool:
+        """Take a failure to receive; return whether to go on at once."""
+        if isinstance(exc, BlockingIOError | InterruptedError):
+            return False
+        if not isinstance(exc, ConnectionResetError):  # it hides packets that came before (protocol 1.6), comes once
             self._failure = Unavailable(f"the stream cannot be read: {exc.strerror}")
-            return True
+        return True
+
+    def _take_packet(self, size: int, data: bytes, fds: list[OwnedFd], *, lost: bool) -> None:
         if size == 0:
             close_all(fds)
             self._failure = Unavailable("the producer of the stream died")
@@ -242,8 +259,46 @@ class Stream(AsyncIterator[T_co], Generic[T_co]):
             close_all(fds)
             self._failure = RemoteProtocolError(f"a packet has at most {MAX_PACKET} bytes, this one {size}")
         else:
-            self._take(buffer[:size].tobytes(), fds, lost=lost)
-        return True
+            self._take(data, fds, lost=lost)
+
+    async def _pass_gate(self) -> bool:
+        """Return whether a packet may be received in the ordinary way; if not, wait until that may be asked again."""
+        loop = asyncio.get_running_loop()
+        gate = self._gate
+        if gate is None:
+            sock = self._socket()
+            by_packet = PLATFORM.asks_for_senders(sock)
+            gate = Gate(
+                loop, sock, self._sender, names_senders=by_packet, reopened=self._reopened, arrived=self._take_elsewhere
+            )
+            if gate.is_open():
+                return True
+            self._gate = gate
+        self._waiter = waiter = loop.create_future()
+        try:
+            await waiter
+        finally:
+            self._waiter = None
+            if self._gate is gate and not gate.receives:
+                gate.leave()  # else it would keep the stream
+                self._gate = None
+        return False
+
+    def _reopened(self) -> None:
+        self._gate = None
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def _take_elsewhere(self, received: Received | OSError, data: bytes) -> None:
+        """Take a packet that another thread received."""
+        if isinstance(received, OSError):
+            self._receive_failed(received)
+        else:
+            fds: list[OwnedFd] = []
+            size, control, flags, _address = received
+            size, _by, lost = ancillary.take_control(size, control, flags, MAX_PACKET + 1, fds, uid=self._sender)
+            self._take_packet(size, data, fds, lost=lost)
+        self._reopened()
 
     def _take(self, data: bytes, fds: list[OwnedFd], *, lost: bool) -> None:
         assert self._reader is not None
@@ -367,6 +422,9 @@ class Stream(AsyncIterator[T_co], Generic[T_co]):
         waiter = self._waiter
         if waiter is None or waiter.done():
             self._unwatch()
+        elif CLOSER.careful:  # the task is to look first
+            self._unwatch()
+            waiter.set_result(None)
         elif self._receive() and not waiter.done():  # an end has woken it already
             waiter.set_result(None)
 
@@ -401,11 +459,13 @@ class Stream(AsyncIterator[T_co], Generic[T_co]):
             raise LocalProtocolError("a stream that a task is reading cannot be passed on")
         if self._has_items() or self._failure is not None or self._opening is not None:
             return None
+        if self._gate is not None:  # a packet is being received elsewhere
+            return None
         if self._closed:
             over = "was passed on already" if self._moved else "is closed, or was read to its end,"
             raise LocalProtocolError(f"a stream that {over} cannot be passed on")
         self._unwatch()
-        fd = self._fd if self._sock is None else ValueFd(self._sock.detach())
+        fd = self._fd if self._sock is None else value_fd(self._sock.detach(), self._sender)
         self._fd, self._sock, self._closed, self._moved = None, None, True, True
         return fd
 
@@ -426,10 +486,11 @@ class Stream(AsyncIterator[T_co], Generic[T_co]):
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
         if self._sock is not None:
-            self._sock.close()
-            self._sock = None
+            if self._gate is None or not self._gate.leave():
+                close_unread(self._sock, self._sender, discard=False)
+            self._sock = self._gate = None
         if self._fd is not None:
-            self._fd.close()
+            close_value(self._fd)
             self._fd = None
 
     async def aclose(self) -> None:
@@ -459,16 +520,18 @@ class Stream(AsyncIterator[T_co], Generic[T_co]):
         await self.aclose()
 
     def __del__(self) -> None:
-        """Close: nobody refers to it any more. What was never opened goes with its descriptor."""
+        """Close: nobody refers to it any more."""
         if not hasattr(self, "_owners"):  # its making failed
             return
         self._drop_items()
         if self._sock is None:
+            if self._fd is not None:
+                self.close()
             return
         loop = self._loop
         if loop is not None and loop.is_running() and not runs_here(loop):
             # Collected in another thread: the loop watches the number until it has run this.
-            loop.call_soon_threadsafe(_unwatch_and_close, loop, self._sock)
+            loop.call_soon_threadsafe(_unwatch_and_close, loop, self._sock, self._sender)
             return
         self.close()
 
@@ -478,9 +541,9 @@ class Stream(AsyncIterator[T_co], Generic[T_co]):
         return f"<Stream {state}>"
 
 
-def _unwatch_and_close(loop: asyncio.AbstractEventLoop, sock: socket.socket) -> None:
+def _unwatch_and_close(loop: asyncio.AbstractEventLoop, sock: socket.socket, sender: Sender) -> None:
     loop.remove_reader(sock.fileno())
-    sock.close()
+    close_unread(sock, sender, discard=False)
 
 
 def _readable(stream: weakref.ref[Stream[Any]]) -> None:

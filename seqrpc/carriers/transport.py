@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import os
 import socket
 import threading
 import time
@@ -15,15 +16,18 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from seqrpc.carriers.gate import Gate
 from seqrpc.carriers.places import wrong_process
 from seqrpc.errors import ConnectionLost, RemoteProtocolError
 from seqrpc.kernel import ancillary, forks, sockets
-from seqrpc.kernel.ancillary import SEND_FLAGS, WHOLE
+from seqrpc.kernel.ancillary import SEND_FLAGS, WHOLE, Received
 from seqrpc.kernel.buffers import Buffer
+from seqrpc.kernel.closing import CLOSER
 from seqrpc.kernel.credentials import Credentials
-from seqrpc.kernel.descriptors import HasFileno, OwnedFd, close_all
+from seqrpc.kernel.descriptors import HasFileno, OwnedFd, close_all, received_fd
 from seqrpc.kernel.memfd import Content, Pieces
 from seqrpc.kernel.platforms import PLATFORM
+from seqrpc.kernel.unread import close_unread
 from seqrpc.limits import DEFAULT_LIMITS, MAX_DESCRIPTORS, MAX_PACKET, Limits
 from seqrpc.logs import get_logger, tell_loop
 
@@ -43,15 +47,12 @@ _LONE_WAKEUPS = 8
 _WAKEUP_BYTES = 32_768
 """Received bytes after which a wake-up ends: the largest packets take so long to look at that 64 would be a stall."""
 
-_WAKEUP_SECONDS = 0.005
-"""Seconds after which a wake-up ends, whatever its packets were: what is done with one may take long, and as many as
-are taken in one wake-up would keep all others waiting."""
-
 _RETRY_DELAY = 0.01
 """Seconds until a queued packet is tried again that the kernel had no room for."""
 
-_DISCARDED_PACKETS = 1024
-"""Unread packets thrown away at a close, so that the peer is not reset (protocol 1.6)."""
+_WAKEUP_SECONDS = 0.005
+"""Seconds after which a wake-up ends, whatever its packets were: what is done with one may take long, and as many as
+are taken in one wake-up would keep all others waiting."""
 
 _NOTHING_QUEUED: Final[deque[_Queued]] = deque(maxlen=0)
 """Stands for a queue until a packet has to wait, which on most connections none ever does: a deque has 760 bytes."""
@@ -135,10 +136,10 @@ class SeqpacketTransport(asyncio.ReadTransport):
     """
 
     __slots__ = (
-        "__weakref__", "_awake_until", "_broken", "_buffer", "_busy_poll_timeout", "_closing", "_credentials", "_fd",
-        "_forked", "_high", "_lone_wakeups", "_loop", "_lost", "_low", "_names_senders", "_packets", "_protocol",
-        "_queue", "_queued_bytes", "_reading", "_receive", "_send", "_send_room", "_sends_at_once", "_sock", "_writing",
-        "_writing_paused",
+        "__weakref__", "_arrived", "_awake_until", "_broken", "_buffer", "_busy_poll_timeout", "_closing",
+        "_credentials", "_fd", "_forked", "_gate", "_high", "_lone_wakeups", "_loop", "_lost", "_low", "_names_senders",
+        "_packets", "_protocol", "_queue", "_queued_bytes", "_reading", "_receive", "_send", "_send_room",
+        "_sends_at_once", "_sock", "_takes_descriptors", "_writing", "_writing_paused",
     )  # fmt: skip
 
     def __init__(
@@ -168,8 +169,11 @@ class SeqpacketTransport(asyncio.ReadTransport):
         self._fd = sock.fileno()
         self._protocol = protocol
         self._buffer = receive_buffer()
-        is_plain = not self._names_senders and not PLATFORM.takes_descriptors(sock)
-        self._receive = (ancillary.plain_receiver if is_plain else ancillary.receiver)(sock, self._buffer)
+        self._takes_descriptors = self._names_senders or PLATFORM.takes_descriptors(sock)
+        make_receiver = ancillary.receiver if self._takes_descriptors else ancillary.plain_receiver
+        self._receive = make_receiver(sock, self._buffer)
+        self._gate: Gate | None = None  # made when it is needed first
+        self._arrived: tuple[Received | OSError, bytes] | None = None  # from there, while reading is paused
         self._packets = range(limits.max_packets_per_wakeup)
         self._high, self._low = limits.high_water_bytes, limits.low_water_bytes
         self._queue = _NOTHING_QUEUED
@@ -216,7 +220,13 @@ class SeqpacketTransport(asyncio.ReadTransport):
         """Receive again; does nothing on a closing transport."""
         if not self._reading and not self._closing:
             self._reading = True
-            self._loop.add_reader(self._fd, self._read_awake if self._busy_poll_timeout else self._read_ready)
+            if self._arrived is not None:
+                self._loop.call_soon(self._read_elsewhere, *self._arrived)
+            elif self._gate is None or not self._gate.shut:
+                self._watch_readable()
+
+    def _watch_readable(self) -> None:
+        self._loop.add_reader(self._fd, self._read_awake if self._busy_poll_timeout else self._read_ready)
 
     def end_wakeup(self) -> None:
         """Let others on the loop go on after the packet that is being received: it was much work."""
@@ -229,6 +239,8 @@ class SeqpacketTransport(asyncio.ReadTransport):
 
     def _read_ready(self) -> None:
         """Read what is there, up to three bounds; alone packets are read one a wake-up."""
+        if CLOSER.careful and not self._may_receive():
+            return
         taken, receive = 0, self._receive
         until = 0.0 if self._lone_wakeups else _monotonic() + _WAKEUP_SECONDS
         for received in self._packets:
@@ -243,7 +255,7 @@ class SeqpacketTransport(asyncio.ReadTransport):
             if control or flags != WHOLE or not size:
                 size, sender = self._take_control(size, control, flags, fds)
             if size:
-                try:
+                try:  # as in _give_packet
                     self._protocol.packet_received(self._buffer[:size].tobytes(), fds, sender)
                 except Exception as exc:
                     close_all(fds)
@@ -272,7 +284,9 @@ class SeqpacketTransport(asyncio.ReadTransport):
         self, size: int, control: list[tuple[int, int, bytes]], flags: int, fds: list[OwnedFd]
     ) -> tuple[int, Credentials | None]:
         """Take what came besides a packet; return its size, or 0 if nothing is left to do for it, and who sent it."""
-        size, sender, lost = ancillary.take_control(size, control, flags, len(self._buffer), fds)
+        size, sender, lost = ancillary.take_control(size, control, flags, len(self._buffer), fds, uid=self._peer_uid())
+        if CLOSER.careful:
+            self.end_wakeup()
         if not self._names_senders:
             sender = self._credentials
         elif PLATFORM.credentials_come_once:
@@ -283,9 +297,62 @@ class SeqpacketTransport(asyncio.ReadTransport):
             return 0, sender
         return size, sender
 
+    def _may_receive(self) -> bool:
+        """Return whether a packet may be received in the ordinary way; if not, reading goes on later by itself."""
+        if not self._takes_descriptors:
+            return True
+        if self._gate is None:
+            self._gate = Gate(
+                self._loop,
+                self._sock,
+                self._peer_uid(),
+                names_senders=self._names_senders,
+                reopened=self._read_on,
+                arrived=self._read_elsewhere,
+            )
+        self.end_wakeup()
+        if self._gate.is_open():
+            return True
+        self._loop.remove_reader(self._fd)
+        return False
+
+    def _peer_uid(self) -> int | None:
+        return None if self._credentials is None else self._credentials.uid
+
+    def _read_on(self) -> None:
+        """Receive again, after there was no room for descriptors."""
+        if self._reading:
+            self._watch_readable()
+            if self._broken is not None:
+                self._read_rest()
+
+    def _read_elsewhere(self, received: Received | OSError, data: bytes) -> None:
+        """Take a packet that another thread received, as if it were received now, and go on."""
+        if not self._reading:
+            self._arrived = received, data
+            return
+        self._arrived = None
+        if isinstance(received, OSError):
+            self._receive_failed(received, 0)
+        else:
+            size, control, flags, _address = received
+            self._buffer[: len(data)] = data
+            fds: list[OwnedFd] = []
+            size, sender = self._take_control(size, control, flags, fds)
+            if size:
+                self._give_packet(data, fds, sender)
+        self._read_on()
+
+    def _give_packet(self, data: bytes, fds: list[OwnedFd], sender: Credentials | None) -> None:
+        try:
+            self._protocol.packet_received(data, fds, sender)
+        except Exception as exc:
+            close_all(fds)
+            self._fail(exc, "the protocol's packet_received failed")
+
     def _read_rest(self) -> None:
         """Read what came before the connection broke. The loop need not call: there may be no end of file."""
-        if self._reading:
+        if self._reading and not (self._gate is not None and self._gate.shut):
             self._lone_wakeups = 0
             self._read_ready()
             self._loop.call_soon(self._read_rest)
@@ -418,7 +485,8 @@ class SeqpacketTransport(asyncio.ReadTransport):
     def _enqueue(self, packet: _Queued, numbers: Sequence[int]) -> None:
         try:
             for number in numbers:
-                packet.fds.append(OwnedFd.dup(number))
+                # It may be one that somebody else sent, and be the last of it.
+                packet.fds.append(received_fd(os.dup(number), self._peer_uid()))
         except OSError:
             close_all(packet.fds)
             if not self._queue:
@@ -622,23 +690,21 @@ class SeqpacketTransport(asyncio.ReadTransport):
         if self._forked:
             return
         try:
-            if exc is None:
-                self._discard_unread()
             self._protocol.connection_lost(exc)
         except Exception as failure:
             self._tell_loop(failure, "the protocol's connection_lost failed")
         finally:
-            self._sock.close()
+            self._close_socket(discard=exc is None)
 
-    def _discard_unread(self) -> None:
-        for _ in range(_DISCARDED_PACKETS):
-            try:
-                size, fds, _sender, _was_lost = ancillary.receive(self._sock, self._buffer)
-            except OSError:
-                return
+    def _close_socket(self, *, discard: bool) -> None:
+        if self._gate is not None and self._gate.leave():
+            return
+        if self._arrived is not None and not isinstance(self._arrived[0], OSError):
+            fds: list[OwnedFd] = []
+            size, control, flags, _address = self._arrived[0]
+            ancillary.take_control(size, control, flags, len(self._buffer), fds, uid=self._peer_uid())
             close_all(fds)
-            if size == 0:
-                return
+        close_unread(self._sock, self._peer_uid(), discard=discard)
 
     def _fail(self, exc: Exception, message: str) -> None:
         self._tell_loop(exc, message)

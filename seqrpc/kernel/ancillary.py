@@ -9,8 +9,9 @@ from array import array
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from seqrpc.kernel.closing import CLOSER, Sender
 from seqrpc.kernel.credentials import Credentials
-from seqrpc.kernel.descriptors import OwnedFd, close_all
+from seqrpc.kernel.descriptors import OwnedFd, close_all, received_fd, tell_senders
 from seqrpc.kernel.platforms import PLATFORM
 from seqrpc.limits import MAX_DESCRIPTORS
 
@@ -36,6 +37,9 @@ _MSG_CTRUNC: Final = int(socket.MSG_CTRUNC)
 
 WHOLE: Final = int(getattr(socket, "MSG_CMSG_CLOEXEC", 0))
 """The flags of a packet that came whole and with nothing else: Linux gives this one back as it was asked for."""
+
+_PEEK_FLAGS: Final = int(socket.MSG_PEEK | socket.MSG_DONTWAIT)
+_SENDER_ROOM: Final = socket.CMSG_SPACE(12)  # for a struct ucred, and not for one descriptor more
 
 _PLAIN_FLAGS: Final = int(socket.MSG_DONTWAIT | (socket.MSG_TRUNC if sys.platform == "linux" else 0))
 _SOL_SOCKET: Final = int(socket.SOL_SOCKET)
@@ -81,8 +85,29 @@ def plain_receiver(sock: socket.socket, buffer: memoryview) -> Callable[[], Rece
     return plain
 
 
+def peek(sock: socket.socket, *, names_senders: bool) -> tuple[bool, bool, Credentials | None]:
+    """Look at the next packet without receiving it.
+
+    Args:
+        sock: a connected socket.
+        names_senders: whether it was made to ask for senders.
+
+    Returns:
+        ``(came, brings, sender)``. ``came``: there is one, and not the end; an empty packet can be told from that only
+        where senders are asked for. ``brings``: there may be descriptors with it. ``sender``: who sent it, if it tells.
+
+    Raises:
+        BlockingIOError, OSError: as :func:`receiver`.
+    """
+    # No room for descriptors, so that none are made; the kernel says if there would have been more to put there.
+    room = _SENDER_ROOM if names_senders else 0
+    data, control, flags, _address = sock.recvmsg(1, room, _PEEK_FLAGS)
+    brings = bool(flags & _MSG_CTRUNC)
+    return bool(data or control or brings), brings or sys.platform != "linux", _read_sender(control)
+
+
 def take_control(
-    size: int, control: _Control, flags: int, most: int, fds: list[OwnedFd]
+    size: int, control: _Control, flags: int, most: int, fds: list[OwnedFd], *, uid: Sender = None
 ) -> tuple[int, Credentials | None, bool]:
     """Own the descriptors that came with a packet, and see who sent it.
 
@@ -95,6 +120,7 @@ def take_control(
         flags: as received.
         most: the length of the buffer.
         fds: where the descriptors go.
+        uid: whose they are, if the packet does not tell.
 
     Returns:
         ``(size, sender, lost)``. ``size`` is 0 at the end of the connection and ``most``, or more, if the packet was
@@ -111,14 +137,24 @@ def take_control(
     except BaseException:
         close_all(fds)
         raise
+    if fds:
+        tell_senders(fds, uid if sender is None else sender.uid)
+        CLOSER.saw(fds[-1].fileno())
     if flags & _MSG_CTRUNC or not complete:
         close_all(fds)
         return size, sender, True
     return size, sender, False
 
 
-def receive(sock: socket.socket, buffer: memoryview) -> tuple[int, list[OwnedFd], Credentials | None, bool]:
+def receive(
+    sock: socket.socket, buffer: memoryview, uid: Sender = None
+) -> tuple[int, list[OwnedFd], Credentials | None, bool]:
     """Receive one packet into ``buffer`` without waiting, and own the descriptors that came with it.
+
+    Args:
+        sock: a connected socket.
+        buffer: where it goes.
+        uid: whose the descriptors are, if the packet does not tell.
 
     Returns:
         ``(size, fds, sender, lost)``, as :func:`take_control` tells.
@@ -128,7 +164,7 @@ def receive(sock: socket.socket, buffer: memoryview) -> tuple[int, list[OwnedFd]
     """
     size, control, flags, _address = sock.recvmsg_into((buffer,), CONTROL_BYTES, RECEIVE_FLAGS)
     fds: list[OwnedFd] = []
-    size, sender, lost = take_control(size, control, flags, len(buffer), fds)
+    size, sender, lost = take_control(size, control, flags, len(buffer), fds, uid=uid)
     return size, fds, sender, lost
 
 
@@ -141,7 +177,7 @@ def _own_descriptors(control: _Control, fds: list[OwnedFd]) -> bool:
         if kind == _SCM_RIGHTS:
             for fd in _numbers(data):
                 if fd >= 0:
-                    fds.append(OwnedFd(fd))
+                    fds.append(received_fd(fd))
                 else:  # Linux 7.3, SO_RIGHTS_NOTRUNC: a denied descriptor is a negative number in its place
                     complete = False
         elif kind == _SCM_PIDFD and sys.platform == "linux":

@@ -161,6 +161,11 @@ class Buffer(mmap.mmap):
         super().close()
         self._memfd.close()
 
+    def __del__(self) -> None:
+        """Unmap before the descriptor is closed, so that the pages are freed with that, and not here."""
+        if hasattr(self, "_memfd"):
+            super().close()
+
     def __exit__(self, *exc_info: object) -> None:
         """Close."""
         self.close()

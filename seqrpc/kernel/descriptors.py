@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import warnings
 from types import TracebackType
-from typing import IO, Any, NoReturn, Protocol, Self
+from typing import IO, Any, Final, NoReturn, Protocol, Self
 
 from seqrpc.kernel import forks
+from seqrpc.kernel.closing import CLOSER, Sender
 from seqrpc.logs import get_logger, meter
 
 _log = get_logger("seqrpc.descriptors")
@@ -29,6 +30,9 @@ class OwnedFd:
     One that is dropped while open is closed with a :class:`ResourceWarning`, except in a fork of the process
     that made it, which never asked for its copy.
 
+    Closing one that somebody else sent may take as long as they like; :meth:`close` waits for none of it: what is not
+    known to close at once is closed soon after, by a thread. What was taken closes as such things do.
+
     Args:
         fd: an open descriptor; from now on this object owns it.
 
@@ -36,9 +40,10 @@ class OwnedFd:
         ValueError: ``fd`` is negative.
     """
 
-    __slots__ = ("__weakref__", "_fd", "_generation")
+    __slots__ = ("__weakref__", "_fd", "_generation", "_sender")
 
     _fd: int
+    _sender: Sender
 
     def __init__(self, fd: int) -> None:
         """Own ``fd``."""
@@ -47,6 +52,7 @@ class OwnedFd:
             raise ValueError(f"a file descriptor is not negative, got {fd}")
         self._fd = fd
         self._generation = forks.generation
+        self._sender = _OURS
 
     @classmethod
     def dup(cls, fd: int | HasFileno) -> Self:
@@ -96,7 +102,10 @@ class OwnedFd:
         """Close the descriptor if it is still owned here; closing twice does nothing."""
         fd, self._fd = self._fd, self._fd if self._fd < 0 else _CLOSED
         if fd >= 0:
-            os.close(fd)
+            if self._sender == _OURS or self._generation != forks.generation:  # a fork's copy is never the last
+                os.close(fd)
+            else:
+                CLOSER.close(fd, self._sender)
 
     def _state(self) -> str:
         return {_CLOSED: "closed", _TAKEN: "taken"}.get(self._fd, "open")
@@ -137,6 +146,7 @@ def _tell_unclosed(count: int) -> None:
 
 _CLOSED = -1
 _TAKEN = -2
+_OURS: Final = -1  # the sender of what was made here; no user has this number
 
 
 class ValueFd(OwnedFd):
@@ -151,6 +161,40 @@ class ValueFd(OwnedFd):
         """Close it: the last reference to the value is gone."""
         if getattr(self, "_fd", _CLOSED) >= 0:
             self.close()
+
+
+def received_fd(fd: int, sender: Sender = None) -> OwnedFd:
+    """Return the owner of a descriptor that ``sender``, a uid, sent; None if that is not known."""
+    owned = OwnedFd(fd)
+    owned._sender = sender  # noqa: SLF001 - here and below: whoever makes one says it by these functions
+    return owned
+
+
+def value_fd(fd: int, sender: Sender = None) -> ValueFd:
+    """Return the owner of a received value's descriptor, as :func:`received_fd`."""
+    kept = ValueFd(fd)
+    kept._sender = sender  # noqa: SLF001
+    return kept
+
+
+def as_value(owned: OwnedFd) -> ValueFd:
+    """Return the owner of what ``owned`` owned, as that of a value."""
+    kept = ValueFd(owned.take())
+    kept._sender = owned._sender  # noqa: SLF001
+    return kept
+
+
+def tell_senders(fds: list[OwnedFd], sender: Sender) -> None:
+    """Say who sent these, once it is known."""
+    for owned in fds:
+        owned._sender = sender  # noqa: SLF001
+
+
+def sender_of(owned: OwnedFd | None) -> Sender:
+    """Return the uid of who sent a descriptor; None if that is not known, or it was made here."""
+    if owned is None or owned._sender == _OURS:  # noqa: SLF001
+        return None
+    return owned._sender  # noqa: SLF001
 
 
 def close_all(fds: list[OwnedFd]) -> None:

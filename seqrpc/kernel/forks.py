@@ -31,6 +31,8 @@ class Forked(Protocol):
 generation = 0
 """How many forks lie between the first of the processes and this one: another number was another process's."""
 
+_process = os.getpid()
+
 _registered: WeakSet[Forked] = WeakSet()
 
 
@@ -39,10 +41,16 @@ def register(thing: Forked) -> None:
     _registered.add(thing)
 
 
+def was_missed() -> bool:
+    """Return whether this is a forked child of which Python does not know, as a library makes one: all are copies."""
+    return os.getpid() != _process
+
+
 def _after_in_child() -> None:
     """Tell all, also when one fails; Python prints what is raised here, and goes on."""
-    global generation  # noqa: PLW0603 - there is one process
+    global generation, _process  # noqa: PLW0603 - there is one process
     generation += 1
+    _process = os.getpid()
     inherited = list(_registered)
     _registered.clear()  # what is made from here on is this process's own
     failure: Exception | None = None

@@ -14,8 +14,10 @@ import sys
 from seqrpc.errors import AddressError, AddressInUse
 from seqrpc.kernel import forks, sockets
 from seqrpc.kernel.addresses import AbstractAddress, Address, PathAddress
+from seqrpc.kernel.closing import CLOSER
 from seqrpc.kernel.descriptors import OwnedFd
 from seqrpc.kernel.platforms import PLATFORM
+from seqrpc.kernel.unread import close_listening
 
 BACKLOG = 4096
 """Connections that may wait to be accepted; the kernel caps it at ``net.core.somaxconn``."""
@@ -67,7 +69,15 @@ class ListeningSocket:
                 self._claim.release()
                 self._claim = None
         finally:
-            self.sock.close()
+            self._close_socket()
+
+    def _close_socket(self) -> None:
+        if self.sock.fileno() < 0:
+            return
+        if isinstance(self.address, PathAddress | AbstractAddress):
+            close_listening(self.sock, frees_name=isinstance(self.address, AbstractAddress))
+        else:  # others may go on with it, or we may be the last, and those who wait to be accepted end with it
+            CLOSER.put(self.sock.detach())
 
 
 def listen(

@@ -30,7 +30,7 @@ from seqrpc.errors import (
 )
 from seqrpc.kernel import memfd
 from seqrpc.kernel.buffers import Buffer
-from seqrpc.kernel.descriptors import HasFileno, OwnedFd, ValueFd
+from seqrpc.kernel.descriptors import HasFileno, OwnedFd, ValueFd, as_value
 from seqrpc.kernel.memfd import Content, Pieces
 from seqrpc.limits import DEFAULT_LIMITS, MAX_DESCRIPTORS, MAX_PACKET, Limits
 from seqrpc.logs import get_logger
@@ -498,8 +498,7 @@ class Codec:
 
     def _keep(self, index: int) -> ValueFd:
         """Return a descriptor as one that goes with its value, in the same place."""
-        kept = ValueFd(self._fds[index].take())
-        self._fds[index] = kept
+        kept = self._fds[index] = as_value(self._fds[index])
         return kept
 
     def _receive_buffer(self, data: bytes) -> Any:

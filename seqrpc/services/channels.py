@@ -11,7 +11,9 @@ from seqrpc.carriers.endpoints import open_transport
 from seqrpc.carriers.places import wrong_process
 from seqrpc.errors import ConnectionLost, LocalProtocolError
 from seqrpc.kernel import forks
-from seqrpc.kernel.descriptors import OwnedFd, ValueFd
+from seqrpc.kernel.closing import Sender
+from seqrpc.kernel.descriptors import OwnedFd, sender_of, value_fd
+from seqrpc.kernel.unread import close_value
 from seqrpc.limits import Limits
 from seqrpc.logs import get_logger
 from seqrpc.protocol.messages import Response
@@ -51,6 +53,7 @@ class Channel:
         self._limits = limits
         self._living_of = living_of
         self._connection: Connection | None = None
+        self._sender: Sender = None
         self._forked = False  # whether this is a copy in a forked child
         forks.register(self)
 
@@ -70,6 +73,7 @@ class Channel:
         if self._connection is None:
             if self._fd is None:
                 raise ConnectionLost("the channel was closed, or passed on, on this side")
+            self._sender = sender_of(self._fd)
             sock = socket.socket(fileno=self._fd.take())
             self._fd = None
             # It holds the registry, and not the channel: that is to be dropped when nobody uses it any more.
@@ -136,7 +140,7 @@ class Channel:
     def _close_unused(self) -> None:
         fd, self._fd = self._fd, None
         if fd is not None:
-            fd.close()
+            close_value(fd)
 
     def drop(self) -> None:
         """Begin to let go of the object, where nothing can be awaited."""
@@ -173,7 +177,7 @@ class Channel:
             what = "is closed" if self.closed else "has calls under way, or was revoked,"
             raise LocalProtocolError(f"a channel that {what} cannot be passed on")
         self._connection = None
-        return ValueFd(sock.detach())
+        return value_fd(sock.detach(), self._sender)
 
     def attach(self, fd: OwnedFd) -> None:
         """Take back what :meth:`detach` returned: it was not passed on."""
@@ -181,9 +185,11 @@ class Channel:
 
     def __del__(self) -> None:
         """Let go of the object: nothing refers to the channel any more."""
-        connection = getattr(self, "_connection", None)
+        connection, fd = getattr(self, "_connection", None), getattr(self, "_fd", None)
         if connection is not None and not connection.closed:
             connection.abandon()
+        if fd is not None:
+            close_value(fd)
 
     def __repr__(self) -> str:
         """Return the state."""

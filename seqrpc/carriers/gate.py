@@ -1,0 +1,121 @@
+"""Receiving with care, while this process has, or closes, more descriptors of others than it should."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable
+
+from seqrpc.kernel import ancillary
+from seqrpc.kernel.ancillary import Received
+from seqrpc.kernel.closing import CLOSER, Sender
+from seqrpc.kernel.descriptors import OwnedFd, close_all
+from seqrpc.kernel.unread import close_unread
+from seqrpc.limits import MAX_PACKET
+
+
+class Gate:
+    """Holds up the packets of one socket that bring descriptors while there is no room for them.
+
+    It is asked before each packet, as long as :data:`~seqrpc.kernel.closing.CLOSER` is careful.
+
+    Args:
+        loop: the running loop.
+        sock: the socket, borrowed.
+        uid: of the peer, where packets do not tell who sent them.
+        names_senders: whether they do.
+        reopened: called once there is room again.
+        arrived: called with a packet that was received elsewhere, and the bytes that it has, or with a failure to.
+    """
+
+    __slots__ = ("_arrived", "_elsewhere", "_left", "_loop", "_names_senders", "_reopened", "_sock", "_uid", "shut")
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        sock: socket.socket,
+        uid: Sender,
+        *,
+        names_senders: bool,
+        reopened: Callable[[], object],
+        arrived: Callable[[Received | OSError, bytes], object],
+    ) -> None:
+        """Begin open."""
+        self._loop = loop
+        self._sock = sock
+        self._uid = uid
+        self._names_senders = names_senders
+        self._reopened = reopened
+        self._arrived = arrived
+        self._left = False
+        self._elsewhere = False  # whether a thread receives, or is about to
+        self.shut = False
+        """Whether nothing is to be received until one of the two was called."""
+
+    def is_open(self) -> bool:
+        """Return whether the next packet may be received now; if not, it is shut, and one of the two is called."""
+        if self.shut:
+            return False
+        try:
+            _came, brings, sender = ancillary.peek(self._sock, names_senders=self._names_senders)
+        except OSError:  # whoever receives will see
+            return True
+        if not brings:
+            return True
+        uid = self._uid if sender is None else sender.uid
+        if not CLOSER.has_room(uid, self, self._tell):
+            self.shut = True
+        elif CLOSER.is_table_short():
+            # The kernel closes what it finds no number for in the thread that receives.
+            self.shut = self._elsewhere = True
+            CLOSER.put(-1, uid, self._receive)
+        return not self.shut
+
+    def leave(self) -> bool:
+        """Call nothing any more; return whether a thread still uses the socket, which is closed once it does not."""
+        CLOSER.forget(self)
+        self._left = True
+        return self._elsewhere
+
+    @property
+    def receives(self) -> bool:
+        """Whether a thread receives the next packet."""
+        return self._elsewhere
+
+    def _tell(self) -> None:
+        self._loop.call_soon_threadsafe(self._reopen)
+
+    def _reopen(self) -> None:
+        self.shut = False
+        if not self._left:
+            self._reopened()
+
+    def _receive(self) -> None:
+        """Receive a packet, in a thread that may wait for it."""
+        buffer = memoryview(bytearray(MAX_PACKET + 1))
+        try:
+            received: Received | OSError = ancillary.receiver(self._sock, buffer)()
+        except OSError as exc:
+            received = exc
+        size = 0 if isinstance(received, OSError) else received[0]
+        try:
+            self._loop.call_soon_threadsafe(self._arrive, received, buffer[: min(size, MAX_PACKET)].tobytes())
+        except RuntimeError:  # the loop is closed
+            self._drop(received)
+
+    def _arrive(self, received: Received | OSError, data: bytes) -> None:
+        self.shut = self._elsewhere = False
+        if self._left:
+            self._drop(received)
+        else:
+            self._arrived(received, data)
+
+    def _drop(self, received: Received | OSError) -> None:
+        """Close what nobody wants any more."""
+        if not isinstance(received, OSError):
+            fds: list[OwnedFd] = []
+            size, control, flags, _address = received
+            ancillary.take_control(size, control, flags, MAX_PACKET + 1, fds, uid=self._uid)
+            close_all(fds)
+        if self._left:
+            close_unread(self._sock, self._uid, discard=False)

@@ -1,0 +1,369 @@
+"""Closing what others sent, where nobody waits for it.
+
+``close(2)`` of a descriptor that somebody else made takes as long as they like: a TCP socket waits for its unsent data
+(``SO_LINGER``), a Unix socket closes the descriptors in its queue, a file of a FUSE mount asks its server, a large file
+frees its memory. So does looking at it: ``fstat`` asks that server, too. What is not known to close at once is closed
+by threads of ours, a sender's descriptors in few of them, many with one call.
+"""
+
+from __future__ import annotations
+
+import _thread
+import contextlib
+import fcntl
+import os
+import resource
+import stat
+import time
+from collections import deque
+from collections.abc import Callable, Hashable
+from typing import Final
+
+from seqrpc.limits import (
+    CLOSING_THREADS,
+    CLOSING_THREADS_OF_ONE,
+    MAX_DESCRIPTORS,
+    MAX_UNCLOSED,
+    MAX_UNCLOSED_OF_ONE,
+)
+
+_F_GET_SEALS: Final = getattr(fcntl, "F_GET_SEALS", 20)
+_F_SEAL_SEAL: Final = 0x1
+
+_SMALL_BLOCKS: Final = 16_384
+"""Blocks of 512 bytes of a memory file that is freed at once: 8 MiB take 0.3 ms, and filling them took longer."""
+
+_DEVICES: Final = frozenset(f"/dev/{name}" for name in ("null", "zero", "full", "random", "urandom"))
+_MEMORY_DEVICES: Final = 1  # their major number on Linux
+
+_FEW: Final = 192
+"""Descriptors waiting to be closed up to which nobody need look how many there are of one sender."""
+
+_NAP: Final = 0.003
+"""Seconds that a thread sleeps before it looks for more to close. One that had to be woken for each descriptor would
+take its time from whoever wakes it: there is one interpreter lock."""
+
+_NAPS: Final = 30
+"""Naps in a row after which a thread sleeps until it is woken."""
+
+_IDLE_TIMEOUT: Final = 2.0
+"""Seconds without anything to close after which a thread ends."""
+
+_NEAR: Final = 2 * MAX_DESCRIPTORS
+"""Free numbers of the table up to which it may get full while one packet is received."""
+
+Sender = int | None
+"""Whose descriptors they are: the uid of who sent them; None if it is not known, which is one more sender."""
+
+_Work = tuple[int, Callable[[], object] | None, Sender]
+"""What is to be closed, or -1, and what is to be done before, which may wait."""
+
+
+class _Line:
+    """What one sender's descriptors do."""
+
+    __slots__ = ("at_it", "closing", "waiting")
+
+    def __init__(self) -> None:
+        self.waiting: list[_Work] = []
+        self.closing = 0
+        """Works that threads have taken."""
+        self.at_it = 0
+        """Threads that have taken some."""
+
+    @property
+    def unclosed(self) -> int:
+        return len(self.waiting) + self.closing
+
+
+class Closer:
+    """Closes in threads of its own. They are started when they are needed, and end when they are not.
+
+    All of it may be called from any thread; :meth:`close` and :meth:`put` also from a finalizer.
+
+    Args:
+        start: starts a thread, as :func:`_thread.start_new_thread`: ``threading`` has locks that a finalizer may meet.
+    """
+
+    def __init__(self, start: Callable[..., object] = _thread.start_new_thread) -> None:
+        """Begin with no thread."""
+        self._start_thread = start
+        self.near_full = False
+        """Whether numbers of descriptors were seen that have few above them."""
+        self.careful = False
+        """Whether to ask :meth:`has_room` before more descriptors are received. For a glance."""
+        self._high = -1
+        self._begin([])
+
+    def _begin(self, left: list[_Work]) -> None:
+        self.careful = self.near_full
+        self._inbox = deque(left)  # its append needs no lock, and so may happen in a finalizer
+        self._lock = _thread.allocate_lock()  # of what is below
+        self._lines: dict[Sender, _Line] = {}
+        self._hopeful: dict[Hashable, tuple[Sender, Callable[[], object]]] = {}
+        self._waiters: list[_thread.LockType] = []  # for nothing to be left
+        # Threads by the lock on which they sleep. Adding to sets and taking from them needs no lock either.
+        self._threads: set[_thread.LockType] = set()
+        self._awake: set[_thread.LockType] = set()  # and not closing anything
+        self._asleep: set[_thread.LockType] = set()
+
+    def forked(self) -> None:
+        """Begin anew in a forked child: it has copies of what waits, and none of the threads."""
+        left = [work for line in self._lines.values() for work in line.waiting]
+        # What was to be done before is the parent's to do: it has an effect on what is shared.
+        self._begin([(fd, None, sender) for fd, _before, sender in [*left, *self._inbox] if fd >= 0])
+
+    def close(self, fd: int, sender: Sender = None) -> None:
+        """Close a descriptor that ``sender`` sent: now if that is known to take no time, else soon.
+
+        Raises:
+            OSError: ``EBADF``: it is not open.
+        """
+        if closes_at_once(fd):
+            os.close(fd)
+        else:
+            self.put(fd, sender)
+
+    def put(self, fd: int, sender: Sender = None, before: Callable[[], object] | None = None) -> None:
+        """Let a thread call ``before``, if it is given, and then close ``fd``, unless it is -1."""
+        inbox = self._inbox
+        inbox.append((fd, before, sender))
+        if len(inbox) >= _FEW:
+            self.careful = True
+        if not self._awake:
+            self._rouse()
+
+    # Bounds
+
+    def has_room(self, sender: Sender, hopeful: Hashable = None, tell: Callable[[], object] | None = None) -> bool:
+        """Return whether more descriptors may be taken from ``sender``.
+
+        Args:
+            sender: who sent them.
+            hopeful: who waits for room if there is none; :meth:`forget` takes it out of the list.
+            tell: called once there is room, in one of the threads.
+        """
+        with self._lock:
+            self._sort()
+            if self._has_room(sender):
+                return True
+            if tell is not None:
+                self._hopeful[hopeful] = sender, tell
+        if not self._awake:  # no thread could be started before
+            self._rouse()
+        return False
+
+    def forget(self, hopeful: Hashable) -> None:
+        """Tell ``hopeful`` nothing."""
+        self._hopeful.pop(hopeful, None)
+
+    def _has_room(self, sender: Sender) -> bool:
+        line = self._lines.get(sender)
+        return line is None or (line.unclosed < MAX_UNCLOSED_OF_ONE and self._unclosed() < MAX_UNCLOSED)
+
+    def _unclosed(self) -> int:
+        return sum(line.unclosed for line in self._lines.values())
+
+    def saw(self, fd: int) -> None:
+        """Hear of the number of a new descriptor: the kernel gives the lowest that is free."""
+        if fd > self._high:
+            soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+            self._high = soft - _NEAR
+            if fd > self._high:
+                self.near_full = self.careful = True
+
+    def is_table_short(self) -> bool:
+        """Return whether a packet may bring more descriptors than this process may have; then some are lost.
+
+        The kernel closes those that are lost in the thread that receives.
+        """
+        if not self.near_full:
+            return False
+        soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        try:
+            free = soft - len(os.listdir("/proc/self/fd"))
+        except OSError:
+            return True
+        self.near_full = free <= 2 * _NEAR
+        return free <= MAX_DESCRIPTORS
+
+    def wait_idle(self, timeout: float) -> bool:
+        """Wait until nothing is left to be closed, at most ``timeout`` seconds; return whether that is so."""
+        with self._lock:
+            self._sort()
+            if not self._lines:
+                return True
+            bell = _thread.allocate_lock()
+            bell.acquire()
+            self._waiters.append(bell)
+        if not self._awake:
+            self._rouse()
+        return bell.acquire(timeout=timeout)
+
+    # Threads
+
+    def _rouse(self) -> None:
+        """See to it that one thread is awake, if there may be one."""
+        try:
+            bell = self._asleep.pop()
+        except KeyError:
+            if len(self._threads) >= CLOSING_THREADS:
+                return
+        else:
+            self._awake.add(bell)
+            bell.release()
+            return
+        bell = _thread.allocate_lock()
+        bell.acquire()
+        self._threads.add(bell)
+        self._awake.add(bell)
+        try:
+            self._start_thread(self._work, (bell,))
+        except RuntimeError:  # there may be no more threads, or the interpreter ends: the next to close tries again
+            self._threads.discard(bell)
+            self._awake.discard(bell)
+
+    def _work(self, bell: _thread.LockType) -> None:
+        """Be a thread."""
+        naps = 0
+        while True:
+            line, works = self._take(bell)
+            if line is not None:
+                _close_all(works)
+                self._end(bell, line, len(works))
+                naps = 0
+            elif naps < _NAPS:
+                naps += 1
+                time.sleep(_NAP)
+            elif not self._sleep(bell):
+                self._threads.discard(bell)
+                return
+            else:
+                naps = 0
+
+    def _take(self, bell: _thread.LockType) -> tuple[_Line | None, list[_Work]]:
+        """Take all that one sender has waiting; another thread is awake then, if there may be one."""
+        with self._lock:
+            self._sort()
+            ready = (s for s, line in self._lines.items() if line.waiting and line.at_it < CLOSING_THREADS_OF_ONE)
+            try:
+                sender = next(ready)
+            except StopIteration:
+                return None, []
+            line = self._lines[sender] = self._lines.pop(sender)  # the others are before it the next time
+            works, line.waiting = line.waiting, []
+            line.closing += len(works)
+            line.at_it += 1
+            self._awake.discard(bell)
+        if not self._awake:
+            self._rouse()
+        return line, works
+
+    def _end(self, bell: _thread.LockType, line: _Line, count: int) -> None:
+        """Count what was closed, and tell those who waited for it."""
+        with self._lock:
+            self._awake.add(bell)
+            line.closing -= count
+            line.at_it -= 1
+            self._sort()
+            glad = {who: tell for who, (sender, tell) in list(self._hopeful.items()) if self._has_room(sender)}
+            for who in glad:
+                self._hopeful.pop(who, None)
+            waiters: list[_thread.LockType] = []
+            if not self._lines:
+                waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            waiter.release()
+        for tell in glad.values():
+            with contextlib.suppress(Exception):  # as of a loop that was closed meanwhile
+                tell()
+
+    def _sort(self) -> None:
+        """Let what came stand in its sender's line, and see whether there is much. The lock is held."""
+        while self._inbox:
+            work = self._inbox.popleft()
+            sender = work[2]
+            if sender not in self._lines:
+                self._lines[sender] = _Line()
+            self._lines[sender].waiting.append(work)
+        for sender in [sender for sender, line in self._lines.items() if not line.unclosed]:
+            del self._lines[sender]
+        self.careful = self.near_full or self._unclosed() >= _FEW
+
+    def _sleep(self, bell: _thread.LockType) -> bool:
+        """Sleep until there is something to close; return False if there was nothing for long."""
+        self._awake.discard(bell)
+        self._asleep.add(bell)
+        if not self._inbox and bell.acquire(timeout=_IDLE_TIMEOUT):
+            return True
+        try:
+            self._asleep.remove(bell)
+        except KeyError:  # whoever took it out has woken it, or is about to
+            bell.acquire()
+            return True
+        if self._inbox:
+            self._awake.add(bell)
+            return True
+        return False
+
+
+def closes_at_once(fd: int) -> bool:
+    """Return whether it is known that closing takes no time: of pipes, eventfds, small memory files, ``/dev/null``.
+
+    Nothing that is asked here asks a file system of somebody else's. The kernel's own names of what has no file are
+    not those of files, which begin with a slash.
+
+    Raises:
+        OSError: ``EBADF``: it is not open.
+    """
+    try:
+        name = os.readlink(f"/proc/self/fd/{fd}")
+    except OSError:
+        fcntl.fcntl(fd, fcntl.F_GETFD)
+        return False
+    if name[0] != "/":
+        return name.startswith(("pipe:[", "anon_inode:[eventfd"))
+    try:
+        if name.startswith("/memfd:"):  # any file may have that name, but only memory files have such seals
+            return fcntl.fcntl(fd, _F_GET_SEALS) != _F_SEAL_SEAL and os.fstat(fd).st_blocks <= _SMALL_BLOCKS
+        return name in _DEVICES and _is_memory_device(fd)
+    except OSError:
+        return False
+
+
+def _is_memory_device(fd: int) -> bool:
+    """Return whether a file of such a name is what it is called, and no other of this name in other mounts."""
+    with open("/dev/null", "rb", buffering=0) as null:
+        if _mount_of(fd) != _mount_of(null.fileno()):
+            return False
+    status = os.fstat(fd)
+    return stat.S_ISCHR(status.st_mode) and os.major(status.st_rdev) == _MEMORY_DEVICES
+
+
+def _mount_of(fd: int) -> bytes:
+    with open(f"/proc/self/fdinfo/{fd}", "rb", buffering=0) as file:
+        return file.read().partition(b"mnt_id:")[2].partition(b"\n")[0]
+
+
+def _close_all(works: list[_Work]) -> None:
+    """Close numbers that follow one another with one call, and what is to be prepared for it each by itself."""
+    numbers = sorted(fd for fd, before, _sender in works if before is None and fd >= 0)
+    while numbers:
+        count = 1
+        while count < len(numbers) and numbers[count] == numbers[0] + count:
+            count += 1
+        os.closerange(numbers[0], numbers[0] + count)
+        del numbers[:count]
+    for fd, before, _sender in works:
+        if before is not None:
+            with contextlib.suppress(Exception):  # what fails has no one to tell, and the descriptor is closed
+                before()
+            if fd >= 0:
+                with contextlib.suppress(OSError):  # close(2): the number is free again whatever it says
+                    os.close(fd)
+
+
+CLOSER: Final = Closer()
+"""The closer of this process."""
+
+os.register_at_fork(after_in_child=CLOSER.forked)
