@@ -1392,3 +1392,50 @@ def test_structs_of_a_great_many_values_are_not_looked_through_one_by_one() -> N
     with steps_of_python() as steps:
         assert sent(Loose([many, dict.fromkeys(texts, "x")])) == {"value": [many, dict.fromkeys(texts, "x")]}
     assert steps[0] < 10_000
+
+
+@pytest.mark.parametrize(
+    "message, came, problem",
+    [
+        ([0, 1, "m", [1, "x", {"a": [None]}]], 0, None),
+        ([0, 1, "m", [msgpack.ExtType(1, b"\x01"), msgpack.ExtType(2, b"\x00")]], 2, None),
+        ([msgpack.ExtType(3, b"\x00"), msgpack.ExtType(4, b"\x01" + bytes(16))], 2, None),
+        ([msgpack.ExtType(1, b"\x00")], 2, "2 descriptors came, 1 of them are referred to"),
+        ([msgpack.ExtType(1, b"\x00")] * 2, 1, "descriptor 0 is referred to twice"),
+        ([msgpack.ExtType(4, b"\x00")], 1, "a reference to a buffer has 17 bytes, this one 1"),
+        ([msgpack.ExtType(9, b"\x00")], 0, "unknown extension type 9"),
+    ],
+    ids=lambda value: repr(value)[:40],
+)
+def test_of_what_nobody_wants_the_references_are_looked_at_and_nothing_is_made(
+    message: Any, came: int, problem: str | None
+) -> None:
+    codec = Codec(living=Life())
+    with owned(came) as fds:
+        value, found = codec.decode_unwanted(msgpack.packb(message), fds)
+        assert found == problem
+        assert len(value) == len(message)
+        assert [type(fd) for fd in fds] == [OwnedFd] * came
+    assert codec.decode(msgpack.packb([1]), []) == ([1], None), "nothing is left of it"
+
+
+def test_of_what_nobody_wants_maps_need_not_be_made() -> None:
+    codec = Codec()
+    for key in (1, (1,)):
+        assert codec.decode_unwanted(msgpack.packb({key: 1}), []) == (None, None)
+    for data in (b"\x81\x01", b"\x91\x01\x01", b"\xc1"):
+        with pytest.raises(RemoteProtocolError, match="malformed packet of"):
+            codec.decode_unwanted(data, [])
+
+
+def test_what_has_no_room_is_not_copied() -> None:
+    codec = Codec()
+    codec.lack_of_room = lambda size: f"no room for {size}"
+    reference = msgpack.ExtType(4, b"\x00" + (1).to_bytes(8, "big") + (5).to_bytes(8, "big"))
+    with memfd.sealed("test", b"content") as file:
+        fds = [OwnedFd.dup(file)]
+        value, problem = codec.decode(msgpack.packb([reference]), fds)
+        assert value == [None]
+        assert isinstance(problem, Overloaded)
+        assert problem.message == "no room for 5"
+        close_all(fds)

@@ -384,3 +384,9 @@ def test_exactly_one_value_is_whole(data: bytes) -> None:
         check_whole(data[:-1])
     with pytest.raises(ValueError, match="begins no value"):
         check_whole(b"\x91\xc1")
+
+
+def test_of_a_message_of_few_values_only_those_are_looked_at() -> None:
+    data = memoryview(b"\x92\xc6" + (1_000_000).to_bytes(4, "big") + bytes(1_000_000) + b"\x90")
+    assert possible_containers(data) == 64
+    assert peak_bytes(lambda: possible_containers(data)) < 10_000

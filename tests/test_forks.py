@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import ctypes
 import gc
 import os
 import sys
@@ -88,3 +89,15 @@ def test_what_is_registered_while_others_hear_is_the_child_s_own() -> None:
         return made.heard_in, in_child(lambda: made.heard_in == [os.getpid()])
 
     assert in_child(work) == ([], True)
+
+
+def test_children_that_python_makes_are_not_missed() -> None:
+    assert forks.was_missed() is False
+    assert in_child(forks.was_missed) is False
+
+
+def test_a_child_that_a_library_made_is() -> None:
+    pid = ctypes.PyDLL(None).fork()
+    if pid == 0:
+        os._exit(forks.was_missed())
+    assert os.waitpid(pid, 0) == (pid, 1 << 8)

@@ -182,3 +182,10 @@ def test_no_more_memory_than_msgpack_needs() -> None:
     data = msgpack.packb({f"{number}": number for number in range(4_000)})
     made = peak_bytes(lambda: msgpack.unpackb(data))
     assert peak_bytes(lambda: read(data)) < 2 * made + MAX_PACKET
+
+
+def test_what_lies_deep_is_read_one_by_one() -> None:
+    value: Any = {"a": [1, {"b": "x" * 2_000}]}
+    for _ in range(5):
+        value = ["y" * 2_000, value]
+    assert read(msgpack.packb(value)) == value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import socket
 import threading
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 from lingering import Lingering, lingering, start_thread
 from packets import fill, raw_pair, send_with, table_full
+from processes import save_coverage
 
 from seqrpc.kernel.closing import CLOSER
 from seqrpc.kernel.descriptors import OwnedFd, received_fd
@@ -209,3 +211,26 @@ def test_a_listener_that_never_listened_is_closed() -> None:
     close_listening(sock, frees_name=True)
     assert sock.fileno() == -1
     assert not is_open(number)
+
+
+@pytest.mark.parametrize("what", ["connected", "listening"])
+def test_in_a_child_that_a_library_made_only_copies_are_closed(what: str, pair: Pair, tmp_path: Path) -> None:
+    listening = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    path = os.fspath(tmp_path / "x")
+    listening.bind(path)
+    listening.listen()
+    pid = ctypes.PyDLL(None).fork()
+    if pid == 0:
+        try:
+            if what == "connected":
+                close_unread(pair[0], None, discard=True)
+            else:
+                close_listening(listening, frees_name=True)
+            save_coverage()
+        finally:
+            os._exit(0)
+    assert os.waitpid(pid, 0) == (pid, 0)
+    pair[1].send(b"still heard")
+    assert pair[0].recv(100) == b"still heard"
+    with listening, socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as client:
+        client.connect(path)
