@@ -11,6 +11,7 @@ from __future__ import annotations
 import _thread
 import contextlib
 import fcntl
+import functools
 import os
 import resource
 import stat
@@ -34,6 +35,7 @@ _SMALL_BLOCKS: Final = 16_384
 """Blocks of 512 bytes of a memory file that is freed at once: 8 MiB take 0.3 ms, and filling them took longer."""
 
 _DEVICES: Final = frozenset(f"/dev/{name}" for name in ("null", "zero", "full", "random", "urandom"))
+_INFO_BYTES: Final = 256  # of what the kernel tells of a descriptor: the mount is in the third line
 _MEMORY_DEVICES: Final = 1  # their major number on Linux
 
 _FEW: Final = 192
@@ -333,16 +335,27 @@ def closes_at_once(fd: int) -> bool:
 
 def _is_memory_device(fd: int) -> bool:
     """Return whether a file of such a name is what it is called, and no other of this name in other mounts."""
-    with open("/dev/null", "rb", buffering=0) as null:
-        if _mount_of(fd) != _mount_of(null.fileno()):
-            return False
+    if _mount_of(fd) != _mount_of_devices():
+        return False
     status = os.fstat(fd)
     return stat.S_ISCHR(status.st_mode) and os.major(status.st_rdev) == _MEMORY_DEVICES
 
 
+@functools.cache
+def _mount_of_devices() -> bytes:
+    null = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return _mount_of(null)
+    finally:
+        os.close(null)
+
+
 def _mount_of(fd: int) -> bytes:
-    with open(f"/proc/self/fdinfo/{fd}", "rb", buffering=0) as file:
-        return file.read().partition(b"mnt_id:")[2].partition(b"\n")[0]
+    info = os.open(f"/proc/self/fdinfo/{fd}", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.read(info, _INFO_BYTES).partition(b"mnt_id:")[2].partition(b"\n")[0]
+    finally:
+        os.close(info)
 
 
 def _close_all(works: list[_Work]) -> None:
