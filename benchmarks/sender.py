@@ -61,7 +61,7 @@ class Sender:
 
     def _packet(self, which: str, slot: int) -> Packet:
         make: Callable[[int], Packet] = self._hostile if which == "hostile" else self._dull
-        if self._kind.is_fresh and which == "hostile":
+        if self._kind.is_fresh:
             return make(slot)
         if (which, slot) not in self._kept:
             self._kept[which, slot] = make(slot)
