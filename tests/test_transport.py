@@ -436,6 +436,29 @@ async def test_a_wakeup_ends_after_some_milliseconds_too(raw: Pair) -> None:
     there.close()
 
 
+async def test_all_that_read_in_one_turn_of_the_loop_share_its_time(raw: Pair) -> None:
+    here, there = raw_pair()
+    _one, first = on_transport(raw[0])
+    _two, second = on_transport(here)
+    ahead: list[int] = []
+
+    def look(_data: bytes) -> None:
+        time.sleep(0.000_2)
+        ahead.append(len(second.packets) - len(first.packets))
+
+    first.on_packet = lambda _data: time.sleep(0.006)
+    second.on_packet = look
+    for _ in range(30):
+        raw[1].send(b"x")
+        there.send(b"x")
+    await first.until_packets(30)
+    await second.until_packets(30)
+    assert max(ahead[:20]) <= 10, "what is left of a turn is little for each"
+    await first.end()
+    await second.end()
+    there.close()
+
+
 async def test_a_wakeup_of_quick_packets_takes_many(raw: Pair) -> None:
     _transport, recorder = on_transport(raw[0])
     bursts = [0]

@@ -52,13 +52,47 @@ _RETRY_DELAY = 0.01
 
 _WAKEUP_SECONDS = 0.005
 """Seconds after which a wake-up ends, whatever its packets were: what is done with one may take long, and as many as
-are taken in one wake-up would keep all others waiting."""
+are taken in one wake-up would keep all others waiting. All that are called in one turn of a
+loop share them: who sends on many connections is to keep others waiting hardly longer than on one."""
+
+_LEAST_SECONDS = 0.000_1
+"""Seconds that each has in any case, which is time for some short packets: that others took all of the turn is not to
+hold up those who send little."""
+
+_STALE_SECONDS = 1.0
+"""Seconds after which the end of a turn is not waited for: its loop was closed."""
 
 _NOTHING_QUEUED: Final[deque[_Queued]] = deque(maxlen=0)
 """Stands for a queue until a packet has to wait, which on most connections none ever does: a deque has 760 bytes."""
 
 _monotonic: Final = time.monotonic
 _thread = threading.local()
+
+
+class _Turn:
+    """A turn of this thread's event loop in which more than one packet is read from a socket."""
+
+    __slots__ = ("_end",)
+
+    def __init__(self) -> None:
+        self._end = 0.0
+
+    def end_of(self, began: float, loop: asyncio.AbstractEventLoop) -> float:
+        """Return until when packets may be read in the turn in which reading began at ``began``."""
+        if not self._end or began > self._end + _STALE_SECONDS:
+            self._end = began + _WAKEUP_SECONDS
+            loop.call_soon(self._over)
+        return max(self._end, began + _LEAST_SECONDS)
+
+    def _over(self) -> None:
+        self._end = 0.0
+
+
+def _turn() -> _Turn:
+    turn: _Turn | None = getattr(_thread, "turn", None)
+    if turn is None:
+        turn = _thread.turn = _Turn()
+    return turn
 
 
 def receive_buffer() -> memoryview:
@@ -139,7 +173,8 @@ class SeqpacketTransport(asyncio.ReadTransport):
         "__weakref__", "_arrived", "_awake_until", "_broken", "_buffer", "_busy_poll_timeout", "_closing",
         "_credentials", "_fd", "_forked", "_gate", "_high", "_lone_wakeups", "_loop", "_lost", "_low", "_names_senders",
         "_packets", "_protocol", "_queue", "_queued_bytes", "_reading", "_receive", "_send", "_send_room",
-        "_sends_at_once", "_sock", "_takes_descriptors", "_writing", "_writing_paused",
+        "_sends_at_once", "_sock", "_takes_descriptors", "_turn", "_writing",
+        "_writing_paused",
     )  # fmt: skip
 
     def __init__(
@@ -169,6 +204,7 @@ class SeqpacketTransport(asyncio.ReadTransport):
         self._fd = sock.fileno()
         self._protocol = protocol
         self._buffer = receive_buffer()
+        self._turn = _turn()
         self._takes_descriptors = self._names_senders or PLATFORM.takes_descriptors(sock)
         make_receiver = ancillary.receiver if self._takes_descriptors else ancillary.plain_receiver
         self._receive = make_receiver(sock, self._buffer)
@@ -242,7 +278,7 @@ class SeqpacketTransport(asyncio.ReadTransport):
         if CLOSER.careful and not self._may_receive():
             return
         taken, receive = 0, self._receive
-        until = 0.0 if self._lone_wakeups else _monotonic() + _WAKEUP_SECONDS
+        began, until = 0.0 if self._lone_wakeups else _monotonic(), 0.0
         for received in self._packets:
             try:
                 size, control, flags, _address = receive()
@@ -264,6 +300,7 @@ class SeqpacketTransport(asyncio.ReadTransport):
                 self._lone_wakeups -= 1
                 return
             taken += size
+            until = until or self._turn.end_of(began, self._loop)
             if taken >= _WAKEUP_BYTES or not self._reading or _monotonic() >= until:
                 return
 
