@@ -582,3 +582,21 @@ async def test_large_requests_that_are_worked_on_at_once_are_bounded_and_one_is_
         assert await first == 200_000
         heavy.stage.reach("b may end")
         assert await connection.call("Heavy.hold", bytes(100_000), "b") == 100_000
+
+
+class Beside(seqrpc.Service):
+    @seqrpc.method
+    async def add(self, numbers: AsyncIterator[int], names: dict[int, int]) -> int:
+        return sum([number async for number in numbers]) + sum(names)
+
+    @seqrpc.method
+    async def both(self) -> list[Any]:
+        return [Counter(3), {1: 2}]
+
+
+async def test_a_stream_arrives_beside_a_map_whose_keys_are_numbers() -> None:
+    async with on_a_pair(Beside()) as client:
+        assert await client.proxy(Beside).add(Counter(3), {40: 1}) == 43
+        numbers, names = await client.call("Beside.both")
+        assert [number async for number in numbers] == [0, 1, 2]
+        assert names == {1: 2}

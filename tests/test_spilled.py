@@ -315,3 +315,23 @@ def test_why_there_is_no_memory_file_is_told() -> None:
     with files_of_at_most(50_000), pytest.raises(NoMemoryFile, match="File too large") as large:
         write_spilled(b"x" * 100_000)
     assert (full.value.errno, large.value.errno) == (errno.EMFILE, errno.EFBIG)
+
+
+@pytest.mark.parametrize(
+    "value", [{key << 20: None for key in range(100_000)}, [["x" * 30] * 3_000, dict.fromkeys(range(1_025))]]
+)
+def test_2_3_a_message_of_too_many_such_keys_is_too_large_and_its_mapping_is_closed(value: Any) -> None:
+    data = msgpack.packb([0, 1, "A.b", [value]])
+    fds = [memory_file(data)]
+    file = fds[0]
+
+    with pytest.raises(TooLarge, match=r"max_other_keys"):
+        read_spilled(Codec(), len(data), fds)
+
+    assert fds == [file]  # and no BufferError: nothing refers to the mapping any more
+    close_all(fds)
+
+
+def test_a_message_that_ends_in_a_bad_map_is_malformed_and_its_mapping_is_closed() -> None:
+    data = msgpack.packb([1, ["x"] * 100_000]) + b"\x81\x01"
+    assert "malformed" in malformed(len(data), [memory_file(data)])

@@ -118,7 +118,7 @@ class Codec:
     """
 
     __slots__ = (
-        "_fds", "_lenders", "_living", "_long_packer", "_max_buffer_bytes", "_max_bytes", "_max_containers",
+        "_fds", "_lenders", "_living", "_long_packer", "_made", "_max_buffer_bytes", "_max_bytes", "_max_containers",
         "_max_depth", "_max_other_keys", "_pack", "_packer", "_plain_kinds", "_problem", "_referred", "_taken",
         "_wrong", "copied_bytes", "lack_of_room", "on_work",
     )  # fmt: skip
@@ -143,6 +143,7 @@ class Codec:
         self._long_packer: Any = None  # after a long message: the next may be long as well, and is not to be copied
         self._lenders: list[Lender] = []
         self._fds: list[OwnedFd] = []
+        self._made: dict[tuple[int, bytes], Any] = {}  # of descriptors of a message, which can be had once only
         self._taken: list[bytes] = []
         self._referred = 0
         self._wrong = 0
@@ -384,8 +385,9 @@ class Codec:
         except ValueError as exc:
             if "map" not in str(exc):  # msgpack has no class of its own for what it does not take of maps
                 raise
-        self._referred, self._wrong, self.copied_bytes, self._problem = 0, 0, 0, None
-        return read_maps(data, self._ext_hook, self._max_containers, self._max_other_keys)
+        self._referred, self._wrong, self._problem = 0, 0, None
+        # Of bytes: an exception would keep what it saw of a mapping, which could not be closed.
+        return read_maps(bytes(data), self._ext_hook, self._max_containers, self._max_other_keys)
 
     def _unpack_at_once(self, data: bytes | memoryview) -> Any:
         hooks = {} if len(data) <= MAX_PACKET else hooks_for(data, self._max_containers)
@@ -453,7 +455,7 @@ class Codec:
         problem, came = self._problem, len(self._fds)
         if not isinstance(problem, str) and self._referred != (1 << came) - 1:
             problem = f"{came} descriptors came, {self._referred.bit_count()} of them are referred to"
-        self._fds, self._referred, self._wrong, self._problem = [], 0, 0, None
+        self._fds, self._made, self._referred, self._wrong, self._problem = [], {}, 0, 0, None
         return problem
 
     def _ext_hook(self, kind: int, data: bytes) -> Any:
@@ -461,13 +463,14 @@ class Codec:
         try:
             if kind == EXT_DESCRIPTOR:
                 return self._fds[self._refer("descriptor", 1, data)]
-            if kind == EXT_BUFFER:
-                return self._receive_buffer(data)
             if kind == EXT_TAKEN and self._taken:
                 return self._taken[data[0]]
-            if kind in (EXT_STREAM, EXT_CHANNEL):
+            if kind in _REFERENCES:
                 index = self._refer(*_REFERENCES[kind], data)
-                return self._living.receive(kind, self._keep(index))
+                made = self._made.get((kind, data))  # a message may be read twice
+                if made is None:
+                    made = self._made[kind, data] = self._receive(kind, index, data)
+                return made
         except ValueError as exc:
             return self._remember(str(exc))
         return self._remember(f"unknown extension type {kind}")
@@ -501,8 +504,12 @@ class Codec:
         kept = self._fds[index] = as_value(self._fds[index])
         return kept
 
-    def _receive_buffer(self, data: bytes) -> Any:
-        fd = self._keep(self._refer("buffer", _BUFFER_DATA.size, data))
+    def _receive(self, kind: int, index: int, data: bytes) -> Any:
+        """Return the buffer, stream or channel that a reference stands for."""
+        fd = self._keep(index)
+        return self._receive_buffer(fd, data) if kind == EXT_BUFFER else self._living.receive(kind, fd)
+
+    def _receive_buffer(self, fd: ValueFd, data: bytes) -> Any:
         _index, offset, length = _BUFFER_DATA.unpack(data)
         if length > self._max_buffer_bytes:
             text = f"a buffer has at most {self._max_buffer_bytes} bytes (max_buffer_bytes), this one {length}"

@@ -174,7 +174,7 @@ class _Reader:
             raise ValueError("incomplete: it ends too early")
         self._values -= 1
         if self._values < 0:
-            raise TooLarge(f"a message whose maps are read one by one has at most {_MOST_VALUES} values, this one more")
+            raise self._too_many()
         first = self._view[position]
         if _is_array(first):
             self._count(None)
@@ -192,7 +192,12 @@ class _Reader:
         """Return how many values an array or a map has, if there are so many bytes."""
         if size > len(self._view) - self._unpacker.tell():
             raise ValueError(f"incomplete: {size} values were promised")
+        if size > self._values:
+            raise self._too_many()
         return size
+
+    def _too_many(self) -> TooLarge:
+        return TooLarge(f"a message whose maps are read one by one has at most {_MOST_VALUES} values, this one more")
 
     def _key(self, key: Any) -> Any:
         """Return what a map has as its key, and count those that may have been chosen to collide."""
