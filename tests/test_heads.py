@@ -7,7 +7,7 @@ from typing import Any
 
 import msgpack
 import pytest
-from helpers import PROPERTY, Lender
+from helpers import PROPERTY, Lender, peak_bytes
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -99,3 +99,22 @@ def test_the_short_way_reads_what_the_long_way_does(data: bytes) -> None:
 def test_the_head_of_a_message_in_pieces_is_in_the_first() -> None:
     packed, _lenders = Codec().encode_in_pieces((0, 7, "m", (1, bytes(MAX_PACKET + 1), {"a": [Lender()]})))
     assert head_of(packed) == (4, 0, 7, "m")
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        b"\xdd\x00\x00\xff\xff" * 1_000,
+        b"\xde\x23\x28" + b"\xa1a\xc0" * 9_000,
+        b"\xc9\x00\x00\xea\x60\x01" + bytes(60_000),
+    ],
+    ids=["arrays", "a map", "an extension"],
+)
+def test_nothing_is_made_of_a_head_that_is_none(part: bytes) -> None:
+    packet = b"\x94\x00" + part + b"\xc0" * (MAX_PACKET - len(part) - 2)
+
+    def read() -> None:
+        with pytest.raises(RemoteProtocolError, match="begins like no message"):
+            read_head(packet)
+
+    assert peak_bytes(read) < 2 * MAX_PACKET  # the nested arrays alone would be 64 MiB

@@ -82,7 +82,10 @@ def _read_plain(data: bytes | memoryview) -> Head | None:
 
 
 def _read_any(data: bytes | memoryview, size: int) -> Head:
-    reader = msgpack.Unpacker(max_buffer_size=max(1, len(data)), max_str_len=_LONGEST)
+    # No part of a head is an array or a map: none is made, for whoever sent it may be anybody.
+    reader = msgpack.Unpacker(
+        max_buffer_size=max(1, len(data)), max_str_len=_LONGEST, max_array_len=0, max_map_len=0, max_ext_len=0
+    )
     reader.feed(data)
     call_id = method = None
     try:
