@@ -7,6 +7,7 @@ the transport's, and tested there.
 from __future__ import annotations
 
 import os
+import struct
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -667,7 +668,7 @@ def test_5_1_messages_of_every_kind_may_be_spilled_whatever_their_size() -> None
 
 def test_5_1_a_spilled_message_inside_a_spilled_message_is_malformed() -> None:
     session = Session[Any]()
-    with owned(1) as fds, pytest.raises(RemoteProtocolError, match="descriptors came, 0 of them"):
+    with owned(1) as fds, pytest.raises(RemoteProtocolError, match="one of kind 4 has 3 bytes and 1 descriptors"):
         receive_spilled(session, (4, 100), more=fds)
     with pytest.raises(RemoteProtocolError, match="a spilled message inside a spilled message"):
         receive_spilled(session, (4, 100))
@@ -1108,8 +1109,54 @@ def test_a_long_answer_to_a_call_that_was_given_up_frees_its_id() -> None:
 @pytest.mark.parametrize("message", [(3, "x" * 70_000), (5, "x" * 70_000), (4, "x" * 70_000)])
 def test_messages_that_are_never_long_are_malformed_if_they_are(message: tuple[Any, ...]) -> None:
     data = packet(*message)
-    with pytest.raises(RemoteProtocolError, match=f"one of kind {message[0]} has {len(data)} bytes"):
+    with pytest.raises(RemoteProtocolError, match=f"one of kind {message[0]} has {len(data)} bytes and 0 descriptors"):
         Session[str]().receive_packet(packet(4, len(data)), [memory_file(data)])
+
+
+def buffers(number: int) -> tuple[list[Any], list[OwnedFd]]:
+    """Return references to buffers that cannot be mapped as they are, and what they refer to."""
+    references = [msgpack.ExtType(4, struct.pack(">BQQ", index, 1, 1 << 20)) for index in range(number)]
+    return references, [memory_file(size=2 << 20, whole=True) for _ in range(number)]
+
+
+@pytest.mark.parametrize("spilled", [False, True])
+def test_8_a_ping_is_answered_whatever_came_with_it_and_nothing_is_made_of_that(spilled: bool) -> None:
+    session = Session[str]()
+    references, fds = buffers(3)
+    message = packet(0, 1, "rpc.ping", [*references, "x" * (70_000 if spilled else 1_000)])
+    came = [memory_file(message), *fds] if spilled else fds
+
+    def ping() -> None:
+        request = session.receive_packet(packet(4, len(message)) if spilled else message, list(came))
+        assert isinstance(request, Request)
+        assert (request.call_id, request.method, request.params, request.fds) == (1, "rpc.ping", [], [])
+
+    assert peak_bytes(ping) < 1 << 18
+    assert all(fd.closed for fd in came)
+    assert session.requests == {1}
+
+
+@pytest.mark.parametrize("spilled", [False, True])
+@pytest.mark.parametrize("kind", [3, 5])
+def test_2_6_signs_of_anybody_are_malformed_before_anything_is_made_of_them(kind: int, spilled: bool) -> None:
+    references, fds = buffers(3)
+    message = packet(kind, references)
+    came = [memory_file(message), *fds] if spilled else fds
+
+    def receive_sign() -> None:
+        with pytest.raises(RemoteProtocolError, match="malformed message"):
+            Session[str]().receive_packet(packet(4, len(message)) if spilled else message, list(came))
+
+    assert peak_bytes(receive_sign) < 1 << 18
+    assert all(fd.closed for fd in came)
+
+
+@pytest.mark.parametrize("kind", [3, 5])
+def test_2_6_signs_hold_no_maps_and_no_descriptors(kind: int) -> None:
+    session = Session[str]()
+    assert "holds no maps" in is_malformed(session, packet(kind, {1: 2}), 0)
+    good = packet(3, 1) if kind == 3 else packet(5, "a reason")
+    assert "1 descriptors came" in is_malformed(Session[str](), good, 1)
 
 
 # The quick way of packets

@@ -59,6 +59,8 @@ _ARRAY_OF_FOUR = 0x94  # how nearly all packets begin
 
 _GLANCE = 256  # bytes of a packet that is read before its head is looked at
 
+PING = "rpc.ping"
+
 _LOST = "descriptors of the message were lost on the way in"
 
 _ERROR_TEXT = 1_000  # characters that are kept of a text when the whole of it cannot be sent
@@ -178,6 +180,8 @@ class Session(Generic[Waiter]):
             if lost and head.kind in (REQUEST, RESPONSE, NOTIFY):
                 messages.check_size(head.kind, head.size)
                 return self._fail(head.kind, head.call_id, fds, DescriptorsLost(_LOST))
+            if head.kind in (CANCEL, CLOSING):
+                return self._receive_sign(head.kind, data, fds)
             wanted, answer = self._is_wanted(head)
             if not wanted:
                 if len(data) <= _GLANCE:  # of longer ones, to find out would cost as much as to read them
@@ -202,25 +206,45 @@ class Session(Generic[Waiter]):
             raise RemoteProtocolError(f"malformed message: {problem}")
         messages.parse(kind, value, [])
 
-    def _is_wanted(self, head: Head) -> tuple[bool, Refused | None]:
+    def _receive_sign(self, kind: int, data: bytes, fds: list[OwnedFd]) -> Cancel | Closing | None:
+        """Take a message that is a number or a text, and of anybody: nothing else that may be in it is made."""
+        value, problem = self._codec.decode_unwanted(data, fds)
+        if problem is None and value is None:
+            problem = f"one of kind {kind} holds no maps"
+        if problem is not None:
+            raise RemoteProtocolError(f"malformed message: {problem}")
+        message = messages.parse(kind, value, fds)
+        assert isinstance(message, Cancel | Closing)
+        return self._receive_rare(message)
+
+    def _is_wanted(self, head: Head) -> tuple[bool, Request | Refused | None]:
         """Return whether the rest of a message is to be read, and if not, what it is to be answered."""
         kind, call_id = head.kind, head.call_id
         if kind > LAST_KIND:  # unknown kinds are ignored (protocol 1.4)
             return False, None
         messages.check_size(kind, head.size)
         if kind == RESPONSE:
-            if call_id in self.calls:
-                return True, None
-            self.given_up.discard(-1 if call_id is None else call_id)  # it answers a call that was given up, or none
-            return False, None
+            is_awaited = call_id in self.calls
+            if not is_awaited:  # it answers a call that was given up, or none
+                self.given_up.discard(-1 if call_id is None else call_id)
+            return is_awaited, None
         if head.method is None:
             return True, None
         if call_id in self.requests:
             raise self._in_flight(call_id)
         refusal = self._refusal_of(call_id, head.method)
-        if refusal is None or call_id is None:
-            return refusal is None, None
-        return False, self._refuse(call_id, *refusal)
+        if refusal is not None:
+            return False, None if call_id is None else self._refuse(call_id, *refusal)
+        if head.method == PING:
+            return False, self._pinged(call_id)
+        return True, None
+
+    def _pinged(self, call_id: int | None) -> Request:
+        """Take a request that is answered to everybody, and so whatever came with it."""
+        if call_id is not None:
+            self.requests.add(call_id)
+            self._was_asked = True
+        return Request(call_id, PING, [], NO_OPTIONS, [], 0, True)
 
     def _in_flight(self, call_id: int | None) -> RemoteProtocolError:
         return RemoteProtocolError(f"malformed message: a REQUEST with id {call_id} is in flight already")
@@ -290,8 +314,9 @@ class Session(Generic[Waiter]):
         if not wanted:
             close_all(fds)
             return answer
-        if head.kind in (CANCEL, CLOSING, SPILLED) and length > MAX_PACKET:
-            raise RemoteProtocolError(f"malformed message: one of kind {head.kind} has {length} bytes")
+        if head.kind in (CANCEL, CLOSING, SPILLED) and (length > MAX_PACKET or len(fds) > 1):
+            what = f"{length} bytes and {len(fds) - 1} descriptors"
+            raise RemoteProtocolError(f"malformed message: one of kind {head.kind} has {what}")
         lack = None if head.method is None else self.lack_of_room(length)
         if lack is not None:
             return self._fail(head.kind, head.call_id, fds, Overloaded(lack))
