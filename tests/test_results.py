@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import Enum
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 import pytest
@@ -54,6 +54,45 @@ class Both:
     fd: seqrpc.OwnedFd | None
 
 
+MADE: list[int] = []
+
+
+@dataclass
+class Told:
+    x: int
+
+    def __post_init__(self) -> None:
+        MADE.append(self.x)
+
+
+class Named(Told):
+    pass
+
+
+class Far(Point):
+    pass
+
+
+class Markup(str):
+    __slots__ = ()
+
+
+class Number(int):
+    pass
+
+
+class Ratio(float):
+    pass
+
+
+class Digest(bytes):
+    pass
+
+
+class Moment(datetime):
+    pass
+
+
 class Streaming(msgspec.Struct):
     items: AsyncIterator[int]
 
@@ -92,6 +131,19 @@ def check(annotation: Any, result: Any) -> None:
         (Both, Both(Held(), None)),
         (list[Held], [Held()]),
         (memoryview, b"x"),
+        (str, Markup("x")),
+        (Literal["x"], Markup("x")),
+        (int | str, Markup("x")),
+        (int, Number(1)),
+        (float, Ratio(1)),
+        (bytes, Digest(b"x")),
+        (datetime, Moment.now(UTC)),
+        (datetime | None, Moment(2026, 1, 1)),
+        (Point, Point(Number(1))),
+        (Told, Named(1)),
+        (tuple[Told, Point], (Told(1), Far(1))),
+        (tuple[Told, dict[str, Any]], (Told(1), Shape([]))),
+        (tuple[Told, datetime], (Told(1), Moment.now(UTC))),
     ],
     ids=str,
 )
@@ -173,17 +225,6 @@ async def test_descriptors_in_a_result_that_does_not_fit_are_closed(pipe: tuple[
     async with on_a_pair(Wrong()) as connection:
         with pytest.raises(seqrpc.Internal), seqrpc.OwnedFd.dup(pipe[0]) as fd:
             await connection.call("Wrong.beside", fd)
-
-
-MADE: list[int] = []
-
-
-@dataclass
-class Told:
-    x: int
-
-    def __post_init__(self) -> None:
-        MADE.append(self.x)
 
 
 def test_code_of_the_application_does_not_run_for_a_look() -> None:
