@@ -176,3 +176,32 @@ async def test_who_expects_more_says_so() -> None:
     ours, theirs = seqrpc.socket_pair()
     async with seqrpc.serve(Sets(), sock=theirs), seqrpc.connect(sock=ours, limits=limits) as connection:
         assert len(await connection.proxy(Sets).make(2_000)) == 2_000
+
+
+class OfNumbers(msgspec.Struct, tag="set"):
+    numbers: set[int]
+
+
+class InOrder(msgspec.Struct, tag="list"):
+    numbers: list[int]
+
+
+class Listed(msgspec.Struct, tag="l", array_like=True):
+    name: str
+    numbers: list[float]
+
+
+def test_of_a_union_only_what_the_tag_says_is_looked_at() -> None:
+    numbers = [1, 2, 3, 4]
+    bounds = SetBounds(plan(OfNumbers | InOrder))
+    bounds.check({"type": "list", "numbers": numbers}, 3)
+    with pytest.raises(msgspec.ValidationError, match="at most 3 elements"):
+        bounds.check({"type": "set", "numbers": numbers}, 3)
+    arrays = SetBounds(plan(Written | Listed))
+    arrays.check(["l", "name", numbers], 3)
+    for value in (["w", "name", numbers], [], ["l"]):
+        if len(value) > 1:
+            with pytest.raises(msgspec.ValidationError, match="at most 3 elements"):
+                arrays.check(value, 3)
+        else:
+            arrays.check(value, 3)

@@ -109,6 +109,8 @@ class SetBounds:
                     self._check(info.item_type, item, most)
 
     def _check_fields(self, info: Any, value: Any, most: int) -> None:
+        if _has_another_tag(info, value):
+            return
         if isinstance(value, dict):
             for field in info.fields:
                 if field.encode_name in value:
@@ -117,6 +119,16 @@ class SetBounds:
             offset = 1 if getattr(info, "tag", None) is not None else 0
             for field, item in zip(info.fields, value[offset:], strict=False):
                 self._check(field.type, item, most)
+
+
+def _has_another_tag(info: Any, value: Any) -> bool:
+    """Return whether plain data is for another Struct of a union than this one."""
+    tag = getattr(info, "tag", None)
+    if tag is None:
+        return False
+    if isinstance(value, dict):
+        return info.tag_field in value and value[info.tag_field] != tag
+    return isinstance(value, list | tuple) and len(value) > 0 and value[0] != tag
 
 
 def _is_open(info: Any) -> bool:
