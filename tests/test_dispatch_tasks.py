@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import contextvars
 import functools
+import sys
 import time
 import weakref
 from collections.abc import Callable
@@ -302,6 +303,27 @@ async def test_a_task_factory_that_fails_costs_its_call_only() -> None:
         finally:
             loop.set_task_factory(None)
         assert await connection.call("Owners.exits") == "done"
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="tasks begin at once from 3.12 on")
+async def test_a_task_factory_that_fails_after_the_handler_began_leaves_the_answer_to_it() -> None:
+    loop = asyncio.get_running_loop()
+    kept = []
+
+    def failing(loop: asyncio.AbstractEventLoop, coro: Any, context: Any = None, **kwargs: Any) -> Any:
+        if "Calls._run" not in repr(coro):
+            return asyncio.Task(coro, loop=loop, context=context)
+        kept.append(asyncio.Task(coro, loop=loop, context=context, eager_start=True))  # type: ignore[call-arg,unused-ignore]
+        raise MemoryError
+
+    async with on_a_pair(Owners()) as connection:
+        loop.set_task_factory(failing)
+        try:
+            assert await asyncio.wait_for(connection.call("Owners.exits"), PATIENCE) == "done"
+        finally:
+            loop.set_task_factory(None)
+        assert await connection.call("Owners.exits") == "done"
+    assert len(kept) == 1
 
 
 class Slow(seqrpc.Service):

@@ -260,6 +260,9 @@ class Calls:
         try:
             task = self._starter.start(context, call, running)
         except Exception as exc:  # a task factory may raise what it likes
+            if call.has_begun:  # its task is the factory's to keep, and answers
+                _log.exception("! the task factory of %r failed after its handler began", call.request.method)
+                return
             running.close()
             coroutine.close()
             self._answer_error(call, exc)
