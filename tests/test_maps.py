@@ -43,6 +43,22 @@ def test_large_parts_without_maps_are_read_at_one_go() -> None:
     assert time.process_time() - began < 0.5
 
 
+def test_what_has_too_many_values_to_be_read_singly_is_refused_soon() -> None:
+    size = 16 << 20
+    for outer in (b"\x94\x00\x01\xa1m", b"\x94\x00\x01\xa1m\x91\x91\x91"):
+        data = outer + b"\xdd" + size.to_bytes(4, "big") + b"\x01" * (size - 1) + b"\x81\x01\x01"
+        began = time.process_time()
+        with pytest.raises(TooLarge, match="at most 2097152 values"):
+            read(data)
+        assert time.process_time() - began < 1.5
+
+
+def test_many_small_arrays_have_no_more_values_than_one_large_one() -> None:
+    data = msgpack.packb([*[[0] * 30] * 70_000, {1: 1}])
+    with pytest.raises(TooLarge, match="at most 2097152 values"):
+        read(data)
+
+
 def test_references_reach_the_hook_once_each() -> None:
     seen: list[tuple[int, bytes]] = []
 
@@ -50,8 +66,8 @@ def test_references_reach_the_hook_once_each() -> None:
         seen.append((kind, data))
         return "made"
 
-    message = [0, 1, "m", [["x" * 2_000, msgpack.ExtType(1, b"\x00")], {"a": msgpack.ExtType(4, bytes(17))}]]
-    assert read_maps(msgpack.packb(message), hook, MANY, MANY)[3] == [["x" * 2_000, "made"], {"a": "made"}]
+    message = [0, 1, "m", [["x" * 9_000, msgpack.ExtType(1, b"\x00")], {"a": msgpack.ExtType(4, bytes(17))}]]
+    assert read_maps(msgpack.packb(message), hook, MANY, MANY)[3] == [["x" * 9_000, "made"], {"a": "made"}]
     assert seen == [(1, b"\x00"), (4, bytes(17))]
 
 

@@ -1136,6 +1136,14 @@ def test_8_a_ping_is_answered_whatever_came_with_it_and_nothing_is_made_of_that(
     assert session.requests == {1}
 
 
+def test_8_a_ping_that_wants_no_answer_is_in_flight_for_nobody() -> None:
+    session = Session[str]()
+    request = session.receive_packet(packet(2, "rpc.ping", ["x" * 1_000]), [])
+    assert isinstance(request, Request)
+    assert (request.call_id, request.params) == (None, [])
+    assert session.requests == set()
+
+
 @pytest.mark.parametrize("spilled", [False, True])
 @pytest.mark.parametrize("kind", [3, 5])
 def test_2_6_signs_of_anybody_are_malformed_before_anything_is_made_of_them(kind: int, spilled: bool) -> None:

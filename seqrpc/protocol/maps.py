@@ -28,6 +28,7 @@ MOST_KEYS: Final = 0 if KEEPS_KEYS else 65_536
 _FIXMAP_KEYS: Final = 15  # keys of the largest map that begins with one byte: others are seen by ``max_map_len``
 
 _SPLITS: Final = 3  # levels of arrays and maps whose parts are tried at once: the message, its arguments, and theirs
+_TRIES: Final = 2  # times the length of a message: bytes that are given to msgpack at one go, in all
 _SHORT: Final = 1_024  # bytes of what is read one by one without a try
 
 _MOST_VALUES: Final = 2 * 1024 * 1024
@@ -108,29 +109,31 @@ def read_maps(data: bytes | memoryview, ext_hook: ExtHook, most_containers: int,
         TooLarge: there are more.
         ValueError, msgpack.UnpackException: it is not exactly one well-formed value.
     """
-    return _Reader(ext_hook, most_containers, most_other_keys).read(data, _SPLITS)
+    return _Reader(ext_hook, most_containers, most_other_keys, _TRIES * len(data)).read(data, _SPLITS)
 
 
 class _Reader:
-    __slots__ = ("_count", "_ext_hook", "_most_keys", "_other_keys", "_unpacker", "_values", "_view")
+    __slots__ = ("_count", "_ext_hook", "_most_keys", "_other_keys", "_tries", "_unpacker", "_values", "_view")
 
-    def __init__(self, ext_hook: ExtHook, most_containers: int, most_other_keys: int) -> None:
+    def __init__(self, ext_hook: ExtHook, most_containers: int, most_other_keys: int, tries: int) -> None:
+        self._tries = tries
         self._ext_hook = ext_hook
         self._count = Counter(most_containers).count
-        self._values = _MOST_VALUES
+        self._values = _MOST_VALUES - 1  # the message is one itself
         self._most_keys = self._other_keys = most_other_keys
         self._unpacker: Any = None
         self._view: bytes | memoryview = b""
 
     def read(self, data: bytes | memoryview, splits: int) -> Any:
         """Read bytes that are one value; large parts of it that have no maps at one go."""
-        if len(data) <= _SHORT:
-            return self._read_singly(data)
-        try:
-            return msgpack.unpackb(data, ext_hook=look_closer, timestamp=3, max_map_len=0)
-        except (ValueError, _LooksCloser, msgpack.UnpackException):  # it has maps or references, or is malformed
-            pass
-        if not splits:
+        # The whole message has been tried, and an empty map is short.
+        if splits < _SPLITS and _SHORT < len(data) <= self._tries and not _is_map(data[0]):
+            self._tries -= len(data)
+            try:
+                return msgpack.unpackb(data, ext_hook=look_closer, timestamp=3, max_map_len=0)
+            except (ValueError, _LooksCloser, msgpack.UnpackException):  # it has maps or references, or is malformed
+                pass
+        if not splits or len(data) <= _SHORT:
             return self._read_singly(data)
         first, view, unpacker = data[0], memoryview(data), self._new_unpacker(data)
         is_map = _is_map(first)
@@ -172,9 +175,6 @@ class _Reader:
         position = unpacker.tell()
         if position >= len(self._view):
             raise ValueError("incomplete: it ends too early")
-        self._values -= 1
-        if self._values < 0:
-            raise self._too_many()
         first = self._view[position]
         if _is_array(first):
             self._count(None)
@@ -183,21 +183,19 @@ class _Reader:
             return unpacker.unpack()
         self._count(None)
         made: dict[Any, Any] = {}
-        for _ in range(self._held(unpacker.read_map_header())):
+        for _ in range(self._held(unpacker.read_map_header(), 2)):
             key = self._key(self._value())
             made[key] = self._value()
         return made
 
-    def _held(self, size: int) -> int:
-        """Return how many values an array or a map has, if there are so many bytes."""
+    def _held(self, size: int, each: int = 1) -> int:
+        """Return how many elements an array or a map has, of one value ``each`` or two, if there are so many bytes."""
         if size > len(self._view) - self._unpacker.tell():
             raise ValueError(f"incomplete: {size} values were promised")
-        if size > self._values:
-            raise self._too_many()
+        self._values -= size * each
+        if self._values < 0:
+            raise TooLarge(f"a message whose maps are read one by one has at most {_MOST_VALUES} values, this one more")
         return size
-
-    def _too_many(self) -> TooLarge:
-        return TooLarge(f"a message whose maps are read one by one has at most {_MOST_VALUES} values, this one more")
 
     def _key(self, key: Any) -> Any:
         """Return what a map has as its key, and count those that may have been chosen to collide."""
