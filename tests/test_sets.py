@@ -199,9 +199,6 @@ def test_of_a_union_only_what_the_tag_says_is_looked_at() -> None:
         bounds.check({"type": "set", "numbers": numbers}, 3)
     arrays = SetBounds(plan(Written | Listed))
     arrays.check(["l", "name", numbers], 3)
-    for value in (["w", "name", numbers], [], ["l"]):
-        if len(value) > 1:
-            with pytest.raises(msgspec.ValidationError, match="at most 3 elements"):
-                arrays.check(value, 3)
-        else:
-            arrays.check(value, 3)
+    arrays.check([], 3)
+    with pytest.raises(msgspec.ValidationError, match="at most 3 elements"):
+        arrays.check(["w", "name", numbers], 3)
