@@ -26,7 +26,8 @@ GROUPS: dict[str, frozenset[str]] = {
     "sends": frozenset({"sendto", "sendmsg", "sendmmsg", "write", "writev"}),
     "receives": frozenset({"recvfrom", "recvmsg", "recvmmsg", "read", "readv"}),
     "waits": frozenset({"epoll_wait", "epoll_pwait", "epoll_pwait2", "poll", "ppoll", "select", "pselect6"}),
-    "": frozenset({"brk", "mmap", "munmap", "mremap", "madvise"}),  # the allocator's, now and then: not guarded
+    # Not guarded: the allocator's, now and then; those of a thread that closes descriptors, for as long as it naps.
+    "": frozenset({"brk", "mmap", "munmap", "mremap", "madvise", "futex", "clock_nanosleep"}),
 }
 """System calls that do the same: which of them it is, the processor and the C library have a say in."""
 
