@@ -596,7 +596,7 @@ class Beside(seqrpc.Service):
 
 async def test_a_stream_arrives_beside_a_map_whose_keys_are_numbers() -> None:
     async with on_a_pair(Beside()) as client:
-        assert await client.proxy(Beside).add(Counter(3), {40: 1}) == 43
+        assert await client.proxy(Beside).add(Counter(3).__aiter__(), {40: 1}) == 43
         numbers, names = await client.call("Beside.both")
         assert [number async for number in numbers] == [0, 1, 2]
         assert names == {1: 2}
