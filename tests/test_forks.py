@@ -1,13 +1,12 @@
 from __future__ import annotations
 
-import ctypes
 import gc
 import os
 import sys
 from typing import Any
 
 import pytest
-from processes import in_child
+from processes import fork_as_a_library_does, in_child
 
 from seqrpc.kernel import forks
 
@@ -97,7 +96,7 @@ def test_children_that_python_makes_are_not_missed() -> None:
 
 
 def test_a_child_that_a_library_made_is() -> None:
-    pid = ctypes.PyDLL(None).fork()
+    pid = fork_as_a_library_does()
     if pid == 0:
         os._exit(forks.was_missed())
     assert os.waitpid(pid, 0) == (pid, 1 << 8)

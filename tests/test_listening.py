@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import grp
 import os
@@ -15,7 +14,7 @@ from types import FrameType
 from typing import Any
 
 import pytest
-from processes import AS_ROOT, OTHER_GID, OTHER_UID, in_child, running_child, save_coverage
+from processes import AS_ROOT, OTHER_GID, OTHER_UID, fork_as_a_library_does, in_child, running_child, save_coverage
 
 from seqrpc.errors import AddressError, AddressInUse
 from seqrpc.kernel import listening as module
@@ -659,7 +658,7 @@ def is_number_open(number: int) -> bool:
 def test_a_child_that_a_library_made_removes_nothing(socket_path: Path) -> None:
     """One that was made without os.fork hears of nothing, and closes the copies that it has."""
     listening = listen_at(socket_path)
-    pid = ctypes.PyDLL(None).fork()
+    pid = fork_as_a_library_does()
     if pid == 0:
         try:
             listening.close()

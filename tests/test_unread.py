@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import socket
 import threading
@@ -13,7 +12,7 @@ from pathlib import Path
 import pytest
 from lingering import Lingering, lingering, start_thread
 from packets import fill, raw_pair, send_with, table_full
-from processes import save_coverage
+from processes import fork_as_a_library_does, save_coverage
 
 from seqrpc.kernel.closing import CLOSER
 from seqrpc.kernel.descriptors import OwnedFd, received_fd
@@ -219,7 +218,7 @@ def test_in_a_child_that_a_library_made_only_copies_are_closed(what: str, pair: 
     path = os.fspath(tmp_path / "x")
     listening.bind(path)
     listening.listen()
-    pid = ctypes.PyDLL(None).fork()
+    pid = fork_as_a_library_does()
     if pid == 0:
         try:
             if what == "connected":
