@@ -16,6 +16,7 @@ import json
 import os
 import sys
 import tempfile
+import threading
 import time
 from abc import ABC, abstractmethod
 from collections import Counter
@@ -65,10 +66,11 @@ class Instructions(Counting):
     if sys.version_info >= (3, 12):
 
         def start(self) -> None:
-            counts, monitoring = self.counts, sys.monitoring
+            counts, monitoring, ours = self.counts, sys.monitoring, threading.get_ident()
 
             def instruction(code: CodeType, _offset: int) -> None:
-                counts[code.co_filename, code.co_qualname] += 1
+                if threading.get_ident() == ours:  # else how long a thread was there would count
+                    counts[code.co_filename, code.co_qualname] += 1
 
             monitoring.use_tool_id(monitoring.PROFILER_ID, "benchmarks.counting")
             monitoring.register_callback(monitoring.PROFILER_ID, monitoring.events.INSTRUCTION, instruction)
