@@ -63,7 +63,7 @@ async def test_a_coroutine_goes_on_where_it_waits(socket_path: Path) -> None:
 
 async def test_plain_functions_that_wait_for_a_thread_still_get_one(socket_path: Path) -> None:
     log = Log()
-    async with seqrpc.serve(log, socket_path, limits=seqrpc.Limits(max_threads=1)) as server:
+    async with seqrpc.serve(log, socket_path, limits=seqrpc.Limits(max_threads=1, close_timeout=PATIENCE)) as server:
         async with seqrpc.connect(socket_path) as connection:
             for line in ("one", "two", "three"):
                 await connection.notify("Log.write_plainly", line)
@@ -74,7 +74,7 @@ async def test_plain_functions_that_wait_for_a_thread_still_get_one(socket_path:
 
 
 async def test_what_a_client_serves_goes_on_too(socket_path: Path) -> None:
-    log, ours = Log(), seqrpc.Limits(max_threads=1)
+    log, ours = Log(), seqrpc.Limits(max_threads=1, close_timeout=PATIENCE)
     async with seqrpc.serve((), socket_path) as server:
         async with seqrpc.connect(socket_path, services=log, limits=ours) as connection:
             await connection.call("rpc.ping")

@@ -119,6 +119,8 @@ class Blocking(seqrpc.Service):
         self.path = path
         self.refused: list[seqrpc.RpcError] = []
         self.told: list[int] = []
+        self.threads = threading.Barrier(16)  # max_threads
+        self.all_busy = threading.Event()
 
     @seqrpc.method
     def add(self, a: int, b: int) -> int:
@@ -130,6 +132,9 @@ class Blocking(seqrpc.Service):
             async with seqrpc.connect(self.path) as connection:
                 return await connection.call("Blocking.add", a, b)
 
+        if not self.all_busy.is_set():
+            self.threads.wait(PATIENCE)
+            self.all_busy.set()
         try:
             return int(asyncio.run(call()))
         except seqrpc.RpcError as exc:

@@ -113,7 +113,7 @@ async def scene(path: Path) -> AsyncIterator[Scene]:
         yield it
         await it.until_ended(service.begun)
         await comes_true(lambda: server.connections == connections and asyncio.all_tasks() == tasks)
-        assert open_fds() == fds
+        await comes_true(lambda: open_fds() == fds)
 
 
 async def in_waves(number: int, size: int, wave: Callable[[int], Awaitable[None]]) -> None:
