@@ -81,6 +81,7 @@ async def test_what_a_client_serves_goes_on_too(socket_path: Path) -> None:
             (other,) = server.connections
             for line in ("one", "two"):
                 await other.notify("Log.write_plainly", line)
+            await other.call("rpc.ping")  # both have come
             await comes_true(log.thread_began.is_set)
         log.in_thread.set()
         await comes_true(lambda: log.lines == ["one", "two"])

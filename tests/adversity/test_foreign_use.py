@@ -570,10 +570,10 @@ print("fine")
 
 @pytest.mark.parametrize(
     "loop, where, how",
-    [  # a child that leaves asyncio's loop by closing it takes the parent's wake-up out of their epoll, seqrpc or not
-        *(("asyncio", where, "_exit") for where in ("inside", "between")),
-        ("asyncio", "between", "exit"),
-        *(("uvloop", where, how) for where in ("inside", "between") for how in ("exit", "_exit")),
+    [  # A child that leaves a loop by closing it changes the epoll that it shares with its parent, seqrpc or not:
+        # asyncio's loses the wake-up, uvloop's may abort ("uv__io_poll: Assertion `fd >= 0' failed").
+        *((loop, where, "_exit") for loop in ("asyncio", "uvloop") for where in ("inside", "between")),
+        *((loop, "between", "exit") for loop in ("asyncio", "uvloop")),
     ],
 )
 def test_a_child_that_ends_says_nothing_and_ends_nothing_of_its_parent_s(
