@@ -280,6 +280,7 @@ ATTACKS: dict[str, Callable[[str], Attack]] = {
     "10-unread": Unread,
     "11-handlers": partial(Flood, method="Target.slow", window=128),
     "11-policies": partial(Flood, method="Target.guarded", window=128),
+    "11-connections": partial(Flood, method="Target.slow", window=128, connections=128),
     "12-flood": partial(Flood, method=_REFUSED, window=1_000, connections=200),
     "13-refused": partial(Flood, method=_REFUSED),
     "13-failing-policy": partial(Flood, method="Target.broken"),

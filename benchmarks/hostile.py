@@ -48,7 +48,7 @@ DRAIN_TIMEOUT, CLOSE_TIMEOUT = 1.0, 0.5
 STOPS_WITHIN = DRAIN_TIMEOUT + 4 * CLOSE_TIMEOUT
 """Seconds that a stop may take: ``drain_timeout``, and a few times ``close_timeout``."""
 
-_OWN_TIME = {"11-handlers": 2 * SLOW, "11-policies": 2 * SLOW}
+_OWN_TIME = dict.fromkeys(("11-handlers", "11-policies", "11-connections"), 2 * SLOW)
 """Seconds by which a call may be held up besides: by the handler, or policy, that runs as it comes, and by the next."""
 
 _GIVEN_UP = 20.0  # seconds after which a stop is taken to have no end

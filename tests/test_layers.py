@@ -55,6 +55,7 @@ ORDER = (
     "carriers.turns",
     "carriers.places",
     "carriers.gate",
+    "carriers.shares",
     "carriers.transport",
     "carriers.listener",
     "carriers.endpoints",

@@ -10,9 +10,11 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
+from packets import comes_true
 
+from seqrpc.carriers.shares import TURN_SECONDS
 from seqrpc.services import starting
-from seqrpc.services.starting import Starter
+from seqrpc.services.starting import Starter, pace_of
 
 AT_ONCE = sys.version_info >= (3, 12)
 
@@ -30,7 +32,8 @@ class Starting:
     """Starts coroutines as whoever answers calls does."""
 
     def __init__(self) -> None:
-        self.starter = Starter(asyncio.get_running_loop())
+        self.pace = pace_of(asyncio.get_running_loop(), 2_001)
+        self.starter = Starter(asyncio.get_running_loop(), 2_001)
 
     def start(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         owner = Owner()
@@ -142,7 +145,7 @@ async def test_what_a_task_factory_raises_leaves_nothing_behind(starts: Starting
     finally:
         loop.set_task_factory(None)
         coroutine.close()
-    assert starts.starter._waiting == 0
+    assert starts.pace.waiting == 0
     await starts.start(run())
 
 
@@ -175,13 +178,63 @@ async def begun_in_turns(starts: Starting, number: int, takes: float) -> list[in
 
 
 async def test_many_that_take_long_do_not_begin_in_one_turn(starts: Starting) -> None:
-    assert await begun_in_turns(starts, 5, 1.5 * starting.TURN) == [1] * 5
+    assert await begun_in_turns(starts, 5, 1.5 * TURN_SECONDS) == [1] * 5
 
 
 async def test_many_that_are_quick_do(starts: Starting, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(starting, "TURN", 60.0)
+    monkeypatch.setattr(starting, "TURN_SECONDS", 60.0)
     assert await begun_in_turns(starts, 50, 0.0) == [50]
     assert await begun_in_turns(starts, 1, 0.0) == [1]
+
+
+async def test_they_begin_in_order_and_those_in_line_are_told_some_at_a_time(starts: Starting) -> None:
+    loop, began = asyncio.get_running_loop(), list[int]()
+
+    async def run(number: int) -> None:
+        began.append(number)
+        if number % 50 == 0:
+            time.sleep(1.5 * TURN_SECONDS)  # noqa: ASYNC251 - it holds the loop on purpose
+
+    loop.set_task_factory(plain_factory)
+    try:
+        tasks = [starts.start(run(number)) for number in range(300)]
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert 1 <= len(began) < 300
+        tasks += [starts.start(run(number)) for number in range(300, 400)]
+        await asyncio.wait(tasks)
+    finally:
+        loop.set_task_factory(None)
+    assert began == list(range(400))
+    assert starts.pace.waiting == 0
+
+
+async def test_connections_of_a_user_take_turns() -> None:
+    loop, began = asyncio.get_running_loop(), list[str]()
+    greedy, modest = Starting(), Starting()
+
+    async def run(name: str) -> None:
+        began.append(name)
+        time.sleep(1.5 * TURN_SECONDS)  # noqa: ASYNC251 - it holds the loop on purpose
+
+    loop.set_task_factory(plain_factory)
+    try:
+        tasks = [greedy.start(run("greedy")) for _ in range(10)] + [modest.start(run("modest")) for _ in range(3)]
+        await asyncio.wait(tasks)
+    finally:
+        loop.set_task_factory(None)
+    assert len(began) == 13
+    assert began[:8].count("modest") == 3
+
+
+async def test_all_connections_of_a_user_have_one_pace_on_a_loop() -> None:
+    loop = asyncio.get_running_loop()
+    pace = pace_of(loop, 2_001)
+    assert pace_of(loop, 2_001) is pace
+    assert pace_of(loop, 2_002) is not pace
+    other = asyncio.new_event_loop()
+    assert pace_of(other, 2_001) is not pace
+    other.close()
 
 
 async def test_one_that_is_cancelled_while_it_waits_for_a_turn_does_not_begin(starts: Starting) -> None:
@@ -190,7 +243,7 @@ async def test_one_that_is_cancelled_while_it_waits_for_a_turn_does_not_begin(st
 
     async def run(name: str, function: Callable[[], object]) -> None:
         ran.append(name)
-        time.sleep(1.5 * starting.TURN)  # noqa: ASYNC251 - it holds the loop on purpose
+        time.sleep(1.5 * TURN_SECONDS)  # noqa: ASYNC251 - it holds the loop on purpose
         function()
 
     loop.set_task_factory(plain_factory)
@@ -205,10 +258,32 @@ async def test_one_that_is_cancelled_while_it_waits_for_a_turn_does_not_begin(st
     assert ran == ["first"]
     assert second[0].cancelled()
     inner.close()
-    assert starts.starter._waiting == 0
+    assert starts.pace.waiting == 0
+
+
+async def test_one_that_is_cancelled_once_its_turn_has_come_does_not_begin(starts: Starting) -> None:
+    ran: list[str] = []
+    loop = asyncio.get_running_loop()
+
+    async def run(name: str) -> None:
+        ran.append(name)
+        time.sleep(1.5 * TURN_SECONDS)  # noqa: ASYNC251 - it holds the loop on purpose
+
+    loop.set_task_factory(plain_factory)
+    try:
+        inner = run("second")
+        tasks = [starts.start(run("first")), starts.start(inner), starts.start(run("third"))]
+    finally:
+        loop.set_task_factory(None)
+    await comes_true(lambda: ran == ["first"] and starts.pace.waiting > 0)
+    tasks[1].cancel()
+    await asyncio.wait(tasks)
+    assert ran == ["first", "third"]
+    assert starts.pace.waiting == 0
+    inner.close()
 
 
 async def test_one_that_never_begins_is_counted_no_more(starts: Starting) -> None:
-    starts.starter._waiting = 1
+    starts.pace.waiting = 1
     starts.starter.never_begun()
-    assert starts.starter._waiting == 0
+    assert starts.pace.waiting == 0

@@ -18,6 +18,7 @@ from typing import Final
 
 from seqrpc.carriers.gate import Gate
 from seqrpc.carriers.places import wrong_process
+from seqrpc.carriers.shares import NOBODYS, TURN_SECONDS, share_of
 from seqrpc.errors import ConnectionLost, RemoteProtocolError
 from seqrpc.kernel import ancillary, forks, sockets
 from seqrpc.kernel.ancillary import SEND_FLAGS, WHOLE, Received
@@ -50,49 +51,11 @@ _WAKEUP_BYTES = 32_768
 _RETRY_DELAY = 0.01
 """Seconds until a queued packet is tried again that the kernel had no room for."""
 
-_WAKEUP_SECONDS = 0.005
-"""Seconds after which a wake-up ends, whatever its packets were: what is done with one may take long, and as many as
-are taken in one wake-up would keep all others waiting. All that are called in one turn of a
-loop share them: who sends on many connections is to keep others waiting hardly longer than on one."""
-
-_LEAST_SECONDS = 0.000_1
-"""Seconds that each has in any case, which is time for some short packets: that others took all of the turn is not to
-hold up those who send little."""
-
-_STALE_SECONDS = 1.0
-"""Seconds after which the end of a turn is not waited for: its loop was closed."""
-
 _NOTHING_QUEUED: Final[deque[_Queued]] = deque(maxlen=0)
 """Stands for a queue until a packet has to wait, which on most connections none ever does: a deque has 760 bytes."""
 
 _monotonic: Final = time.monotonic
 _thread = threading.local()
-
-
-class _Turn:
-    """A turn of this thread's event loop in which more than one packet is read from a socket."""
-
-    __slots__ = ("_end",)
-
-    def __init__(self) -> None:
-        self._end = 0.0
-
-    def end_of(self, began: float, loop: asyncio.AbstractEventLoop) -> float:
-        """Return until when packets may be read in the turn in which reading began at ``began``."""
-        if not self._end or began > self._end + _STALE_SECONDS:
-            self._end = began + _WAKEUP_SECONDS
-            loop.call_soon(self._over)
-        return max(self._end, began + _LEAST_SECONDS)
-
-    def _over(self) -> None:
-        self._end = 0.0
-
-
-def _turn() -> _Turn:
-    turn: _Turn | None = getattr(_thread, "turn", None)
-    if turn is None:
-        turn = _thread.turn = _Turn()
-    return turn
 
 
 def receive_buffer() -> memoryview:
@@ -171,9 +134,9 @@ class SeqpacketTransport(asyncio.ReadTransport):
 
     __slots__ = (
         "__weakref__", "_arrived", "_awake_until", "_broken", "_buffer", "_busy_poll_timeout", "_closing",
-        "_credentials", "_fd", "_forked", "_gate", "_high", "_lone_wakeups", "_loop", "_lost", "_low", "_names_senders",
-        "_packets", "_protocol", "_queue", "_queued_bytes", "_reading", "_receive", "_send", "_send_room",
-        "_sends_at_once", "_sock", "_takes_descriptors", "_turn", "_writing",
+        "_credentials", "_fd", "_forked", "_gate", "_high", "_lone_wakeups", "_loop", "_lost", "_low",
+        "_names_senders", "_packets", "_protocol", "_queue", "_queued_bytes", "_reading", "_receive", "_round",
+        "_send", "_send_room", "_sends_at_once", "_share", "_sock", "_takes_descriptors", "_writing",
         "_writing_paused",
     )  # fmt: skip
 
@@ -204,7 +167,8 @@ class SeqpacketTransport(asyncio.ReadTransport):
         self._fd = sock.fileno()
         self._protocol = protocol
         self._buffer = receive_buffer()
-        self._turn = _turn()
+        self._share = share_of(self._peer_uid())
+        self._round = 0  # of the share, in which it was admitted last
         self._takes_descriptors = self._names_senders or PLATFORM.takes_descriptors(sock)
         make_receiver = ancillary.receiver if self._takes_descriptors else ancillary.plain_receiver
         self._receive = make_receiver(sock, self._buffer)
@@ -216,10 +180,8 @@ class SeqpacketTransport(asyncio.ReadTransport):
         self._queued_bytes = 0
         self._writing = False  # whether the loop watches for room
         self._writing_paused = False
-        self._reading = False
-        self._closing = False
+        self._reading = self._closing = self._lost = False
         self._sends_at_once = True  # nothing waits, and neither end has begun to close
-        self._lost = False
         self._broken: OSError | None = None  # why nothing can be sent any more; what was sent to us is still read
         self._lone_wakeups = 0
         self._busy_poll_timeout = limits.busy_poll_timeout
@@ -233,6 +195,7 @@ class SeqpacketTransport(asyncio.ReadTransport):
             self._stop_reading()
             self._closing = self._lost = True
             self._sends_at_once = False
+            self._share = NOBODYS
             self._drop_queue()
             raise
 
@@ -275,7 +238,7 @@ class SeqpacketTransport(asyncio.ReadTransport):
 
     def _read_ready(self) -> None:
         """Read what is there, up to three bounds; alone packets are read one a wake-up."""
-        if CLOSER.careful and not self._may_receive():
+        if (CLOSER.careful or self._share.crowded) and not self._may_receive():
             return
         taken, receive = 0, self._receive
         began, until = 0.0 if self._lone_wakeups else _monotonic(), 0.0
@@ -300,8 +263,10 @@ class SeqpacketTransport(asyncio.ReadTransport):
                 self._lone_wakeups -= 1
                 return
             taken += size
-            until = until or self._turn.end_of(began, self._loop)
-            if taken >= _WAKEUP_BYTES or not self._reading or _monotonic() >= until:
+            until = until or self._share.end_of(began, self._loop)
+            now = _monotonic()
+            if now >= until or taken >= _WAKEUP_BYTES or not self._reading:
+                self._share.leave(now)
                 return
 
     def _read_awake(self) -> None:
@@ -336,7 +301,11 @@ class SeqpacketTransport(asyncio.ReadTransport):
 
     def _may_receive(self) -> bool:
         """Return whether a packet may be received in the ordinary way; if not, reading goes on later by itself."""
-        if not self._takes_descriptors:
+        if self._share.crowded:
+            if not self._share.admits(self._round, self._loop):
+                return False
+            self._round, self._lone_wakeups = self._share.round, 0  # the time that it takes is to be looked at
+        if not CLOSER.careful or not self._takes_descriptors:
             return True
         if self._gate is None:
             self._gate = Gate(
@@ -544,7 +513,7 @@ class SeqpacketTransport(asyncio.ReadTransport):
 
     def _write_ready(self) -> None:
         """Send what waits, until the kernel takes no more, or others on the loop have waited long enough."""
-        until = _monotonic() + _WAKEUP_SECONDS
+        until = _monotonic() + TURN_SECONDS
         while self._queue and _monotonic() < until:
             packet = self._queue[0]
             self._send_room.change(narrow=packet.spilled)
@@ -693,6 +662,7 @@ class SeqpacketTransport(asyncio.ReadTransport):
         self._stop_reading()
         self._closing = self._lost = True
         self._sends_at_once = False
+        self._share = NOBODYS
         return self._sock
 
     def forked(self) -> None:
@@ -703,6 +673,7 @@ class SeqpacketTransport(asyncio.ReadTransport):
         self._forked = self._closing = self._lost = True
         self._sends_at_once = self._reading = self._writing = self._writing_paused = False
         self._packets = range(0)
+        self._share = NOBODYS
         self._send_room.narrow = False
         while self._queue:
             close_all(self._queue.popleft().fds)
@@ -721,6 +692,7 @@ class SeqpacketTransport(asyncio.ReadTransport):
 
     def _finish_soon(self, exc: Exception | None) -> None:
         self._lost = True
+        self._share = NOBODYS
         self._loop.call_soon(self._finish, exc)
 
     def _finish(self, exc: Exception | None) -> None:

@@ -189,7 +189,7 @@ class Calls:
         self._terms = Terms(InvalidParams, registry.limits.max_other_keys)
         self._held_bytes = 0  # of requests longer than a packet
         self._loop = asyncio.get_running_loop()
-        self._starter = Starter(self._loop)
+        self._starter: Starter
         self._running: dict[int, _Call] = {}  # by id; those that want no answer under negative numbers
         self._last_notify = 0
         self._idle: asyncio.Future[None] | None = None  # while somebody waits for handlers to end
@@ -200,6 +200,8 @@ class Calls:
         """Remember the connection."""
         assert isinstance(connection, Connection)
         self._connection = connection
+        peer = connection.peer
+        self._starter = Starter(self._loop, None if peer is None else peer.uid)
 
     def refusal(self, method: str, caller: Credentials | None) -> tuple[str, str] | None:
         """Return code and message of the error for a caller who may not call a method; None if it may."""

@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
+from collections import deque
 from collections.abc import Coroutine
 from contextvars import Context
 from typing import Any, Final, Protocol
+from weakref import WeakValueDictionary
 
-TURN: Final = 0.005
-"""Seconds of a turn of the loop in which handlers of one connection begin; those that are left begin in the next turn,
-after what else the loop has to do, the handlers of other connections first of all.
-asyncio calls a callback slow from 0.1 s on; a picture on a screen has 0.016."""
+from seqrpc.carriers.shares import TURN_SECONDS
+
+_MOST_TOLD: Final = 64
+"""Of those that wait, at most so many are told in one turn that it is theirs: telling takes time from others, too."""
 
 _STARTS_AT_ONCE: Final = sys.version_info >= (3, 12)
 
@@ -23,24 +25,121 @@ class Starts(Protocol):
     is_paced: bool
 
 
+class Pace:
+    """How handlers of one user begin in the turns of a loop: of all its connections, for ``TURN_SECONDS`` in each.
+
+    Those that come too late in a turn wait in line, one of each connection after the other, while what else the loop
+    has to do goes before, handlers of other users first of all. As many are told that it is their turn as began in the
+    turn before, or twice as many if none of them came too late.
+    """
+
+    __slots__ = ("__weakref__", "_again", "_ends", "_late", "_lines", "_loop", "_told", "_turn_ends", "waiting")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Begin with nobody in line."""
+        self._loop = loop
+        self._turn_ends = 0.0  # while there is a turn in which several begin
+        self._ends = False  # whether the end of a turn is going to be called
+        self._lines: deque[deque[asyncio.Future[None]]] = deque()  # none of them empty
+        self._again: deque[asyncio.Future[None]] = deque()  # that were told, came too late, and go before them
+        self._late: list[asyncio.Future[None]] = []  # the same, of this turn
+        self._told = 1
+        self.waiting = 0
+        """Handlers that were started, or told, and have not begun."""
+
+    def is_late(self) -> bool:
+        """Return whether what is about to begin should let the others on the loop go first."""
+        self.waiting -= 1
+        if self._turn_ends:
+            return time.monotonic() >= self._turn_ends
+        if self.waiting or self._lines or self._again:  # else it is alone in its turn
+            self._turn_ends = time.monotonic() + TURN_SECONDS
+            self._end_soon()
+        return False
+
+    async def wait(self, line: deque[asyncio.Future[None]]) -> None:
+        """Wait for a turn, as the last in the line of a connection.
+
+        Cancel: the place in line is given up.
+        """
+        turn = self._loop.create_future()
+        if not line:
+            self._lines.append(line)
+        line.append(turn)
+        self._end_soon()
+        while True:
+            try:
+                await turn
+            except BaseException:
+                if not turn.cancel() and not turn.cancelled():
+                    self.waiting -= 1  # it had been told
+                raise
+            if not self.is_late():
+                return
+            turn = self._loop.create_future()
+            self._late.append(turn)
+
+    def _end_soon(self) -> None:
+        if not self._ends:
+            self._ends = True
+            self._loop.call_soon(self._end_turn)
+
+    def _end_turn(self) -> None:
+        """Tell those whose turn comes next."""
+        self._turn_ends, self._ends = 0.0, False
+        most = max(1, self._told - len(self._late)) if self._late else min(_MOST_TOLD, 2 * self._told)
+        self._again.extendleft(reversed(self._late))
+        self._late.clear()
+        self._told = 0
+        while self._told < most and (self._again or self._lines):
+            turn = self._again.popleft() if self._again else self._next_in_line()
+            if not turn.done():  # else its task was cancelled
+                self._told += 1
+                self.waiting += 1
+                turn.set_result(None)
+        self._told = max(1, self._told)
+        if self._again or self._lines:
+            self._end_soon()
+
+    def _next_in_line(self) -> asyncio.Future[None]:
+        line = self._lines.popleft()
+        turn = line.popleft()
+        if line:
+            self._lines.append(line)
+        return turn
+
+
+_paces: Final[WeakValueDictionary[tuple[int, int | None], Pace]] = WeakValueDictionary()
+
+
+def pace_of(loop: asyncio.AbstractEventLoop, uid: int | None) -> Pace:
+    """Return what the connections of one user share on a loop; None: all whom the kernel does not name."""
+    key = (id(loop), uid)  # which is no other loop's as long as the pace is there, for that holds the loop
+    pace = _paces.get(key)
+    if pace is None:
+        pace = _paces[key] = Pace(loop)
+    return pace
+
+
 class Starter:
     """Starts coroutines of one connection as tasks of a loop.
 
     By the loop's task factory where one is set; else at once on Python 3.12 and later (``eager_start``), before that in
-    the loop's next turn, in order. There several may begin in one turn, and each is asked to wait for the next turn
-    if those before it took longer than :data:`TURN`.
+    the loop's next turn, in order. There several may begin in one turn, and those that come too late wait.
 
     Args:
         loop: the running loop.
+        uid: whose connection it is; None if the kernel does not say.
     """
 
-    __slots__ = ("_loop", "_turn_ends", "_waiting")
+    __slots__ = ("_behind", "_line", "_loop", "_pace")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, uid: int | None) -> None:
         """Begin with nothing started."""
         self._loop = loop
-        self._waiting = 0  # that were started, and have not begun
-        self._turn_ends = 0.0  # while there is a turn in which several begin
+        self._pace = pace_of(loop, uid)
+        self._line: deque[asyncio.Future[None]] = deque()
+        self._behind = 0  # that wait for a turn
 
     def start(self, context: Context, owner: Starts, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Return the task of ``coroutine``, which may be done already.
@@ -55,44 +154,31 @@ class Starter:
         if _STARTS_AT_ONCE and is_free:
             return asyncio.Task(coroutine, loop=loop, context=context, eager_start=True)  # type: ignore[call-arg,unused-ignore]
         owner.is_paced = True
-        self._waiting += 1
+        self._pace.waiting += 1
         try:
             if is_free:
                 return asyncio.Task(coroutine, loop=loop, context=context)
             task: asyncio.Task[None] = context.run(loop.create_task, coroutine)  # not every factory takes a context
         except BaseException:
-            self._waiting -= 1
+            self._pace.waiting -= 1
             raise
         return task
 
     def never_begun(self) -> None:
         """Hear that something was cancelled before it could begin."""
-        self._waiting -= 1
+        self._pace.waiting -= 1
 
     def must_wait(self) -> bool:
         """Return whether what is about to begin should let the others on the loop go first."""
-        self._waiting -= 1
-        if self._turn_ends:
-            return time.monotonic() >= self._turn_ends
-        if self._waiting:  # else it is alone in its turn
-            self._turn_ends = time.monotonic() + TURN
-            self._loop.call_soon(self._end_turn)
-        return False
+        return self._pace.is_late() or self._behind > 0
 
     async def wait(self) -> None:
         """Let the others on the loop go first.
 
         Cancel: what is about to begin does not.
         """
-        while True:
-            self._waiting += 1
-            try:
-                await asyncio.sleep(0)
-            except BaseException:
-                self._waiting -= 1
-                raise
-            if not self.must_wait():
-                return
-
-    def _end_turn(self) -> None:
-        self._turn_ends = 0.0
+        self._behind += 1
+        try:
+            await self._pace.wait(self._line)
+        finally:
+            self._behind -= 1
