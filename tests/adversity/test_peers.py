@@ -14,7 +14,7 @@ import signal
 import socket
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import IO
@@ -313,6 +313,17 @@ async def test_an_id_that_was_answered_may_be_used_again(socket_path: Path) -> N
                 assert unwire(await receive(peer)) == [1, 1, None, 5]
 
 
+async def send_in_time(peer: socket.socket, packet: bytes, fds: Sequence[int] = ()) -> None:
+    """Send a packet once there is room for it."""
+    while True:
+        try:
+            send_with(peer, packet, fds)
+        except BlockingIOError:
+            await turns_of_the_loop(1)
+        else:
+            return
+
+
 NONSENSE: dict[str, Callable[[int], bytes]] = {
     "cancels_of_what_is_not_there": lambda number: wire(3, number),
     "answers_to_nothing": lambda number: wire(1, number, None, [Lender(), Lender()]),
@@ -328,13 +339,8 @@ async def test_what_makes_no_sense_is_ignored(socket_path: Path, name: str, pipe
         with it.peer() as peer:
             for number in range(500):
                 cancels = name.startswith("cancels")
-                while True:
-                    try:
-                        send_with(peer, NONSENSE[name](number), () if cancels else pipe)
-                        break
-                    except BlockingIOError:
-                        await turns_of_the_loop(1)
-            peer.send(REQUEST)
+                await send_in_time(peer, NONSENSE[name](number), () if cancels else pipe)
+            await send_in_time(peer, REQUEST)
             assert unwire(await receive(peer)) == [1, 1, None, 5]
 
 
@@ -357,16 +363,9 @@ async def test_a_flood_of_notifies_runs_a_bounded_number_of_handlers(
         deadline = {"deadline": time.monotonic_ns() + 30_000_000} if options else {}
         packet = wire(2, "Target.wait", [Lender()], deadline)
         with it.peer() as peer:
-            sent = 0
-            while sent <= 5_000:
-                try:
-                    if sent < 5_000:
-                        send_with(peer, packet, pipe[:1])
-                    else:
-                        peer.send(REQUEST)
-                    sent += 1
-                except BlockingIOError:
-                    await turns_of_the_loop(1)
+            for _ in range(5_000):
+                await send_in_time(peer, packet, pipe[:1])
+            await send_in_time(peer, REQUEST)
             assert unwire(await receive(peer)) == [1, 1, None, 5]
             if options:
                 await comes_true(lambda: it.target.waiting == 0)
