@@ -26,16 +26,16 @@ GROUPS: dict[str, frozenset[str]] = {
     "sends": frozenset({"sendto", "sendmsg", "sendmmsg", "write", "writev"}),
     "receives": frozenset({"recvfrom", "recvmsg", "recvmmsg", "read", "readv"}),
     "waits": frozenset({"epoll_wait", "epoll_pwait", "epoll_pwait2", "poll", "ppoll", "select", "pselect6"}),
-    # Not guarded: the allocator's, now and then; those of a thread that closes descriptors, for as long as it naps.
-    "": frozenset({"brk", "mmap", "munmap", "mremap", "madvise", "futex", "clock_nanosleep"}),
+    # Not guarded: the allocator's, now and then, and handing a lock to a thread.
+    "": frozenset({"brk", "mmap", "munmap", "mremap", "madvise", "futex"}),
 }
 """System calls that do the same: which of them it is, the processor and the C library have a say in."""
 
 _ROOT = Path(__file__).parent.parent
 _WITHIN = 100.0  # seconds; it takes about one, and under valgrind twenty
 _STRACE = ("strace", "-f", "-qq", "-e", "signal=none", "-o")
-_CALL = re.compile(r"(?:\d+ +)?(\w+)\(")
-_MARK = re.compile(re.escape(MARK) + r'([^"/]+)/(\d+)"')
+_CALL = re.compile(r"((?:\d+ +)?)(\w+)\(")
+_MARK = re.compile(r"((?:\d+ +)?)\w+\(.*" + re.escape(MARK) + r'([^"/]+)/(\d+)"')
 
 
 class CannotCountError(Exception):
@@ -88,18 +88,18 @@ def system_calls(kinds: Sequence[str], loop: str, program: Sequence[str] = COUNT
 
 
 def parsed(log: str) -> Figures:
-    """Return how many system calls a log of strace has for each call, by kind and name."""
+    """Return how many system calls a log of strace has for each call, by kind and name: of the thread that calls."""
     counts: dict[str, Counter[str]] = {}
-    kind, sign = None, 0
+    kind, sign, thread = None, 0, ""
     for line in log.splitlines():
-        if mark := _MARK.search(line):
+        if mark := _MARK.match(line):
             if kind is None:
-                kind, length = mark.groups()
+                thread, kind, length = mark.groups()
                 sign = 1 if int(length) == KINDS[kind].long else -1
             else:
                 kind = None
-        elif kind is not None and (call := _CALL.match(line)):
-            counts.setdefault(kind, Counter())[call[1]] += sign
+        elif kind is not None and (call := _CALL.match(line)) and call[1] == thread:
+            counts.setdefault(kind, Counter())[call[2]] += sign
     return {
         kind: {name: round(number / KINDS[kind].units, 3) for name, number in sorted(names.items()) if number}
         for kind, names in counts.items()

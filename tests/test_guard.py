@@ -204,13 +204,25 @@ def test_a_log_of_system_calls_is_counted_between_its_marks() -> None:
     kind = KINDS["lone"]
     mark = 'newfstatat(AT_FDCWD, "/no-such-file-of-the-guard/lone/{}", 0x7ff, 0) = -1 ENOENT (No such file)'
     once = ["12 epoll_wait(3,  <unfinished ...>", "13 getpid() = 1", "12 <... epoll_wait resumed> [], 2, 0) = 0"]
-    calls = [*once, 'sendto(6, "x", 1, 0) = 1']
+    calls = [*once, '12 sendto(6, "x", 1, 0) = 1']
     short, long = (mark.format(length) for length in (kind.short, kind.long))
 
-    log = [*once, short, *once, short, *calls, f"12 {long}", *calls * (int(kind.units) + 1), f"12 {long}", *calls]
+    short, long = f"12 {short}", f"12 {long}"
+
+    log = [*once, short, *once, short, *calls, long, *calls * (int(kind.units) + 1), long, *calls]
 
     more = round(1 / kind.units, 3)
-    assert parsed("\n".join(log)) == {"lone": {"epoll_wait": 1.0, "getpid": 1.0, "sendto": 1 + more}}
+    assert parsed("\n".join(log)) == {"lone": {"epoll_wait": 1.0, "sendto": 1 + more}}, "of thread 12"
+
+
+def test_a_log_of_a_process_that_has_one_thread_names_none() -> None:
+    kind = KINDS["lone"]
+    short, long = (f'openat(AT_FDCWD, "/no-such-file-of-the-guard/lone/{n}") = -1' for n in (kind.short, kind.long))
+    call = "getpid() = 1"
+
+    log = [short, call, short, long, *[call] * (int(kind.units) + 1), long]
+
+    assert parsed("\n".join(log)) == {"lone": {"getpid": 1.0}}
 
 
 def test_where_names_functions_and_system_calls() -> None:
