@@ -11,6 +11,7 @@ import contextlib
 import functools
 import logging
 import os
+import re
 import sys
 import threading
 import time
@@ -28,6 +29,8 @@ _MOST_KINDS: Final = 256  # that are told apart: far more than there are log cal
 _OTHERS: Final = "others"  # the kind of what comes when there are so many
 
 _FRAMES: Final = 50  # the innermost of a traceback that are shown where it cannot be shown as it is
+
+_PLACES: Final = re.compile(r"%[-#0-9.]*[a-z]")  # of a template, for what is filled in
 
 _LATE: Final = 0.01  # seconds after its end that a window is looked at: timers of loops may be early
 
@@ -190,7 +193,8 @@ class _Bound(logging.Filter):
 
 
 def _tell_left_out(logger: logging.Logger, level: int, template: str, count: int) -> None:
-    logger.log(level, "= %d more were left out: %r", count, template, extra={"left_out": count})
+    kind = _PLACES.sub("…", template)
+    logger.log(level, "= %d more were left out: '%s'", count, kind, extra={"left_out": count})
 
 
 def get_logger(name: str) -> logging.Logger:

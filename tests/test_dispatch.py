@@ -930,6 +930,7 @@ def test_a_coroutine_may_end_the_program_and_its_call_is_answered(waits: bool) -
 
 async def test_a_notify_is_never_answered(pipe: tuple[int, int], caplog: pytest.LogCaptureFixture) -> None:
     service = Everything()
+    caplog.set_level("DEBUG")
     ours, theirs = seqrpc.socket_pair()
     async with seqrpc.serve(service, sock=theirs):
         before = open_count()
@@ -956,6 +957,8 @@ async def test_a_notify_is_never_answered(pipe: tuple[int, int], caplog: pytest.
             assert open_count() == before
     assert service.stage.reached == ["told a", "told fail", "told object", "a began", "a cancelled", "a ended"]
     assert "RuntimeError: nobody hears this" in caplog.text
+    assert "a NOTIFY of 'Everything.tell' is dropped: rpc.InvalidParams: " in caplog.text
+    assert "a NOTIFY of 'Everything.nothing' is dropped: rpc.MethodNotFound: " in caplog.text
 
 
 async def test_notifies_beyond_the_limit_are_dropped_and_their_deadlines_with_them(pipe: tuple[int, int]) -> None:

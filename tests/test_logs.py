@@ -264,9 +264,9 @@ def test_a_kind_is_a_text_before_it_is_filled_in_and_a_level(lines: Lines) -> No
     assert len(lines.lines) == 4 * LOG_BURST
     meter.tell_due()
     assert lines.lines[4 * LOG_BURST :] == [
-        "= 90 more were left out: '! %d failed'",
-        "= 90 more were left out: '! %d failed'",
-        "= 90 more were left out: '! %s was refused'",
+        "= 90 more were left out: '! … failed'",
+        "= 90 more were left out: '! … failed'",
+        "= 90 more were left out: '! … was refused'",
         "= 90 more were left out: 'ValueError'",
     ]
     assert lines.left_out == 4 * 90

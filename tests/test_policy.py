@@ -5,7 +5,7 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Awaitable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -349,3 +349,16 @@ def test_a_group_that_is_missing_is_looked_for_and_told_of_once_a_while(
     monkeypatch.setattr(time, "monotonic", lambda: later)
     assert not rule.admits(UNKNOWN)
     assert caplog.text.count("has no group") == 2
+
+
+@pytest.mark.parametrize(
+    "combine",
+    [
+        lambda one, other: one and other,
+        lambda one, other: one or other,
+        lambda one, _other: not one,
+    ],
+)
+def test_and_or_and_not_are_refused_where_they_are_written(combine: Callable[[Policy, Policy], object]) -> None:
+    with pytest.raises(TypeError, match="combined with &, | and ~"):
+        combine(policy.root, policy.anyone)

@@ -31,6 +31,7 @@ from seqrpc.services.results import ResultCheck
 from seqrpc.services.service import Service
 from seqrpc.services.signature import MethodSpec, describe
 from seqrpc.services.starting import Starter
+from seqrpc.text import shown
 
 _log = get_logger("seqrpc.dispatch")
 
@@ -90,9 +91,9 @@ class Registry:
             spec = describe(type(service))
             if spec.name in self._policies:
                 raise ValueError(f"two services are named {spec.name!r}; give one class another name=")
-            self._policies[spec.name] = spec.policy or self.policy
+            self._policies[spec.name] = self.policy if spec.policy is None else spec.policy
             for method in spec.methods.values():
-                policy = method.allow or self._policies[spec.name]
+                policy = self._policies[spec.name] if method.allow is None else method.allow
                 self.entries[method.wire_name] = Entry(service, method, policy)
 
     def answer_as_bases(self, service: Service) -> None:
@@ -294,6 +295,8 @@ class Calls:
         close_all(request.fds)
         if request.call_id is not None:
             self._connection.send_error(request.call_id, code, message)
+        else:  # nobody else hears of it
+            _log.debug("! a NOTIFY of %r is dropped: %s: %s", _shown(request.method), code, shown(message))
 
     def _prepare(self, call: _Call) -> bool:
         """Look at what a call has besides a method and arguments; return whether it may go on, else it is refused.

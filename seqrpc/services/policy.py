@@ -66,6 +66,14 @@ class Policy:
         """Admit those of whom it is known that this rule does not hold."""
         return _Not(self)
 
+    def __bool__(self) -> bool:
+        """Refuse ``and``, ``or`` and ``not``, which would take one of two rules for both.
+
+        Raises:
+            TypeError: always.
+        """
+        raise TypeError("policies are combined with &, | and ~, not with and, or and not")
+
 
 PolicyLike = Policy | Callable[[Credentials], bool]
 
