@@ -525,3 +525,24 @@ print(time.monotonic() - begin < 60)
     command = [sys.executable, "-W", "ignore", "-c", program, str(Path(__file__).parent)]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=LONG, check=True)
     assert (ended.stdout, ended.stderr) == ("True\n", "")
+
+
+def test_what_is_put_while_another_thread_counts_is_not_overlooked(
+    closer: Closer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lifted, count = threading.Event(), Closer._unclosed
+
+    def count_while_more_come(self: Closer) -> int:
+        found = count(self)
+        if not self._inbox:
+            for _ in range(MAX_UNCLOSED_OF_ONE):
+                self._inbox.append((-1, lifted.wait, ANN))
+            self.careful = True  # as put does, before the count is written down
+        return found
+
+    monkeypatch.setattr(Closer, "_unclosed", count_while_more_come)
+    closer.has_room(BOB)
+    monkeypatch.undo()
+    assert closer.careful
+    assert not closer.has_room(ANN)
+    lifted.set()

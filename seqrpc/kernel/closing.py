@@ -291,6 +291,8 @@ class Closer:
         for sender in [sender for sender, line in self._lines.items() if not line.unclosed]:
             del self._lines[sender]
         self.careful = self.near_full or self._unclosed() >= _FEW
+        if len(self._inbox) >= _FEW:  # put meanwhile by another thread, whose word was overwritten
+            self.careful = True
 
     def _sleep(self, bell: _thread.LockType) -> bool:
         """Sleep until there is something to close; return False if there was nothing for long."""
