@@ -360,5 +360,5 @@ def test_a_group_that_is_missing_is_looked_for_and_told_of_once_a_while(
     ],
 )
 def test_and_or_and_not_are_refused_where_they_are_written(combine: Callable[[Policy, Policy], object]) -> None:
-    with pytest.raises(TypeError, match="combined with &, | and ~"):
+    with pytest.raises(TypeError, match=r"combined with &, \| and ~"):
         combine(policy.root, policy.anyone)

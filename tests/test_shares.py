@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import pytest
 from packets import Recorder, comes_true, on_transport, raw_pair
 
-from seqrpc.carriers.shares import TURN_SECONDS, Share, share_of
+from seqrpc.carriers.shares import NOBODYS, TURN_SECONDS, Share, share_of
 
 ANN, BOB = 2_001, 2_002
 
@@ -52,39 +52,70 @@ def test_each_thread_has_its_own() -> None:
     assert found != [here]
 
 
-async def test_a_turn_ends_at_one_time_for_all_and_each_has_a_moment(ann: Share) -> None:
-    loop, began = asyncio.get_running_loop(), time.monotonic()
-    end = ann.end_of(began, loop)
-    assert end == began + TURN_SECONDS
-    assert ann.end_of(began + TURN_SECONDS / 2, loop) == end
-    assert end < ann.end_of(end, loop) < end + TURN_SECONDS / 2
-    await next_turn()
-    assert ann.end_of(end, loop) == end + TURN_SECONDS, "another turn"
-    await next_turn()
+async def test_what_is_left_of_a_turn_is_for_all_and_each_has_a_moment(ann: Share) -> None:
+    loop = asyncio.get_running_loop()
+    assert ann.until(5.0) == 5.0 + TURN_SECONDS
+    ann.charge(TURN_SECONDS / 2, loop)
+    assert ann.until(5.0) == 5.0 + TURN_SECONDS / 2
+    ann.charge(TURN_SECONDS * 0.49, loop)
+    assert 5.0 + TURN_SECONDS / 20 < ann.until(5.0) < 5.0 + TURN_SECONDS / 2
+    assert not ann.crowded
 
 
 async def test_nobody_is_left_out_before_the_time_is_up(ann: Share) -> None:
-    end = ann.end_of(time.monotonic(), asyncio.get_running_loop())
-    ann.leave(end - TURN_SECONDS / 2)
-    assert not ann.crowded
-    ann.leave(end)
+    loop = asyncio.get_running_loop()
+    for _ in range(3):  # whichever turns they were in
+        ann.charge(TURN_SECONDS * 0.3, loop)
+        assert not ann.crowded
+    ann.charge(TURN_SECONDS * 0.3, loop)
     assert ann.crowded
+    assert not ann.admits(ann.round - 1, loop)
+    await next_turn()
+    assert ann.admits(ann.round - 1, loop)
     await next_turn()
 
 
 async def test_where_there_is_nobody_else_it_is_a_while_until_anybody_is_left_out() -> None:
-    share = share_of(ANN)
-    end = share.end_of(time.monotonic(), asyncio.get_running_loop())
-    share.leave(end)
-    assert not share.crowded
-    share.leave(end + 20 * TURN_SECONDS)
+    share, loop = share_of(ANN), asyncio.get_running_loop()
+    for _ in range(19):
+        share.charge(TURN_SECONDS, loop)
+        assert not share.crowded
+        assert share.until(5.0) == 5.0 + TURN_SECONDS
+    share.charge(1.5 * TURN_SECONDS, loop)
     assert share.crowded
     await next_turn()
 
 
+async def test_those_that_are_new_in_each_turn_keep_nobody_out_for_ever(ann: Share) -> None:
+    loop = asyncio.get_running_loop()
+    ann.charge(TURN_SECONDS, loop)
+    old = ann.round
+    for _ in range(10):
+        new = ann.round
+        await next_turn()
+        if ann.admits(old, loop):
+            break
+        if ann.admits(new, loop):
+            ann.charge(TURN_SECONDS, loop)
+    else:
+        raise AssertionError("the old one was never read again")
+    await next_turn()
+
+
+async def test_nobodys_share_asks_nothing_of_a_loop() -> None:
+    class Untouched(asyncio.SelectorEventLoop):
+        def call_soon(self, *_args: object, **_options: object) -> None:  # type: ignore[override]
+            raise AssertionError
+
+    loop = Untouched()
+    NOBODYS.charge(100.0, loop)
+    assert not NOBODYS.crowded
+    loop.close()
+
+
 async def test_who_was_left_out_comes_first_and_then_all_again(ann: Share) -> None:
     loop = asyncio.get_running_loop()
-    rounds, read = Counter[str](), Counter[str]()
+    rounds, read = dict.fromkeys("abcd", ann.round), Counter[str]()
 
     def ask(name: str) -> bool:
         """Read from a connection, if it may be: it takes all of the turn."""
@@ -93,7 +124,7 @@ async def test_who_was_left_out_comes_first_and_then_all_again(ann: Share) -> No
                 return False
             rounds[name] = ann.round
         read[name] += 1
-        ann.leave(ann.end_of(time.monotonic(), loop) + TURN_SECONDS)
+        ann.charge(TURN_SECONDS, loop)
         return True
 
     for _ in range(20):
@@ -113,10 +144,12 @@ async def test_what_a_closed_loop_left_undone_is_forgotten(ann: Share) -> None:
             pass
 
     closed = Closed()
-    ann.leave(ann.end_of(time.monotonic() - 10, closed) + 1)
+    ann.charge(TURN_SECONDS, closed)
     closed.close()
     assert ann.crowded
-    assert ann.admits(0, asyncio.get_running_loop()), "its time is long over"
+    assert ann.admits(ann.round - 1, asyncio.get_running_loop()), "this one has a turn of its own"
+    ann._over(closed)  # as in a loop that runs after all
+    assert ann.crowded
     await next_turn()
     assert not ann.crowded
 

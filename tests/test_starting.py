@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import sys
 import time
@@ -26,6 +27,7 @@ class Owner:
 
     def __init__(self) -> None:
         self.is_paced = False
+        self.has_begun = False
 
 
 class Starting:
@@ -40,6 +42,7 @@ class Starting:
         return self.starter.start(contextvars.copy_context(), owner, self._run(owner, coroutine))
 
     async def _run(self, owner: Owner, coroutine: Coroutine[Any, Any, None]) -> None:
+        owner.has_begun = True
         if owner.is_paced and self.starter.must_wait():
             await self.starter.wait()
         await coroutine
@@ -225,6 +228,84 @@ async def test_connections_of_a_user_take_turns() -> None:
         loop.set_task_factory(None)
     assert len(began) == 13
     assert began[:8].count("modest") == 3
+
+
+async def test_who_waits_in_line_begins_although_others_begin_before_in_each_turn() -> None:
+    loop, began = asyncio.get_running_loop(), list[str]()
+    waits, fresh = Starting(), Starting()
+
+    async def run(name: str) -> None:
+        began.append(name)
+        time.sleep(1.5 * TURN_SECONDS)  # noqa: ASYNC251 - it holds the loop on purpose
+
+    loop.set_task_factory(plain_factory)
+    try:
+        tasks = [waits.start(run("waits")) for _ in range(4)]
+        while began.count("waits") < 4:
+            tasks.append(fresh.start(run("fresh")))
+            assert len(began) < 30
+            await asyncio.sleep(0)
+        await asyncio.wait(tasks)
+    finally:
+        loop.set_task_factory(None)
+
+
+async def test_places_that_are_given_up_are_gone() -> None:
+    loop = asyncio.get_running_loop()
+    busy, gives_up = Starting(), Starting()
+
+    async def run() -> None:
+        time.sleep(1.5 * TURN_SECONDS)  # noqa: ASYNC251 - it holds the loop on purpose
+
+    inner = [run() for _ in range(20)]
+    loop.set_task_factory(plain_factory)
+    try:
+        tasks = [busy.start(run()) for _ in range(5)]
+        given_up = [gives_up.start(one) for one in inner]
+    finally:
+        loop.set_task_factory(None)
+    await asyncio.sleep(0)
+    for task in given_up:
+        task.cancel()
+    await asyncio.wait(given_up)
+    assert not gives_up.starter._line
+    assert gives_up.starter._line not in busy.pace._lines
+    await asyncio.wait(tasks)
+    assert busy.pace.waiting == 0
+    for one in inner:
+        one.close()
+
+
+async def test_what_waits_when_its_loop_was_closed_ends_without_a_word(starts: Starting) -> None:
+    loop = asyncio.get_running_loop()
+    starts.pace.waiting = 1
+    waiting = starts.pace.wait(starts.starter._line)
+    waiting.send(None)
+    assert len(starts.starter._line) == 1
+    starts.pace._loop = None  # type: ignore[assignment] # nothing may be asked of it
+    waiting.close()
+    assert not starts.starter._line
+    starts.pace._loop = loop
+    starts.pace.waiting = 0
+
+
+async def test_a_factory_that_starts_and_then_raises_is_counted_once(starts: Starting) -> None:
+    loop = asyncio.get_running_loop()
+
+    def raises_after(loop: asyncio.AbstractEventLoop, coro: Any, **kwargs: Any) -> Any:
+        with contextlib.suppress(StopIteration):
+            coro.send(None)
+        raise MemoryError
+
+    async def run() -> None: ...
+
+    loop.set_task_factory(raises_after)
+    try:
+        with pytest.raises(MemoryError):
+            starts.start(run())
+    finally:
+        loop.set_task_factory(None)
+    assert starts.pace.waiting == 0
 
 
 async def test_all_connections_of_a_user_have_one_pace_on_a_loop() -> None:

@@ -42,6 +42,7 @@ from processes import AS_ROOT, OTHER_GID, OTHER_UID, in_child
 
 import seqrpc
 from seqrpc import ConnectionLost, Limits, OwnedFd, RemoteProtocolError, SeqpacketProtocol, SeqpacketTransport
+from seqrpc.carriers.shares import share_of
 from seqrpc.kernel import memfd
 from seqrpc.kernel.closing import CLOSER
 from seqrpc.kernel.credentials import Credentials
@@ -436,27 +437,36 @@ async def test_a_wakeup_ends_after_some_milliseconds_too(raw: Pair) -> None:
     there.close()
 
 
-async def test_all_that_read_in_one_turn_of_the_loop_share_its_time(raw: Pair) -> None:
+async def test_all_of_one_user_that_read_in_one_turn_of_the_loop_share_its_time(raw: Pair) -> None:
+    somebody_else = share_of(2_001)
     here, there = raw_pair()
     _one, first = on_transport(raw[0])
     _two, second = on_transport(here)
-    ahead: list[int] = []
+    loop = asyncio.get_running_loop()
+    slow_in_this_turn: list[bool] = []
+    both = 0
+
+    def take_long(_data: bytes) -> None:
+        slow_in_this_turn.append(True)
+        loop.call_soon(slow_in_this_turn.clear)
+        time.sleep(0.006)
 
     def look(_data: bytes) -> None:
+        nonlocal both
         time.sleep(0.000_2)
-        ahead.append(len(second.packets) - len(first.packets))
+        both += bool(slow_in_this_turn)
 
-    first.on_packet = lambda _data: time.sleep(0.006)
-    second.on_packet = look
+    first.on_packet, second.on_packet = take_long, look
     for _ in range(30):
         raw[1].send(b"x")
         there.send(b"x")
     await first.until_packets(30)
     await second.until_packets(30)
-    assert max(ahead[:20]) <= 10, "what is left of a turn is little for each"
     await first.end()
     await second.end()
     there.close()
+    assert somebody_else is share_of(2_001)
+    assert both <= 5, "those whose turn it was come before the slow one"
 
 
 async def test_a_wakeup_of_quick_packets_takes_many(raw: Pair) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 from typing import Final
 from weakref import WeakValueDictionary
 
@@ -18,19 +17,17 @@ _LEAST_SECONDS: Final = 0.000_1
 _ALONE_SECONDS: Final = 0.02
 """Seconds that a turn may go on for a user where there is nobody else, but for what else the loop has to do."""
 
-_STALE_SECONDS: Final = 1.0
-"""Seconds after which the end of a turn is not waited for: its loop was closed."""
-
 
 class Share:
     """One user's share of each turn of this thread's event loop, from which all of its connections are read.
 
-    A connection that comes too late in a turn is left out until the next one, in which those that were left out come
-    first; so the user is heard on each of its connections, and keeps others waiting no longer than on one. Where there
-    is nobody else, it is a good while until that happens, for looking at those that are left out takes time too.
+    What reading them takes is added up. Once that is a turn's time, connections that come later in the same turn are
+    left out until the next one, in which those that were left out come first; so the user is heard on each of its
+    connections, and keeps others waiting no longer than on one. Where there is nobody else, it is a good while until
+    that happens, for looking at those that are left out takes time too.
     """
 
-    __slots__ = ("__weakref__", "_end", "_left_out", "_others", "_spent", "crowded", "round")
+    __slots__ = ("__weakref__", "_left_out", "_others", "_spent", "_turn_of", "_used", "crowded", "round")
 
     def __init__(self, others: WeakValueDictionary[int | None, Share]) -> None:
         """Begin with no connection.
@@ -39,35 +36,36 @@ class Share:
             others: those of this thread.
         """
         self._others = others
-        self._end = 0.0  # when this turn ends, if one has begun
+        self._used = 0.0  # seconds of reading; where it is not crowded, since whichever turn
+        self._turn_of: asyncio.AbstractEventLoop | None = None  # whose turn has begun and is going to be ended
         self._spent = False  # whether this turn has ended for the user
         self._left_out = False  # whether a connection was, that had not been read in this round
         self.crowded = False
         """Whether :meth:`admits` is to be asked before a connection is read; to be looked at."""
-        self.round = 1
-        """Goes up when all that were left out were read; a connection that is admitted remembers it."""
+        self.round = 0
+        """Goes up when all that were left out were read; a connection that is admitted, or made, remembers it."""
 
-    def end_of(self, began: float, loop: asyncio.AbstractEventLoop) -> float:
-        """Return until when a connection may be read if reading it began at ``began``; in a new turn, that begins."""
-        if not self._end or began > self._end + _STALE_SECONDS:
-            self._spent = self._left_out = False
-            self._end = began + TURN_SECONDS
-            loop.call_soon(self._over)
-        return max(self._end, began + _LEAST_SECONDS)
+    def until(self, began: float) -> float:
+        """Return until when a connection may be read if reading it began at ``began``."""
+        if len(self._others) > 1:
+            return began + max(_LEAST_SECONDS, TURN_SECONDS - self._used)
+        return began + TURN_SECONDS
 
-    def leave(self, now: float) -> None:
-        """Take note that a connection is not read further; if the time is up, the turn ends for the user."""
-        if now >= self._end and (len(self._others) > 1 or now >= self._end + _ALONE_SECONDS):
+    def charge(self, seconds: float, loop: asyncio.AbstractEventLoop) -> None:
+        """Add what reading a connection took; if that was the time of a turn of ``loop``, it ends for the user."""
+        self._used += seconds
+        if self._used >= TURN_SECONDS and (len(self._others) > 1 or self._used >= _ALONE_SECONDS):
+            self._begin(loop)
             self._spent = self.crowded = True
 
     def admits(self, last_round: int, loop: asyncio.AbstractEventLoop) -> bool:
         """Return whether a connection may be read in this turn of ``loop``.
 
         Args:
-            last_round: the round in which it was admitted last.
+            last_round: the round in which it was admitted last, or made.
             loop: calls at the end of the turn.
         """
-        self.end_of(time.monotonic(), loop)  # the turn ends even if nobody is read in it
+        self._begin(loop)  # it ends even if nobody is read in it
         if last_round == self.round:
             return False  # others have not been read since
         if self._spent:
@@ -75,16 +73,32 @@ class Share:
             return False
         return True
 
-    def _over(self) -> None:
+    def _begin(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self._turn_of is not loop:  # it may also be one that was closed, or is a forked parent's
+            self._turn_of = loop
+            self._spent = self._left_out = False
+            loop.call_soon(self._over, loop)
+
+    def _over(self, loop: asyncio.AbstractEventLoop) -> None:
         """End the turn for everybody."""
+        if loop is not self._turn_of:
+            return
         if not self._left_out:
             self.round += 1
             self.crowded = self._spent
-        self._end, self._spent, self._left_out = 0.0, False, False
+        self._turn_of, self._used, self._spent, self._left_out = None, 0.0, False, False
 
 
-NOBODYS: Final = Share(WeakValueDictionary())
-"""For connections that have ended: they keep nobody's share alive."""
+class _Nobodys(Share):
+    """What connections have that have ended: they keep no user's share alive, and ask nothing of a loop."""
+
+    __slots__ = ()
+
+    def charge(self, seconds: float, loop: asyncio.AbstractEventLoop) -> None:
+        """Do nothing."""
+
+
+NOBODYS: Final = _Nobodys(WeakValueDictionary())
 
 
 class _Shares(threading.local):

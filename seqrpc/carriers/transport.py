@@ -168,7 +168,7 @@ class SeqpacketTransport(asyncio.ReadTransport):
         self._protocol = protocol
         self._buffer = receive_buffer()
         self._share = share_of(self._peer_uid())
-        self._round = 0  # of the share, in which it was admitted last
+        self._round = self._share.round  # in which it was admitted last
         self._takes_descriptors = self._names_senders or PLATFORM.takes_descriptors(sock)
         make_receiver = ancillary.receiver if self._takes_descriptors else ancillary.plain_receiver
         self._receive = make_receiver(sock, self._buffer)
@@ -238,17 +238,19 @@ class SeqpacketTransport(asyncio.ReadTransport):
 
     def _read_ready(self) -> None:
         """Read what is there, up to three bounds; alone packets are read one a wake-up."""
-        if (CLOSER.careful or self._share.crowded) and not self._may_receive():
+        share = self._share  # a connection that ends meanwhile has it no more
+        if (CLOSER.careful or share.crowded) and not self._may_receive():
             return
         taken, receive = 0, self._receive
-        began, until = 0.0 if self._lone_wakeups else _monotonic(), 0.0
+        began = now = _monotonic()
+        until = 0.0
         for received in self._packets:
             try:
                 size, control, flags, _address = receive()
             except OSError as exc:
                 if self._receive_failed(exc, received):
                     continue
-                return
+                break
             fds: list[OwnedFd] = []
             sender = self._credentials
             if control or flags != WHOLE or not size:
@@ -259,15 +261,15 @@ class SeqpacketTransport(asyncio.ReadTransport):
                 except Exception as exc:
                     close_all(fds)
                     self._fail(exc, "the protocol's packet_received failed")
+            now = _monotonic()
             if self._lone_wakeups:
                 self._lone_wakeups -= 1
-                return
+                break
             taken += size
-            until = until or self._share.end_of(began, self._loop)
-            now = _monotonic()
+            until = until or share.until(began)
             if now >= until or taken >= _WAKEUP_BYTES or not self._reading:
-                self._share.leave(now)
-                return
+                break
+        share.charge(now - began, self._loop)
 
     def _read_awake(self) -> None:
         """Read what is there, and keep the loop from sleeping for a while: the next packet may be near."""
@@ -341,12 +343,14 @@ class SeqpacketTransport(asyncio.ReadTransport):
         if isinstance(received, OSError):
             self._receive_failed(received, 0)
         else:
+            share, began = self._share, _monotonic()
             size, control, flags, _address = received
             self._buffer[: len(data)] = data
             fds: list[OwnedFd] = []
             size, sender = self._take_control(size, control, flags, fds)
             if size:
                 self._give_packet(data, fds, sender)
+            share.charge(_monotonic() - began, self._loop)
         self._read_on()
 
     def _give_packet(self, data: bytes, fds: list[OwnedFd], sender: Credentials | None) -> None:

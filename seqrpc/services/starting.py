@@ -20,9 +20,10 @@ _STARTS_AT_ONCE: Final = sys.version_info >= (3, 12)
 
 
 class Starts(Protocol):
-    """What is started; it knows whether it has to ask :meth:`Starter.must_wait` as it begins."""
+    """What is started; it knows whether it has to ask :meth:`Starter.must_wait` as it begins, and whether it began."""
 
     is_paced: bool
+    has_begun: bool
 
 
 class Pace:
@@ -30,10 +31,13 @@ class Pace:
 
     Those that come too late in a turn wait in line, one of each connection after the other, while what else the loop
     has to do goes before, handlers of other users first of all. As many are told that it is their turn as began in the
-    turn before, or twice as many if none of them came too late.
+    turn before, or twice as many if none of them came too late. The first that was told begins in any case, whatever
+    those took that did not have to wait.
     """
 
-    __slots__ = ("__weakref__", "_again", "_ends", "_late", "_lines", "_loop", "_told", "_turn_ends", "waiting")
+    __slots__ = (
+        "__weakref__", "_again", "_ends", "_first", "_late", "_lines", "_loop", "_told", "_turn_ends", "waiting",
+    )  # fmt: skip
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         """Begin with nobody in line."""
@@ -44,6 +48,7 @@ class Pace:
         self._again: deque[asyncio.Future[None]] = deque()  # that were told, came too late, and go before them
         self._late: list[asyncio.Future[None]] = []  # the same, of this turn
         self._told = 1
+        self._first = False  # whether the first that was told has not begun
         self.waiting = 0
         """Handlers that were started, or told, and have not begun."""
 
@@ -71,13 +76,22 @@ class Pace:
             try:
                 await turn
             except BaseException:
-                if not turn.cancel() and not turn.cancelled():
-                    self.waiting -= 1  # it had been told
+                self._leave(turn, line)
                 raise
-            if not self.is_late():
+            first, self._first = self._first, False
+            if not self.is_late() or first:
                 return
             turn = self._loop.create_future()
             self._late.append(turn)
+
+    def _leave(self, turn: asyncio.Future[None], line: deque[asyncio.Future[None]]) -> None:
+        """Give up a place. Nothing is asked of the loop, which may be closed."""
+        if turn.done() and not turn.cancelled():
+            self.waiting -= 1  # it had been told
+        elif turn in line:
+            line.remove(turn)
+            if not line:
+                self._lines.remove(line)  # which is the only one that is empty
 
     def _end_soon(self) -> None:
         if not self._ends:
@@ -97,6 +111,7 @@ class Pace:
                 self._told += 1
                 self.waiting += 1
                 turn.set_result(None)
+        self._first = self._told > 0
         self._told = max(1, self._told)
         if self._again or self._lines:
             self._end_soon()
@@ -160,7 +175,8 @@ class Starter:
                 return asyncio.Task(coroutine, loop=loop, context=context)
             task: asyncio.Task[None] = context.run(loop.create_task, coroutine)  # not every factory takes a context
         except BaseException:
-            self._pace.waiting -= 1
+            if not owner.has_begun:
+                self._pace.waiting -= 1
             raise
         return task
 

@@ -57,8 +57,12 @@ async def test_others_are_served_in_between(socket_path: Path, method: str) -> N
         peers = [socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) for _ in range(CONNECTIONS)]
         for peer in peers:
             peer.connect(str(socket_path))
+        for number in range(2):  # so that it is known of each that it sends one packet at a time
+            for peer in peers:
+                peer.send(msgpack.packb([0, number, "rpc.ping", []]))
+                peer.recv(100)
         for peer in peers:
-            peer.send(msgpack.packb([0, 1, method, []]))
+            peer.send(msgpack.packb([0, 2, method, []]))
         return peers
 
     loop = "uvloop" if "uvloop" in type(asyncio.get_running_loop()).__module__ else "asyncio"
