@@ -96,7 +96,8 @@ class Limits:
 
     max_connections: int = 4096
     """Connections of one server; more are told so and closed. As deep as the usual ``somaxconn``. Where the
-    process may not have so many descriptors it is ``RLIMIT_NOFILE`` less ``RESERVED_DESCRIPTORS``."""
+    process may not have so many descriptors it is ``RLIMIT_NOFILE`` less ``RESERVED_DESCRIPTORS``. One user has all but
+    a sixty-fourth of them at most, so that others can connect."""
 
     max_threads: int = 16
     """Threads that run the plain-function handlers of one server."""

@@ -6,6 +6,7 @@ import asyncio
 import resource
 import signal
 import socket
+from collections import Counter
 from collections.abc import Callable, Generator, Iterable
 from contextlib import suppress
 from types import TracebackType
@@ -34,6 +35,9 @@ from seqrpc.services.service import Service
 _log = get_logger("seqrpc.server")
 
 _STOPPING = "the server is stopping"
+
+_FOR_OTHERS = 64
+"""One of so many connections is kept for others than the user who has most."""
 
 
 class _ServerConnection(HeldConnection):
@@ -74,6 +78,7 @@ class Server:
         self._limits = limits
         self._listener: SeqpacketServer | None = None
         self._connections: set[_ServerConnection] = set()
+        self._connections_of: Counter[int | None] = Counter()  # by uid
         self._draining = False
         self._spared: set[object] = set()  # the calls, and streams, that wait for a drain
         self._last_reads = LastReads(limits.close_timeout)
@@ -112,15 +117,26 @@ class Server:
     def connection_made(self, connection: _ServerConnection) -> None:
         """Take a connection in, or refuse it."""
         self._connections.add(connection)
+        uid = _uid_of(connection)
+        self._connections_of[uid] += 1
+        bound = _max_connections(self._limits)
         if self._draining:
             connection.refuse(_STOPPING)
-        elif len(self._connections) > (bound := _max_connections(self._limits)):
+        elif len(self._connections) > bound:
             _log.warning("! a connection is refused: there are %d already", bound)
             connection.refuse(f"the server has {bound} connections already")
+        elif uid is not None and self._connections_of[uid] > (most := bound - bound // _FOR_OTHERS):
+            _log.warning("! a connection is refused: there are %d of user %d already", most, uid)
+            connection.refuse(f"the server has {most} connections of this user already")
 
     def connection_lost(self, connection: _ServerConnection) -> None:
         """Let a connection go; a server on a socket pair is done with its only one."""
-        self._connections.discard(connection)
+        if connection in self._connections:
+            self._connections.remove(connection)
+            uid = _uid_of(connection)
+            self._connections_of[uid] -= 1
+            if not self._connections_of[uid]:
+                del self._connections_of[uid]
         self._last_reads.forget(connection)
         if self._listener is None and not self._connections:
             self._registry.when_quiet(self._finish)
@@ -262,6 +278,11 @@ class Server:
     ) -> None:
         """Close."""
         await self.close()
+
+
+def _uid_of(connection: _ServerConnection) -> int | None:
+    peer = connection.peer
+    return None if peer is None else peer.uid
 
 
 def _max_connections(limits: Limits) -> int:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import resource
 import signal
@@ -13,6 +14,7 @@ from typing import Any
 import msgpack
 import pytest
 from daemons import PATIENCE, Stage, exists, on_a_pair, raw_client
+from processes import AS_ROOT, OTHER_UID, running_child
 
 import seqrpc
 from seqrpc import OwnedFd
@@ -386,6 +388,35 @@ async def test_connections_beyond_the_limit_are_told_so_and_closed(socket_path: 
             await asyncio.sleep(0)
         async with seqrpc.connect(socket_path) as fourth:
             assert await fourth.call("Work.add", 1, 2) == 3
+
+
+@pytest.mark.skipif(not AS_ROOT, reason="needs to be another user")
+async def test_one_user_s_connections_leave_room_for_others(socket_path: Path) -> None:
+    def connect_as_another() -> socket.socket:
+        peer = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        peer.connect(str(socket_path))
+        return peer
+
+    socket_path.parent.chmod(0o755)
+    limits = seqrpc.Limits(max_connections=128)
+    async with seqrpc.serve(Work(), socket_path, limits=limits, mode=0o666) as server:
+        with contextlib.ExitStack() as stack:
+            for _ in range(126):
+                stack.enter_context(raw_client(socket_path))
+            while len(server.connections) < 126:  # noqa: ASYNC110 - no event tells
+                await asyncio.sleep(0)
+            with raw_client(socket_path) as one_more:
+                assert await one_more.receive() == [5, "the server has 126 connections of this user already"]
+                assert await one_more.receive() is None
+            with running_child(connect_as_another, uid=OTHER_UID):
+                async with asyncio.timeout(PATIENCE):
+                    while OTHER_UID not in [one.peer and one.peer.uid for one in server.connections]:  # noqa: ASYNC110
+                        await asyncio.sleep(0)
+                await asyncio.sleep(0)
+                assert len(server.connections) == 127, "he is not refused"
+        while server.connections:  # noqa: ASYNC110 - no event tells
+            await asyncio.sleep(0)
+        assert not server._connections_of
 
 
 async def test_connections_leave_some_descriptors_free(socket_path: Path) -> None:
