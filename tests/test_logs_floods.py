@@ -7,6 +7,7 @@ import contextlib
 import gc
 import logging
 import os
+import re
 import socket
 import time
 import warnings
@@ -49,7 +50,8 @@ class Written(logging.Handler):
     def of(self, template: str) -> tuple[int, int]:
         """Return how many lines of a kind were written, and how many are known to have been left out."""
         written = sum(record.msg == template for record in self.records)
-        counts = [record for record in self.records if isinstance(record.args, tuple) and template in record.args]
+        kind = re.sub("%[rsdg]", "…", template)
+        counts = [record for record in self.records if isinstance(record.args, tuple) and kind in record.args]
         return written, sum(getattr(record, "left_out", 0) for record in counts)
 
     async def all_told(self, template: str, events: int) -> None:
