@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable
 
 from seqrpc.carriers.places import wrong_process
-from seqrpc.carriers.shares import TURN_SECONDS
 from seqrpc.carriers.transport import SeqpacketProtocol, SeqpacketTransport
 from seqrpc.kernel import forks
 from seqrpc.kernel.addresses import AbstractAddress, PathAddress
@@ -150,7 +149,6 @@ class SeqpacketServer(asyncio.AbstractServer):
     def _accept_ready(self) -> None:
         if not self._accepting:  # a forked child runs the loop that it inherited
             return
-        until = time.monotonic() + TURN_SECONDS
         for _ in range(_ACCEPTED_PER_WAKEUP):
             try:
                 sock, _address = self._listening.sock.accept()
@@ -162,8 +160,6 @@ class SeqpacketServer(asyncio.AbstractServer):
             self._delay = 0.0
             self._adopt(sock)
             if not self._accepting:  # the protocol closed the server
-                return
-            if time.monotonic() >= until:
                 return
 
     def _adopt(self, sock: socket.socket) -> None:
