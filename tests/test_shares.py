@@ -9,6 +9,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from weakref import WeakValueDictionary
 
 import pytest
 from packets import Recorder, comes_true, on_transport, raw_pair
@@ -76,7 +77,9 @@ async def test_nobody_is_left_out_before_the_time_is_up(ann: Share) -> None:
 
 
 async def test_where_there_is_nobody_else_it_is_a_while_until_anybody_is_left_out() -> None:
-    share, loop = share_of(ANN), asyncio.get_running_loop()
+    shares: WeakValueDictionary[int | None, Share] = WeakValueDictionary()
+    share = shares[ANN] = Share(shares)
+    loop = asyncio.get_running_loop()
     for _ in range(19):
         share.charge(TURN_SECONDS, loop)
         assert not share.crowded

@@ -42,6 +42,7 @@ from processes import AS_ROOT, OTHER_GID, OTHER_UID, in_child
 
 import seqrpc
 from seqrpc import ConnectionLost, Limits, OwnedFd, RemoteProtocolError, SeqpacketProtocol, SeqpacketTransport
+from seqrpc.carriers import shares
 from seqrpc.carriers.shares import share_of
 from seqrpc.kernel import memfd
 from seqrpc.kernel.closing import CLOSER
@@ -61,6 +62,12 @@ def raw() -> Iterator[tuple[socket.socket, socket.socket]]:
     yield pair
     for end in pair:
         end.close()
+
+
+@pytest.fixture
+def long_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no turn end for its time, which on a busy machine may be over after one packet."""
+    monkeypatch.setattr(shares, "TURN_SECONDS", 60.0)
 
 
 Pair = tuple[socket.socket, socket.socket]
@@ -399,6 +406,7 @@ async def test_a_chatty_peer_does_not_starve_another_connection(raw: Pair) -> No
 
 
 @pytest.mark.parametrize("size, most", [(65_536, 1), (30_000, 2), (500, 64)])
+@pytest.mark.usefixtures("long_turns")
 async def test_large_packets_are_received_in_smaller_bursts(raw: Pair, size: int, most: int) -> None:
     raw[1].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1_000_000)
     _transport, recorder = on_transport(raw[0])
@@ -469,6 +477,7 @@ async def test_all_of_one_user_that_read_in_one_turn_of_the_loop_share_its_time(
     assert both <= 5, "those whose turn it was come before the slow one"
 
 
+@pytest.mark.usefixtures("long_turns")
 async def test_a_wakeup_of_quick_packets_takes_many(raw: Pair) -> None:
     _transport, recorder = on_transport(raw[0])
     bursts = [0]
