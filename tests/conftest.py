@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import uvloop
 
+from seqrpc.carriers.shares import _shares
 from seqrpc.kernel.closing import CLOSER
 from seqrpc.logs import meter
 
@@ -70,6 +71,7 @@ def _no_leaks() -> Iterator[None]:
     before = open_fds()  # the test before has collected what it left
     _loop_errors.clear()
     meter.forget()  # one test's lines are not another's flood
+    _shares.by_uid.clear()  # nor is what it read the next one's turn
 
     yield
 
