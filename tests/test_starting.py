@@ -7,7 +7,7 @@ import contextlib
 import contextvars
 import sys
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
 import pytest
@@ -15,7 +15,7 @@ from packets import comes_true
 
 from seqrpc.carriers.shares import TURN_SECONDS
 from seqrpc.services import starting
-from seqrpc.services.starting import Starter, pace_of
+from seqrpc.services.starting import Pace, Starter, pace_of
 
 AT_ONCE = sys.version_info >= (3, 12)
 
@@ -53,8 +53,29 @@ async def starts() -> Starting:
     return Starting()
 
 
+@contextlib.contextmanager
+def tasks_made_by(factory: Any) -> Iterator[None]:
+    """Have a factory make the tasks of the running loop."""
+    loop = asyncio.get_running_loop()
+    loop.set_task_factory(factory)
+    try:
+        yield
+    finally:
+        loop.set_task_factory(None)
+
+
 def plain_factory(loop: asyncio.AbstractEventLoop, coro: Any, **kwargs: Any) -> asyncio.Task[Any]:
     return asyncio.Task(coro, loop=loop, **kwargs)
+
+
+async def take_a_turn(began: list[str], name: str) -> None:
+    """Hold the loop for longer than a turn, on purpose."""
+    began.append(name)
+    time.sleep(1.5 * TURN_SECONDS)  # noqa: ASYNC251
+
+
+def nobody_waits(pace: Pace) -> bool:
+    return (pace.started, pace._waiting, len(pace._lines), len(pace._late)) == (0, 0, 0, 0)
 
 
 async def test_a_coroutine_that_does_not_wait_ends_at_once_or_in_the_loop_s_next_turn(starts: Starting) -> None:
@@ -106,7 +127,6 @@ async def test_the_task_s_context_is_the_coroutine_s(starts: Starting) -> None:
 
 @pytest.mark.parametrize("factory", [plain_factory, getattr(asyncio, "eager_task_factory", plain_factory)])
 async def test_the_loop_s_task_factory_makes_the_tasks(starts: Starting, factory: Any) -> None:
-    loop = asyncio.get_running_loop()
     made: list[Any] = []
     ran: list[str] = []
 
@@ -120,11 +140,8 @@ async def test_the_loop_s_task_factory_makes_the_tasks(starts: Starting, factory
         await asyncio.sleep(0)
         ran.append(variable.get())
 
-    loop.set_task_factory(counting)
-    try:
+    with tasks_made_by(counting):
         tasks = [starts.start(run(name)) for name in "ab"]
-    finally:
-        loop.set_task_factory(None)
     await asyncio.wait(tasks)
     assert tasks == made
     assert ran == ["a", "b"]
@@ -132,8 +149,6 @@ async def test_the_loop_s_task_factory_makes_the_tasks(starts: Starting, factory
 
 
 async def test_what_a_task_factory_raises_leaves_nothing_behind(starts: Starting) -> None:
-    loop = asyncio.get_running_loop()
-
     def failing(loop: asyncio.AbstractEventLoop, coro: Any, **kwargs: Any) -> Any:
         coro.close()
         raise MemoryError
@@ -141,14 +156,11 @@ async def test_what_a_task_factory_raises_leaves_nothing_behind(starts: Starting
     async def run() -> None: ...
 
     coroutine = run()
-    loop.set_task_factory(failing)
-    try:
+    with tasks_made_by(failing):
         with pytest.raises(MemoryError):
             starts.start(coroutine)
-    finally:
-        loop.set_task_factory(None)
         coroutine.close()
-    assert starts.pace.waiting == 0
+    assert nobody_waits(starts.pace)
     await starts.start(run())
 
 
@@ -169,11 +181,8 @@ async def begun_in_turns(starts: Starting, number: int, takes: float) -> list[in
             pass
         turns[-1] += 1
 
-    loop.set_task_factory(plain_factory)  # as on 3.11
-    try:
+    with tasks_made_by(plain_factory):  # as on 3.11
         tasks = [starts.start(run()) for _ in range(number)]
-    finally:
-        loop.set_task_factory(None)
     turn()
     await asyncio.wait(tasks)
     ended.set_result(None)
@@ -191,79 +200,68 @@ async def test_many_that_are_quick_do(starts: Starting, monkeypatch: pytest.Monk
 
 
 async def test_they_begin_in_order_and_those_in_line_are_told_some_at_a_time(starts: Starting) -> None:
-    loop, began = asyncio.get_running_loop(), list[int]()
+    began: list[int] = []
 
     async def run(number: int) -> None:
         began.append(number)
         if number % 50 == 0:
             time.sleep(1.5 * TURN_SECONDS)  # noqa: ASYNC251 - it holds the loop on purpose
 
-    loop.set_task_factory(plain_factory)
-    try:
+    with tasks_made_by(plain_factory):
         tasks = [starts.start(run(number)) for number in range(300)]
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         assert 1 <= len(began) < 300
         tasks += [starts.start(run(number)) for number in range(300, 400)]
         await asyncio.wait(tasks)
-    finally:
-        loop.set_task_factory(None)
     assert began == list(range(400))
-    assert starts.pace.waiting == 0
+    assert nobody_waits(starts.pace)
 
 
 async def test_connections_of_a_user_take_turns() -> None:
-    loop, began = asyncio.get_running_loop(), list[str]()
+    began: list[str] = []
     greedy, modest = Starting(), Starting()
-
-    async def run(name: str) -> None:
-        began.append(name)
-        time.sleep(1.5 * TURN_SECONDS)  # noqa: ASYNC251 - it holds the loop on purpose
-
-    loop.set_task_factory(plain_factory)
-    try:
-        tasks = [greedy.start(run("greedy")) for _ in range(10)] + [modest.start(run("modest")) for _ in range(3)]
+    with tasks_made_by(plain_factory):
+        tasks = [greedy.start(take_a_turn(began, "greedy")) for _ in range(10)]
+        tasks += [modest.start(take_a_turn(began, "modest")) for _ in range(3)]
         await asyncio.wait(tasks)
-    finally:
-        loop.set_task_factory(None)
     assert len(began) == 13
     assert began[:8].count("modest") == 3
 
 
-async def test_who_waits_in_line_begins_although_others_begin_before_in_each_turn() -> None:
-    loop, began = asyncio.get_running_loop(), list[str]()
+async def test_who_waits_in_line_begins_although_others_come_in_each_turn() -> None:
+    began: list[str] = []
     waits, fresh = Starting(), Starting()
-
-    async def run(name: str) -> None:
-        began.append(name)
-        time.sleep(1.5 * TURN_SECONDS)  # noqa: ASYNC251 - it holds the loop on purpose
-
-    loop.set_task_factory(plain_factory)
-    try:
-        tasks = [waits.start(run("waits")) for _ in range(4)]
+    with tasks_made_by(plain_factory):
+        tasks = [waits.start(take_a_turn(began, "waits")) for _ in range(4)]
         while began.count("waits") < 4:
-            tasks.append(fresh.start(run("fresh")))
+            tasks.append(fresh.start(take_a_turn(began, "fresh")))
             assert len(began) < 30
             await asyncio.sleep(0)
         await asyncio.wait(tasks)
-    finally:
-        loop.set_task_factory(None)
+
+
+async def test_no_more_than_one_that_takes_a_turn_begins_in_each() -> None:
+    began: list[str] = []
+    waits, fresh = Starting(), Starting()
+    with tasks_made_by(plain_factory):
+        tasks = [waits.start(take_a_turn(began, "waits")) for _ in range(4)]
+        before = 0
+        while len(began) < 12:
+            tasks.append(fresh.start(take_a_turn(began, "fresh")))
+            await asyncio.sleep(0)
+            assert len(began) <= before + 1
+            before = len(began)
+        await asyncio.wait(tasks)
 
 
 async def test_places_that_are_given_up_are_gone() -> None:
-    loop = asyncio.get_running_loop()
+    began: list[str] = []
     busy, gives_up = Starting(), Starting()
-
-    async def run() -> None:
-        time.sleep(1.5 * TURN_SECONDS)  # noqa: ASYNC251 - it holds the loop on purpose
-
-    inner = [run() for _ in range(20)]
-    loop.set_task_factory(plain_factory)
-    try:
-        tasks = [busy.start(run()) for _ in range(5)]
+    inner = [take_a_turn(began, "given up") for _ in range(20)]
+    with tasks_made_by(plain_factory):
+        tasks = [busy.start(take_a_turn(began, "busy")) for _ in range(5)]
         given_up = [gives_up.start(one) for one in inner]
-    finally:
-        loop.set_task_factory(None)
     await asyncio.sleep(0)
     for task in given_up:
         task.cancel()
@@ -271,14 +269,14 @@ async def test_places_that_are_given_up_are_gone() -> None:
     assert not gives_up.starter._line
     assert gives_up.starter._line not in busy.pace._lines
     await asyncio.wait(tasks)
-    assert busy.pace.waiting == 0
+    assert began == ["busy"] * 5
+    assert nobody_waits(busy.pace)
     for one in inner:
         one.close()
 
 
 async def test_what_waits_when_its_loop_was_closed_ends_without_a_word(starts: Starting) -> None:
     loop = asyncio.get_running_loop()
-    starts.pace.waiting = 1
     waiting = starts.pace.wait(starts.starter._line)
     waiting.send(None)
     assert len(starts.starter._line) == 1
@@ -286,12 +284,10 @@ async def test_what_waits_when_its_loop_was_closed_ends_without_a_word(starts: S
     waiting.close()
     assert not starts.starter._line
     starts.pace._loop = loop
-    starts.pace.waiting = 0
+    assert nobody_waits(starts.pace)
 
 
 async def test_a_factory_that_starts_and_then_raises_is_counted_once(starts: Starting) -> None:
-    loop = asyncio.get_running_loop()
-
     def raises_after(loop: asyncio.AbstractEventLoop, coro: Any, **kwargs: Any) -> Any:
         with contextlib.suppress(StopIteration):
             coro.send(None)
@@ -299,13 +295,9 @@ async def test_a_factory_that_starts_and_then_raises_is_counted_once(starts: Sta
 
     async def run() -> None: ...
 
-    loop.set_task_factory(raises_after)
-    try:
-        with pytest.raises(MemoryError):
-            starts.start(run())
-    finally:
-        loop.set_task_factory(None)
-    assert starts.pace.waiting == 0
+    with tasks_made_by(raises_after), pytest.raises(MemoryError):
+        starts.start(run())
+    assert nobody_waits(starts.pace)
 
 
 async def test_all_connections_of_a_user_have_one_pace_on_a_loop() -> None:
@@ -327,44 +319,33 @@ async def test_one_that_is_cancelled_while_it_waits_for_a_turn_does_not_begin(st
         time.sleep(1.5 * TURN_SECONDS)  # noqa: ASYNC251 - it holds the loop on purpose
         function()
 
-    loop.set_task_factory(plain_factory)
-    try:
+    with tasks_made_by(plain_factory):
         second: list[asyncio.Task[None]] = []
         inner = run("second", list)
         first = starts.start(run("first", lambda: loop.call_soon(second[0].cancel)))
         second.append(starts.start(inner))
-    finally:
-        loop.set_task_factory(None)
     await asyncio.wait([first, *second])
     assert ran == ["first"]
     assert second[0].cancelled()
     inner.close()
-    assert starts.pace.waiting == 0
+    assert nobody_waits(starts.pace)
 
 
 async def test_one_that_is_cancelled_once_its_turn_has_come_does_not_begin(starts: Starting) -> None:
-    ran: list[str] = []
-    loop = asyncio.get_running_loop()
-
-    async def run(name: str) -> None:
-        ran.append(name)
-        time.sleep(1.5 * TURN_SECONDS)  # noqa: ASYNC251 - it holds the loop on purpose
-
-    loop.set_task_factory(plain_factory)
-    try:
-        inner = run("second")
-        tasks = [starts.start(run("first")), starts.start(inner), starts.start(run("third"))]
-    finally:
-        loop.set_task_factory(None)
-    await comes_true(lambda: ran == ["first"] and starts.pace.waiting > 0)
+    began: list[str] = []
+    inner = take_a_turn(began, "second")
+    with tasks_made_by(plain_factory):
+        tasks = [starts.start(take_a_turn(began, "first")), starts.start(inner)]
+        tasks.append(starts.start(take_a_turn(began, "third")))
+    await comes_true(lambda: began == ["first"] and starts.pace._waiting > 0 and not starts.starter._line)
     tasks[1].cancel()
     await asyncio.wait(tasks)
-    assert ran == ["first", "third"]
-    assert starts.pace.waiting == 0
+    assert began == ["first", "third"]
+    assert nobody_waits(starts.pace)
     inner.close()
 
 
 async def test_one_that_never_begins_is_counted_no_more(starts: Starting) -> None:
-    starts.pace.waiting = 1
+    starts.pace.started = 1
     starts.starter.never_begun()
-    assert starts.pace.waiting == 0
+    assert nobody_waits(starts.pace)

@@ -30,13 +30,12 @@ class Pace:
     """How handlers of one user begin in the turns of a loop: of all its connections, for ``TURN_SECONDS`` in each.
 
     Those that come too late in a turn wait in line, one of each connection after the other, while what else the loop
-    has to do goes before, handlers of other users first of all. As many are told that it is their turn as began in the
-    turn before, or twice as many if none of them came too late. The first that was told begins in any case, whatever
-    those took that did not have to wait.
+    has to do goes before, handlers of other users first of all. As long as any wait, new ones wait behind them.
+    As many are told that it is their turn as began in the turn before, or twice as many if none of them came too late.
     """
 
     __slots__ = (
-        "__weakref__", "_again", "_ends", "_first", "_late", "_lines", "_loop", "_told", "_turn_ends", "waiting",
+        "__weakref__", "_again", "_ends", "_late", "_lines", "_loop", "_told", "_turn_ends", "_waiting", "started",
     )  # fmt: skip
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -48,16 +47,20 @@ class Pace:
         self._again: deque[asyncio.Future[None]] = deque()  # that were told, came too late, and go before them
         self._late: list[asyncio.Future[None]] = []  # the same, of this turn
         self._told = 1
-        self._first = False  # whether the first that was told has not begun
-        self.waiting = 0
-        """Handlers that were started, or told, and have not begun."""
+        self._waiting = 0  # in line, or told, and have not begun
+        self.started = 0
+        """Handlers that were started, and have neither begun nor lined up."""
 
-    def is_late(self) -> bool:
+    def must_wait(self) -> bool:
         """Return whether what is about to begin should let the others on the loop go first."""
-        self.waiting -= 1
+        self.started -= 1
+        return self._waiting > 0 or self._is_late(self.started)
+
+    def _is_late(self, more: int) -> bool:
+        """Return whether a turn is over in which something is about to begin, and then ``more``."""
         if self._turn_ends:
             return time.monotonic() >= self._turn_ends
-        if self.waiting or self._lines or self._again:  # else it is alone in its turn
+        if more:  # else it is alone in its turn
             self._turn_ends = time.monotonic() + TURN_SECONDS
             self._end_soon()
         return False
@@ -71,27 +74,21 @@ class Pace:
         if not line:
             self._lines.append(line)
         line.append(turn)
+        self._waiting += 1
         self._end_soon()
-        while True:
-            try:
+        try:
+            while True:
                 await turn
-            except BaseException:
-                self._leave(turn, line)
-                raise
-            first, self._first = self._first, False
-            if not self.is_late() or first:
-                return
-            turn = self._loop.create_future()
-            self._late.append(turn)
-
-    def _leave(self, turn: asyncio.Future[None], line: deque[asyncio.Future[None]]) -> None:
-        """Give up a place. Nothing is asked of the loop, which may be closed."""
-        if turn.done() and not turn.cancelled():
-            self.waiting -= 1  # it had been told
-        elif turn in line:
-            line.remove(turn)
-            if not line:
-                self._lines.remove(line)  # which is the only one that is empty
+                if not self._is_late(self._waiting - 1):
+                    return
+                turn = self._loop.create_future()
+                self._late.append(turn)
+        finally:
+            self._waiting -= 1
+            if turn in line:  # it was not told: its place is given up
+                line.remove(turn)
+                if not line:
+                    self._lines.remove(line)  # which is the only one that is empty
 
     def _end_soon(self) -> None:
         if not self._ends:
@@ -109,9 +106,7 @@ class Pace:
             turn = self._again.popleft() if self._again else self._next_in_line()
             if not turn.done():  # else its task was cancelled
                 self._told += 1
-                self.waiting += 1
                 turn.set_result(None)
-        self._first = self._told > 0
         self._told = max(1, self._told)
         if self._again or self._lines:
             self._end_soon()
@@ -147,14 +142,13 @@ class Starter:
         uid: whose connection it is; None if the kernel does not say.
     """
 
-    __slots__ = ("_behind", "_line", "_loop", "_pace")
+    __slots__ = ("_line", "_loop", "_pace")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, uid: int | None) -> None:
         """Begin with nothing started."""
         self._loop = loop
         self._pace = pace_of(loop, uid)
         self._line: deque[asyncio.Future[None]] = deque()
-        self._behind = 0  # that wait for a turn
 
     def start(self, context: Context, owner: Starts, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Return the task of ``coroutine``, which may be done already.
@@ -169,32 +163,28 @@ class Starter:
         if _STARTS_AT_ONCE and is_free:
             return asyncio.Task(coroutine, loop=loop, context=context, eager_start=True)  # type: ignore[call-arg,unused-ignore]
         owner.is_paced = True
-        self._pace.waiting += 1
+        self._pace.started += 1
         try:
             if is_free:
                 return asyncio.Task(coroutine, loop=loop, context=context)
             task: asyncio.Task[None] = context.run(loop.create_task, coroutine)  # not every factory takes a context
         except BaseException:
             if not owner.has_begun:
-                self._pace.waiting -= 1
+                self._pace.started -= 1
             raise
         return task
 
     def never_begun(self) -> None:
         """Hear that something was cancelled before it could begin."""
-        self._pace.waiting -= 1
+        self._pace.started -= 1
 
     def must_wait(self) -> bool:
         """Return whether what is about to begin should let the others on the loop go first."""
-        return self._pace.is_late() or self._behind > 0
+        return self._pace.must_wait()
 
     async def wait(self) -> None:
         """Let the others on the loop go first.
 
         Cancel: what is about to begin does not.
         """
-        self._behind += 1
-        try:
-            await self._pace.wait(self._line)
-        finally:
-            self._behind -= 1
+        await self._pace.wait(self._line)
