@@ -607,7 +607,7 @@ async def test_who_says_closing_says_it_once_and_refuses_what_comes() -> None:
         end.connection.send_closing("again")
         assert await next_message(raw) == [5, "full"]
         raw.send(wire(0, 1, "m", []))
-        assert (await next_message(raw))[:3] == [1, 1, ["rpc.Unavailable", "the callee takes no new requests", None]]
+        assert (await next_message(raw))[:3] == [1, 1, ["rpc.Unavailable", "this side takes no new requests", None]]
         assert end.handler.requests == []
 
 

@@ -203,7 +203,7 @@ async def test_draining_finishes_what_runs_and_refuses_what_comes(socket_path: P
             with pytest.raises(seqrpc.ConnectError):
                 await seqrpc.connect(socket_path)
             await client.send(0, 2, "Work.add", [1, 2])
-            assert await client.receive() == [1, 2, ["rpc.Unavailable", "the callee takes no new requests", None], None]
+            assert await client.receive() == [1, 2, ["rpc.Unavailable", "this side takes no new requests", None], None]
             assert not draining.done()
             service.stage.reach("may go on")
             assert await client.receive() == [1, 1, None, "done"]
@@ -323,7 +323,7 @@ async def test_what_was_sent_before_a_drain_is_answered(number: int, socket_path
                 client.sock.send(msgpack.packb([0, call_id, "Work.add", [1, 2]]))
             assert await server.drain() is True
             assert await client.receive() == [5, "the server is stopping"]
-            refusal = ["rpc.Unavailable", "the callee takes no new requests", None]
+            refusal = ["rpc.Unavailable", "this side takes no new requests", None]
             for call_id in range(number):
                 assert await client.receive() == [1, call_id, refusal, None]
             assert await client.receive() is None

@@ -252,7 +252,7 @@ class Session(Generic[Waiter]):
     def _refusal_of(self, call_id: int | None, method: str) -> tuple[str, str] | None:
         """Return code and message of the error that a call of ``method`` is answered with at once, if it is."""
         if self.closing_sent:
-            return "rpc.Unavailable", "the callee takes no new requests"
+            return "rpc.Unavailable", "this side takes no new requests"
         if call_id is not None and len(self.requests) >= self._max_calls:
             return "rpc.Overloaded", f"more than {self._max_calls} calls of this connection are in flight"
         return self.refusal(method)
