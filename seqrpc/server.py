@@ -28,7 +28,7 @@ from seqrpc.services.dispatch import Calls, Registry
 from seqrpc.services.exports import Exports
 from seqrpc.services.lastreads import HeldConnection, LastReads
 from seqrpc.services.living import LivingValues
-from seqrpc.services.peer import Connection
+from seqrpc.services.peer import Connection, uid_of
 from seqrpc.services.policy import PolicyLike
 from seqrpc.services.service import Service
 
@@ -117,7 +117,7 @@ class Server:
     def connection_made(self, connection: _ServerConnection) -> None:
         """Take a connection in, or refuse it."""
         self._connections.add(connection)
-        uid = _uid_of(connection)
+        uid = uid_of(connection)
         self._connections_of[uid] += 1
         bound = _max_connections(self._limits)
         if self._draining:
@@ -133,7 +133,7 @@ class Server:
         """Let a connection go; a server on a socket pair is done with its only one."""
         if connection in self._connections:
             self._connections.remove(connection)
-            uid = _uid_of(connection)
+            uid = uid_of(connection)
             self._connections_of[uid] -= 1
             if not self._connections_of[uid]:
                 del self._connections_of[uid]
@@ -278,11 +278,6 @@ class Server:
     ) -> None:
         """Close."""
         await self.close()
-
-
-def _uid_of(connection: _ServerConnection) -> int | None:
-    peer = connection.peer
-    return None if peer is None else peer.uid
 
 
 def _max_connections(limits: Limits) -> int:

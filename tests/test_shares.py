@@ -158,7 +158,7 @@ async def test_what_a_closed_loop_left_undone_is_forgotten(ann: Share) -> None:
 
 
 async def test_one_user_s_connections_take_no_longer_than_one_and_all_are_read(ann: Share) -> None:
-    """All of the ends here are of one user: the kernel names none of a pair's."""
+    """All of the ends here are of one user, who made the pairs."""
     ends: list[tuple[Recorder, socket.socket]] = []
     in_turn = [0]
 

@@ -1400,6 +1400,7 @@ def test_a_connection_may_end_while_a_packet_is_to_be_tried_again() -> None:
 async def test_packets_on_a_pair_tell_of_their_true_sender(raw: Pair) -> None:
     transport, recorder = on_transport(raw[0])
     assert transport.get_extra_info("credentials") is None
+    assert transport.get_extra_info("connected_uid") == os.getuid(), "who made it"
     raw[1].send(b"mine")
     await recorder.until_packets(1)
     assert recorder.senders == [seqrpc.Credentials(pid=os.getpid(), uid=os.getuid(), gid=os.getgid())]

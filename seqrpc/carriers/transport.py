@@ -120,8 +120,9 @@ class SeqpacketTransport(asyncio.ReadTransport):
 
     Made by :func:`seqrpc.create_connection` and :class:`SeqpacketServer`. Use it from its loop's thread.
     It has what :class:`asyncio.Transport` has, with ``send_packet`` in place of a stream's ``write``.
-    ``get_extra_info`` knows ``socket``, ``sockname``, ``peername`` and ``credentials`` (who connected, or who
-    listens; None on a socket pair, where each packet tells).
+    ``get_extra_info`` knows ``socket``, ``sockname``, ``peername``, ``credentials`` (who connected, or who
+    listens; None on a socket pair, where each packet tells) and ``connected_uid`` (whose connection it is, also where
+    each packet tells; on a pair, who made it; None if the kernel does not say).
 
     Args:
         loop: the running loop.
@@ -152,13 +153,15 @@ class SeqpacketTransport(asyncio.ReadTransport):
         """Own the socket and begin reading; ``connection_made`` is called before this returns."""
         self._names_senders = sockets.names_senders(sock) if names_senders is None else names_senders
         self._credentials: Credentials | None = None
+        peer = PLATFORM.peer_credentials(sock)
         if self._names_senders:
             PLATFORM.ask_for_senders(sock)
         else:
-            self._credentials = PLATFORM.peer_credentials(sock)
+            self._credentials = peer
         if sock.gettimeout():  # Python would wait for packets, for so long, before it asks the kernel
             sock.setblocking(False)
-        names = {"sockname": sock.getsockname(), "peername": sock.getpeername()}
+        uid = None if peer is None else peer.uid
+        names = {"sockname": sock.getsockname(), "peername": sock.getpeername(), "connected_uid": uid}
         super().__init__({"socket": sock, "credentials": self._credentials, **names})
         self._loop = loop
         self._sock = sock
@@ -167,7 +170,7 @@ class SeqpacketTransport(asyncio.ReadTransport):
         self._fd = sock.fileno()
         self._protocol = protocol
         self._buffer = receive_buffer()
-        self._share = share_of(self._peer_uid())
+        self._share = share_of(uid)
         self._round = self._share.round  # in which it was admitted last
         self._takes_descriptors = self._names_senders or PLATFORM.takes_descriptors(sock)
         make_receiver = ancillary.receiver if self._takes_descriptors else ancillary.plain_receiver
@@ -178,8 +181,7 @@ class SeqpacketTransport(asyncio.ReadTransport):
         self._high, self._low = limits.high_water_bytes, limits.low_water_bytes
         self._queue = _NOTHING_QUEUED
         self._queued_bytes = 0
-        self._writing = False  # whether the loop watches for room
-        self._writing_paused = False
+        self._writing = self._writing_paused = False  # whether the loop watches for room, and the protocol was told
         self._reading = self._closing = self._lost = False
         self._sends_at_once = True  # nothing waits, and neither end has begun to close
         self._broken: OSError | None = None  # why nothing can be sent any more; what was sent to us is still read

@@ -23,7 +23,7 @@ from seqrpc.protocol.messages import Request
 from seqrpc.services.context import scope
 from seqrpc.services.conversion import Terms
 from seqrpc.services.current import CurrentCall
-from seqrpc.services.peer import Connection
+from seqrpc.services.peer import Connection, uid_of
 from seqrpc.services.plain import PlainCalls
 from seqrpc.services.policy import Policy, PolicyLike, as_policy
 from seqrpc.services.policy import default as default_policy
@@ -201,8 +201,7 @@ class Calls:
         """Remember the connection."""
         assert isinstance(connection, Connection)
         self._connection = connection
-        peer = connection.peer
-        self._starter = Starter(self._loop, None if peer is None else peer.uid)
+        self._starter = Starter(self._loop, uid_of(connection))
 
     def refusal(self, method: str, caller: Credentials | None) -> tuple[str, str] | None:
         """Return code and message of the error for a caller who may not call a method; None if it may."""

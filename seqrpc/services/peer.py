@@ -93,6 +93,14 @@ class Connection(SessionConnection):
         return f"<Connection {'closed' if self.closed else 'open'} peer={self.peer}>"
 
 
+def uid_of(connection: Connection) -> int | None:
+    """Return whose connection it is, for bounds: who connected, also where each packet names its sender.
+
+    None where the kernel does not say.
+    """
+    return cast("int | None", connection._transport.get_extra_info("connected_uid"))  # noqa: SLF001 - this module's own
+
+
 def params_of(method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Params:
     """Return the parameters of a call by name: by position or by name.
 

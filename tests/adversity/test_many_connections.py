@@ -42,7 +42,7 @@ class Slow(seqrpc.Service):
         return a + b
 
 async def main():
-    async with seqrpc.serve(Slow(), sys.argv[1], mode=0o666):
+    async with seqrpc.serve(Slow(), sys.argv[1], mode=0o666, pass_credentials=len(sys.argv) > 3):
         print("ready", flush=True)
         await asyncio.Event().wait()
 
@@ -51,8 +51,10 @@ with asyncio.Runner(loop_factory=uvloop.new_event_loop if sys.argv[2] == "uvloop
 """
 
 
-@pytest.mark.parametrize("method", ["Slow.compute", "Slow.guarded"])
-async def test_others_are_served_in_between(socket_path: Path, method: str) -> None:
+@pytest.mark.parametrize(
+    "method, options", [("Slow.compute", []), ("Slow.guarded", []), ("Slow.guarded", ["pass_credentials"])]
+)
+async def test_others_are_served_in_between(socket_path: Path, method: str, options: list[str]) -> None:
     def ask_all_at_once() -> list[socket.socket]:
         peers = [socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) for _ in range(CONNECTIONS)]
         for peer in peers:
@@ -67,7 +69,7 @@ async def test_others_are_served_in_between(socket_path: Path, method: str) -> N
 
     loop = "uvloop" if "uvloop" in type(asyncio.get_running_loop()).__module__ else "asyncio"
     socket_path.parent.chmod(0o755)
-    with daemon(_DAEMON, socket_path, loop) as child:
+    with daemon(_DAEMON, socket_path, loop, *options) as child:
         assert child.stdout is not None
         async with asyncio.timeout(PATIENCE):
             assert await asyncio.to_thread(child.stdout.readline) == b"ready\n"
