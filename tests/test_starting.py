@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from packets import comes_true
 
-from seqrpc.carriers.shares import TURN_SECONDS
-from seqrpc.services import starting
+from seqrpc.carriers import shares
+from seqrpc.carriers.shares import TURN_SECONDS, Share, share_of
 from seqrpc.services.starting import Pace, Starter, pace_of
 
 AT_ONCE = sys.version_info >= (3, 12)
@@ -33,9 +33,9 @@ class Owner:
 class Starting:
     """Starts coroutines as whoever answers calls does."""
 
-    def __init__(self) -> None:
-        self.pace = pace_of(asyncio.get_running_loop(), 2_001)
-        self.starter = Starter(asyncio.get_running_loop(), 2_001)
+    def __init__(self, uid: int = 2_001) -> None:
+        self.pace = pace_of(asyncio.get_running_loop(), uid)
+        self.starter = Starter(asyncio.get_running_loop(), uid)
 
     def start(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         owner = Owner()
@@ -46,6 +46,12 @@ class Starting:
         if owner.is_paced and self.starter.must_wait():
             await self.starter.wait()
         await coroutine
+
+
+@pytest.fixture(autouse=True)
+def somebody_else() -> tuple[Share, Share]:
+    """Let a user be there besides the one whose handlers begin, and who has short turns therefore."""
+    return share_of(2_001), share_of(2_002)
 
 
 @pytest.fixture
@@ -194,9 +200,15 @@ async def test_many_that_take_long_do_not_begin_in_one_turn(starts: Starting) ->
 
 
 async def test_many_that_are_quick_do(starts: Starting, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(starting, "TURN_SECONDS", 60.0)
+    monkeypatch.setattr(shares, "TURN_SECONDS", 60.0)
     assert await begun_in_turns(starts, 50, 0.0) == [50]
     assert await begun_in_turns(starts, 1, 0.0) == [1]
+
+
+async def test_where_there_is_nobody_else_a_turn_is_long() -> None:
+    starts = Starting(2_003)
+    shares._shares.by_uid.clear()
+    assert max(await begun_in_turns(starts, 5, 1.5 * TURN_SECONDS)) > 1
 
 
 async def test_they_begin_in_order_and_those_in_line_are_told_some_at_a_time(starts: Starting) -> None:

@@ -27,7 +27,7 @@ class Share:
     that happens, for looking at those that are left out takes time too.
     """
 
-    __slots__ = ("__weakref__", "_left_out", "_others", "_spent", "_turn_of", "_used", "crowded", "round")
+    __slots__ = ("__weakref__", "_left_out", "_others", "_spent", "_turn_of", "crowded", "look_at", "round", "used")
 
     def __init__(self, others: WeakValueDictionary[int | None, Share]) -> None:
         """Begin with no connection.
@@ -36,25 +36,37 @@ class Share:
             others: those of this thread.
         """
         self._others = others
-        self._used = 0.0  # seconds of reading; where it is not crowded, since whichever turn
         self._turn_of: asyncio.AbstractEventLoop | None = None  # whose turn has begun and is going to be ended
         self._spent = False  # whether this turn has ended for the user
         self._left_out = False  # whether a connection was, that had not been read in this round
+        self.used = 0.0
+        """Seconds of reading; where it is not crowded, since whichever turn. To be added to, as in :meth:`charge`."""
+        self.look_at = TURN_SECONDS
+        """So many of them from which on :meth:`look` is to be called."""
         self.crowded = False
         """Whether :meth:`admits` is to be asked before a connection is read; to be looked at."""
         self.round = 0
         """Goes up when all that were left out were read; a connection that is admitted, or made, remembers it."""
 
+    @property
+    def turn_seconds(self) -> float:
+        """How long a turn is for the user."""
+        return TURN_SECONDS if len(self._others) > 1 else _ALONE_SECONDS
+
     def until(self, began: float) -> float:
         """Return until when a connection may be read if reading it began at ``began``."""
-        if len(self._others) > 1:
-            return began + max(_LEAST_SECONDS, TURN_SECONDS - self._used)
-        return began + TURN_SECONDS
+        return began + min(TURN_SECONDS, max(_LEAST_SECONDS, self.turn_seconds - self.used))
 
     def charge(self, seconds: float, loop: asyncio.AbstractEventLoop) -> None:
         """Add what reading a connection took; if that was the time of a turn of ``loop``, it ends for the user."""
-        self._used += seconds
-        if self._used >= TURN_SECONDS and (len(self._others) > 1 or self._used >= _ALONE_SECONDS):
+        self.used += seconds
+        if self.used >= self.look_at:
+            self.look(loop)
+
+    def look(self, loop: asyncio.AbstractEventLoop) -> None:
+        """See whether what was used is the time of a turn of ``loop``, which then ends for the user."""
+        self.look_at = self.used + TURN_SECONDS
+        if self.used >= self.turn_seconds:
             self._begin(loop)
             self._spent = self.crowded = True
 
@@ -86,7 +98,8 @@ class Share:
         if not self._left_out:
             self.round += 1
             self.crowded = self._spent
-        self._turn_of, self._used, self._spent, self._left_out = None, 0.0, False, False
+        self._turn_of, self._spent, self._left_out = None, False, False
+        self.used, self.look_at = 0.0, TURN_SECONDS
 
 
 class _Nobodys(Share):
@@ -94,7 +107,7 @@ class _Nobodys(Share):
 
     __slots__ = ()
 
-    def charge(self, seconds: float, loop: asyncio.AbstractEventLoop) -> None:
+    def look(self, loop: asyncio.AbstractEventLoop) -> None:
         """Do nothing."""
 
 

@@ -11,7 +11,7 @@ from contextvars import Context
 from typing import Any, Final, Protocol
 from weakref import WeakValueDictionary
 
-from seqrpc.carriers.shares import TURN_SECONDS
+from seqrpc.carriers.shares import share_of
 
 _MOST_TOLD: Final = 64
 """Of those that wait, at most so many are told in one turn that it is theirs: telling takes time from others, too."""
@@ -27,7 +27,7 @@ class Starts(Protocol):
 
 
 class Pace:
-    """How handlers of one user begin in the turns of a loop: of all its connections, for ``TURN_SECONDS`` in each.
+    """How handlers of one user begin in the turns of a loop: of all its connections, for as long as those are read.
 
     Those that come too late in a turn wait in line, one of each connection after the other, while what else the loop
     has to do goes before, handlers of other users first of all. As long as any wait, new ones wait behind them.
@@ -35,12 +35,14 @@ class Pace:
     """
 
     __slots__ = (
-        "__weakref__", "_again", "_ends", "_late", "_lines", "_loop", "_told", "_turn_ends", "_waiting", "started",
+        "__weakref__", "_again", "_ends", "_late", "_lines", "_loop", "_told", "_turn_ends", "_uid", "_waiting",
+        "started",
     )  # fmt: skip
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, uid: int | None) -> None:
         """Begin with nobody in line."""
         self._loop = loop
+        self._uid = uid
         self._turn_ends = 0.0  # while there is a turn in which several begin
         self._ends = False  # whether the end of a turn is going to be called
         self._lines: deque[deque[asyncio.Future[None]]] = deque()  # none of them empty
@@ -54,16 +56,17 @@ class Pace:
     def must_wait(self) -> bool:
         """Return whether what is about to begin should let the others on the loop go first."""
         self.started -= 1
-        return self._waiting > 0 or self._is_late(self.started)
-
-    def _is_late(self, more: int) -> bool:
-        """Return whether a turn is over in which something is about to begin, and then ``more``."""
+        if self._waiting:
+            return True
         if self._turn_ends:
             return time.monotonic() >= self._turn_ends
-        if more:  # else it is alone in its turn
-            self._turn_ends = time.monotonic() + TURN_SECONDS
-            self._end_soon()
+        if self.started:  # else it is alone in its turn
+            self._begin_turn()
         return False
+
+    def _begin_turn(self) -> None:
+        self._turn_ends = time.monotonic() + share_of(self._uid).turn_seconds
+        self._end_soon()
 
     async def wait(self, line: deque[asyncio.Future[None]]) -> None:
         """Wait for a turn, as the last in the line of a connection.
@@ -79,7 +82,10 @@ class Pace:
         try:
             while True:
                 await turn
-                if not self._is_late(self._waiting - 1):
+                if not self._turn_ends:
+                    self._begin_turn()
+                    return
+                if time.monotonic() < self._turn_ends:
                     return
                 turn = self._loop.create_future()
                 self._late.append(turn)
@@ -127,7 +133,7 @@ def pace_of(loop: asyncio.AbstractEventLoop, uid: int | None) -> Pace:
     key = (id(loop), uid)  # which is no other loop's as long as the pace is there, for that holds the loop
     pace = _paces.get(key)
     if pace is None:
-        pace = _paces[key] = Pace(loop)
+        pace = _paces[key] = Pace(loop, uid)
     return pace
 
 
