@@ -28,26 +28,26 @@ from seqrpc.errors import (
     WrongLoop,
     WrongProcess,
 )
+from seqrpc.interface import policy
+from seqrpc.interface.service import Service, method
 from seqrpc.kernel.buffers import Buffer
 from seqrpc.kernel.credentials import Credentials
 from seqrpc.kernel.descriptors import OwnedFd
 from seqrpc.kernel.sockets import socket_pair
 from seqrpc.limits import MAX_DESCRIPTORS, MAX_PACKET, Limits
-from seqrpc.services import policy
-from seqrpc.services.service import Service, method
 
 if TYPE_CHECKING:
-    from seqrpc.carriers.endpoints import create_connection, create_server
-    from seqrpc.carriers.listener import SeqpacketServer
-    from seqrpc.carriers.streams import Stream
-    from seqrpc.carriers.transport import SeqpacketProtocol, SeqpacketTransport
-    from seqrpc.client import connect
-    from seqrpc.server import Server, run, serve
-    from seqrpc.services.channels import Channel
-    from seqrpc.services.context import metadata, timeout
-    from seqrpc.services.current import CurrentCall, current_call
-    from seqrpc.services.objects import revoke
-    from seqrpc.services.peer import Connection
+    from seqrpc.aio.channels import Channel
+    from seqrpc.aio.client import connect
+    from seqrpc.aio.connection import Connection
+    from seqrpc.aio.context import metadata, timeout
+    from seqrpc.aio.current import CurrentCall, current_call
+    from seqrpc.aio.endpoints import create_connection, create_server
+    from seqrpc.aio.listener import SeqpacketServer
+    from seqrpc.aio.objects import revoke
+    from seqrpc.aio.server import Server, run, serve
+    from seqrpc.aio.streams import Stream
+    from seqrpc.aio.transport import SeqpacketProtocol, SeqpacketTransport
 
 __version__ = "0.1.0"
 
@@ -105,28 +105,28 @@ __all__ = (
 )
 
 _WITH_A_LOOP = {
-    "Channel": "seqrpc.services.channels",
-    "Connection": "seqrpc.services.peer",
-    "CurrentCall": "seqrpc.services.current",
-    "SeqpacketProtocol": "seqrpc.carriers.transport",
-    "SeqpacketServer": "seqrpc.carriers.listener",
-    "SeqpacketTransport": "seqrpc.carriers.transport",
-    "Server": "seqrpc.server",
-    "Stream": "seqrpc.carriers.streams",
-    "connect": "seqrpc.client",
-    "create_connection": "seqrpc.carriers.endpoints",
-    "create_server": "seqrpc.carriers.endpoints",
-    "current_call": "seqrpc.services.current",
-    "metadata": "seqrpc.services.context",
-    "revoke": "seqrpc.services.objects",
-    "run": "seqrpc.server",
-    "serve": "seqrpc.server",
-    "timeout": "seqrpc.services.context",
+    "Channel": "seqrpc.aio.channels",
+    "Connection": "seqrpc.aio.connection",
+    "CurrentCall": "seqrpc.aio.current",
+    "SeqpacketProtocol": "seqrpc.aio.transport",
+    "SeqpacketServer": "seqrpc.aio.listener",
+    "SeqpacketTransport": "seqrpc.aio.transport",
+    "Server": "seqrpc.aio.server",
+    "Stream": "seqrpc.aio.streams",
+    "connect": "seqrpc.aio.client",
+    "create_connection": "seqrpc.aio.endpoints",
+    "create_server": "seqrpc.aio.endpoints",
+    "current_call": "seqrpc.aio.current",
+    "metadata": "seqrpc.aio.context",
+    "revoke": "seqrpc.aio.objects",
+    "run": "seqrpc.aio.server",
+    "serve": "seqrpc.aio.server",
+    "timeout": "seqrpc.aio.context",
 }
 """Where the names are that need asyncio: it takes longer to load than all the rest, and who only declares services,
 policies and errors does without it. They are loaded as they are first asked for."""
 
-_PARTS = ("carriers", "client", "protocol", "server")
+_PARTS = ("aio", "interface", "protocol")
 
 if not TYPE_CHECKING:  # a type checker would take every name for one of ours
 

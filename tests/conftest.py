@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import uvloop
 
-from seqrpc.carriers.shares import _shares
+from seqrpc.aio.shares import _shares
 from seqrpc.kernel.closing import CLOSER
 from seqrpc.logs import meter
 

@@ -35,7 +35,7 @@ def test_importing_it_loads_little_besides_asyncio_and_what_knows_the_wire() -> 
 
 def test_importing_it_leaves_out_modules_of_its_own_that_few_need() -> None:
     loaded = modules_after("from seqrpc import *")
-    assert "seqrpc.server" in loaded
+    assert "seqrpc.aio.server" in loaded
     assert not loaded & {"seqrpc.kernel.freebsd", "seqrpc.kernel.systemd"}
 
 
@@ -56,7 +56,7 @@ def test_declaring_a_service_does_without_asyncio() -> None:
 def test_every_public_name_is_there_when_it_is_asked_for() -> None:
     names = "import seqrpc\nassert set(seqrpc.__all__) <= set(dir(seqrpc))\n"
     names += "[getattr(seqrpc, name) for name in seqrpc.__all__]\n"
-    assert "seqrpc.server" in modules_after(names)
+    assert "seqrpc.aio.server" in modules_after(names)
 
 
 def test_other_names_are_not() -> None:

@@ -49,45 +49,47 @@ ORDER = (
     "protocol.spilled",
     "protocol.items",
     "protocol.session",
-    # asyncio
-    "carriers",
-    "carriers.stalls",
-    "carriers.turns",
-    "carriers.places",
-    "carriers.gate",
-    "carriers.shares",
-    "carriers.transport",
-    "carriers.listener",
-    "carriers.endpoints",
-    "carriers.failures",
-    "carriers.connection",
-    "carriers.streams",
-    "carriers.producers",
-    # the decorators and what hangs on them
-    "services",
-    "services.predicates",
-    "services.policy",
-    "services.service",
-    "services.sets",
-    "services.conversion",
-    "services.signature",
-    "services.context",
-    "services.proxy",
-    "services.results",
-    "services.peer",
-    "services.lastreads",
-    "services.current",
-    "services.threads",
-    "services.plain",
-    "services.starting",
-    "services.dispatch",
-    "services.exports",
-    "services.channels",
-    "services.objects",
-    "services.living",
-    # what stands at the two ends
-    "server",
-    "client",
+    # what a service is, without running it
+    "interface",
+    "interface.predicates",
+    "interface.policy",
+    "interface.service",
+    # the event loop's side: packets on it
+    "aio",
+    "aio.stalls",
+    "aio.turns",
+    "aio.places",
+    "aio.gate",
+    "aio.shares",
+    "aio.transport",
+    "aio.listener",
+    "aio.endpoints",
+    "aio.failures",
+    "aio.link",
+    "aio.streams",
+    "aio.producers",
+    # what a service is, again: these three still know streams as the event loop has them
+    "interface.sets",
+    "interface.conversion",
+    "interface.signature",
+    # services that are called
+    "aio.context",
+    "aio.proxy",
+    "aio.results",
+    "aio.connection",
+    "aio.lastreads",
+    "aio.current",
+    "aio.threads",
+    "aio.plain",
+    "aio.starting",
+    "aio.dispatch",
+    "aio.exports",
+    "aio.channels",
+    "aio.objects",
+    "aio.living",
+    # the two ends
+    "aio.server",
+    "aio.client",
     # the face
     "",
 )
@@ -95,8 +97,8 @@ ORDER = (
 
 ONLY_HERE = {
     "msgpack": {"protocol.codec", "protocol.depth", "protocol.heads", "protocol.maps"},
-    "uvloop": {"server"},
-    "asyncio": {name for name in ORDER if name.partition(".")[0] in ("carriers", "services", "server", "client")},
+    "uvloop": {"aio.server"},
+    "asyncio": {name for name in ORDER if name.partition(".")[0] == "aio"},
 }
 """Modules that only some of ours may import."""
 
@@ -149,7 +151,7 @@ def test_the_list_goes_floor_by_floor() -> None:
     floors = [name.partition(".")[0] for name in ORDER]
     changes = [floor for before, floor in zip(["", *floors], floors, strict=False) if floor != before]
     ground = ["text", "errors", "limits", "logs"]
-    assert changes == [*ground, "kernel", "protocol", "carriers", "services", "server", "client", ""]
+    assert changes == [*ground, "kernel", "protocol", "interface", "aio", "interface", "aio", ""]
 
 
 @pytest.mark.parametrize("name", [name for name in ORDER if name])
@@ -201,9 +203,9 @@ from seqrpc import policy
 from seqrpc.kernel import sockets
 from seqrpc.errors import RpcError
 if TYPE_CHECKING:
-    from seqrpc.server import Server
+    from seqrpc.aio.server import Server
 def function():
-    import seqrpc.client as client
+    import seqrpc.aio.client as client
 """
     )
-    assert sorted(ours(tree)) == ["", "client", "errors", "kernel.linux", "kernel.sockets", "server"]
+    assert sorted(ours(tree)) == ["", "aio.client", "aio.server", "errors", "kernel.linux", "kernel.sockets"]

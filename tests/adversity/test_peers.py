@@ -26,7 +26,7 @@ from processes import running_child
 
 import seqrpc
 from seqrpc import Connection, Limits, OwnedFd, Server
-from seqrpc.carriers.connection import SessionConnection
+from seqrpc.aio.link import SessionConnection
 
 REQUEST = wire(0, 1, "Target.add", [2, 3])
 

@@ -20,7 +20,7 @@ from packets import comes_true
 
 import seqrpc
 from seqrpc import Connection, RpcError, Server, Stream, Unavailable
-from seqrpc.carriers.producers import Producer
+from seqrpc.aio.producers import Producer
 
 CALLS = int(os.environ.get("SEQRPC_LEAK_CALLS", "10000"))
 """Streams of all kinds together; there are seven."""

@@ -1,0 +1,113 @@
+"""A connection to a service."""
+
+from __future__ import annotations
+
+import errno
+import socket
+from collections.abc import Generator, Iterable
+from types import TracebackType
+from typing import Any
+
+from seqrpc.aio.connection import Connection
+from seqrpc.aio.dispatch import Calls, Registry
+from seqrpc.aio.endpoints import open_transport, socket_for
+from seqrpc.aio.exports import Exports
+from seqrpc.aio.living import LivingValues
+from seqrpc.errors import UntrustedServer
+from seqrpc.interface.policy import PolicyLike, as_policy
+from seqrpc.interface.service import Service
+from seqrpc.kernel.addresses import AddressLike, parse_address
+from seqrpc.kernel.platforms import PLATFORM
+from seqrpc.limits import DEFAULT_LIMITS, Limits
+
+
+class _ClientConnection(Connection):
+    """A connection that lets its threads go with it."""
+
+    def __init__(self, registry: Registry, limits: Limits) -> None:
+        super().__init__(Calls(registry), limits, LivingValues(limits, Exports()))
+        self._registry = registry
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._registry.when_quiet(self._registry.close)
+
+
+class _Connecting:
+    """What :func:`connect` returns: await it, or use it in ``async with``."""
+
+    def __init__(self, address: AddressLike | None, **options: Any) -> None:
+        self._address = address
+        self._options = options
+        self._connection: Connection | None = None
+
+    def __await__(self) -> Generator[Any, Any, Connection]:
+        return _connect(self._address, **self._options).__await__()
+
+    async def __aenter__(self) -> Connection:
+        self._connection = await _connect(self._address, **self._options)
+        return self._connection
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        assert self._connection is not None
+        await self._connection.close()
+
+
+async def _connect(
+    address: AddressLike | None,
+    *,
+    sock: socket.socket | None,
+    server: PolicyLike | None,
+    services: Service | Iterable[Service],
+    allow: PolicyLike | None,
+    limits: Limits,
+) -> Connection:
+    registry = Registry([services] if isinstance(services, Service) else services, allow, limits)
+    policy = None if server is None else as_policy(server)
+    sock = await socket_for(address, sock, limits)
+    if policy is not None:
+        who = PLATFORM.peer_credentials(sock)
+        if not policy.admits(who):
+            sock.close()
+            where = "sock=" if address is None else str(parse_address(address))
+            raise UntrustedServer(errno.EACCES, f"{where}: server={policy!r} does not admit who listens there: {who!r}")
+    connection = _ClientConnection(registry, limits)
+    open_transport(sock, connection, limits)
+    return connection
+
+
+def connect(
+    address: AddressLike | None = None,
+    *,
+    sock: socket.socket | None = None,
+    server: PolicyLike | None = None,
+    services: Service | Iterable[Service] = (),
+    allow: PolicyLike | None = None,
+    limits: Limits = DEFAULT_LIMITS,
+) -> _Connecting:
+    """Connect to a service: ``async with seqrpc.connect(path) as connection: ...``.
+
+    Args:
+        address: where it listens; ``fd:N`` is a connected socket that this process inherited.
+        sock: instead of ``address``: a connected SEQPACKET socket, as one end of a pair; the
+            connection owns it.
+        server: who must listen there, a policy about the process that called ``listen`` (under socket
+            activation that is the service manager); checked before a byte is sent. On a socket pair it
+            is about the pair's maker.
+        services: what the other side may call here, on this same connection.
+        allow: who may call those; by default the same user and root.
+        limits: bounds of the connection; ``connect_timeout`` covers a full backlog.
+
+    Returns:
+        To be awaited, or used in ``async with``: the :class:`~seqrpc.Connection`.
+
+    Raises:
+        ConnectError: there is nobody to connect to; ``errno`` and the message say why.
+        UntrustedServer: ``server`` does not admit who listens; nothing was sent.
+        AddressError: the address cannot be read, or an inherited socket does not fit.
+
+    Cancel: nothing is left open.
+    """
+    return _Connecting(address, sock=sock, server=server, services=services, allow=allow, limits=limits)

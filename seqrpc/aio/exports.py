@@ -1,0 +1,90 @@
+"""What this side keeps alive for others: the streams it produces, the objects it gave away."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Container, Coroutine
+from typing import Any, Protocol
+
+from seqrpc.aio.context import run_outside
+
+
+class Exported(Protocol):
+    """A stream or an object that others hold."""
+
+    def refuse(self, reason: str) -> None:
+        """Take no new calls."""
+        ...
+
+    async def wait_idle(self, quiet_timeout: float, spared: Container[object] = ()) -> None:
+        """Wait until nothing runs in it that is not in ``spared``, or it was quiet for ``quiet_timeout`` seconds."""
+        ...
+
+    def stop(self, reason: str) -> None:
+        """End it now."""
+        ...
+
+    async def wait_stopped(self) -> None:
+        """Wait until it has ended, with everything that ran in it."""
+        ...
+
+
+class Exports:
+    """All of one server's, or one client connection's."""
+
+    def __init__(self) -> None:
+        """Begin with none."""
+        self.living: set[Exported] = set()
+        self.places = 0
+        """Streams and objects of this side that others have, or get with a message that is on its way out."""
+        self._ending: dict[int, asyncio.Task[None]] = {}
+        self._refused: str | None = None
+        self._stopped: str | None = None
+
+    def add(self, export: Exported) -> None:
+        """Keep one more; it is refused or stopped at once if the others were."""
+        self.living.add(export)
+        if self._stopped is not None:
+            export.stop(self._stopped)
+        elif self._refused is not None:
+            export.refuse(self._refused)
+
+    def refuse(self, reason: str) -> None:
+        """Take no new calls on any."""
+        self._refused = reason
+        for export in list(self.living):
+            export.refuse(reason)
+
+    async def wait_idle(self, quiet_timeout: float, spared: Container[object] = ()) -> None:
+        """Wait until nothing runs in any, nor in those that are added meanwhile.
+
+        Args:
+            quiet_timeout: seconds after which a stream that sends nothing is taken for one that never ends by itself.
+            spared: streams, and calls on objects, that are not waited for; it may grow meanwhile.
+        """
+        waited: set[Exported] = set()
+        while new := self.living - waited:
+            waited |= new
+            await asyncio.gather(*(export.wait_idle(quiet_timeout, spared) for export in new))
+
+    def stop(self, reason: str) -> None:
+        """End all of them now."""
+        self._stopped = reason
+        for export in list(self.living):
+            export.stop(reason)
+
+    def end(self, value: Any, close: Callable[[Any], Coroutine[Any, Any, None]]) -> None:
+        """Close something that nobody got, in a task of its own that :meth:`wait_stopped` waits for; once at a time."""
+        if id(value) not in self._ending:
+            self.keep(value, run_outside(asyncio.get_running_loop().create_task, close(value)))
+
+    def keep(self, value: Any, ending: asyncio.Task[None]) -> None:
+        """Let :meth:`wait_stopped` wait for a task that closes a value, which it refers to."""
+        self._ending[id(value)] = ending
+        ending.add_done_callback(lambda _ending: self._ending.pop(id(value), None))  # it keeps the value, and its id
+
+    async def wait_stopped(self) -> None:
+        """Wait until all have ended, and what nobody got is closed."""
+        await asyncio.gather(*(export.wait_stopped() for export in list(self.living)))
+        while self._ending:
+            await asyncio.wait(self._ending.values())

@@ -1,0 +1,152 @@
+"""What a server that stops still reads: what was sent before its CLOSING arrived is answered (protocol 2.5, 2.8)."""
+
+from __future__ import annotations
+
+import asyncio
+import selectors
+from collections.abc import Iterable
+from typing import Any
+
+from seqrpc.aio.connection import Connection
+from seqrpc.aio.context import run_outside
+from seqrpc.logs import get_logger
+
+_log = get_logger("seqrpc.lastreads")
+
+_MOST_READS = 512
+"""Times that a connection is read on which nothing runs. The kernel queues some 280 packets of one sender (its default
+send buffer), and one is read each time at least: who sends still was told that nothing is taken any more."""
+
+_AT_ONCE = 16
+"""Connections that are read before it is looked again who has something unread: who was read least goes first."""
+
+
+class HeldConnection(Connection):
+    """A connection that can be held back: the loop reads it no longer by itself."""
+
+    held = False
+    """Whether it is held back."""
+
+    reads = 0
+    """How often it was read since."""
+
+    @property
+    def is_waited_on(self) -> bool:
+        """Whether somebody here waits for what comes over it: answers, or that a handler is told to stop."""
+        session = self._session
+        return bool(session.calls or session.requests)
+
+    def hold(self) -> Any:
+        """Hold it back; return its socket, lent, or None if it is closing."""
+        if self._transport.is_closing():
+            return None
+        self.held = True
+        self._transport.pause_reading()
+        return self._transport.get_extra_info("socket")
+
+    async def read_on(self) -> None:
+        """Read for a wake-up or two of the loop, and hold back again.
+
+        Cancel: it is held back.
+        """
+        self.reads += 1
+        self._transport.resume_reading()
+        try:
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)  # asyncio calls those who wait for a turn before the readers of that turn
+        finally:
+            self._transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        """Let waiting calls go on."""
+        super().resume_writing()
+        if self.held:
+            self._transport.pause_reading()
+
+
+class LastReads:
+    """Reads connections one after the other, so that no turn of the loop is longer than one of them makes it.
+
+    Otherwise a turn takes as long as all who send on and on can make it, some 64 packets of each (on uvloop 48 times
+    as many where more than 1,024 do), and what is left of the stop takes some ten turns.
+
+    Args:
+        seconds: how long :meth:`finish` takes at most.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        """Begin with none."""
+        self._seconds = seconds
+        self._loop = asyncio.get_running_loop()
+        self._selector: selectors.BaseSelector | None = None
+        self._sockets: dict[HeldConnection, Any] = {}
+        self._unread = asyncio.Event()
+        self._all_read = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    def hold(self, connections: Iterable[HeldConnection]) -> None:
+        """Read these connections from now on, in place of the loop. A second time it does nothing."""
+        if self._selector is not None:
+            return
+        try:
+            selector = selectors.DefaultSelector()
+        except OSError as exc:
+            _log.warning("! the connections are read as before while the server stops: %s", exc)
+            return
+        self._selector = selector
+        for connection in connections:
+            sock = connection.hold()
+            if sock is not None:
+                self._sockets[connection] = sock
+                selector.register(sock, selectors.EVENT_READ, connection)
+        self._loop.add_reader(selector.fileno(), self._unread.set)
+        self._task = run_outside(self._loop.create_task, self._read_on())
+
+    def forget(self, connection: HeldConnection) -> None:
+        """Read a connection no longer: it ended, or was read often enough."""
+        sock = self._sockets.pop(connection, None)
+        if sock is not None and self._selector is not None:
+            self._selector.unregister(sock)
+
+    def _next(self) -> list[HeldConnection]:
+        """Return who is to be read next; nobody if nothing is unread."""
+        if self._selector is None:
+            return []
+        unread: list[HeldConnection] = [key.data for key, _events in self._selector.select(0)]
+        unread.sort(key=lambda connection: not connection.is_waited_on and connection.reads)
+        return unread[:_AT_ONCE]
+
+    async def _read_on(self) -> None:
+        while True:
+            self._unread.clear()
+            unread = self._next()
+            for connection in unread:
+                await connection.read_on()
+                if connection.reads >= _MOST_READS and not connection.is_waited_on:
+                    self.forget(connection)
+            if not unread:
+                self._all_read.set()
+                await self._unread.wait()
+
+    async def finish(self) -> None:
+        """Wait until what is unread now was read, for so many seconds at most."""
+        if self._selector is None:
+            return
+        self._all_read.clear()
+        self._unread.set()  # look again
+        try:
+            async with asyncio.timeout(self._seconds):
+                await self._all_read.wait()
+        except TimeoutError:
+            _log.info("= who still sends after %g s is not read any more", self._seconds)
+
+    def close(self) -> None:
+        """Read none of them any more."""
+        if self._task is not None:
+            self._task.cancel()
+        if self._selector is not None:
+            self._loop.remove_reader(self._selector.fileno())  # type: ignore[attr-defined] # of epoll, kqueue
+            self._selector.close()
+            self._selector = None
+        self._sockets.clear()
+        self._all_read.set()

@@ -1,0 +1,185 @@
+"""Accepting connections on an event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+import time
+from collections.abc import Callable
+
+from seqrpc.aio.places import wrong_process
+from seqrpc.aio.transport import SeqpacketProtocol, SeqpacketTransport
+from seqrpc.kernel import forks
+from seqrpc.kernel.addresses import AbstractAddress, PathAddress
+from seqrpc.kernel.listening import BACKLOG, ListeningSocket
+from seqrpc.kernel.platforms import PLATFORM
+from seqrpc.kernel.unread import close_unread
+from seqrpc.limits import DEFAULT_LIMITS, Limits
+from seqrpc.logs import get_logger, tell_loop
+
+_log = get_logger("seqrpc.listener")
+
+_FULL = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+_ACCEPTED_PER_WAKEUP = 64
+_FIRST_DELAY = 0.01
+_LAST_DELAY = 0.5
+
+
+class SeqpacketServer(asyncio.AbstractServer):
+    """Accepts connections and gives each a transport and a protocol of its own, as :class:`asyncio.Server` does.
+
+    Made by :func:`seqrpc.create_server`. Closing it ends the accepting, not the connections.
+
+    Args:
+        loop: the running loop.
+        listening: what to accept from; the server owns it.
+        protocol_factory: called without arguments for each connection.
+        limits: passed to the transports.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        listening: ListeningSocket,
+        protocol_factory: Callable[[], SeqpacketProtocol],
+        limits: Limits = DEFAULT_LIMITS,
+    ) -> None:
+        """Own the socket; nothing is accepted before ``start_serving``."""
+        self._loop = loop
+        self._listening = listening
+        self._factory = protocol_factory
+        self._limits = limits
+        self._fd = listening.sock.fileno()
+        self._by_packet = PLATFORM.asks_for_senders(listening.sock)
+        self._accepting = False
+        self._retry: asyncio.TimerHandle | None = None
+        self._delay = 0.0
+        self._closed = loop.create_future()
+        self._forked = False  # whether this is a copy in a forked child
+        forks.register(self)
+
+    @property
+    def sockets(self) -> tuple[socket.socket, ...]:
+        """The listening socket, lent, in a tuple; empty once closed."""
+        return () if self._forked or self._closed.done() else (self._listening.sock,)
+
+    def get_loop(self) -> asyncio.AbstractEventLoop:
+        """Return the loop."""
+        return self._loop
+
+    def is_serving(self) -> bool:
+        """Return whether connections are being accepted."""
+        return self._accepting
+
+    async def start_serving(self) -> None:
+        """Begin to accept; does nothing if it does already or is closed.
+
+        Raises:
+            WrongProcess: this is a fork of the process that it belongs to.
+        """
+        self._check_process()
+        self.accept_connections()
+
+    def _check_process(self) -> None:
+        if self._forked:
+            raise wrong_process("this server")
+
+    def forked(self) -> None:
+        """Be closed, without a word to anybody: this is a copy in a forked child."""
+        self._forked = True
+        self._accepting = False
+        self._listening.forked()
+
+    def accept_connections(self) -> None:
+        """Begin to accept, now."""
+        if not self._accepting and not self._forked and not self._closed.done():
+            self._accepting = True
+            self._loop.add_reader(self._fd, self._accept_ready)
+
+    async def serve_forever(self) -> None:
+        """Accept until closed; if this is cancelled, the server is closed.
+
+        Raises:
+            WrongProcess: this is a fork of the process that it belongs to.
+        """
+        self._check_process()
+        self.accept_connections()
+        try:
+            await asyncio.shield(self._closed)
+        finally:
+            self.close()
+
+    def accept_waiting(self) -> None:
+        """Accept what waits in the backlog, for ``close_timeout`` at most: ``close`` resets the rest.
+
+        They are no more than fit there by default: as many again may come meanwhile.
+
+        The backlog of an inherited socket is left alone: it outlives ``close``, and whoever shares the
+        socket, as a service manager does with the daemon's next run, serves it.
+        """
+        if self._forked or not isinstance(self._listening.address, PathAddress | AbstractAddress):
+            return
+        ends = time.monotonic() + self._limits.close_timeout
+        for _ in range(BACKLOG):
+            if self._closed.done() or time.monotonic() >= ends:
+                return
+            try:
+                sock, _address = self._listening.sock.accept()
+            except OSError:  # nothing waits any more, or there is no descriptor for it
+                return
+            self._adopt(sock)
+
+    def close(self) -> None:
+        """Stop accepting and let the address go; connections live on, those not yet accepted are refused."""
+        if self._forked or self._closed.done():
+            return
+        if self._retry is not None:
+            self._retry.cancel()
+        self._loop.remove_reader(self._fd)
+        self._accepting = False
+        self._closed.set_result(None)
+        self._listening.close()
+
+    async def wait_closed(self) -> None:
+        """Wait until ``close`` was called; a copy in a forked child is closed from its beginning."""
+        if not self._forked:
+            await asyncio.shield(self._closed)
+
+    def _accept_ready(self) -> None:
+        if not self._accepting:  # a forked child runs the loop that it inherited
+            return
+        for _ in range(_ACCEPTED_PER_WAKEUP):
+            try:
+                sock, _address = self._listening.sock.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as exc:
+                self._back_off(exc)
+                return
+            self._delay = 0.0
+            self._adopt(sock)
+            if not self._accepting:  # the protocol closed the server
+                return
+
+    def _adopt(self, sock: socket.socket) -> None:
+        """Give a connection its transport; what goes wrong costs this connection only."""
+        try:
+            # It was accepted, so its maker is known; a listener may want more. What it accepts inherits that, but not,
+            # on newer kernels, if it connected before the listener wanted it.
+            by_packet = self._by_packet or PLATFORM.asks_for_senders(sock)
+            SeqpacketTransport(self._loop, sock, self._factory(), self._limits, names_senders=by_packet)
+        except Exception as exc:
+            close_unread(sock, None, discard=False)
+            if not isinstance(exc, OSError):  # a peer that is gone already is no error
+                tell_loop(self._loop, _log, {"message": "a connection could not be taken", "exception": exc})
+
+    def _back_off(self, exc: OSError) -> None:
+        """Look away for a while: a listener that cannot accept stays readable and would spin."""
+        if not self._delay:
+            what = "out of descriptors" if exc.errno in _FULL else "cannot accept"
+            _log.error("%s: %s; trying again until it works", what, exc)
+        self._delay = min(max(_FIRST_DELAY, 2 * self._delay), _LAST_DELAY)
+        self._loop.remove_reader(self._fd)
+        self._accepting = False
+        self._retry = self._loop.call_later(self._delay, self.accept_connections)

@@ -1,0 +1,207 @@
+"""What streams and channels are on one connection: the asyncio side's :class:`seqrpc.protocol.values.Living`."""
+
+from __future__ import annotations
+
+import errno
+import functools
+import inspect
+import resource
+from collections.abc import AsyncIterable
+from typing import Any, Final
+
+from seqrpc.aio.channels import Channel, MovedChannel
+from seqrpc.aio.exports import Exported, Exports
+from seqrpc.aio.objects import ObjectExport, let_go_of
+from seqrpc.aio.producers import MovedStream, Source, StreamExport
+from seqrpc.aio.proxy import Proxy
+from seqrpc.aio.streams import Stream
+from seqrpc.errors import LocalProtocolError, Overloaded
+from seqrpc.interface.service import Service
+from seqrpc.kernel.descriptors import OwnedFd, close_all
+from seqrpc.kernel.sockets import is_connected_seqpacket
+from seqrpc.limits import RESERVED_DESCRIPTORS, Limits
+from seqrpc.logs import get_logger
+from seqrpc.protocol.codec import Codec
+from seqrpc.protocol.items import ItemReader
+from seqrpc.protocol.values import EXT_STREAM, Export
+
+_log = get_logger("seqrpc.living")
+
+_NO_ROOM: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+
+
+class Tally:
+    """How many streams and channels left, or are about to, over a connection, and over those that came of it."""
+
+    __slots__ = ("alive",)
+
+    def __init__(self) -> None:
+        """Begin with none."""
+        self.alive = 0
+
+
+class _Place:
+    """One stream or object that counts, from when it is made for a message until it has ended."""
+
+    __slots__ = ("_exports", "_tally")
+
+    def __init__(self, tally: Tally, exports: Exports) -> None:
+        """Count one more."""
+        self._tally: Tally | None = tally
+        self._exports = exports
+        tally.alive += 1
+        exports.places += 1
+
+    def free(self) -> None:
+        """Count one less, once."""
+        tally, self._tally = self._tally, None
+        if tally is not None:
+            tally.alive -= 1
+            self._exports.places -= 1
+
+
+class LivingValues:
+    """Makes streams and channels of what comes in on a connection, and descriptors of what leaves.
+
+    Args:
+        limits: ``max_living_values`` and those of messages are used, and all passed on to channels.
+        exports: keeps what leaves.
+        own: the channel that the connection is of, if it is one's.
+        tally: counts what left, together with the connection that the channel came over.
+    """
+
+    __slots__ = ("_exports", "_limits", "_made_codec", "_own_id", "_tally")
+
+    def __init__(
+        self, limits: Limits, exports: Exports, own: Channel | None = None, tally: Tally | None = None
+    ) -> None:
+        """Begin with nothing that left."""
+        self._limits = limits
+        self._exports = exports
+        # Not the channel itself: its connection, which refers to this, must not keep it.
+        self._own_id = None if own is None else id(own)
+        self._made_codec: Codec | None = None
+        self._tally = Tally() if tally is None else tally
+
+    @property
+    def _codec(self) -> Codec:
+        """The codec of all streams, which most connections never have."""
+        if self._made_codec is None:
+            self._made_codec = Codec(self._limits, self)
+        return self._made_codec
+
+    def travels(self, value: Any) -> bool:
+        """Return whether ``value`` is a stream or a channel."""
+        return isinstance(value, Service | Proxy | Channel | Source) or hasattr(type(value), "__aiter__")
+
+    def export(self, value: Any) -> Export | None:
+        """Return how ``value`` travels, or None if it is neither a stream nor a channel.
+
+        Raises:
+            Overloaded: the connection has ``max_living_values`` already, or the process too many descriptors.
+            LocalProtocolError: it is a channel that cannot be passed on.
+        """
+        moved = self._move(value)
+        if moved is not None:
+            return moved
+        if not isinstance(value, Service | Source) and not hasattr(type(value), "__aiter__"):
+            return None
+        self._check_room()
+        place = _Place(self._tally, self._exports)
+        try:
+            return self._new(value, place)
+        except BaseException as exc:
+            place.free()
+            if not isinstance(exc, OSError) or exc.errno not in _NO_ROOM:
+                raise
+            raise Overloaded(f"no socket pair for a stream or a channel: {exc.strerror}") from exc
+
+    def _check_room(self) -> None:
+        alive = self._tally.alive
+        if alive >= self._limits.max_living_values:
+            raise Overloaded(f"this connection has {alive} streams and channels already (max_living_values)")
+        soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        most = max(1, (soft - RESERVED_DESCRIPTORS) // 2)  # the other half is for connections, and what they bring
+        if soft != resource.RLIM_INFINITY and self._exports.places >= most:
+            raise Overloaded(f"{most} streams and channels are alive here already (half of RLIMIT_NOFILE)")
+
+    def _move(self, value: Any) -> Export | None:
+        """Return how something that was received goes on; None if it is no such thing, or can only be relayed."""
+        if isinstance(value, Proxy):
+            value = value._connection  # noqa: SLF001 - a proxy's only public names are its service's
+            if not isinstance(value, Channel):
+                raise LocalProtocolError("only the proxy of a channel can be sent, this one is of a whole connection")
+        if isinstance(value, Channel):
+            if id(value) == self._own_id:
+                raise LocalProtocolError("a channel cannot be sent over itself")
+            return MovedChannel(value)
+        fd = value.detach() if isinstance(value, Stream) else None
+        return None if fd is None else MovedStream(fd, value.attach)
+
+    def _new(self, value: Service | Source | AsyncIterable[Any], place: _Place) -> Export:
+        ended = functools.partial(self._ended, place)
+        if isinstance(value, Service):
+            return ObjectExport(value, self._limits, self._within, self._exports.add, ended, dropped=place.free)
+        if not isinstance(value, Source):
+            value = Source(value, getattr(value, "__qualname__", type(value).__qualname__))
+        return StreamExport(value, self._codec, self._exports.add, ended, place.free)
+
+    def _within(self, own: Channel | None) -> LivingValues:
+        """Return what streams and channels are on the connection of a channel."""
+        return LivingValues(self._limits, self._exports, own, self._tally)
+
+    def _ended(self, place: _Place, export: Exported) -> None:
+        place.free()
+        self._exports.living.discard(export)
+
+    def give_up(self, value: Any) -> None:
+        """Let go of a stream or a channel that was given away and that nobody gets, as if its holder had let go.
+
+        An object that nobody else holds is closed, and so is an async iterator; what was received, and was to go on, is
+        let go. But for the channel that the connection is of, which whoever called over it has. It may be done again.
+        """
+        if isinstance(value, Proxy):
+            value = value._connection  # noqa: SLF001 - as above
+        if isinstance(value, Channel):
+            if id(value) != self._own_id:
+                value.drop()
+        elif isinstance(value, Service):
+            closing = let_go_of(value, self._limits)
+            if closing is not None:
+                self._exports.keep(value, closing)
+        elif isinstance(value, Source):
+            close_all(value.fds)
+            self.give_up(value.items)
+        elif isinstance(value, Stream):
+            value.drop()
+        elif _can_be_closed(value):
+            self._exports.end(value, _close)
+
+    def receive(self, ext_type: int, fd: OwnedFd) -> Stream[Any] | Channel:
+        """Return the object for a stream or a channel that came in.
+
+        Raises:
+            ValueError: the descriptor is no connected Unix socket of type SOCK_SEQPACKET.
+        """
+        if not is_connected_seqpacket(fd):
+            what = "stream" if ext_type == EXT_STREAM else "channel"
+            raise ValueError(f"the descriptor of a {what} is no connected SOCK_SEQPACKET socket")
+        if ext_type == EXT_STREAM:
+            return Stream(fd, ItemReader(self._codec, self._limits.max_message_bytes))
+        return Channel(fd, self._limits, self._within)
+
+
+def _can_be_closed(value: Any) -> bool:
+    """Return whether closing an async iterable does anything: it is an iterator, and has begun if that can be known."""
+    if inspect.isasyncgen(value):
+        return value.ag_frame is not None and value.ag_frame.f_lasti >= 0
+    return hasattr(type(value), "__anext__") and hasattr(value, "aclose")
+
+
+async def _close(iterator: Any) -> None:
+    try:
+        done = iterator.aclose()
+        if inspect.isawaitable(done):
+            await done
+    except Exception:  # it does as it likes, and may be running
+        _log.exception("! closing %r failed, which nobody got", iterator)

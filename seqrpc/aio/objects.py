@@ -1,0 +1,324 @@
+"""The objects that others hold as channels: the serving end (protocol section 7)."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import inspect
+from collections.abc import Callable, Container
+from typing import Any
+
+from seqrpc.aio.channels import LivingOf
+from seqrpc.aio.connection import Connection
+from seqrpc.aio.context import run_outside
+from seqrpc.aio.current import current_call
+from seqrpc.aio.dispatch import Calls, Registry
+from seqrpc.aio.endpoints import open_transport
+from seqrpc.aio.places import wrong_loop, wrong_process
+from seqrpc.interface.policy import anyone
+from seqrpc.interface.service import Service
+from seqrpc.kernel import forks
+from seqrpc.kernel.sockets import socket_pair
+from seqrpc.limits import Limits
+from seqrpc.logs import get_logger
+from seqrpc.protocol.values import EXT_CHANNEL, Living
+
+_log = get_logger("seqrpc.objects")
+
+_REVOKED = "the object was revoked"
+
+
+class _HeldObject:
+    """A service object that others hold, over one connection each, or will once a message has left."""
+
+    def __init__(self, service: Service, limits: Limits, key: tuple[asyncio.AbstractEventLoop, int]) -> None:
+        self.service = service
+        self._limits = limits
+        self._registry: Registry | None = None
+        self.connections: set[ObjectConnection] = set()
+        self.pending: set[ObjectExport] = set()
+        self.was_held = False  # since its close() ran last
+        self.closing: asyncio.Task[None] | None = None
+        self._key = key
+        _held[key] = self
+        forks.register(self)
+
+    def forked(self) -> None:
+        """Be held by nobody: this is a copy in a forked child, and those who hold the object hold the parent's."""
+        if _held.get(self._key) is self:
+            del _held[self._key]
+            _held_by_parent[id(self.service)] = self
+
+    @staticmethod
+    def of(service: Service, limits: Limits) -> _HeldObject:
+        """Return what is known of a service on the running loop, or begin to know it."""
+        loop = asyncio.get_running_loop()
+        for key in [key for key in _held if key[0].is_closed()]:
+            del _held[key]  # nobody can hold those any more
+        return _held.get((loop, id(service))) or _HeldObject(service, limits, (loop, id(service)))
+
+    def make_registry(self) -> Registry:
+        """Return what serves the object, made when that is first wanted.
+
+        Raises:
+            TypeError: a method of it cannot be called from elsewhere.
+        """
+        if self._registry is None:
+            # Holding it is the right to call it, unless its class or a method says otherwise.
+            self._registry = Registry([self.service], anyone, self._limits)
+            self._registry.answer_as_bases(self.service)
+        return self._registry
+
+    def let_go(self) -> None:
+        """Close the object if nobody holds it any more; forget it if nobody ever did."""
+        if self.connections or self.pending or self.closing is not None:
+            return
+        if self.was_held and type(self.service).close is not Service.close:
+            # Not by the loop's task factory, which may begin, and even end, before it is known here.
+            self.closing = run_outside(lambda: asyncio.Task(self._close(), loop=self._key[0]))
+        else:
+            self._forget()
+
+    async def _close(self) -> None:
+        self.was_held = False
+        try:
+            done: Any = self.service.close()
+            if inspect.isawaitable(done):  # a plain function will do
+                await done
+        except Exception:
+            _log.exception("! closing %r failed", self.service)
+        finally:
+            self.closing = None
+            self.let_go()  # it may have been given away again meanwhile, and even come back
+
+    def _forget(self) -> None:
+        if self._registry is not None:
+            self._registry.close()
+        _held.pop(self._key, None)
+
+
+_held: dict[tuple[asyncio.AbstractEventLoop, int], _HeldObject] = {}
+"""By loop and by the ids of the objects: they need not be hashable, and live as long as they are in here."""
+
+_held_by_parent: dict[int, _HeldObject] = {}
+"""In a forked child: what was held when it began."""
+
+
+class ObjectConnection(Connection):
+    """The serving end of a channel; it is an :class:`~seqrpc.aio.exports.Exported`."""
+
+    def __init__(self, held: _HeldObject, limits: Limits, living: Living, ended: Callable[[Any], object]) -> None:
+        """Prepare; the transport calls ``connection_made``."""
+        self.calls = Calls(held.make_registry())
+        super().__init__(self.calls, limits, living)
+        self._held = held
+        self._ended = ended
+        self._clean_up: asyncio.Task[None] | None = None
+        self.revoking = False
+        """Whether a call that runs in it revokes the object: that one ends it."""
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Stop what runs; then this holder is one less."""
+        super().connection_lost(exc)
+        if self.calls.idle:
+            self._leave()
+        else:
+            self._clean_up = self._loop.create_task(self._leave_when_idle())
+
+    async def _leave_when_idle(self) -> None:
+        """Wait for the handlers, which were cancelled."""
+        try:
+            # One-way calls may go on for close_timeout before they are cancelled.
+            async with asyncio.timeout(2 * self._limits.close_timeout):
+                await self.calls.wait_idle()
+        except TimeoutError:
+            _log.warning("= %r: handlers are still running after they were cancelled", self._held.service)
+        self._leave()
+
+    def _leave(self) -> None:
+        self._held.connections.discard(self)
+        self._held.let_go()
+        if self._held.closing is None:
+            self._ended(self)
+        else:
+            self._held.closing.add_done_callback(lambda _closing: self._ended(self))
+
+    def refuse(self, reason: str) -> None:
+        """Take no new calls."""
+        self.send_closing(reason)
+
+    async def wait_idle(
+        self,
+        quiet_timeout: float,  # noqa: ARG002 - handlers are waited for to their end
+        spared: Container[object] = (),
+    ) -> None:
+        """Wait until no handler runs but those of the calls in ``spared``."""
+        await self.calls.wait_idle(spared)
+
+    def stop(self, reason: str) -> None:
+        """End it now."""
+        self.send_closing(reason)
+        self.abandon()
+
+    def stop_after_calls(self) -> None:
+        """End it once no handler runs: the one that runs now is answered, the others are cancelled."""
+        if self.revoking:
+            return
+        self.revoking = True
+        self.calls.stop_others(current_call())
+        self._clean_up = self._loop.create_task(self._stop_when_idle())
+
+    async def _stop_when_idle(self) -> None:
+        await self.calls.wait_idle()
+        self.abandon()
+
+    async def wait_stopped(self) -> None:
+        """Wait until it has ended, with what ran in it, and the object's close if it was the last."""
+        await self.wait_closed()
+        if self._clean_up is not None:
+            await asyncio.shield(self._clean_up)
+        if self._held.closing is not None:
+            await asyncio.shield(self._held.closing)
+
+
+class ObjectExport:
+    """A service object on its way out: a pair is made, one end serves it, the other leaves.
+
+    From the beginning it counts as a holder of the object.
+
+    Args:
+        service: the object.
+        limits: bounds of the connection.
+        living_of: makes what streams and channels are there.
+        started: called with the serving end once it serves.
+        ended: called with it at its end.
+        dropped: called if the object is not sent.
+
+    Raises:
+        OSError: the process has too many descriptors.
+        TypeError: a method of it cannot be called from elsewhere.
+    """
+
+    ext_type = EXT_CHANNEL
+
+    def __init__(
+        self,
+        service: Service,
+        limits: Limits,
+        living_of: LivingOf,
+        started: Callable[[ObjectConnection], object],
+        ended: Callable[[ObjectConnection], object],
+        *,
+        dropped: Callable[[], object],
+    ) -> None:
+        """Make the pair."""
+        self._held = _HeldObject.of(service, limits)
+        try:
+            self._held.make_registry()
+            self._ours, self._theirs = socket_pair()  # each packet names its sender (protocol 9.2)
+        except BaseException:
+            self._held.let_go()
+            raise
+        self._held.pending.add(self)
+        self._limits = limits
+        self._living_of = living_of
+        self._started = started
+        self._ended = ended
+        self._dropped = dropped
+        self.revoked = False
+        """Whether the object was revoked before the message left."""
+        forks.register(self)
+
+    def forked(self) -> None:
+        """Close both ends: this is a copy in a forked child."""
+        self._ours.close()
+        self._theirs.close()
+
+    def fileno(self) -> int:
+        """Return the end that leaves, lent."""
+        return self._theirs.fileno()
+
+    def sent(self) -> None:
+        """Let the end go that left, and serve at the other."""
+        held = self._held
+        self._theirs.close()
+        connection = ObjectConnection(held, self._limits, self._living_of(None), self._ended)
+        run_outside(open_transport, self._ours, connection, self._limits)
+        held.connections.add(connection)
+        held.pending.discard(self)
+        held.was_held = True
+        self._started(connection)
+        if self.revoked:
+            connection.stop(_REVOKED)
+
+    def unsent(self) -> None:
+        """Close both ends; the object is left as it was, unless nobody else holds it any more."""
+        self._ours.close()
+        self._theirs.close()
+        self._held.pending.discard(self)
+        self._held.let_go()
+        self._dropped()
+
+    def given_up(self) -> None:
+        """Close both ends, and the object, if nobody else holds it."""
+        self.unsent()
+        self._living_of(None).give_up(self._held.service)
+
+
+def let_go_of(service: Service, limits: Limits) -> asyncio.Task[None] | None:
+    """Let go of an object that was given away and did not arrive, as if its holder had let go at once.
+
+    Returns:
+        What runs its ``close``, or None: somebody else holds it, or it has none.
+    """
+    if type(service).close is Service.close:
+        return None
+    held = _HeldObject.of(service, limits)
+    held.was_held = True
+    held.let_go()
+    return held.closing
+
+
+async def revoke(service: Service) -> None:
+    """Take an object back from all who hold it as a channel.
+
+    Their next call raises Unavailable, which says that it was revoked. Calls that run in it are cancelled (their
+    callers get ConnectionLost), except the one that revokes, which is answered: of several the first. Then the object's
+    ``close`` runs. Revoking what nobody holds does nothing.
+
+    Args:
+        service: the object, in the process, and on the loop, that gave it away.
+
+    Raises:
+        WrongProcess, WrongLoop: the process that this is a fork of, or another event loop, gave it away.
+
+    Cancel: the revocation goes on.
+    """
+    held = _held.get((asyncio.get_running_loop(), id(service)))
+    if held is None:
+        _check_nobody_holds(service)
+        return
+    own = None
+    with contextlib.suppress(LookupError):
+        own = current_call().connection
+    for export in held.pending:
+        export.revoked = True
+    abandoned = []
+    for connection in list(held.connections):
+        connection.refuse(_REVOKED)
+        if connection is own:
+            connection.stop_after_calls()
+        elif not connection.revoking:
+            connection.abandon()
+            abandoned.append(connection)
+    for connection in abandoned:
+        await connection.wait_closed()
+
+
+def _check_nobody_holds(service: Service) -> None:
+    """Check that an object that this loop did not give away was given away by no other."""
+    if id(service) in _held_by_parent:
+        raise wrong_process("what others hold of this object")
+    for loop, number in list(_held):
+        if number == id(service) and not loop.is_closed():
+            raise wrong_loop("what others hold of this object", loop)

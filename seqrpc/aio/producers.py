@@ -1,0 +1,475 @@
+"""The writing end of a stream (protocol section 6)."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import socket
+import time
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Container
+from contextvars import ContextVar
+from typing import Any, Final
+
+from seqrpc.aio.failures import no_memory_file, told
+from seqrpc.errors import RpcError, Unavailable
+from seqrpc.kernel import ancillary, forks
+from seqrpc.kernel.buffers import Buffer
+from seqrpc.kernel.descriptors import OwnedFd, close_all
+from seqrpc.kernel.sockets import SendRoom
+from seqrpc.kernel.unread import close_unread
+from seqrpc.limits import MAX_PACKET
+from seqrpc.logs import get_logger
+from seqrpc.protocol.codec import Codec
+from seqrpc.protocol.items import ItemWriter, Outgoing
+from seqrpc.protocol.messages import SPILLED
+from seqrpc.protocol.spilled import NoMemoryFile, write_spilled
+from seqrpc.protocol.values import EXT_STREAM
+
+_log = get_logger("seqrpc.producers")
+
+_FAST: Final = 0.000_02
+"""Seconds between two items up to which the second may wait for a third: a producer that takes longer over an item
+has no packet to share with the next."""
+
+_OLDEST: Final = 0.000_1
+"""Seconds between turns of the others on the loop, and that an item may wait for others to share its packet. It waits
+at all only while its producer goes on without waiting itself: what is there when the producer waits is sent."""
+
+_RETRY_DELAY: Final = 0.01
+"""Seconds until a packet is tried again that the kernel had no room for."""
+
+_PASSING: Final = frozenset({errno.ENOBUFS, errno.ENOMEM, errno.ETOOMANYREFS})
+_TOO_LONG: Final = frozenset({errno.EMSGSIZE, errno.ENOBUFS})
+
+
+producing: ContextVar[Producer | None] = ContextVar("seqrpc.producing", default=None)
+"""The producer whose source runs here."""
+
+
+class Source:
+    """What a stream is made of.
+
+    Args:
+        items: what it yields; their iterator is closed at the end, however it comes.
+        where: whose failure it is if they raise, for the log.
+        fds: descriptors that are lent to the items and closed after their end.
+    """
+
+    __slots__ = ("fds", "items", "where")
+
+    def __init__(self, items: AsyncIterable[Any], where: str, fds: list[OwnedFd] | None = None) -> None:
+        """Hold it."""
+        self.items = items
+        self.where = where
+        self.fds = [] if fds is None else fds
+
+
+class Producer:
+    """Writes what an async iterable yields to one end of a pair, in a task of its own, and then closes both.
+
+    Args:
+        sock: the writing end; the producer owns it.
+        source: what to write.
+        codec: encodes it.
+    """
+
+    def __init__(self, sock: socket.socket, source: Source, codec: Codec) -> None:
+        """Prepare; :meth:`start` begins."""
+        self._sock = sock
+        self._source = source
+        self._writer = ItemWriter(codec)
+        self._codec = codec
+        self._loop = asyncio.get_running_loop()
+        self._task: asyncio.Task[None] | None = None
+        self._pending: Outgoing | None = None  # what the socket had no room for
+        self._room: asyncio.Future[None] | None = None
+        self._watching = False
+        self._soon: asyncio.Handle | None = None
+        self._stopped: RpcError | None = None  # why this side stops it, to be told to the reader
+        self._failure: Exception | None = None  # why an item could not be sent
+        self._reader_gone = False
+        self._packets = 0  # that were sent
+        self._spilled: Outgoing | None = None  # the last packet that became a memory file
+        self._send_room = SendRoom(sock)
+        forks.register(self)
+
+    def forked(self) -> None:
+        """Produce nothing: this is a copy in a forked child, whose loop may go on with what the parent's had begun."""
+        self._reader_gone = True  # whatever the source yields here is nobody's
+        self._watching = False
+        self._send_room.narrow = False
+        self._pending = None  # not told that it was not sent: that is for the parent to find out
+        self._writer = ItemWriter(self._codec)
+        self._sock.close()
+
+    def start(self, done: Callable[[Producer], object]) -> None:
+        """Begin; ``done`` is called at the end."""
+        self._loop.add_reader(self._sock.fileno(), self._on_readable)
+        # Not by the loop's task factory, which may begin at once: whoever starts this has to hear of it first.
+        self._task = asyncio.Task(self._run(), loop=self._loop)
+        self._task.add_done_callback(lambda _task: self._ended(done))
+
+    def _ended(self, done: Callable[[Producer], object]) -> None:
+        if self._sock.fileno() >= 0:  # it was cancelled before its first step, and so never ran
+            stopped = self._stopped or Unavailable("the producer was cancelled")
+            self._pending = self._writer.end((stopped.code, stopped.message, None))
+            with contextlib.suppress(Exception):
+                self._flush()
+            if self._stopped is not None:  # else the loop ends, which closes generators itself
+                self._codec.give_up(self._source)
+            self._close()
+        done(self)
+
+    def refuse(self, reason: str) -> None:
+        """Do nothing: a stream takes no calls that could be refused."""
+
+    async def wait_idle(self, quiet_timeout: float, spared: Container[object] = ()) -> None:
+        """Wait until the producer has ended, or has had nothing to send for ``quiet_timeout`` seconds.
+
+        One in ``spared`` is not waited for. A stream that waits for its reader to take what there is is not quiet.
+        """
+        task = self._task
+        while task is not None and not task.done() and self not in spared:
+            before = self._packets
+            await asyncio.wait([task], timeout=quiet_timeout)
+            if self._packets == before and self._pending is None:
+                return
+
+    def stop(self, reason: str) -> None:
+        """Stop producing; the reader is told ``reason`` if the socket has room for it."""
+        if self._stopped is not None or self._reader_gone:
+            return  # what the source does at its end is not to be interrupted
+        self._stopped = Unavailable(reason)
+        if self._task is not None:
+            self._task.cancel()
+
+    async def wait_stopped(self) -> None:
+        """Wait until the producer has ended."""
+        if self._task is not None:
+            await asyncio.wait([self._task])
+
+    def _on_readable(self) -> None:
+        """Stop: the reader closed its end. Or it wrote to it, which readers do not: it is not listened to."""
+        if self._sock.fileno() < 0:  # a forked child runs the loop that it inherited
+            return
+        self._loop.remove_reader(self._sock.fileno())
+        self._reader_gone = True
+        if self._task is not None and self._stopped is None:
+            self._task.cancel()
+
+    # Producing
+
+    async def _run(self) -> None:
+        """Produce, tell the end, close. Nothing that the source raises gets further than this."""
+        producing.set(self)
+        error: tuple[str, str, Any] | None = None
+        try:
+            await self._produce()
+        except asyncio.CancelledError:
+            if self._failure is not None:
+                error = told(self._failure, self._source.where)
+            elif self._stopped is None and not self._reader_gone:  # the loop ends, or somebody cancels all its tasks
+                self._stopped = Unavailable("the producer was cancelled")
+        except BaseException as exc:
+            if self._sock.fileno() >= 0:  # else it is a copy in a forked child, which nobody asked
+                error = told(exc, self._source.where)
+            if isinstance(exc, (KeyboardInterrupt, SystemExit)):  # these are for the loop, as in any task
+                raise
+        finally:
+            if self._stopped is not None:
+                self._codec.give_up(error)
+                error = self._stopped.code, self._stopped.message, None
+            try:
+                await self._end(error)
+            finally:
+                self._close()
+
+    async def _produce(self) -> None:
+        iterator = aiter(self._source.items)
+        try:
+            await self._write_all(iterator)
+        finally:
+            close = getattr(iterator, "aclose", None)
+            if close is not None:
+                await close()
+
+    async def _write_all(self, iterator: AsyncIterator[Any]) -> None:
+        writer, clock = self._writer, time.monotonic
+        last = first = turn = 0.0  # when the last item came, the first that waits, and when the loop last went on
+        async for item in iterator:
+            if self._reader_gone or self._stopped is not None:  # the source does not mind being cancelled
+                self._codec.give_up(item)
+                return
+            writer.add(item)
+            now = clock()
+            if not writer.full and now - last < _FAST:
+                if writer.count == 1:
+                    first = now
+                    self._soon = self._loop.call_soon(self._flush_soon)
+                if now - first < _OLDEST:
+                    last = now
+                    continue
+            if not self._flush():
+                await self._wait_room()
+            elif now - turn >= _OLDEST:
+                await asyncio.sleep(0)  # others get a turn, if the source gives them none
+            else:
+                last = clock()
+                continue
+            last = turn = clock()
+        while not self._flush():
+            await self._wait_room()
+
+    # Writing
+
+    def _flush_soon(self) -> None:
+        """Send what waits, for the source waits too."""
+        self._soon = None
+        try:
+            self._flush()
+        except Exception as exc:
+            self._fail(exc)
+
+    def _fail(self, exc: Exception) -> None:
+        """Stop the source, because of what could not be sent."""
+        self._failure = exc
+        assert self._task is not None
+        self._task.cancel()
+
+    def _flush(self) -> bool:
+        """Send what waits; return False if the socket has no room for all of it.
+
+        Raises:
+            Exception: an item cannot be sent; what came before it was.
+        """
+        if self._soon is not None:
+            self._soon.cancel()
+            self._soon = None
+        while True:
+            if self._pending is None:
+                self._pending = self._writer.packet()
+                if self._pending is None:
+                    if self._writer.failure is not None:
+                        raise self._writer.failure
+                    return True
+            if not self._send(self._pending):
+                return False
+            self._pending = None
+
+    def _send(self, packet: Outgoing) -> bool:
+        """Send one packet; return False if there is no room for it now."""
+        try:
+            if not packet.lenders and not self._send_room.narrow and len(packet.data) <= MAX_PACKET:
+                ancillary.send(self._sock, packet.data)  # type: ignore[arg-type] # pieces are longer
+                self._packets += 1
+                return True
+            if len(packet.data) > MAX_PACKET:
+                self._spill(packet)
+            self._send_room.change(narrow=packet is self._spilled or _holds_memory(packet))
+            numbers = [lender.fileno() for lender in packet.lenders]
+            ancillary.send(self._sock, packet.data, numbers)  # type: ignore[arg-type] # pieces were too long
+        except (BlockingIOError, InterruptedError):
+            self._watch_writable()
+            return False
+        except OSError as exc:
+            if exc.errno in _TOO_LONG and len(packet.data) > 64:
+                self._spill(packet)
+                return self._send(packet)
+            if exc.errno in _PASSING:
+                self._loop.call_later(_RETRY_DELAY, self._on_writable)
+                return False
+            self._pending = None
+            packet.unsent()
+            if exc.errno in (errno.EPIPE, errno.ECONNRESET):
+                self._reader_gone = True
+                return True  # nobody is there to read it; the loop tells, and the source is stopped
+            raise
+        except Exception:  # what it lends is closed
+            self._pending = None
+            packet.unsent()
+            raise
+        packet.sent()
+        self._packets += 1
+        return True
+
+    def _spill(self, packet: Outgoing) -> None:
+        """Let a packet that is too long go as a memory file (protocol section 5).
+
+        Raises:
+            TooLarge, Overloaded: none can be made; the reader is told.
+        """
+        try:
+            file = write_spilled(packet.data)
+        except NoMemoryFile as exc:
+            _log.warning("! %r: an item cannot be sent: %s", self._source.where, exc)
+            raise no_memory_file(exc) from exc
+        packet.data = self._codec.encode((SPILLED, len(packet.data)))[0]
+        packet.lenders.insert(0, file)
+        self._spilled = packet
+
+    def _watch_writable(self) -> None:
+        if not self._watching:
+            self._watching = True
+            self._loop.add_writer(self._sock.fileno(), self._on_writable)
+
+    def _on_writable(self) -> None:
+        if self._watching:
+            self._watching = False
+            self._loop.remove_writer(self._sock.fileno())
+        try:
+            if not self._flush():
+                return
+        except Exception as exc:
+            self._fail(exc)
+        if self._room is not None and not self._room.done():
+            self._room.set_result(None)
+
+    async def _wait_room(self) -> None:
+        """Wait until what waits was sent."""
+        self._room = self._loop.create_future()
+        try:
+            await self._room
+        finally:
+            self._room = None
+
+    # Ending
+
+    async def _end(self, error: tuple[str, str, Any] | None) -> None:
+        """Tell the reader of the end. A producer that was stopped does not wait for room to say so."""
+        last = self._writer.end(error)
+        try:
+            may_tell = not self._reader_gone and await self._flush_rest()
+        except BaseException:
+            last.unsent()
+            raise
+        if not may_tell:
+            last.unsent()
+            return
+        self._pending = last
+        with contextlib.suppress(Exception):
+            while not self._flush() and self._stopped is None:
+                await self._wait_room()
+
+    async def _flush_rest(self) -> bool:
+        """Send what waits, or give up what cannot be sent; return False if this side stops the producer meanwhile."""
+        with contextlib.suppress(Exception):
+            while not self._flush():
+                if self._stopped is not None:
+                    return False
+                await self._wait_room()
+        if self._pending is not None:  # it cannot be sent, and what it was given is not to be lost
+            self._pending.unsent()
+        return True
+
+    def _close(self) -> None:
+        if self._soon is not None:
+            self._soon.cancel()
+        if self._pending is not None:
+            self._pending.unsent()
+            self._pending = None
+        self._writer.drop()
+        if self._sock.fileno() >= 0 and not self._loop.is_closed():
+            self._loop.remove_reader(self._sock.fileno())
+            self._loop.remove_writer(self._sock.fileno())
+        close_unread(self._sock, None, discard=False)
+        close_all(self._source.fds)
+
+
+def _holds_memory(packet: Outgoing) -> bool:
+    return any(isinstance(lender, Buffer) for lender in packet.lenders)
+
+
+class StreamExport:
+    """An async iterable on its way out: a pair is made, and its reading end leaves.
+
+    Args:
+        source: what the stream yields.
+        codec: encodes the items.
+        started: called with the producer once it runs.
+        ended: called with it at its end.
+        dropped: called if it is not sent.
+
+    Raises:
+        OSError: the process has too many descriptors.
+    """
+
+    ext_type = EXT_STREAM
+
+    def __init__(
+        self,
+        source: Source,
+        codec: Codec,
+        started: Callable[[Producer], object],
+        ended: Callable[[Producer], object],
+        dropped: Callable[[], object] = bool,
+    ) -> None:
+        """Make the pair."""
+        self._ours, self._theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        if self._ours.gettimeout():  # Python would wait for room, for so long, before it asks the kernel
+            self._ours.setblocking(False)
+        self._source = source
+        self._codec = codec
+        self._started = started
+        self._ended = ended
+        self._dropped = dropped
+        forks.register(self)
+
+    def forked(self) -> None:
+        """Close both ends: this is a copy in a forked child."""
+        self._ours.close()
+        self._theirs.close()
+
+    def fileno(self) -> int:
+        """Return the reading end, lent."""
+        return self._theirs.fileno()
+
+    def sent(self) -> None:
+        """Let the reading end go, and begin to produce."""
+        self._theirs.close()
+        producer = Producer(self._ours, self._source, self._codec)
+        producer.start(self._ended)
+        self._started(producer)
+
+    def unsent(self) -> None:
+        """Close both ends; the source is left as it was."""
+        self._ours.close()
+        self._theirs.close()
+        self._dropped()
+
+    def given_up(self) -> None:
+        """Close both ends, and the source."""
+        self.unsent()
+        self._codec.give_up(self._source)
+
+
+class MovedStream:
+    """A stream that was received, and goes on to somebody else.
+
+    Args:
+        fd: its reading end.
+        back: takes that back if it is not sent.
+    """
+
+    ext_type = EXT_STREAM
+
+    def __init__(self, fd: OwnedFd, back: Callable[[OwnedFd], object]) -> None:
+        """Hold the reading end."""
+        self._fd = fd
+        self._back = back
+
+    def fileno(self) -> int:
+        """Return the reading end, lent."""
+        return self._fd.fileno()
+
+    def sent(self) -> None:
+        """Let the reading end go."""
+        self._fd.close()
+
+    def unsent(self) -> None:
+        """Give the reading end back."""
+        self._back(self._fd)
+
+    def given_up(self) -> None:
+        """Close the reading end."""
+        self._fd.close()

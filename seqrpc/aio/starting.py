@@ -1,0 +1,196 @@
+"""How handlers begin: each in a task of its own, which was nobody's before it and is nobody's after."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from collections import deque
+from collections.abc import Coroutine
+from contextvars import Context
+from typing import Any, Final, Protocol
+from weakref import WeakValueDictionary
+
+from seqrpc.aio.shares import share_of
+
+_MOST_TOLD: Final = 64
+"""Of those that wait, at most so many are told in one turn that it is theirs: telling takes time from others, too."""
+
+_STARTS_AT_ONCE: Final = sys.version_info >= (3, 12)
+
+
+class Starts(Protocol):
+    """What is started; it knows whether it has to ask :meth:`Starter.must_wait` as it begins, and whether it began."""
+
+    is_paced: bool
+    has_begun: bool
+
+
+class Pace:
+    """How handlers of one user begin in the turns of a loop: of all its connections, for as long as those are read.
+
+    Those that come too late in a turn wait in line, one of each connection after the other, while what else the loop
+    has to do goes before, handlers of other users first of all. As long as any wait, new ones wait behind them.
+    As many are told that it is their turn as began in the turn before, or twice as many if none of them came too late.
+    """
+
+    __slots__ = (
+        "__weakref__", "_again", "_ends", "_late", "_lines", "_loop", "_told", "_turn_ends", "_uid", "_waiting",
+        "started",
+    )  # fmt: skip
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, uid: int | None) -> None:
+        """Begin with nobody in line."""
+        self._loop = loop
+        self._uid = uid
+        self._turn_ends = 0.0  # while there is a turn in which several begin
+        self._ends = False  # whether the end of a turn is going to be called
+        self._lines: deque[deque[asyncio.Future[None]]] = deque()  # none of them empty
+        self._again: deque[asyncio.Future[None]] = deque()  # that were told, came too late, and go before them
+        self._late: list[asyncio.Future[None]] = []  # the same, of this turn
+        self._told = 1
+        self._waiting = 0  # in line, or told, and have not begun
+        self.started = 0
+        """Handlers that were started, and have neither begun nor lined up."""
+
+    def must_wait(self) -> bool:
+        """Return whether what is about to begin should let the others on the loop go first."""
+        self.started -= 1
+        if self._waiting:
+            return True
+        if self._turn_ends:
+            return time.monotonic() >= self._turn_ends
+        if self.started:  # else it is alone in its turn
+            self._begin_turn()
+        return False
+
+    def _begin_turn(self) -> None:
+        self._turn_ends = time.monotonic() + share_of(self._uid).turn_seconds
+        self._end_soon()
+
+    async def wait(self, line: deque[asyncio.Future[None]]) -> None:
+        """Wait for a turn, as the last in the line of a connection.
+
+        Cancel: the place in line is given up.
+        """
+        turn = self._loop.create_future()
+        if not line:
+            self._lines.append(line)
+        line.append(turn)
+        self._waiting += 1
+        self._end_soon()
+        try:
+            while True:
+                await turn
+                if not self._turn_ends:
+                    self._begin_turn()
+                    return
+                if time.monotonic() < self._turn_ends:
+                    return
+                turn = self._loop.create_future()
+                self._late.append(turn)
+        finally:
+            self._waiting -= 1
+            if turn in line:  # it was not told: its place is given up
+                line.remove(turn)
+                if not line:
+                    self._lines.remove(line)  # which is the only one that is empty
+
+    def _end_soon(self) -> None:
+        if not self._ends:
+            self._ends = True
+            self._loop.call_soon(self._end_turn)
+
+    def _end_turn(self) -> None:
+        """Tell those whose turn comes next."""
+        self._turn_ends, self._ends = 0.0, False
+        most = max(1, self._told - len(self._late)) if self._late else min(_MOST_TOLD, 2 * self._told)
+        self._again.extendleft(reversed(self._late))
+        self._late.clear()
+        self._told = 0
+        while self._told < most and (self._again or self._lines):
+            turn = self._again.popleft() if self._again else self._next_in_line()
+            if not turn.done():  # else its task was cancelled
+                self._told += 1
+                turn.set_result(None)
+        self._told = max(1, self._told)
+        if self._again or self._lines:
+            self._end_soon()
+
+    def _next_in_line(self) -> asyncio.Future[None]:
+        line = self._lines.popleft()
+        turn = line.popleft()
+        if line:
+            self._lines.append(line)
+        return turn
+
+
+_paces: Final[WeakValueDictionary[tuple[int, int | None], Pace]] = WeakValueDictionary()
+
+
+def pace_of(loop: asyncio.AbstractEventLoop, uid: int | None) -> Pace:
+    """Return what the connections of one user share on a loop; None: all whom the kernel does not name."""
+    key = (id(loop), uid)  # which is no other loop's as long as the pace is there, for that holds the loop
+    pace = _paces.get(key)
+    if pace is None:
+        pace = _paces[key] = Pace(loop, uid)
+    return pace
+
+
+class Starter:
+    """Starts coroutines of one connection as tasks of a loop.
+
+    By the loop's task factory where one is set; else at once on Python 3.12 and later (``eager_start``), before that in
+    the loop's next turn, in order. There several may begin in one turn, and those that come too late wait.
+
+    Args:
+        loop: the running loop.
+        uid: whose connection it is; None if the kernel does not say.
+    """
+
+    __slots__ = ("_line", "_loop", "_pace")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, uid: int | None) -> None:
+        """Begin with nothing started."""
+        self._loop = loop
+        self._pace = pace_of(loop, uid)
+        self._line: deque[asyncio.Future[None]] = deque()
+
+    def start(self, context: Context, owner: Starts, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Return the task of ``coroutine``, which may be done already.
+
+        Args:
+            context: the coroutine's own.
+            owner: its ``is_paced`` is set if ``coroutine`` is to begin with :meth:`must_wait`.
+            coroutine: has not begun; if this fails it is still the caller's.
+        """
+        loop = self._loop
+        is_free = loop.get_task_factory() is None
+        if _STARTS_AT_ONCE and is_free:
+            return asyncio.Task(coroutine, loop=loop, context=context, eager_start=True)  # type: ignore[call-arg,unused-ignore]
+        owner.is_paced = True
+        self._pace.started += 1
+        try:
+            if is_free:
+                return asyncio.Task(coroutine, loop=loop, context=context)
+            task: asyncio.Task[None] = context.run(loop.create_task, coroutine)  # not every factory takes a context
+        except BaseException:
+            if not owner.has_begun:
+                self._pace.started -= 1
+            raise
+        return task
+
+    def never_begun(self) -> None:
+        """Hear that something was cancelled before it could begin."""
+        self._pace.started -= 1
+
+    def must_wait(self) -> bool:
+        """Return whether what is about to begin should let the others on the loop go first."""
+        return self._pace.must_wait()
+
+    async def wait(self) -> None:
+        """Let the others on the loop go first.
+
+        Cancel: what is about to begin does not.
+        """
+        await self._pace.wait(self._line)

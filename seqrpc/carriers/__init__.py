@@ -1,1 +1,0 @@
-"""Asyncio: transports, listeners, and connections that carry a session."""

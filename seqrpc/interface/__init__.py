@@ -1,0 +1,1 @@
+"""What a service is, without running it: importing this loads no asyncio."""

@@ -1,1 +1,0 @@
-"""Services: methods, who may call them, and what happens when someone does."""

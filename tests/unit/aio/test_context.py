@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from typing import Any
+
+import pytest
+
+from seqrpc.aio.context import EVERYWHERE, Scope, metadata, run_outside, scope, timeout
+from seqrpc.errors import DeadlineExceeded
+
+
+def seconds_left() -> float:
+    deadline = scope.get().deadline_ns
+    assert deadline is not None
+    return (deadline - time.monotonic_ns()) / 1e9
+
+
+async def test_time_that_is_up_is_deadline_exceeded_and_a_timeout_error() -> None:
+    with pytest.raises(DeadlineExceeded, match=r"the time given by seqrpc\.timeout is up") as caught:
+        async with timeout(0.001):
+            await asyncio.Event().wait()
+    assert isinstance(caught.value, TimeoutError)
+    assert not caught.value.remote
+
+
+async def test_what_ends_in_time_is_left_alone() -> None:
+    async with timeout(60):
+        await asyncio.sleep(0)
+        assert 50 < seconds_left() <= 60
+    assert scope.get() is EVERYWHERE
+
+
+async def test_the_earlier_of_nested_deadlines_holds() -> None:
+    async with timeout(60):
+        async with timeout(3600):
+            assert 50 < seconds_left() <= 60
+        async with timeout(5):
+            assert seconds_left() <= 5
+        assert seconds_left() > 50
+
+
+async def test_an_outer_deadline_ends_an_inner_block() -> None:
+    with pytest.raises(DeadlineExceeded):
+        async with timeout(0.001), timeout(60):
+            await asyncio.Event().wait()
+
+
+@pytest.mark.parametrize("delay", [None, math.inf, 1e12])
+async def test_no_bound_is_added_where_none_is_wanted(delay: float | None) -> None:
+    async with timeout(delay):
+        assert scope.get().deadline_ns is None
+    async with timeout(60), timeout(delay):
+        assert 50 < seconds_left() <= 60
+
+
+@pytest.mark.parametrize("delay", [0, -1])
+async def test_time_that_was_up_before_ends_the_block_at_its_first_wait(delay: float) -> None:
+    ran: list[str] = []
+
+    async def late() -> None:
+        async with timeout(delay):
+            ran.append("before")
+            await asyncio.Event().wait()
+            ran.append("after")
+
+    with pytest.raises(DeadlineExceeded):
+        await late()
+    assert ran == ["before"]
+
+
+async def test_no_number_is_no_time() -> None:
+    with pytest.raises(ValueError, match="NaN"):
+        async with timeout(math.nan):
+            pass
+    assert scope.get() is EVERYWHERE
+
+
+async def test_a_timeout_error_of_the_block_s_own_passes() -> None:
+    with pytest.raises(TimeoutError, match="mine") as caught:
+        async with timeout(60):
+            raise TimeoutError("mine")
+    assert not isinstance(caught.value, DeadlineExceeded)
+
+
+async def test_the_deadline_exceeded_of_a_call_passes_as_it_is() -> None:
+    error = DeadlineExceeded("of a call")
+    with pytest.raises(DeadlineExceeded) as caught:
+        async with timeout(60):
+            raise error
+    assert caught.value is error
+
+
+async def test_cancelling_the_task_is_no_timeout() -> None:
+    async def wait() -> None:
+        async with timeout(60):
+            await asyncio.Event().wait()
+
+    task = asyncio.ensure_future(wait())
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_tasks_begun_inside_take_the_deadline_along() -> None:
+    async def look() -> float:
+        return seconds_left()
+
+    async with timeout(60):
+        assert 50 < await asyncio.ensure_future(look()) <= 60
+
+
+def test_metadata_add_up_and_end_with_their_block() -> None:
+    with metadata(trace="1", user="a"):
+        with metadata(user="b"):
+            assert scope.get().outgoing_meta == {"trace": "1", "user": "b"}
+        assert scope.get().outgoing_meta == {"trace": "1", "user": "a"}
+    assert scope.get() is EVERYWHERE
+
+
+async def test_metadata_and_deadlines_do_not_touch_one_another() -> None:
+    with metadata(trace="1"):
+        async with timeout(60):
+            assert scope.get().outgoing_meta == {"trace": "1"}
+    async with timeout(60):
+        with metadata(trace="1"):
+            assert seconds_left() > 50
+
+
+@pytest.mark.parametrize("value", [1, None, b"x"])
+def test_metadata_are_strings(value: Any) -> None:
+    with pytest.raises(TypeError, match=r"metadata are strings, got .* for 'trace'"), metadata(trace=value):
+        pass
+    assert scope.get() is EVERYWHERE
+
+
+async def test_what_runs_outside_sees_no_scope_and_leaves_none() -> None:
+    def look(number: int) -> tuple[int, bool]:
+        inside = scope.get() is EVERYWHERE
+        scope.set(Scope(deadline_ns=5))
+        return number, inside
+
+    async with timeout(60):
+        surrounding = scope.get()
+        assert surrounding is not EVERYWHERE
+        assert run_outside(look, 5) == (5, True)
+        assert scope.get() is surrounding
+        with pytest.raises(KeyError):
+            run_outside({}.__getitem__, "x")

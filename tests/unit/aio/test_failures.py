@@ -1,0 +1,97 @@
+"""What the other side is told of an exception."""
+
+from __future__ import annotations
+
+import errno
+import logging
+
+import pytest
+from helpers import AN_INCIDENT
+
+from seqrpc import LocalProtocolError, Overloaded, PermissionDenied, RpcError, TooLarge, Unavailable
+from seqrpc.aio.failures import refusal_of, told
+from seqrpc.protocol.spilled import NoMemoryFile
+
+
+class Overdrawn(RpcError, code="failures.Overdrawn"):
+    """An error of an application's own."""
+
+
+class Bare(RpcError, code="failures.Bare"):
+    """Calls no ``__init__`` of its base."""
+
+    def __init__(self) -> None:
+        pass
+
+
+class Computed(RpcError, code="failures.Computed"):
+    """Cannot say what it holds."""
+
+    def __init__(self) -> None:
+        self.message = "secret"
+
+    def __getattribute__(self, name: str) -> object:
+        if name == "data":
+            raise KeyError(name)
+        return super().__getattribute__(name)
+
+
+def crossed(error: RpcError) -> RpcError:
+    """Return an error as a call of this side meets it."""
+    return RpcError.from_wire(error.code, error.message, error.data)
+
+
+def test_an_error_that_was_meant_to_cross_is_told_as_it_is(caplog: pytest.LogCaptureFixture) -> None:
+    assert told(Overdrawn("by seven", {"held": 7}), "m") == ("failures.Overdrawn", "by seven", {"held": 7})
+    assert told(Unavailable("not now"), "m") == ("rpc.Unavailable", "not now", None)
+    assert told(crossed(Overdrawn("by seven", 7)), "m") == ("failures.Overdrawn", "by seven", 7)
+    assert caplog.records == []
+
+
+def test_an_error_that_holds_odd_things_is_told_all_the_same() -> None:
+    assert told(Bare(), "m") == ("failures.Bare", "", None)
+    assert told(Overdrawn(7), "m") == ("failures.Overdrawn", "7", None)  # type: ignore[arg-type]
+
+
+def test_an_error_whose_parts_cannot_be_had_is_internal_and_logged(caplog: pytest.LogCaptureFixture) -> None:
+    assert told(Computed(), "m") == ("rpc.Internal", AN_INCIDENT, None)
+    assert "its error cannot be told" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "error",
+    [LookupError("secret"), crossed(Unavailable("secret")), LocalProtocolError("secret"), SystemExit("secret")],
+    ids=lambda error: type(error).__name__,
+)
+def test_anything_else_is_internal_and_logged_here(caplog: pytest.LogCaptureFixture, error: BaseException) -> None:
+    code, message, data = told(error, "Bank.pay")
+    assert (code, message, data) == ("rpc.Internal", AN_INCIDENT, None)
+    (record,) = caplog.records
+    assert (record.name, record.levelno) == ("seqrpc.failures", logging.ERROR)
+    assert record.getMessage() == f"! 'Bank.pay' failed (incident {message.split()[1].rstrip(';')})"
+    assert record.exc_info is not None
+    assert record.exc_info[1] is error
+
+
+@pytest.mark.parametrize(
+    "numbers, kind",
+    [
+        ((errno.EMSGSIZE, errno.ENOBUFS), TooLarge),
+        ((errno.EPERM,), PermissionDenied),
+        ((errno.ETOOMANYREFS, errno.ENOMEM), Overloaded),
+        ((errno.EIO, errno.EMFILE, errno.EBADF), type(None)),
+    ],
+)
+def test_what_the_kernel_does_not_take_has_a_name(numbers: tuple[int, ...], kind: type) -> None:
+    assert [type(refusal_of(OSError(number, "why"))) for number in numbers] == [kind] * len(numbers)
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.EIO])
+def test_where_no_memory_file_can_be_made_it_may_work_later(number: int) -> None:
+    refusal = refusal_of(NoMemoryFile(number, "why"))
+    assert type(refusal) is Overloaded
+    assert "why" in refusal.message
+
+
+def test_what_no_memory_file_may_hold_is_too_large() -> None:
+    assert type(refusal_of(NoMemoryFile(errno.EFBIG, "why"))) is TooLarge

@@ -1,0 +1,234 @@
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import selectors
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import ExitStack, asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import msgpack
+import pytest
+from daemons import PATIENCE, RawClient, raw_client
+
+import seqrpc
+from seqrpc.aio.lastreads import _MOST_READS, HeldConnection, LastReads
+
+ENDLESS = 600.0
+
+PING = msgpack.packb([0, 1, "rpc.ping", []])
+PING_ONEWAY = msgpack.packb([2, "rpc.ping", []])
+
+
+class Quiet(seqrpc.Service):
+    """Has something to wait for."""
+
+    @seqrpc.method
+    async def wait(self) -> None:
+        await asyncio.sleep(ENDLESS)
+
+
+class Held:
+    """Connections of a server that are held back, in the order of their clients."""
+
+    def __init__(self, clients: list[RawClient], connections: list[HeldConnection], seconds: float) -> None:
+        self.clients = clients
+        self.connections = connections
+        self.reads = LastReads(seconds)
+
+    def hold(self) -> None:
+        self.reads.hold(self.connections)
+
+    def reading(self) -> list[bool]:
+        return [connection._transport.is_reading() for connection in self.connections]
+
+
+@asynccontextmanager
+async def connected(path: Path, number: int = 1, seconds: float = ENDLESS) -> AsyncIterator[Held]:
+    with ExitStack() as stack:
+        async with seqrpc.serve(Quiet(), path) as server:
+            clients: list[RawClient] = []
+            connections: list[HeldConnection] = []
+            for _ in range(number):
+                client = stack.enter_context(raw_client(path))
+                await ping(client)
+                (new,) = server.connections - set(connections)
+                assert isinstance(new, HeldConnection)
+                clients.append(client)
+                connections.append(new)
+            held = Held(clients, connections, seconds)
+            try:
+                yield held
+            finally:
+                held.reads.close()
+
+
+async def ping(client: RawClient) -> None:
+    await client.send(0, 1, "rpc.ping", [])
+    assert await client.receive() == [1, 1, None, None]
+
+
+async def turns(condition: Callable[[], object]) -> None:
+    async with asyncio.timeout(PATIENCE):
+        while not condition():  # noqa: ASYNC110 - no event tells
+            await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("number", [1, 5, 150])
+async def test_what_is_unread_is_read_and_answered(number: int, socket_path: Path) -> None:
+    async with connected(socket_path, 3) as held:
+        for client in held.clients[:2]:
+            for call_id in range(number):
+                client.sock.send(msgpack.packb([0, call_id, "rpc.ping", []]))
+        held.hold()
+        held.hold()
+        await held.reads.finish()
+        for client in held.clients[:2]:
+            for call_id in range(number):
+                assert msgpack.unpackb(client.sock.recv(100)) == [1, call_id, None, None]
+        assert held.reading() == [False] * 3
+        assert held.connections[2].reads == 0
+
+
+async def test_what_comes_later_is_read_too_until_the_end(socket_path: Path) -> None:
+    async with connected(socket_path, 2) as held:
+        held.hold()
+        await held.reads.finish()
+        for _ in range(3):
+            for client in held.clients:
+                await ping(client)
+        held.reads.close()
+        held.reads.close()
+        await held.reads.finish()
+        held.clients[0].sock.send(PING)
+        for _ in range(10):
+            await asyncio.sleep(0)
+        with pytest.raises(BlockingIOError):
+            held.clients[0].sock.recv(100)
+
+
+async def test_closing_ends_who_waits_for_the_end_of_reading(socket_path: Path) -> None:
+    async with connected(socket_path) as held:
+        held.hold()
+        held.clients[0].sock.send(PING)
+        finishing = asyncio.ensure_future(held.reads.finish())
+        await asyncio.sleep(0)
+        held.reads.close()
+        async with asyncio.timeout(PATIENCE):
+            await finishing
+
+
+class Flood:
+    """A client that sends on and on, as fast as its connection is read."""
+
+    def __init__(self, client: RawClient) -> None:
+        self.client = client
+        self.loop = asyncio.get_running_loop()
+        self.sending = True
+        self.send()
+
+    def send(self) -> None:
+        with suppress(BlockingIOError):
+            while True:
+                self.client.sock.send(PING_ONEWAY)
+        if self.sending:
+            self.loop.call_soon(self.send)
+
+
+async def test_who_sends_on_and_on_is_read_so_many_times_and_others_first(socket_path: Path) -> None:
+    async with connected(socket_path, 3) as held:
+        floods = [Flood(client) for client in held.clients[:2]]
+        held.hold()
+        for _ in range(5):
+            await ping(held.clients[2])
+        finishing = asyncio.ensure_future(held.reads.finish())
+        assert max(connection.reads for connection in held.connections) < _MOST_READS
+        async with asyncio.timeout(PATIENCE):
+            await finishing
+        assert [connection.reads for connection in held.connections[:2]] == [_MOST_READS] * 2
+        await ping(held.clients[2])
+        for flood in floods:
+            flood.sending = False
+
+
+async def test_who_sends_on_and_on_is_waited_for_so_long(socket_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "seqrpc")
+    async with connected(socket_path, 1, 0.01) as held:
+        flood = Flood(held.clients[0])
+        held.hold()
+        async with asyncio.timeout(PATIENCE):
+            await held.reads.finish()
+        flood.sending = False
+        assert "who still sends after 0.01 s is not read any more" in caplog.text
+
+
+async def test_who_has_a_call_under_way_is_read_on_and_on(socket_path: Path) -> None:
+    async with connected(socket_path) as held:
+        (client,), (connection,) = held.clients, held.connections
+        assert not connection.is_waited_on
+        call = asyncio.ensure_future(connection.call("Peer.answer"))
+        assert await client.receive() == [0, 0, "Peer.answer", []]
+        assert connection.is_waited_on
+        held.hold()
+        connection.reads = _MOST_READS
+        for _ in range(3):
+            await ping(client)
+        await client.send(0, 7, "Quiet.wait", [])
+        await client.send(1, 0, None, 5)
+        assert await call == 5
+        assert connection.is_waited_on
+        await client.send(3, 7)
+        assert (await client.receive())[:2] == [1, 7]
+        assert not connection.is_waited_on
+        client.sock.send(PING_ONEWAY)
+        await turns(lambda: connection not in held.reads._sockets)  # it was read often enough
+
+
+async def test_a_connection_that_is_held_back_stays_so_when_its_peer_reads_again(socket_path: Path) -> None:
+    async with connected(socket_path) as held:
+        (client,), (connection,) = held.clients, held.connections
+        held.hold()
+        sent = 0
+        while not connection._writing_paused:
+            await connection.notify("Peer.hear", b"x" * 30_000)
+            sent += 1
+        for _ in range(sent):
+            message = await client.receive()
+            assert message[:2] == [2, "Peer.hear"]
+        await turns(lambda: not connection._writing_paused)
+        assert held.reading() == [False]
+        await ping(client)
+
+
+async def test_a_connection_that_ends_is_noticed_and_one_that_has_ended_is_not_read(socket_path: Path) -> None:
+    async with connected(socket_path, 2) as held:
+        held.connections[0].abandon()
+        held.hold()
+        assert not held.connections[0].held
+        held.clients[1].sock.shutdown(socket.SHUT_RDWR)
+        async with asyncio.timeout(PATIENCE):
+            for connection in held.connections:
+                await connection.wait_closed()
+        for connection in held.connections:
+            held.reads.forget(connection)  # as the server does
+        held.reads.forget(held.connections[1])
+        await held.reads.finish()
+
+
+async def test_without_a_descriptor_to_spare_the_loop_reads_on(
+    socket_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail() -> Any:
+        raise OSError(errno.EMFILE, "too many open files")
+
+    async with connected(socket_path) as held:
+        with monkeypatch.context() as patch:
+            patch.setattr(selectors, "DefaultSelector", fail)
+            held.hold()
+        assert "the connections are read as before while the server stops" in caplog.text
+        await held.reads.finish()
+        assert held.reading() == [True]
+        await ping(held.clients[0])

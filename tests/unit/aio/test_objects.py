@@ -1,0 +1,212 @@
+"""The serving end of channels: when an object is held, and when it is closed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+from daemons import on_a_pair
+from packets import comes_true, table_full, turns_of_the_loop
+
+import seqrpc
+from seqrpc.aio import objects
+from seqrpc.aio.exports import Exports
+from seqrpc.aio.living import LivingValues
+from seqrpc.aio.objects import ObjectExport, let_go_of, revoke
+from seqrpc.limits import DEFAULT_LIMITS
+
+
+class Box(seqrpc.Service):
+    """Counts how often it is closed; a handler of it may be slow to end."""
+
+    def __init__(self) -> None:
+        self.closed = 0
+        self.go_on = asyncio.Event()
+        self.running = asyncio.Event()
+
+    @seqrpc.method
+    async def plain(self) -> str:
+        return "plain"
+
+    @seqrpc.method
+    async def slow(self) -> None:
+        self.running.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await self.go_on.wait()
+
+    async def close(self) -> None:
+        self.closed += 1
+
+
+class Shop(seqrpc.Service):
+    """Gives the same box to whoever asks, by an answer or in a stream."""
+
+    def __init__(self) -> None:
+        self.box = Box()
+
+    @seqrpc.method
+    async def take(self) -> Box:
+        return self.box
+
+    @seqrpc.method
+    async def boxes(self) -> AsyncIterator[bytes | Box]:
+        while not self.box.running.is_set():  # until nothing more fits into the stream
+            yield b"x" * 9_000
+            await asyncio.sleep(0)
+        yield self.box
+
+
+def export_of(box: Box) -> ObjectExport:
+    exports = Exports()
+    living = LivingValues(DEFAULT_LIMITS, exports)
+    export = living.export(box)
+    assert isinstance(export, ObjectExport)
+    return export
+
+
+async def test_an_object_on_its_way_out_is_held_already() -> None:
+    box = Box()
+    first, second = export_of(box), export_of(box)
+    first.sent()
+    (connection,) = first._held.connections
+    await connection.close()  # the only holder that has it lets go
+    await turns_of_the_loop()
+    assert box.closed == 0, "another one gets it yet"
+    second.unsent()
+    await comes_true(lambda: box.closed == 1)
+    assert objects._held == {}
+
+
+async def test_what_was_never_sent_was_never_held() -> None:
+    box = Box()
+    export_of(box).unsent()
+    await turns_of_the_loop()
+    assert box.closed == 0
+    assert objects._held == {}
+
+
+async def test_an_object_that_is_revoked_on_its_way_out_arrives_revoked() -> None:
+    box = Box()
+    export = export_of(box)
+    theirs = seqrpc.OwnedFd.dup(export.fileno())
+    await revoke(box)
+    export.sent()
+    channel = seqrpc.Channel(theirs, DEFAULT_LIMITS, lambda own: LivingValues(DEFAULT_LIMITS, Exports(), own))
+    await channel.wait_closed()
+    with pytest.raises(seqrpc.Unavailable, match="the object was revoked"):
+        await channel.call("Box.plain")
+    await channel.close()
+    await comes_true(lambda: box.closed == 1)
+
+
+async def test_overlapping_lives_of_an_object_are_closed_once() -> None:
+    shop = Shop()
+    async with on_a_pair(shop) as connection:
+        proxy = connection.proxy(Shop)
+        first = await proxy.take()
+        call = asyncio.create_task(first.slow())
+        await shop.box.running.wait()
+        call.cancel()
+        await first.close()  # its handler takes its time
+        second = await proxy.take()
+        assert await second.plain() == "plain"
+        await second.close()
+        await turns_of_the_loop()
+        assert shop.box.closed == 0, "a handler of it still runs"
+        shop.box.go_on.set()
+        await comes_true(lambda: shop.box.closed > 0)
+        await turns_of_the_loop()
+        assert shop.box.closed == 1
+        third = await proxy.take()  # a life of its own
+        await third.close()
+        await comes_true(lambda: shop.box.closed == 2)
+
+
+async def test_what_cannot_be_served_after_its_message_left_ends_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    box = Box()
+    export = export_of(box)
+    theirs = seqrpc.OwnedFd.dup(export.fileno())
+    export._ours.close()
+    with pytest.raises(OSError):
+        export.sent()
+    export.unsent()
+    theirs.close()
+    assert objects._held == {}
+    assert box.closed == 0
+
+
+def test_what_a_loop_that_is_over_left_behind_is_forgotten() -> None:
+    async def leave() -> None:
+        export_of(Box())._theirs.close()
+
+    async def another() -> None:
+        export_of(Box()).unsent()
+
+    asyncio.run(leave())
+    ((loop, _id),) = objects._held
+    for export in objects._held[loop, _id].pending:
+        export._ours.close()
+    asyncio.run(another())
+    assert objects._held == {}
+
+
+async def test_an_object_that_was_given_away_and_did_not_leave_is_closed_unless_somebody_holds_it() -> None:
+    box = Box()
+    held, lost = export_of(box), export_of(box)
+    with seqrpc.OwnedFd.dup(held.fileno()):
+        held.sent()
+        lost.given_up()
+        await turns_of_the_loop()
+        assert box.closed == 0
+    await comes_true(lambda: box.closed == 1)
+    export_of(box).given_up()
+    await comes_true(lambda: box.closed == 2)
+    assert objects._held == {}
+
+
+async def test_letting_go_of_an_object_tells_what_closes_it() -> None:
+    class Plain(seqrpc.Service):
+        pass
+
+    assert let_go_of(Plain(), DEFAULT_LIMITS) is None
+    box = Box()
+    export = export_of(box)
+    assert let_go_of(box, DEFAULT_LIMITS) is None
+    export.given_up()
+    closing = let_go_of(box, DEFAULT_LIMITS)
+    assert closing is not None
+    assert let_go_of(box, DEFAULT_LIMITS) is closing
+    await closing
+    assert box.closed == 1
+
+
+async def test_an_object_is_closed_once_where_tasks_begin_at_once() -> None:
+    loop = asyncio.get_running_loop()
+    loop.set_task_factory(getattr(asyncio, "eager_task_factory", None))
+    try:
+        box = Box()
+        for closed in (1, 2):
+            closing = let_go_of(box, DEFAULT_LIMITS)
+            assert closing is not None
+            await closing
+            assert box.closed == closed
+        assert objects._held == {}
+    finally:
+        loop.set_task_factory(None)
+
+
+async def test_an_object_for_which_there_is_no_pair_or_that_cannot_be_called_is_forgotten() -> None:
+    class Odd(seqrpc.Service):
+        @seqrpc.method
+        async def take(self, thing: object) -> None: ...
+
+    box = Box()
+    with table_full(), pytest.raises(seqrpc.Overloaded):
+        export_of(box)
+    with pytest.raises(TypeError):
+        export_of(Odd())  # type: ignore[arg-type] # that is the point
+    assert objects._held == {}
+    assert box.closed == 0

@@ -1,0 +1,363 @@
+"""Handlers begin in tasks of their own."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+import sys
+import time
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any
+
+import pytest
+from packets import comes_true
+
+from seqrpc.aio import shares
+from seqrpc.aio.shares import TURN_SECONDS, Share, share_of
+from seqrpc.aio.starting import Pace, Starter, pace_of
+
+AT_ONCE = sys.version_info >= (3, 12)
+
+variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="outside")
+
+
+class Owner:
+    """Whatever a coroutine is started for."""
+
+    def __init__(self) -> None:
+        self.is_paced = False
+        self.has_begun = False
+
+
+class Starting:
+    """Starts coroutines as whoever answers calls does."""
+
+    def __init__(self, uid: int = 2_001) -> None:
+        self.pace = pace_of(asyncio.get_running_loop(), uid)
+        self.starter = Starter(asyncio.get_running_loop(), uid)
+
+    def start(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        owner = Owner()
+        return self.starter.start(contextvars.copy_context(), owner, self._run(owner, coroutine))
+
+    async def _run(self, owner: Owner, coroutine: Coroutine[Any, Any, None]) -> None:
+        owner.has_begun = True
+        if owner.is_paced and self.starter.must_wait():
+            await self.starter.wait()
+        await coroutine
+
+
+@pytest.fixture(autouse=True)
+def somebody_else() -> tuple[Share, Share]:
+    """Let a user be there besides the one whose handlers begin, and who has short turns therefore."""
+    return share_of(2_001), share_of(2_002)
+
+
+@pytest.fixture
+async def starts() -> Starting:
+    return Starting()
+
+
+@contextlib.contextmanager
+def tasks_made_by(factory: Any) -> Iterator[None]:
+    """Have a factory make the tasks of the running loop."""
+    loop = asyncio.get_running_loop()
+    loop.set_task_factory(factory)
+    try:
+        yield
+    finally:
+        loop.set_task_factory(None)
+
+
+def plain_factory(loop: asyncio.AbstractEventLoop, coro: Any, **kwargs: Any) -> asyncio.Task[Any]:
+    return asyncio.Task(coro, loop=loop, **kwargs)
+
+
+async def take_a_turn(began: list[str], name: str) -> None:
+    """Hold the loop for longer than a turn, on purpose."""
+    began.append(name)
+    time.sleep(1.5 * TURN_SECONDS)  # noqa: ASYNC251
+
+
+def nobody_waits(pace: Pace) -> bool:
+    return (pace.started, pace._waiting, len(pace._lines), len(pace._late)) == (0, 0, 0, 0)
+
+
+async def test_a_coroutine_that_does_not_wait_ends_at_once_or_in_the_loop_s_next_turn(starts: Starting) -> None:
+    done: list[int] = []
+
+    async def run() -> None:
+        done.append(1)
+
+    task = starts.start(run())
+    assert done == ([1] if AT_ONCE else [])
+    await task
+    assert done == [1]
+
+
+async def test_each_has_a_task_and_a_context_of_its_own(starts: Starting) -> None:
+    seen: list[Any] = []
+
+    async def run(name: str) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        seen.append((task, variable.get(), getattr(task, "user", None), task.cancelling()))
+        variable.set(name)
+        task.set_name(name)
+        task.cancel()
+        task.uncancel()
+
+    tasks = [starts.start(run(name)) for name in ("ann", "bob")]
+    await asyncio.wait(tasks)
+    assert [task for task, *_rest in seen] == tasks
+    assert [rest for _task, *rest in seen] == [["outside", None, 0]] * 2
+    assert variable.get() == "outside"
+
+
+@pytest.mark.skipif(not AT_ONCE, reason="Task.get_context is new in Python 3.12")
+async def test_the_task_s_context_is_the_coroutine_s(starts: Starting) -> None:
+    same: list[bool] = []
+
+    async def run() -> None:
+        variable.set("mine")
+        task = asyncio.current_task()
+        assert task is not None
+        same.append(task.get_context()[variable] == "mine")  # type: ignore[attr-defined,unused-ignore]
+        await asyncio.sleep(0)
+        same.append(task.get_context()[variable] == "mine")  # type: ignore[attr-defined,unused-ignore]
+
+    await starts.start(run())
+    assert same == [True, True]
+
+
+@pytest.mark.parametrize("factory", [plain_factory, getattr(asyncio, "eager_task_factory", plain_factory)])
+async def test_the_loop_s_task_factory_makes_the_tasks(starts: Starting, factory: Any) -> None:
+    made: list[Any] = []
+    ran: list[str] = []
+
+    def counting(loop: asyncio.AbstractEventLoop, coro: Any, **kwargs: Any) -> asyncio.Task[Any]:
+        made.append(factory(loop, coro))  # what uvloop adds, not every factory of asyncio takes
+        task: asyncio.Task[Any] = made[-1]
+        return task
+
+    async def run(name: str) -> None:
+        variable.set(name)
+        await asyncio.sleep(0)
+        ran.append(variable.get())
+
+    with tasks_made_by(counting):
+        tasks = [starts.start(run(name)) for name in "ab"]
+    await asyncio.wait(tasks)
+    assert tasks == made
+    assert ran == ["a", "b"]
+    assert variable.get() == "outside"
+
+
+async def test_what_a_task_factory_raises_leaves_nothing_behind(starts: Starting) -> None:
+    def failing(loop: asyncio.AbstractEventLoop, coro: Any, **kwargs: Any) -> Any:
+        coro.close()
+        raise MemoryError
+
+    async def run() -> None: ...
+
+    coroutine = run()
+    with tasks_made_by(failing):
+        with pytest.raises(MemoryError):
+            starts.start(coroutine)
+        coroutine.close()
+    assert nobody_waits(starts.pace)
+    await starts.start(run())
+
+
+async def begun_in_turns(starts: Starting, number: int, takes: float) -> list[int]:
+    """Return how many coroutines that take so long begin in each turn of the loop."""
+    turns: list[int] = []
+    loop = asyncio.get_running_loop()
+    ended = loop.create_future()
+
+    def turn() -> None:
+        if not ended.done():
+            turns.append(0)
+            loop.call_soon(turn)
+
+    async def run() -> None:
+        until = time.perf_counter() + takes
+        while time.perf_counter() < until:
+            pass
+        turns[-1] += 1
+
+    with tasks_made_by(plain_factory):  # as on 3.11
+        tasks = [starts.start(run()) for _ in range(number)]
+    turn()
+    await asyncio.wait(tasks)
+    ended.set_result(None)
+    return [begun for begun in turns if begun]
+
+
+async def test_many_that_take_long_do_not_begin_in_one_turn(starts: Starting) -> None:
+    assert await begun_in_turns(starts, 5, 1.5 * TURN_SECONDS) == [1] * 5
+
+
+async def test_many_that_are_quick_do(starts: Starting, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shares, "TURN_SECONDS", 60.0)
+    assert await begun_in_turns(starts, 50, 0.0) == [50]
+    assert await begun_in_turns(starts, 1, 0.0) == [1]
+
+
+async def test_where_there_is_nobody_else_a_turn_is_long() -> None:
+    starts = Starting(2_003)
+    shares._shares.by_uid.clear()
+    assert max(await begun_in_turns(starts, 5, 1.5 * TURN_SECONDS)) > 1
+
+
+async def test_they_begin_in_order_and_those_in_line_are_told_some_at_a_time(starts: Starting) -> None:
+    began: list[int] = []
+
+    async def run(number: int) -> None:
+        began.append(number)
+        if number % 50 == 0:
+            time.sleep(1.5 * TURN_SECONDS)  # noqa: ASYNC251 - it holds the loop on purpose
+
+    with tasks_made_by(plain_factory):
+        tasks = [starts.start(run(number)) for number in range(300)]
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert 1 <= len(began) < 300
+        tasks += [starts.start(run(number)) for number in range(300, 400)]
+        await asyncio.wait(tasks)
+    assert began == list(range(400))
+    assert nobody_waits(starts.pace)
+
+
+async def test_connections_of_a_user_take_turns() -> None:
+    began: list[str] = []
+    greedy, modest = Starting(), Starting()
+    with tasks_made_by(plain_factory):
+        tasks = [greedy.start(take_a_turn(began, "greedy")) for _ in range(10)]
+        tasks += [modest.start(take_a_turn(began, "modest")) for _ in range(3)]
+        await asyncio.wait(tasks)
+    assert len(began) == 13
+    assert began[:8].count("modest") == 3
+
+
+async def test_who_waits_in_line_begins_although_others_come_in_each_turn() -> None:
+    began: list[str] = []
+    waits, fresh = Starting(), Starting()
+    with tasks_made_by(plain_factory):
+        tasks = [waits.start(take_a_turn(began, "waits")) for _ in range(4)]
+        while began.count("waits") < 4:
+            tasks.append(fresh.start(take_a_turn(began, "fresh")))
+            assert len(began) < 30
+            await asyncio.sleep(0)
+        await asyncio.wait(tasks)
+
+
+async def test_no_more_than_one_that_takes_a_turn_begins_in_each() -> None:
+    began: list[str] = []
+    waits, fresh = Starting(), Starting()
+    with tasks_made_by(plain_factory):
+        tasks = [waits.start(take_a_turn(began, "waits")) for _ in range(4)]
+        before = 0
+        while len(began) < 12:
+            tasks.append(fresh.start(take_a_turn(began, "fresh")))
+            await asyncio.sleep(0)
+            assert len(began) <= before + 1
+            before = len(began)
+        await asyncio.wait(tasks)
+
+
+async def test_places_that_are_given_up_are_gone() -> None:
+    began: list[str] = []
+    busy, gives_up = Starting(), Starting()
+    inner = [take_a_turn(began, "given up") for _ in range(20)]
+    with tasks_made_by(plain_factory):
+        tasks = [busy.start(take_a_turn(began, "busy")) for _ in range(5)]
+        given_up = [gives_up.start(one) for one in inner]
+    await asyncio.sleep(0)
+    for task in given_up:
+        task.cancel()
+    await asyncio.wait(given_up)
+    assert not gives_up.starter._line
+    assert gives_up.starter._line not in busy.pace._lines
+    await asyncio.wait(tasks)
+    assert began == ["busy"] * 5
+    assert nobody_waits(busy.pace)
+    for one in inner:
+        one.close()
+
+
+async def test_what_waits_when_its_loop_was_closed_ends_without_a_word(starts: Starting) -> None:
+    loop = asyncio.get_running_loop()
+    waiting = starts.pace.wait(starts.starter._line)
+    waiting.send(None)
+    assert len(starts.starter._line) == 1
+    starts.pace._loop = None  # type: ignore[assignment] # nothing may be asked of it
+    waiting.close()
+    assert not starts.starter._line
+    starts.pace._loop = loop
+    assert nobody_waits(starts.pace)
+
+
+async def test_a_factory_that_starts_and_then_raises_is_counted_once(starts: Starting) -> None:
+    def raises_after(loop: asyncio.AbstractEventLoop, coro: Any, **kwargs: Any) -> Any:
+        with contextlib.suppress(StopIteration):
+            coro.send(None)
+        raise MemoryError
+
+    async def run() -> None: ...
+
+    with tasks_made_by(raises_after), pytest.raises(MemoryError):
+        starts.start(run())
+    assert nobody_waits(starts.pace)
+
+
+async def test_all_connections_of_a_user_have_one_pace_on_a_loop() -> None:
+    loop = asyncio.get_running_loop()
+    pace = pace_of(loop, 2_001)
+    assert pace_of(loop, 2_001) is pace
+    assert pace_of(loop, 2_002) is not pace
+    other = asyncio.new_event_loop()
+    assert pace_of(other, 2_001) is not pace
+    other.close()
+
+
+async def test_one_that_is_cancelled_while_it_waits_for_a_turn_does_not_begin(starts: Starting) -> None:
+    ran: list[str] = []
+    loop = asyncio.get_running_loop()
+
+    async def run(name: str, function: Callable[[], object]) -> None:
+        ran.append(name)
+        time.sleep(1.5 * TURN_SECONDS)  # noqa: ASYNC251 - it holds the loop on purpose
+        function()
+
+    with tasks_made_by(plain_factory):
+        second: list[asyncio.Task[None]] = []
+        inner = run("second", list)
+        first = starts.start(run("first", lambda: loop.call_soon(second[0].cancel)))
+        second.append(starts.start(inner))
+    await asyncio.wait([first, *second])
+    assert ran == ["first"]
+    assert second[0].cancelled()
+    inner.close()
+    assert nobody_waits(starts.pace)
+
+
+async def test_one_that_is_cancelled_once_its_turn_has_come_does_not_begin(starts: Starting) -> None:
+    began: list[str] = []
+    inner = take_a_turn(began, "second")
+    with tasks_made_by(plain_factory):
+        tasks = [starts.start(take_a_turn(began, "first")), starts.start(inner)]
+        tasks.append(starts.start(take_a_turn(began, "third")))
+    await comes_true(lambda: began == ["first"] and starts.pace._waiting > 0 and not starts.starter._line)
+    tasks[1].cancel()
+    await asyncio.wait(tasks)
+    assert began == ["first", "third"]
+    assert nobody_waits(starts.pace)
+    inner.close()
+
+
+async def test_one_that_never_begins_is_counted_no_more(starts: Starting) -> None:
+    starts.pace.started = 1
+    starts.starter.never_begun()
+    assert nobody_waits(starts.pace)

@@ -1,0 +1,169 @@
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from daemons import PATIENCE, on_a_pair
+
+from seqrpc.interface import policy
+from seqrpc.interface.service import Marks, Service, marks_of, method
+
+
+class Plain(Service):
+    @method
+    async def add(self, a: int, b: int) -> int:
+        return a + b
+
+    @method(allow=policy.root, oneway=True)
+    def log(self, text: str) -> None:
+        pass
+
+    async def hidden(self) -> None:
+        pass
+
+
+def test_a_marked_function_is_the_function_itself() -> None:
+    async def function(self: Any, a: int) -> int:
+        return a
+
+    before = dict(vars(function))
+    assert method(function) is function
+    assert method(oneway=True)(function) is function
+    assert function.__name__ == "function"
+    assert len(vars(function)) == len(before) + 1
+
+
+def test_marks_are_what_method_was_told() -> None:
+    assert marks_of(Plain, "add") == Marks(None, oneway=False)
+    assert marks_of(Plain, "log") == Marks(policy.root, oneway=True)
+    assert marks_of(Plain, "hidden") is None
+    assert marks_of(Plain, "nothing") is None
+
+
+def test_an_overridden_method_keeps_the_marks_of_its_base() -> None:
+    class Child(Plain):
+        def log(self, text: str) -> None:
+            pass
+
+    assert marks_of(Child, "log") == Marks(policy.root, oneway=True)
+
+
+def test_marks_nearest_to_the_class_win_and_allow_among_those_that_say_it() -> None:
+    class Silent(Plain):
+        @method
+        def log(self, text: str) -> None:
+            pass
+
+    class Loud(Silent):
+        @method(allow=policy.anyone)
+        def log(self, text: str) -> None:
+            pass
+
+    assert marks_of(Silent, "log") == Marks(policy.root, oneway=False)
+    assert marks_of(Loud, "log") == Marks(policy.anyone, oneway=False)
+
+
+def test_marks_come_from_mixins_that_are_no_services() -> None:
+    class Mixin:
+        @method(allow=policy.anyone)
+        async def hello(self) -> None:
+            pass
+
+    class Mixed(Mixin, Plain):
+        pass
+
+    assert marks_of(Mixed, "hello") == Marks(policy.anyone, oneway=False)
+    assert marks_of(Mixed, "add") is not None
+
+
+def test_a_function_of_the_caller_may_stand_in_for_a_policy() -> None:
+    @method(allow=lambda caller: caller.pid == 1)
+    def function(self: Any) -> None:
+        pass
+
+    class Holder:
+        held = function
+
+    marks = marks_of(Holder, "held")
+    assert marks is not None
+    assert isinstance(marks.allow, policy.Policy)
+
+
+@pytest.mark.parametrize("what", [property(lambda self: 1), staticmethod(len), classmethod(print), Plain, len, 5])
+def test_only_functions_are_decorated(what: Any) -> None:
+    with pytest.raises(TypeError, match="decorates functions"):
+        method(what)
+
+
+def test_what_is_no_policy_is_refused_where_it_is_written() -> None:
+    with pytest.raises(TypeError, match="a policy"):
+        method(allow="root")  # type: ignore[call-overload]
+    with pytest.raises(TypeError, match="a policy"):
+
+        class Wrong(Service, allow=5):  # type: ignore[arg-type]
+            pass
+
+
+def test_a_service_is_called_as_its_class_or_as_it_says() -> None:
+    class Named(Plain, name="org.example.Named", allow=policy.anyone):
+        pass
+
+    class Child(Named):
+        pass
+
+    assert Plain.service_name == "Plain"
+    assert Plain.service_policy is None
+    assert Named.service_name == "org.example.Named"
+    assert Child.service_name == "Child", "a name is not inherited"
+    assert Child.service_policy is policy.anyone, "whom it admits is"
+
+
+@pytest.mark.parametrize("name", ["", ".", ".a", "a.", "rpc", "rpc.a", "rpc."])
+def test_names_that_cannot_be_called_are_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="not a service name"):
+
+        class Wrong(Plain, name=name):
+            pass
+
+
+def test_names_that_only_look_reserved_are_allowed() -> None:
+    class Fine(Plain, name="rpcs.x"):
+        pass
+
+    assert Fine.service_name == "rpcs.x"
+
+
+async def test_the_hook_that_runs_when_nobody_holds_an_object_does_nothing_by_itself() -> None:
+    await Plain().close()
+    assert marks_of(Plain, "close") is None, "it cannot be called from elsewhere"
+
+
+async def test_a_service_may_have_a_method_named_close_that_is_called_like_any_other() -> None:
+    class Door(Service):
+        closed = 0
+
+        @method
+        async def close(self) -> int:  # type: ignore[override]
+            self.closed += 1
+            return self.closed
+
+    class House(Service):
+        def __init__(self) -> None:
+            self.door = Door()
+
+        @method
+        async def enter(self) -> Any:
+            return self.door
+
+    house = House()
+    async with on_a_pair(house) as connection:
+        channel = await connection.call("House.enter")
+        assert await channel.proxy(Door).close() == 1
+        assert not channel.closed, "the channel lives on"
+        async with channel.proxy(Door):
+            pass
+        assert channel.closed
+        async with asyncio.timeout(PATIENCE):
+            while house.door.closed < 2:  # noqa: ASYNC110 - no event tells
+                await asyncio.sleep(0)

@@ -1,0 +1,415 @@
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import enum
+import socket
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterator
+from typing import Any
+
+import msgspec
+import pytest
+from helpers import PROPERTY
+from helpers import values as wire_values
+from hypothesis import given
+from hypothesis import strategies as st
+
+from seqrpc.errors import InvalidParams
+from seqrpc.interface import policy
+from seqrpc.interface.service import Service, method
+from seqrpc.interface.signature import MethodSpec, describe
+from seqrpc.kernel.buffers import Buffer
+from seqrpc.kernel.descriptors import OwnedFd
+
+
+class Color(enum.Enum):
+    RED = "red"
+
+
+@dataclasses.dataclass
+class Address:
+    street: str
+    numbers: list[int] = dataclasses.field(default_factory=list)
+
+
+class Person(msgspec.Struct):
+    name: str
+    address: Address
+
+
+@dataclasses.dataclass
+class Picky:
+    word: str
+
+    def __post_init__(self) -> None:
+        raise ValueError(self.word)
+
+
+@dataclasses.dataclass
+class Deep:
+    inner: Deep | None
+
+
+@dataclasses.dataclass
+class Deeper:
+    inner: Deeper | None
+    source: OwnedFd | str = ""
+
+
+class Nesting(Service):
+    @method
+    async def deep(self, a: Deep) -> None:
+        pass
+
+    @method
+    async def deeper(self, a: Deeper) -> None:
+        pass
+
+
+class Everything(Service, name="org.example.Everything", allow=policy.anyone):
+    @method
+    async def nothing(self) -> None:
+        pass
+
+    @method
+    async def add(self, a: int, b: int = 10) -> int:
+        return a + b
+
+    @method
+    async def mixed(self, a: int, /, b: str, *, c: bool, d: float = 0.5) -> None:
+        pass
+
+    @method
+    async def optional(self, a: int = 1, *, b: int = 2) -> None:
+        pass
+
+    @method
+    async def invite(self, person: Person, color: Color = Color.RED, tags: list[str] = []) -> None:  # noqa: B006
+        pass
+
+    @method
+    async def picky(self, what: Picky) -> None:
+        pass
+
+    @method
+    async def bare(self, a, b=None):  # type: ignore[no-untyped-def]
+        pass
+
+    @method(oneway=True)
+    def tell(self, text: str) -> None:
+        pass
+
+    @method(allow=policy.root)
+    async def open(self, fd: OwnedFd) -> OwnedFd:
+        return fd
+
+    async def hidden(self) -> None:
+        pass
+
+
+def spec(name: str) -> MethodSpec:
+    return describe(Everything).methods[name]
+
+
+def test_a_description_holds_the_marked_methods_and_what_they_were_told() -> None:
+    description = describe(Everything)
+    assert description.name == "org.example.Everything"
+    assert description.policy is policy.anyone
+    assert sorted(description.methods) == [
+        "add", "bare", "invite", "mixed", "nothing", "open", "optional", "picky", "tell",
+    ]  # fmt: skip
+    assert spec("add").wire_name == "org.example.Everything.add"
+    assert (spec("add").oneway, spec("tell").oneway) == (False, True)
+    assert (spec("add").is_coroutine, spec("tell").is_coroutine) == (True, False)
+    assert (spec("add").allow, spec("open").allow) == (None, policy.root)
+    assert [spec(name).takes_descriptors for name in ("add", "open", "bare")] == [False, True, True]
+
+
+def test_a_class_is_described_once() -> None:
+    assert describe(Everything) is describe(Everything)
+
+
+def test_any_class_will_do_and_its_public_functions_are_its_methods() -> None:
+    class Interface:
+        constant = 5
+
+        async def add(self, a: int) -> int: ...  # type: ignore[empty-body]
+
+        def _private(self) -> None: ...
+
+        @property
+        def size(self) -> int:
+            return 1
+
+        @staticmethod
+        def helper() -> None: ...
+
+    description = describe(Interface)
+    assert description.name == "Interface"
+    assert description.policy is None
+    assert list(description.methods) == ["add"]
+
+
+def test_inherited_methods_are_described_and_none_takes_one_away() -> None:
+    class Child(Everything):
+        tell = None  # type: ignore[assignment]
+
+        async def add(self, a: int, b: int = 11) -> int:
+            return a
+
+    methods = describe(Child).methods
+    assert methods["add"].bind([1]) == ((1, 11), {})
+    assert methods["open"].wire_name == "Child.open"
+    assert "tell" not in methods
+
+
+@pytest.mark.parametrize(
+    "name, params, args, kwargs",
+    [
+        ("nothing", [], (), {}),
+        ("nothing", {}, (), {}),
+        ("add", [1, 2], (1, 2), {}),
+        ("add", [1], (1, 10), {}),
+        ("add", {"b": 2, "a": 1}, (1, 2), {}),
+        ("add", {"a": 1}, (1, 10), {}),
+        ("mixed", {"a": 1, "b": "x", "c": True}, (1, "x"), {"c": True, "d": 0.5}),
+        ("mixed", {"a": 1, "b": "x", "c": True, "d": 2}, (1, "x"), {"c": True, "d": 2.0}),
+        ("optional", [], (1,), {}),
+        ("optional", [5], (5,), {}),
+        ("optional", {"b": 5}, (1,), {"b": 5}),
+        ("bare", [{"x": 1}], ({"x": 1}, None), {}),
+        (
+            "invite",
+            [{"name": "n", "address": {"street": "s"}}, "red", ["t"]],
+            (Person("n", Address("s")), Color.RED, ["t"]),
+            {},
+        ),
+    ],
+)
+def test_arguments_are_bound_by_position_and_by_name(
+    name: str, params: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> None:
+    assert spec(name).bind(params) == (args, kwargs)
+
+
+@pytest.mark.parametrize(
+    "name, params, message",
+    [
+        ("nothing", [1], "takes at most 0 arguments, got 1"),
+        ("nothing", {"a": 1}, "unknown field `a`"),
+        ("add", [], "missing argument `a`"),
+        ("add", {}, "missing required field `a`"),
+        ("add", {"b": 1}, "missing required field `a`"),
+        ("add", [1, 2, 3], "takes at most 2 arguments, got 3"),
+        ("add", {"a": 1, "c": 2}, "unknown field `c`"),
+        ("add", ["x"], "Expected `int`, got `str` - at `a`"),
+        ("add", [1, "x"], "Expected `int`, got `str` - at `b`"),
+        ("add", {"a": 1, "b": "x"}, "Expected `int`, got `str` - at `b`"),
+        ("add", [True], "Expected `int`, got `bool` - at `a`"),
+        ("mixed", [1, "x"], "missing argument `c`"),
+        ("mixed", [1], "missing argument `b`"),
+        ("mixed", [1, "x", True], "missing argument `c`"),
+        ("optional", [1, 2], "takes at most 1 arguments, got 2"),
+        ("invite", [{"name": "n"}], "missing required field `address` - at `person`"),
+        ("invite", [{"name": "n", "address": {"street": "s", "numbers": ["x"]}}], r"at `person.address.numbers\[0\]`"),
+        ("invite", {"person": {"name": 5, "address": {}}}, "Expected `str`, got `int` - at `person.name`"),
+        ("invite", [{"name": "n", "address": {"street": "s"}}, "blue"], "Invalid enum value 'blue' - at `color`"),
+        ("open", [3], "Expected a descriptor, got `int` - at `fd`"),
+    ],
+)  # fmt: skip
+def test_what_does_not_fit_names_the_method_and_the_path_to_the_field(name: str, params: Any, message: str) -> None:
+    with pytest.raises(InvalidParams, match=rf"^rpc\.InvalidParams: org\.example\.Everything\.{name}: .*{message}"):
+        spec(name).bind(params)
+
+
+@pytest.mark.parametrize("word", ["`$[99]", "`$[0]", "`$[" + "9" * 5_000, "at `$[7].x`", "`$.", "\0"])
+def test_text_of_the_caller_s_that_looks_like_a_path_does_no_harm(word: str) -> None:
+    for name, params in (
+        ("picky", [{"word": word}]),
+        ("picky", {"what": {"word": word}}),
+        ("add", {word: 1}),
+        ("invite", [{"name": "n", "address": {"street": "s"}}, word]),
+    ):
+        with pytest.raises(InvalidParams):
+            spec(name).bind(params)
+
+
+@pytest.mark.parametrize("name", ["deep", "deeper"])
+def test_arguments_that_are_nested_too_deeply_are_invalid(name: str) -> None:
+    nested: dict[str, Any] = {"inner": None}
+    for _ in range(50_000):
+        nested = {"inner": nested}
+    with pytest.raises(InvalidParams, match="nested too deeply"):
+        describe(Nesting).methods[name].bind([nested])
+
+
+@given(params=st.lists(wire_values(), max_size=4) | st.dictionaries(st.text(max_size=6), wire_values(), max_size=4))
+@PROPERTY
+def test_whatever_comes_is_bound_or_invalid(params: list[Any] | dict[str, Any]) -> None:
+    for method_spec in describe(Everything).methods.values():
+        with contextlib.suppress(InvalidParams):
+            args, kwargs = method_spec.bind(params)
+            assert len(args) + len(kwargs) >= len(params)
+
+
+def test_calls_in_python_s_own_way_go_by_position_where_that_is_enough() -> None:
+    assert spec("add").params((1, 2), {}) == (1, 2)
+    assert spec("add").params((1,), {"b": 2}) == {"a": 1, "b": 2}
+    assert spec("mixed").params((1, "x"), {"c": True}) == {"a": 1, "b": "x", "c": True}
+
+
+def test_calls_that_python_would_refuse_are_refused_before_they_are_sent() -> None:
+    with pytest.raises(TypeError, match=r"Everything\.add got the argument 'a' twice"):
+        spec("add").params((1,), {"a": 2})
+    with pytest.raises(TypeError, match=r"Everything\.mixed takes 2 positional arguments, got 3"):
+        spec("mixed").params((1, "x", True), {"d": 2.0})
+
+
+class Broken:
+    """Functions that cannot be called from elsewhere."""
+
+    async def stars(self, a: int, *rest: int) -> None: ...
+
+    async def names(self, **named: int) -> None: ...
+
+    async def alien(self, a: int, where: socket.socket) -> None: ...
+
+    async def gives_alien(self) -> socket.socket: ...  # type: ignore[empty-body]
+
+    async def unresolved(self, a: NoSuchName) -> None: ...  # type: ignore[name-defined]  # noqa: F821
+
+    async def no_attribute(self, a: socket.no_such_thing) -> None: ...  # type: ignore[name-defined]
+
+    async def inner(self, a: Inside) -> None: ...
+
+    def iterate(self) -> Iterator[int]:
+        yield 1
+
+    async def no_self() -> None: ...  # type: ignore[misc]
+
+    async def only_names(*, a: int) -> None: ...  # type: ignore[misc]
+
+    async def only_stars(*args: int) -> None: ...
+
+    async def two(self, a: Address | Person) -> None: ...
+
+    async def in_a_struct(self, a: int, b: list[HoldsService]) -> None: ...
+
+    async def gives_in_a_struct(self) -> HoldsService: ...  # type: ignore[empty-body]
+
+    async def either(self, a: Nesting | Everything) -> None: ...
+
+    async def alien_items(self, a: AsyncIterator[socket.socket]) -> None: ...
+
+    async def no_stream(self) -> int:  # type: ignore[misc]
+        yield 1
+
+    async def gives_alien_items(self) -> AsyncIterator[socket.socket]:
+        yield socket.socket()
+
+
+class HoldsService(msgspec.Struct):
+    service: Nesting
+
+
+@dataclasses.dataclass
+class Inside:
+    what: NoSuchName  # type: ignore[name-defined]  # noqa: F821
+
+
+@pytest.mark.parametrize(
+    "name, message",
+    [
+        ("stars", r"parameters have names on the wire; '\*rest: .*int.*' has none"),
+        ("names", r"parameters have names on the wire; '\*\*named: .*int.*' has none"),
+        ("alien", "where: values of type socket cannot be sent"),
+        ("gives_alien", "the result: values of type socket cannot be sent"),
+        ("unresolved", "an annotation cannot be resolved: name 'NoSuchName' is not defined"),
+        ("no_attribute", "an annotation cannot be resolved: .*no_such_thing"),
+        ("inner", "a: name 'NoSuchName' is not defined"),
+        ("iterate", "a generator that streams is written 'async def'"),
+        ("no_self", "the first parameter of a method is its object"),
+        ("only_names", "the first parameter of a method is its object"),
+        ("only_stars", "the first parameter of a method is its object"),
+        ("two", "a: Type unions may not contain more than one"),
+        ("in_a_struct", r"b: values of type Nesting cannot be sent within a Struct \(a dataclass would do\)"),
+        ("gives_in_a_struct", "the result: values of type Nesting cannot be sent within a Struct"),
+        ("either", "a: .* cannot be sent: a service does not say which of them it is"),
+        ("alien_items", "a: values of type socket cannot be sent"),
+        ("gives_alien_items", "the result: values of type socket cannot be sent"),
+        ("no_stream", r"the result of a generator is AsyncIterator\[...\], not <class 'int'>"),
+    ],
+)
+def test_what_cannot_be_served_is_a_type_error_that_names_method_and_parameter(name: str, message: str) -> None:
+    service = type("Wrong", (Service,), {name: method(vars(Broken)[name])})
+    with pytest.raises(TypeError, match=rf"^Broken\.{name}: {message}"):
+        describe(service)
+
+
+def test_marked_functions_that_are_no_plain_methods_are_a_type_error() -> None:
+    class Static(Service):
+        @staticmethod
+        @method
+        def helper(a: int) -> int:
+            return a
+
+    with pytest.raises(TypeError, match=r"Static\.helper: only plain methods can be called"):
+        describe(Static)
+
+
+class Streams(Service):
+    @method
+    async def generator(self) -> AsyncIterator[int]:
+        yield 1
+
+    @method
+    async def bare_generator(self):  # type: ignore[no-untyped-def]
+        yield 1
+
+    @method
+    async def full_generator(self) -> AsyncGenerator[int, None]:
+        yield 1
+
+    @method
+    def plain(self) -> AsyncIterable[int]: ...  # type: ignore[empty-body]
+
+    @method
+    async def awaited(self) -> AsyncIterator[int]: ...  # type: ignore[empty-body]
+
+    @method
+    async def takes(self, numbers: AsyncIterator[int], buffer: Buffer | None = None) -> Nesting: ...  # type: ignore[empty-body]
+
+
+@pytest.mark.parametrize(
+    "name, is_generator, streams",
+    [
+        ("generator", True, True),
+        ("bare_generator", True, True),
+        ("full_generator", True, True),
+        ("plain", False, True),
+        ("awaited", False, False),
+        ("takes", False, False),
+    ],
+)
+def test_what_gives_a_stream_without_await_is_known(name: str, is_generator: bool, streams: bool) -> None:
+    method_spec = describe(Streams).methods[name]
+    assert (method_spec.is_generator, method_spec.streams) == (is_generator, streams)
+    assert method_spec.takes_descriptors is (name == "takes")
+
+
+@pytest.mark.parametrize("annotated", [True, False])
+def test_a_stream_cannot_be_oneway(annotated: bool) -> None:
+    class Tells(Service):
+        if annotated:
+
+            @method(oneway=True)
+            def tell(self) -> AsyncIterator[int]: ...  # type: ignore[empty-body]
+
+        else:
+
+            @method(oneway=True)
+            async def tell(self):  # type: ignore[no-untyped-def]
+                yield 1
+
+    with pytest.raises(TypeError, match=r"Tells\.tell: a stream is an answer, and oneway methods have none"):
+        describe(Tells)
