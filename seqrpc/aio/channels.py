@@ -55,9 +55,9 @@ class Channel:
         self._connection: Connection | None = None
         self._sender: Sender = None
         self._forked = False  # whether this is a copy in a forked child
-        forks.register(self)
+        forks.register(self, Channel._let_go_in_child)
 
-    def forked(self) -> None:
+    def _let_go_in_child(self) -> None:
         """Hold nothing: this is a copy in a forked child. The connection, if there is one, hears of it by itself."""
         self._forked = True
         if self._fd is not None:

@@ -121,9 +121,9 @@ class SessionConnection(SeqpacketProtocol):
         self._writing_paused = False
         self._close_timer: asyncio.TimerHandle | None = None
         self._reason: Exception | None = None
-        forks.register(self)
+        forks.register(self, SessionConnection._let_go_in_child)
 
-    def forked(self) -> None:
+    def _let_go_in_child(self) -> None:
         """Be of no use: this is a copy in a forked child. Its transport has closed, or will close, the socket."""
         self._home = None
         self._session.lose()  # else calls that are given up would be cancelled at the other side

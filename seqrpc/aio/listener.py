@@ -57,7 +57,7 @@ class SeqpacketServer(asyncio.AbstractServer):
         self._delay = 0.0
         self._closed = loop.create_future()
         self._forked = False  # whether this is a copy in a forked child
-        forks.register(self)
+        forks.register(self, SeqpacketServer._let_go_in_child)
 
     @property
     def sockets(self) -> tuple[socket.socket, ...]:
@@ -85,7 +85,7 @@ class SeqpacketServer(asyncio.AbstractServer):
         if self._forked:
             raise wrong_process("this server")
 
-    def forked(self) -> None:
+    def _let_go_in_child(self) -> None:
         """Be closed, without a word to anybody: this is a copy in a forked child."""
         self._forked = True
         self._accepting = False

@@ -41,9 +41,9 @@ class _HeldObject:
         self.closing: asyncio.Task[None] | None = None
         self._key = key
         _held[key] = self
-        forks.register(self)
+        forks.register(self, _HeldObject._let_go_in_child)
 
-    def forked(self) -> None:
+    def _let_go_in_child(self) -> None:
         """Be held by nobody: this is a copy in a forked child, and those who hold the object hold the parent's."""
         if _held.get(self._key) is self:
             del _held[self._key]
@@ -227,9 +227,9 @@ class ObjectExport:
         self._dropped = dropped
         self.revoked = False
         """Whether the object was revoked before the message left."""
-        forks.register(self)
+        forks.register(self, ObjectExport._let_go_in_child)
 
-    def forked(self) -> None:
+    def _let_go_in_child(self) -> None:
         """Close both ends: this is a copy in a forked child."""
         self._ours.close()
         self._theirs.close()

@@ -92,9 +92,9 @@ class Producer:
         self._packets = 0  # that were sent
         self._spilled: Outgoing | None = None  # the last packet that became a memory file
         self._send_room = SendRoom(sock)
-        forks.register(self)
+        forks.register(self, Producer._let_go_in_child)
 
-    def forked(self) -> None:
+    def _let_go_in_child(self) -> None:
         """Produce nothing: this is a copy in a forked child, whose loop may go on with what the parent's had begun."""
         self._reader_gone = True  # whatever the source yields here is nobody's
         self._watching = False
@@ -413,9 +413,9 @@ class StreamExport:
         self._started = started
         self._ended = ended
         self._dropped = dropped
-        forks.register(self)
+        forks.register(self, StreamExport._let_go_in_child)
 
-    def forked(self) -> None:
+    def _let_go_in_child(self) -> None:
         """Close both ends: this is a copy in a forked child."""
         self._ours.close()
         self._theirs.close()

@@ -88,9 +88,9 @@ class Server:
         self._finished: asyncio.Future[None] = self._loop.create_future()
         self._closing: asyncio.Task[None] | None = None
         self._forked = False  # whether this is a copy in a forked child
-        forks.register(self)
+        forks.register(self, Server._let_go_in_child)
 
-    def forked(self) -> None:
+    def _let_go_in_child(self) -> None:
         """Serve nobody: this is a copy in a forked child. What it is made of hears of it by itself."""
         self._forked = True
         self._connections.clear()
@@ -486,14 +486,14 @@ class _StopSignals:
     def __init__(self) -> None:
         """Remember what they do now."""
         self._before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-        forks.register(self)
+        forks.register(self, _StopSignals._let_go_in_child)
 
     def handle(self, loop: asyncio.AbstractEventLoop, stop: Callable[[], None]) -> None:
         """Have a loop call ``stop`` for each."""
         for number in self._before:
             loop.add_signal_handler(number, stop)
 
-    def forked(self) -> None:
+    def _let_go_in_child(self) -> None:
         """Let them do in a forked child what they did before."""
         signal.set_wakeup_fd(-1)
         for number, handler in self._before.items():

@@ -91,9 +91,9 @@ class Stream(AsyncIterator[T_co], Generic[T_co]):
         self._backlog: list[Any] = []  # items of a message that were not looked at yet, the last first
         self._owners: dict[int, list[OwnedFd]] = {}  # the descriptors of some in the backlog, by their index there
         self._forked = False  # whether this is a copy in a forked child
-        forks.register(self)
+        forks.register(self, Stream._let_go_in_child)
 
-    def forked(self) -> None:
+    def _let_go_in_child(self) -> None:
         """Be over, without a word to anybody: this is a copy in a forked child."""
         self._forked = self._closed = True
         self._items, self._backlog = deque(), []  # what was received is the parent's to read

@@ -35,9 +35,9 @@ class Threads:
         self._freed = 0.0  # when a thread came free last
         self._started = 0
         self._closed = False
-        forks.register(self)
+        forks.register(self, Threads._let_go_in_child)
 
-    def forked(self) -> None:
+    def _let_go_in_child(self) -> None:
         """Be closed: a forked child has no threads, and perhaps a lock that one of them will never let go."""
         self._changed = threading.Condition(threading.Lock())
         self._waiting = OrderedDict()

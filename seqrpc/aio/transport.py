@@ -189,7 +189,7 @@ class SeqpacketTransport(asyncio.ReadTransport):
         self._busy_poll_timeout = limits.busy_poll_timeout
         self._awake_until = 0.0  # while the loop is kept awake
         self._forked = False  # whether this is a copy in a forked child
-        forks.register(self)
+        forks.register(self, SeqpacketTransport._let_go_in_child)
         self.resume_reading()
         try:
             protocol.connection_made(self)
@@ -673,7 +673,7 @@ class SeqpacketTransport(asyncio.ReadTransport):
         self._share = NOBODYS
         return self._sock
 
-    def forked(self) -> None:
+    def _let_go_in_child(self) -> None:
         """Be closed, without a word to anybody: this is a copy in a forked child.
 
         What a loop that was inherited may still call does nothing, and asks nothing of that loop.

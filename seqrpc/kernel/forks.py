@@ -13,32 +13,29 @@ Children that run another program (subprocess) need none of this: all descriptor
 from __future__ import annotations
 
 import os
-from typing import Protocol
-from weakref import WeakSet
+from collections.abc import Callable
+from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
 
-
-class Forked(Protocol):
-    """What must not live on in a forked child."""
-
-    def forked(self) -> None:
-        """Close the descriptors and be of no use any more: called in the child, for the parent's object.
-
-        It may have been called for another object that shares the descriptors.
-        """
-        ...
-
+T = TypeVar("T")
 
 generation = 0
 """How many forks lie between the first of the processes and this one: another number was another process's."""
 
 _process = os.getpid()
 
-_registered: WeakSet[Forked] = WeakSet()
+_registered: WeakKeyDictionary[Any, Callable[[Any], None]] = WeakKeyDictionary()
 
 
-def register(thing: Forked) -> None:
-    """Have ``thing.forked()`` called in forked children, as long as anything refers to it; it takes half a µs."""
-    _registered.add(thing)
+def register(thing: T, let_go: Callable[[T], None]) -> None:
+    """Have ``let_go(thing)`` called in forked children, as long as anything refers to ``thing``; it takes half a µs.
+
+    Args:
+        thing: what must not live on in a forked child.
+        let_go: closes its descriptors, and makes it of no use any more; it may have been called for another object that
+            shares them. A function of the class, for what is bound to ``thing`` would keep it.
+    """
+    _registered[thing] = let_go
 
 
 def was_missed() -> bool:
@@ -51,12 +48,12 @@ def _after_in_child() -> None:
     global generation, _process  # noqa: PLW0603 - there is one process
     generation += 1
     _process = os.getpid()
-    inherited = list(_registered)
+    inherited = list(_registered.items())
     _registered.clear()  # what is made from here on is this process's own
     failure: Exception | None = None
-    for thing in inherited:
+    for thing, let_go in inherited:
         try:
-            thing.forked()
+            let_go(thing)
         except Exception as exc:
             failure = failure or exc
     if failure is not None:

@@ -42,7 +42,7 @@ class ListeningSocket:
         self.sock = sock
         self.address = address
         self._claim: _Claim | None = None
-        forks.register(self)
+        forks.register(self, ListeningSocket.forked)
 
     def bind(self, path: str, mode: int, group: int | None) -> None:
         """Claim ``path``, and bind to it with exactly this mode and group.

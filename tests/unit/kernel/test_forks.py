@@ -16,7 +16,7 @@ class Noting:
 
     def __init__(self) -> None:
         self.heard_in: list[int] = []
-        forks.register(self)
+        forks.register(self, lambda thing: thing.forked())
 
     def forked(self) -> None:
         self.heard_in.append(os.getpid())
