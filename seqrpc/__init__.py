@@ -45,7 +45,8 @@ if TYPE_CHECKING:
     from seqrpc.aio.endpoints import create_connection, create_server
     from seqrpc.aio.listener import SeqpacketServer
     from seqrpc.aio.objects import revoke
-    from seqrpc.aio.server import Server, run, serve
+    from seqrpc.aio.run import run
+    from seqrpc.aio.server import Server, serve
     from seqrpc.aio.streams import Stream
     from seqrpc.aio.transport import SeqpacketProtocol, SeqpacketTransport
 
@@ -119,7 +120,7 @@ _WITH_A_LOOP = {
     "current_call": "seqrpc.aio.current",
     "metadata": "seqrpc.aio.context",
     "revoke": "seqrpc.aio.objects",
-    "run": "seqrpc.aio.server",
+    "run": "seqrpc.aio.run",
     "serve": "seqrpc.aio.server",
     "timeout": "seqrpc.aio.context",
 }

@@ -89,6 +89,7 @@ ORDER = (
     "aio.living",
     # the two ends
     "aio.server",
+    "aio.run",
     "aio.client",
     # the face
     "",
@@ -97,7 +98,7 @@ ORDER = (
 
 ONLY_HERE = {
     "msgpack": {"protocol.codec", "protocol.depth", "protocol.heads", "protocol.maps"},
-    "uvloop": {"aio.server"},
+    "uvloop": {"aio.run"},
     "asyncio": {name for name in ORDER if name.partition(".")[0] == "aio"},
 }
 """Modules that only some of ours may import."""

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import os
 import resource
-import signal
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -55,22 +54,17 @@ class Work(seqrpc.Service):
         assert self.server is not None
         await self.server.close()
 
-    @seqrpc.method
-    async def signal(self, numbers: list[int], *, finish: bool = True) -> str:
-        self.stage.reach("began")
-        for number in numbers:
-            os.kill(os.getpid(), number)
-        while finish and not seqrpc.current_call().connection._session.closing_sent:  # noqa: ASYNC110 - no event tells
-            await asyncio.sleep(0.001)
-        if not finish:
-            await asyncio.Event().wait()
-        return "done"
-
 
 class Sums(seqrpc.Service):
     @seqrpc.method
     async def add(self, a: int, b: int) -> int:
         return a + b
+
+
+class TakesText(seqrpc.Service):
+    @seqrpc.method
+    async def take(self, text: str) -> None:
+        pass
 
 
 class TakesDescriptors(seqrpc.Service):
@@ -175,7 +169,7 @@ async def test_a_server_on_a_pair_ends_with_the_other_side(how: str) -> None:
 
 
 @pytest.mark.parametrize("accept, service, accepted", [
-    (None, Sums, False), (None, Work, True), (None, TakesDescriptors, True), (True, Sums, True),
+    (None, Sums, False), (None, TakesText, True), (None, TakesDescriptors, True), (True, Sums, True),
     (False, TakesDescriptors, False),
 ])  # fmt: skip
 async def test_descriptors_are_accepted_where_any_argument_takes_one_or_may_be_large(
@@ -442,15 +436,6 @@ async def test_without_a_bound_of_descriptors_the_limits_are_the_bound(
         assert await connection.call("Work.add", 1, 2) == 3
 
 
-def test_run_takes_all_descriptors_that_it_may_have() -> None:
-    ours, theirs = seqrpc.socket_pair()
-    ours.close()
-    with descriptors_limited(256):
-        seqrpc.run(Work(), sock=theirs)
-        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        assert soft == hard
-
-
 async def test_a_connection_that_comes_while_the_server_stops_is_refused(socket_path: Path) -> None:
     service = Work()
     async with seqrpc.serve(service, socket_path) as server:
@@ -458,43 +443,6 @@ async def test_a_connection_that_comes_while_the_server_stops_is_refused(socket_
         with raw_client(socket_path) as client:
             assert await client.receive() == [5, "the server is stopping"]
             assert await client.receive() is None
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_run_drains_at_a_signal_and_returns(number: signal.Signals) -> None:
-    ours, theirs = seqrpc.socket_pair()
-    with ours:
-        ours.settimeout(PATIENCE)
-        ours.send(b"\x94\x00\x01\xabWork.signal\x91\x91" + bytes([number]))
-        seqrpc.run(Work(), sock=theirs)
-        assert ours.recv(100) == b"\x92\x05\xb6the server is stopping"
-        assert ours.recv(100) == b"\x94\x01\x01\xc0\xa4done"
-        assert ours.recv(100) == b""
-
-
-@pytest.mark.parametrize("drain_timeout, numbers", [(60.0, bytes([15, 2])), (0.01, bytes([15]))])
-def test_run_stops_at_once_at_a_second_signal_and_after_a_while_anyway(drain_timeout: float, numbers: bytes) -> None:
-    ours, theirs = seqrpc.socket_pair()
-    service = Work()
-    with ours:
-        ours.settimeout(PATIENCE)
-        params = b"\x82\xa7numbers" + bytes([0x90 + len(numbers)]) + numbers + b"\xa6finish\xc2"
-        ours.send(b"\x94\x00\x01\xabWork.signal" + params)
-        seqrpc.run(service, sock=theirs, drain_timeout=drain_timeout)
-        assert ours.recv(100) == b"\x92\x05\xb6the server is stopping"
-
-
-def test_run_on_a_pair_ends_with_the_other_side() -> None:
-    ours, theirs = seqrpc.socket_pair()
-    ours.close()
-    seqrpc.run(Work(), sock=theirs)
-
-
-def test_run_tells_what_cannot_be_served(socket_path: Path) -> None:
-    socket_path.write_text("no socket")
-    with pytest.raises(seqrpc.AddressInUse, match="is no socket"):
-        seqrpc.run(Work(), socket_path)
-    assert socket_path.read_text() == "no socket"
 
 
 async def test_threads_of_a_server_go_with_it(socket_path: Path) -> None:

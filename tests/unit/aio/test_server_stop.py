@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import pytest
-from daemons import PATIENCE, Stage, daemon, wait_until_it_listens
+from daemons import PATIENCE, Stage
 
 import seqrpc
 
@@ -207,39 +207,6 @@ async def test_handlers_that_revoke_the_same_object_do_not_wait_for_each_other(
             assert result == "revoked" or isinstance(result, (seqrpc.ConnectionLost, seqrpc.Cancelled))
         await first.close()
         await second.close()
-
-
-STUBBORN = """
-import asyncio, sys
-import seqrpc
-
-async def endless():
-    try:
-        yield
-    finally:
-        while True:
-            try:
-                await asyncio.sleep(3600)
-            except asyncio.CancelledError:
-                pass
-
-class Daemon(seqrpc.Service):
-    @seqrpc.method
-    async def begin(self) -> None:
-        self.generator = endless()
-        await anext(self.generator)
-
-seqrpc.run(Daemon(), sys.argv[1], limits=seqrpc.Limits(close_timeout=0.2))
-"""
-
-
-async def test_a_generator_that_goes_on_though_it_is_cancelled_does_not_keep_the_daemon(socket_path: Path) -> None:
-    with daemon(STUBBORN, socket_path) as child:
-        wait_until_it_listens(socket_path)
-        async with seqrpc.connect(socket_path) as connection:
-            await connection.call("Daemon.begin")
-            child.terminate()
-            assert await asyncio.to_thread(child.wait, PATIENCE) == 0
 
 
 async def test_new_calls_and_connections_are_refused_before_the_drain_where_that_is_wanted(
