@@ -5,10 +5,12 @@ from __future__ import annotations
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import pytest
 
 import seqrpc
+import seqrpc.interface
 
 UNAVOIDABLE = "asyncio, msgpack, msgspec"
 
@@ -48,6 +50,37 @@ def test_declaring_a_service_does_without_asyncio() -> None:
             @seqrpc.method
             async def add(self, a: int, b: int) -> int:
                 return a + b
+        """
+    )
+    assert not loaded & {"asyncio", "msgpack", "ssl"}
+
+
+INTERFACE = sorted(path.stem for path in Path(seqrpc.interface.__path__[0]).glob("*.py") if path.stem != "__init__")
+
+
+@pytest.mark.parametrize("name", INTERFACE)
+def test_what_a_service_is_does_without_asyncio_and_the_wire(name: str) -> None:
+    loaded = modules_after(f"import seqrpc.interface.{name}")
+    assert f"seqrpc.interface.{name}" in loaded
+    assert not loaded & {"asyncio", "msgpack", "ssl"}
+    assert not [module for module in loaded if module.startswith("seqrpc.aio")]
+
+
+def test_a_service_is_described_without_asyncio() -> None:
+    loaded = modules_after(
+        """
+        from collections.abc import AsyncIterator
+
+        import seqrpc
+        from seqrpc.interface.signature import describe
+
+        class Files(seqrpc.Service):
+            @seqrpc.method
+            async def lines(self, file: seqrpc.OwnedFd, longest: int = 80) -> AsyncIterator[str]:
+                yield ""
+
+        lines = describe(Files).methods["lines"]
+        assert lines.streams and lines.takes_descriptors
         """
     )
     assert not loaded & {"asyncio", "msgpack", "ssl"}

@@ -54,6 +54,10 @@ ORDER = (
     "interface.predicates",
     "interface.policy",
     "interface.service",
+    "interface.sets",
+    "interface.streams",
+    "interface.conversion",
+    "interface.signature",
     # the event loop's side: packets on it
     "aio",
     "aio.stalls",
@@ -68,10 +72,6 @@ ORDER = (
     "aio.link",
     "aio.streams",
     "aio.producers",
-    # what a service is, again: these three still know streams as the event loop has them
-    "interface.sets",
-    "interface.conversion",
-    "interface.signature",
     # services that are called
     "aio.context",
     "aio.proxy",
@@ -102,6 +102,11 @@ ONLY_HERE = {
     "asyncio": {name for name in ORDER if name.partition(".")[0] == "aio"},
 }
 """Modules that only some of ours may import."""
+
+NOT_HERE = {
+    "interface": {"asyncio", "msgpack", "selectors", "socket", "threading"},
+}
+"""Modules that a whole floor does without: it does not run, wait or send."""
 
 CALLED_ONLY_HERE = {
     "sendmsg": {"kernel.ancillary"},
@@ -152,7 +157,7 @@ def test_the_list_goes_floor_by_floor() -> None:
     floors = [name.partition(".")[0] for name in ORDER]
     changes = [floor for before, floor in zip(["", *floors], floors, strict=False) if floor != before]
     ground = ["text", "errors", "limits", "logs"]
-    assert changes == [*ground, "kernel", "protocol", "interface", "aio", "interface", "aio", ""]
+    assert changes == [*ground, "kernel", "protocol", "interface", "aio", ""]
 
 
 @pytest.mark.parametrize("name", [name for name in ORDER if name])
@@ -168,6 +173,12 @@ def test_what_is_kept_to_one_place_is_imported_there_only(module: str) -> None:
     users = {name for name, tree in TREES.items() if module in {full.partition(".")[0] for full in imports(tree)}}
     assert users
     assert users <= ONLY_HERE[module]
+
+
+@pytest.mark.parametrize("name", [name for name in ORDER if name.partition(".")[0] in NOT_HERE])
+def test_a_floor_does_without_what_is_not_its_business(name: str) -> None:
+    used = {full.partition(".")[0] for full in imports(TREES[name])}
+    assert not used & NOT_HERE[name.partition(".")[0]]
 
 
 @pytest.mark.parametrize("function", CALLED_ONLY_HERE)

@@ -12,7 +12,7 @@ import weakref
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from types import TracebackType
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from seqrpc.aio.gate import Gate
 from seqrpc.aio.places import check_loop, runs_here, wrong_loop, wrong_process
@@ -27,6 +27,7 @@ from seqrpc.errors import (
     WrongLoop,
     WrongProcess,
 )
+from seqrpc.interface.streams import ReceivedStream
 from seqrpc.kernel import ancillary, forks
 from seqrpc.kernel.ancillary import Received
 from seqrpc.kernel.closing import CLOSER, Sender
@@ -47,7 +48,7 @@ _PACKETS_A_TURN = 8
 """Packets that are read without waiting before others on the loop get a turn."""
 
 
-class Stream(AsyncIterator[T_co], Generic[T_co]):
+class Stream(AsyncIterator[T_co], ReceivedStream[T_co]):
     """The reading end of a stream: ``async for item in stream``.
 
     Calling a method that streams returns one; the call is made when the first item is asked for, or by
@@ -121,6 +122,9 @@ class Stream(AsyncIterator[T_co], Generic[T_co]):
         """Let ``check`` convert the items from now on, several at a time; return the stream itself."""
         self._check = check
         return self
+
+    def _checked(self, check: Callable[[list[Any]], list[Any]]) -> None:
+        self._check = check
 
     async def open(self) -> Self:
         """Make the call now, so that the stream can be passed on; return the stream itself.

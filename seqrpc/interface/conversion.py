@@ -19,10 +19,10 @@ from typing import Annotated, Any, ClassVar, Final, NamedTuple, Union
 
 import msgspec
 
-from seqrpc.aio.streams import Stream
 from seqrpc.errors import InvalidParams, InvalidResult
 from seqrpc.interface.service import Service
 from seqrpc.interface.sets import SetBounds
+from seqrpc.interface.streams import ReceivedStream, checked
 from seqrpc.kernel.buffers import Buffer
 from seqrpc.kernel.descriptors import OwnedFd
 from seqrpc.limits import DEFAULT_LIMITS, MAX_CONVERTED_VALUES
@@ -35,7 +35,6 @@ _STREAMS: Final = (
     collections.abc.AsyncIterator,
     collections.abc.AsyncIterable,
     collections.abc.AsyncGenerator,
-    Stream,
 )
 
 _TWO_PATHS: Final = r" - at `\$([^`]*)` - at `([^`]*)`$"
@@ -183,8 +182,9 @@ def _expected(what: str, value: Any) -> str:
 
 
 def is_stream(annotation: Any) -> bool:
-    """Return whether an annotation is that of a stream: ``AsyncIterator[T]``, ``AsyncIterable``, ``AsyncGenerator``."""
-    return (typing.get_origin(annotation) or annotation) in _STREAMS
+    """Return whether an annotation is that of a stream: ``AsyncIterator[T]``, ``AsyncGenerator[T]``, ``Stream[T]``."""
+    origin = typing.get_origin(annotation) or annotation
+    return origin in _STREAMS or (isinstance(origin, type) and issubclass(origin, ReceivedStream))
 
 
 def _is_service(annotation: Any) -> bool:
@@ -202,9 +202,11 @@ def _stand_in_stream(annotation: Any) -> type[_StandIn]:
 
         @classmethod
         def build(cls, value: Any, hook: _Hook) -> Any:
-            if not isinstance(value, Stream):
+            if not isinstance(value, ReceivedStream):
                 raise msgspec.ValidationError(_expected("a stream", value))
-            return value if planned is None else value.checked(functools.partial(_check_items, planned, hook.terms))
+            if planned is None:
+                return value
+            return checked(value, functools.partial(_check_items, planned, hook.terms))
 
     return Streamed
 
