@@ -120,7 +120,7 @@ class Conversation(RuleBasedStateMachine):
         if self.pair.under_way[sender]:
             self.take(1 - sender, self.pair.deliver(sender, spilled=spilled), lost=False)
 
-    # A long message that lost its file may be nobody's, which ends the connection: see test_session.py.
+    # A long message that lost its file may be nobody's, which ends the connection: see tests/unit/protocol/session/.
     @precondition(lambda self: any(packets and self.can_lose(*packets[0]) for packets in self.pair.under_way))
     @rule(sender=SIDES)
     def deliver_without_descriptors(self, sender: int) -> None:

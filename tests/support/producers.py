@@ -1,0 +1,135 @@
+"""What the tests of aio/producers have in common: the writing end of a stream, with a raw socket for its reader."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import AsyncIterable, AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from packets import (
+    comes_true,
+    readable,
+)
+
+from seqrpc import OwnedFd, RpcError
+from seqrpc.aio.producers import Producer, Source, StreamExport
+from seqrpc.aio.streams import Stream
+from seqrpc.kernel.descriptors import ValueFd, close_all
+from seqrpc.limits import Limits
+from seqrpc.protocol.codec import Codec
+from seqrpc.protocol.items import ItemReader
+from seqrpc.protocol.values import EXT_STREAM
+
+LIMITS = Limits(max_message_bytes=200_000)
+
+
+class Wrong(RpcError, code="producers.Wrong"):
+    """An error of an application's own."""
+
+
+class Reading:
+    """A producer, and the raw socket at its other end."""
+
+    def __init__(self, items: AsyncIterable[Any], fds: list[OwnedFd] | None = None) -> None:
+        self.started: list[Producer] = []
+        self.ended: list[Producer] = []
+        export = StreamExport(Source(items, "m", fds), Codec(LIMITS), self.started.append, self.ended.append)
+        assert export.ext_type == EXT_STREAM
+        self.raw = socket.socket(fileno=os.dup(export.fileno()))
+        self.raw.setblocking(False)
+        export.sent()
+        (self.producer,) = self.started
+
+    async def packet(self) -> Any:
+        """Return the next packet, None at the end; its descriptors are closed."""
+        while True:
+            await readable(self.raw)
+            data, numbers, _flags, _address = socket.recv_fds(self.raw, 65_536, 253)
+            fds = [OwnedFd(number) for number in numbers]
+            try:
+                return self.message(data, fds) if data else None
+            finally:
+                close_all(fds)
+
+    @staticmethod
+    def message(data: bytes, fds: list[OwnedFd]) -> Any:
+        value, problem = Codec().decode(data, fds)
+        if value[0] == 4:
+            return Reading.message(os.pread(fds[0].fileno(), value[1], 0), fds[1:])
+        assert problem is None
+        return value
+
+    async def packets(self) -> list[Any]:
+        """Return all packets until the end."""
+        packets = []
+        while (packet := await self.packet()) is not None:
+            packets.append(packet)
+        return packets
+
+    async def items(self) -> list[Any]:
+        """Return all items until a regular end."""
+        *packets, last = await self.packets()
+        assert last == [1, None]
+        assert all(packet[0] == 0 for packet in packets)
+        return [item for packet in packets for item in packet[1:]]
+
+    def stream(self) -> Stream[Any]:
+        """Return a stream that reads what is produced."""
+        return Stream(ValueFd(os.dup(self.raw.fileno())), ItemReader(Codec(LIMITS), LIMITS.max_message_bytes))
+
+    async def until_ended(self) -> None:
+        await comes_true(lambda: self.ended == [self.producer])
+
+
+@asynccontextmanager
+async def produced(items: AsyncIterable[Any], fds: list[OwnedFd] | None = None) -> AsyncIterator[Reading]:
+    """Return the reading end of a producer, which has ended afterwards."""
+    tasks = asyncio.all_tasks()
+    reading = Reading(items, fds)
+    try:
+        yield reading
+    finally:
+        reading.raw.close()
+        await reading.until_ended()
+        assert asyncio.all_tasks() == tasks
+
+
+def same_file(fd: OwnedFd, number: int) -> bool:
+    return os.path.sameopenfile(fd.fileno(), number)
+
+
+class Log:
+    """What generators leave behind."""
+
+    def __init__(self) -> None:
+        self.what: list[str] = []
+
+    def note(self, what: str) -> None:
+        self.what.append(what)
+
+
+async def counting(end: int) -> AsyncIterator[int]:
+    for number in range(end):
+        yield number
+
+
+async def endless(log: Log, item: Any = b"x" * 1000) -> AsyncIterator[Any]:
+    """Yield without an end, and note that it was stopped."""
+    try:
+        while True:
+            yield item
+    finally:
+        log.note("finally")
+
+
+async def once(item: Any, log: Log) -> AsyncIterator[Any]:
+    """Yield one item, wait for ever, and note that it was stopped."""
+    try:
+        yield item
+        log.note("waiting")
+        await asyncio.Event().wait()
+    finally:
+        log.note("finally")

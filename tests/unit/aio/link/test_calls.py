@@ -1,0 +1,303 @@
+"""Calls both ways, and in turn."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import io
+import os
+import time
+import weakref
+from typing import Any
+
+import pytest
+from helpers import Lender
+from packets import (
+    comes_true,
+    files,
+    send_with,
+    turns_of_the_loop,
+    wire,
+)
+from support.link import End, both_ends, next_message, one_end, raises, same_files, soon
+
+from seqrpc import (
+    ConnectionLost,
+    DeadlineExceeded,
+    LocalProtocolError,
+    MethodNotFound,
+    OwnedFd,
+    TooLarge,
+)
+from seqrpc.kernel.credentials import Credentials
+from seqrpc.kernel.descriptors import close_all
+from seqrpc.limits import Limits
+from seqrpc.protocol.codec import Codec
+from seqrpc.protocol.messages import Response
+
+
+def in_a_minute() -> int:
+    return time.monotonic_ns() + 60_000_000_000
+
+
+# Calls
+
+
+async def test_calls_run_in_both_directions_at_once() -> None:
+    async with both_ends() as (one, other):
+        calls = [end.call("m", number) for number in range(100) for end in (one, other)]
+        assert await asyncio.gather(*calls) == [[number] for number in range(100) for _ in "12"]
+        assert one.handler.callers[0] == Credentials(pid=os.getpid(), uid=os.getuid(), gid=os.getgid())
+
+
+async def test_answers_may_come_in_any_order() -> None:
+    async with one_end() as (end, raw):
+        calls = [end.call("m", number) for number in range(3)]
+        ids = {(message := await next_message(raw))[3][0]: message[1] for _ in range(3)}
+        for number in (2, 0, 1):
+            raw.send(wire(1, ids[number], None, f"answer {number}"))
+        assert await asyncio.gather(*calls) == ["answer 0", "answer 1", "answer 2"]
+
+
+async def test_descriptors_come_with_arguments_and_answers(pipe: tuple[int, int]) -> None:
+    async with both_ends() as (one, other):
+        other.handler.on_request = lambda _request: None
+        call = one.call("m", Lender(pipe[0]), Lender(pipe[1]))
+        await comes_true(lambda: bool(other.handler.requests))
+        (request,) = other.handler.requests
+        assert isinstance(request.params, list)
+        assert same_files(request.fds, pipe)
+        assert request.call_id is not None
+        lenders = other.connection.send_result(request.call_id, request.params)
+        assert lenders == request.params
+        answer = await call
+        assert all(isinstance(fd, OwnedFd) for fd in answer)
+        close_all(answer)
+
+
+async def test_nothing_keeps_an_answer_once_whoever_called_has_let_go_of_it(pipe: tuple[int, int]) -> None:
+    """Without the garbage collector: what is in an answer may be large."""
+    gc.disable()
+    try:
+        async with one_end() as (end, raw):
+            for way in range(3):
+                call = asyncio.ensure_future(end.connection.request("m", ()))
+                call_id = (await next_message(raw))[1]
+                data, _lenders = Codec().encode((1, call_id, None, [Lender()]))
+                if way == 1:  # the answer comes, and is thrown away, after the call was given up
+                    call.cancel()
+                    await raises(asyncio.CancelledError, call)
+                    assert await next_message(raw) == [3, call_id]
+                elif way == 2:  # it comes together with other things
+                    raw.send(wire(0, 7, "m", []))
+                send_with(raw, bytes(data), [pipe[0]])
+                if way == 1:
+                    await comes_true(lambda: not end.connection._session.given_up)
+                    continue
+                (fd,) = await call
+                kept = weakref.ref(fd)
+                fd.close()
+                del fd, call
+                await turns_of_the_loop(1)  # the one that is going on was told of the answer, and so has it
+                assert kept() is None
+    finally:
+        gc.enable()
+
+
+async def test_a_call_that_finds_room_again_before_its_turn_is_sent_at_once() -> None:
+    """Calls given up count, but not for more than they are."""
+    async with one_end(Limits(max_calls_in_flight=2)) as (end, raw):
+        given_up = end.call("m", "given up")
+        call_id = (await next_message(raw))[1]
+        given_up.cancel()
+        await raises(asyncio.CancelledError, given_up)
+        assert await next_message(raw) == [3, call_id]
+        call = end.call("m", "next")
+        message = await next_message(raw)
+        assert message[3] == ["next"]
+        raw.send(wire(1, message[1], None, "answer"))
+        assert await call == "answer"
+
+
+async def test_an_error_of_the_other_side_is_raised_as_the_class_of_its_code() -> None:
+    async with both_ends() as (one, other):
+        other.handler.on_request = lambda request: other.connection.send_error(
+            request.call_id or 0, "rpc.MethodNotFound", "none such", [1]
+        )
+        error = await raises(MethodNotFound, one.connection.request("m", ()))
+        assert (error.message, error.data, error.remote) == ("none such", [1], True)
+
+
+async def test_whoever_calls_may_finish_the_answer_in_a_way_of_its_own() -> None:
+    async with both_ends() as (one, _):
+
+        def finish(response: Response, limits: Limits) -> Any:
+            assert limits.max_calls_in_flight
+            return "finished", response.result
+
+        assert await one.connection.request("m", (1,), finish=finish) == ("finished", [1])
+
+
+async def test_a_call_without_an_answer_is_sent_and_done() -> None:
+    async with one_end() as (end, raw):
+        await end.connection.send_notify("m", (1,))
+        await end.connection.send_notify("m", {"a": 1}, 2**62, {"k": "v"})
+        assert await next_message(raw) == [2, "m", [1]]
+        assert await next_message(raw) == [2, "m", {"a": 1}, {"deadline": 2**62, "meta": {"k": "v"}}]
+
+
+async def test_deadline_and_metadata_go_along() -> None:
+    async with one_end() as (end, raw):
+        deadline = in_a_minute()
+        end.call("m", deadline=deadline, meta={"k": "v"})
+        end.call("m", deadline=deadline)
+        end.call("m", meta={"k": "v"})
+        end.call("m")
+        assert [(await next_message(raw))[4:] for _ in range(4)] == [
+            [{"deadline": deadline, "meta": {"k": "v"}}],
+            [{"deadline": deadline}],
+            [{"meta": {"k": "v"}}],
+            [],
+        ]
+
+
+async def test_what_cannot_be_sent_fails_its_call_only() -> None:
+    async with both_ends(Limits(max_message_bytes=100_000)) as (one, _):
+        await raises(LocalProtocolError, one.connection.request("m", (2**70,)), "params")
+        await raises(TooLarge, one.connection.request("m", (b"x" * 100_000,)), "max_message_bytes")
+        await raises(LocalProtocolError, one.connection.send_notify("m", (2**70,)))
+        await raises(ValueError, one.connection.request("m", (one.sock,)), "own socket")
+        for call in one.connection.request, one.connection.send_notify:
+            error = await raises(ValueError, call("m", (io.BytesIO(),)), "BytesIO has no descriptor")
+            assert not isinstance(error, OSError)
+            assert (await raises(TooLarge, call("m", (b"x" * 100_000,)))).remote, "met by a call of this side"
+        with files(254) as fds:
+            await raises(LocalProtocolError, one.connection.request("m", tuple(fds)), "253")
+        assert await one.connection.request("m", (1,)) == [1]
+        assert not one.connection._session.calls
+
+
+async def test_a_cancel_reaches_the_handler() -> None:
+    async with one_end() as (end, raw):
+        raw.send(wire(0, 7, "m", []))
+        raw.send(wire(3, 7))
+        raw.send(wire(3, 8))
+        await comes_true(lambda: bool(end.handler.cancelled))
+        assert end.handler.cancelled == [7]
+
+
+# In turn
+
+
+async def test_calls_beyond_the_bound_wait_their_turn_in_order() -> None:
+    async with one_end(Limits(max_calls_in_flight=2)) as (end, raw):
+        calls = [end.call("m", number) for number in range(5)]
+        sent = [await next_message(raw) for _ in range(2)]
+        for number in range(2, 5):
+            await turns_of_the_loop()
+            with pytest.raises(BlockingIOError):
+                raw.recv(1)
+            raw.send(wire(1, sent[number - 2][1], None, None))
+            sent.append(await next_message(raw))
+        for message in sent[3:]:
+            raw.send(wire(1, message[1], None, None))
+        await asyncio.gather(*calls)
+        assert [message[3] for message in sent] == [[number] for number in range(5)]
+
+
+async def test_between_two_sides_with_the_same_bound_nothing_is_refused() -> None:
+    async with both_ends(Limits(max_calls_in_flight=2)) as (one, other):
+
+        async def call_on(end: End) -> None:
+            for number in range(20):
+                assert await end.connection.request("m", (number,)) == [number]
+
+        await asyncio.gather(*(call_on(end) for end in (one, other) for _ in range(5)))
+
+
+async def test_a_call_that_was_given_up_counts_until_it_is_answered() -> None:
+    """To the other side it is in flight: it would refuse one more."""
+    async with one_end(Limits(max_calls_in_flight=1)) as (end, raw):
+        given_up = end.call("m", "given up")
+        call_id = (await next_message(raw))[1]
+        given_up.cancel()
+        await raises(asyncio.CancelledError, given_up)
+        assert await next_message(raw) == [3, call_id]
+        call = end.call("m", "next")
+        await turns_of_the_loop()
+        assert not end.connection._session.calls
+        raw.send(wire(1, call_id, ["rpc.Cancelled", "", None], None))
+        message = await next_message(raw)
+        assert message[3] == ["next"]
+        assert message[1] != call_id
+        raw.send(wire(1, message[1], None, "answer"))
+        assert await call == "answer"
+
+
+async def test_a_call_in_line_that_cannot_be_sent_lets_the_next_one_go() -> None:
+    async with one_end(Limits(max_calls_in_flight=1)) as (end, raw):
+        first = end.call("m")
+        call_id = (await next_message(raw))[1]
+        wrong = end.call("m", 2**70)
+        late = end.call("m", deadline=soon())
+        last = end.call("m", "last")
+        await raises(DeadlineExceeded, late, "before the call could be sent")
+        raw.send(wire(1, call_id, None, 1))
+        assert await first == 1
+        await raises(LocalProtocolError, wrong)
+        message = await next_message(raw)
+        assert message[3] == ["last"]
+        raw.send(wire(1, message[1], None, 2))
+        assert await last == 2
+
+
+async def test_a_call_in_line_whose_deadline_passes_as_its_turn_comes_lets_the_next_one_go() -> None:
+    async with one_end(Limits(max_calls_in_flight=1)) as (end, raw):
+        first = end.call("m")
+        call_id = (await next_message(raw))[1]
+        deadline = soon()
+        late = end.call("m", deadline=deadline)
+        end.call("m", "last")
+        await turns_of_the_loop()
+        while time.monotonic_ns() <= deadline:  # the loop must not see it pass
+            pass
+        end.connection.packet_received(wire(1, call_id, None, 1), [], None)
+        assert await first == 1
+        await raises(DeadlineExceeded, late, "before")
+        assert (await next_message(raw))[3] == ["last"]
+
+
+async def test_calls_wait_while_the_other_side_does_not_read() -> None:
+    async with one_end() as (end, raw):
+        end.jam()
+        calls = [end.call("m", number) for number in range(3)]
+        notify = asyncio.create_task(end.connection.send_notify("n", ()))
+        given_up = end.call("never")
+        late = end.call("never", deadline=soon())
+        late_notify = asyncio.create_task(end.connection.send_notify("never", (), soon()))
+        await raises(DeadlineExceeded, late, "before the call could be sent")
+        await raises(DeadlineExceeded, late_notify, "before the call could be sent")
+        given_up.cancel()
+        await raises(asyncio.CancelledError, given_up)
+        assert not end.connection._session.calls
+        assert not notify.done()
+
+        messages = [await next_message(raw) for _ in range(4)]
+        await notify
+        assert [message[2:] for message in messages[:3]] == [["m", [number]] for number in range(3)]
+        assert messages[3] == [2, "n", []]
+        for message in messages[:3]:
+            raw.send(wire(1, message[1], None, message[3]))
+        assert await asyncio.gather(*calls) == [[0], [1], [2]]
+
+
+async def test_a_connection_that_is_lost_while_calls_wait_fails_them_and_all_that_follow() -> None:
+    async with one_end() as (end, raw):
+        end.jam()
+        waiting = [end.call("m"), asyncio.create_task(end.connection.send_notify("m", ()))]
+        await turns_of_the_loop()
+        raw.close()
+        for call in waiting:
+            await raises(ConnectionLost, call)
+        await raises(ConnectionLost, end.connection.request("m", ()))
+        await raises(ConnectionLost, end.connection.send_notify("m", ()))

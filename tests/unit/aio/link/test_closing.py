@@ -1,0 +1,138 @@
+"""Closing, and connections that are lost."""
+
+from __future__ import annotations
+
+import asyncio
+import traceback
+
+from packets import (
+    comes_true,
+    receive,
+    receive_to_the_end,
+    turns_of_the_loop,
+    wire,
+)
+from support.link import next_message, one_end, raises
+
+from seqrpc import (
+    ConnectionLost,
+    Unavailable,
+)
+from seqrpc.limits import Limits
+
+
+async def test_after_closing_new_calls_fail_and_those_in_flight_are_answered() -> None:
+    async with one_end(Limits(max_calls_in_flight=1)) as (end, raw):
+        in_flight = end.call("m")
+        message = await next_message(raw)
+        in_line = end.call("m")
+        await turns_of_the_loop()
+        raw.send(wire(5, "going home"))
+        await raises(Unavailable, in_line, "takes no new requests: going home")
+        await raises(Unavailable, end.connection.request("m", ()))
+        await raises(Unavailable, end.connection.send_notify("m", ()))
+        raw.send(wire(1, message[1], None, "answer"))
+        assert await in_flight == "answer"
+        await raises(Unavailable, end.connection.request("m", ()))
+
+
+async def test_a_connection_that_ends_after_closing_tells_what_was_said() -> None:
+    async with one_end() as (end, raw):
+        call = end.call("m")
+        await next_message(raw)
+        raw.send(wire(5, "going home"))
+        raw.close()
+        await raises(ConnectionLost, call, "the other side had said: going home")
+
+
+async def test_a_reason_is_shown_on_one_short_line_and_is_whole_in_an_attribute() -> None:
+    reason = "gone\n2038-01-19 CRITICAL\x1b[2J" + "x" * 60_000
+    async with one_end() as (end, raw):
+        call = end.call("m")
+        await next_message(raw)
+        raw.send(wire(5, reason))
+        await comes_true(lambda: end.connection._session.closing_received is not None)
+        unavailable = await raises(Unavailable, end.connection.request("m", ()), r"requests: gone\\n2038")
+        raw.close()
+        lost = await raises(ConnectionLost, call, r"had said: gone\\n2038")
+        for error in (unavailable, lost):
+            assert error.reason == reason
+            assert len("".join(traceback.format_exception(error))) < 5_000
+            assert "\x1b" not in repr(error) + str(error)
+
+
+async def test_who_says_closing_says_it_once_and_refuses_what_comes() -> None:
+    async with one_end() as (end, raw):
+        end.connection.send_closing("full")
+        end.connection.send_closing("again")
+        assert await next_message(raw) == [5, "full"]
+        raw.send(wire(0, 1, "m", []))
+        assert (await next_message(raw))[:3] == [1, 1, ["rpc.Unavailable", "this side takes no new requests", None]]
+        assert end.handler.requests == []
+
+
+async def test_a_lost_connection_fails_its_calls_at_once_and_says_so_to_later_ones() -> None:
+    async with one_end() as (end, raw):
+        calls = [end.call("m") for _ in range(3)]
+        await next_message(raw)
+        raw.close()
+        errors = [await raises(ConnectionLost, call) for call in calls]
+        assert len({id(error) for error in errors}) == 3
+        later = [await raises(ConnectionLost, end.connection.request("m", ())) for _ in range(2)]
+        assert later[0] is not later[1]
+        assert str(later[0]) == str(errors[0])
+        assert isinstance(later[0].__cause__, ConnectionResetError)
+        end.connection.send_result(1, None)  # answers go nowhere, quietly
+        end.connection.send_error(1, "x.y", "")
+        end.connection.send_closing("too late")
+        assert end.connection.closed
+
+
+async def test_a_call_that_is_cancelled_as_the_connection_ends_is_cancelled() -> None:
+    async with one_end() as (end, raw):
+        call = end.call("m")
+        await next_message(raw)
+        end.transport.abort()
+        call.cancel()
+        await raises(asyncio.CancelledError, call)
+
+
+async def test_close_ends_calls_both_ways() -> None:
+    async with one_end() as (end, raw):
+        call = end.call("m")
+        raw.send(wire(0, 1, "m", []))
+        await comes_true(lambda: bool(end.handler.requests))
+        await end.connection.close()
+        await raises(ConnectionLost, call, "closed on this side")
+        assert end.handler.lost == 1
+        await raises(ConnectionLost, end.connection.request("m", ()), "closed on this side")
+        await end.connection.close()
+        assert len(await receive_to_the_end(raw)) == 1
+
+
+async def test_close_sends_what_is_unsent_if_it_is_taken_in_time() -> None:
+    async with one_end() as (end, raw):
+        end.jam()
+        end.connection.send_result(1, "last")
+        closing = asyncio.create_task(end.connection.close())
+        assert await next_message(raw) == [1, 1, None, "last"]
+        await closing
+        assert await receive(raw) == b""
+
+
+async def test_close_does_not_wait_longer_than_its_time_out() -> None:
+    async with one_end(Limits(close_timeout=0.02)) as (end, _raw):
+        end.jam()
+        await end.connection.close()
+        assert end.connection.closed
+
+
+async def test_close_that_is_cancelled_goes_on() -> None:
+    async with one_end(Limits(close_timeout=0.02)) as (end, _raw):
+        end.jam()
+        closing = asyncio.create_task(end.connection.close())
+        await turns_of_the_loop()
+        closing.cancel()
+        await raises(asyncio.CancelledError, closing)
+        assert not end.connection.closed
+        await end.connection.wait_closed()

@@ -1,0 +1,175 @@
+"""What is made for a message, and hears what becomes of it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import io
+from typing import Any
+
+import pytest
+from packets import (
+    comes_true,
+    files,
+    fill,
+    table_full,
+    turns_of_the_loop,
+)
+from support.link import LARGE, SMALL_LIMIT, End, one_end, refuse_descriptors
+
+from seqrpc import (
+    ConnectionLost,
+    LocalProtocolError,
+    PermissionDenied,
+    TooLarge,
+)
+from seqrpc.aio.link import SessionConnection
+from seqrpc.protocol.values import EXT_STREAM, Export, Handles
+
+
+class Told:
+    """An export that remembers what it was told."""
+
+    ext_type = EXT_STREAM
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    def fileno(self) -> int:
+        return 0
+
+    def sent(self) -> None:
+        self.told.append("sent")
+
+    def unsent(self) -> None:
+        self.told.append("unsent")
+
+    def given_up(self) -> None:
+        self.told.append("given up")
+
+
+class Exporting(Handles):
+    """Knows these exports."""
+
+    def travels(self, value: Any) -> bool:
+        return isinstance(value, Told)
+
+    def export(self, value: Any) -> Export | None:
+        return value if isinstance(value, Told) else None
+
+
+async def _send(end: End, way: str, *values: Any) -> None:
+    """Send values in one of the ways."""
+    if way == "call":
+        calling = asyncio.create_task(end.connection.request("m", values))
+        await turns_of_the_loop()
+        if calling.done():
+            calling.result()
+        calling.cancel()
+        await asyncio.gather(calling, return_exceptions=True)
+    elif way == "notify":
+        await end.connection.send_notify("m", values)
+    elif way == "answer":
+        end.connection.send_result(1, values)
+    else:
+        end.connection.send_error(1, "a.b", "text", values)
+
+
+WAYS = pytest.mark.parametrize("way", ["call", "notify", "answer", "error"])
+
+
+def not_sent(way: str) -> list[str]:
+    """Return what an export hears: what is in arguments stays the caller's, what is in answers was given away."""
+    return ["unsent"] if way in ("call", "notify") else ["given up"]
+
+
+# What is made for a message, and hears what becomes of it
+
+
+@WAYS
+@pytest.mark.parametrize("large", [False, True], ids=["small", "large"])
+@pytest.mark.parametrize("queued", [False, True], ids=["at_once", "queued"])
+async def test_exports_hear_that_they_are_sent(way: str, large: bool, queued: bool) -> None:
+    async with one_end(living=Exporting()) as (end, _raw):
+        if queued:
+            fill(end.sock)
+        exports = [Told(), Told()]
+        await _send(end, way, *exports, LARGE if large else b"")
+        assert [export.told for export in exports] == [["sent"], ["sent"]]
+
+
+@WAYS
+@pytest.mark.parametrize("large", [False, True], ids=["small", "large"])
+async def test_exports_hear_that_they_are_not_sent_to_who_takes_no_descriptors(way: str, large: bool) -> None:
+    async with one_end(living=Exporting()) as (end, raw):
+        refuse_descriptors(raw)
+        export = Told()
+        with pytest.raises(PermissionDenied) if way in ("call", "notify") else contextlib.nullcontext():
+            await _send(end, way, export, LARGE if large else b"")
+        assert export.told == not_sent(way)
+
+
+@WAYS
+async def test_exports_hear_that_they_are_not_sent_when_the_connection_has_ended(way: str) -> None:
+    async with one_end(living=Exporting()) as (end, raw):
+        raw.close()
+        await end.connection.wait_closed()
+        export = Told()
+        with pytest.raises(ConnectionLost) if way in ("call", "notify") else contextlib.nullcontext():
+            await _send(end, way, export)
+        assert export.told == not_sent(way)
+
+
+@WAYS
+async def test_exports_hear_that_they_are_not_sent_with_what_has_no_descriptor(way: str) -> None:
+    async with one_end(living=Exporting()) as (end, _raw):
+        export = Told()
+        with pytest.raises(ValueError, match="BytesIO has no descriptor"):
+            await _send(end, way, export, io.BytesIO())
+        assert export.told == not_sent(way)
+
+
+@WAYS
+@pytest.mark.parametrize("wrong", [2**70, LARGE], ids=["not_sendable", "over_the_limit"])
+async def test_exports_hear_that_they_are_not_sent_with_what_cannot_be_encoded(way: str, wrong: Any) -> None:
+    async with one_end(SMALL_LIMIT, Exporting()) as (end, _raw):
+        export = Told()
+        expected = pytest.raises((LocalProtocolError, TooLarge))
+        with contextlib.nullcontext() if way == "error" else expected:
+            await _send(end, way, export, wrong)
+        assert export.told == not_sent(way)
+
+
+@WAYS
+async def test_exports_hear_that_they_are_not_sent_when_no_descriptor_is_left(way: str) -> None:
+    async with one_end(living=Exporting()) as (end, _raw):
+        fill(end.sock)
+        export = Told()
+        with table_full(), pytest.raises(OSError) if way in ("call", "notify") else contextlib.nullcontext():
+            await _send(end, way, export)
+        assert export.told == not_sent(way)
+
+
+# What was given away and does not arrive
+
+
+async def test_what_is_given_up_from_another_thread_is_let_go_on_the_loop() -> None:
+    async with one_end() as (end, _raw):
+        with files(2) as fds:
+            here, there = fds
+            end.connection.give_up([here])
+            assert here.closed
+            await asyncio.to_thread(end.connection.give_up, [there])
+            await comes_true(lambda: there.closed)
+
+
+def test_what_is_given_up_when_the_loop_is_closed_lets_go_of_its_descriptors() -> None:
+    async def ended() -> SessionConnection:
+        async with one_end() as (end, _raw):
+            return end.connection
+
+    connection = asyncio.run(ended())
+    with files(1) as fds:
+        (fd,) = fds
+        connection.give_up([fd])
+        assert fd.closed

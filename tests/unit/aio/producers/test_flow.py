@@ -1,0 +1,185 @@
+"""Flow control and fairness."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import resource
+import socket
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from helpers import Lender
+from packets import (
+    comes_true,
+    raw_pair,
+    send_with,
+    turns_of_the_loop,
+)
+from processes import AS_ROOT, OTHER_UID, in_child
+from support.producers import Log, endless, produced
+
+# Flow control and fairness
+
+
+async def test_a_reader_that_does_not_read_holds_up_its_producer(log: Log) -> None:
+    yielded = 0
+
+    async def items() -> AsyncIterator[bytes]:
+        nonlocal yielded
+        while True:
+            yielded += 1
+            yield b"%0500d" % yielded
+
+    async with produced(items()) as reading, reading.stream() as stream:
+        await comes_true(lambda: reading.producer._room is not None)
+        before = yielded
+        await turns_of_the_loop()
+        assert yielded == before
+        assert before < 5_000
+        assert [int(await anext(stream)) for _ in range(before + 1000)] == list(range(1, before + 1001))
+
+
+@pytest.mark.parametrize("mixed", [False, True], ids=["large", "large_and_small"])
+async def test_a_reader_that_does_not_read_keeps_few_memory_files(mixed: bool) -> None:
+    """The kernel counts their packets, not what is in them: some 280 would fit in a socket."""
+    large = 0
+
+    def item_of(number: int) -> bytes:
+        return b"%d" % number + b"x" * (100_000 if number % 8 < 4 or not mixed else 100)
+
+    async def items() -> AsyncIterator[bytes]:
+        nonlocal large
+        for number in range(500):
+            item = item_of(number)
+            large += len(item) > 65_536
+            yield item
+
+    async with produced(items()) as reading, reading.stream() as stream:
+        await comes_true(lambda: reading.producer._room is not None)
+        assert 4 <= large <= 12
+        for number in range(500):
+            assert await anext(stream) == item_of(number)
+        with pytest.raises(StopAsyncIteration):
+            await anext(stream)
+
+
+async def test_small_items_have_all_the_room_again_after_a_large_one() -> None:
+    async def items() -> AsyncIterator[bytes]:
+        while True:
+            yield b"x" * 100_000
+            for _ in range(50):
+                yield b"x" * 9_000
+
+    async with produced(items()) as reading:
+        usual = reading.raw.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
+        await comes_true(lambda: reading.producer._room is not None)
+        assert reading.producer._sock.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) == usual
+
+
+async def test_an_endless_source_does_not_starve_the_loop(log: Log) -> None:
+    async with produced(endless(log, 1)) as reading:
+        read = 0
+
+        def drain() -> None:
+            nonlocal read
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    reading.raw.recv(65_536)
+                    read += 1
+
+        for _ in range(200):
+            drain()
+            await asyncio.sleep(0)
+        assert read > 0
+
+
+async def test_an_endless_source_and_its_reader_do_not_starve_the_loop(log: Log) -> None:
+    async with produced(endless(log, 1)) as reading:
+        taken = 0
+
+        async def read() -> None:
+            nonlocal taken
+            async for _item in reading.stream():
+                taken += 1
+
+        task = asyncio.create_task(read())
+        await turns_of_the_loop(500)
+        assert taken > 0
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        del task, read  # what it raised refers to the stream
+
+
+async def test_breaking_out_of_a_loop_over_a_stream_stops_its_source(log: Log) -> None:
+    async with produced(endless(log)) as reading:
+        stream = reading.stream()
+        reading.raw.close()
+        async for _item in stream:
+            break
+        assert log.what == []
+        del stream
+        await reading.until_ended()
+        assert log.what == ["finally"]
+
+
+# Too many descriptors under way: a bound of the kernel for users that are not root (unix(7), ETOOMANYREFS)
+
+
+@pytest.mark.skipif(not AS_ROOT, reason="needs to become another user")
+def test_a_packet_that_the_kernel_has_no_room_for_is_tried_again() -> None:
+    async def story(jam: tuple[socket.socket, socket.socket]) -> list[Any]:
+        async def items() -> AsyncIterator[Any]:
+            yield [1, Lender()]
+            yield 2
+
+        async with produced(items()) as reading:
+            await comes_true(lambda: reading.producer._room is not None and not reading.producer._watching)
+            for end in jam:
+                end.close()  # the kernel drops what was under way there
+            (_kind, (one, _fd)), *others = await reading.packets()
+            return [one, *others]
+
+    def work() -> list[Any]:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (80, 80))
+        pair, jam = raw_pair(), raw_pair()
+        for _ in range(2):
+            send_with(jam[0], b"x", [0] * 50)
+        result = asyncio.run(story(jam))
+        for end in pair:
+            end.close()
+        return result
+
+    assert in_child(work, uid=OTHER_UID) == [1, [0, 2], [1, None]]
+
+
+# Exports
+
+
+async def test_a_source_that_computes_and_never_waits_leaves_others_their_turns() -> None:
+    turns = 0
+
+    async def items() -> AsyncIterator[int]:
+        nonlocal turns
+        for item in range(100):
+            until = time.perf_counter() + 0.000_2
+            while time.perf_counter() < until:
+                pass
+            yield item
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            await asyncio.sleep(0)
+            turns += 1
+
+    async with produced(items()) as reading:
+        counting = asyncio.create_task(count())
+        stream = reading.stream()
+        reading.raw.close()
+        assert [item async for item in stream] == list(range(100))
+        counting.cancel()
+        await asyncio.wait([counting])
+    assert turns > 50

@@ -1,0 +1,225 @@
+"""Streams that are opened, passed on, and read elsewhere."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from typing import Any
+
+import pytest
+from packets import (
+    raw_pair,
+    wire,
+)
+from support.streams import END, Wrong, all_of, is_closed, reader_of, reading, small, stream_on, watched_stream
+
+from seqrpc import (
+    ConnectionLost,
+    LocalProtocolError,
+)
+from seqrpc.aio.streams import Stream
+
+# Passing on
+
+
+async def test_a_detached_stream_is_over_here_and_goes_on_elsewhere() -> None:
+    async with reading(wire(0, 1), wire(0, 2), END) as (stream, _raw):
+        assert await anext(stream) == 1
+        fd = stream.detach()
+        assert fd is not None
+        assert stream.closed
+        with pytest.raises(ConnectionLost, match="passed on"):
+            await anext(stream)
+        with pytest.raises(LocalProtocolError, match="was passed on already cannot be passed on"):
+            stream.detach()
+        assert await all_of(Stream(fd, stream._reader)) == [2]
+
+
+async def test_a_stream_that_was_never_read_can_be_detached_and_taken_back() -> None:
+    async with reading(wire(0, 1), END) as (stream, _raw):
+        for _ in range(2):
+            fd = stream.detach()
+            assert fd is not None
+            stream.attach(fd)
+        assert not stream.closed
+        assert await all_of(stream) == [1]
+
+
+async def test_a_stream_that_was_watched_can_be_detached_and_taken_back() -> None:
+    stream, raw = await watched_stream()
+    fd = stream.detach()
+    assert fd is not None
+    stream.attach(fd)
+    task = await reader_of(stream)
+    raw.send(wire(0, 1))
+    assert await task == 1
+    raw.send(END)
+    assert await all_of(stream) == []
+    raw.close()
+
+
+async def test_a_stream_in_use_is_not_detached() -> None:
+    async with reading() as (stream, raw):
+        task = await reader_of(stream)
+        with pytest.raises(LocalProtocolError, match="that a task is reading cannot be passed on"):
+            stream.detach()
+        raw.send(wire(0, 1, 2))
+        assert await task == 1
+        assert stream.detach() is None, "an item was received that nobody took"
+        assert await anext(stream) == 2
+        await stream.aclose()
+        with pytest.raises(LocalProtocolError, match="is closed, or was read to its end, cannot be passed on"):
+            stream.detach()
+
+
+# Opening
+
+
+async def test_the_call_is_made_when_the_first_item_is_asked_for() -> None:
+    async with reading(wire(0, 1), END) as (opened, _raw):
+        calls = []
+
+        async def call() -> Stream[Any]:
+            calls.append(1)
+            return opened
+
+        stream: Stream[Any] = Stream(opening=call)
+        assert repr(stream) == "<Stream unopened>"
+        assert stream.detach() is None
+        assert calls == []
+        assert await all_of(stream) == [1]
+        assert calls == [1]
+        assert opened.closed
+
+
+async def test_open_makes_the_call_so_that_the_stream_can_be_passed_on() -> None:
+    async with reading(wire(0, 1), END) as (opened, _raw):
+        opened.checked(small)
+
+        async def call() -> Stream[Any]:
+            return opened
+
+        stream: Stream[Any] = Stream(opening=call)
+        assert await stream.open() is stream
+        assert await stream.open() is stream
+        assert repr(stream) == "<Stream open>"
+        fd = stream.detach()
+        assert fd is not None
+        stream.attach(fd)
+        assert await all_of(stream) == ["1"], "the checks came along"
+        assert repr(stream) == "<Stream closed>"
+
+
+async def test_a_call_that_fails_ends_the_stream() -> None:
+    async def call() -> Stream[Any]:
+        raise Wrong("no stream")
+
+    stream: Stream[Any] = Stream(opening=call)
+    with pytest.raises(Wrong, match="no stream"):
+        await anext(stream)
+    assert stream.closed
+    assert await all_of(stream) == []
+
+
+async def test_a_call_that_is_cancelled_is_made_again_by_the_next_to_read() -> None:
+    async with reading(wire(0, 1), END) as (opened, _raw):
+        called = asyncio.Event()
+        calls = 0
+
+        async def call() -> Stream[Any]:
+            nonlocal calls
+            calls += 1
+            if calls == 1:
+                called.set()
+                await asyncio.Event().wait()
+            return opened
+
+        stream: Stream[Any] = Stream(opening=call)
+        task = asyncio.ensure_future(anext(stream))
+        await called.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert await all_of(stream) == [1]
+        assert calls == 2
+
+
+async def test_a_stream_that_is_closed_while_the_call_is_made_closes_what_it_brings() -> None:
+    async with reading(wire(0, 1)) as (opened, raw):
+        calling, answer = asyncio.Event(), asyncio.Event()
+
+        async def call() -> Stream[Any]:
+            calling.set()
+            await answer.wait()
+            return opened
+
+        stream: Stream[Any] = Stream(opening=call)
+        task = asyncio.ensure_future(anext(stream))
+        await calling.wait()
+        await stream.aclose()
+        answer.set()
+        with pytest.raises(StopAsyncIteration):
+            await task
+        with pytest.raises(ConnectionResetError):
+            await is_closed(raw)
+
+
+async def test_a_stream_that_is_closed_before_it_is_opened_makes_no_call() -> None:
+    async def call() -> Stream[Any]:
+        raise AssertionError
+
+    stream: Stream[Any] = Stream(opening=call)
+    await stream.aclose()
+    assert await all_of(stream) == []
+    assert stream.closed
+
+
+def test_a_stream_that_is_never_opened_leaves_nothing() -> None:
+    async def call() -> Stream[Any]:
+        raise AssertionError
+
+    stream: Stream[Any] = Stream(opening=functools.partial(call))
+    del stream
+
+
+async def test_two_tasks_that_ask_for_the_first_item_make_one_call() -> None:
+    async with reading(wire(0, 1)) as (opened, _raw):
+        calling, answer = asyncio.Event(), asyncio.Event()
+
+        async def call() -> Stream[Any]:
+            calling.set()
+            await answer.wait()
+            return opened
+
+        stream: Stream[Any] = Stream(opening=call)
+        task = asyncio.ensure_future(anext(stream))
+        await calling.wait()
+        with pytest.raises(RuntimeError, match="another task"):
+            await anext(stream)
+        answer.set()
+        assert await task == 1
+        await stream.aclose()
+
+
+# What hostile reviewers found
+
+
+def test_a_stream_is_read_on_by_another_loop() -> None:
+    ours, raw = raw_pair()
+    stream = stream_on(ours)
+
+    async def give_up() -> None:
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(anext(stream), 0.01)
+
+    async def read() -> None:
+        task = asyncio.create_task(stream.__anext__())
+        await asyncio.sleep(0)
+        raw.send(wire(0, 7))
+        async with asyncio.timeout(5):
+            assert await task == 7
+
+    asyncio.run(give_up())
+    asyncio.run(read())
+    stream.close()
+    raw.close()

@@ -1,0 +1,197 @@
+"""Packets that are not whole, and protocols that fail."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import socket
+from typing import Any
+
+import pytest
+from helpers import Lender
+from packets import (
+    Recorder,
+    files,
+    fill,
+    on_transport,
+    raw_pair,
+    receive,
+    send_with,
+    table_full,
+    turns_of_the_loop,
+)
+from support.transport import Pair, Tolerant, queue_one
+
+import seqrpc
+from seqrpc import OwnedFd, RemoteProtocolError, SeqpacketTransport
+
+
+def oversized(sock: socket.socket) -> None:
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 400_000)
+    sock.send(b"x" * 70_000)
+
+
+# Packets that are not whole
+
+
+async def test_an_oversized_packet_ends_the_connection(raw: Pair) -> None:
+    _transport, recorder = on_transport(raw[0])
+    oversized(raw[1])
+    raw[1].send(b"x")
+    await recorder.until_told("lost")
+    assert isinstance(recorder.reason, RemoteProtocolError)
+    assert str(recorder.reason) == "a packet has at most 65536 bytes, this one 70000"
+    assert recorder.packets == []
+
+
+async def test_a_protocol_may_take_an_oversized_packet_in_its_own_way(raw: Pair) -> None:
+    _transport, recorder = on_transport(raw[0], tolerant := Tolerant())
+    oversized(raw[1])
+    raw[1].send(b"next")
+    await recorder.until_packets(1)
+    assert recorder.packets == [b"next"]
+    assert tolerant.cut == [70_000]
+    await recorder.end()
+
+
+async def test_lost_descriptors_end_the_connection(raw: Pair) -> None:
+    _transport, recorder = on_transport(raw[0])
+    with files(3) as fds:
+        send_with(raw[1], b"x", [fd.fileno() for fd in fds])
+        with table_full():
+            await recorder.until_told("lost")
+    assert isinstance(recorder.reason, OSError)
+    assert recorder.reason.errno == errno.EMFILE
+    assert recorder.packets == []
+
+
+async def test_a_protocol_may_take_the_loss_of_descriptors_in_its_own_way(raw: Pair) -> None:
+    _transport, recorder = on_transport(raw[0], tolerant := Tolerant())
+    with files(3) as fds:
+        numbers = [fd.fileno() for fd in fds]
+        send_with(raw[1], b"lost", numbers)
+        with table_full():
+            await recorder.until(lambda: bool(tolerant.cut))
+        send_with(raw[1], b"whole", numbers)
+    await recorder.until_packets(1)
+    assert recorder.packets == [b"whole"]
+    assert len(recorder.fds[0]) == 3
+    assert tolerant.cut == [(b"lost", os.getuid())]
+    await recorder.end()
+
+
+class Failing(Recorder):
+    """Raises in one of its methods."""
+
+    def __init__(self, where: str) -> None:
+        super().__init__()
+        self.where = where
+
+    def fail(self, where: str) -> None:
+        if where == self.where:
+            raise LookupError(where)
+
+    def packet_received(self, data: bytes, fds: list[OwnedFd], credentials: seqrpc.Credentials | None) -> None:
+        self.fail("packet_received")
+
+    def packet_truncated(self, size: int) -> bool:
+        self.fail("packet_truncated")
+        return False
+
+    def descriptors_lost(self, data: bytes, credentials: seqrpc.Credentials | None) -> bool:
+        self.fail("descriptors_lost")
+        return False
+
+    def eof_received(self) -> None:
+        self.fail("eof_received")
+
+    def pause_writing(self) -> None:
+        self.fail("pause_writing")
+
+    def resume_writing(self) -> None:
+        self.fail("resume_writing")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self.fail("connection_lost")
+
+
+async def _provoke(where: str, transport: SeqpacketTransport, peer: socket.socket) -> None:
+    """Make the transport call the method that fails."""
+    with files(2) as fds:
+        if where in ("packet_received", "descriptors_lost"):
+            send_with(peer, b"x", [fd.fileno() for fd in fds])
+        elif where == "packet_truncated":
+            oversized(peer)
+        elif where in ("pause_writing", "resume_writing"):
+            transport.set_write_buffer_limits(high=0)
+            fill(transport.get_extra_info("socket"))
+            transport.send_packet(b"x")
+            if where == "resume_writing":
+                while transport.get_write_buffer_packets():
+                    await receive(peer)
+                    await turns_of_the_loop(2)
+        else:
+            peer.close()
+        if where == "descriptors_lost":
+            with table_full():
+                await turns_of_the_loop()
+
+
+# Protocols that fail
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        "packet_received",
+        "packet_truncated",
+        "descriptors_lost",
+        "eof_received",
+        "pause_writing",
+        "resume_writing",
+        "connection_lost",
+    ],
+)
+async def test_an_exception_of_a_protocol_costs_its_connection_only(
+    raw: Pair, where: str, loop_errors: list[dict[str, Any]]
+) -> None:
+    here, there = raw_pair()
+    _transport, calm = on_transport(here)
+    transport, recorder = on_transport(raw[0], Failing(where))
+    await _provoke(where, transport, raw[1])
+    await recorder.until_told("lost")
+    await turns_of_the_loop()
+
+    assert [str(context["exception"]) for context in loop_errors] == [where]
+    assert raw[0].fileno() == -1
+    if where != "connection_lost":
+        assert str(recorder.reason) == where
+        assert loop_errors[0]["protocol"] is recorder
+        assert loop_errors[0]["transport"] is transport
+    loop_errors.clear()
+
+    there.send(b"x")
+    await calm.until_packets(1)
+    await calm.end()
+    there.close()
+
+
+async def test_a_protocol_that_fails_as_it_is_made_leaves_nothing_behind(raw: Pair, pipe: tuple[int, int]) -> None:
+    class Unmade(Recorder):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            super().connection_made(transport)
+            queue_one(self.transport)
+            self.transport.send_packet(b"with", [Lender(pipe[0])])
+            raise LookupError
+
+    recorder = Unmade()
+    raw[1].send(b"x")
+    with pytest.raises(LookupError):
+        on_transport(raw[0], recorder)
+    await turns_of_the_loop()
+    assert recorder.packets == []
+    assert recorder.told == ["made"]
+    assert recorder.transport.get_write_buffer_packets() == 0
+    raw[0].close()
