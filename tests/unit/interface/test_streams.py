@@ -38,9 +38,7 @@ def test_items_are_converted_by_the_check_that_the_stream_was_given() -> None:
 def test_an_annotation_of_any_kind_of_stream_checks_its_items() -> None:
     planned = plan(Items[float])
     assert list(convert(Items(1, 2.5), planned)) == [1.0, 2.5]
-    with pytest.raises(
-        InvalidResult, match=r"an item of a stream .*: Expected `float`, got `str`"
-    ):
+    with pytest.raises(InvalidResult, match=r"an item of a stream .*: Expected `float`, got `str`"):
         list(convert(Items(1, "x"), planned))
     with pytest.raises(InvalidParams):
         list(convert(Items("x"), planned, Terms(InvalidParams)))

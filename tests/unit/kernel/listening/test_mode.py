@@ -1,0 +1,123 @@
+"""Mode and group of the file."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import grp
+import os
+import stat
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from processes import OTHER_GID, OTHER_UID, in_child
+from support.listening import contents, listen_at, needs_root
+
+from seqrpc.errors import AddressError
+from seqrpc.kernel import listening as module
+
+
+@contextlib.contextmanager
+def umask(mask: int) -> Iterator[None]:
+    before = os.umask(mask)
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
+@pytest.mark.parametrize("mask", [0o000, 0o022, 0o077, 0o777])
+def test_the_mode_is_as_asked_whatever_the_umask(mask: int, socket_path: Path) -> None:
+    for mode in (0o600, 0o660, 0o666, 0o777, 0o200, 0o000):
+        with umask(mask):
+            listening = listen_at(socket_path, mode=mode)
+        assert stat.S_IMODE(socket_path.stat().st_mode) == mode
+        listening.close()
+    with umask(mask):
+        listening = listen_at(socket_path)
+    assert stat.S_IMODE(socket_path.stat().st_mode) == 0o600
+    listening.close()
+
+
+@pytest.mark.parametrize("mode", [0o1000, 0o4755, -1])
+def test_a_mode_is_permission_bits(mode: int, socket_path: Path) -> None:
+    with pytest.raises(AddressError, match="permission bits"):
+        listen_at(socket_path, mode=mode)
+
+
+@needs_root
+def test_a_group_by_number_and_by_name(socket_path: Path) -> None:
+    known = next(entry for entry in grp.getgrall() if entry.gr_gid != os.getegid())
+    for group, gid in ((OTHER_GID, OTHER_GID), (known.gr_name, known.gr_gid), (os.getegid(), os.getegid())):
+        listening = listen_at(socket_path, mode=0o660, group=group)
+        status = socket_path.stat()
+        assert (stat.S_IMODE(status.st_mode), status.st_gid) == (0o660, gid)
+        listening.close()
+
+
+@pytest.mark.parametrize("group", ["no such group", -1, 0xFFFF_FFFF, 2**40])
+def test_a_group_that_is_none_is_an_error(group: int | str, socket_path: Path) -> None:
+    with pytest.raises(AddressError, match=f"group= .*{group}"):
+        listen_at(socket_path, group=group)
+    assert contents(socket_path.parent) == []
+
+
+@needs_root
+def test_a_group_that_the_server_is_not_in_is_an_error_that_leaves_nothing(socket_path: Path) -> None:
+    socket_path.parent.chmod(0o777)
+
+    def work() -> str:
+        with pytest.raises(PermissionError) as caught:
+            listen_at(socket_path, mode=0o660, group=0)
+        return str(caught.value)
+
+    assert os.strerror(errno.EPERM) in in_child(work, uid=OTHER_UID)
+    assert contents(socket_path.parent) == []
+
+
+@needs_root
+def test_a_user_may_give_a_group_that_it_is_in(socket_path: Path) -> None:
+    socket_path.parent.chmod(0o777)
+
+    def work() -> tuple[int, int]:
+        listening = listen_at(socket_path, mode=0o660, group=OTHER_GID)
+        status = socket_path.stat()
+        listening.close()
+        return stat.S_IMODE(status.st_mode), status.st_gid
+
+    assert in_child(work, uid=OTHER_UID, groups=[OTHER_GID]) == (0o660, OTHER_GID)
+    assert contents(socket_path.parent) == []
+
+
+@needs_root
+def test_other_kernels_get_mode_and_group_too(monkeypatch: pytest.MonkeyPatch, socket_path: Path) -> None:
+    """What a kernel without fchmod on sockets is given; all of these calls exist here as well."""
+    monkeypatch.setattr(sys, "platform", "freebsd14")
+    for mode in (0o600, 0o660, 0o777):
+        with umask(0o027):
+            listening = listen_at(socket_path, mode=mode, group=OTHER_GID)
+            assert os.umask(0o027) == 0o027
+        status = socket_path.stat()
+        assert (stat.S_IMODE(status.st_mode), status.st_gid) == (mode, OTHER_GID)
+        listening.close()
+    listen_at(socket_path).close()
+    with pytest.raises(OSError, match="less than 108 bytes here"):
+        listen_at(socket_path.with_name("n" * 200))
+    assert contents(socket_path.parent) == []
+
+
+def test_only_the_file_that_was_made_is_given_a_mode(socket_path: Path) -> None:
+    """Whoever may write to the directory could put another file in its place at once."""
+    victim = socket_path.with_name("victim")
+    victim.touch(0o600)
+    directory = os.open(socket_path.parent, os.O_RDONLY)
+    try:
+        with pytest.raises(FileExistsError):
+            module._identity(directory, "victim")
+        with pytest.raises(FileExistsError):
+            module._dress(directory, "victim", (0, 0), 0o666, None)
+    finally:
+        os.close(directory)
+    assert stat.S_IMODE(victim.stat().st_mode) == 0o600
