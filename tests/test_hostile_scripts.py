@@ -13,8 +13,8 @@ from typing import Any
 
 import msgpack
 import pytest
-from daemons import needs_root
-from processes import AS_ROOT, OTHER_UID, in_child
+from support.daemons import needs_root
+from support.processes import AS_ROOT, OTHER_UID, in_child
 
 from benchmarks import hostile, refused
 from benchmarks.attacks import ATTACKS

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from daemons import PATIENCE, Stage, on_a_pair
+from support.daemons import PATIENCE, Stage, on_a_pair
 
 import seqrpc
 

@@ -18,8 +18,8 @@ from typing import Any
 import msgpack
 import pytest
 import uvloop
-from daemons import PATIENCE, Stage, needs_root, on_a_pair, raw_client
-from processes import AS_ROOT, OTHER_UID, Line, child_on_a_loop, in_child
+from support.daemons import PATIENCE, Stage, needs_root, on_a_pair, raw_client
+from support.processes import AS_ROOT, OTHER_UID, Line, child_on_a_loop, in_child
 
 import seqrpc
 from seqrpc import policy

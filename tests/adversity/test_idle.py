@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from packets import receive, unwire, wire
+from support.packets import receive, unwire, wire
 
 import seqrpc
 

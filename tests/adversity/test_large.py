@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import uvloop
 from conftest import open_fds
-from packets import turns_of_the_loop
+from support.packets import turns_of_the_loop
 
 import seqrpc
 from seqrpc import Buffer, Connection, Limits, TooLarge

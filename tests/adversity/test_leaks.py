@@ -17,8 +17,8 @@ from typing import Any
 
 import pytest
 from conftest import open_fds
-from helpers import Lender
-from packets import comes_true, files, send_with, table_full, turns_of_the_loop, wire
+from support.helpers import Lender
+from support.packets import comes_true, files, send_with, table_full, turns_of_the_loop, wire
 
 import seqrpc
 from seqrpc import Connection, Limits, OwnedFd, RpcError, Server

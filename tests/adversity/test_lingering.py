@@ -15,9 +15,9 @@ from typing import Any
 
 import msgpack
 import pytest
-from daemons import PATIENCE, daemon
-from lingering import LINGER_SECONDS, Lingering, can_mount, hidden, lingering, silent_file_system
-from processes import AS_ROOT, OTHER_UID, running_child
+from support.daemons import PATIENCE, daemon
+from support.lingering import LINGER_SECONDS, Lingering, can_mount, hidden, lingering, silent_file_system
+from support.processes import AS_ROOT, OTHER_UID, running_child
 
 import seqrpc
 

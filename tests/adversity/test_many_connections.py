@@ -9,8 +9,8 @@ from pathlib import Path
 
 import msgpack
 import pytest
-from daemons import PATIENCE, daemon
-from processes import AS_ROOT, OTHER_UID, running_child
+from support.daemons import PATIENCE, daemon
+from support.processes import AS_ROOT, OTHER_UID, running_child
 
 import seqrpc
 

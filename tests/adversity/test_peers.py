@@ -20,9 +20,19 @@ from pathlib import Path
 from typing import IO
 
 import pytest
-from helpers import Lender
-from packets import comes_true, files, fill, receive, receive_to_the_end, send_with, turns_of_the_loop, unwire, wire
-from processes import running_child
+from support.helpers import Lender
+from support.packets import (
+    comes_true,
+    files,
+    fill,
+    receive,
+    receive_to_the_end,
+    send_with,
+    turns_of_the_loop,
+    unwire,
+    wire,
+)
+from support.processes import running_child
 
 import seqrpc
 from seqrpc import Connection, Limits, OwnedFd, Server

@@ -7,10 +7,10 @@ import tempfile
 from collections.abc import Callable
 from typing import IO, Any
 
-from helpers import PROPERTY, Lender, SessionPair, memory_file, owned, values, write_only
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from support.helpers import PROPERTY, Lender, SessionPair, memory_file, owned, values, write_only
 
 from seqrpc.errors import RemoteProtocolError
 from seqrpc.kernel import memfd

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from processes import AS_ROOT, OTHER_GID, fork
+from support.processes import AS_ROOT, OTHER_GID, fork
 
 from seqrpc.errors import AddressInUse
 from seqrpc.kernel import sockets

@@ -14,8 +14,8 @@ from typing import Any
 
 import msgpack
 import pytest
-from daemons import PATIENCE, daemon, descriptor, exists, needs_root, wait_until_it_listens
-from processes import OTHER_GID, OTHER_UID
+from support.daemons import PATIENCE, daemon, descriptor, exists, needs_root, wait_until_it_listens
+from support.processes import OTHER_GID, OTHER_UID
 
 DRAIN_TIMEOUT = 2.0
 CLOSE_TIMEOUT = 0.5

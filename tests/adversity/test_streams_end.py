@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 from conftest import open_fds
-from daemons import PATIENCE, daemon
-from packets import comes_true
+from support.daemons import PATIENCE, daemon
+from support.packets import comes_true
 
 import seqrpc
 from seqrpc import Connection, RpcError, Server, Stream, Unavailable

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from daemons import PATIENCE, RawClient, daemon, raw_client
+from support.daemons import PATIENCE, RawClient, daemon, raw_client
 
 import seqrpc
 from seqrpc.limits import DEFAULT_LIMITS

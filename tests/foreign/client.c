@@ -2,9 +2,9 @@
  *
  *     cc -std=c11 -o client client.c wire.c && ./client /run/foreign.sock
  *
- * It calls the service of service.py in every way that the page knows, and prints each answer on a line; values.c does
- * the same with streams, channels, buffers and long messages. It ends with status 0 if every packet could be sent,
- * received and read; whether the answers are right is for the reader to judge.
+ * It calls the service of tests/support/foreign_service.py in every way that the page knows, and prints each answer on
+ * a line; values.c does the same with streams, channels, buffers and long messages. It ends with status 0 if every
+ * packet could be sent, received and read; whether the answers are right is for the reader to judge.
  */
 
 #define _GNU_SOURCE

@@ -10,8 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from serving import HERE, WITHIN, served
+from support.foreign import WITHIN, served
 
+HERE = Path(__file__).parent
 COMPILER = shutil.which("gcc") or shutil.which("cc")
 
 CALLS = """\

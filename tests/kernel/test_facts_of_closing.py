@@ -9,8 +9,8 @@ import time
 from collections.abc import Callable
 
 import pytest
-from lingering import can_mount, hidden, lingering, silent_file_system
-from packets import send_with
+from support.lingering import can_mount, hidden, lingering, silent_file_system
+from support.packets import send_with
 
 NO_TIME = 0.5
 """Seconds that are far more than what takes no time, and far less than a second of lingering."""

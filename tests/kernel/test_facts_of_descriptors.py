@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
-from processes import AS_ROOT, in_child
+from support.processes import AS_ROOT, in_child
 
 Pair = tuple[socket.socket, socket.socket]
 

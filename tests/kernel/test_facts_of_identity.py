@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from processes import AS_ROOT, OTHER_GID, OTHER_UID, in_child, running_child
+from support.processes import AS_ROOT, OTHER_GID, OTHER_UID, in_child, running_child
 
 SEQPACKET = socket.SOCK_SEQPACKET
 SO_PEERGROUPS, SO_PEERPIDFD, SO_PASSPIDFD = 59, 77, 76

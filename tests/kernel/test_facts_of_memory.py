@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 
 import pytest
-from processes import ChildFailed, in_child, running_child
+from support.processes import ChildFailed, in_child, running_child
 
 PAGE = mmap.PAGESIZE
 ALL = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from processes import AS_ROOT, OTHER_UID, in_child, running_child
+from support.processes import AS_ROOT, OTHER_UID, in_child, running_child
 
 SEQPACKET = socket.SOCK_SEQPACKET
 

@@ -12,7 +12,7 @@ import struct
 from collections.abc import Iterator
 
 import pytest
-from processes import AS_ROOT, ChildFailed, in_child
+from support.processes import AS_ROOT, ChildFailed, in_child
 
 Pair = tuple[socket.socket, socket.socket]
 

@@ -10,7 +10,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from processes import AS_ROOT
+from support.processes import AS_ROOT
 from support.programs import EXAMPLES, WITHIN, command, output_of
 
 

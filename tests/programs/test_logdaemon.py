@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
-from processes import OTHER_UID
+from support.processes import OTHER_UID
 from support.programs import EXAMPLES, NO_LOGS, WITHIN, as_root, daemon, in_background, wait_for
 
 import seqrpc

@@ -6,7 +6,7 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from processes import OTHER_UID, in_child
+from support.processes import OTHER_UID, in_child
 from support.programs import WITHIN, as_root, daemon
 
 import seqrpc

@@ -7,10 +7,6 @@ from typing import Any, cast
 
 import msgspec
 import pytest
-from helpers import (
-    duplicates,
-    owned,
-)
 
 from seqrpc.errors import LocalProtocolError, RemoteProtocolError, RpcError
 from seqrpc.kernel.descriptors import OwnedFd
@@ -18,6 +14,10 @@ from seqrpc.protocol.codec import (
     Codec,
 )
 from seqrpc.protocol.values import Export
+from support.helpers import (
+    duplicates,
+    owned,
+)
 
 NAMES = ("kind", "id", "error", "result")
 

@@ -13,11 +13,10 @@ import weakref
 from collections.abc import AsyncIterator, Callable
 from typing import IO, Any
 
-from daemons import PATIENCE, Stage
-
 import seqrpc
 from seqrpc import OwnedFd
 from seqrpc.aio.link import explain_refusal
+from support.daemons import PATIENCE, Stage
 
 CONVERTED: list[str] = []
 

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import uvloop
-from daemons import PATIENCE
 
 import seqrpc
+from support.daemons import PATIENCE
 
 LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
     "asyncio": asyncio.new_event_loop,

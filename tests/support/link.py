@@ -11,17 +11,6 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from packets import (
-    files,
-    fill,
-    raw_pair,
-    receive,
-    send_with,
-    table_full,
-    turns_of_the_loop,
-    unwire,
-    wire,
-)
 
 from seqrpc import (
     Overloaded,
@@ -35,6 +24,17 @@ from seqrpc.kernel.platforms import PLATFORM
 from seqrpc.limits import DEFAULT_LIMITS, Limits
 from seqrpc.protocol.messages import Request
 from seqrpc.protocol.values import Living
+from support.packets import (
+    files,
+    fill,
+    raw_pair,
+    receive,
+    send_with,
+    table_full,
+    turns_of_the_loop,
+    unwire,
+    wire,
+)
 
 
 class Handler:

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from processes import AS_ROOT
 
 from seqrpc.errors import AddressInUse
 from seqrpc.kernel import sockets
 from seqrpc.kernel.addresses import PathAddress
 from seqrpc.kernel.listening import ListeningSocket, listen
+from support.processes import AS_ROOT
 
 SEQPACKET = socket.SOCK_SEQPACKET
 

@@ -9,11 +9,6 @@ from collections.abc import AsyncIterable, AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from packets import (
-    comes_true,
-    readable,
-)
-
 from seqrpc import OwnedFd, RpcError
 from seqrpc.aio.producers import Producer, Source, StreamExport
 from seqrpc.aio.streams import Stream
@@ -22,6 +17,10 @@ from seqrpc.limits import Limits
 from seqrpc.protocol.codec import Codec
 from seqrpc.protocol.items import ItemReader
 from seqrpc.protocol.values import EXT_STREAM
+from support.packets import (
+    comes_true,
+    readable,
+)
 
 LIMITS = Limits(max_message_bytes=200_000)
 

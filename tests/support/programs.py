@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from processes import AS_ROOT
+
+from support.processes import AS_ROOT
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 

@@ -17,11 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import msgpack
-from serving import WITHIN
+
+from support.foreign import WITHIN
 
 SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 
-MAX_MESSAGE = 1 << 20  # what service.py takes
+MAX_MESSAGE = 1 << 20  # what foreign_service.py takes
 
 PAGE = mmap.PAGESIZE
 

@@ -5,9 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from helpers import (
-    owned,
-)
 
 from seqrpc.errors import RemoteProtocolError
 from seqrpc.kernel.descriptors import OwnedFd
@@ -15,6 +12,9 @@ from seqrpc.protocol.codec import Codec
 from seqrpc.protocol.messages import Request
 from seqrpc.protocol.session import Session
 from seqrpc.protocol.values import Handle, Handles
+from support.helpers import (
+    owned,
+)
 
 encode = Codec().encode
 

@@ -9,14 +9,6 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
-from packets import (
-    comes_true,
-    raw_pair,
-    receive,
-    send_with,
-    wire,
-)
-
 from seqrpc import (
     OwnedFd,
     RpcError,
@@ -27,6 +19,13 @@ from seqrpc.kernel.descriptors import ValueFd, value_fd
 from seqrpc.limits import Limits
 from seqrpc.protocol.codec import Codec
 from seqrpc.protocol.items import ItemReader
+from support.packets import (
+    comes_true,
+    raw_pair,
+    receive,
+    send_with,
+    wire,
+)
 
 END = wire(1, None)
 

@@ -7,14 +7,14 @@ import socket
 from typing import Any
 
 import pytest
-from packets import (
-    Recorder,
-)
-from processes import AS_ROOT
 
 import seqrpc
 from seqrpc import SeqpacketTransport
 from seqrpc.kernel.platforms import PLATFORM
+from support.packets import (
+    Recorder,
+)
+from support.processes import AS_ROOT
 
 as_root = pytest.mark.skipif(not AS_ROOT, reason="needs to become another user")
 

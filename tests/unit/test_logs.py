@@ -16,8 +16,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from helpers import AN_INCIDENT
-from processes import in_child
+from support.helpers import AN_INCIDENT
+from support.processes import in_child
 
 from seqrpc import logs
 from seqrpc.limits import LOG_BURST

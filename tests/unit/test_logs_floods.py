@@ -19,7 +19,7 @@ from typing import Any
 
 import msgpack
 import pytest
-from daemons import PATIENCE, on_a_pair
+from support.daemons import PATIENCE, on_a_pair
 
 import seqrpc
 from seqrpc.interface.policy import Policy, Verdict

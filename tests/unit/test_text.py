@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from helpers import PROPERTY
 from hypothesis import given
 from hypothesis import strategies as st
+from support.helpers import PROPERTY
 
 from seqrpc.text import MOST_SHOWN, shown
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from daemons import PATIENCE, daemon, wait_until_it_listens
+from support.daemons import PATIENCE, daemon, wait_until_it_listens
 from support.foreign_use import Sums, holding, outcome, sockets_of
 
 import seqrpc

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from daemons import PATIENCE, on_a_pair
-from processes import Line, child_on_a_loop, in_child
+from support.daemons import PATIENCE, on_a_pair
 from support.foreign_use import LOOPS, Account, Sums, holding, outcome, sockets_of
+from support.processes import Line, child_on_a_loop, in_child
 
 import seqrpc
 from seqrpc import WrongProcess

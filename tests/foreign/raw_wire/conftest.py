@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from serving import served
+from support.foreign import served
 from support.raw_wire import Maker, Raw, Service
 
 

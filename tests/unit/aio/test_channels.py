@@ -5,8 +5,8 @@ import dataclasses
 import os
 
 import pytest
-from daemons import PATIENCE, on_a_pair
-from vaults import Bank, Listener, Vault, channel_to, open_count, proxy_close
+from support.daemons import PATIENCE, on_a_pair
+from support.vaults import Bank, Listener, Vault, channel_to, open_count, proxy_close
 
 import seqrpc
 

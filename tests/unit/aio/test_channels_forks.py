@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from daemons import on_a_pair
-from processes import in_child
+from support.daemons import on_a_pair
+from support.processes import in_child
 
 import seqrpc
 

@@ -7,8 +7,8 @@ import threading
 from pathlib import Path
 
 import pytest
-from daemons import PATIENCE, needs_root, raw_client
-from processes import OTHER_UID, running_child
+from support.daemons import PATIENCE, needs_root, raw_client
+from support.processes import OTHER_UID, running_child
 
 import seqrpc
 from seqrpc import policy

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from daemons import Stage, on_a_pair, raw_client
+from support.daemons import Stage, on_a_pair, raw_client
 
 import seqrpc
 from seqrpc import OwnedFd

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from daemons import as_user, needs_root, on_a_pair, raw_client
-from processes import OTHER_GID, OTHER_UID
+from support.daemons import as_user, needs_root, on_a_pair, raw_client
+from support.processes import OTHER_GID, OTHER_UID
 
 import seqrpc
 from seqrpc import OwnedFd, policy

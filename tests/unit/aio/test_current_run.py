@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 import uvloop
-from daemons import PATIENCE, on_a_pair
-from processes import in_child
+from support.daemons import PATIENCE, on_a_pair
+from support.processes import in_child
 
 import seqrpc
 

@@ -10,7 +10,7 @@ import stat
 from pathlib import Path
 
 import pytest
-from packets import Recorder, raw_pair, receive, turns_of_the_loop
+from support.packets import Recorder, raw_pair, receive, turns_of_the_loop
 
 import seqrpc
 from seqrpc import AddressError, AddressInUse, ConnectError, Limits

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import msgpack
 import pytest
-from daemons import PATIENCE, Stage
+from support.daemons import PATIENCE, Stage
 
 import seqrpc
 from seqrpc.aio.exports import Exports

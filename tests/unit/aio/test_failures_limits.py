@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 import uvloop
-from daemons import on_a_pair
-from helpers import AN_INCIDENT
-from processes import in_child
+from support.daemons import on_a_pair
+from support.helpers import AN_INCIDENT
+from support.processes import in_child
 
 import seqrpc
 

@@ -10,8 +10,18 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from lingering import start_thread
-from packets import DEADLINE, comes_true, happens, no_room, raw_pair, send_with, short_table, stalled, turns_of_the_loop
+from support.lingering import start_thread
+from support.packets import (
+    DEADLINE,
+    comes_true,
+    happens,
+    no_room,
+    raw_pair,
+    send_with,
+    short_table,
+    stalled,
+    turns_of_the_loop,
+)
 
 from seqrpc.aio.gate import Gate
 from seqrpc.kernel.ancillary import Received, take_control

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgpack
 import pytest
-from daemons import PATIENCE, RawClient, raw_client
+from support.daemons import PATIENCE, RawClient, raw_client
 
 import seqrpc
 from seqrpc.aio.lastreads import _MOST_READS, HeldConnection, LastReads

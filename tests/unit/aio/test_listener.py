@@ -14,7 +14,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from packets import Recorder, comes_true, files, receive, receive_to_the_end, send_with, table_full, turns_of_the_loop
+from support.packets import (
+    Recorder,
+    comes_true,
+    files,
+    receive,
+    receive_to_the_end,
+    send_with,
+    table_full,
+    turns_of_the_loop,
+)
 
 import seqrpc
 from seqrpc import SeqpacketServer

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 import uvloop
-from packets import Recorder, comes_true, table_full
-from processes import in_child
+from support.packets import Recorder, comes_true, table_full
+from support.processes import in_child
 
 import seqrpc
 from seqrpc import SeqpacketServer

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgpack
 import pytest
-from daemons import PATIENCE, Stage, on_a_pair, raw_client
+from support.daemons import PATIENCE, Stage, on_a_pair, raw_client
 
 import seqrpc
 from seqrpc.aio.exports import Exports

@@ -15,9 +15,9 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
-from daemons import PATIENCE, Stage, on_a_pair, raw_client
-from packets import comes_true, turns_of_the_loop
-from vaults import proxy_close
+from support.daemons import PATIENCE, Stage, on_a_pair, raw_client
+from support.packets import comes_true, turns_of_the_loop
+from support.vaults import proxy_close
 
 import seqrpc
 from seqrpc.aio import objects

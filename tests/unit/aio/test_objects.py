@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
-from daemons import on_a_pair
-from packets import comes_true, table_full, turns_of_the_loop
+from support.daemons import on_a_pair
+from support.packets import comes_true, table_full, turns_of_the_loop
 
 import seqrpc
 from seqrpc.aio import objects

@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from daemons import on_a_pair
-from processes import in_child
+from support.daemons import on_a_pair
+from support.processes import in_child
 
 import seqrpc
 from seqrpc.aio.objects import ObjectExport

@@ -8,9 +8,9 @@ import socket
 import threading
 
 import pytest
-from daemons import Stage, as_user, needs_root, on_a_pair, raw_client
-from processes import OTHER_GID, OTHER_UID
-from vaults import Bank, Vault, channel_to, open_count, until
+from support.daemons import Stage, as_user, needs_root, on_a_pair, raw_client
+from support.processes import OTHER_GID, OTHER_UID
+from support.vaults import Bank, Vault, channel_to, open_count, until
 
 import seqrpc
 from seqrpc import policy

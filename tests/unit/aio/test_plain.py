@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from daemons import PATIENCE, on_a_pair
+from support.daemons import PATIENCE, on_a_pair
 
 import seqrpc
 from seqrpc.aio.plain import PlainCalls

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from daemons import Stage, on_a_pair
+from support.daemons import Stage, on_a_pair
 
 import seqrpc
 from seqrpc import OwnedFd

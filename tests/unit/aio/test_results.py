@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 import pytest
-from daemons import on_a_pair
+from support.daemons import on_a_pair
 
 import seqrpc
 from seqrpc.aio.results import ResultCheck

@@ -9,7 +9,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from daemons import PATIENCE, daemon, wait_until_it_listens
+from support.daemons import PATIENCE, daemon, wait_until_it_listens
 
 import seqrpc
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import msgpack
 import pytest
-from daemons import PATIENCE, Stage, exists, on_a_pair, raw_client
-from processes import AS_ROOT, OTHER_UID, running_child
+from support.daemons import PATIENCE, Stage, exists, on_a_pair, raw_client
+from support.processes import AS_ROOT, OTHER_UID, running_child
 
 import seqrpc
 from seqrpc import OwnedFd

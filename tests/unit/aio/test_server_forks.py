@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from processes import in_child
+from support.processes import in_child
 
 import seqrpc
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from daemons import as_user, daemon, needs_root, wait_until_it_listens
-from processes import OTHER_GID, OTHER_UID
+from support.daemons import as_user, daemon, needs_root, wait_until_it_listens
+from support.processes import OTHER_GID, OTHER_UID
 
 import seqrpc
 from seqrpc import policy

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import pytest
-from daemons import PATIENCE, Stage
+from support.daemons import PATIENCE, Stage
 
 import seqrpc
 

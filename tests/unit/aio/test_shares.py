@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from weakref import WeakValueDictionary
 
 import pytest
-from packets import Recorder, comes_true, on_transport, raw_pair
+from support.packets import Recorder, comes_true, on_transport, raw_pair
 
 from seqrpc.aio.shares import NOBODYS, TURN_SECONDS, Share, share_of
 

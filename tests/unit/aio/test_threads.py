@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from concurrent.futures import CancelledError, Future
 
 import pytest
-from daemons import PATIENCE, daemon
-from processes import in_child
+from support.daemons import PATIENCE, daemon
+from support.processes import in_child
 
 from seqrpc.aio.threads import Threads
 from seqrpc.errors import Overloaded

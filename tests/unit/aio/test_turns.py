@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 import pytest
-from packets import turns_of_the_loop
+from support.packets import turns_of_the_loop
 
 from seqrpc.aio.turns import Turns
 

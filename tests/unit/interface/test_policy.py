@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import PROPERTY
 from hypothesis import given
 from hypothesis import strategies as st
-from processes import AS_ROOT, OTHER_GID, OTHER_UID, in_child
+from support.helpers import PROPERTY
+from support.processes import AS_ROOT, OTHER_GID, OTHER_UID, in_child
 
 from seqrpc.interface import policy
 from seqrpc.interface.policy import Policy, PolicyLike, Verdict, as_policy

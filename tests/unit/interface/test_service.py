@@ -4,7 +4,7 @@ import asyncio
 from typing import Any
 
 import pytest
-from daemons import PATIENCE, on_a_pair
+from support.daemons import PATIENCE, on_a_pair
 
 from seqrpc.interface import policy
 from seqrpc.interface.service import Marks, Service, marks_of, method

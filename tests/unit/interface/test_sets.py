@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, NamedTuple, TypedDict
 
 import msgspec
 import pytest
-from daemons import PATIENCE, on_a_pair
+from support.daemons import PATIENCE, on_a_pair
 
 import seqrpc
 from seqrpc.errors import InvalidParams

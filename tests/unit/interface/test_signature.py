@@ -9,10 +9,10 @@ from typing import Any
 
 import msgspec
 import pytest
-from helpers import PROPERTY
-from helpers import values as wire_values
 from hypothesis import given
 from hypothesis import strategies as st
+from support.helpers import PROPERTY
+from support.helpers import values as wire_values
 
 from seqrpc.errors import InvalidParams
 from seqrpc.interface import policy

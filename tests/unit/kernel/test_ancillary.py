@@ -13,7 +13,7 @@ from types import FrameType
 from typing import Any
 
 import pytest
-from processes import AS_ROOT, OTHER_UID, in_child
+from support.processes import AS_ROOT, OTHER_UID, in_child
 
 from seqrpc.kernel import ancillary
 from seqrpc.kernel.ancillary import WHOLE, peek, plain_receiver, receive, receiver, send, take_control

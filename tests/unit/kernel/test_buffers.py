@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import PROPERTY, address_space_used_up, memory_file, peak_bytes
 from hypothesis import given
 from hypothesis import strategies as st
-from processes import ChildFailed, in_child, running_child
+from support.helpers import PROPERTY, address_space_used_up, memory_file, peak_bytes
+from support.processes import ChildFailed, in_child, running_child
 
 from seqrpc.kernel import buffers, memfd
 from seqrpc.kernel.buffers import Buffer

@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import memory_file
-from lingering import can_mount, hidden, lingering, silent_file_system, start_thread
-from processes import AS_ROOT, in_child, running_child
+from support.helpers import memory_file
+from support.lingering import can_mount, hidden, lingering, silent_file_system, start_thread
+from support.processes import AS_ROOT, in_child, running_child
 
 from seqrpc.kernel import closing
 from seqrpc.kernel.closing import CLOSER, Closer, closes_at_once
@@ -513,7 +513,7 @@ def test_a_process_ends_though_something_lingers() -> None:
     program = """
 import socket, sys, time
 sys.path[:0] = sys.argv[1:]
-from lingering import Lingering
+from support.lingering import Lingering
 from seqrpc.kernel.closing import CLOSER
 made = Lingering(600)
 begin = time.monotonic()

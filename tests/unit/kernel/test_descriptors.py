@@ -12,8 +12,8 @@ import time
 import warnings
 
 import pytest
-from lingering import lingering
-from processes import in_child
+from support.lingering import lingering
+from support.processes import in_child
 
 from seqrpc.kernel.closing import CLOSER
 from seqrpc.kernel.descriptors import (

@@ -6,7 +6,7 @@ import sys
 from typing import Any
 
 import pytest
-from processes import fork_as_a_library_does, in_child
+from support.processes import fork_as_a_library_does, in_child
 
 from seqrpc.kernel import forks
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from processes import AS_ROOT, OTHER_GID, OTHER_UID, in_child, running_child
+from support.processes import AS_ROOT, OTHER_GID, OTHER_UID, in_child, running_child
 
 from seqrpc.kernel import linux
 from seqrpc.kernel.credentials import Credentials

@@ -13,8 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from helpers import address_space_used_up, memory_file, peak_bytes, write_only
-from processes import in_child
+from support.helpers import address_space_used_up, memory_file, peak_bytes, write_only
+from support.processes import in_child
 
 from seqrpc.kernel import memfd, memory
 from seqrpc.kernel.descriptors import OwnedFd

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from processes import AS_ROOT, OTHER_UID, in_child
+from support.processes import AS_ROOT, OTHER_UID, in_child
 
 from seqrpc.errors import AddressError, ConnectError
 from seqrpc.kernel import sockets, systemd

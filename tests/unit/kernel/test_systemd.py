@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from processes import fork
+from support.processes import fork
 
 from seqrpc.errors import AddressError
 from seqrpc.kernel import systemd

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from lingering import Lingering, lingering, start_thread
-from packets import fill, raw_pair, send_with, table_full
-from processes import fork_as_a_library_does, save_coverage
+from support.lingering import Lingering, lingering, start_thread
+from support.packets import fill, raw_pair, send_with, table_full
+from support.processes import fork_as_a_library_does, save_coverage
 
 from seqrpc.kernel.closing import CLOSER
 from seqrpc.kernel.descriptors import OwnedFd, received_fd

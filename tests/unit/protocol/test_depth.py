@@ -10,9 +10,9 @@ from typing import Any
 
 import msgpack
 import pytest
-from helpers import PROPERTY, peak_bytes, values
 from hypothesis import given
 from hypothesis import strategies as st
+from support.helpers import PROPERTY, peak_bytes, values
 
 from seqrpc.limits import MAX_PACKET
 from seqrpc.protocol.depth import _stack_places, check_depth, check_whole, possible_containers

@@ -7,9 +7,9 @@ from typing import Any
 
 import msgpack
 import pytest
-from helpers import PROPERTY, Lender, peak_bytes
 from hypothesis import given
 from hypothesis import strategies as st
+from support.helpers import PROPERTY, Lender, peak_bytes
 
 from seqrpc.errors import RemoteProtocolError
 from seqrpc.limits import MAX_PACKET

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from helpers import (
+from hypothesis import given
+from hypothesis import strategies as st
+from support.helpers import (
     AN_INCIDENT,
     PROPERTY,
     Lender,
@@ -20,8 +22,6 @@ from helpers import (
     scalars,
     values,
 )
-from hypothesis import given
-from hypothesis import strategies as st
 
 from seqrpc.errors import DescriptorsLost, LocalProtocolError, Overloaded, RemoteProtocolError, TooLarge
 from seqrpc.kernel.buffers import Buffer

@@ -11,8 +11,8 @@ from typing import Any
 
 import msgpack
 import pytest
-from helpers import PROPERTY, peak_bytes, values
 from hypothesis import given
+from support.helpers import PROPERTY, peak_bytes, values
 
 from seqrpc.errors import TooLarge
 from seqrpc.limits import MAX_PACKET

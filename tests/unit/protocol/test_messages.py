@@ -4,9 +4,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from helpers import PROPERTY, owned, values
 from hypothesis import given
 from hypothesis import strategies as st
+from support.helpers import PROPERTY, owned, values
 
 from seqrpc.errors import RemoteProtocolError
 from seqrpc.protocol.messages import (

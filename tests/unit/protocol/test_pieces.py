@@ -4,9 +4,9 @@ from typing import Any
 
 import msgpack
 import pytest
-from helpers import PROPERTY, peak_bytes
 from hypothesis import given
 from hypothesis import strategies as st
+from support.helpers import PROPERTY, peak_bytes
 
 from seqrpc.kernel.memfd import Pieces
 from seqrpc.limits import MAX_PACKET

@@ -7,7 +7,9 @@ from typing import Any
 
 import msgpack
 import pytest
-from helpers import (
+from hypothesis import given
+from hypothesis import strategies as st
+from support.helpers import (
     PROPERTY,
     Lender,
     address_space_used_up,
@@ -18,9 +20,7 @@ from helpers import (
     values,
     write_only,
 )
-from hypothesis import given
-from hypothesis import strategies as st
-from packets import files_of_at_most, table_full
+from support.packets import files_of_at_most, table_full
 
 from seqrpc.errors import Overloaded, RemoteProtocolError, TooLarge
 from seqrpc.kernel import memfd

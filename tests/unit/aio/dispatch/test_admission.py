@@ -7,9 +7,9 @@ import os
 from pathlib import Path
 
 import pytest
-from daemons import as_user, needs_root, on_a_pair
-from helpers import AN_INCIDENT
+from support.daemons import as_user, needs_root, on_a_pair
 from support.dispatch import CONVERTED, Everything
+from support.helpers import AN_INCIDENT
 
 import seqrpc
 from seqrpc import policy

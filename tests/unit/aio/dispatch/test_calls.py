@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from daemons import descriptor, on_a_pair, raw_client
+from support.daemons import descriptor, on_a_pair, raw_client
 from support.dispatch import Everything, open_count
 
 import seqrpc

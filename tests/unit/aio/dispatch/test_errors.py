@@ -9,9 +9,9 @@ import sys
 from typing import Any
 
 import pytest
-from daemons import PATIENCE, on_a_pair, raw_client
-from helpers import AN_INCIDENT
+from support.daemons import PATIENCE, on_a_pair, raw_client
 from support.dispatch import Everything, Insufficient, Silent, open_count
+from support.helpers import AN_INCIDENT
 
 import seqrpc
 

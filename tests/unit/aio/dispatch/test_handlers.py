@@ -12,9 +12,9 @@ from typing import Any
 
 import msgpack
 import pytest
-from daemons import Stage, on_a_pair
-from helpers import AN_INCIDENT
+from support.daemons import Stage, on_a_pair
 from support.dispatch import KEPT, Weighty
+from support.helpers import AN_INCIDENT
 
 import seqrpc
 from seqrpc import OwnedFd

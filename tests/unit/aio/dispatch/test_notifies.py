@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from daemons import descriptor, raw_client
+from support.daemons import descriptor, raw_client
 from support.dispatch import Everything, in_milliseconds, open_count, settle
 
 import seqrpc

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from daemons import Stage, on_a_pair
+from support.daemons import Stage, on_a_pair
 from support.dispatch import Counter
 
 import seqrpc

@@ -7,8 +7,8 @@ import threading
 from pathlib import Path
 
 import pytest
-from daemons import PATIENCE
-from packets import comes_true
+from support.daemons import PATIENCE
+from support.packets import comes_true
 
 import seqrpc
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from daemons import PATIENCE, Stage, descriptor, on_a_pair, raw_client
+from support.daemons import PATIENCE, Stage, descriptor, on_a_pair, raw_client
 from support.dispatch import Counter
 
 import seqrpc

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from daemons import PATIENCE, on_a_pair
+from support.daemons import PATIENCE, on_a_pair
 
 import seqrpc
 

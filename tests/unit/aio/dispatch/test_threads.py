@@ -8,7 +8,7 @@ import os
 import time
 
 import pytest
-from daemons import PATIENCE, descriptor, on_a_pair, raw_client
+from support.daemons import PATIENCE, descriptor, on_a_pair, raw_client
 from support.dispatch import KEPT, Everything, in_milliseconds, open_count, settle
 
 import seqrpc

@@ -8,8 +8,8 @@ from typing import Any
 
 import msgspec
 import pytest
-from daemons import on_a_pair
-from helpers import AN_INCIDENT
+from support.daemons import on_a_pair
+from support.helpers import AN_INCIDENT
 
 import seqrpc
 

@@ -11,15 +11,15 @@ import weakref
 from typing import Any
 
 import pytest
-from helpers import Lender
-from packets import (
+from support.helpers import Lender
+from support.link import End, both_ends, next_message, one_end, raises, same_files, soon
+from support.packets import (
     comes_true,
     files,
     send_with,
     turns_of_the_loop,
     wire,
 )
-from support.link import End, both_ends, next_message, one_end, raises, same_files, soon
 
 from seqrpc import (
     ConnectionLost,

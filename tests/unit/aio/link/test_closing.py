@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import traceback
 
-from packets import (
+from support.link import next_message, one_end, raises
+from support.packets import (
     comes_true,
     receive,
     receive_to_the_end,
     turns_of_the_loop,
     wire,
 )
-from support.link import next_message, one_end, raises
 
 from seqrpc import (
     ConnectionLost,

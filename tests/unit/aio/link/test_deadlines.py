@@ -6,15 +6,15 @@ import asyncio
 import time
 
 import pytest
-from helpers import Lender
-from packets import (
+from support.helpers import Lender
+from support.link import both_ends, next_message, one_end, raises, soon
+from support.packets import (
     comes_true,
     files,
     send_with,
     turns_of_the_loop,
     wire,
 )
-from support.link import both_ends, next_message, one_end, raises, soon
 
 from seqrpc import (
     DeadlineExceeded,

@@ -8,14 +8,14 @@ import io
 from typing import Any
 
 import pytest
-from packets import (
+from support.link import LARGE, SMALL_LIMIT, End, one_end, refuse_descriptors
+from support.packets import (
     comes_true,
     files,
     fill,
     table_full,
     turns_of_the_loop,
 )
-from support.link import LARGE, SMALL_LIMIT, End, one_end, refuse_descriptors
 
 from seqrpc import (
     ConnectionLost,

@@ -10,17 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from helpers import Lender
-from packets import (
-    comes_true,
-    files_of_at_most,
-    fill,
-    readable,
-    table_full,
-    turns_of_the_loop,
-    unwire,
-    wire,
-)
+from support.helpers import Lender
 from support.link import (
     LARGE,
     SMALL_LIMIT,
@@ -32,6 +22,16 @@ from support.link import (
     raises,
     refuse_descriptors,
     same_files,
+)
+from support.packets import (
+    comes_true,
+    files_of_at_most,
+    fill,
+    readable,
+    table_full,
+    turns_of_the_loop,
+    unwire,
+    wire,
 )
 
 from seqrpc import (

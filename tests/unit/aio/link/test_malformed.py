@@ -6,15 +6,15 @@ import asyncio
 import socket
 
 import pytest
-from helpers import Lender
-from packets import (
+from support.helpers import Lender
+from support.link import lose_descriptors, next_message, one_end, raises
+from support.packets import (
     comes_true,
     files,
     receive,
     send_with,
     wire,
 )
-from support.link import lose_descriptors, next_message, one_end, raises
 
 from seqrpc import (
     ConnectionLost,

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 import uvloop
-from packets import (
+from support.link import End, next_message, one_end, raises
+from support.packets import (
     comes_true,
     fill,
     raw_pair,
@@ -18,7 +19,6 @@ from packets import (
     receive,
     wire,
 )
-from support.link import End, next_message, one_end, raises
 
 from seqrpc import (
     ConnectionLost,

@@ -10,8 +10,9 @@ import socket
 from typing import Any
 
 import pytest
-from helpers import Lender
-from packets import (
+from support.helpers import Lender
+from support.link import TAKES_NONE, End, next_message, one_end, raises, refuse_descriptors
+from support.packets import (
     comes_true,
     files,
     fill,
@@ -19,7 +20,6 @@ from packets import (
     table_full,
     turns_of_the_loop,
 )
-from support.link import TAKES_NONE, End, next_message, one_end, raises, refuse_descriptors
 
 from seqrpc import (
     ConnectionLost,

@@ -6,12 +6,12 @@ import socket
 from typing import Any
 
 import pytest
-from packets import (
+from support.link import next_message, one_end, raises
+from support.packets import (
     comes_true,
     turns_of_the_loop,
     wire,
 )
-from support.link import next_message, one_end, raises
 
 from seqrpc import (
     ConnectionLost,

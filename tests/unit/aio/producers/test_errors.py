@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import uvloop
-from helpers import AN_INCIDENT
+from support.helpers import AN_INCIDENT
 from support.producers import Log, Reading, Wrong, produced, same_file
 
 from seqrpc import OwnedFd

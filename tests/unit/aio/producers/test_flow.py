@@ -11,14 +11,14 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from helpers import Lender
-from packets import (
+from support.helpers import Lender
+from support.packets import (
     comes_true,
     raw_pair,
     send_with,
     turns_of_the_loop,
 )
-from processes import AS_ROOT, OTHER_UID, in_child
+from support.processes import AS_ROOT, OTHER_UID, in_child
 from support.producers import Log, endless, produced
 
 # Flow control and fairness

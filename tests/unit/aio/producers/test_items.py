@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from packets import (
+from support.packets import (
     files,
 )
 from support.producers import LIMITS, counting, produced, same_file

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from packets import (
+from support.packets import (
     comes_true,
     fill,
     send_with,

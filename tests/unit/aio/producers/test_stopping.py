@@ -11,8 +11,8 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
-from helpers import AN_INCIDENT
-from packets import (
+from support.helpers import AN_INCIDENT
+from support.packets import (
     comes_true,
     files,
     files_of_at_most,

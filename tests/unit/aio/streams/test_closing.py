@@ -11,14 +11,14 @@ from typing import Any
 
 import pytest
 import uvloop
-from helpers import Lender
-from lingering import lingering
-from packets import (
+from support.helpers import Lender
+from support.lingering import lingering
+from support.packets import (
     raw_pair,
     send_with,
     wire,
 )
-from processes import in_child
+from support.processes import in_child
 from support.streams import END, all_of, is_closed, reader_of, reading, received_stream, stream_on, watched_stream
 
 from seqrpc.aio.streams import Stream

@@ -8,8 +8,8 @@ from typing import Any
 import msgpack
 import msgspec
 import pytest
-from helpers import Lender, steps_of_python
-from packets import (
+from support.helpers import Lender, steps_of_python
+from support.packets import (
     files,
     raw_pair,
     send_with,

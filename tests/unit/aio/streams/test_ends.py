@@ -6,8 +6,8 @@ import os
 import socket
 
 import pytest
-from helpers import Lender
-from packets import (
+from support.helpers import Lender
+from support.packets import (
     files,
     send_with,
     table_full,

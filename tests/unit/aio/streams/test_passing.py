@@ -7,7 +7,7 @@ import functools
 from typing import Any
 
 import pytest
-from packets import (
+from support.packets import (
     raw_pair,
     wire,
 )

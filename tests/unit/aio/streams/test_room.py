@@ -6,8 +6,8 @@ import asyncio
 import socket
 
 import pytest
-from helpers import Lender
-from packets import (
+from support.helpers import Lender
+from support.packets import (
     comes_true,
     no_room,
     send_with,

@@ -7,7 +7,7 @@ import socket
 import weakref
 
 import pytest
-from packets import (
+from support.packets import (
     comes_true,
     fill,
     raw_pair,

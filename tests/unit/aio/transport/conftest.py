@@ -6,7 +6,7 @@ import socket
 from collections.abc import Iterator
 
 import pytest
-from packets import (
+from support.packets import (
     raw_pair,
 )
 

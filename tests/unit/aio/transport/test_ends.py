@@ -8,8 +8,8 @@ import os
 import socket
 
 import pytest
-from helpers import Lender
-from packets import (
+from support.helpers import Lender
+from support.packets import (
     Recorder,
     files,
     fill,

@@ -9,8 +9,8 @@ import socket
 from typing import Any
 
 import pytest
-from helpers import Lender
-from packets import (
+from support.helpers import Lender
+from support.packets import (
     Recorder,
     files,
     fill,

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 import uvloop
-from packets import Recorder, files, on_transport, raw_pair, receive_to_the_end
-from processes import in_child
+from support.packets import Recorder, files, on_transport, raw_pair, receive_to_the_end
+from support.processes import in_child
 
 import seqrpc
 from seqrpc import OwnedFd, SeqpacketTransport

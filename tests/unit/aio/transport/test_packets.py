@@ -15,14 +15,14 @@ from types import FrameType
 from typing import Any
 
 import pytest
-from helpers import Lender
-from packets import (
+from support.helpers import Lender
+from support.packets import (
     Recorder,
     files,
     on_transport,
     send_with,
 )
-from processes import OTHER_GID, OTHER_UID, in_child
+from support.processes import OTHER_GID, OTHER_UID, in_child
 from support.transport import Pair, Tolerant, as_root, queue_one, refuse_descriptors, same_file
 
 import seqrpc

@@ -7,7 +7,7 @@ import socket
 import time
 
 import pytest
-from packets import (
+from support.packets import (
     Recorder,
     fill,
     on_transport,

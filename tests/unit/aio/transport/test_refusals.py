@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from packets import (
+from support.packets import (
     Recorder,
     comes_true,
     files,
@@ -18,7 +18,7 @@ from packets import (
     receive,
     send_with,
 )
-from processes import OTHER_UID, in_child
+from support.processes import OTHER_UID, in_child
 from support.transport import Pair, as_root, queue_one, refuse_descriptors
 
 from seqrpc import SeqpacketTransport

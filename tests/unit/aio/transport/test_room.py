@@ -8,8 +8,8 @@ import socket
 from typing import Any
 
 import pytest
-from lingering import hidden, lingering
-from packets import (
+from support.lingering import hidden, lingering
+from support.packets import (
     DEADLINE,
     Recorder,
     comes_true,

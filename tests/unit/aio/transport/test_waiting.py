@@ -7,7 +7,7 @@ import os
 import socket
 
 import pytest
-from packets import (
+from support.packets import (
     fill,
     on_transport,
     receive,

@@ -10,8 +10,8 @@ import stat
 from pathlib import Path
 
 import pytest
-from processes import running_child
 from support.listening import contents, foreign_server, listen_at, serves
+from support.processes import running_child
 
 from seqrpc.errors import AddressError, AddressInUse
 from seqrpc.kernel import sockets

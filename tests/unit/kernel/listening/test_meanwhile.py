@@ -11,8 +11,8 @@ from types import FrameType
 from typing import Any
 
 import pytest
-from processes import fork_as_a_library_does, in_child, running_child, save_coverage
 from support.listening import contents, foreign_server, listen_at, refused, same, serves
+from support.processes import fork_as_a_library_does, in_child, running_child, save_coverage
 
 from seqrpc.kernel import sockets
 from seqrpc.kernel.addresses import PathAddress

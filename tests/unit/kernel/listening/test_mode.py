@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from processes import OTHER_GID, OTHER_UID, in_child
 from support.listening import contents, listen_at, needs_root
+from support.processes import OTHER_GID, OTHER_UID, in_child
 
 from seqrpc.errors import AddressError
 from seqrpc.kernel import listening as module

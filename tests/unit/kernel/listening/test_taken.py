@@ -11,8 +11,8 @@ import stat
 from pathlib import Path
 
 import pytest
-from processes import OTHER_UID, in_child, running_child
 from support.listening import SEQPACKET, contents, foreign_server, listen_at, needs_root, refused, same, serves
+from support.processes import OTHER_UID, in_child, running_child
 
 from seqrpc.kernel import sockets
 from seqrpc.kernel.addresses import PathAddress

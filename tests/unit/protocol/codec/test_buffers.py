@@ -9,7 +9,10 @@ from typing import Any
 
 import msgpack
 import pytest
-from helpers import (
+from hypothesis import given
+from hypothesis import strategies as st
+from support.codec import Record, problem_of, refusal, travel
+from support.helpers import (
     PROPERTY,
     address_space_used_up,
     duplicates,
@@ -17,9 +20,6 @@ from helpers import (
     owned,
     write_only,
 )
-from hypothesis import given
-from hypothesis import strategies as st
-from support.codec import Record, problem_of, refusal, travel
 
 from seqrpc.errors import Overloaded, RpcError, TooLarge
 from seqrpc.kernel import memfd

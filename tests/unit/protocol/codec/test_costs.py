@@ -12,11 +12,11 @@ from typing import Any
 
 import msgpack
 import pytest
-from helpers import (
+from support.codec import Life
+from support.helpers import (
     owned,
     peak_bytes,
 )
-from support.codec import Life
 
 from seqrpc.errors import RemoteProtocolError, TooLarge
 from seqrpc.kernel.descriptors import OwnedFd

@@ -14,11 +14,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from helpers import (
+from support.codec import NAMES, Record, Structure, borrowed, decode_malformed, problem_of
+from support.helpers import (
     Lender,
     owned,
 )
-from support.codec import NAMES, Record, Structure, borrowed, decode_malformed, problem_of
 
 from seqrpc.errors import LocalProtocolError, RemoteProtocolError, TooLarge
 from seqrpc.limits import MAX_DESCRIPTORS, MAX_PACKET, Limits

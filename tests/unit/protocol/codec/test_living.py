@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 
 import pytest
-from helpers import (
+from support.codec import Life, Made, Record, nested, refusal, travel
+from support.helpers import (
     Lender,
     duplicates,
     owned,
 )
-from support.codec import Life, Made, Record, nested, refusal, travel
 
 from seqrpc.errors import LocalProtocolError, Overloaded, TooLarge
 from seqrpc.kernel.buffers import Buffer

@@ -11,15 +11,15 @@ from typing import Any
 
 import msgpack
 import pytest
-from helpers import (
+from hypothesis import given
+from hypothesis import strategies as st
+from support.codec import NAMES, borrowed, decode_malformed, encode, nested, refusal, sent
+from support.helpers import (
     PROPERTY,
     Lender,
     scalars,
     values,
 )
-from hypothesis import given
-from hypothesis import strategies as st
-from support.codec import NAMES, borrowed, decode_malformed, encode, nested, refusal, sent
 
 from seqrpc.errors import LocalProtocolError, RemoteProtocolError, TooLarge
 from seqrpc.kernel.memfd import Pieces

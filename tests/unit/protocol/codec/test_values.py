@@ -17,14 +17,14 @@ from uuid import UUID
 import msgpack
 import msgspec
 import pytest
-from helpers import (
+from hypothesis import given
+from hypothesis import strategies as st
+from support.codec import NAMES, Record, Structure, borrowed, decode_malformed, encode, nested, refusal, sent
+from support.helpers import (
     PROPERTY,
     Lender,
     steps_of_python,
 )
-from hypothesis import given
-from hypothesis import strategies as st
-from support.codec import NAMES, Record, Structure, borrowed, decode_malformed, encode, nested, refusal, sent
 
 from seqrpc.errors import LocalProtocolError, TooLarge
 from seqrpc.limits import MAX_VALUES_SEARCHED, Limits

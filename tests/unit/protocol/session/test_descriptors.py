@@ -8,7 +8,9 @@ from typing import Any
 
 import msgpack
 import pytest
-from helpers import (
+from hypothesis import given
+from hypothesis import strategies as st
+from support.helpers import (
     PROPERTY,
     Lender,
     SessionPair,
@@ -16,8 +18,6 @@ from helpers import (
     peak_bytes,
     values,
 )
-from hypothesis import given
-from hypothesis import strategies as st
 from support.session import Nobody, is_malformed, packet, receive, refusing, request_in_flight
 
 from seqrpc.errors import DescriptorsLost, LocalProtocolError, RemoteProtocolError

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgpack
 import pytest
-from helpers import (
+from support.helpers import (
     Lender,
     SessionPair,
     memory_file,

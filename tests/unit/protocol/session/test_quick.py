@@ -8,15 +8,15 @@ from typing import Any
 
 import msgpack
 import pytest
-from helpers import (
+from hypothesis import given
+from hypothesis import strategies as st
+from support.helpers import (
     PROPERTY,
     Lender,
     SessionPair,
     owned,
     values,
 )
-from hypothesis import given
-from hypothesis import strategies as st
 from support.session import is_malformed, packet, receive, request_in_flight
 
 from seqrpc.errors import RemoteProtocolError

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from helpers import (
+from support.helpers import (
     Lender,
     SessionPair,
     address_space_used_up,

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgpack
 import pytest
-from helpers import (
+from support.helpers import (
     memory_file,
     owned,
 )

@@ -11,14 +11,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-HERE = Path(__file__).parent
+_PROGRAM = Path(__file__).with_name("foreign_service.py")
 WITHIN = 60.0  # seconds: far more than anything here takes
 
 
 @contextmanager
 def served(path: Path, loop: str = "uvloop") -> Iterator[subprocess.Popen[bytes]]:
     """Serve; at the end of the block the service is told to stop, and must not have complained."""
-    service = [sys.executable, "-W", "error", str(HERE / "service.py"), str(path), loop]
+    service = [sys.executable, "-W", "error", str(_PROGRAM), str(path), loop]
     with subprocess.Popen(service, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
         try:
             _wait_for(path)

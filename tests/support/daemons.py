@@ -17,9 +17,9 @@ from typing import Any
 
 import msgpack
 import pytest
-from processes import AS_ROOT, OTHER_GID, OTHER_UID
 
 import seqrpc
+from support.processes import AS_ROOT, OTHER_GID, OTHER_UID
 
 PATIENCE = 20.0
 """Seconds after which something that must happen is taken not to happen."""

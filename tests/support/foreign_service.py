@@ -1,4 +1,4 @@
-"""What the programs in C and the raw packets call: ``python service.py PATH LOOP``."""
+"""What the programs in C and the raw packets call: ``python foreign_service.py PATH LOOP``."""
 
 from __future__ import annotations
 

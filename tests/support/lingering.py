@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from processes import fork
+from support.processes import fork
 
 LINGER_SECONDS: Final = 3
 """How long closing one takes, in the end."""

@@ -9,9 +9,8 @@ import os
 from collections.abc import AsyncIterator
 from typing import Any
 
-from daemons import PATIENCE, Stage
-
 import seqrpc
+from support.daemons import PATIENCE, Stage
 
 
 class Vault(seqrpc.Service):
