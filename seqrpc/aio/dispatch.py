@@ -46,7 +46,7 @@ _LONGEST_NAME = 200  # characters of a method's name that no service has
 class Entry:
     """A method of a service object, ready to be called."""
 
-    __slots__ = ("exact", "handler", "policy", "result_check", "spec")
+    __slots__ = ("handler", "is_native", "policy", "result_check", "spec")
 
     def __init__(self, service: Service, spec: MethodSpec, policy: Policy) -> None:
         """Join what is known of it."""
@@ -55,10 +55,8 @@ class Entry:
         self.policy = policy
         checked = spec.result is not Any and not spec.is_generator  # items of streams are their readers' to check
         self.result_check = ResultCheck(spec.wire_name, spec.result) if checked else None
-        # Calling an ``async def`` gives a coroutine and does nothing else.
-        is_native = spec.function.__code__.co_flags & inspect.CO_COROUTINE
-        self.exact = spec.exact if is_native else None
-        """The types of arguments with which the handler can be called as they came; None if there are none such."""
+        self.is_native = bool(spec.function.__code__.co_flags & inspect.CO_COROUTINE)
+        """Whether calling the handler gives a coroutine and does nothing else, as of an ``async def``."""
 
 
 class Registry:
@@ -238,14 +236,10 @@ class Calls:
         )
         if not request.is_plain and not self._prepare(call):
             return
-        params = request.params
         try:
+            args, kwargs = entry.spec.bind(request.params, self._terms)
             coroutine: Coroutine[Any, Any, Any]
-            if entry.exact == [*map(type, params)] and type(params) is list:  # nothing to convert
-                coroutine = entry.handler(*params)
-            else:
-                args, kwargs = entry.spec.bind(params, self._terms)
-                coroutine = self._handle(call, args, kwargs)
+            coroutine = entry.handler(*args, **kwargs) if entry.is_native else self._handle(call, args, kwargs)
         except Exception as exc:
             self._refuse_params(request, exc)
             return
@@ -329,7 +323,7 @@ class Calls:
             self._refuse(request, *told_internal(exc, request.method, what))
 
     async def _handle(self, call: _Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Run a handler of any kind."""
+        """Run a handler of another kind."""
         handler, spec = call.entry.handler, call.entry.spec
         if spec.is_coroutine:
             return await handler(*args, **kwargs)

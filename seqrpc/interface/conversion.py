@@ -128,23 +128,12 @@ def _cut(text: str) -> str:
     return text if len(text) <= 2 * _LONGEST_PART else f"{text[:_LONGEST_PART]}…{text[-_LONGEST_PART:]}"
 
 
-class _Whatever:
-    """Equal to every type."""
+def exact_type(planned: Plan) -> type | None:
+    """Return the type whose values, and no others of which anything is known, need no conversion to ``planned``.
 
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, type)
-
-    __hash__ = None  # type: ignore[assignment] # as of whatever is equal to things that are not equal
-
-
-def exact_type(planned: Plan) -> Plan:
-    """Return what is equal to the types whose values need no conversion to ``planned``.
-
-    That is ``planned`` itself, something equal to every type where anything goes, or a type that no value has.
+    None if there is no such type: where values are converted, and where anything goes.
     """
-    if planned is Any:
-        return _Whatever()
-    return planned if planned in _EXACT else _StandIn
+    return planned if planned in _EXACT else None
 
 
 class _Hook:

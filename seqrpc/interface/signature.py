@@ -7,6 +7,7 @@ import re
 import typing
 import weakref
 from collections.abc import AsyncIterator, Callable
+from itertools import compress
 from typing import Any
 
 import msgspec
@@ -75,11 +76,16 @@ class MethodSpec:
         self._positional = [p.name for p in positional]
         self._required = sum(p.default is _P.empty for p in positional)
         self._keyword_required = [p.name for p in parameters[len(positional) :] if p.default is _P.empty]
-        exact = [conversion.exact_type(plan) for plan in planned[: len(positional)]]
-        self.exact = None if self._keyword_required else exact
-        """The types of all arguments by position for which there is nothing to convert; None if that is never so."""
+        self._read_exact(planned[: len(positional)])
         self._by_position = msgspec.defstruct(self.name, fields[: len(positional)], array_like=True)
         self._by_name = msgspec.defstruct(self.name, fields, kw_only=True, forbid_unknown_fields=True)
+
+    def _read_exact(self, planned: list[conversion.Plan]) -> None:
+        """Find out of what types arguments by position are for which there is nothing to convert."""
+        exact = [conversion.exact_type(plan) for plan in planned if plan is not Any]
+        self._exact = None if self._keyword_required or None in exact else exact
+        # Where anything goes no type is looked at; most methods say what they take, and need not be asked which.
+        self._looked_at = tuple(plan is not Any for plan in planned) if Any in planned else None
 
     @staticmethod
     def _plan(where: str, name: str, annotation: Any) -> conversion.Plan:
@@ -96,8 +102,10 @@ class MethodSpec:
         Raises:
             InvalidParams: they do not fit; the message holds the path to the first that does not.
         """
-        if self.exact == [*map(type, params)] and type(params) is list:
-            return tuple(params), {}
+        if type(params) is list and len(params) == len(self._positional):
+            looked_at = params if self._looked_at is None else compress(params, self._looked_at)
+            if self._exact == [*map(type, looked_at)]:
+                return tuple(params), {}
         try:
             if isinstance(params, dict):
                 named = conversion.convert(params, self._by_name, terms)

@@ -368,14 +368,8 @@ def test_exact_types_need_no_conversion() -> None:
         bytes,
         type(None),
     ]
-    for annotation in (float, list[int], Point, OwnedFd, Level, bytearray, int | None):
-        assert exact_type(plan(annotation)) not in (int, str, bool, bytes, type(None), float, OwnedFd)
-
-
-def test_where_anything_goes_nothing_needs_conversion() -> None:
-    exact = exact_type(plan(Any))
-    assert [exact, exact, exact] == [int, OwnedFd, dict]
-    assert exact != 1
+    for annotation in (float, list[int], Point, OwnedFd, Level, bytearray, int | None, Any):
+        assert exact_type(plan(annotation)) is None
 
 
 def test_descriptors_are_found_in_any_value(pipe: tuple[int, int]) -> None:

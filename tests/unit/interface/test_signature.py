@@ -192,6 +192,43 @@ def test_arguments_are_bound_by_position_and_by_name(
     assert spec(name).bind(params) == (args, kwargs)
 
 
+class Loose(Service):
+    @method
+    async def any(self, value: Any, other) -> None: ...  # type: ignore[no-untyped-def]
+
+    @method
+    async def some(self, value: Any, number: int) -> None: ...
+
+    @method
+    async def named(self, value: Any, *, number: int) -> None: ...
+
+
+@pytest.mark.parametrize("name, params", [("any", [["x"], {}]), ("some", [["x"], 1]), ("some", [None, 2])])
+def test_what_needs_no_conversion_is_bound_as_it_came(name: str, params: list[Any]) -> None:
+    args, kwargs = describe(Loose).methods[name].bind(params)
+    assert kwargs == {}
+    assert all(bound is param for bound, param in zip(args, params, strict=True))
+
+
+@pytest.mark.parametrize(
+    "name, params, message",
+    [
+        ("any", [1], "missing argument `other`"),
+        ("any", [1, 2, 3], "takes at most 2 arguments, got 3"),
+        ("any", {"value": 1}, "missing required field `other`"),
+        ("some", [1], "missing argument `number`"),
+        ("some", [1, 2, 3], "takes at most 2 arguments, got 3"),
+        ("some", [1, True], "Expected `int`, got `bool` - at `number`"),
+        ("some", [1, "x"], "Expected `int`, got `str` - at `number`"),
+        ("named", [1], "missing argument `number`"),
+        ("named", [1, 2], "missing argument `number`"),
+    ],
+)
+def test_where_anything_goes_the_others_are_looked_at_all_the_same(name: str, params: Any, message: str) -> None:
+    with pytest.raises(InvalidParams, match=message):
+        describe(Loose).methods[name].bind(params)
+
+
 @pytest.mark.parametrize(
     "name, params, message",
     [
