@@ -1,10 +1,10 @@
-"""Two processes pass numpy arrays to each other, both ways, and no byte of them is copied.
+"""Two processes pass numpy arrays to each other, both ways, without copying a byte of them.
 
     python examples/arrays.py
 
 The elements are in a ``seqrpc.Buffer``, memory that travels as a descriptor. numpy works on it in place at either
-end. That it is the same memory is shown by its inode, which /proc/self/maps tells for the address of an array.
-numpy is needed for this example only; seqrpc does not use it.
+end. The inode of the memory, which /proc/self/maps tells for the address of an array, shows that it is the same.
+Only this example needs numpy; seqrpc does not use it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import seqrpc
 
 @dataclass
 class Array:
-    """An array as an argument or a result: its elements as a buffer, and how numpy is to read them."""
+    """An array as an argument or a result: its elements as a buffer, and how numpy reads them."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -33,14 +33,14 @@ class Array:
 
     @classmethod
     def empty(cls, shape: tuple[int, ...], dtype: str) -> Array:
-        """Return one of zeros, to be filled in place."""
+        """Return an array of zeros, to fill in place."""
         return cls(dtype, shape, seqrpc.Buffer.allocate(math.prod(shape) * np.dtype(dtype).itemsize))
 
     def view(self) -> NDArray[Any]:
-        """Return the array over this very memory: read-only if it was received.
+        """Return the array over this very memory; it is read-only if it was received.
 
         Raises:
-            ValueError: what was received is no such array.
+            ValueError: the fields do not make an array of numbers.
         """
         if np.dtype(self.dtype).hasobject:  # pointers, which mean nothing here
             raise ValueError(f"elements are numbers, not {self.dtype!r}")
@@ -48,7 +48,7 @@ class Array:
 
 
 def memory_of(array: NDArray[Any]) -> str:
-    """Return what /proc/self/maps says of the memory in which an array begins: permissions, inode and name."""
+    """Return what /proc/self/maps says about the memory in which an array begins: permissions, inode and name."""
     address = array.ctypes.data
     with open("/proc/self/maps") as maps:
         for line in maps:
@@ -60,7 +60,7 @@ def memory_of(array: NDArray[Any]) -> str:
 
 
 def say(text: str) -> None:
-    """Print a line, with the process that prints it; in one piece, for others print, too."""
+    """Print a line with the process that prints it, in one piece, because other processes print, too."""
     sys.stdout.write(f"[process {os.getpid()}] {text}\n")
     sys.stdout.flush()
 
@@ -70,7 +70,7 @@ class Mathematician(seqrpc.Service):
 
     @seqrpc.method
     async def square(self, numbers: Array) -> Array:
-        """Return the squares of numbers, in memory of their own."""
+        """Return the squares of the numbers, in new memory."""
         received = numbers.view()
         say(f"received: {memory_of(received)}")
         squares = Array.empty(numbers.shape, numbers.dtype)
@@ -80,7 +80,7 @@ class Mathematician(seqrpc.Service):
 
 
 async def run(side: int) -> int:
-    """Start the other process, have it square a matrix, and return its exit status."""
+    """Start the other process, let it square a matrix, and return its exit status."""
     ours, theirs = seqrpc.socket_pair()
     with theirs:
         number = theirs.fileno()

@@ -1,11 +1,11 @@
-"""Serve a directory of log files: list them, open them, and follow them for callers who may read logs.
+"""Serve a directory of log files: callers who may read logs can list, open and follow them.
 
     python examples/logdaemon.py --demo
     python examples/logdaemon.py --address /run/logs.sock --mode 660 --group adm
     python examples/logtail.py --address /run/logs.sock dpkg.log --follow
 
-Admitted are the daemon's own user, root, and members of the group adm, who read logs on Debian. The socket
-file's mode and group decide who can connect at all; by default that is the daemon's own user.
+The daemon admits its own user, root, and members of the group adm, who may read logs on Debian. The socket file's
+mode and group decide who can connect at all; by default only the daemon's own user.
 """
 
 from __future__ import annotations
@@ -31,28 +31,28 @@ from logtail import last_lines
 import seqrpc
 from seqrpc import policy
 
-MAX_DEPTH = 8  # directories inside one another that are listed
+MAX_DEPTH = 8  # directories inside one another that the list goes into
 PAGE_BYTES = 32_768  # of names and numbers in one answer; a packet holds 65,536
-POLL_SECONDS = 0.25  # between two looks at a log that has nothing new: as soon as who reads along wants to see it
-MAX_LINE_BYTES = 65_536  # of a line that is followed; one that is longer comes in pieces
-STOP_SECONDS = 1.0  # that the daemon, told to stop, leaves those who follow: they would go on for ever
-LAST_SECOND = 253_402_300_799  # of the year 9999, datetime's last; a file's time may be any number
+POLL_SECONDS = 0.25  # between two looks at a log that has nothing new: soon enough for somebody who reads along
+MAX_LINE_BYTES = 65_536  # of one line; a stream has a longer one in pieces
+STOP_SECONDS = 1.0  # that a stopping daemon gives those who follow, who would go on for ever
+LAST_SECOND = 253_402_300_799  # of the year 9999, the last that datetime knows; a file's time may be any number
 
 IN_DIRECTORY = os.O_NOFOLLOW | os.O_CLOEXEC
 OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | IN_DIRECTORY
 OPEN_FILE = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | IN_DIRECTORY  # a FIFO would make us wait for its writer
 
-# A symbolic link; one for a directory, or a file; a socket; a name that no file can have.
+# A symbolic link; one in place of a directory, or a file there; a socket; a name that no file can have.
 NOT_LOGS = {errno.ELOOP, errno.ENOTDIR, errno.ENXIO, errno.ENODEV, errno.ENAMETOOLONG, errno.EINVAL}
 
 T = TypeVar("T")
 
 
 class Tail:
-    """What is appended to a log, and to what takes its place; its methods touch the file system, and may wait for it.
+    """What is appended to a log, and to the file that takes its place. Its methods may wait for the file system.
 
-    It looks again and again instead of being woken, which works on every file system. What a file that was
-    cut short held, and has again grown beyond since the last look, is missed.
+    It polls, which works on every file system. If a file was cut short and has grown beyond its old length since the
+    last look, what it held before that length is missed.
 
     Args:
         open_log: opens the log by its name.
@@ -69,10 +69,10 @@ class Tail:
         self._unended = b""  # the beginning of a line whose end is not there yet
 
     def read(self) -> list[str]:
-        """Return lines that are new; none if there are none now.
+        """Return the lines that are new, if any.
 
         Raises:
-            NoSuchLog, NotReadable: there is no such log to begin with.
+            NoSuchLog, NotReadable: the log could not be opened at first.
         """
         if self._file is None:
             self._file = self._open_log()
@@ -89,7 +89,7 @@ class Tail:
 
     def _at_the_end(self, file: seqrpc.OwnedFd) -> bytes:
         """See whether the log was cut short or replaced; return what is left of its last line."""
-        if self._next is not None:  # and nobody has written to the old one since it was noticed
+        if self._next is not None:  # and nobody has written to the old one since we found the new one
             file.close()
             self._file, self._next, self._position = self._next, None, 0
             return self._unended and self._unended + b"\n"
@@ -113,7 +113,7 @@ class Tail:
 
 
 async def in_thread(function: Callable[[], T]) -> T:
-    """Call a function in a thread. If cancelled, wait for its end, so that what it uses can be closed then."""
+    """Call a function in a thread. If cancelled, wait for its end, so that the caller can then close what it uses."""
     running = asyncio.ensure_future(asyncio.to_thread(function))
     try:
         return await asyncio.shield(running)
@@ -124,8 +124,8 @@ async def in_thread(function: Callable[[], T]) -> T:
 class LogDaemon(seqrpc.Service, name="Logs", allow=policy.default | policy.group("adm")):
     """The log files of a directory. See ``logs.Logs`` for what the methods do.
 
-    They touch the file system, which may be slow, so they are plain functions: seqrpc runs those in threads. What
-    streams is an async generator; it runs on the event loop, and uses threads where it needs them.
+    The methods touch the file system, which may be slow, so they are plain functions, which seqrpc runs in threads.
+    ``follow`` streams, so it is an async generator: it runs on the event loop, and uses threads itself.
 
     Args:
         directory: the directory, borrowed.
@@ -137,7 +137,7 @@ class LogDaemon(seqrpc.Service, name="Logs", allow=policy.default | policy.group
 
     @seqrpc.method
     def list_logs(self, after: str = "") -> list[LogFile]:
-        """Return a page of the list. Names that cannot be printed, as those that are not UTF-8, are left out."""
+        """Return a page of the list, without names that cannot be printed, such as those that are not UTF-8."""
         page = []
         room = PAGE_BYTES
         for log in sorted(self._files(), key=lambda log: log.name):
@@ -154,7 +154,7 @@ class LogDaemon(seqrpc.Service, name="Logs", allow=policy.default | policy.group
             if path.count("/") >= MAX_DEPTH:
                 directories.clear()
             for name in names:
-                with contextlib.suppress(OSError):  # it went while we looked, or is closed to us
+                with contextlib.suppress(OSError):  # it went while we looked, or we may not look
                     status = os.stat(name, dir_fd=fd, follow_symlinks=False)
                     relative = f"{path}/{name}".removeprefix("./")
                     if stat.S_ISREG(status.st_mode) and relative.isprintable():
@@ -168,11 +168,11 @@ class LogDaemon(seqrpc.Service, name="Logs", allow=policy.default | policy.group
         if not stat.S_ISREG(os.fstat(fd.fileno()).st_mode):
             fd.close()
             raise NoSuchLog(f"not a log file: {name!r}")
-        return fd  # given away: seqrpc closes it here once it is sent
+        return fd  # given away: seqrpc closes our copy once it is sent
 
     @seqrpc.method
     async def follow(self, name: str, start: int | None = None) -> AsyncIterator[str]:
-        """Stream what is appended. While the reader has no room nothing is read; when it goes, all is closed."""
+        """Stream what is appended. Reads nothing while the reader has no room; closes all when the reader goes."""
         with contextlib.closing(Tail(functools.partial(self.open_log, name), start)) as tail:
             while True:
                 lines = await in_thread(tail.read)
@@ -182,7 +182,7 @@ class LogDaemon(seqrpc.Service, name="Logs", allow=policy.default | policy.group
                     await asyncio.sleep(POLL_SECONDS)
 
     def _open(self, name: str) -> seqrpc.OwnedFd:
-        """Open ``name`` one component at a time, so that no link can be slipped in between a check and its use."""
+        """Open ``name`` one component at a time, so that nobody can slip in a link between a check and its use."""
         *directories, file = name.split("/")
         if not {"", ".", ".."}.isdisjoint([*directories, file]):
             raise NoSuchLog(f"not the name of a log: {name!r}")
@@ -195,7 +195,7 @@ class LogDaemon(seqrpc.Service, name="Logs", allow=policy.default | policy.group
                 return seqrpc.OwnedFd(os.open(file, OPEN_FILE, dir_fd=at.fileno()))
         except PermissionError as exc:
             raise NotReadable(f"the daemon may not read {name!r}") from exc
-        except (FileNotFoundError, ValueError) as exc:  # ValueError: what no file can be named, such as a NUL
+        except (FileNotFoundError, ValueError) as exc:  # ValueError: no file can have this name, as with a NUL in it
             raise NoSuchLog(f"there is no log {name!r}") from exc
         except OSError as exc:
             if exc.errno not in NOT_LOGS:
@@ -211,14 +211,14 @@ def serve(address: str, directory: str, mode: int, group: str | None) -> None:
 
 # The demonstration: daemon and client as two processes, and two more users if we are root.
 
-SOMEBODY = 54_321  # a user id that has no rights on this machine, and need not exist
+SOMEBODY = 54_321  # a user id without rights on this machine; the user need not exist
 
 
 def demo(directory: str) -> None:
-    """Start a daemon and call it: as ourselves, and if we are root, as others."""
+    """Start a daemon and call it, as ourselves and, if we are root, as others."""
     with tempfile.TemporaryDirectory(prefix="logdaemon-") as sockets:
         as_root = os.geteuid() == 0
-        os.chmod(sockets, 0o711 if as_root else 0o700)  # others, too, may connect: refusing them is left to the policy
+        os.chmod(sockets, 0o711 if as_root else 0o700)  # others may connect, too: the policy refuses them
         address = f"{sockets}/logs.sock"
         command = [sys.executable, __file__, "--address", address, "--directory", directory]
         with subprocess.Popen([*command, "--mode", "666" if as_root else "600"]) as daemon:  # noqa: S603 - this program
@@ -246,7 +246,7 @@ async def wait_for(address: str, daemon: subprocess.Popen[bytes]) -> None:
 
 
 async def look_around(address: str) -> None:
-    """Print the list and the end of the youngest log that has one."""
+    """Print the list, and the end of the youngest log that is not empty."""
     async with seqrpc.connect(address, server=policy.same_user) as connection:
         logs = connection.proxy(Logs)
         found = await every_log(logs)
@@ -264,14 +264,14 @@ async def look_around(address: str) -> None:
 
 
 def visit_as_others(address: str) -> None:
-    """Call as a member of adm, and as a user who is nobody in particular, from processes of their own."""
+    """Call as a member of adm and as a user without rights, each from a process of its own."""
     with contextlib.suppress(KeyError):  # not every system has the group
         visit_as(address, [grp.getgrnam("adm").gr_gid], "a member of the group adm", admitted=True)
     visit_as(address, [], "another user", admitted=False)
 
 
 def visit_as(address: str, groups: list[int], who: str, *, admitted: bool) -> None:
-    """Call from a child process that has become another user; exit if it is not treated as it should be."""
+    """Call from a child process that has become another user; exit if the daemon does not treat it as it should."""
     sys.stdout.flush()
     pid = os.fork()
     if pid == 0:
@@ -305,7 +305,7 @@ async def visit(address: str, who: str) -> bool:
 
 
 def octal(text: str) -> int:
-    """Return the number that is written in octal."""
+    """Return the number that ``text`` writes in octal."""
     return int(text, 8)
 
 

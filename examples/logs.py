@@ -1,4 +1,4 @@
-"""What the log daemon offers: the interface that the daemon and its apps share.
+"""The interface of the log daemon, which the daemon and its apps share.
 
 Nothing to run. ``logdaemon.py`` serves it, ``logtail.py`` calls it.
 """
@@ -16,11 +16,11 @@ DEFAULT_ADDRESS = os.path.join(os.environ.get("XDG_RUNTIME_DIR", "/run"), "logs.
 
 
 class NoSuchLog(seqrpc.RpcError, code="logs.NoSuchLog"):
-    """There is no log file of that name in the directory that is served."""
+    """There is no log file of that name in the served directory."""
 
 
 class NotReadable(seqrpc.RpcError, code="logs.NotReadable"):
-    """There is one, but the daemon itself may not read it."""
+    """There is such a log file, but the daemon itself may not read it."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class LogFile:
     """A log file, as it was when the list was made."""
 
     name: str
-    """Relative to the directory that is served: ``dpkg.log``, ``apt/history.log``."""
+    """Relative to the served directory: ``dpkg.log``, ``apt/history.log``."""
     size: int
     """Bytes."""
     modified: datetime
@@ -38,7 +38,7 @@ class Logs:
     """The daemon as its apps see it, for ``connection.proxy(Logs)``."""
 
     async def list_logs(self, after: str = "") -> list[LogFile]:
-        """Return log files in the order of their names; a page of those that come after ``after``.
+        """Return a page of the log files whose names come after ``after``, in the order of their names.
 
         An empty page is the end.
         """
@@ -48,7 +48,7 @@ class Logs:
         """Return a log file, open for reading.
 
         Raises:
-            NoSuchLog: there is no log of that name; names that lead elsewhere are of none.
+            NoSuchLog: there is no log of that name; a name that leads out of the directory names none.
             NotReadable: the daemon may not read it.
         """
         raise NotImplementedError
@@ -56,12 +56,12 @@ class Logs:
     def follow(self, name: str, start: int | None = None) -> AsyncIterator[str]:
         """Stream the lines that are appended to a log file, without their ends. It goes on until somebody ends it.
 
-        A log that was cut short is read from its new beginning. When the name comes to mean another file, as by
-        rotation, the rest of the old one is followed by all of the new one.
+        If the log is cut short, the daemon reads it from its beginning. If another file takes the name, as in
+        rotation, the daemon reads the rest of the old file and then all of the new one.
 
         Args:
             name: the log.
-            start: the byte to begin with; by default what is the end at present.
+            start: the byte to begin with; by default the present end.
 
         Raises:
             NoSuchLog, NotReadable: as :meth:`open_log`, instead of the first line.

@@ -1,11 +1,11 @@
-"""Print the last lines of a log file that the log daemon opened for us, or list what there is.
+"""Print the last lines of a log file that the log daemon opened for us, or list the log files.
 
     python examples/logtail.py
     python examples/logtail.py dpkg.log --lines 20
     python examples/logtail.py dpkg.log --follow
 
-The daemon hands over an open descriptor: the lines themselves never cross the socket. With ``--follow`` they do, as
-a stream that goes on until one of the two ends it: the daemon notices rotation, and may look at the new file.
+The daemon hands over an open descriptor: the lines themselves never cross the socket. With ``--follow`` they do, in a
+stream that goes on until one of the two ends it: only the daemon can notice rotation and open the new file.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ import seqrpc
 
 BLOCK_BYTES = 8192
 
-# Only a daemon of root's or our own is trusted to tell us what is in the logs.
+# We trust only a daemon of root's or our own to tell us what is in the logs.
 TRUSTED = seqrpc.policy.root | seqrpc.policy.same_user
 
 
 def last_lines(fd: int, count: int, end: int | None = None) -> bytes:
-    """Return the last lines of a file, or of its first ``end`` bytes, reading backwards only as far as they reach.
+    """Return the last lines of a file, or of its first ``end`` bytes, and read no more of it than needed.
 
-    ``pread`` leaves the file's offset alone, which every process that has this open file shares.
+    ``pread`` leaves the file's offset alone, which all processes that have this open file share.
     """
     blocks: list[bytes] = []
     line_ends = 0
@@ -56,7 +56,7 @@ async def show(address: str, name: str | None, count: int) -> None:
 
 
 async def follow(address: str, name: str, count: int) -> None:
-    """Print the last lines, and what is appended from then on."""
+    """Print the last lines, and those that are appended from then on."""
     async with seqrpc.connect(address, server=TRUSTED) as connection:
         logs = connection.proxy(Logs)
         with await logs.open_log(name) as fd:
@@ -73,7 +73,7 @@ def write(data: bytes) -> None:
 
 
 def positive(text: str) -> int:
-    """Return the number that ``text`` is."""
+    """Return ``text`` as a number."""
     number = int(text)
     if number < 1:
         raise ValueError

@@ -1,4 +1,4 @@
-"""A parent and its child program, joined by a socket pair, call each other.
+"""A parent and its child program call each other over a socket pair.
 
     python examples/parent_child.py
 
@@ -17,7 +17,7 @@ import seqrpc
 
 
 def introduce(name: str) -> str:
-    """Return who calls the handler that runs, by the kernel's word."""
+    """Return who called the running handler, by the kernel's word."""
     caller = seqrpc.current_call().caller
     return f"{name} (process {os.getpid()}): called by process {caller.pid}, user {caller.uid}"
 
@@ -36,7 +36,7 @@ class Child(seqrpc.Service):
 
     @seqrpc.method
     async def add(self, a: int, b: int) -> int:
-        """Return the sum, having told the parent that it is being worked on."""
+        """Tell the parent about the work, and return the sum."""
         print(introduce("child"), flush=True)
         parent = seqrpc.current_call().connection.proxy(Parent)
         await parent.announce(f"adding {a} and {b}")
@@ -46,7 +46,7 @@ class Child(seqrpc.Service):
 async def run_parent() -> int:
     """Start the child, call it, and return its exit status."""
     ours, theirs = seqrpc.socket_pair()
-    with theirs:  # the child gets a copy; ours of it is closed, so that the end of either is noticed
+    with theirs:  # the child gets a copy; we close ours, so that each side notices the end of the other
         number = theirs.fileno()
         child = await asyncio.create_subprocess_exec(
             sys.executable, __file__, "--child", f"fd:{number}", pass_fds=[number]

@@ -1,10 +1,10 @@
-"""An object as the result of a check: whoever knows the passphrase gets the open vault, and nobody else can call it.
+"""Objects as keys: whoever knows the passphrase gets the open vault, and nobody else can call it.
 
     python examples/vault.py
 
-Three processes: a vault, its owner, and a helper to whom the owner hands the open vault. What ``Vault.unlock``
-returns is an object of its own, on a socket of its own. Holding it is the right to call it, so it can be
-given to somebody who never heard the passphrase; the vault still learns who calls. It can be let go, and taken back.
+There are three processes: a vault, its owner, and a helper to whom the owner hands the open vault. ``Vault.unlock``
+returns an object on a socket of its own. Whoever holds it may call it, so the owner can give it to somebody who never
+heard the passphrase. The vault still learns who calls. A holder can let the object go, and the vault can take it back.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import seqrpc
 
 
 def say(text: str) -> None:
-    """Print a line, with the process that prints it; in one piece, for others print, too."""
+    """Print a line with the process that prints it, in one piece, because other processes print, too."""
     sys.stdout.write(f"[process {os.getpid()}] {text}\n")
     sys.stdout.flush()
 
@@ -31,7 +31,7 @@ class WrongPassphrase(seqrpc.RpcError, code="vault.WrongPassphrase"):
 
 
 class OpenVault(seqrpc.Service):
-    """What the passphrase opens. No name leads to it, only ``Vault.unlock``."""
+    """The open vault. No name leads to it, only ``Vault.unlock``."""
 
     def __init__(self, vault: Vault) -> None:
         """Open ``vault``."""
@@ -49,7 +49,7 @@ class OpenVault(seqrpc.Service):
         return self._vault.secrets[name]
 
     async def close(self) -> None:
-        """Hear that nobody holds it any more; seqrpc calls this."""
+        """Note that nobody holds it any more; seqrpc calls this."""
         self._vault.opened.remove(self)
         say("vault: closed")
 
@@ -65,10 +65,10 @@ class Vault(seqrpc.Service):
 
     @seqrpc.method
     async def unlock(self, passphrase: str) -> OpenVault:
-        """Return the vault, open, to call until it is let go or taken back.
+        """Return the open vault, which can be called until the holder lets it go or ``lock`` takes it back.
 
         Raises:
-            WrongPassphrase: it was not opened.
+            WrongPassphrase: that is not the passphrase.
         """
         if not hmac.compare_digest(passphrase.encode(), self._passphrase):
             raise WrongPassphrase("that is not the passphrase")
@@ -78,29 +78,29 @@ class Vault(seqrpc.Service):
 
     @seqrpc.method
     async def lock(self) -> None:
-        """Take it back from all who hold it."""
+        """Take the open vault back from all who hold it."""
         for opened in list(self.opened):
             await seqrpc.revoke(opened)
 
 
 class Helper(seqrpc.Service):
-    """Somebody who is to do one thing with the vault, and does not know the passphrase."""
+    """Somebody who does one thing with the vault and does not know the passphrase."""
 
     @seqrpc.method
     async def length_of(self, vault: OpenVault, name: str) -> int:
-        """Return how long a secret is; the vault is the helper's now, who lets go of it at the end."""
+        """Return how long a secret is. The helper now holds the vault, and lets go of it at the end."""
         async with vault:
             return len(await vault.get(name))
 
 
-PASSPHRASE = "correct horse battery staple"  # noqa: S105 - of a demonstration: a real vault has it elsewhere
+PASSPHRASE = "correct horse battery staple"  # noqa: S105 - a demonstration: a real vault keeps it elsewhere
 
 ROLES = {"vault": lambda: Vault(PASSPHRASE), "helper": Helper}
 
 
 @contextlib.asynccontextmanager
 async def process_of(role: str) -> AsyncIterator[tuple[int, seqrpc.Connection]]:
-    """Run this program in another role; yield its pid and a connection to it. It ends when that is closed."""
+    """Run this program in another role; yield its pid and a connection to it. It ends when the connection does."""
     ours, theirs = seqrpc.socket_pair()
     with theirs:
         number = theirs.fileno()
@@ -114,7 +114,7 @@ async def process_of(role: str) -> AsyncIterator[tuple[int, seqrpc.Connection]]:
 
 
 async def be_owner() -> None:
-    """Use the vault in all the ways that there are."""
+    """Use the vault in every way there is."""
     async with process_of("vault") as (_, to_vault), process_of("helper") as (helper_pid, to_helper):
         vault, helper = to_vault.proxy(Vault), to_helper.proxy(Helper)
         try:
