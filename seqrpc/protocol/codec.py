@@ -13,7 +13,7 @@ import datetime as dt
 import functools
 import gc
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 import msgpack
@@ -37,7 +37,7 @@ from seqrpc.logs import get_logger
 from seqrpc.protocol.culprit import NotFound, Search
 from seqrpc.protocol.depth import check_depth, check_whole, is_shallow
 from seqrpc.protocol.maps import MOST_KEYS, hooks_for, look_closer, read_maps
-from seqrpc.protocol.pieces import EXT_TAKEN, pack_in_pieces, take_long_bytes, without_long_bytes
+from seqrpc.protocol.pieces import EXT_TAKEN, has_long_bytes, pack_in_pieces, take_long_bytes, without_long_bytes
 from seqrpc.protocol.values import (
     EXT_BUFFER,
     EXT_CHANNEL,
@@ -152,15 +152,21 @@ class Codec:
     # Encoding
 
     def encode(
-        self, message: Any, names: tuple[str, ...] = (), *, given: bool = False
-    ) -> tuple[bytes | memoryview, list[Lender]]:
+        self, message: Any, names: tuple[str, ...] = (), values: Iterable[Any] = (), *, given: bool = False
+    ) -> Packed:
         """Return a message encoded, and what lends its descriptors, in the order of their indexes.
 
         Anything with a ``fileno`` method is sent as a descriptor, borrowed: keep the lenders open
         until the packet has left. Those that are an :class:`~seqrpc.protocol.values.Export` want to hear of it:
-        :func:`tell_sent`, :func:`tell_unsent`. ``names`` are what errors call the parts of a message that is a tuple.
-        ``given`` says that what it holds was given away: if it cannot be sent, what lent descriptors to it is let go,
-        as far as it was reached; :meth:`give_up` is for the rest.
+        :func:`tell_sent`, :func:`tell_unsent`.
+
+        Args:
+            message: a tuple.
+            names: what errors call its parts.
+            values: what of it may be long: the arguments by position or by name, the result, or the item of a
+                stream. ``bytes`` among these that no packet holds are not copied, and are not to change.
+            given: what it holds was given away: if it cannot be sent, what lent descriptors to it is let go, as far
+                as it was reached; :meth:`give_up` is for the rest.
 
         Raises:
             TooLarge: it is longer than ``max_message_bytes``.
@@ -168,13 +174,17 @@ class Codec:
                 is nested deeper than ``max_depth``; the message names the place and the bound.
             RpcError: a stream or channel in it cannot be made now.
         """
+        data: Encoded
         try:
-            pack = self._pack if self._long_packer is None else self._pack_long
-            data: bytes | memoryview = pack(message)
-            if len(data) > self._max_depth:  # a shorter one has no room for more
-                if len(data) > MAX_PACKET:
-                    data = self._check_long(data)
-                self._check_depth(data)
+            # Most values are not even bytes, which is known without a call.
+            if values and (bytes in map(type, values) or type(values) is dict) and has_long_bytes(values):
+                data = self._pack_in_pieces(message)
+            else:
+                data = self._pack(message) if self._long_packer is None else self._pack_long(message)
+                if len(data) > self._max_depth:  # a shorter one has no room for more
+                    if len(data) > MAX_PACKET:
+                        data = self._check_long(data)
+                    self._check_depth(data)
         except BaseException as exc:
             self._forget_packing(given=given)
             if isinstance(exc, _TELLING) or not isinstance(exc, Exception):
@@ -187,24 +197,12 @@ class Codec:
         self._lenders = []  # kept here, a file would stay open until the next message
         return data, lenders
 
-    def encode_in_pieces(
-        self, message: Any, names: tuple[str, ...] = (), *, given: bool = False
-    ) -> tuple[Pieces, list[Lender]]:
-        """Do what :meth:`encode` does, for a message that has long bytes: they are not copied, and not to change.
-
-        See :func:`~seqrpc.protocol.pieces.has_long_bytes`.
-        """
-        try:
-            pieces = pack_in_pieces(self._new_packer(autoreset=False), message)
-            self._check_size(len(pieces))
-            self._check_depth(without_long_bytes(pieces))
-        except BaseException as exc:
-            self._forget_packing(given=given)
-            if isinstance(exc, _TELLING) or not isinstance(exc, Exception):
-                raise
-            raise LocalProtocolError(self._explain(message, names, exc)) from exc
-        lenders, self._lenders = self._lenders, []
-        return pieces, lenders
+    def _pack_in_pieces(self, message: Any) -> Pieces:
+        """Pack a message that has long bytes, and check it."""
+        pieces = pack_in_pieces(self._new_packer(autoreset=False), message)
+        self._check_size(len(pieces))
+        self._check_depth(without_long_bytes(pieces))
+        return pieces
 
     def _forget_packing(self, *, given: bool) -> None:
         """Begin anew after a message that cannot be sent."""
@@ -341,10 +339,22 @@ class Codec:
 
     # Decoding
 
-    def is_shallow(self, packet: bytes) -> bool:
-        """Return whether it is plain from the bytes of a packet that it is not too deep, and not long to decode."""
+    def decode_plain(self, packet: bytes, longest: int = _LARGE) -> Any:
+        """Return the value of a packet that is plain data, short and not deep, as its bytes show; None for others.
+
+        Nothing is made of references to descriptors, and nothing is said of what is wrong: :meth:`decode` does both.
+
+        Args:
+            packet: what came, without descriptors.
+            longest: bytes that a short packet has at most.
+        """
         size = len(packet)
-        return size <= self._max_depth or (size <= _LARGE and is_shallow(packet, self._max_depth))
+        if size > longest or (size > self._max_depth and not is_shallow(packet, self._max_depth)):
+            return None
+        try:
+            return msgpack.unpackb(packet, ext_hook=look_closer, timestamp=3, max_map_len=MOST_KEYS)
+        except Exception:  # whatever is wrong with it
+            return None
 
     def decode(self, data: bytes | memoryview, fds: list[OwnedFd]) -> tuple[Any, str | RpcError | None]:
         """Return the value of a message, and what is wrong with its references to ``fds`` or None.
@@ -536,15 +546,6 @@ class Codec:
                 f"there is no room for a buffer of {length} bytes: {exc.strerror}"
             )
             return None
-
-
-def unpack_plain(packet: bytes) -> Any:
-    """Return the value of a packet that :meth:`Codec.is_shallow`, quicker than :meth:`Codec.decode`.
-
-    Raises:
-        Exception: there is more in it than plain data, or something wrong with it: :meth:`Codec.decode` tells.
-    """
-    return msgpack.unpackb(packet, ext_hook=look_closer, timestamp=3, max_map_len=MOST_KEYS)
 
 
 def _nothing() -> None:

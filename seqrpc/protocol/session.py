@@ -27,7 +27,7 @@ from seqrpc.errors import (
 from seqrpc.kernel.descriptors import OwnedFd, close_all
 from seqrpc.limits import DEFAULT_LIMITS, MAX_PACKET, Limits
 from seqrpc.protocol import messages
-from seqrpc.protocol.codec import Codec, Encoded, Packed, unpack_plain
+from seqrpc.protocol.codec import Codec, Encoded, Packed
 from seqrpc.protocol.heads import Head, head_of, read_head
 from seqrpc.protocol.messages import (
     CANCEL,
@@ -49,7 +49,6 @@ from seqrpc.protocol.messages import (
     Response,
     Spilled,
 )
-from seqrpc.protocol.pieces import has_long_bytes
 from seqrpc.protocol.spilled import head_of_spilled, read_spilled, read_spilled_head
 from seqrpc.protocol.values import Living
 
@@ -83,14 +82,13 @@ class Session(Generic[Waiter]):
     """
 
     __slots__ = (
-        "_codec", "_max_bytes", "_max_calls", "_next_id", "_short", "_was_asked", "calls", "closing_received",
+        "_codec", "_max_bytes", "_max_calls", "_next_id", "_was_asked", "calls", "closing_received",
         "closing_sent", "given_up", "refusal", "requests",
     )  # fmt: skip
 
     def __init__(self, limits: Limits = DEFAULT_LIMITS, living: Living | None = None) -> None:
         """Begin with nothing in flight."""
         self._codec = Codec(limits, living)
-        self._short = limits.max_depth  # bytes of a packet that has no room for anything deeper
         self._max_bytes = limits.max_message_bytes
         self.refusal: Callable[[str], tuple[str, str] | None] = _refuse_nothing
         """Asked, before a request is read, with the name of a method: code and message of the error that it is answered
@@ -143,15 +141,12 @@ class Session(Generic[Waiter]):
             RemoteProtocolError: the packet is malformed: send CLOSING, close the connection.
         """
         # Nearly all packets are one of two kinds, plain and short: to read all of one takes no longer than to find out
-        # whether anybody wants it. What is out of the ordinary in any way is looked at closely.
-        size = len(data)
-        if fds or lost or size > _GLANCE or (size > self._short and not self._codec.is_shallow(data)):
+        # whether anybody wants it, and saves a quarter of the byte code of a call. What is out of the ordinary in any
+        # way is looked at closely.
+        if fds or lost:
             return self._receive_closely(data, fds, lost=lost)
-        try:
-            value = unpack_plain(data)
-        except Exception:  # the long way tells what is wrong, or what else is in it
-            return self._receive_closely(data, fds, lost=lost)
-        if data[0] == _ARRAY_OF_FOUR:
+        value = self._codec.decode_plain(data, _GLANCE)
+        if value is not None and data[0] == _ARRAY_OF_FOUR:
             _kind, call_id, third, fourth = value
             kind = data[1]  # as it is written: True and 0.0 are no kinds
             if type(call_id) is not int:
@@ -375,10 +370,7 @@ class Session(Generic[Waiter]):
         while call_id in calls or call_id in self.given_up:
             call_id = (call_id + 1) & MAX_CALL_ID
         message = (REQUEST, call_id, method, params, options) if options else (REQUEST, call_id, method, params)
-        if (bytes in map(type, params) or type(params) is dict) and has_long_bytes(params):
-            packet: Packed = self._codec.encode_in_pieces(message, REQUEST_NAMES)
-        else:
-            packet = self._codec.encode(message, REQUEST_NAMES)
+        packet = self._codec.encode(message, REQUEST_NAMES, params)
         self._next_id = call_id + 1 if call_id < MAX_CALL_ID else 0
         calls[call_id] = waiter
         return call_id, packet
@@ -395,9 +387,7 @@ class Session(Generic[Waiter]):
             LocalProtocolError, TooLarge: it cannot be sent.
         """
         message = (NOTIFY, method, params, options) if options else (NOTIFY, method, params)
-        if has_long_bytes(params):
-            return self._codec.encode_in_pieces(message, NOTIFY_NAMES)
-        return self._codec.encode(message, NOTIFY_NAMES)
+        return self._codec.encode(message, NOTIFY_NAMES, params)
 
     def send_cancel(self, call_id: int) -> Packed | None:
         """Give up a call; return the packet that says so, or None if it was answered already."""
@@ -413,10 +403,8 @@ class Session(Generic[Waiter]):
             LocalProtocolError, TooLarge: the result cannot be sent; the request is still in flight, and the result is
                 to be given up.
         """
-        if type(result) is bytes and len(result) > MAX_PACKET:
-            packet: Packed = self._codec.encode_in_pieces((RESPONSE, call_id, None, result), RESPONSE_NAMES)
-        else:
-            packet = self._codec.encode((RESPONSE, call_id, None, result), RESPONSE_NAMES, given=True)
+        values = (result,) if type(result) is bytes else ()  # a tuple for each would be felt
+        packet = self._codec.encode((RESPONSE, call_id, None, result), RESPONSE_NAMES, values, given=True)
         self.requests.discard(call_id)
         return packet
 

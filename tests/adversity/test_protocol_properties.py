@@ -381,7 +381,7 @@ def test_whatever_a_peer_sends_a_session_answers_or_says_malformed(
 @given(values(), st.data())
 def test_a_changed_packet_is_taken_or_malformed_and_never_leaks(value: Any, data: st.DataObject) -> None:
     original, lenders = Codec().encode((0, 1, "m", [value, Lender(), {"a": Lender()}], {"deadline": 5}))
-    packet = bytearray(original)
+    packet = bytearray(bytes(original))
     for _ in range(data.draw(st.integers(1, 3))):
         where = data.draw(st.integers(0, len(packet) - 1))
         packet[where] = data.draw(st.integers(0, 255))

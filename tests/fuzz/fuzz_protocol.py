@@ -230,7 +230,7 @@ class Pair:
             return
         fds = [OwnedFd.dup(lender) for lender in lenders]
         try:
-            again, problem = self.codec.decode(data, fds)
+            again, problem = self.codec.decode(bytes(data), fds)
             assert problem is None
             assert self.codec.encode(again)[0] == data
         except TooLarge as exc:

@@ -10,6 +10,7 @@ import pytest
 
 from seqrpc.errors import LocalProtocolError, RemoteProtocolError, RpcError
 from seqrpc.kernel.descriptors import OwnedFd
+from seqrpc.kernel.memfd import Pieces
 from seqrpc.protocol.codec import (
     Codec,
 )
@@ -34,6 +35,7 @@ class Structure(msgspec.Struct):
 def encode(value: Any, codec: Codec | None = None) -> bytes | memoryview:
     data, lenders = (codec or Codec()).encode((1, 1, None, value), NAMES)
     assert lenders == []
+    assert not isinstance(data, Pieces)
     return data
 
 
@@ -82,7 +84,7 @@ def travel(value: Any, codec: Codec | None = None) -> tuple[Any, str | RpcError 
     codec = codec or Codec()
     data, lenders = codec.encode((1, 1, None, value), NAMES)
     fds = duplicates(lenders)
-    message, problem = codec.decode(data, fds)
+    message, problem = codec.decode(bytes(data), fds)
     return message[3], problem, fds
 
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from support.helpers import PROPERTY, Lender, peak_bytes
 
 from seqrpc.errors import RemoteProtocolError
+from seqrpc.kernel.memfd import Pieces
 from seqrpc.limits import MAX_PACKET
 from seqrpc.protocol.codec import Codec
 from seqrpc.protocol.heads import METHOD_BYTES, Head, _read_any, head_of, read_head
@@ -97,7 +98,9 @@ def test_the_short_way_reads_what_the_long_way_does(data: bytes) -> None:
 
 
 def test_the_head_of_a_message_in_pieces_is_in_the_first() -> None:
-    packed, _lenders = Codec().encode_in_pieces((0, 7, "m", (1, bytes(MAX_PACKET + 1), {"a": [Lender()]})))
+    arguments = (1, bytes(MAX_PACKET + 1), {"a": [Lender()]})
+    packed, _lenders = Codec().encode((0, 7, "m", arguments), values=arguments)
+    assert isinstance(packed, Pieces)
     assert head_of(packed) == (4, 0, 7, "m")
 
 

@@ -25,6 +25,7 @@ from support.packets import files_of_at_most, table_full
 from seqrpc.errors import Overloaded, RemoteProtocolError, TooLarge
 from seqrpc.kernel import memfd
 from seqrpc.kernel.descriptors import OwnedFd, close_all
+from seqrpc.kernel.memfd import Pieces
 from seqrpc.limits import MAX_PACKET, Limits
 from seqrpc.protocol.codec import Codec
 from seqrpc.protocol.pieces import EXT_TAKEN
@@ -62,7 +63,8 @@ LONG = os.urandom(100_000)
 @pytest.mark.parametrize("arguments", [(LONG,), (1, LONG, LARGE, LONG), ({"a": 1}, os.urandom(5_000_000))])
 def test_long_bytes_are_written_from_where_they_are_and_come_whole(arguments: tuple[Any, ...]) -> None:
     message = (0, 1, "m", arguments)
-    data, _lenders = Codec().encode_in_pieces(message)
+    data, _lenders = Codec().encode(message, values=arguments)
+    assert isinstance(data, Pieces)
     assert bytes(data) == msgpack.packb(message)
     value, problem = read_spilled(Codec(), len(data), [write_spilled(data)])
     assert (value, problem) == ([0, 1, "m", list(arguments)], None)
@@ -70,14 +72,16 @@ def test_long_bytes_are_written_from_where_they_are_and_come_whole(arguments: tu
 
 def test_long_bytes_are_copied_once_on_each_side() -> None:
     arguments = (bytes(20_000_000),)
-    data, _lenders = Codec().encode_in_pieces((0, 1, "m", arguments))
+    data, _lenders = Codec().encode((0, 1, "m", arguments), values=arguments)
+    assert isinstance(data, Pieces)
     files: list[OwnedFd] = []
     assert peak_bytes(lambda: files.append(write_spilled(data))) < 1_000_000
     assert peak_bytes(lambda: read_spilled(Codec(), len(data), files)) < 21_000_000
 
 
 def test_beside_long_bytes_references_are_resolved_and_what_is_wrong_with_them_is_told() -> None:
-    data, lenders = Codec().encode_in_pieces((1, LONG, [Lender(), Lender()]))
+    data, lenders = Codec().encode((1, LONG, [Lender(), Lender()]), values=(LONG,))
+    assert isinstance(data, Pieces)
     fds = [write_spilled(data), *duplicates(lenders)]
     own = fds[1:]
     assert read_spilled(Codec(), len(data), fds) == ([1, LONG, own], None)

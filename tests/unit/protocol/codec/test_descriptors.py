@@ -55,7 +55,7 @@ def test_files_sockets_and_owned_descriptors_are_lent_at_any_depth() -> None:
         data, lenders = Codec().encode((1, 1, None, value), NAMES)
 
         assert lenders == [file, sock, fds[0], file, sock, fds[1], fds[1], fds[0]]
-        message, problem = Codec().decode(data, borrowed(lenders))
+        message, problem = Codec().decode(bytes(data), borrowed(lenders))
         assert problem is None
         assert message[3] == [
             file,
@@ -80,7 +80,7 @@ def test_3_1_253_descriptors_are_sent_and_254_are_not(around: Callable[[list[Len
     lenders = [Lender() for _ in range(MAX_DESCRIPTORS)]
     data, order = codec.encode((1, 1, None, around(lenders)), NAMES)
     assert order == lenders
-    assert codec.decode(data, borrowed(order))[1] is None
+    assert codec.decode(bytes(data), borrowed(order))[1] is None
 
     with pytest.raises(LocalProtocolError, match="at most 253 descriptors"):
         codec.encode((1, 1, None, around([*lenders, Lender()])), NAMES)

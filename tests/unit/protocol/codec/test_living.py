@@ -36,7 +36,7 @@ def test_4_streams_and_channels_travel_as_whoever_owns_the_codec_says(ext_type: 
         tell_sent(lenders)
         assert [export.told for export in life.exports] == [["sent"]]
 
-        message, problem = codec.decode(data, fds)
+        message, problem = codec.decode(bytes(data), fds)
 
         assert problem is None
         made = message[1]["a"]["value"][0]
@@ -148,9 +148,9 @@ def test_exports_of_a_message_that_was_given_away_are_given_up_if_it_is_not_sent
     with owned(2) as (fd, lent):
         life = Life()
         codec = Codec(living=life)
-        encode = codec.encode_in_pieces if in_pieces else codec.encode
+        long = (bytes(MAX_PACKET + 1),) if in_pieces else ()
         with pytest.raises(LocalProtocolError):
-            encode((1, [Made(EXT_STREAM, fd), lent, object(), Made(EXT_STREAM, fd)]), given=True)
+            codec.encode((1, [Made(EXT_STREAM, fd), lent, object(), Made(EXT_STREAM, fd)]), values=long, given=True)
         assert [export.told for export in life.exports] == [["given up"]], "the second was not reached"
         assert lent.closed
         assert not fd.closed

@@ -24,10 +24,7 @@ from support.helpers import (
 from seqrpc.errors import LocalProtocolError, RemoteProtocolError, TooLarge
 from seqrpc.kernel.memfd import Pieces
 from seqrpc.limits import MAX_PACKET, Limits
-from seqrpc.protocol.codec import (
-    Codec,
-    unpack_plain,
-)
+from seqrpc.protocol.codec import Codec
 from seqrpc.protocol.maps import KEEPS_KEYS
 from seqrpc.protocol.pieces import EXT_TAKEN
 
@@ -44,7 +41,7 @@ def test_values_with_descriptors_at_any_depth_arrive_as_they_were_sent(value: An
     codec = Codec()
     data, lenders = codec.encode((1, 1, None, value), NAMES)
 
-    message, problem = codec.decode(data, borrowed(lenders))
+    message, problem = codec.decode(bytes(data), borrowed(lenders))
 
     assert problem is None
     assert message == [1, 1, None, value]  # lenders equal nothing but themselves
@@ -62,7 +59,7 @@ def test_1_5_any_bytes_are_a_value_or_malformed(data: bytes, descriptors: int) -
     if problem is None:  # what was taken can be handed on
         again, lenders = codec.encode((value,))
         assert {id(lender) for lender in lenders} <= {id(fd) for fd in fds}
-        assert codec.encode((codec.decode(again, borrowed(lenders))[0][0],))[0] == again
+        assert codec.encode((codec.decode(bytes(again), borrowed(lenders))[0][0],))[0] == again
 
 
 @PROPERTY
@@ -137,9 +134,11 @@ def test_a_message_beyond_max_message_bytes_is_not_sent() -> None:
 def test_long_bytes_among_the_arguments_are_not_copied_and_the_message_is_the_same() -> None:
     codec, arguments = Codec(), (1, bytes(10_000_000), {"a": [Lender()]})
     message = (0, 7, "m", arguments)
-    packed, lenders = codec.encode_in_pieces(message)
+    packed, lenders = codec.encode(message, NAMES, arguments)
     assert isinstance(packed, Pieces)
     assert any(part is arguments[1] for part in packed.parts)
+    by_name, _ = codec.encode((2, "m", {"a": 1, "b": arguments[1]}), NAMES, {"a": 1, "b": arguments[1]})
+    assert isinstance(by_name, Pieces)
     plain, same = codec.encode(message)
     assert bytes(packed) == bytes(plain)
     assert (lenders, len(lenders)) == (same, 1)
@@ -156,7 +155,7 @@ def test_a_message_with_long_bytes_is_bounded_as_any_and_nothing_is_left_of_one_
     ):
         arguments = (long, argument)
         with pytest.raises(error, match=text):
-            codec.encode_in_pieces((0, 7, "m", arguments), ("kind", "id", "method", "params"))
+            codec.encode((0, 7, "m", arguments), ("kind", "id", "method", "params"), arguments)
         assert codec.encode((1, 2)) == (b"\x92\x01\x02", [])
 
 
@@ -167,15 +166,16 @@ def test_an_interrupt_while_a_message_is_packed_leaves_no_descriptor_to_the_next
             raise KeyboardInterrupt
 
     codec, lender = Codec(), Lender()
-    for encode_it in (codec.encode, codec.encode_in_pieces):
+    for long in ((), (bytes(MAX_PACKET + 1),)):  # in one piece, and in pieces
         with pytest.raises(KeyboardInterrupt):
-            encode_it((1, Lender(), Interrupting()))
-        assert encode_it((1, lender))[1] == [lender]
+            codec.encode((1, Lender(), Interrupting(), *long), values=long)
+        assert codec.encode((1, lender, *long), values=long)[1] == [lender]
 
 
 def test_long_bytes_are_read_into_what_the_receiver_gets() -> None:
     codec, long = Codec(), os.urandom(100_000)
-    packed, _ = codec.encode_in_pieces((1, 7, None, [long, "x", long]))
+    packed, _ = codec.encode((1, 7, None, [long, "x", long]), NAMES, [long, "x", long])
+    assert isinstance(packed, Pieces)
     data, was_read = memoryview(bytes(packed)), []
 
     def read(start: int, size: int) -> bytes:
@@ -190,6 +190,10 @@ def test_long_bytes_are_read_into_what_the_receiver_gets() -> None:
     assert codec.decode(own, []) == ([1, None], f"unknown extension type {EXT_TAKEN}"), "nothing is left of it"
 
 
+def has_maps(value: Any) -> bool:
+    return isinstance(value, dict) or (isinstance(value, list) and any(map(has_maps, value)))
+
+
 def has_other_keys(value: Any) -> bool:
     if isinstance(value, list):
         return any(map(has_other_keys, value))
@@ -200,39 +204,43 @@ def has_other_keys(value: Any) -> bool:
 
 @given(value=values(), limits=st.sampled_from([Limits(), Limits(max_depth=2)]))
 @PROPERTY
-def test_what_is_shallow_is_unpacked_as_it_is_decoded(value: Any, limits: Limits) -> None:
+def test_what_is_plain_is_decoded_as_anything_is(value: Any, limits: Limits) -> None:
     codec, data = Codec(limits), msgpack.packb(value)
-    if codec.is_shallow(data) and not has_other_keys(value):
-        assert codec.decode(data, []) == (value, None)
-        try:
-            assert unpack_plain(data) == value
-        except ValueError as exc:  # this Python would keep the keys
-            assert KEEPS_KEYS
-            assert "max_map_len" in str(exc)  # noqa: PT017
-    elif not codec.is_shallow(data):
+    plain = codec.decode_plain(data)
+    if plain is not None:
+        assert codec.decode(data, []) == (plain, None)
+        assert plain == value
+    elif value is not None and not has_other_keys(value) and not (KEEPS_KEYS and has_maps(value)):
         assert len(data) > limits.max_depth, "an empty list is a container that is not too deep"
 
 
 @pytest.mark.parametrize(
-    "data, shallow",
+    "data, plain",
     [
         (b"\x91" * 63 + b"\x90", True),  # as short as it may be deep
         (b"\x91" * 64 + b"\x90", False),
         (b"\xda\x1f\xfd" + b"x" * 8_189, True),
         (b"\xda\x1f\xfe" + b"x" * 8_190, False),  # the garbage collector may be felt
         (b"\xda\x00\x41" + b"\x90" * 65, False),  # they may be arrays, from their bytes
+        (b"\x91\xc1", False),
+        (b"\x91\x01\x01", False),
+        (b"", False),
     ],
 )
-def test_a_message_is_shallow_if_its_bytes_show_that_it_is_short_and_not_deep(data: bytes, shallow: bool) -> None:
-    assert Codec().is_shallow(data) is shallow
+def test_a_packet_is_plain_if_its_bytes_show_that_it_is_short_and_not_deep(data: bytes, plain: bool) -> None:
+    assert (Codec().decode_plain(data) is not None) is plain
+
+
+def test_who_decodes_what_is_plain_may_say_how_long_it_is() -> None:
+    assert Codec().decode_plain(b"\x93\x01\x02\x03", 4) == [1, 2, 3]
+    assert Codec().decode_plain(b"\x93\x01\x02\x03", 3) is None
 
 
 @pytest.mark.parametrize("kind", [1, 2, 3, 4, 99, EXT_TAKEN])
 def test_a_plain_message_has_no_extension_types_but_times(kind: int) -> None:
     moment = datetime(2024, 1, 1, tzinfo=UTC)
-    assert unpack_plain(msgpack.packb([moment], datetime=True)) == [moment]
-    with pytest.raises(Exception, match=r"^$"):  # decode tells what it is
-        unpack_plain(b"\x91\xd4" + bytes((kind & 0xFF, 0)))
+    assert Codec().decode_plain(msgpack.packb([moment], datetime=True)) == [moment]
+    assert Codec().decode_plain(b"\x91\xd4" + bytes((kind & 0xFF, 0))) is None  # decode tells what it is
 
 
 @pytest.mark.parametrize("limits", [Limits(), Limits(max_message_bytes=MAX_PACKET)], ids=["sent", "too large"])

@@ -322,7 +322,7 @@ def test_descriptors_beside_and_in_such_keys_arrive() -> None:
     lender = Lender()
     data, lenders = Codec().encode((1, 1, None, {(1, lender): [Lender()]}), NAMES)
 
-    message, problem = Codec().decode(data, borrowed(lenders))
+    message, problem = Codec().decode(bytes(data), borrowed(lenders))
 
     assert problem is None
     assert message[3] == {(1, lender): [lenders[1]]}

@@ -57,7 +57,7 @@ def sent(value: Any, fds: list[OwnedFd]) -> Any:
     """Return what a value is at a receiver that knows only handles, and how many descriptors go with it."""
     data, lenders = Codec(living=Boths()).encode((value,), ("value",))
     assert [lender.fileno() for lender in lenders] == [fd.fileno() for fd in fds[: len(lenders)]]
-    (received,), problem = Codec().decode(data, fds[: len(lenders)])
+    (received,), problem = Codec().decode(bytes(data), fds[: len(lenders)])
     assert problem is None
     return received
 
