@@ -38,7 +38,7 @@ for _field in dataclasses.fields(Record):
     _field.type = _hints[_field.name]  # base.py postpones its annotations: what asyncvarlink would see are strings
 
 
-class Machine(VarlinkInterface, name="org.benchmarks.machine"):
+class Machine(VarlinkInterface, name="org.benchmarks.machine"):  # type: ignore[call-arg] # if it is not there
     """The service, and the interface of which the client's proxy is made. What need not wait is a plain function."""
 
     def __init__(self) -> None:

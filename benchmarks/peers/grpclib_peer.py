@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, TypeAlias
 
 from grpclib.client import Channel, UnaryStreamMethod, UnaryUnaryMethod
 from grpclib.const import Cardinality, Handler
@@ -21,7 +21,7 @@ from benchmarks.peers.protobuf_messages import SERVICE, Blob, Empty, Number, Rec
 BACKLOG = 1024
 """Connections that may wait to be accepted: a thousand come at once."""
 
-ServerStream = Stream[Any, Any]
+ServerStream: TypeAlias = Stream[Any, Any]
 
 
 class Machine:
