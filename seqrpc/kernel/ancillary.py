@@ -125,7 +125,7 @@ def take_control(
     Returns:
         ``(size, sender, lost)``. ``size`` is 0 at the end of the connection and ``most``, or more, if the packet was
         cut. ``sender`` is None unless the socket asks for senders
-        (:meth:`~seqrpc.kernel.credentials.Platform.ask_for_senders`). ``lost``: descriptors were.
+        (:meth:`~seqrpc.kernel.platforms.Platform.ask_for_senders`). ``lost``: descriptors were.
     """
     if flags & _MSG_TRUNC:
         size = max(size, most)

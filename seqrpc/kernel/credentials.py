@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from typing import NoReturn, Protocol
 
 from seqrpc.kernel.descriptors import OwnedFd
@@ -101,38 +100,4 @@ class PeerSource(Protocol):
 
     def security_label(self) -> str | None:
         """Return the security label, or None if the kernel has none."""
-        ...
-
-
-class Platform(Protocol):
-    """What differs between kernels about identity and addresses."""
-
-    sun_path_bytes: int
-    """Bytes of a socket address's path, its final NUL included where one is needed."""
-
-    credentials_come_once: bool
-    """True if :meth:`ask_for_senders` makes only the first packet carry credentials."""
-
-    def peer_credentials(self, sock: socket.socket) -> Credentials | None:
-        """Return who is at the other end of a connected socket, or None if the kernel does not say."""
-        ...
-
-    def ask_for_senders(self, sock: socket.socket) -> None:
-        """Make packets that arrive at ``sock`` carry their true sender (protocol 9.2)."""
-        ...
-
-    def asks_for_senders(self, sock: socket.socket) -> bool:
-        """Return whether :meth:`ask_for_senders` was called on this socket, by anyone."""
-        ...
-
-    def sender_credentials(self, level: int, kind: int, data: bytes) -> Credentials | None:
-        """Return the sender that a control message tells of, or None if it tells of something else."""
-        ...
-
-    def takes_descriptors(self, sock: socket.socket) -> bool:
-        """Return whether descriptors may come with packets; False only where the kernel refuses them."""
-        ...
-
-    def refuse_descriptors(self, sock: socket.socket) -> bool:
-        """Make the kernel refuse descriptors sent to ``sock`` and what it accepts; False if it cannot."""
         ...

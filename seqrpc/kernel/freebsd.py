@@ -64,7 +64,7 @@ def _groups(numbers: list[int] | tuple[int, ...]) -> tuple[int, ...]:
 
 
 class FreeBSD:
-    """The FreeBSD half of :class:`seqrpc.kernel.credentials.Platform`."""
+    """The FreeBSD half of :class:`seqrpc.kernel.platforms.Platform`."""
 
     sun_path_bytes = 104
     credentials_come_once = True

@@ -122,7 +122,7 @@ def _sender(data: bytes) -> Credentials | None:
 
 
 class Linux:
-    """The Linux half of :class:`seqrpc.kernel.credentials.Platform`."""
+    """The Linux half of :class:`seqrpc.kernel.platforms.Platform`."""
 
     sun_path_bytes = 108
     credentials_come_once = False
