@@ -34,6 +34,7 @@ ORDER = (
     "kernel.sockets",
     "kernel.listening",
     "kernel.memory",
+    "kernel.pieces",
     "kernel.memfd",
     "kernel.buffers",
     # the wire, without sockets, clocks and loops
@@ -41,7 +42,7 @@ ORDER = (
     "protocol.values",
     "protocol.depth",
     "protocol.maps",
-    "protocol.pieces",
+    "protocol.longbytes",
     "protocol.culprit",
     "protocol.codec",
     "protocol.messages",

@@ -29,7 +29,7 @@ from seqrpc.errors import (
 from seqrpc.kernel import forks
 from seqrpc.kernel.credentials import Credentials
 from seqrpc.kernel.descriptors import OwnedFd, close_all
-from seqrpc.kernel.memfd import Content
+from seqrpc.kernel.pieces import Content
 from seqrpc.limits import DEFAULT_LIMITS, MAX_PACKET, Limits
 from seqrpc.logs import get_logger
 from seqrpc.protocol.codec import Lender, tell_sent, tell_unsent

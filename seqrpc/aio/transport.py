@@ -26,7 +26,7 @@ from seqrpc.kernel.buffers import Buffer
 from seqrpc.kernel.closing import CLOSER
 from seqrpc.kernel.credentials import Credentials
 from seqrpc.kernel.descriptors import HasFileno, OwnedFd, close_all, received_fd
-from seqrpc.kernel.memfd import Content, Pieces
+from seqrpc.kernel.pieces import Content, Pieces
 from seqrpc.kernel.platforms import PLATFORM
 from seqrpc.kernel.unread import close_unread
 from seqrpc.limits import DEFAULT_LIMITS, MAX_DESCRIPTORS, MAX_PACKET, Limits

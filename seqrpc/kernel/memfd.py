@@ -5,11 +5,11 @@ from __future__ import annotations
 import fcntl
 import mmap
 import os
-from collections.abc import Sequence
 from typing import Final
 
 from seqrpc.kernel import memory
 from seqrpc.kernel.descriptors import HasFileno, OwnedFd
+from seqrpc.kernel.pieces import Content, Pieces
 
 # linux/fcntl.h and FreeBSD's fcntl.h; the standard library has the names on Linux only.
 _F_ADD_SEALS: Final = getattr(fcntl, "F_ADD_SEALS", 19)
@@ -18,29 +18,6 @@ _MFD_NOEXEC_SEAL: Final = 0x8  # Linux 6.3
 
 SEALS: Final = 0x1 | 0x2 | 0x4 | 0x8
 """F_SEAL_SEAL, F_SEAL_SHRINK, F_SEAL_GROW and F_SEAL_WRITE (protocol 5.2)."""
-
-
-class Pieces:
-    """Content that does not lie in one piece of memory: what is large in it is not copied to be put together."""
-
-    __slots__ = ("_size", "parts")
-
-    def __init__(self, parts: Sequence[bytes | memoryview]) -> None:
-        """Hold the parts, in their order."""
-        self.parts = parts
-        self._size = sum(map(len, parts))
-
-    def __len__(self) -> int:
-        """Return the bytes of all parts."""
-        return self._size
-
-    def __bytes__(self) -> bytes:
-        """Return a copy in one piece."""
-        return b"".join(self.parts)
-
-
-Content = bytes | memoryview | Pieces
-"""What can be written to a memory file."""
 
 
 def create(name: str, size: int = 0) -> OwnedFd:

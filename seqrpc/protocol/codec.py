@@ -31,13 +31,13 @@ from seqrpc.errors import (
 from seqrpc.kernel import memfd
 from seqrpc.kernel.buffers import Buffer
 from seqrpc.kernel.descriptors import HasFileno, OwnedFd, ValueFd, as_value
-from seqrpc.kernel.memfd import Content, Pieces
+from seqrpc.kernel.pieces import Content, Pieces
 from seqrpc.limits import DEFAULT_LIMITS, MAX_DESCRIPTORS, MAX_PACKET, Limits
 from seqrpc.logs import get_logger
 from seqrpc.protocol.culprit import NotFound, Search
 from seqrpc.protocol.depth import check_depth, check_whole, is_shallow
+from seqrpc.protocol.longbytes import EXT_TAKEN, has_long_bytes, pack_in_pieces, take_long_bytes, without_long_bytes
 from seqrpc.protocol.maps import MOST_KEYS, hooks_for, look_closer, read_maps
-from seqrpc.protocol.pieces import EXT_TAKEN, has_long_bytes, pack_in_pieces, take_long_bytes, without_long_bytes
 from seqrpc.protocol.values import (
     EXT_BUFFER,
     EXT_CHANNEL,

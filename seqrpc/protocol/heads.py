@@ -7,7 +7,7 @@ from typing import Any, Final, NamedTuple
 import msgpack
 
 from seqrpc.errors import RemoteProtocolError
-from seqrpc.kernel.memfd import Content, Pieces
+from seqrpc.kernel.pieces import Content, Pieces
 from seqrpc.protocol import messages
 from seqrpc.protocol.messages import NOTIFY, REQUEST, RESPONSE
 

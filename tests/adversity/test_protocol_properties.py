@@ -15,6 +15,7 @@ from support.helpers import PROPERTY, Lender, SessionPair, memory_file, owned, v
 from seqrpc.errors import RemoteProtocolError
 from seqrpc.kernel import memfd
 from seqrpc.kernel.descriptors import OwnedFd, close_all
+from seqrpc.kernel.pieces import Content
 from seqrpc.limits import MAX_PACKET, Limits
 from seqrpc.protocol.codec import Codec
 from seqrpc.protocol.messages import Cancel, Closing, Request, Response
@@ -127,7 +128,7 @@ class Conversation(RuleBasedStateMachine):
         if self.pair.under_way[sender] and self.can_lose(*self.pair.under_way[sender][0]):
             self.take(1 - sender, self.pair.deliver(sender, lost=True), lost=True)
 
-    def can_lose(self, data: memfd.Content, lenders: list[Any]) -> bool:
+    def can_lose(self, data: Content, lenders: list[Any]) -> bool:
         return bool(lenders) and len(data) <= MAX_PACKET
 
     def take(self, side: int, event: Any, *, lost: bool) -> None:

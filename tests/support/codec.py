@@ -10,7 +10,7 @@ import pytest
 
 from seqrpc.errors import LocalProtocolError, RemoteProtocolError, RpcError
 from seqrpc.kernel.descriptors import OwnedFd
-from seqrpc.kernel.memfd import Pieces
+from seqrpc.kernel.pieces import Pieces
 from seqrpc.protocol.codec import (
     Codec,
 )

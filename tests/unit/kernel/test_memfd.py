@@ -18,6 +18,7 @@ from support.processes import in_child
 
 from seqrpc.kernel import memfd, memory
 from seqrpc.kernel.descriptors import OwnedFd
+from seqrpc.kernel.pieces import Pieces
 
 MFD_HUGETLB = 0x4
 NOEXEC = Path("/proc/sys/vm/memfd_noexec")
@@ -110,7 +111,7 @@ def test_a_sealed_file_holds_the_content_and_can_never_change(content: bytes | m
 
 def test_content_in_pieces_is_written_one_after_the_other() -> None:
     parts: list[bytes | memoryview] = [b"abc", memoryview(b"-x-")[1:2], b"", b"y" * 100_000]
-    pieces = memfd.Pieces(parts)
+    pieces = Pieces(parts)
     with memfd.sealed("name", pieces) as file:
         assert read(file) == bytes(pieces) == b"".join(parts)
         assert memfd.check_sealed(file) == len(pieces) == 100_004

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from support.helpers import PROPERTY, Lender, peak_bytes
 
 from seqrpc.errors import RemoteProtocolError
-from seqrpc.kernel.memfd import Pieces
+from seqrpc.kernel.pieces import Pieces
 from seqrpc.limits import MAX_PACKET
 from seqrpc.protocol.codec import Codec
 from seqrpc.protocol.heads import METHOD_BYTES, Head, _read_any, head_of, read_head

@@ -25,10 +25,10 @@ from support.packets import files_of_at_most, table_full
 from seqrpc.errors import Overloaded, RemoteProtocolError, TooLarge
 from seqrpc.kernel import memfd
 from seqrpc.kernel.descriptors import OwnedFd, close_all
-from seqrpc.kernel.memfd import Pieces
+from seqrpc.kernel.pieces import Pieces
 from seqrpc.limits import MAX_PACKET, Limits
 from seqrpc.protocol.codec import Codec
-from seqrpc.protocol.pieces import EXT_TAKEN
+from seqrpc.protocol.longbytes import EXT_TAKEN
 from seqrpc.protocol.spilled import NoMemoryFile, head_of_spilled, read_spilled, read_spilled_head, write_spilled
 
 LARGE = "x" * 100_000

@@ -19,6 +19,7 @@ from support.transport import Pair, queue_one, same_file
 
 from seqrpc import OwnedFd
 from seqrpc.kernel import memfd
+from seqrpc.kernel.pieces import Content
 
 
 class Spilling(Recorder):
@@ -28,7 +29,7 @@ class Spilling(Recorder):
         super().__init__()
         self.failure = failure
 
-    def packet_too_long(self, data: memfd.Content) -> tuple[bytes, OwnedFd]:
+    def packet_too_long(self, data: Content) -> tuple[bytes, OwnedFd]:
         if self.failure is not None:
             raise self.failure
         return b"%d bytes" % len(data), memfd.sealed("spilled", data)

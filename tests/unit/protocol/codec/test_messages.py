@@ -22,11 +22,11 @@ from support.helpers import (
 )
 
 from seqrpc.errors import LocalProtocolError, RemoteProtocolError, TooLarge
-from seqrpc.kernel.memfd import Pieces
+from seqrpc.kernel.pieces import Pieces
 from seqrpc.limits import MAX_PACKET, Limits
 from seqrpc.protocol.codec import Codec
+from seqrpc.protocol.longbytes import EXT_TAKEN
 from seqrpc.protocol.maps import KEEPS_KEYS
-from seqrpc.protocol.pieces import EXT_TAKEN
 
 
 @PROPERTY

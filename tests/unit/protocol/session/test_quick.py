@@ -20,7 +20,7 @@ from support.helpers import (
 from support.session import is_malformed, packet, receive, request_in_flight
 
 from seqrpc.errors import RemoteProtocolError
-from seqrpc.kernel.memfd import Pieces
+from seqrpc.kernel.pieces import Pieces
 from seqrpc.limits import Limits
 from seqrpc.protocol.messages import Options, Request, Response
 from seqrpc.protocol.session import Session

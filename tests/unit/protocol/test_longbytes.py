@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.helpers import PROPERTY, peak_bytes
 
-from seqrpc.kernel.memfd import Pieces
+from seqrpc.kernel.pieces import Pieces
 from seqrpc.limits import MAX_PACKET
-from seqrpc.protocol.pieces import EXT_TAKEN, has_long_bytes, pack_in_pieces, take_long_bytes, without_long_bytes
+from seqrpc.protocol.longbytes import EXT_TAKEN, has_long_bytes, pack_in_pieces, take_long_bytes, without_long_bytes
 
 LONG = b"x" * (MAX_PACKET + 1)
 LONGER = b"y" * 100_000
