@@ -42,17 +42,32 @@ class ListeningSocket:
         self.sock = sock
         self.address = address
         self._claim: _Claim | None = None
+        self._access: tuple[int, int | None] = (_OWNER_BITS, None)  # mode and group that the file is to have
         forks.register(self, ListeningSocket.forked)
 
-    def bind(self, path: str, mode: int, group: int | None) -> None:
-        """Claim ``path``, and bind to it with exactly this mode and group.
+    def claim(self, path: str, mode: int, group: int | None) -> None:
+        """Claim ``path``, to bind to it with exactly this mode and group.
 
         Raises:
             AddressInUse: somebody has it.
-            OSError: the kernel refuses.
+            OSError: there is no such directory, or it is not writable.
         """
         self._claim = _Claim(path)
-        self._claim.bind(self.sock, mode, group)
+        self._claim.remove_stale()
+        self._access = mode, group
+
+    def listen(self, backlog: int = BACKLOG) -> None:
+        """Begin to listen: from here on the address can be connected to. One that was adopted does already.
+
+        Raises:
+            AddressInUse: somebody took the claimed path all the same.
+            OSError: the kernel refuses.
+        """
+        if sockets.is_listening(self.sock):
+            return
+        if self._claim is not None:
+            self._claim.bind(self.sock, *self._access)
+        self.sock.listen(backlog)
 
     def forked(self) -> None:
         """Let go of the parent's socket and of its lock, which would outlive it here; the files are the parent's."""
@@ -106,6 +121,31 @@ def listen(
         AddressError: an inherited socket does not fit, there is no such group, or the mode is none.
         OSError: the directory does not exist, or is not writable.
     """
+    listening = claim(
+        address,
+        mode=mode,
+        group=group,
+        accept_descriptors=accept_descriptors,
+        pass_credentials=pass_credentials,
+    )
+    try:
+        listening.listen(backlog)
+    except BaseException:
+        listening.close()
+        raise
+    return listening
+
+
+def claim(
+    address: Address, *, mode: int, group: int | str | None, accept_descriptors: bool, pass_credentials: bool
+) -> ListeningSocket:
+    """Have the right to an address before anybody can connect there: :meth:`ListeningSocket.listen` makes that so.
+
+    A path is locked, and has no file yet; an abstract name is bound. Arguments are those of :func:`listen`.
+
+    Raises:
+        AddressInUse, AddressError, OSError: as for :func:`listen`.
+    """
     if mode & ~_PERMISSION_BITS:
         raise AddressError(f"mode= takes permission bits up to 0o777, got {mode:#o}")
     inherited = sockets.inherited_socket(address)
@@ -118,11 +158,10 @@ def listen(
     try:
         _prepare(sock, accept_descriptors=accept_descriptors, pass_credentials=pass_credentials)
         if isinstance(address, PathAddress):
-            listening.bind(address.path, mode, _group_number(group))
+            listening.claim(address.path, mode, _group_number(group))
         else:
             assert isinstance(address, AbstractAddress)
             _bind_abstract(sock, address)
-        sock.listen(backlog)
     except BaseException:
         listening.close()
         raise
@@ -244,10 +283,9 @@ class _Claim:
         """Bind ``sock`` to the path with exactly this mode and group, never wider in between.
 
         Raises:
-            AddressInUse: somebody has the path.
+            AddressInUse: somebody has the path, since :meth:`remove_stale` looked.
             OSError: the kernel refuses; what was made is removed by :meth:`release`.
         """
-        self._remove_stale()
         directory = self._directory.fileno()
         try:
             # Until it has its group, the members of that group are among "others".
@@ -278,8 +316,8 @@ class _Claim:
         _bind_with_mode(sock, f"{through}/{name}", mode)
         return name
 
-    def _remove_stale(self) -> None:
-        """Remove a socket file that nobody listens on.
+    def remove_stale(self) -> None:
+        """Remove a socket file that nobody listens on; who claims a path hears at once that it is in use.
 
         Raises:
             AddressInUse: somebody does, or it is no socket, or there is no telling.
