@@ -153,8 +153,10 @@ class Server:
     def refuse_new(self) -> None:
         """Stop listening, and refuse what comes on the connections that there are; the first step of :meth:`drain`.
 
-        Who waits to be accepted is told why. What runs goes on.
+        Who waits to be accepted is told why. What runs goes on. From when it is being closed it does nothing.
         """
+        if self._closing is not None:
+            return
         self._stop_listening()
         for connection in self._connections:
             connection.send_closing(_STOPPING)

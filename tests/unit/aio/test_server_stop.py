@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, Self
@@ -223,3 +224,12 @@ async def test_new_calls_and_connections_are_refused_before_the_drain_where_that
         with pytest.raises(seqrpc.Unavailable):
             await connection.call("Keeper.work")
         assert await server.drain(ENDLESS) is True
+
+
+async def test_a_server_that_is_closed_can_be_drained_and_holds_nothing(socket_path: Path) -> None:
+    async with seqrpc.serve(Keeper(), socket_path) as server:
+        await server.close()
+        before = os.listdir("/proc/self/fd")
+        server.refuse_new()
+        assert await server.drain(ENDLESS) is True
+        assert os.listdir("/proc/self/fd") == before
