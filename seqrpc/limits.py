@@ -130,6 +130,10 @@ class Limits:
     drain_timeout: float = 30.0
     """Seconds that a stopping server waits for running handlers; service managers kill after 90."""
 
+    lifespan_timeout: float = 30.0
+    """Seconds that the ends of the lifespans of a server's services may take together, to write down what they hold:
+    as long as what runs before, so that both are over before service managers kill."""
+
     busy_poll_timeout: float = 0.0
     """Seconds that a loop goes on looking for events after a packet before it sleeps; 0, as here, is not at all.
     A call that comes meanwhile need not wake a processor, which is most of a lone call's time; the processor is kept

@@ -88,6 +88,7 @@ ORDER = (
     "aio.channels",
     "aio.objects",
     "aio.living",
+    "aio.lifespans",
     # the two ends
     "aio.server",
     "aio.run",

@@ -36,6 +36,7 @@ def module_of_the_rest() -> str:
         from __future__ import annotations
 
         import asyncio
+        import contextlib
         import os
         import stat
         from collections.abc import AsyncIterator
@@ -107,6 +108,8 @@ WHAT_IT_PRINTS = [
     ["100 % done"],
     ["the other side takes no new requests: the object was revoked"],
     ["working", "computing", "9"],
+    ["the diary is open"],
+    ["the diary is closed"],
 ]
 
 
@@ -116,7 +119,7 @@ def test_everything_else_runs(
     machine = load("daemon", written / "daemon.py", monkeypatch)
     rest = load("rest", written / "rest.py", monkeypatch)
     archive = rest.Archive()
-    names = ("Journal", "Library", "Worker", "Images", "Numbers", "Desk")
+    names = ("Journal", "Library", "Worker", "Images", "Numbers", "Desk", "Diary")
     services = [machine.Machine(), archive, *(getattr(rest, name)() for name in names)]
 
     async def run() -> None:
@@ -130,6 +133,7 @@ def test_everything_else_runs(
             assert await connection.proxy(rest.Journal).lines() == 7
             await connection.proxy(rest.Journal).rotate() if os.geteuid() == 0 else None
             await rest.watch("machine.sock")
+            await connection.proxy(rest.Diary).write("today it rained")
             fd = await connection.proxy(rest.Archive).get()
             with fd:
                 assert os.path.samestat(os.fstat(fd.fileno()), os.stat("/etc/os-release"))
@@ -137,6 +141,7 @@ def test_everything_else_runs(
     assert len(FRAGMENTS) >= 10
     asyncio.run(run())
     archive.file.close()
+    assert (written / "diary.txt").read_text() == "today it rained\n"
     printed = capsys.readouterr().out.splitlines()
     for lines in WHAT_IT_PRINTS:
         assert lines in [printed[index : index + len(lines)] for index in range(len(printed))]
@@ -177,7 +182,7 @@ def test_the_limits_are_those_of_the_code() -> None:
     assert table.pop("bytes in a packet") == seqrpc.MAX_PACKET
     assert table.pop("descriptors in a packet") == seqrpc.MAX_DESCRIPTORS
     assert table.pop("arrays and maps inside one another") == limits.max_depth
-    assert len(table) == 15
+    assert len(table) == 16
     assert table == {name: getattr(limits, name) for name in table}
 
 

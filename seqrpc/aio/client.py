@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import socket
 from collections.abc import Generator, Iterable
@@ -12,6 +13,7 @@ from seqrpc.aio.connection import Connection
 from seqrpc.aio.dispatch import Calls, Registry
 from seqrpc.aio.endpoints import open_transport, socket_for
 from seqrpc.aio.exports import Exports
+from seqrpc.aio.lifespans import Lifespans
 from seqrpc.aio.living import LivingValues
 from seqrpc.errors import UntrustedServer
 from seqrpc.interface.policy import PolicyLike, as_policy
@@ -19,18 +21,67 @@ from seqrpc.interface.service import Service
 from seqrpc.kernel.addresses import AddressLike, parse_address
 from seqrpc.kernel.platforms import PLATFORM
 from seqrpc.limits import DEFAULT_LIMITS, Limits
+from seqrpc.logs import get_logger
+
+_log = get_logger("seqrpc.client")
+
+_ENDED = "the connection of its service ended"
 
 
 class _ClientConnection(Connection):
-    """A connection that lets its threads go with it."""
+    """A connection that lets its threads go with it, and leaves the lifespans of the services that it brings."""
 
     def __init__(self, registry: Registry, limits: Limits) -> None:
-        super().__init__(Calls(registry), limits, LivingValues(limits, Exports()))
+        self._calls = Calls(registry)
+        self._exports = Exports()
+        super().__init__(self._calls, limits, LivingValues(limits, self._exports))
         self._registry = registry
+        self._lifespans = Lifespans(registry.services, limits, self.abandon)
+        self._lives_ended: asyncio.Future[None] = self._loop.create_future()
+        self._ending: asyncio.Task[None] | None = None
+
+    async def begin(self, sock: socket.socket) -> None:
+        """Enter the lifespans, and then talk over ``sock``, which the connection owns."""
+        try:
+            await self._lifespans.begin()
+        except BaseException:
+            sock.close()
+            raise
+        open_transport(sock, self, self._limits)
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
-        self._registry.when_quiet(self._registry.close)
+        self._registry.when_quiet(self._end)
+
+    def _end(self) -> None:
+        self._registry.close()
+        if self._lifespans:
+            self._ending = asyncio.ensure_future(self._leave())
+
+    async def _leave(self) -> None:
+        """Leave the lifespans, once nothing of the services runs any more."""
+        self._exports.stop(_ENDED)
+        try:
+            async with asyncio.timeout(self._limits.close_timeout):
+                await self._calls.wait_idle()
+                await self._exports.wait_stopped()
+        except TimeoutError:
+            _log.warning("= handlers are still running that were cancelled with their connection; %s", self)
+        await self._lifespans.end()
+        self._lives_ended.set_result(None)
+
+    async def close(self) -> None:
+        await super().close()
+        await self._wait_left()
+
+    async def wait_closed(self) -> None:
+        await super().wait_closed()
+        await self._wait_left()
+
+    async def _wait_left(self) -> None:
+        if self._lifespans and not self._loop.is_closed():
+            await asyncio.shield(self._lives_ended)
+            self._lifespans.check()
 
 
 class _Connecting:
@@ -74,7 +125,7 @@ async def _connect(
             where = "sock=" if address is None else str(parse_address(address))
             raise UntrustedServer(errno.EACCES, f"{where}: server={policy!r} does not admit who listens there: {who!r}")
     connection = _ClientConnection(registry, limits)
-    open_transport(sock, connection, limits)
+    await connection.begin(sock)
     return connection
 
 
@@ -96,7 +147,8 @@ def connect(
         server: who must listen there, a policy about the process that called ``listen`` (under socket
             activation that is the service manager); checked before a byte is sent. On a socket pair it
             is about the pair's maker.
-        services: what the other side may call here, on this same connection.
+        services: what the other side may call here, on this same connection. Their lifespans are entered once it is
+            made, before anything is sent or received, and left when it has ended.
         allow: who may call those; by default the same user and root.
         limits: bounds of the connection; ``connect_timeout`` covers a full backlog.
 
@@ -107,7 +159,8 @@ def connect(
         ConnectError: there is nobody to connect to; ``errno`` and the message say why.
         UntrustedServer: ``server`` does not admit who listens; nothing was sent.
         AddressError: the address cannot be read, or an inherited socket does not fit.
+        Exception: what the lifespan of a service raised at the start.
 
-    Cancel: nothing is left open.
+    Cancel: nothing is left open, and lifespans that were entered are left.
     """
     return _Connecting(address, sock=sock, server=server, services=services, allow=allow, limits=limits)

@@ -78,12 +78,13 @@ class Registry:
         """Describe the services."""
         self.policy = default_policy if allow is None else as_policy(allow)
         self.limits = limits
+        self.services = tuple(services)
         self.entries: dict[str, Entry] = {}
         self._policies: dict[str, Policy] = {}
         self.threads = PlainCalls(limits)
         self._lingering: set[Calls] = set()
         self._when_quiet: list[Callable[[], object]] = []
-        for service in services:
+        for service in self.services:
             if not isinstance(service, Service):
                 raise TypeError(f"an object of a seqrpc.Service was expected, got {service!r}")
             spec = describe(type(service))

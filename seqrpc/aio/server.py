@@ -17,6 +17,7 @@ from seqrpc.aio.dispatch import Calls, Registry
 from seqrpc.aio.endpoints import open_transport
 from seqrpc.aio.exports import Exports
 from seqrpc.aio.lastreads import HeldConnection, LastReads
+from seqrpc.aio.lifespans import Lifespans
 from seqrpc.aio.listener import SeqpacketServer
 from seqrpc.aio.living import LivingValues
 from seqrpc.aio.places import check_loop, wrong_process
@@ -26,7 +27,7 @@ from seqrpc.interface.policy import PolicyLike
 from seqrpc.interface.service import Service
 from seqrpc.kernel import buffers, forks, sockets
 from seqrpc.kernel.addresses import Address, AddressLike, parse_address
-from seqrpc.kernel.listening import BACKLOG, adopt_listening, listen
+from seqrpc.kernel.listening import BACKLOG, ListeningSocket, adopt_listening, claim
 from seqrpc.kernel.platforms import PLATFORM
 from seqrpc.limits import DEFAULT_LIMITS, RESERVED_DESCRIPTORS, Limits
 from seqrpc.logs import get_logger
@@ -81,6 +82,8 @@ class Server:
         self._draining = False
         self._spared: set[object] = set()  # the calls, and streams, that wait for a drain
         self._last_reads = LastReads(limits.close_timeout)
+        self.lifespans = Lifespans(registry.services, limits, self._begin_closing)
+        """What surrounds the lives of the services."""
         self.exports = Exports()
         """The streams and objects that clients hold; they outlive their connections, and end with the server."""
         self._loop = asyncio.get_running_loop()
@@ -138,7 +141,7 @@ class Server:
                 del self._connections_of[uid]
         self._last_reads.forget(connection)
         if self._listener is None and not self._connections:
-            self._registry.when_quiet(self._finish)
+            self._registry.when_quiet(self._begin_closing if self.lifespans else self._finish)
 
     def _finish(self) -> None:
         self._registry.close()
@@ -182,6 +185,7 @@ class Server:
 
         Raises:
             WrongProcess, WrongLoop: the server belongs to another process, or to another event loop.
+            Exception: as :meth:`close`.
 
         Cancel: what runs is waited for no longer; the server is closed, as by :meth:`close`, before this ends.
         """
@@ -219,14 +223,23 @@ class Server:
         Handlers that go on although they were cancelled are waited for ``close_timeout`` seconds, and then
         left running, with a warning in the log. In a forked child this does nothing: the server is the parent's.
 
+        After that the lifespans of the services are left, within ``lifespan_timeout``.
+
         Raises:
             WrongLoop: the server belongs to another event loop.
+            Exception: the lifespan of a service failed; everything is closed.
 
         Cancel: the closing goes on.
         """
         if self._forked:
             return
         self._check_place()
+        self._begin_closing()
+        assert self._closing is not None
+        await asyncio.shield(self._closing)  # a handler that closes its own server is cancelled by it
+        self.lifespans.check()
+
+    def _begin_closing(self) -> None:
         self._stop_listening()
         if self._closing is None:
             self._last_reads.close()
@@ -234,7 +247,6 @@ class Server:
             for connection in connections:  # at once, for they are not read any more then
                 connection.abandon()
             self._closing = asyncio.ensure_future(self._close_connections(connections))
-        await asyncio.shield(self._closing)  # a handler that closes its own server is cancelled by it
 
     def _stop_listening(self) -> None:
         """Refuse what comes; who waits to be accepted is told why."""
@@ -259,6 +271,7 @@ class Server:
                 self.address,
                 self._limits.close_timeout,
             )
+        await self.lifespans.end()
         self._finish()
 
     async def wait_closed(self) -> None:
@@ -266,9 +279,11 @@ class Server:
 
         Raises:
             WrongProcess, WrongLoop: the server belongs to another process, or to another event loop.
+            Exception: the lifespan of a service failed; everything is closed.
         """
         self._check_place()
         await asyncio.shield(self._finished)
+        self.lifespans.check()
 
     async def __aenter__(self) -> Self:
         """Return itself; it is closed at the end of the block."""
@@ -312,10 +327,10 @@ class _Serving:
         await self._server.close()
 
     async def _start(self) -> Server:
-        return _start(self._services, self._address, **self._options)
+        return await _start(self._services, self._address, **self._options)
 
 
-def _start(
+async def _start(
     services: Service | Iterable[Service],
     address: AddressLike | None,
     *,
@@ -341,20 +356,39 @@ def _start(
         sock = sockets.inherited_socket(where)
     server = Server(registry, where, limits)
     if sock is not None and not sockets.is_listening(sock):
-        sockets.distrust_names(sock)
-        if pass_credentials:
-            PLATFORM.ask_for_senders(sock)
-        protocol = server.new_connection()
-        open_transport(sock, protocol, limits)
+        await _serve_pair(server, sock, limits, pass_credentials=pass_credentials)
         return server
     asked = {"accept_descriptors": accept_descriptors, "pass_credentials": pass_credentials}
     if sock is not None:
         listening = adopt_listening(sock, where, **asked)
     else:
         assert where is not None
-        listening = listen(where, mode=mode, group=group, backlog=backlog, **asked)
-    server.listen_with(SeqpacketServer(asyncio.get_running_loop(), listening, server.new_connection, limits))
+        listening = claim(where, mode=mode, group=group, **asked)
+    await _serve_many(server, listening, backlog, limits)
     return server
+
+
+async def _serve_pair(server: Server, sock: socket.socket, limits: Limits, *, pass_credentials: bool) -> None:
+    sockets.distrust_names(sock)
+    if pass_credentials:
+        PLATFORM.ask_for_senders(sock)
+    try:
+        await server.lifespans.begin()
+    except BaseException:
+        sock.close()
+        raise
+    open_transport(sock, server.new_connection(), limits)
+
+
+async def _serve_many(server: Server, listening: ListeningSocket, backlog: int, limits: Limits) -> None:
+    try:
+        await server.lifespans.begin()
+        listening.listen(backlog)
+    except BaseException:
+        listening.close()
+        await server.lifespans.end()
+        raise
+    server.listen_with(SeqpacketServer(asyncio.get_running_loop(), listening, server.new_connection, limits))
 
 
 def serve(
@@ -397,6 +431,9 @@ def serve(
         AddressInUse: a live server has the address.
         AddressError: the address cannot be listened on.
         TypeError, ValueError: a service cannot be served; the message names the method.
+        Exception: what the lifespan of a service raised; the others were left again, and nothing is served.
+
+    Cancel: lifespans that were entered are left, nothing is served, and no file is left.
     """
     return _Serving(
         services,

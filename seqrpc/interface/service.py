@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, nullcontext
 from types import TracebackType
 from typing import Any, ClassVar, Self, TypeVar, overload
 
@@ -14,6 +15,8 @@ from seqrpc.interface.policy import Policy, PolicyLike, as_policy
 F = TypeVar("F", bound=Callable[..., Any])
 
 _MARK = "__seqrpc_method__"
+
+_NOTHING = nullcontext()
 
 
 class Marks(msgspec.Struct, frozen=True):
@@ -44,6 +47,7 @@ class Service:
 
         Raises:
             ValueError: the name is empty, begins or ends with a dot, or begins with ``rpc.``.
+            TypeError: ``lifespan`` is marked as a method that others call.
         """
         super().__init_subclass__(**kwargs)
         name = cls.__name__ if name is None else name
@@ -52,6 +56,39 @@ class Service:
         cls.service_name = name
         if allow is not None:
             cls.service_policy = as_policy(allow)
+        if marks_of(cls, "lifespan") is not None:
+            raise TypeError(
+                f"{cls.__qualname__}.lifespan is what surrounds the service's life, and not for others to call"
+            )
+
+    def lifespan(self) -> AbstractAsyncContextManager[object]:
+        """Surround the time in which the service is served: override it to open what the service needs, and close it.
+
+        ::
+
+            @contextlib.asynccontextmanager
+            async def lifespan(self) -> AsyncIterator[None]:
+                async with open_database() as self.database:
+                    yield
+
+        :func:`seqrpc.serve` enters it before the address can be connected to, and leaves it when all handlers,
+        streams and objects of the server have ended; so does :func:`seqrpc.connect` with what it is given as
+        ``services=``, for its connection. An object that is served at two addresses is entered for each. Several
+        services are entered in the order in which they are given, and left in the reverse order.
+
+        Each is entered and left in one task of its own, so that task groups, ``asyncio.timeout`` and anyio's cancel
+        scopes may surround the ``yield``. Context variables that it sets are not seen by handlers. One that ends
+        before its server, as by a task group of which a task failed, closes the server.
+
+        What it raises at the start is raised by ``serve``, and nobody is served. What it raises at the end is
+        logged, and raised by ``close``, ``drain`` and ``wait_closed`` once everything is closed; of several the first.
+        The ends together have ``lifespan_timeout`` seconds, but ``close_timeout`` each at least; then they are
+        cancelled. No exception of the server's block, or of another service, is thrown into it.
+
+        What it yields is not used. It is not called for objects that are given away (they have :meth:`close`), nor in
+        a forked child, where it never ends. It cannot be called from the other side.
+        """
+        return _NOTHING
 
     async def close(self) -> None:
         """Clean up: called once nobody holds the object any more, when it was given away as a channel.

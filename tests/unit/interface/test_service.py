@@ -167,3 +167,17 @@ async def test_a_service_may_have_a_method_named_close_that_is_called_like_any_o
         async with asyncio.timeout(PATIENCE):
             while house.door.closed < 2:  # noqa: ASYNC110 - no event tells
                 await asyncio.sleep(0)
+
+
+async def test_the_lifespan_of_the_base_does_nothing() -> None:
+    async with Plain().lifespan() as nothing:
+        assert nothing is None
+
+
+def test_the_lifespan_is_not_for_others_to_call() -> None:
+    with pytest.raises(TypeError, match=r"Mortal\.lifespan is what surrounds the service's life"):
+
+        class Mortal(Service):
+            @method
+            async def lifespan(self) -> None:  # type: ignore[override]
+                pass

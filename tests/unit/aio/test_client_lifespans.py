@@ -1,0 +1,98 @@
+"""The lifespans of services that a client brings."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from support.lifespans import Annex, Broken, Group, Vault
+
+import seqrpc
+
+
+class Host(seqrpc.Service):
+    """Calls back whoever connects."""
+
+    @seqrpc.method
+    async def call_back(self, method: str) -> str:
+        result: str = await seqrpc.current_call().connection.call(method)
+        return result
+
+    @seqrpc.method
+    async def hang_up(self) -> None:
+        connection = seqrpc.current_call().connection
+        asyncio.get_running_loop().call_soon(connection.abandon)
+
+
+async def test_services_of_a_client_live_as_long_as_its_connection(socket_path: Path) -> None:
+    told: list[str] = []
+    services = [Vault(told), Annex(told)]
+    with pytest.raises(seqrpc.ConnectError):
+        await seqrpc.connect(socket_path, services=services)
+    assert told == []
+    async with seqrpc.serve(Host(), socket_path):
+        async with seqrpc.connect(socket_path, services=services) as connection:
+            assert told == ["Vault begins", "Annex begins"]
+            assert await connection.call("Host.call_back", "Vault.where") == "nowhere"
+            working = asyncio.ensure_future(connection.call("Host.call_back", "Vault.work"))
+            await services[0].stage.wait("works")
+        assert told[2:] == ["Vault works", "Vault was cancelled", "Annex ends", "Vault ends"]
+        with pytest.raises(seqrpc.ConnectionLost):
+            await working
+
+
+async def test_services_of_a_client_end_when_the_other_side_goes(socket_path: Path) -> None:
+    broken = Broken()
+    async with seqrpc.serve(Host(), socket_path):
+        connection = await seqrpc.connect(socket_path, services=broken)
+        await connection.notify("Host.hang_up")
+        for use in (connection.wait_closed, connection.close):
+            with pytest.raises(OSError, match="the disk is full"):
+                await use()
+        assert broken.told == ["Broken begins", "Broken ends"]
+
+
+async def test_a_client_whose_service_cannot_begin_is_not_connected() -> None:
+    ours, theirs = seqrpc.socket_pair()
+    broken = Broken()
+    broken.at = "the start"
+    with theirs:
+        with pytest.raises(OSError, match="the disk is full"):
+            await seqrpc.connect(sock=ours, services=broken)
+        assert theirs.recv(10) == b""
+
+
+async def test_a_client_whose_service_ends_by_itself_is_closed(socket_path: Path) -> None:
+    group = Group()
+    async with seqrpc.serve(Host(), socket_path):
+        connection = await seqrpc.connect(socket_path, services=group)
+        group.stage.reach("fails")
+        with pytest.raises(ExceptionGroup):
+            await connection.wait_closed()
+        assert connection.closed
+
+
+async def test_a_client_s_handlers_that_go_on_are_waited_for_so_long_and_no_longer(
+    socket_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Stubborn(Vault):
+        @seqrpc.method
+        async def work(self) -> None:
+            self.stage.reach("works")
+            try:
+                await asyncio.Event().wait()
+            finally:
+                await self.stage.wait("may end")
+
+    stubborn = Stubborn()
+    limits = seqrpc.Limits(close_timeout=0.05)
+    async with seqrpc.serve(Host(), socket_path):
+        async with seqrpc.connect(socket_path, services=stubborn, limits=limits) as connection:
+            working = asyncio.ensure_future(connection.call("Host.call_back", "Stubborn.work"))
+            await stubborn.stage.wait("works")
+        assert stubborn.told == ["Stubborn begins", "Stubborn ends"]
+        assert "handlers are still running that were cancelled with their connection" in caplog.text
+        with pytest.raises(seqrpc.ConnectionLost):
+            await working
+        stubborn.stage.reach("may end")
