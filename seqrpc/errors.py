@@ -14,8 +14,8 @@ SeqrpcError
 ├── WrongLoop             used in another thread, or on another event loop (yours)
 └── RpcError              the other side answered with an error; it has a code
 
-Many of their texts quote the other side. What an exception prints of itself (``str``, ``repr``, tracebacks) is one line
-of bounded length all the same (:func:`seqrpc.text.shown`); where that leaves something out, an attribute has the whole.
+Many of their texts quote the other side. Still, an exception prints itself (``str``, ``repr``, tracebacks) on one line
+of bounded length (:func:`seqrpc.text.shown`); if that leaves something out, an attribute has the whole.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from seqrpc.text import shown
 
 _MOST_CODE: Final = 100  # characters of a code that are shown
 
-_MOST_EXPLAINED: Final = 500  # of what is wrong with a message: the path to a value, and the reason
+_MOST_EXPLAINED: Final = 500  # characters that say what is wrong with a message: the path to a value, and the reason
 
 
 class SeqrpcError(Exception):
@@ -38,7 +38,7 @@ class AddressError(SeqrpcError, ValueError):
 
 
 class AddressInUse(SeqrpcError, OSError):
-    """A live server, or something that is no socket, is at the address; nothing there was touched."""
+    """A live server, or something that is no socket, is at the address; seqrpc touched nothing there."""
 
 
 class ConnectError(SeqrpcError, OSError):
@@ -46,21 +46,21 @@ class ConnectError(SeqrpcError, OSError):
 
 
 class UntrustedServer(ConnectError):
-    """The process that listens is not one that ``connect(server=…)`` admits; nothing was sent."""
+    """The process that listens is none that ``connect(server=…)`` admits; nothing was sent."""
 
 
 class ConnectionLost(SeqrpcError, ConnectionError):
     """The connection ended. A call that was waiting may or may not have run at the other side."""
 
     reason: str | None = None
-    """The whole of what the other side gave as its reason to take no new requests, or None if it gave none."""
+    """The whole reason that the other side gave for taking no new requests, or None if it gave none."""
 
 
 class ProtocolError(SeqrpcError):
     """A message breaks the wire protocol."""
 
     def __init__(self, message: str = "") -> None:
-        """Keep what may be shown of ``message``, which may quote what was sent."""
+        """Keep the part of ``message`` that may be shown; it may quote what was sent."""
         super().__init__(shown(message, _MOST_EXPLAINED))
 
 
@@ -73,7 +73,7 @@ class RemoteProtocolError(ProtocolError):
 
 
 class InvalidResult(SeqrpcError):
-    """The answer of a call does not fit the result annotation of the method that was called.
+    """The answer of a call does not fit the result annotation of the called method.
 
     Args:
         message: what does not fit; it may quote the answer.
@@ -83,18 +83,18 @@ class InvalidResult(SeqrpcError):
         """Hold the message."""
         super().__init__(shown(message))
         self.message = message
-        """The whole of it; the exception prints the beginning, on one line."""
+        """The whole message; the exception prints its beginning, on one line."""
 
 
 class WrongProcess(SeqrpcError, RuntimeError):
     """Something was used in a fork of the process that made it; nothing was sent, and the parent is undisturbed.
 
-    Connect again in the child, or start children before connecting, or by multiprocessing's method "spawn".
+    Connect again in the child, or start children before you connect, or with multiprocessing's method "spawn".
     """
 
 
 class WrongLoop(SeqrpcError, RuntimeError):
-    """Something was used in another thread, or on another event loop, than it belongs to; nothing was sent.
+    """Something was used in a thread, or on an event loop, to which it does not belong; nothing was sent.
 
     Use ``asyncio.run_coroutine_threadsafe`` with its own loop, or :meth:`seqrpc.CurrentCall.run` in a handler
     that is a plain function.
@@ -105,24 +105,24 @@ class RpcError(SeqrpcError):
     """An error that crosses the wire as ``[code, message, data]`` (protocol 2.5).
 
     A subclass names its code once, ``class InsufficientFunds(RpcError, code="bank.InsufficientFunds")``.
-    Raised by a handler it crosses by that code and is raised at the caller as the same class where
-    that class is defined there, else as plain :class:`RpcError` with the code in ``code``. What comes
-    from the wire is made without calling ``__init__``, so a subclass may give it any signature.
+    If a handler raises it, the code crosses the wire. The call raises the class of that code if the caller has it,
+    else a plain :class:`RpcError` with the code in ``code``. Errors that come from the wire are made without calling
+    ``__init__``, so a subclass may give it any signature.
 
-    It prints itself on one line of bounded length, for the message may be, or quote, what the other side said:
-    that is in ``message``, whole and as it came.
+    An error prints itself on one line of bounded length, because the message may be, or quote, what the other side
+    said; ``message`` has that whole and as it came.
 
     Args:
         message: for people; it is sent to the caller.
         data: any value that a result may be; it is sent to the caller.
-        code: needed only where the class has none of its own.
+        code: needed only if the class has none of its own.
     """
 
     code: str = ""
     message: str = ""
     data: Any = None
     remote: bool = False
-    """True if a call of this side met it: it was received, or the call could not be sent."""
+    """True if a call of this side raised it: it was received, or the call could not be sent."""
 
     _classes: ClassVar[dict[str, type[RpcError]]] = {}
 
@@ -152,12 +152,12 @@ class RpcError(SeqrpcError):
             raise TypeError(f"{type(self).__name__} has no code: pass code=, or define a subclass with one")
 
     def __str__(self) -> str:
-        """Return what may be shown of the code and the message."""
+        """Return the parts of the code and the message that may be shown."""
         code, message = shown(self.code, _MOST_CODE), shown(self.message)
         return f"{code}: {message}" if message else code
 
     def __repr__(self) -> str:
-        """Return the class, and what may be shown of the code and the message."""
+        """Return the class, and the parts of the code and the message that may be shown."""
         code = "" if self.code == type(self).code else f", code={shown(self.code, _MOST_CODE)!r}"
         return f"{type(self).__name__}({shown(self.message)!r}{code})"
 
@@ -166,7 +166,7 @@ class RpcError(SeqrpcError):
         """Return the error that ``[code, message, data]`` stands for, as the class of that code."""
         cls = RpcError._classes.get(code, RpcError)
         error = cls.__new__(cls)
-        error.args = (shown(message),)  # these are printed in many places, and the attribute has it whole
+        error.args = (shown(message),)  # many places print these; the attribute has the whole message
         error.code = code
         error.message = message
         error.data = data
@@ -191,7 +191,7 @@ class DeadlineExceeded(RpcError, TimeoutError, code="rpc.DeadlineExceeded"):
 
 
 class Cancelled(RpcError, code="rpc.Cancelled"):
-    """The work was cancelled at the callee; a task that is cancelled here gets ``asyncio.CancelledError``."""
+    """The callee cancelled the work; a task that is cancelled on this side gets ``asyncio.CancelledError``."""
 
 
 class Overloaded(RpcError, code="rpc.Overloaded"):
@@ -203,18 +203,18 @@ class TooLarge(RpcError, code="rpc.TooLarge"):
 
 
 class DescriptorsLost(RpcError, code="rpc.DescriptorsLost"):
-    """File descriptors were lost on the way in, as when the receiver's table is full (protocol 3.3)."""
+    """File descriptors were lost on the way in, for example because the receiver's table is full (protocol 3.3)."""
 
 
 class Unavailable(RpcError, code="rpc.Unavailable"):
     """The other side takes no new requests; this one did not run and may be sent elsewhere."""
 
     reason: str | None = None
-    """The whole of what the other side gave as its reason, where this connection heard it."""
+    """The whole reason that the other side gave, if this connection received it."""
 
 
 class Internal(RpcError, code="rpc.Internal"):
     """The handler failed in a way it did not foresee; the traceback is in the log of its own process.
 
-    The message has a number, the incident, by which it is found there.
+    The message has a number, the incident, by which the traceback is found there.
     """

@@ -15,89 +15,90 @@ MAX_DESCRIPTORS = 253
 
 
 RESERVED_DESCRIPTORS = 64
-"""Descriptors of ``RLIMIT_NOFILE`` that connections of a server leave free: to accept one more and tell it why
-it is refused, for what comes with messages, and for the program's own files. 64 is what one wake-up accepts."""
+"""Descriptors of ``RLIMIT_NOFILE`` that the connections of a server leave free: to accept one more connection and tell
+it why it is refused, for what comes with messages, and for the program's own files. One wake-up accepts 64."""
 
 LOG_BURST = 10
-"""Lines of one kind that are logged in :data:`LOG_WINDOW`, and then one that counts the others: enough to see what
-happens, and who does it; what a kernel's ``printk_ratelimit`` takes."""
+"""Lines of one kind that are logged in :data:`LOG_WINDOW` before one line counts the others: enough to see what
+happens, and who does it. The kernel's ``printk_ratelimit`` allows as many."""
 
 LOG_WINDOW = 1.0
-"""Seconds. Ten tracebacks of 3 KB in one are 30 KB/s, where a caller could have written megabytes."""
+"""Seconds. Ten tracebacks of 3 KB in a second are 30 KB/s, where a caller could have written megabytes."""
 
 
 LOOP_LOOK_INTERVAL = 1.0
-"""Seconds after which a thread that waits for an event loop looks whether that was closed: nothing would ever wake
-it. That comes once in the life of a loop, and looking more often would take processor time from threads that wait."""
+"""Seconds after which a thread that waits for an event loop checks whether the loop was closed, which would never wake
+the thread. A loop closes once in its life, and checking more often would take processor time from waiting threads."""
 
 MAX_VALUES_SEARCHED = 16_384
-"""Values of one message, or of one result that nobody gets, that are looked at one by one for what is to be closed:
-a few milliseconds. What lies behind them Python's garbage collector closes."""
+"""Values of one message, or of one result that nobody gets, that are searched one by one for what must be closed,
+which takes a few milliseconds. Python's garbage collector closes what lies behind them."""
 
 MAX_CONVERTED_VALUES = 131_072
 """Values of one message that are converted in Python and not by msgspec: those whose annotation mixes descriptors with
 other types, and dataclasses with streams, services or such a mixture in them. They take up to a second."""
 
 CLOSING_THREADS = 16
-"""Threads of a process that close what others sent, at most: each may have to wait for as long as somebody else likes.
+"""The most threads of a process that close what others sent: each may have to wait as long as somebody else likes.
 They are started when they are needed."""
 
 CLOSING_THREADS_OF_ONE = 4
-"""Threads of those that one sender's descriptors keep at most, so that there are some for the others."""
+"""The most of these threads that may be busy with one sender's descriptors, so that some are left for the others."""
 
 MAX_UNCLOSED_OF_ONE = 256
-"""Descriptors of one sender that may wait to be closed, about as many as a packet can bring. While more do, his packets
-that bring some stay in the kernel's queue, and those behind them on the same connection; others are read."""
+"""Descriptors of one sender that may wait to be closed, about as many as a packet can bring. While more wait, the
+sender's packets that bring descriptors stay in the kernel's queue, with those behind them on the same connection;
+other packets are read."""
 
 MAX_UNCLOSED = 2_048
-"""Descriptors of all senders together that may wait to be closed, before those who have some among them are held up as
-if they had too many: it takes eight of them. Whoever has none is heard all the same."""
+"""Descriptors of all senders together that may wait to be closed: as many as eight senders may have. While more wait,
+every sender that has some among them is held up as if it had too many. Senders that have none are still read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
     """The bounds of a server or a connection; pass one as ``limits=`` to change some of them.
 
-    All are positive, ``busy_poll_timeout`` may be 0; a wrong one is a :class:`ValueError` that names it.
+    All are positive, only ``busy_poll_timeout`` may be 0; a wrong one raises a :class:`ValueError` that names it.
     """
 
     max_depth: int = 64
     """Arrays and maps inside one another, the message's own array included. D-Bus allows 64 too."""
 
     max_message_bytes: int = 64 * 1024 * 1024
-    """Bytes of one message, both ways, at least ``MAX_PACKET``: longer ones than a packet go as a memfd."""
+    """Bytes of one message, both ways, at least ``MAX_PACKET``: a message longer than a packet travels as a memfd."""
 
     max_containers: int = 2 * 1024 * 1024
-    """Arrays and maps in a received message that is longer than a packet. An empty one takes one byte there and
-    sixty here: without a bound 64 MiB would become 4 GiB, and keep the loop for half a minute."""
+    """Arrays and maps in a received message that is longer than a packet. An empty one takes one byte in the message
+    and sixty in memory: without a bound 64 MiB would become 4 GiB, and keep the loop busy for half a minute."""
 
     max_other_keys: int = 1024
     """Keys of maps in one received message, and elements of one set, that are neither strings nor byte strings. Their
-    hashes have no secret in them, so whoever chooses them can make all of them collide: a thousand then take some 3 ms,
-    and ten times as many a hundred times as long. More are answered ``rpc.TooLarge`` (protocol 2.3), in a set
-    ``rpc.InvalidParams``."""
+    hashes have no secret in them, so whoever chooses them can make them all collide: a thousand then take some 3 ms,
+    and ten times as many a hundred times as long. If there are more, the answer is ``rpc.TooLarge`` (protocol 2.3), or
+    ``rpc.InvalidParams`` for a set."""
 
     max_held_bytes: int = 256 * 1024 * 1024
-    """Bytes of requests longer than a packet whose handlers run, of one connection, and of their buffers that had to be
-    copied since they do not begin at a page; one more is answered ``rpc.Overloaded``, unless it is alone. Short
-    requests are bounded by ``max_calls_in_flight``."""
+    """Bytes, on one connection, of requests longer than a packet whose handlers run, and of their buffers that had to
+    be copied because they do not begin at a page. One more request is answered ``rpc.Overloaded``, unless it is alone.
+    ``max_calls_in_flight`` bounds short requests."""
 
     max_buffer_bytes: int = 16 * 1024 * 1024 * 1024
-    """Bytes of one received :class:`~seqrpc.Buffer`. It takes address space at first, memory as it is looked at."""
+    """Bytes of one received :class:`~seqrpc.Buffer`. It takes address space at once, and memory as it is read."""
 
     max_living_values: int = 1024
     """Streams and channels that one connection, with the channels that came of it, keeps open for its other side at
-    once; more are refused with ``rpc.Overloaded``. Each is a descriptor here: a server, or a client connection, keeps
-    at most half of ``RLIMIT_NOFILE`` less ``RESERVED_DESCRIPTORS``."""
+    once; more are refused with ``rpc.Overloaded``. Each takes a descriptor of this process: a server, or a client
+    connection, keeps at most half of ``RLIMIT_NOFILE`` less ``RESERVED_DESCRIPTORS``."""
 
     max_calls_in_flight: int = 1024
-    """Unanswered calls of one connection, each way: this side's own wait their turn beyond it, the other
-    side's are answered ``rpc.Overloaded``. Between two sides with the same bound nothing is refused."""
+    """Unanswered calls of one connection, each way. Beyond it, calls of this side wait their turn, and calls of the
+    other side are answered ``rpc.Overloaded``. Between two sides with the same bound nothing is refused."""
 
     max_connections: int = 4096
-    """Connections of one server; more are told so and closed. As deep as the usual ``somaxconn``. Where the
-    process may not have so many descriptors it is ``RLIMIT_NOFILE`` less ``RESERVED_DESCRIPTORS``. One user has all but
-    a sixty-fourth of them at most, so that others can connect."""
+    """Connections of one server; further ones are told the reason and closed. As many as the usual ``somaxconn``. If
+    the process may not have that many descriptors, the bound is ``RLIMIT_NOFILE`` less ``RESERVED_DESCRIPTORS``. One
+    user may have all but a sixty-fourth of them, so that others can connect."""
 
     max_threads: int = 16
     """Threads that run the plain-function handlers of one server."""
@@ -112,8 +113,8 @@ class Limits:
     """Unsent bytes at which ``resume_writing`` is called; a quarter of the high mark, as in asyncio."""
 
     max_unsent_bytes: int = 16 * 1024 * 1024
-    """Bytes of answers, besides one of ``max_message_bytes``, kept for a peer that does not read them, whenever it
-    asked. Results that come after are answered ``rpc.Overloaded``."""
+    """Bytes of answers, besides one of ``max_message_bytes``, that are kept for a peer that does not read them,
+    whenever it asked. Further results are answered ``rpc.Overloaded``."""
 
     connect_timeout: float = 10.0
     """Seconds that connecting may take, full backlogs included."""
@@ -123,9 +124,9 @@ class Limits:
     for handlers that it cancelled."""
 
     stall_timeout: float = 5.0
-    """Seconds without any progress after which what waits is refused with ``rpc.Overloaded``: a call of this side for
-    one of ``max_calls_in_flight`` while none is answered, one of the other side for one of ``max_threads`` while none
-    comes free. What they wait for may be waiting for them."""
+    """Seconds without any progress after which a waiting call is refused with ``rpc.Overloaded``: a call of this side
+    that waits for one of ``max_calls_in_flight`` while none is answered, or one of the other side that waits for one of
+    ``max_threads`` while none comes free. What they wait for may be waiting for them."""
 
     drain_timeout: float = 30.0
     """Seconds that a stopping server waits for running handlers; service managers kill after 90."""
@@ -135,9 +136,9 @@ class Limits:
     as long as what runs before, so that both are over before service managers kill."""
 
     busy_poll_timeout: float = 0.0
-    """Seconds that a loop goes on looking for events after a packet before it sleeps; 0, as here, is not at all.
-    A call that comes meanwhile need not wake a processor, which is most of a lone call's time; the processor is kept
-    busy that long after each packet, so it is for processes that have one to themselves. 0.001 suits most of them."""
+    """Seconds for which a loop looks for more events after a packet before it sleeps; by default it sleeps at once.
+    A call that comes meanwhile need not wake a processor, which is most of a lone call's time. This keeps the processor
+    busy that long after each packet, so it suits processes that have one to themselves, most of them with 0.001."""
 
     def __post_init__(self) -> None:
         """Refuse bounds that would mean nothing."""

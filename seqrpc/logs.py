@@ -1,7 +1,7 @@
-"""Logs that a peer cannot fill: of each kind of event so many lines in a while, then one that counts the rest.
+"""Logs that a peer cannot fill: a few lines of each kind of event in a while, then one line that counts the rest.
 
-All loggers of seqrpc come from :func:`get_logger`. What is left out is left out before a handler sees it, whatever
-handlers and levels are configured, and before a traceback is made text.
+All loggers of seqrpc come from :func:`get_logger`. They leave lines out before a handler sees them, whatever handlers
+and levels are configured, and before a traceback becomes text.
 """
 
 from __future__ import annotations
@@ -26,35 +26,35 @@ from seqrpc.text import shown
 
 _MOST_KINDS: Final = 256  # that are told apart: far more than there are log calls in seqrpc
 
-_OTHERS: Final = "others"  # the kind of what comes when there are so many
+_OTHERS: Final = "others"  # the kind of all further events when there are that many kinds
 
-_FRAMES: Final = 50  # the innermost of a traceback that are shown where it cannot be shown as it is
+_FRAMES: Final = 50  # the innermost frames that are shown of a traceback which cannot be shown as it is
 
-_PLACES: Final = re.compile(r"%[-#0-9.]*[a-z]")  # of a template, for what is filled in
+_PLACES: Final = re.compile(r"%[-#0-9.]*[a-z]")  # the places of a template that are filled in
 
-_LATE: Final = 0.01  # seconds after its end that a window is looked at: timers of loops may be early
+_LATE: Final = 0.01  # seconds between the end of a window and the look at it: timers of loops may be early
 
 Tell = Callable[[int], object]
-"""Says that so many events of a kind were left out."""
+"""Says how many events of a kind were left out."""
 
 
 class _Kind:
-    """What is known of one kind of event."""
+    """The state of one kind of event."""
 
     __slots__ = ("admitted", "began", "left_out", "tell")
 
     def __init__(self) -> None:
-        self.began = -LOG_WINDOW  # of the window that counts
-        self.admitted = 0  # in it
-        self.left_out = 0  # since that was last told
+        self.began = -LOG_WINDOW  # when the present window began
+        self.admitted = 0  # events in this window
+        self.left_out = 0  # events since a line last counted them
         self.tell: Tell = bool
 
 
 class Meter:
-    """Counts events of each kind, from any thread, also while an event is being told, and in finalizers.
+    """Counts events of each kind. Any thread may call it, also while it logs an event, and so may finalizers.
 
     Args:
-        burst: events of one kind that are admitted in a window.
+        burst: how many events of one kind it admits in a window.
         window: seconds.
     """
 
@@ -65,23 +65,24 @@ class Meter:
         self.forget()
 
     def forget(self) -> None:
-        """Begin anew: after a fork what was counted is the parent's to tell, and the lock may be another thread's."""
-        self._lock = threading.RLock()  # a finalizer may come in between, in the same thread
+        """Begin anew: after a fork the parent tells what was counted, and another thread of it may hold the lock."""
+        self._lock = threading.RLock()  # a finalizer may run in between, in the same thread
         self._kinds: dict[Hashable, _Kind] = {}
-        self._next_end = float("inf")  # of a window in which something was left out
-        self._timed: weakref.WeakSet[Any] = weakref.WeakSet()  # loops that have a timer for it
+        self._next_end = float("inf")  # when the first window ends in which something was left out
+        self._timed: weakref.WeakSet[Any] = weakref.WeakSet()  # loops that have a timer for that
         self._last_loop: Callable[[], Any] = bool
 
     def admits(self, kind: Hashable, tell: Tell, *, finalizing: bool = False) -> bool:
-        """Return whether an event may be told; if not it is counted, and ``tell`` called with the count, by and by.
+        """Return whether an event may be told. If not, count it, and call ``tell`` with the count later.
 
-        It is called when the window is over, by a timer of the event loop that runs in this thread, or of the one that
-        was seen last; where none runs, before the next event of any kind, or at the end of the process.
+        When the window is over, a timer of the event loop that runs in this thread, or of the loop that was seen last,
+        calls ``tell``. If no loop runs, ``tell`` is called before the next event of any kind, or at the end of the
+        process.
 
         Args:
             kind: which events count together.
             tell: called with how many were left out.
-            finalizing: a finalizer asks, which may be in the middle of anything: nothing is told in it.
+            finalizing: a finalizer asks, which may run in the middle of anything: nothing is told in it.
         """
         now = time.monotonic()
         if now >= self._next_end and not finalizing:
@@ -113,7 +114,7 @@ class Meter:
         return kinds.setdefault(kind, _Kind())
 
     def tell_due(self, now: float = float("inf")) -> None:
-        """Tell of what was left out in windows that are over; without ``now`` of all."""
+        """Tell what was left out in windows that are over; without ``now``, in all windows."""
         with self._lock:
             counting = [state for state in list(self._kinds.values()) if state.left_out]
             due = [state for state in counting if now - state.began >= self._window]
@@ -134,14 +135,14 @@ class Meter:
         return loop
 
     def _set_timer(self) -> None:
-        """Have what is left out told at the end of its window."""
+        """Set a timer that tells what is left out, for the end of its window."""
         loop = self._remember_loop() or self._last_loop()
         with self._lock:
             if not loop or loop in self._timed:
                 return
             self._timed.add(loop)
-        with contextlib.suppress(RuntimeError):  # it is closed
-            # Whatever is going on in this thread, also inside of the loop; and in no context, which would be kept.
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            # Works whatever runs in this thread, also inside of the loop. An empty context, because the loop keeps it.
             loop.call_soon_threadsafe(self._start_timer, loop, context=Context())
 
     def _start_timer(self, loop: Any) -> None:
@@ -158,29 +159,29 @@ class Meter:
 
 
 def _running_loop() -> Any:
-    """Return the loop that runs in this thread, or None; where asyncio is not loaded, none does."""
+    """Return the loop that runs in this thread, or None; if asyncio is not loaded, none does."""
     try:
         return sys.modules["asyncio"].get_running_loop()
-    except (KeyError, AttributeError, RuntimeError):  # or is only being loaded
+    except (KeyError, AttributeError, RuntimeError):  # AttributeError: asyncio is being loaded
         return None
 
 
 meter: Final = Meter()
-"""That of this process."""
+"""The meter of this process."""
 
 os.register_at_fork(after_in_child=meter.forget)
 atexit.register(meter.tell_due)
 
 
 class _Bound(logging.Filter):
-    """Lets through what the meter admits of one logger."""
+    """Lets through those lines of one logger that the meter admits."""
 
     def __init__(self, logger: logging.Logger) -> None:
         super().__init__()
         self._logger = logger
 
     def filter(self, record: logging.LogRecord) -> bool:
-        if hasattr(record, "left_out"):  # it is what counts the others
+        if hasattr(record, "left_out"):  # this line counts the others
             return True
         template = record.msg if isinstance(record.msg, str) else type(record.msg).__name__
         tell = functools.partial(_tell_left_out, self._logger, record.levelno, template)
@@ -200,8 +201,8 @@ def _tell_left_out(logger: logging.Logger, level: int, template: str, count: int
 def get_logger(name: str) -> logging.Logger:
     """Return the logger of this name, whose lines are bounded.
 
-    A kind of line is its text before anything is filled in, and its level. Lines that count others have the count as
-    the attribute ``left_out`` of their record.
+    Lines with the same level and the same text, before anything is filled in, are of one kind. The record of a line
+    that counts others has the count in its attribute ``left_out``.
     """
     logger = logging.getLogger(name)
     if not any(isinstance(known, _Bound) for known in logger.filters):
@@ -210,17 +211,17 @@ def get_logger(name: str) -> logging.Logger:
 
 
 def tell_loop(loop: Any, logger: logging.Logger, context: dict[str, Any]) -> None:
-    """Call ``loop.call_exception_handler(context)``, bounded by ``context["message"]``; ``logger`` counts the rest."""
+    """Call ``loop.call_exception_handler(context)``; ``logger`` counts those of a ``message`` that come too often."""
     message = context["message"]
     if meter.admits(("loop", message), functools.partial(_tell_left_out, logger, logging.ERROR, message)):
         loop.call_exception_handler(context)
 
 
 def new_incident() -> tuple[str, str]:
-    """Return what one failure is called in the log here, and what the other side is told of it.
+    """Return the name of one failure in the log of this side, and what to tell the other side about it.
 
-    That has nothing of the inside but the same number, by which the line here is found. Under a flood of failures it
-    may be one that was left out.
+    The other side learns nothing about the inside but this name, by which the log line is found. During a flood of
+    failures that line may have been left out.
     """
     incident = os.urandom(4).hex()
     return incident, f"incident {incident}; the log of the other side has more"
@@ -230,19 +231,19 @@ def new_incident() -> tuple[str, str]:
 
 
 def bounded_traceback(exc: BaseException) -> str | None:
-    """Return a traceback with the text of each exception on one line, escaped and cut; None if it needs no such care.
+    """Return a traceback with the text of each exception on one line, escaped and cut; None if it is so already.
 
-    An exception of an application's own may quote what a peer sent, of any length.
+    An application's own exceptions may quote what a peer sent, of any length.
     """
     told = traceback.TracebackException.from_exception(exc, limit=-_FRAMES, compact=True)
     careful = False
     for part in _parts_of(told):
         lines = list(part.format_exception_only())
-        if isinstance(part.__notes__, list):  # else each of their lines is one here
+        if isinstance(part.__notes__, list):  # else each line of the notes is one of ``lines``
             part.__notes__ = [shown(note) for note in part.__notes__]
         safe = [f"{shown(line.removesuffix(chr(10)))}\n" for line in part.format_exception_only()]
         careful = careful or safe != lines
-        # The public way to have it say something else: its own class is used for causes, whatever this one is.
+        # The public way to change what it says: a subclass would not be used for causes.
         setattr(part, "format_exception_only", functools.partial(_lines, safe))  # noqa: B010 - mypy: a method is none
     return "".join(told.format()).removesuffix("\n") if careful else None
 

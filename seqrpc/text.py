@@ -1,23 +1,23 @@
-"""What the other side says, as it may be shown to people: on one line, of characters that print, of bounded length."""
+"""Texts of the other side as they may be shown to people: on one line, of bounded length, of characters that print."""
 
 from __future__ import annotations
 
 from typing import Final
 
 MOST_SHOWN: Final = 300
-"""Characters that are shown of a text at most, where nothing else is said: some lines of a terminal."""
+"""The most characters that are shown of a text, by default: some lines of a terminal."""
 
 
 def shown(text: object, most: int = MOST_SHOWN) -> str:
     r"""Return ``text`` with what does not print escaped, and cut.
 
-    Line breaks would forge lines of a log, escape sequences command the terminal of whoever reads it, marks of
-    writing direction turn the line around, and lone surrogates fail where the log is written: all become ``\n``,
-    ``\x1b``, ``\u202e``, ``\udc80``. A backslash stays as it is, so what was escaped is not escaped again.
+    Line breaks would forge lines of a log, escape sequences would command the reader's terminal, marks of writing
+    direction would turn the line around, and writing lone surrogates to the log would fail. They become ``\n``,
+    ``\x1b``, ``\u202e``, ``\udc80``. A backslash stays as it is, so escaped text is not escaped again.
 
     Args:
-        text: of any length; what is no string is made one.
-        most: characters that are shown at most. Of a longer text the length follows.
+        text: of any length; other objects are made strings.
+        most: the most characters that are shown. If the text is longer, its length follows.
     """
     text = str(text)
     if len(text) <= most and text.isprintable():
