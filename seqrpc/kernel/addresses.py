@@ -23,12 +23,12 @@ _LARGEST_INT = 2**31 - 1
 
 
 class PathAddress(msgspec.Struct, frozen=True):
-    """A socket file. ``path`` is as it was written."""
+    """A socket file. ``path`` is kept as it was written."""
 
     path: str
 
     def __str__(self) -> str:
-        """Return the path; one that could be read as another form begins with ``./``."""
+        """Return the path; if it could be read as another form, it begins with ``./``."""
         return self.path
 
 
@@ -38,7 +38,7 @@ class AbstractAddress(msgspec.Struct, frozen=True):
     name: bytes
 
     def __str__(self) -> str:
-        """Return ``@`` and the name; bytes that are not UTF-8 are surrogates, as in file names."""
+        """Return ``@`` and the name; bytes that are not UTF-8 become surrogates, as in file names."""
         return "@" + os.fsdecode(self.name)
 
 
@@ -53,7 +53,7 @@ class FdAddress(msgspec.Struct, frozen=True):
 
 
 class SystemdAddress(msgspec.Struct, frozen=True):
-    """A socket by the name that its unit gives it (``FileDescriptorName=``)."""
+    """A socket with the name that its unit gives it (``FileDescriptorName=``)."""
 
     name: str
 
@@ -69,7 +69,7 @@ AddressLike = str | bytes | os.PathLike[str] | Address
 
 
 def parse_address(address: AddressLike) -> Address:
-    """Return the address that ``address`` stands for.
+    """Return the address for which ``address`` stands.
 
     A path object is always a path, whatever it begins with.
 

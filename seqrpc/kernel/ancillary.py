@@ -1,4 +1,4 @@
-"""The only ``sendmsg`` and ``recvmsg``: packets with their descriptors and credentials (unix(7), cmsg(3))."""
+"""The only calls of ``sendmsg`` and ``recvmsg``: packets with descriptors and credentials (unix(7), cmsg(3))."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from seqrpc.kernel.platforms import PLATFORM
 from seqrpc.limits import MAX_DESCRIPTORS
 
 _INT_BYTES: Final = array("i").itemsize
-_SCM_PIDFD: Final = 4  # linux/socket.h; only a socket whose SO_PASSPIDFD somebody set gets one
+_SCM_PIDFD: Final = 4  # linux/socket.h; a socket gets one only if somebody set its SO_PASSPIDFD
 
-# Room for all the descriptors there can be, credentials, a pidfd and a security label.
+# Room for as many descriptors as there can be, credentials, a pidfd and a security label.
 CONTROL_BYTES: Final = (
     socket.CMSG_SPACE(MAX_DESCRIPTORS * _INT_BYTES) + 2 * socket.CMSG_SPACE(256) + socket.CMSG_SPACE(_INT_BYTES)
 )
@@ -31,15 +31,15 @@ RECEIVE_FLAGS: Final = int(
     getattr(socket, "MSG_CMSG_CLOEXEC", 0) | socket.MSG_DONTWAIT | (socket.MSG_TRUNC if sys.platform == "linux" else 0)
 )
 
-# Plain numbers: arithmetic with the socket module's enumerations takes longer than the system call.
+# Plain numbers, because arithmetic with the socket module's enumerations takes longer than the system call.
 _MSG_TRUNC: Final = int(socket.MSG_TRUNC)
 _MSG_CTRUNC: Final = int(socket.MSG_CTRUNC)
 
 WHOLE: Final = int(getattr(socket, "MSG_CMSG_CLOEXEC", 0))
-"""The flags of a packet that came whole and with nothing else: Linux gives this one back as it was asked for."""
+"""The flags of a packet that came whole and alone: Linux returns this flag as it was passed."""
 
 _PEEK_FLAGS: Final = int(socket.MSG_PEEK | socket.MSG_DONTWAIT)
-_SENDER_ROOM: Final = socket.CMSG_SPACE(12)  # for a struct ucred, and not for one descriptor more
+_SENDER_ROOM: Final = socket.CMSG_SPACE(12)  # for a struct ucred, but not for a descriptor besides
 
 _PLAIN_FLAGS: Final = int(socket.MSG_DONTWAIT | (socket.MSG_TRUNC if sys.platform == "linux" else 0))
 _SOL_SOCKET: Final = int(socket.SOL_SOCKET)
@@ -55,17 +55,17 @@ Received = tuple[int, _Control, int, object]
 def receiver(sock: socket.socket, buffer: memoryview) -> Callable[[], Received]:
     """Return a function that receives one packet into ``buffer`` without waiting.
 
-    The caller sees at a glance whether there is more than a packet: control data, or other flags than :data:`WHOLE`.
-    Then :func:`take_control` has to be called before anything else can fail, for there may be descriptors.
-    Every descriptor is close-on-exec from the start.
+    The caller sees at a glance whether more than a packet came: control data, or other flags than :data:`WHOLE`. It
+    must then call :func:`take_control` before anything else can fail, because there may be descriptors. Every
+    descriptor is close-on-exec from the start.
 
     Args:
         sock: a connected socket.
-        buffer: where packets go; one byte longer than the longest packet that is welcome. One that would fill it is
-            cut, and so never looks as if it came whole.
+        buffer: where packets go; one byte longer than the longest packet that is allowed. A packet that would fill it
+            is cut, and so never looks whole.
 
     Raises (the function):
-        BlockingIOError: nothing is there.
+        BlockingIOError: there is no packet.
         OSError: the socket is broken; ``ECONNRESET`` may come before packets that are still there.
     """
     return functools.partial(sock.recvmsg_into, (buffer[:-1],), CONTROL_BYTES, RECEIVE_FLAGS)
@@ -74,7 +74,7 @@ def receiver(sock: socket.socket, buffer: memoryview) -> Callable[[], Received]:
 def plain_receiver(sock: socket.socket, buffer: memoryview) -> Callable[[], Received]:
     """Return a quicker :func:`receiver`, for a socket that neither takes descriptors nor asks for senders.
 
-    What comes besides a packet all the same, as descriptors sent before they were refused, the kernel drops.
+    The kernel drops what still comes with a packet, such as descriptors sent before they were refused.
     """
     room, receive = len(buffer), sock.recv_into
 
@@ -90,16 +90,17 @@ def peek(sock: socket.socket, *, names_senders: bool) -> tuple[bool, bool, Crede
 
     Args:
         sock: a connected socket.
-        names_senders: whether it was made to ask for senders.
+        names_senders: whether the socket asks for senders.
 
     Returns:
-        ``(came, brings, sender)``. ``came``: there is one, and not the end; an empty packet can be told from that only
-        where senders are asked for. ``brings``: there may be descriptors with it. ``sender``: who sent it, if it tells.
+        ``(came, brings, sender)``. ``came``: there is a packet, and not the end; an empty packet differs from the end
+        only if the socket asks for senders. ``brings``: descriptors may come with it. ``sender``: who sent it, if it
+        tells.
 
     Raises:
         BlockingIOError, OSError: as :func:`receiver`.
     """
-    # No room for descriptors, so that none are made; the kernel says if there would have been more to put there.
+    # There is no room for descriptors, so that none are made; the kernel says whether there were any.
     room = _SENDER_ROOM if names_senders else 0
     data, control, flags, _address = sock.recvmsg(1, room, _PEEK_FLAGS)
     brings = bool(flags & _MSG_CTRUNC)
@@ -111,21 +112,21 @@ def take_control(
 ) -> tuple[int, Credentials | None, bool]:
     """Own the descriptors that came with a packet, and see who sent it.
 
-    If some were lost (``MSG_CTRUNC``: the table is full, or a security module said no), those that
-    came are closed here, so the list is always complete or empty.
+    If some were lost (``MSG_CTRUNC``: the table is full, or a security module refused), this closes those that came,
+    so the list is always complete or empty.
 
     Args:
         size: as received.
         control: as received.
         flags: as received.
         most: the length of the buffer.
-        fds: where the descriptors go.
+        fds: the list to which the descriptors are appended.
         uid: whose they are, if the packet does not tell.
 
     Returns:
-        ``(size, sender, lost)``. ``size`` is 0 at the end of the connection and ``most``, or more, if the packet was
+        ``(size, sender, lost)``. ``size`` is 0 at the end of the connection, and ``most`` or more if the packet was
         cut. ``sender`` is None unless the socket asks for senders
-        (:meth:`~seqrpc.kernel.platforms.Platform.ask_for_senders`). ``lost``: descriptors were.
+        (:meth:`~seqrpc.kernel.platforms.Platform.ask_for_senders`). ``lost``: whether descriptors were lost.
     """
     if flags & _MSG_TRUNC:
         size = max(size, most)
@@ -133,7 +134,7 @@ def take_control(
         return size, None, False
     try:
         complete = _own_descriptors(control, fds)
-        sender = _read_sender(control)  # it comes first in the control data, but it can wait
+        sender = _read_sender(control)  # comes first in the control data, but owning the descriptors is more urgent
     except BaseException:
         close_all(fds)
         raise
@@ -153,11 +154,11 @@ def receive(
 
     Args:
         sock: a connected socket.
-        buffer: where it goes.
+        buffer: where the packet goes.
         uid: whose the descriptors are, if the packet does not tell.
 
     Returns:
-        ``(size, fds, sender, lost)``, as :func:`take_control` tells.
+        ``(size, fds, sender, lost)``, as in :func:`take_control`.
 
     Raises:
         BlockingIOError, OSError: as :func:`receiver`.
@@ -210,8 +211,8 @@ def send(sock: socket.socket, data: bytes | memoryview, fds: Sequence[int] = ())
 
     Raises:
         BlockingIOError: the socket's buffer is full; nothing was sent.
-        OSError: nothing was sent. ``EPIPE``: nobody reads any more. ``EMSGSIZE``, ``ENOBUFS``: the kernel
-            takes no packet that large. ``ETOOMANYREFS``: too many descriptors of this user are under way.
+        OSError: nothing was sent. ``EPIPE``: nobody reads any more. ``EMSGSIZE``, ``ENOBUFS``: the packet is too
+            large for the kernel. ``ETOOMANYREFS``: too many descriptors of this user are under way.
             ``EPERM``: the receiver takes no descriptors. ``EBADF``: one of ``fds`` is not open.
     """
     if fds:

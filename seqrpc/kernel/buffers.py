@@ -20,8 +20,8 @@ class Buffer(mmap.mmap):
     is an array over this very memory.
 
     :meth:`allocate` makes a writable one; fill it in place. Sending seals it: from then on nobody can
-    change what was sent, and what is still written here is seen by nobody else. The receiver gets
-    it read-only. It may be sent any number of times, and a received one sent on.
+    change what was sent, and nobody else sees what is still written here. The receiver gets
+    it read-only. A buffer may be sent any number of times, and a received one may be sent on.
 
     The memory is freed with the last reference to the buffer and to what was made of it, here and at
     all receivers; :meth:`close` frees it here at once.
@@ -35,7 +35,7 @@ class Buffer(mmap.mmap):
 
     @classmethod
     def allocate(cls, size: int) -> Self:
-        """Return a writable buffer of ``size`` zero bytes. They take memory as they are touched.
+        """Return a writable buffer of ``size`` zero bytes, which take memory only when they are touched.
 
         Raises:
             ValueError: ``size`` is less than 1.
@@ -52,8 +52,8 @@ class Buffer(mmap.mmap):
 
         Raises:
             ValueError, OSError: as :meth:`allocate`.
-            TypeError: ``content`` is no such thing.
-            BufferError: its memory does not lie in one piece.
+            TypeError: ``content`` has no buffer protocol.
+            BufferError: the memory of ``content`` is not in one piece.
         """
         with memoryview(content) as view:
             if not view.c_contiguous:
@@ -61,7 +61,7 @@ class Buffer(mmap.mmap):
             size = view.nbytes
             made = cls.allocate(size)
             try:
-                # Faster than into the mapping, where each page is cleared first and costs a fault.
+                # Faster than copying into the mapping, where each page is cleared first and costs a fault.
                 if os.write(made.fileno(), view) < size:  # the kernel writes less than 2 GiB at a time
                     made[:] = view
             except BaseException:
@@ -71,18 +71,18 @@ class Buffer(mmap.mmap):
 
     @staticmethod
     def must_copy(offset: int) -> bool:
-        """Return whether a received part that begins at ``offset`` would be copied: pages alone can be mapped."""
+        """Return whether a received part that begins at ``offset`` would be copied: only whole pages can be mapped."""
         return offset % mmap.ALLOCATIONGRANULARITY != 0
 
     @classmethod
     def received(cls, owned: OwnedFd, offset: int, length: int) -> Self:
         """Return a part of somebody else's memory file, read-only, after checking that it cannot change.
 
-        The buffer shares ``owned`` with the caller. A part that does not begin at a page is copied instead.
+        The buffer shares ``owned`` with the caller. A part that does not begin at a page is copied.
 
         Raises:
-            ValueError: it is not sealed, too short, or ``length`` is less than 1; the message says which.
-            OSError: there is no room for it.
+            ValueError: the file is not sealed, or too short, or ``length`` is less than 1; the message says which.
+            OSError: there is no room for the part.
         """
         size = memfd.check_sealed(owned)
         if length < 1 or offset + length > size:
@@ -92,10 +92,10 @@ class Buffer(mmap.mmap):
         copy = cls.allocate(length)
         with memoryview(copy) as rest:
             done = 0
-            while done < length:  # the kernel reads less than 2 GiB at a time, and reading fills no holes of the file
+            while done < length:  # the kernel reads less than 2 GiB at a time; reading does not fill holes of the file
                 done += os.preadv(owned.fileno(), [rest[done:]], offset + done)
         copy.seal()
-        return cls._over(copy._memfd, length, 0, sealed=True)  # noqa: SLF001 - the copy itself could be written to
+        return cls._over(copy._memfd, length, 0, sealed=True)  # noqa: SLF001 - the copy itself would be writable
 
     @classmethod
     def _over(cls, owned: OwnedFd, length: int, offset: int, *, sealed: bool) -> Self:
@@ -106,12 +106,12 @@ class Buffer(mmap.mmap):
 
     @property
     def sealed(self) -> bool:
-        """True once nobody can change the memory any more: it was sent, or received."""
+        """True once nobody can change the memory any more, because it was sent or received."""
         return self._sealed
 
     @property
     def offset(self) -> int:
-        """Where in its memory file it begins, in bytes."""
+        """Where the buffer begins in its memory file, in bytes."""
         return self._offset
 
     def fileno(self) -> int:
@@ -123,17 +123,17 @@ class Buffer(mmap.mmap):
         return self._memfd.fileno()
 
     def seal(self) -> None:
-        """Let nobody change the memory any more, as sending does.
+        """Prevent any further change of the memory, as sending does.
 
-        Arrays over it stay usable; what is written to them afterwards is seen here only.
+        Arrays over it stay usable; only this process sees what is written to them afterwards.
 
         Raises:
-            OSError: ``EBUSY``: another process has it mapped for writing, as a fork of this one.
+            OSError: ``EBUSY``: another process, such as a fork of this one, has it mapped for writing.
             ValueError: the buffer is closed.
         """
         if self._sealed:
             return
-        # No shared mapping may be writable while it is sealed, and arrays may hold this one: swap it, in its place.
+        # No shared mapping may be writable when the file is sealed, and arrays may refer to ours: replace it in place.
         self._remap(mmap.MAP_PRIVATE)
         try:
             memfd.seal(self._memfd)
@@ -162,7 +162,7 @@ class Buffer(mmap.mmap):
         self._memfd.close()
 
     def __del__(self) -> None:
-        """Unmap before the descriptor is closed, so that the pages are freed with that, and not here."""
+        """Unmap before the descriptor is closed, so that closing that, and not this, frees the pages."""
         if hasattr(self, "_memfd"):
             super().close()
 
@@ -191,9 +191,10 @@ def _libc_mmap() -> Any:
 
 
 def prepare() -> None:
-    """Load what sealing, and reading what is large, needs: ctypes, which takes long to load and is not needed by most.
+    """Load what sealing and large reads need: ctypes, which takes long to load, and which most programs do not need.
 
-    It is left until it is needed, but for daemons: they may give up the right to read Python's own files.
+    Others load it when they need it. Daemons call this at the start, because they may give up the right to read
+    Python's own files.
     """
     _libc_mmap()
     memory.prepare()

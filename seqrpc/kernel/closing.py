@@ -1,9 +1,9 @@
-"""Closing what others sent, where nobody waits for it.
+"""Closing what others sent, in threads, so that nobody waits for it.
 
 ``close(2)`` of a descriptor that somebody else made takes as long as they like: a TCP socket waits for its unsent data
 (``SO_LINGER``), a Unix socket closes the descriptors in its queue, a file of a FUSE mount asks its server, a large file
-frees its memory. So does looking at it: ``fstat`` asks that server, too. What is not known to close at once is closed
-by threads of ours, a sender's descriptors in few of them, many with one call.
+frees its memory. Looking at it may take as long: ``fstat`` asks that server, too. Threads of ours close what is not
+known to close at once. The descriptors of one sender keep only a few threads busy, and one call closes many of them.
 """
 
 from __future__ import annotations
@@ -32,18 +32,19 @@ _F_GET_SEALS: Final = getattr(fcntl, "F_GET_SEALS", 20)
 _F_SEAL_SEAL: Final = 0x1
 
 _SMALL_BLOCKS: Final = 16_384
-"""Blocks of 512 bytes of a memory file that is freed at once: 8 MiB take 0.3 ms, and filling them took longer."""
+"""The most blocks of 512 bytes of a memory file that is closed at once: freeing 8 MiB takes 0.3 ms, less than filling
+them took."""
 
 _DEVICES: Final = frozenset(f"/dev/{name}" for name in ("null", "zero", "full", "random", "urandom"))
-_INFO_BYTES: Final = 256  # of what the kernel tells of a descriptor: the mount is in the third line
-_MEMORY_DEVICES: Final = 1  # their major number on Linux
+_INFO_BYTES: Final = 256  # that are read of the kernel's text on a descriptor: the mount is in the third line
+_MEMORY_DEVICES: Final = 1  # the major number of these devices on Linux
 
 _FEW: Final = 192
-"""Descriptors waiting to be closed up to which nobody need look how many there are of one sender."""
+"""Up to this many descriptors waiting to be closed, nobody need count how many one sender has."""
 
 _NAP: Final = 0.003
-"""Seconds that a thread sleeps before it looks for more to close. One that had to be woken for each descriptor would
-take its time from whoever wakes it: there is one interpreter lock."""
+"""Seconds that a thread sleeps before it looks for more to close. If it had to be woken for each descriptor, it would
+take the time of the thread that wakes it, because there is one interpreter lock."""
 
 _NAPS: Final = 30
 """Naps in a row after which a thread sleeps until it is woken."""
@@ -52,24 +53,24 @@ _IDLE_TIMEOUT: Final = 2.0
 """Seconds without anything to close after which a thread ends."""
 
 _NEAR: Final = 2 * MAX_DESCRIPTORS
-"""Free numbers of the table up to which it may get full while one packet is received."""
+"""If no more numbers than this are free, the table may become full while one packet is received."""
 
 Sender = int | None
-"""Whose descriptors they are: the uid of who sent them; None if it is not known, which is one more sender."""
+"""The uid of the process that sent descriptors; None if it is not known, which counts as one more sender."""
 
 _Work = tuple[int, Callable[[], object] | None, Sender]
-"""What is to be closed, or -1, and what is to be done before, which may wait."""
+"""The descriptor to close, or -1; a function to call before, which may wait; and the sender."""
 
 
 class _Line:
-    """What one sender's descriptors do."""
+    """The descriptors of one sender, and the threads that close them."""
 
     __slots__ = ("at_it", "closing", "waiting")
 
     def __init__(self) -> None:
         self.waiting: list[_Work] = []
         self.closing = 0
-        """Works that threads have taken."""
+        """How much of it threads have taken and not closed yet."""
         self.at_it = 0
         """Threads that have taken some."""
 
@@ -79,21 +80,22 @@ class _Line:
 
 
 class Closer:
-    """Closes in threads of its own. They are started when they are needed, and end when they are not.
+    """Closes descriptors in threads of its own. They start when they are needed, and end when they are not.
 
-    All of it may be called from any thread; :meth:`close` and :meth:`put` also from a finalizer.
+    Any thread may call its methods; finalizers may call :meth:`close` and :meth:`put`.
 
     Args:
-        start: starts a thread, as :func:`_thread.start_new_thread`: ``threading`` has locks that a finalizer may meet.
+        start: starts a thread, as :func:`_thread.start_new_thread` does. ``threading`` has locks that a finalizer may
+            find held.
     """
 
     def __init__(self, start: Callable[..., object] = _thread.start_new_thread) -> None:
         """Begin with no thread."""
         self._start_thread = start
         self.near_full = False
-        """Whether numbers of descriptors were seen that have few above them."""
+        """Whether a descriptor came whose number has few free ones above it."""
         self.careful = False
-        """Whether to ask :meth:`has_room` before more descriptors are received. For a glance."""
+        """Whether to ask :meth:`has_room` before receiving more descriptors; a cheap first look."""
         self._high = -1
         self._begin([])
 
@@ -103,20 +105,20 @@ class Closer:
         self._lock = _thread.allocate_lock()  # of what is below
         self._lines: dict[Sender, _Line] = {}
         self._hopeful: dict[Hashable, tuple[Sender, Callable[[], object]]] = {}
-        self._waiters: list[_thread.LockType] = []  # for nothing to be left
+        self._waiters: list[_thread.LockType] = []  # of those who wait until nothing is left
         # Threads by the lock on which they sleep. Adding to sets and taking from them needs no lock either.
         self._threads: set[_thread.LockType] = set()
-        self._awake: set[_thread.LockType] = set()  # and not closing anything
+        self._awake: set[_thread.LockType] = set()  # those awake that are not closing anything
         self._asleep: set[_thread.LockType] = set()
 
     def forked(self) -> None:
-        """Begin anew in a forked child: it has copies of what waits, and none of the threads."""
+        """Begin anew in a forked child, which has copies of what waits, but none of the threads."""
         left = [work for line in self._lines.values() for work in line.waiting]
-        # What was to be done before is the parent's to do: it has an effect on what is shared.
+        # Only the parent calls the functions: they have an effect on what the two share.
         self._begin([(fd, None, sender) for fd, _before, sender in [*left, *self._inbox] if fd >= 0])
 
     def close(self, fd: int, sender: Sender = None) -> None:
-        """Close a descriptor that ``sender`` sent: now if that is known to take no time, else soon.
+        """Close a descriptor that ``sender`` sent: now if that surely takes no time, else soon.
 
         Raises:
             OSError: ``EBADF``: it is not open.
@@ -138,11 +140,11 @@ class Closer:
     # Bounds
 
     def has_room(self, sender: Sender, hopeful: Hashable = None, tell: Callable[[], object] | None = None) -> bool:
-        """Return whether more descriptors may be taken from ``sender``.
+        """Return whether more descriptors may be received from ``sender``.
 
         Args:
-            sender: who sent them.
-            hopeful: who waits for room if there is none; :meth:`forget` takes it out of the list.
+            sender: who sends them.
+            hopeful: who waits for room if there is none; :meth:`forget` ends that.
             tell: called once there is room, in one of the threads.
         """
         with self._lock:
@@ -156,7 +158,7 @@ class Closer:
         return False
 
     def forget(self, hopeful: Hashable) -> None:
-        """Tell ``hopeful`` nothing."""
+        """Let ``hopeful`` wait no longer."""
         self._hopeful.pop(hopeful, None)
 
     def _has_room(self, sender: Sender) -> bool:
@@ -167,7 +169,7 @@ class Closer:
         return sum(line.unclosed for line in self._lines.values())
 
     def saw(self, fd: int) -> None:
-        """Hear of the number of a new descriptor: the kernel gives the lowest that is free."""
+        """Note the number of a new descriptor: the kernel gives the lowest that is free."""
         if fd > self._high:
             soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
             self._high = soft - _NEAR
@@ -175,9 +177,9 @@ class Closer:
                 self.near_full = self.careful = True
 
     def is_table_short(self) -> bool:
-        """Return whether a packet may bring more descriptors than this process may have; then some are lost.
+        """Return whether a packet may bring more descriptors than this process may have, so that some would be lost.
 
-        The kernel closes those that are lost in the thread that receives.
+        The kernel closes lost descriptors in the thread that receives.
         """
         if not self.near_full:
             return False
@@ -205,7 +207,7 @@ class Closer:
     # Threads
 
     def _rouse(self) -> None:
-        """See to it that one thread is awake, if there may be one."""
+        """Make sure that one thread is awake, if there may be one."""
         try:
             bell = self._asleep.pop()
         except KeyError:
@@ -221,12 +223,12 @@ class Closer:
         self._awake.add(bell)
         try:
             self._start_thread(self._work, (bell,))
-        except RuntimeError:  # there may be no more threads, or the interpreter ends: the next to close tries again
+        except RuntimeError:  # there may be no more threads, or the interpreter ends: the next close tries again
             self._threads.discard(bell)
             self._awake.discard(bell)
 
     def _work(self, bell: _thread.LockType) -> None:
-        """Be a thread."""
+        """Run in a thread, until there is nothing to close for long."""
         naps = 0
         while True:
             line, works = self._take(bell)
@@ -244,7 +246,7 @@ class Closer:
                 naps = 0
 
     def _take(self, bell: _thread.LockType) -> tuple[_Line | None, list[_Work]]:
-        """Take all that one sender has waiting; another thread is awake then, if there may be one."""
+        """Take all that waits of one sender, and leave another thread awake, if there may be one."""
         with self._lock:
             self._sort()
             ready = (s for s, line in self._lines.items() if line.waiting and line.at_it < CLOSING_THREADS_OF_ONE)
@@ -252,7 +254,7 @@ class Closer:
                 sender = next(ready)
             except StopIteration:
                 return None, []
-            line = self._lines[sender] = self._lines.pop(sender)  # the others are before it the next time
+            line = self._lines[sender] = self._lines.pop(sender)  # the other senders come first the next time
             works, line.waiting = line.waiting, []
             line.closing += len(works)
             line.at_it += 1
@@ -262,7 +264,7 @@ class Closer:
         return line, works
 
     def _end(self, bell: _thread.LockType, line: _Line, count: int) -> None:
-        """Count what was closed, and tell those who waited for it."""
+        """Count what was closed, and tell those who wait for room or for the end."""
         with self._lock:
             self._awake.add(bell)
             line.closing -= count
@@ -277,11 +279,11 @@ class Closer:
         for waiter in waiters:
             waiter.release()
         for tell in glad.values():
-            with contextlib.suppress(Exception):  # as of a loop that was closed meanwhile
+            with contextlib.suppress(Exception):  # a loop may be closed meanwhile
                 tell()
 
     def _sort(self) -> None:
-        """Let what came stand in its sender's line, and see whether there is much. The lock is held."""
+        """Put what came into the line of its sender, and see whether there is much. The lock is held."""
         while self._inbox:
             work = self._inbox.popleft()
             sender = work[2]
@@ -291,7 +293,7 @@ class Closer:
         for sender in [sender for sender, line in self._lines.items() if not line.unclosed]:
             del self._lines[sender]
         self.careful = self.near_full or self._unclosed() >= _FEW
-        if len(self._inbox) >= _FEW:  # put meanwhile by another thread, whose word was overwritten
+        if len(self._inbox) >= _FEW:  # another thread put more meanwhile, and we have just overwritten its ``careful``
             self.careful = True
 
     def _sleep(self, bell: _thread.LockType) -> bool:
@@ -302,7 +304,7 @@ class Closer:
             return True
         try:
             self._asleep.remove(bell)
-        except KeyError:  # whoever took it out has woken it, or is about to
+        except KeyError:  # the thread that took it out has woken this one, or is about to
             bell.acquire()
             return True
         if self._inbox:
@@ -312,10 +314,10 @@ class Closer:
 
 
 def closes_at_once(fd: int) -> bool:
-    """Return whether it is known that closing takes no time: of pipes, eventfds, small memory files, ``/dev/null``.
+    """Return whether closing surely takes no time, as with pipes, eventfds, small memory files and ``/dev/null``.
 
-    Nothing that is asked here asks a file system of somebody else's. The kernel's own names of what has no file are
-    not those of files, which begin with a slash.
+    No question here reaches somebody else's file system. The kernel's own names for what has no file differ from
+    names of files, which begin with a slash.
 
     Raises:
         OSError: ``EBADF``: it is not open.
@@ -336,7 +338,7 @@ def closes_at_once(fd: int) -> bool:
 
 
 def _is_memory_device(fd: int) -> bool:
-    """Return whether a file of such a name is what it is called, and no other of this name in other mounts."""
+    """Return whether a file with the name of a device is that device, and not another file of this name on a mount."""
     if _mount_of(fd) != _mount_of_devices():
         return False
     status = os.fstat(fd)
@@ -361,7 +363,7 @@ def _mount_of(fd: int) -> bytes:
 
 
 def _close_all(works: list[_Work]) -> None:
-    """Close numbers that follow one another with one call, and what is to be prepared for it each by itself."""
+    """Close consecutive numbers with one call, and those with a function to call before one by one."""
     numbers = sorted(fd for fd, before, _sender in works if before is None and fd >= 0)
     while numbers:
         count = 1
@@ -371,7 +373,7 @@ def _close_all(works: list[_Work]) -> None:
         del numbers[:count]
     for fd, before, _sender in works:
         if before is not None:
-            with contextlib.suppress(Exception):  # what fails has no one to tell, and the descriptor is closed
+            with contextlib.suppress(Exception):  # there is nobody to tell, and the descriptor must be closed
                 before()
             if fd >= 0:
                 with contextlib.suppress(OSError):  # close(2): the number is free again whatever it says

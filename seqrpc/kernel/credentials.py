@@ -10,21 +10,21 @@ from seqrpc.kernel.descriptors import OwnedFd
 class Credentials:
     """The kernel's word on a process: who connected, who listens, or who sent one packet.
 
-    Pid, uid and gid are known from the start. Groups, pidfd and security label are asked of the
-    kernel when they are wanted, for as long as the socket is open, and are ``None`` where it has none.
+    Pid, uid and gid are known from the start. The kernel is asked for groups, pidfd and security label
+    when they are wanted, as long as the socket is open; they are ``None`` if it has none.
 
-    An id that stands for "unknown" is ``None``: the overflow uid and gid (a user that does not exist in
-    this user namespace; "nobody" is the same number, so nobody is unknown too), pid 0 (a process of
-    another pid namespace), and -1. Unknown ids match no rule of :mod:`seqrpc.policy`.
+    An unknown id is ``None``. The kernel shows it as the overflow uid or gid (for a user that does not exist in
+    this user namespace; "nobody" has the same number, so nobody is unknown too), as pid 0 (for a process of
+    another pid namespace), or as -1. Unknown ids match no rule of :mod:`seqrpc.policy`.
 
     Sources: unix(7) ``SO_PEERCRED``, ``SCM_CREDENTIALS``; user_namespaces(7); FreeBSD unix(4).
 
     Args:
-        pid: the process, or None; only for logs, since numbers are used again.
-        uid: the effective user id, or None; the real one where a packet tells of its sender on Linux.
+        pid: the process, or None; only for logs, because the kernel reuses numbers.
+        uid: the effective user id, or None; of a packet's sender on Linux, the real one.
         gid: the group id of the same kind, or None.
-        groups: the supplementary groups if they are known already.
-        source: whom to ask for the rest; None where nobody can be asked, as for a packet's sender.
+        groups: the supplementary groups, if they are known already.
+        source: answers about the rest; None if there are no answers, as for a packet's sender.
     """
 
     __slots__ = ("_groups", "_source", "gid", "pid", "uid")
@@ -50,7 +50,7 @@ class Credentials:
             object.__setattr__(self, name, value)
 
     def __setattr__(self, name: str, value: object) -> NoReturn:
-        """Refuse: the kernel's word is not to be changed, and one object may stand for many packets."""
+        """Refuse: nobody may change the kernel's word, and one object may stand for many packets."""
         raise AttributeError(f"credentials are read-only, {name} cannot be set")
 
     @property
@@ -63,7 +63,7 @@ class Credentials:
     def pidfd(self) -> OwnedFd | None:
         """Return a new pidfd of the process (``SO_PEERPIDFD``, Linux 6.5), or None; the caller owns it.
 
-        It names the process for good, as a pid does not.
+        Unlike a pid, it names the process for good.
         """
         return None if self._source is None else self._source.pidfd()
 
@@ -88,7 +88,7 @@ class Credentials:
 
 
 class PeerSource(Protocol):
-    """Answers about the peer of one socket, asked when wanted."""
+    """Answers about the peer of one socket, when somebody asks."""
 
     def groups(self) -> tuple[int, ...] | None:
         """Return the supplementary groups, or None if the kernel does not say."""

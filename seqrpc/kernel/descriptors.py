@@ -30,8 +30,8 @@ class OwnedFd:
     One that is dropped while open is closed with a :class:`ResourceWarning`, except in a fork of the process
     that made it, which never asked for its copy.
 
-    Closing one that somebody else sent may take as long as they like; :meth:`close` waits for none of it: what is not
-    known to close at once is closed soon after, by a thread. What was taken closes as such things do.
+    Closing a descriptor that somebody else sent may take as long as they like. :meth:`close` does not wait for that: a
+    thread closes soon after what is not known to close at once. A number that was taken closes like any other.
 
     Args:
         fd: an open descriptor; from now on this object owns it.
@@ -95,14 +95,14 @@ class OwnedFd:
             ValueError: it was taken or closed, or ``mode`` is none of :func:`open`'s: it stays as it was.
             OSError, LookupError: no such file object can be made of it: it is closed.
         """
-        # An opener's descriptor is closed by open() itself on every failure after it was asked for.
+        # open() itself closes the opener's descriptor on every failure after it has asked for it.
         return open("descriptor", mode, opener=lambda _name, _flags: self.take(), **kwargs)
 
     def close(self) -> None:
         """Close the descriptor if it is still owned here; closing twice does nothing."""
         fd, self._fd = self._fd, self._fd if self._fd < 0 else _CLOSED
         if fd >= 0:
-            if self._sender == _OURS or self._generation != forks.generation:  # a fork's copy is never the last
+            if self._sender == _OURS or self._generation != forks.generation:  # a fork never has the last copy
                 os.close(fd)
             else:
                 CLOSER.close(fd, self._sender)
@@ -124,7 +124,7 @@ class OwnedFd:
             try:
                 if self._generation == forks.generation and meter.admits("unclosed", _tell_unclosed, finalizing=True):
                     warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self, stacklevel=2)
-            finally:  # where warnings are errors, too
+            finally:  # also if warnings are errors
                 self.close()
 
     def __reduce__(self) -> NoReturn:
@@ -137,22 +137,22 @@ class OwnedFd:
 
 
 def _tell_unclosed(count: int) -> None:
-    """Tell of those that were dropped when there were too many to tell of each."""
+    """Warn of dropped descriptors that were too many to warn of each."""
     try:
         warnings.warn(f"{count} more descriptors were dropped unclosed", ResourceWarning, stacklevel=2)
-    except ResourceWarning as exc:  # where warnings are errors; and nobody is there to catch this one
+    except ResourceWarning as exc:  # warnings are errors, and nobody is there to catch this one
         _log.warning("= %s", exc)
 
 
 _CLOSED = -1
 _TAKEN = -2
-_OURS: Final = -1  # the sender of what was made here; no user has this number
+_OURS: Final = -1  # the sender of what this process made; no user has this number
 
 
 class ValueFd(OwnedFd):
-    """The descriptor of a received value that lives as long as somebody refers to it: a buffer, stream or channel.
+    """The descriptor of a received buffer, stream or channel, which lives as long as somebody refers to that value.
 
-    It belongs to that value, not to the call that brought it, and goes with it without a warning.
+    It belongs to the value, not to the call that brought it, and is closed with it without a warning.
     """
 
     __slots__ = ()
@@ -164,41 +164,41 @@ class ValueFd(OwnedFd):
 
 
 def received_fd(fd: int, sender: Sender = None) -> OwnedFd:
-    """Return the owner of a descriptor that ``sender``, a uid, sent; None if that is not known."""
+    """Return the owner of a descriptor; ``sender`` is the uid of the process that sent it, None if unknown."""
     owned = OwnedFd(fd)
-    owned._sender = sender  # noqa: SLF001 - here and below: whoever makes one says it by these functions
+    owned._sender = sender  # noqa: SLF001 - here and below: only these functions say who sent a descriptor
     return owned
 
 
 def value_fd(fd: int, sender: Sender = None) -> ValueFd:
-    """Return the owner of a received value's descriptor, as :func:`received_fd`."""
+    """Return the owner of a received value's descriptor, like :func:`received_fd`."""
     kept = ValueFd(fd)
     kept._sender = sender  # noqa: SLF001
     return kept
 
 
 def as_value(owned: OwnedFd) -> ValueFd:
-    """Return the owner of what ``owned`` owned, as that of a value."""
+    """Return a new owner, for a value, of the descriptor of ``owned``, which no longer owns it."""
     kept = ValueFd(owned.take())
     kept._sender = owned._sender  # noqa: SLF001
     return kept
 
 
 def tell_senders(fds: list[OwnedFd], sender: Sender) -> None:
-    """Say who sent these, once it is known."""
+    """Note who sent these descriptors, once it is known."""
     for owned in fds:
         owned._sender = sender  # noqa: SLF001
 
 
 def sender_of(owned: OwnedFd | None) -> Sender:
-    """Return the uid of who sent a descriptor; None if that is not known, or it was made here."""
+    """Return the uid of the process that sent a descriptor; None if unknown, or if this process made it."""
     if owned is None or owned._sender == _OURS:  # noqa: SLF001
         return None
     return owned._sender  # noqa: SLF001
 
 
 def close_all(fds: list[OwnedFd]) -> None:
-    """Close every descriptor of ``fds`` that is still owned, also when closing one fails."""
+    """Close every descriptor of ``fds`` that is still owned, even if closing one of them fails."""
     while fds:
         try:
             fds.pop().close()

@@ -1,6 +1,6 @@
 """FreeBSD: ``LOCAL_PEERCRED`` and ``LOCAL_CREDS`` (FreeBSD unix(4), sys/ucred.h, sys/socket.h).
 
-Tested against the byte layouts of the structures, not on a FreeBSD machine.
+This is tested against the byte layouts of the structures, not on a FreeBSD machine.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def _known(number: int) -> int | None:
 
 
 def parse_xucred(data: bytes) -> Credentials | None:
-    """Return the credentials of a ``struct xucred``; None if it is none, or of another version."""
+    """Return the credentials of a ``struct xucred``; None if ``data`` is none, or has another version."""
     if len(data) < _XUCRED.size:
         return None
     version, uid, count, *groups = _XUCRED.unpack_from(data)
@@ -49,7 +49,7 @@ def parse_xucred(data: bytes) -> Credentials | None:
 
 
 def parse_sockcred(data: bytes) -> Credentials | None:
-    """Return the credentials of a ``struct sockcred``, which has no pid; None if it is none."""
+    """Return the credentials of a ``struct sockcred``, which has no pid; None if ``data`` is none."""
     if len(data) < _SOCKCRED.size:
         return None
     _uid, euid, _gid, egid, count = _SOCKCRED.unpack_from(data)
@@ -95,5 +95,5 @@ class FreeBSD:
         return True
 
     def refuse_descriptors(self, sock: socket.socket) -> bool:  # noqa: ARG002 - the signature of Platform
-        """Return False: descriptors that nobody asked for are closed after they came."""
+        """Return False: seqrpc closes descriptors that nobody asked for after they came."""
         return False

@@ -13,7 +13,7 @@ from seqrpc.kernel.credentials import Credentials
 from seqrpc.kernel.descriptors import OwnedFd
 
 # include/uapi/asm-generic/socket.h; the standard library has no names for these. Alpha, MIPS, PA-RISC and
-# SPARC number some socket options their own way, so only machines known to use the generic table get them.
+# SPARC number some socket options differently, so only machines known to use the generic table get them.
 _GENERIC = os.uname().machine.startswith(("x86", "i", "aarch64", "arm", "riscv", "ppc", "s390", "loong"))
 SO_PEERGROUPS: Final = 59
 SO_PEERPIDFD: Final = 77
@@ -33,19 +33,19 @@ def read_overflow_ids() -> tuple[int, int]:
     """Return the uid and the gid that stand for ids unknown in this user namespace (proc_sys_kernel(5))."""
     ids = []
     for name in ("overflowuid", "overflowgid"):
-        text = b"65534"  # the kernel's default, for where /proc is not mounted
+        text = b"65534"  # the kernel's default, in case /proc is not mounted
         with contextlib.suppress(OSError), open(f"{_KERNEL}/{name}", "rb") as file:
             text = file.read()
         ids.append(int(text))
     return ids[0], ids[1]
 
 
-# Now, for a daemon may give up the right to read /proc, or even Python's own files, before its first caller comes.
+# Read now, because a daemon may give up the right to read /proc, or even Python's own files, before its first caller.
 OVERFLOW_UID, OVERFLOW_GID = read_overflow_ids()
 
 
 def parse_ucred(data: bytes) -> tuple[int | None, int | None, int | None] | None:
-    """Return pid, uid and gid of a ``struct ucred``, unknown ones as None; None if it is no such structure."""
+    """Return pid, uid and gid of a ``struct ucred``, unknown ones as None; None if ``data`` is no such structure."""
     if len(data) != _UCRED.size:
         return None
     pid, uid, gid = _UCRED.unpack(data)
@@ -57,7 +57,7 @@ def parse_ucred(data: bytes) -> tuple[int | None, int | None, int | None] | None
 
 
 class LinuxPeer:
-    """Answers about the peer of ``sock``; every one is None once the socket is closed."""
+    """Answers about the peer of ``sock``; each is None once the socket is closed."""
 
     __slots__ = ("_sock",)
 
@@ -66,7 +66,7 @@ class LinuxPeer:
         self._sock = sock
 
     def groups(self) -> tuple[int, ...] | None:
-        """Return the supplementary groups (``SO_PEERGROUPS``), overflow ids left out."""
+        """Return the supplementary groups (``SO_PEERGROUPS``) without overflow ids."""
         if not _GENERIC:
             return None
         try:
@@ -79,7 +79,7 @@ class LinuxPeer:
         return tuple(gid for (gid,) in struct.iter_unpack("I", data) if gid != OVERFLOW_GID)
 
     def pidfd(self) -> OwnedFd | None:
-        """Return a pidfd of the peer (``SO_PEERPIDFD``); None before Linux 6.5 and for peers long gone."""
+        """Return a pidfd of the peer (``SO_PEERPIDFD``); None before Linux 6.5, and if the peer is long gone."""
         if not _GENERIC:
             return None
         try:
@@ -89,7 +89,7 @@ class LinuxPeer:
         return OwnedFd(fd)
 
     def security_label(self) -> str | None:
-        """Return the security label (``SO_PEERSEC``); None where no security module gives one."""
+        """Return the security label (``SO_PEERSEC``); None if no security module gives one."""
         try:
             label = self._sock.getsockopt(socket.SOL_SOCKET, SO_PEERSEC, _OPTION_BYTES)
         except OSError:
@@ -113,7 +113,7 @@ def _getsockopt_large(fd: int, option: int, *, most_bytes: int = 65_536 * 4) -> 
 
 @functools.lru_cache(maxsize=64)
 def _sender(data: bytes) -> Credentials | None:
-    """Read a ``struct ucred``; a pair has the same few senders packet after packet."""
+    """Read a ``struct ucred``; cached, because a pair has the same few senders packet after packet."""
     ids = parse_ucred(data)
     if ids is None or ids == (None, None, None):
         return None
@@ -147,7 +147,7 @@ class Linux:
         return sock.getsockopt(socket.SOL_SOCKET, SO_PASSCRED) != 0
 
     def sender_credentials(self, level: int, kind: int, data: bytes) -> Credentials | None:
-        """Read ``SCM_CREDENTIALS``; a packet sent before anyone asked tells of nobody, which is None."""
+        """Read ``SCM_CREDENTIALS``; None for a packet sent before anyone asked, which names nobody."""
         return _sender(data) if kind == SCM_CREDENTIALS and level == _SOL_SOCKET else None
 
     def takes_descriptors(self, sock: socket.socket) -> bool:

@@ -1,4 +1,4 @@
-"""Listening sockets, and the files that stand for them."""
+"""Listening sockets and their files."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ _NO_GROUP = 0xFFFF_FFFF  # (gid_t) -1
 class ListeningSocket:
     """A socket that listens, with its file if it has one. Closing removes the file if it is still ours.
 
-    A path is claimed by a lock on a file beside it (``x.sock.lock``), held as long as the socket
-    listens: of two servers that start at once one is told :class:`~seqrpc.errors.AddressInUse`.
-    A socket file whose server died is replaced; one that answers, and anything else, is never touched.
-    In a forked child it is closed, and the files stay.
+    A lock on a file beside the path (``x.sock.lock``) claims it as long as the socket listens: if two
+    servers start at once, one of them gets :class:`~seqrpc.errors.AddressInUse`. A socket file whose
+    server died is replaced; one that answers, and any other file, is never touched.
+    In a forked child the socket is closed, and the files stay.
     """
 
     def __init__(self, sock: socket.socket, address: Address | None) -> None:
@@ -70,15 +70,15 @@ class ListeningSocket:
         self.sock.listen(backlog)
 
     def forked(self) -> None:
-        """Let go of the parent's socket and of its lock, which would outlive it here; the files are the parent's."""
+        """Let go of the parent's socket and lock, which would outlive the parent here; the files are the parent's."""
         if self._claim is not None:
             self._claim.forked()
             self._claim = None
         self.sock.close()
 
     def close(self) -> None:
-        """Stop listening, remove the file if it is ours, and let the claim go; a second time does nothing."""
-        # The file goes first: while the socket is open no other file can have the number of its inode.
+        """Stop listening, remove the file if it is ours, and let the claim go; closing twice does nothing."""
+        # The file goes first: while the socket is open no other file can have its inode number.
         try:
             if self._claim is not None:
                 self._claim.release()
@@ -91,7 +91,7 @@ class ListeningSocket:
             return
         if isinstance(self.address, PathAddress | AbstractAddress):
             close_listening(self.sock, frees_name=isinstance(self.address, AbstractAddress))
-        else:  # others may go on with it, or we may be the last, and those who wait to be accepted end with it
+        else:  # others may still use it; if not, closing it also ends those who wait to be accepted
             CLOSER.put(self.sock.detach())
 
 
@@ -109,8 +109,8 @@ def listen(
     Args:
         address: where. An inherited socket (``fd:``, ``systemd:``) must listen already; its file,
             mode and group are the business of whoever made it.
-        mode: permission bits of the socket file, whatever the umask; in place before it can be reached.
-        group: group of the socket file, by name or number; until it has it, the file is its owner's alone.
+        mode: permission bits of the socket file, whatever the umask; set before anybody can connect.
+        group: group of the socket file, by name or number; until it is set, only the owner can connect.
         backlog: connections that may wait to be accepted.
         accept_descriptors: False makes the kernel refuse descriptors sent to this server where it
             can (``SO_PASSRIGHTS``, protocol 9.3).
@@ -179,7 +179,7 @@ def _prepare(sock: socket.socket, *, accept_descriptors: bool, pass_credentials:
 def adopt_listening(
     sock: socket.socket, address: Address | None, *, accept_descriptors: bool, pass_credentials: bool = False
 ) -> ListeningSocket:
-    """Return the owner of a socket that listens already; if it does not, it is closed.
+    """Return the owner of a socket that already listens; close a socket that does not.
 
     Raises:
         AddressError: it does not listen.
@@ -228,7 +228,7 @@ class _Claim:
         self._path = path
         self._bound: str | None = None
         self._file: tuple[int, int] | None = None
-        self._process = os.getpid()  # a child made without os.fork, as by a library in C, hears of nothing
+        self._process = os.getpid()  # Python does not notice a child made without os.fork, as by a library in C
         self._directory = OwnedFd(os.open(directory or ".", _DIRECTORY_FLAGS))
         try:
             if not self._name:
@@ -267,7 +267,7 @@ class _Claim:
             except BaseException:
                 lock.close()
                 raise
-            lock.close()  # whoever had it removed it when it was done: that lock means nothing now
+            lock.close()  # its last owner removed the file, so this lock means nothing now
 
     def _is_same(self, status: os.stat_result, name: str) -> bool:
         found = self._status(name)
@@ -288,7 +288,7 @@ class _Claim:
         """
         directory = self._directory.fileno()
         try:
-            # Until it has its group, the members of that group are among "others".
+            # Until the file has its group, members of that group are among "others".
             self._bound = self._bind_narrow(sock, mode if gid is None else mode & _OWNER_BITS)
             self._file = _identity(directory, self._bound)
             _dress(directory, self._bound, self._file, mode, gid)
@@ -342,13 +342,13 @@ class _Claim:
             os.unlink(self._name, dir_fd=self._directory.fileno())
 
     def release(self) -> None:
-        """Remove the socket file if it is the one that was bound here, and the lock; then let both go.
+        """Remove the socket file, if it is still the one bound here, and the lock file; then let both go.
 
-        In a forked child nothing is removed: the files are the parent's.
+        In a forked child this removes nothing: the files are the parent's.
         """
         try:
             if os.getpid() == self._process:
-                # Where the directory is gone or no longer writable, nothing there is ours to mend.
+                # If the directory is gone or no longer writable, there is nothing that we can do.
                 with contextlib.suppress(OSError):
                     self._remove_bound()
                 with contextlib.suppress(OSError):
@@ -380,8 +380,8 @@ _DIRECTORY_FLAGS = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_CL
 def _bind_with_mode(sock: socket.socket, path: str, mode: int) -> None:
     """Bind so that the file has at most ``mode`` from its first instant.
 
-    Linux gives the file the mode of the socket's own inode less the umask (``unix_bind``); elsewhere
-    only the umask can do it, which is the whole process's for the moment of the call.
+    Linux gives the file the mode of the socket's own inode less the umask (``unix_bind``). Elsewhere
+    only the umask helps, which is changed for the whole process during the call.
     """
     if sys.platform == "linux":
         os.fchmod(sock.fileno(), mode)
@@ -398,7 +398,7 @@ def _identity(directory: int, name: str) -> tuple[int, int]:
     """Return device and inode of a fresh socket file.
 
     Raises:
-        FileExistsError: somebody put something else in its place.
+        FileExistsError: somebody replaced it with something else.
     """
     status = os.stat(name, dir_fd=directory, follow_symlinks=False)
     if not stat.S_ISSOCK(status.st_mode):
@@ -411,14 +411,14 @@ def _dress(directory: int, name: str, identity: tuple[int, int], mode: int, gid:
 
     Raises:
         FileExistsError: another file is in its place.
-        OSError: the kernel refuses, as a group that this user is not in.
+        OSError: the kernel refuses, for example because this user is not in the group.
     """
     if sys.platform != "linux":
         if gid is not None:
             os.chown(name, -1, gid, dir_fd=directory, follow_symlinks=False)
         os.chmod(name, mode, dir_fd=directory, follow_symlinks=False)
         return
-    # Held by a descriptor: if somebody swaps in another file meanwhile, that one is not changed.
+    # The descriptor holds the file: if somebody swaps in another one meanwhile, that one is not changed.
     with OwnedFd(os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)) as file:
         status = os.fstat(file.fileno())
         if (status.st_dev, status.st_ino) != identity:
@@ -426,5 +426,5 @@ def _dress(directory: int, name: str, identity: tuple[int, int], mode: int, gid:
         pinned = f"/proc/self/fd/{file.fileno()}"
         if gid is not None:
             os.chown(pinned, -1, gid)
-        if stat.S_IMODE(status.st_mode) != mode:  # the umask took bits away, or the group had to come first
+        if stat.S_IMODE(status.st_mode) != mode:  # the umask took bits away, or the group had to be set first
             os.chmod(pinned, mode)

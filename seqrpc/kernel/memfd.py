@@ -24,11 +24,11 @@ def create(name: str, size: int = 0) -> OwnedFd:
     """Return a new memory file of ``size`` zero bytes that can be sealed, owned by the caller.
 
     Args:
-        name: what ``/proc/self/maps`` shows.
-        size: bytes; they take memory as they are touched.
+        name: the name that ``/proc/self/maps`` shows.
+        size: bytes; they take memory only when they are touched.
 
     Raises:
-        OSError: the process has too many descriptors (``EMFILE``), or ``size`` is too much (``EFBIG``).
+        OSError: the process has too many descriptors (``EMFILE``), or ``size`` is too large (``EFBIG``).
     """
     flags = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
     try:
@@ -49,7 +49,7 @@ def sealed(name: str, content: Content) -> OwnedFd:
     """Return a sealed memory file that holds ``content``, owned by the caller.
 
     Raises:
-        OSError: as :func:`create`; ``ENOMEM`` and ``ENOSPC`` where memory runs out.
+        OSError: as :func:`create`; ``ENOMEM`` and ``ENOSPC`` if memory runs out.
     """
     owned = create(name)
     try:
@@ -63,7 +63,7 @@ def sealed(name: str, content: Content) -> OwnedFd:
 
 
 def _write(owned: OwnedFd, content: bytes | memoryview) -> None:
-    # Faster than into a mapping, where each page is cleared first, and costs a fault.
+    # Faster than copying into a mapping, where each page is cleared first and costs a fault.
     with memoryview(content) as rest:
         written = 0
         while written < len(rest):  # the kernel writes less than 2 GiB at a time
@@ -80,9 +80,9 @@ def seal(owned: OwnedFd) -> None:
 
 
 def check_sealed(owned: OwnedFd) -> int:
-    """Return the size in bytes of a memory file that can be read and mapped without fear.
+    """Check that a memory file can be read and mapped safely, and return its size in bytes.
 
-    One that is sealed cannot shrink under a mapping (``SIGBUS``) nor change while it is looked at.
+    A sealed file cannot shrink under a mapping (``SIGBUS``), nor change while somebody reads it.
 
     Raises:
         ValueError: it is no memory file, not sealed, not open for reading, or made of huge pages, of which the
@@ -92,7 +92,7 @@ def check_sealed(owned: OwnedFd) -> int:
     try:
         seals = fcntl.fcntl(fd, _F_GET_SEALS)
     except OSError as exc:
-        # Of which kind is not asked: a file system that answers when it likes may be asked then.
+        # We do not ask which kind: that might ask a file system that answers when it likes.
         raise ValueError("a sealed memfd was expected, got a file of another kind") from exc
     if seals & SEALS != SEALS:
         raise ValueError(f"a memfd with the seals {SEALS:#x} was expected, got {seals:#x}")
@@ -104,13 +104,13 @@ def check_sealed(owned: OwnedFd) -> int:
 
 
 def is_sparse(owned: OwnedFd) -> bool:
-    """Return whether parts of a memory file were never written, and take no memory before somebody looks at them."""
+    """Return whether parts of a memory file were never written, and so take no memory until somebody reads them."""
     status = os.fstat(owned.fileno())
     return status.st_blocks * 512 < status.st_size
 
 
 def read(file: HasFileno, offset: int, size: int) -> bytes:
-    """Return ``size`` bytes of a checked memory file, all of them there: one copy, and nothing is mapped for it."""
+    """Return ``size`` bytes of a checked memory file, which must have them: copied once, without mapping the file."""
     if size < memory.HUGE:
         return os.pread(file.fileno(), size, offset)
     data, room = memory.fresh_bytes(size)
@@ -122,16 +122,16 @@ def read(file: HasFileno, offset: int, size: int) -> bytes:
 
 
 READ_ONLY: Final = (mmap.MAP_PRIVATE, mmap.PROT_READ)
-"""How to map what is sealed. Private, for before Linux 6.7 nothing write-sealed could be mapped shared."""
+"""How to map a sealed file. Private, because before Linux 6.7 a write-sealed file cannot be mapped shared."""
 
 
 def map_sealed(owned: OwnedFd, offset: int, size: int) -> mmap.mmap:
-    """Return ``size`` bytes, one at least, of a checked memory file, read-only; nothing is copied.
+    """Return a read-only mapping of part of a checked memory file; nothing is copied.
 
     Args:
         owned: the file, borrowed.
-        offset: where they begin, a multiple of the page size.
-        size: how many.
+        offset: where the part begins, a multiple of the page size.
+        size: how many bytes it has, at least one.
 
     Raises:
         OSError: there is no room in the address space (``ENOMEM``).

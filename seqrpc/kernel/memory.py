@@ -1,4 +1,4 @@
-"""Memory for large bytes objects, which Python and the C library take afresh from the system for each."""
+"""Memory for large bytes objects. Python and the C library get fresh memory from the system for each of them."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ import mmap
 from typing import Any, Final
 
 HUGE: Final = 4 << 20
-"""Bytes of an object from which on huge pages are worth asking for: numpy has the same bound for its arrays."""
+"""Bytes of an object from which on it pays to ask for huge pages; numpy has the same bound for its arrays."""
 
 _MADV_HUGEPAGE: Final = getattr(mmap, "MADV_HUGEPAGE", None)  # Linux has it
 
 
 def fresh_bytes(size: int) -> tuple[bytes, memoryview]:
-    """Return bytes that hold anything, and their memory, to be filled before anybody else sees them.
+    """Return bytes with undefined content, and their memory, which the caller fills before anybody else sees them.
 
-    It is asked for as huge pages: a fault for each small one costs more than what is then written there.
+    This asks for huge pages, because a fault for each small page costs more than writing to it.
 
     Args:
         size: how many, more than 1.
@@ -26,17 +26,17 @@ def fresh_bytes(size: int) -> tuple[bytes, memoryview]:
     import ctypes  # noqa: PLC0415 - as in prepare
 
     functions = _functions()
-    data: bytes = functions.PyBytes_FromStringAndSize(None, size)  # Python's own way for bytes that are filled later
+    data: bytes = functions.PyBytes_FromStringAndSize(None, size)  # Python's own way to make bytes and fill them later
     address = functions.PyBytes_AsString(data)
     if _MADV_HUGEPAGE is not None:
         begin = -(-address // mmap.PAGESIZE) * mmap.PAGESIZE
         length = (address + size - begin) // mmap.PAGESIZE * mmap.PAGESIZE
-        functions.madvise(begin, length, _MADV_HUGEPAGE)  # a kernel that has none refuses, and nothing is lost
+        functions.madvise(begin, length, _MADV_HUGEPAGE)  # a kernel without huge pages refuses, which does no harm
     return data, memoryview((ctypes.c_char * size).from_address(address)).cast("B")
 
 
 def prepare() -> None:
-    """Load what :func:`fresh_bytes` needs: ctypes, which takes long to load, and which few need."""
+    """Load what :func:`fresh_bytes` needs: ctypes, which takes long to load, and which few programs need."""
     _functions()
 
 
@@ -44,7 +44,7 @@ def prepare() -> None:
 def _functions() -> Any:
     import ctypes  # noqa: PLC0415 - as in prepare
 
-    functions = ctypes.PyDLL(None)  # types that are set on ctypes.pythonapi would be everybody's
+    functions = ctypes.PyDLL(None)  # setting types on ctypes.pythonapi would set them for everybody
     functions.PyBytes_FromStringAndSize.restype = ctypes.py_object
     functions.PyBytes_FromStringAndSize.argtypes = [ctypes.c_char_p, ctypes.c_ssize_t]
     functions.PyBytes_AsString.restype = ctypes.c_void_p

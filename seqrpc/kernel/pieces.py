@@ -1,4 +1,4 @@
-"""What is about to be sent or written, in one piece of memory or in several."""
+"""Content to send or write, in one piece of memory or in several."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from collections.abc import Sequence
 
 
 class Pieces:
-    """Content that does not lie in one piece of memory: what is large in it is not copied to be put together."""
+    """Content in several pieces of memory, so that large parts need not be copied into one."""
 
     __slots__ = ("_size", "parts")
 
     def __init__(self, parts: Sequence[bytes | memoryview]) -> None:
-        """Hold the parts, in their order."""
+        """Hold the parts in this order."""
         self.parts = parts
         self._size = sum(map(len, parts))
 
     def __len__(self) -> int:
-        """Return the bytes of all parts."""
+        """Return the size of all parts in bytes."""
         return self._size
 
     def __bytes__(self) -> bytes:

@@ -36,7 +36,7 @@ class Platform(Protocol):
         ...
 
     def takes_descriptors(self, sock: socket.socket) -> bool:
-        """Return whether descriptors may come with packets; False only where the kernel refuses them."""
+        """Return whether descriptors may come with packets; False only if the kernel refuses them."""
         ...
 
     def refuse_descriptors(self, sock: socket.socket) -> bool:
@@ -53,7 +53,7 @@ def choose(name: str) -> Platform:
     if name == "linux":
         return Linux()
     if name.startswith("freebsd"):
-        from seqrpc.kernel.freebsd import FreeBSD  # noqa: PLC0415 - of use there only
+        from seqrpc.kernel.freebsd import FreeBSD  # noqa: PLC0415 - needed only there
 
         return FreeBSD()
     raise ImportError(f"seqrpc needs SOCK_SEQPACKET Unix sockets and knows those of Linux and FreeBSD, not {name!r}")

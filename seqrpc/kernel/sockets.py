@@ -1,4 +1,4 @@
-"""From an address to a connected or a paired socket."""
+"""Sockets: connected to an address, inherited, or in pairs."""
 
 from __future__ import annotations
 
@@ -43,17 +43,17 @@ def socket_pair() -> tuple[socket.socket, socket.socket]:
     return ours, theirs
 
 
-_NARROW_BYTES = 2_048  # Linux makes at least 4,608 of it: room for six or seven packets with a memory file
+_NARROW_BYTES = 2_048  # Linux makes it at least 4,608: room for six or seven packets with a memory file
 
 
-_DOUBLED = 2 if sys.platform == "linux" else 1  # what is set comes back as twice as much (socket(7))
+_DOUBLED = 2 if sys.platform == "linux" else 1  # getsockopt returns twice what was set (socket(7))
 
 
 class SendRoom:
     """How much may wait in a socket that the peer has not read yet: as much as usual, or very little.
 
-    The kernel counts what is in packets, and of a memory file that leaves with one nothing: some 280 of them would
-    fit into the usual buffer, whatever is in them. While they leave it is narrow.
+    The kernel counts the bytes of packets, but not those of memory files that leave with them: some 280 memory files
+    would fit into the usual buffer, however large they are. So the room is narrow while memory files leave.
 
     Args:
         sock: the socket, borrowed.
@@ -66,10 +66,10 @@ class SendRoom:
         self._sock = sock
         self._usual_bytes = 0
         self.narrow = False
-        """Whether there is little now."""
+        """Whether only little may wait now."""
 
     def change(self, *, narrow: bool) -> None:
-        """Let little wait, or as much as usual; does nothing if it is so already."""
+        """Let only little wait, or as much as usual; does nothing if that is so already."""
         if narrow == self.narrow:
             return
         self.narrow = narrow
@@ -82,10 +82,10 @@ class SendRoom:
 
 
 def adopt(owned_fd: OwnedFd, name: str) -> socket.socket:
-    """Return the socket that an inherited descriptor is, close-on-exec; the caller owns it.
+    """Return an inherited descriptor as a socket, close-on-exec; the caller owns it.
 
-    The descriptor is taken; it is closed if it does not fit. Its blocking mode is left alone: it may
-    be shared with other processes.
+    This takes the descriptor, and closes it if it does not fit. It leaves the blocking mode alone, which
+    other processes may share.
 
     Raises:
         AddressError: it is not open, no socket, or no SEQPACKET Unix socket; the message says which.
@@ -109,10 +109,10 @@ def adopt(owned_fd: OwnedFd, name: str) -> socket.socket:
 
 
 def check_socket(sock: socket.socket, name: str) -> None:
-    """Check that a socket somebody hands us is a SEQPACKET Unix socket.
+    """Check that a socket that somebody hands us is a SEQPACKET Unix socket.
 
     Raises:
-        AddressError: it is not; the message names what it is.
+        AddressError: it is not; the message says what it is.
     """
     if sock.family != socket.AF_UNIX or sock.type != socket.SOCK_SEQPACKET:
         raise AddressError(
@@ -146,7 +146,7 @@ def inherited_socket(address: Address) -> socket.socket | None:
     """Return the socket of an ``fd:`` or ``systemd:`` address, owned by the caller; None for other addresses.
 
     Raises:
-        AddressError: there is none, or it does not fit.
+        AddressError: there is no such socket, or it does not fit.
     """
     if isinstance(address, PathAddress | AbstractAddress):
         return None
@@ -158,7 +158,7 @@ def inherited_socket(address: Address) -> socket.socket | None:
         duplicate = OwnedFd.dup(address.fd)
     except OSError as exc:
         raise AddressError(f"{address}: the descriptor is not open") from exc
-    # The number may be wrong, and be somebody else's, such as the event loop's own: take it only once it fits.
+    # A wrong number may belong to somebody else, such as the event loop: take the descriptor only once it fits.
     adopt(duplicate, str(address)).close()
     return adopt(OwnedFd(address.fd), str(address))
 
@@ -168,8 +168,8 @@ def connect(address: Address) -> socket.socket:
 
     Raises:
         BlockingIOError: the listener's backlog is full and *nothing is in progress*: try again later.
-            (Waiting for the socket to become writable would end at once, on an unconnected socket.)
-        ConnectError: there is nobody to connect to; the message says why.
+            (Waiting for the socket to become writable would end at once, with an unconnected socket.)
+        ConnectError: connecting failed; the message says why.
         AddressError: an inherited descriptor does not fit.
     """
     inherited = inherited_socket(address)
@@ -206,10 +206,10 @@ def _check_connected(sock: socket.socket, address: Address) -> socket.socket:
 
 
 def distrust_names(sock: socket.socket) -> None:
-    """Make a connected socket that others made carry senders, unless ``accept`` returned it.
+    """Make a connected socket that others made ask for senders, unless ``accept`` returned it.
 
-    An end of a pair and a socket that called ``connect`` both have no name of their own, and the peer's
-    name tells nothing: whoever holds the other end of a pair may bind it to a name, and would then
+    Neither an end of a pair nor a socket that called ``connect`` has a name of its own, and the peer's
+    name proves nothing: the holder of the other end of a pair may bind it to a name, and would then
     pass for the pair's maker (see :func:`names_senders`).
     """
     if not _is_chosen(sock.getsockname()):
@@ -217,7 +217,7 @@ def distrust_names(sock: socket.socket) -> None:
 
 
 def connect_path(sock: socket.socket, path: str) -> None:
-    """Connect to a socket file whose path may be of any length; raises what :func:`connect` explains."""
+    """Connect to a socket file with a path of any length; raises the errors that :func:`connect` explains."""
     if fits(path):
         sock.connect(path)
         return
@@ -228,12 +228,12 @@ def connect_path(sock: socket.socket, path: str) -> None:
 
 
 def fits(path: str) -> bool:
-    """Return whether a path fits into a socket address with its final NUL."""
+    """Return whether a path with its final NUL fits into a socket address."""
     return len(os.fsencode(path)) < PLATFORM.sun_path_bytes
 
 
 def abstract_name(address: AbstractAddress) -> bytes:
-    """Return the name as the kernel wants it.
+    """Return the name in the kernel's form.
 
     Raises:
         AddressError: this kernel has no abstract namespace.
@@ -259,9 +259,9 @@ def _is_socket_file(path: str) -> bool:
 
 
 def names_senders(sock: socket.socket) -> bool:
-    """Return whether the callers on this connected socket are told by each packet, not by the socket.
+    """Return whether each packet on this connected socket, and not the socket, tells who calls.
 
-    So it is on a socket pair, whose ``SO_PEERCRED`` names the pair's maker at both ends (protocol 9.2),
+    This is so on a socket pair, whose ``SO_PEERCRED`` names the pair's maker at both ends (protocol 9.2),
     and on a socket that somebody set to ask for senders. A pair has no names, or only those that the
     kernel gave it when credentials were first sent (unix(7), "Autobind feature"). The peer of a pair may
     give its end a name at any time, so a socket from elsewhere goes through :func:`distrust_names` first.

@@ -1,4 +1,4 @@
-"""Socket activation: the sockets that a service manager passed to this process (sd_listen_fds(3))."""
+"""Socket activation: sockets that a service manager passed to this process (sd_listen_fds(3))."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _passed: dict[str, list[int]] = {}
 def take_passed_socket(name: str) -> OwnedFd:
     """Return the next socket that was passed under ``name``; the caller owns it.
 
-    The first call of a process takes in all that was passed: every descriptor becomes close-on-exec,
-    and the ``LISTEN_*`` variables are removed so that children do not take them for theirs.
+    The first call in a process takes over all sockets that were passed: it makes every descriptor
+    close-on-exec, and removes the ``LISTEN_*`` variables so that children do not take them for theirs.
 
     Raises:
-        AddressError: none of that name is left; the message names those that are.
+        AddressError: no socket of that name is left; the message names those that are.
     """
     _take_in()
     fds = _passed.get(name)
@@ -31,7 +31,7 @@ def take_passed_socket(name: str) -> OwnedFd:
 
 
 def _take_in() -> None:
-    """Own what the environment tells of, if it is meant for this process."""
+    """Own the sockets that the environment names, if they are meant for this process."""
     values = {variable: os.environ.pop(variable, "") for variable in _VARIABLES}
     if not _is_meant_for_us(values["LISTEN_PID"], values["LISTEN_PIDFDID"]):
         return
@@ -51,7 +51,7 @@ def _take_in() -> None:
 
 
 def _is_meant_for_us(pid: str, pidfd_id: str) -> bool:
-    """Check ``LISTEN_PID``, and against pid reuse ``LISTEN_PIDFDID`` where the manager gives it (systemd 257)."""
+    """Check ``LISTEN_PID`` and, because pids are reused, ``LISTEN_PIDFDID`` if the manager sets it (systemd 257)."""
     if pid != str(os.getpid()):
         return False
     if not pidfd_id or not hasattr(os, "pidfd_open"):

@@ -1,4 +1,4 @@
-"""Closing sockets of ours that others may have sent something to: descriptors that nobody read are closed with them."""
+"""Closing our sockets without waiting for what others sent to them: closing one closes unread descriptors, too."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from seqrpc.kernel.descriptors import OwnedFd, sender_of
 from seqrpc.kernel.platforms import PLATFORM
 
 _DISCARDED_PACKETS: Final = 1024
-"""Unread packets thrown away at a close, so that the peer is not reset (protocol 1.6)."""
+"""The most unread packets that are thrown away at a close, so that the peer is not reset (protocol 1.6)."""
 
 _DISCARDED_AT_ONCE: Final = 16
-"""Those of them that are thrown away at once: of hundreds of connections that end together all would take long."""
+"""The most of these that are thrown away at once: if hundreds of connections end together, more would take long."""
 
 
 def close_unread(sock: socket.socket, sender: Sender, *, discard: bool) -> None:
-    """Close a connected socket that only this process uses, and wait for nothing that its peer sent and nobody read.
+    """Close a connected socket that only this process uses, without waiting for anything unread that its peer sent.
 
     Args:
-        sock: the socket; it is closed, or on its way to be.
+        sock: the socket; when this returns it is closed, or a thread is about to close it.
         sender: the uid of the peer.
-        discard: throw away what is unread first, so that the peer is not reset.
+        discard: throw away unread packets first, so that the peer is not reset.
     """
-    if sock.fileno() < 0 or forks.was_missed():  # to shut down a copy would shut down the parent's
+    if sock.fileno() < 0 or forks.was_missed():  # shutting down a copy would shut down the parent's socket
         sock.close()
         return
     try:
@@ -42,17 +42,17 @@ def close_unread(sock: socket.socket, sender: Sender, *, discard: bool) -> None:
 
 
 def close_value(fd: OwnedFd) -> None:
-    """Close the socket of a received value that only this process has, so that its peer hears of it at once."""
+    """Close the socket of a received value that only this process has, so that its peer notices at once."""
     if not fd.closed:
         sender = sender_of(fd)
         close_unread(socket.socket(fileno=fd.take()), sender, discard=False)
 
 
 def _is_emptied(sock: socket.socket, most: int) -> bool:
-    """Throw away up to ``most`` packets that bring no descriptors; return whether none is left, nor can come."""
+    """Throw away up to ``most`` packets without descriptors; return whether none is left and none can come."""
     with contextlib.suppress(OSError):  # it is not connected
         sock.shutdown(socket.SHUT_RD)
-        PLATFORM.ask_for_senders(sock)  # which tells an empty packet from the end
+        PLATFORM.ask_for_senders(sock)  # so that an empty packet differs from the end
     for left in range(most, -1, -1):
         try:
             came, brings, _sender = _peek_after_reset(sock)
@@ -70,12 +70,12 @@ def _is_emptied(sock: socket.socket, most: int) -> bool:
 def _peek_after_reset(sock: socket.socket) -> tuple[bool, bool, object]:
     try:
         return ancillary.peek(sock, names_senders=True)
-    except ConnectionResetError:  # it comes before what is there, once
+    except ConnectionResetError:  # comes once, before the packets that are there
         return ancillary.peek(sock, names_senders=True)
 
 
 def _discard(fd: int) -> None:
-    """Throw away what is unread, and with it its descriptors, for which there is no room; this may wait for them."""
+    """Throw away unread packets and, as there is no room for them, their descriptors; closing these may take long."""
     for _ in range(_DISCARDED_PACKETS):
         os.read(fd, 1)
 
@@ -84,9 +84,9 @@ def close_listening(sock: socket.socket, *, frees_name: bool) -> None:
     """Close a listening socket that only this process uses, with the connections that nobody accepted.
 
     Args:
-        sock: the socket; it is closed, or on its way to be.
-        frees_name: whether its name is to be free when this returns. Who waits to be accepted is not reset then, but
-            sees the end.
+        sock: the socket; when this returns it is closed, or a thread is about to close it.
+        frees_name: whether its name must be free when this returns. Those who wait to be accepted are then not reset,
+            but see the end.
     """
     if forks.was_missed():
         sock.close()
