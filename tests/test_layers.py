@@ -55,9 +55,13 @@ ORDER = (
     "interface.predicates",
     "interface.policy",
     "interface.service",
-    "interface.sets",
     "interface.streams",
+    "interface.standins",
+    "interface.types",
+    "interface.sets",
+    "interface.planning",
     "interface.conversion",
+    "interface.results",
     "interface.signature",
     # the event loop's side: packets on it
     "aio",
@@ -76,7 +80,6 @@ ORDER = (
     # services that are called
     "aio.context",
     "aio.proxy",
-    "aio.results",
     "aio.connection",
     "aio.lastreads",
     "aio.current",

@@ -18,12 +18,12 @@ from seqrpc.aio.failures import told, told_internal
 from seqrpc.aio.link import SessionConnection
 from seqrpc.aio.plain import PlainCalls
 from seqrpc.aio.producers import Source
-from seqrpc.aio.results import ResultCheck
 from seqrpc.aio.starting import Starter
 from seqrpc.errors import DeadlineExceeded, InvalidParams, InvalidResult, RpcError
 from seqrpc.interface.conversion import Terms
 from seqrpc.interface.policy import Policy, PolicyLike, as_policy
 from seqrpc.interface.policy import default as default_policy
+from seqrpc.interface.results import ResultCheck
 from seqrpc.interface.service import Service
 from seqrpc.interface.signature import MethodSpec, describe
 from seqrpc.kernel.credentials import Credentials

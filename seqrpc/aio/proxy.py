@@ -12,8 +12,11 @@ from seqrpc.aio.context import scope
 from seqrpc.aio.link import Params, result_of
 from seqrpc.aio.streams import Stream
 from seqrpc.errors import InvalidResult
-from seqrpc.interface.conversion import Plan, Terms, cause_to_tell, convert, exact_type
+from seqrpc.interface.conversion import Terms, cause_to_tell, convert
+from seqrpc.interface.service import RemoteService
 from seqrpc.interface.signature import MethodSpec, describe
+from seqrpc.interface.standins import Plan
+from seqrpc.interface.types import exact_type
 from seqrpc.kernel.descriptors import close_all
 from seqrpc.limits import Limits
 from seqrpc.protocol.messages import Response
@@ -45,7 +48,7 @@ class Caller(Protocol):
         ...
 
 
-class Proxy:
+class Proxy(RemoteService):
     """Base of proxies; made by :meth:`seqrpc.Connection.proxy`."""
 
     __slots__ = ("_connection",)

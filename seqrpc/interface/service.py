@@ -109,6 +109,12 @@ class Service:
         await self.close()
 
 
+class RemoteService:
+    """Base of proxies of all kinds: it looks like a service, and calls the one at the other side."""
+
+    __slots__ = ()
+
+
 @overload
 def method(function: F, /) -> F: ...
 

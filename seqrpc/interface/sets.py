@@ -12,6 +12,8 @@ from typing import Any, Final
 import msgspec
 from msgspec import inspect
 
+from seqrpc.interface.types import parts_of
+
 _SAFE: Final = (
     inspect.BoolType,
     inspect.ByteArrayType,
@@ -50,7 +52,7 @@ class SetBounds:
             info = todo.pop()
             if _is_open(info):
                 marked.append(id(info))
-            for part in _parts_of(info):
+            for part in parts_of(info):
                 parents.setdefault(id(part), []).append(id(info))
                 if id(part) not in seen:
                     seen.add(id(part))
@@ -145,16 +147,6 @@ def _is_any(info: Any, kinds: tuple[type, ...]) -> bool:
     if isinstance(info, inspect.UnionType):
         return all(_is_any(choice, kinds) for choice in info.types)
     return isinstance(info, kinds)
-
-
-def _parts_of(info: Any) -> list[Any]:
-    """Return the types that a type is made of."""
-    if isinstance(info, _OBJECTS):
-        return [field.type for field in info.fields]
-    parts: list[Any] = []
-    for part in msgspec.structs.astuple(info) if isinstance(info, msgspec.Struct) else ():
-        parts += [item for item in (part if isinstance(part, tuple) else (part,)) if isinstance(item, inspect.Type)]
-    return parts
 
 
 def _check_size(value: Any, most: int, *, all_count: bool) -> None:

@@ -13,13 +13,16 @@ from typing import Any
 import msgspec
 
 from seqrpc.errors import InvalidParams
-from seqrpc.interface import conversion
+from seqrpc.interface.conversion import Terms, cause_to_tell, convert
+from seqrpc.interface.planning import plan
 from seqrpc.interface.policy import Policy
 from seqrpc.interface.service import Marks, Service, marks_of
+from seqrpc.interface.standins import Plan
+from seqrpc.interface.types import exact_type, is_stream, takes_descriptors
 
 _P = inspect.Parameter
 _NO_MARKS = Marks(None, oneway=False)
-_PARAMS = conversion.Terms(InvalidParams)
+_PARAMS = Terms(InvalidParams)
 _INDEX = r"`\$\[(\d{1,3})\]"
 
 
@@ -53,7 +56,7 @@ class MethodSpec:
         self._read_result(where, hints.get("return", Any))
 
     def _read_result(self, where: str, annotation: Any) -> None:
-        streams = conversion.is_stream(annotation)
+        streams = is_stream(annotation)
         if self.is_generator and not streams:
             if annotation is not Any:
                 raise TypeError(f"{where}: the result of a generator is AsyncIterator[...], not {annotation!r}")
@@ -69,8 +72,8 @@ class MethodSpec:
             if parameter.kind in (_P.VAR_POSITIONAL, _P.VAR_KEYWORD):
                 raise TypeError(f"{where}: parameters have names on the wire; '{parameter}' has none")
         planned = [self._plan(where, p.name, hints.get(p.name, Any)) for p in parameters]
-        fields = [_field(p, plan) for p, plan in zip(parameters, planned, strict=True)]
-        self.takes_descriptors = any(map(conversion.takes_descriptors, planned))
+        fields = [_field(p, one) for p, one in zip(parameters, planned, strict=True)]
+        self.takes_descriptors = any(map(takes_descriptors, planned))
         """Whether an argument may hold descriptors, or be so large that it travels as one."""
         positional = [p for p in parameters if p.kind is not _P.KEYWORD_ONLY]
         self._positional = [p.name for p in positional]
@@ -80,22 +83,22 @@ class MethodSpec:
         self._by_position = msgspec.defstruct(self.name, fields[: len(positional)], array_like=True)
         self._by_name = msgspec.defstruct(self.name, fields, kw_only=True, forbid_unknown_fields=True)
 
-    def _read_exact(self, planned: list[conversion.Plan]) -> None:
+    def _read_exact(self, planned: list[Plan]) -> None:
         """Find out of what types arguments by position are for which there is nothing to convert."""
-        exact = [conversion.exact_type(plan) for plan in planned if plan is not Any]
+        exact = [exact_type(one) for one in planned if one is not Any]
         self._exact = None if self._keyword_required or None in exact else exact
         # Where anything goes no type is looked at; most methods say what they take, and need not be asked which.
-        self._looked_at = tuple(plan is not Any for plan in planned) if Any in planned else None
+        self._looked_at = tuple(one is not Any for one in planned) if Any in planned else None
 
     @staticmethod
-    def _plan(where: str, name: str, annotation: Any) -> conversion.Plan:
+    def _plan(where: str, name: str, annotation: Any) -> Plan:
         try:
-            return conversion.plan(annotation)
+            return plan(annotation)
         except (TypeError, NameError) as exc:
             raise TypeError(f"{where}: {name}: {exc}") from exc
 
     def bind(
-        self, params: list[Any] | dict[str, Any], terms: conversion.Terms = _PARAMS
+        self, params: list[Any] | dict[str, Any], terms: Terms = _PARAMS
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Return the arguments to call the function with, by position and by name, converted and checked.
 
@@ -108,16 +111,16 @@ class MethodSpec:
                 return tuple(params), {}
         try:
             if isinstance(params, dict):
-                named = conversion.convert(params, self._by_name, terms)
+                named = convert(params, self._by_name, terms)
                 values = msgspec.structs.asdict(named)
                 return tuple(values.pop(name) for name in self._positional), values
             count = len(params)
             if not self._required <= count <= len(self._positional) or self._keyword_required:
                 raise self._wrong_count(count)
-            return msgspec.structs.astuple(conversion.convert(params, self._by_position, terms)), {}
+            return msgspec.structs.astuple(convert(params, self._by_position, terms)), {}
         except msgspec.ValidationError as exc:
             text = f"{self.wire_name}: {self._with_names(str(exc))}"
-            raise InvalidParams(text) from conversion.cause_to_tell(exc)
+            raise InvalidParams(text) from cause_to_tell(exc)
         except RecursionError as exc:
             raise InvalidParams(f"{self.wire_name}: the arguments are nested too deeply") from exc
 
@@ -153,7 +156,7 @@ class MethodSpec:
         return named
 
 
-def _field(parameter: inspect.Parameter, planned: conversion.Plan) -> tuple[str, Any, Any]:
+def _field(parameter: inspect.Parameter, planned: Plan) -> tuple[str, Any, Any]:
     if parameter.default is _P.empty:
         return parameter.name, planned, msgspec.field()
     # A factory, for msgspec takes no mutable defaults; like Python's own, the object is shared.

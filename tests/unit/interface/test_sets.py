@@ -19,7 +19,8 @@ from support.daemons import PATIENCE, on_a_pair
 
 import seqrpc
 from seqrpc.errors import InvalidParams
-from seqrpc.interface.conversion import Terms, convert, plan
+from seqrpc.interface.conversion import Terms, convert
+from seqrpc.interface.planning import plan
 from seqrpc.interface.sets import SetBounds
 
 COLLIDING = [number << 44 for number in range(6_000)]

@@ -9,7 +9,8 @@ import msgspec
 import pytest
 
 from seqrpc.errors import InvalidParams, InvalidResult
-from seqrpc.interface.conversion import Terms, convert, plan
+from seqrpc.interface.conversion import Terms, convert
+from seqrpc.interface.planning import plan
 from seqrpc.interface.streams import ReceivedStream, checked
 
 T_co = TypeVar("T_co", covariant=True)

@@ -15,9 +15,9 @@ import pytest
 from support.daemons import on_a_pair
 
 import seqrpc
-from seqrpc.aio.results import ResultCheck
 from seqrpc.errors import InvalidResult
-from seqrpc.interface.conversion import plan
+from seqrpc.interface.planning import plan
+from seqrpc.interface.results import ResultCheck
 
 
 class Colour(Enum):

@@ -9,16 +9,13 @@ from typing import Any, Final
 
 import msgspec
 
-from seqrpc.aio.producers import Source
-from seqrpc.aio.proxy import Proxy
 from seqrpc.errors import InvalidResult
-from seqrpc.interface import conversion
-from seqrpc.interface.conversion import Plan
-from seqrpc.interface.service import Service
+from seqrpc.interface.conversion import NATIVE
+from seqrpc.interface.service import RemoteService, Service
+from seqrpc.interface.standins import UNMADE, Plan, ServiceStandIn, StandIn, StreamStandIn, expected
+from seqrpc.interface.types import exact_type, is_stream, runs_code, unknown_types
 from seqrpc.kernel.buffers import Buffer
 from seqrpc.kernel.descriptors import OwnedFd
-
-_NATIVE: Final = (bytes, bytearray, memoryview)
 
 
 class Something:
@@ -35,7 +32,7 @@ _A_DESCRIPTOR: Final = OwnedFd.__new__(OwnedFd)
 """Shown to msgspec in place of whatever lends a descriptor."""
 
 
-_KNOWN: Final = (*_NATIVE, Something)
+_KNOWN: Final = (*NATIVE, Something)
 
 _BASES: Final[dict[type, Callable[[Any], Any]]] = {
     str: str.__str__,
@@ -72,8 +69,8 @@ class ResultCheck:
         """Find out what there is to look at."""
         self._name = name
         self._planned = planned
-        self._is_plain = not conversion.has_custom_types(planned) and not _runs_code(planned)
-        self.exact = conversion.exact_type(planned)
+        self._is_plain = not unknown_types(planned) and not runs_code(planned)
+        self.exact = exact_type(planned)
         """The type whose values fit, if there is one; whoever has such a value need not call :meth:`check`."""
 
     def check(self, result: Any) -> None:
@@ -88,7 +85,7 @@ class ResultCheck:
         try:
             if self._is_plain:  # dataclasses and the like are not only of the right class: their fields fit, too
                 result = msgspec.to_builtins(result, builtin_types=_KNOWN, enc_hook=_known)
-            msgspec.convert(result, self._planned, builtin_types=_NATIVE, dec_hook=_fits)
+            msgspec.convert(result, self._planned, builtin_types=NATIVE, dec_hook=_fits)
         except msgspec.ValidationError as exc:
             if not self._is_plain and _AN_OBJECT.match(str(exc)):  # on its way it is taken apart, and may fit
                 return
@@ -97,27 +94,22 @@ class ResultCheck:
             pass
 
 
-def _runs_code(planned: Plan) -> bool:
-    """Return whether converting to a type runs code of the application's, which is not to run for a look."""
-    classes = [getattr(info, "cls", None) for info in conversion.types_in(planned)]
-    return any(hasattr(cls, name) for cls in classes for name in ("__post_init__", "__attrs_post_init__"))
-
-
 def _fits(wanted: Any, value: Any) -> Any:
     """Return a value of a type that msgspec does not know, if it is what travels as that type."""
     if isinstance(wanted, type) and issubclass(wanted, OwnedFd):
         if not callable(getattr(value, "fileno", None)):
-            raise ValueError(_expected("a descriptor (an OwnedFd, or a file)", value))  # noqa: TRY004 - msgspec adds the path
+            raise ValueError(expected("a descriptor (an OwnedFd, or a file)", value))  # noqa: TRY004 - msgspec adds the path
         return _A_DESCRIPTOR
-    stands_for = "a stream" if conversion.is_stream(wanted) else getattr(wanted, "stands_for", "")
-    if stands_for == "a stream" and not (isinstance(value, Source) or hasattr(type(value), "__aiter__")):
-        raise ValueError(_expected(stands_for, value))
-    if stands_for == "a service" and not (isinstance(value, Service | Proxy) or hasattr(value, "proxy")):
-        raise ValueError(_expected(stands_for, value))
+    if (isinstance(wanted, StreamStandIn) or is_stream(wanted)) and not hasattr(type(value), "__aiter__"):
+        raise ValueError(expected("a stream", value))
+    if isinstance(wanted, ServiceStandIn) and not (
+        isinstance(value, Service | RemoteService) or hasattr(value, "proxy")
+    ):
+        raise ValueError(expected("a service", value))
     if wanted is Buffer and not isinstance(value, Buffer):
-        raise ValueError(_expected("a buffer", value))
-    return value
+        raise ValueError(expected("a buffer", value))
+    return UNMADE if isinstance(wanted, StandIn) else value
 
 
-def _expected(what: str, value: Any) -> str:
-    return f"Expected {what}, got `{type(value).__name__}`"
+def _is_service(value: object) -> bool:
+    return isinstance(value, Service | RemoteService) or hasattr(value, "proxy")
