@@ -177,12 +177,12 @@ class Session(Generic[Waiter]):
                 return self._fail(head.kind, head.call_id, fds, DescriptorsLost(_LOST))
             if head.kind in (CANCEL, CLOSING):
                 return self._receive_sign(head.kind, data, fds)
-            wanted, answer = self._is_wanted(head)
+            wanted, refusal = self._is_wanted(head)
             if not wanted:
                 if len(data) <= _GLANCE:  # of longer ones, to find out would cost as much as to read them
                     self._check_unwanted(head.kind, data, fds)
                 close_all(fds)
-                return answer
+                return self._leave_unread(head, refusal)
             try:
                 value, problem = self._codec.decode(data, fds)
             except TooLarge as exc:
@@ -212,27 +212,30 @@ class Session(Generic[Waiter]):
         assert isinstance(message, Cancel | Closing)
         return self._receive_rare(message)
 
-    def _is_wanted(self, head: Head) -> tuple[bool, Request | Refused | None]:
-        """Return whether the rest of a message is to be read, and if not, what it is to be answered."""
+    def _is_wanted(self, head: Head) -> tuple[bool, tuple[str, str] | None]:
+        """Return whether the rest of a message is to be read, and if not, of what error it is to be told, if of any."""
         kind, call_id = head.kind, head.call_id
         if kind > LAST_KIND:  # unknown kinds are ignored (protocol 1.4)
             return False, None
         messages.check_size(kind, head.size)
         if kind == RESPONSE:
-            is_awaited = call_id in self.calls
-            if not is_awaited:  # it answers a call that was given up, or none
-                self.given_up.discard(-1 if call_id is None else call_id)
-            return is_awaited, None
+            return call_id in self.calls, None
         if head.method is None:
             return True, None
         if call_id in self.requests:
             raise self._in_flight(call_id)
         refusal = self._refusal_of(call_id, head.method)
-        if refusal is not None:
-            return False, None if call_id is None else self._refuse(call_id, *refusal)
-        if head.method == PING:
-            return False, self._pinged(call_id)
-        return True, None
+        return refusal is None and head.method != PING, refusal
+
+    def _leave_unread(self, head: Head, refusal: tuple[str, str] | None) -> Request | Refused | None:
+        """Take note of a message that is not to be read, and return what it is to be answered."""
+        if head.kind == RESPONSE:  # it answers a call that was given up, or none
+            self.given_up.discard(-1 if head.call_id is None else head.call_id)
+        if head.kind > LAST_KIND or head.method is None:
+            return None
+        if refusal is None:
+            return self._pinged(head.call_id)
+        return None if head.call_id is None else self._refuse(head.call_id, *refusal)
 
     def _pinged(self, call_id: int | None) -> Request:
         """Take a request that is answered to everybody, and so whatever came with it."""
@@ -305,10 +308,10 @@ class Session(Generic[Waiter]):
             error = DescriptorsLost("the memfd of the message was lost on the way in")
             return self._give_up_spilled(spilled, fds, error)
         head = read_spilled_head(length, fds)
-        wanted, answer = self._is_wanted(head)
+        wanted, refusal = self._is_wanted(head)
         if not wanted:
             close_all(fds)
-            return answer
+            return self._leave_unread(head, refusal)
         if head.kind in (CANCEL, CLOSING, SPILLED) and (length > MAX_PACKET or len(fds) > 1):
             what = f"{length} bytes and {len(fds) - 1} descriptors"
             raise RemoteProtocolError(f"malformed message: one of kind {head.kind} has {what}")

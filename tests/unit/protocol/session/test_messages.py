@@ -63,6 +63,21 @@ def test_1_5_no_other_connection_notices_a_malformed_packet() -> None:
     assert other.requests == {1}
 
 
+@pytest.mark.parametrize("closing", [False, True])
+def test_1_5_a_malformed_packet_changes_nothing_though_nobody_wants_it(closing: bool) -> None:
+    session = Session[str]()
+    call_id, _call = session.send_request("given up", "m", ())
+    session.send_cancel(call_id)
+    if closing:
+        session.send_closing("going")
+        is_malformed(session, packet(0, 1, "m", None))
+    is_malformed(session, packet(0, 1, "rpc.ping", None))
+    is_malformed(session, packet(1, call_id, 5, None))
+    assert session.given_up == {call_id}
+    receive(session, 1, call_id, None, 5)
+    assert session.given_up == set()
+
+
 def test_1_2_messages_as_large_as_a_packet_fit_into_one_and_larger_ones_are_spilled() -> None:
     pair = SessionPair()
     session = pair.sessions[0]
