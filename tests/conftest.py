@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import uvloop
+from support.descriptors import open_fds
 
 from seqrpc.aio.shares import _shares
 from seqrpc.kernel.closing import CLOSER
@@ -46,17 +47,6 @@ def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], asyncio.Abstrac
     if sys.version_info >= (3, 12):
         loops["eager"] = _watched(_new_eager_loop)
     return loops
-
-
-def open_fds() -> dict[int, str]:
-    """Return the open descriptors of this process and what they are."""
-    fds = {}
-    for name in os.listdir("/proc/self/fd"):
-        try:
-            fds[int(name)] = os.readlink(f"/proc/self/fd/{name}")
-        except FileNotFoundError:  # the one that listed the directory
-            continue
-    return fds
 
 
 def pytest_runtestloop() -> None:

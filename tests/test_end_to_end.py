@@ -16,8 +16,9 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
-from support.daemons import PATIENCE, as_user, daemon, exists, needs_root, raw_client, wait_until_it_listens
+from support.daemons import as_user, daemon, exists, needs_root, raw_client, wait_until_it_listens
 from support.processes import OTHER_GID, OTHER_UID
+from support.waiting import PATIENCE
 
 import seqrpc
 from seqrpc import policy

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.daemons import PATIENCE, Stage, on_a_pair
+from support.daemons import Stage, on_a_pair
+from support.waiting import PATIENCE
 
 import seqrpc
 

@@ -18,8 +18,10 @@ from typing import Any
 import msgpack
 import pytest
 import uvloop
-from support.daemons import PATIENCE, Stage, needs_root, on_a_pair, raw_client
+from support.daemons import Stage, needs_root, on_a_pair, raw_client
+from support.descriptors import open_count
 from support.processes import AS_ROOT, OTHER_UID, Line, child_on_a_loop, in_child
+from support.waiting import PATIENCE
 
 import seqrpc
 from seqrpc import policy
@@ -280,11 +282,6 @@ def test_the_holder_of_an_object_whose_process_was_killed_is_told(new_loop: NewL
 
 
 # Channels in channels
-
-
-def open_count() -> int:
-    gc.collect()
-    return len(os.listdir("/proc/self/fd"))
 
 
 async def until_open_count_is(number: int) -> None:

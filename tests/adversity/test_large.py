@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 import uvloop
-from conftest import open_fds
-from support.packets import turns_of_the_loop
+from support.descriptors import open_fds
+from support.waiting import turns_of_the_loop
 
 import seqrpc
 from seqrpc import Buffer, Connection, Limits, TooLarge

@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import open_fds
-from support.helpers import Lender
-from support.packets import comes_true, files, send_with, table_full, turns_of_the_loop, wire
+from support.descriptors import Lender, files, open_fds
+from support.packets import send_with, wire
+from support.scarcity import table_full
+from support.waiting import comes_true, turns_of_the_loop
 
 import seqrpc
 from seqrpc import Connection, Limits, OwnedFd, RpcError, Server

@@ -15,9 +15,10 @@ from typing import Any
 
 import msgpack
 import pytest
-from support.daemons import PATIENCE, daemon
+from support.daemons import daemon, descriptor
 from support.lingering import LINGER_SECONDS, Lingering, can_mount, hidden, lingering, silent_file_system
 from support.processes import AS_ROOT, OTHER_UID, running_child
+from support.waiting import PATIENCE
 
 import seqrpc
 
@@ -102,10 +103,6 @@ async def slowest(friend: seqrpc.Connection, seconds: float = WATCHED) -> float:
         worst = max(worst, time.monotonic() - before)
         await asyncio.sleep(0.005)
     return worst
-
-
-def descriptor(index: int) -> msgpack.ExtType:
-    return msgpack.ExtType(1, bytes((index,)))
 
 
 class Attacker:

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import msgpack
 import pytest
-from support.daemons import PATIENCE, daemon
+from support.daemons import daemon
 from support.processes import AS_ROOT, OTHER_UID, running_child
+from support.waiting import PATIENCE
 
 import seqrpc
 

@@ -20,19 +20,10 @@ from pathlib import Path
 from typing import IO
 
 import pytest
-from support.helpers import Lender
-from support.packets import (
-    comes_true,
-    files,
-    fill,
-    receive,
-    receive_to_the_end,
-    send_with,
-    turns_of_the_loop,
-    unwire,
-    wire,
-)
+from support.descriptors import Lender, files
+from support.packets import fill, receive, receive_to_the_end, send_with, unwire, wire
 from support.processes import running_child
+from support.waiting import comes_true, turns_of_the_loop
 
 import seqrpc
 from seqrpc import Connection, Limits, OwnedFd, Server

@@ -10,7 +10,9 @@ from typing import IO, Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
-from support.helpers import PROPERTY, Lender, SessionPair, memory_file, owned, values, write_only
+from support.descriptors import Lender, memory_file, owned, write_only
+from support.properties import PROPERTY, values
+from support.sessions import SessionPair
 
 from seqrpc.errors import RemoteProtocolError
 from seqrpc.kernel import memfd

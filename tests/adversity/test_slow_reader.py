@@ -16,8 +16,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from support.daemons import PATIENCE, daemon
-from support.packets import comes_true
+from support.daemons import daemon
+from support.waiting import PATIENCE, comes_true
 
 import seqrpc
 from seqrpc import Connection, Stream

@@ -14,8 +14,9 @@ from typing import Any
 
 import msgpack
 import pytest
-from support.daemons import PATIENCE, daemon, descriptor, exists, needs_root, wait_until_it_listens
+from support.daemons import daemon, descriptor, exists, needs_root, wait_until_it_listens
 from support.processes import OTHER_GID, OTHER_UID
+from support.waiting import PATIENCE
 
 DRAIN_TIMEOUT = 2.0
 CLOSE_TIMEOUT = 0.5

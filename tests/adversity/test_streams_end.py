@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import open_fds
-from support.daemons import PATIENCE, daemon
-from support.packets import comes_true
+from support.daemons import daemon
+from support.descriptors import open_fds
+from support.waiting import PATIENCE, comes_true
 
 import seqrpc
 from seqrpc import Connection, RpcError, Server, Stream, Unavailable

@@ -7,7 +7,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-from support.daemons import PATIENCE, RawClient, daemon, raw_client
+from support.daemons import RawClient, daemon, raw_client
+from support.waiting import PATIENCE
 
 import seqrpc
 from seqrpc.limits import DEFAULT_LIMITS

@@ -12,6 +12,7 @@ import struct
 from collections.abc import Iterator
 
 import pytest
+from support.packets import fill
 from support.processes import AS_ROOT, ChildFailed, in_child
 
 Pair = tuple[socket.socket, socket.socket]
@@ -25,17 +26,6 @@ def pair() -> Iterator[Pair]:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours, theirs:
         yield ours, theirs
-
-
-def fill(sock: socket.socket, packet: bytes) -> int:
-    """Send until the kernel takes no more; return how many it took."""
-    sent = 0
-    while True:
-        try:
-            sock.send(packet, socket.MSG_DONTWAIT)
-        except BlockingIOError:
-            return sent
-        sent += 1
 
 
 def test_packets_are_never_merged_or_split(pair: Pair) -> None:

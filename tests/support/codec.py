@@ -15,10 +15,8 @@ from seqrpc.protocol.codec import (
     Codec,
 )
 from seqrpc.protocol.values import Export
-from support.helpers import (
-    duplicates,
-    owned,
-)
+from support.descriptors import owned
+from support.sessions import duplicates
 
 NAMES = ("kind", "id", "error", "result")
 

@@ -20,9 +20,7 @@ import pytest
 
 import seqrpc
 from support.processes import AS_ROOT, OTHER_GID, OTHER_UID
-
-PATIENCE = 20.0
-"""Seconds after which something that must happen is taken not to happen."""
+from support.waiting import PATIENCE
 
 needs_root = pytest.mark.skipif(not AS_ROOT, reason="only root can become another user")
 

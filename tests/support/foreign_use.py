@@ -12,7 +12,7 @@ from typing import Any
 import uvloop
 
 import seqrpc
-from support.daemons import PATIENCE
+from support.waiting import PATIENCE
 
 LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
     "asyncio": asyncio.new_event_loop,

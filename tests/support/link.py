@@ -20,21 +20,13 @@ from seqrpc.aio.link import SessionConnection
 from seqrpc.aio.transport import SeqpacketTransport
 from seqrpc.kernel.credentials import Credentials
 from seqrpc.kernel.descriptors import close_all
-from seqrpc.kernel.platforms import PLATFORM
 from seqrpc.limits import DEFAULT_LIMITS, Limits
 from seqrpc.protocol.messages import Request
 from seqrpc.protocol.values import Living
-from support.packets import (
-    files,
-    fill,
-    raw_pair,
-    receive,
-    send_with,
-    table_full,
-    turns_of_the_loop,
-    unwire,
-    wire,
-)
+from support.descriptors import files
+from support.packets import fill, raw_pair, receive, send_with, unwire, wire
+from support.scarcity import table_full
+from support.waiting import turns_of_the_loop
 
 
 class Handler:
@@ -188,8 +180,3 @@ LARGE = b"x" * 200_000
 SMALL_LIMIT = Limits(max_message_bytes=100_000)
 
 TAKES_NONE = "the other side takes no descriptors, nor messages of more than 65536 bytes"
-
-
-def refuse_descriptors(sock: socket.socket) -> None:
-    if not PLATFORM.refuse_descriptors(sock):
-        pytest.skip("this kernel cannot refuse descriptors")

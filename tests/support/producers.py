@@ -17,10 +17,8 @@ from seqrpc.limits import Limits
 from seqrpc.protocol.codec import Codec
 from seqrpc.protocol.items import ItemReader
 from seqrpc.protocol.values import EXT_STREAM
-from support.packets import (
-    comes_true,
-    readable,
-)
+from support.packets import readable
+from support.waiting import comes_true
 
 LIMITS = Limits(max_message_bytes=200_000)
 
@@ -94,10 +92,6 @@ async def produced(items: AsyncIterable[Any], fds: list[OwnedFd] | None = None) 
         reading.raw.close()
         await reading.until_ended()
         assert asyncio.all_tasks() == tasks
-
-
-def same_file(fd: OwnedFd, number: int) -> bool:
-    return os.path.sameopenfile(fd.fileno(), number)
 
 
 class Log:

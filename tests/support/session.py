@@ -12,9 +12,7 @@ from seqrpc.protocol.codec import Codec
 from seqrpc.protocol.messages import Request
 from seqrpc.protocol.session import Session
 from seqrpc.protocol.values import Handle, Handles
-from support.helpers import (
-    owned,
-)
+from support.descriptors import owned
 
 encode = Codec().encode
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
 from seqrpc import (
-    OwnedFd,
     RpcError,
 )
 from seqrpc.aio.streams import Stream
@@ -19,13 +17,8 @@ from seqrpc.kernel.descriptors import ValueFd, value_fd
 from seqrpc.limits import Limits
 from seqrpc.protocol.codec import Codec
 from seqrpc.protocol.items import ItemReader
-from support.packets import (
-    comes_true,
-    raw_pair,
-    receive,
-    send_with,
-    wire,
-)
+from support.packets import raw_pair, receive, send_with, wire
+from support.waiting import comes_true
 
 END = wire(1, None)
 
@@ -58,10 +51,6 @@ async def reading(*packets: bytes) -> AsyncIterator[tuple[Stream[Any], socket.so
 async def is_closed(raw: socket.socket) -> bool:
     """Return whether the producer is told that nobody reads; fails if that never happens."""
     return await receive(raw) == b""
-
-
-def same_file(fd: OwnedFd, number: int) -> bool:
-    return os.path.sameopenfile(fd.fileno(), number)
 
 
 async def all_of(stream: Stream[Any]) -> list[Any]:

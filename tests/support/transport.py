@@ -1,39 +1,97 @@
-"""What the tests of aio/transport have in common."""
+"""A protocol that remembers, and what else the tests of transports have in common."""
 
 from __future__ import annotations
 
-import os
+import asyncio
 import socket
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 import seqrpc
-from seqrpc import SeqpacketTransport
-from seqrpc.kernel.platforms import PLATFORM
-from support.packets import (
-    Recorder,
-)
+from seqrpc import Credentials, OwnedFd, SeqpacketProtocol, SeqpacketTransport
+from seqrpc.kernel.descriptors import close_all
+from seqrpc.limits import DEFAULT_LIMITS, Limits
 from support.processes import AS_ROOT
+from support.waiting import happens
 
 as_root = pytest.mark.skipif(not AS_ROOT, reason="needs to become another user")
 
 Pair = tuple[socket.socket, socket.socket]
 
 
-def same_file(one: int, other: int) -> bool:
-    return os.path.sameopenfile(one, other)
-
-
-def refuse_descriptors(sock: socket.socket) -> None:
-    if not PLATFORM.refuse_descriptors(sock):
-        pytest.skip("this kernel cannot refuse descriptors")
-
-
 def queue_one(transport: SeqpacketTransport) -> None:
     """Fill the kernel's buffer until a packet has to wait in the transport's own queue."""
     while not transport.get_write_buffer_packets():
         transport.send_packet(b"filling")
+
+
+class Recorder(SeqpacketProtocol):
+    """Remembers what its transport tells it; ``until`` waits for it."""
+
+    def __init__(self) -> None:
+        self.transport: SeqpacketTransport
+        self.packets: list[bytes] = []
+        self.fds: list[list[OwnedFd]] = []
+        self.senders: list[Credentials | None] = []
+        self.told: list[str] = []
+        self.reason: Exception | None = None
+        self.news = asyncio.Event()
+        self.on_packet: Callable[[bytes], None] = lambda data: None
+
+    def tell(self, what: str) -> None:
+        self.told.append(what)
+        self.news.set()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, SeqpacketTransport)
+        self.transport = transport
+        self.tell("made")
+
+    def packet_received(self, data: bytes, fds: list[OwnedFd], credentials: Credentials | None) -> None:
+        self.packets.append(data)
+        self.fds.append(fds)
+        self.senders.append(credentials)
+        self.news.set()
+        self.on_packet(data)
+
+    def pause_writing(self) -> None:
+        self.tell("paused")
+
+    def resume_writing(self) -> None:
+        self.tell("resumed")
+
+    def eof_received(self) -> None:
+        self.tell("eof")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.reason = exc
+        self.tell("lost")
+
+    async def until(self, event: Callable[[], bool]) -> None:
+        await happens(event, self.news)
+
+    async def until_packets(self, number: int) -> None:
+        await self.until(lambda: len(self.packets) >= number)
+
+    async def until_told(self, what: str) -> None:
+        await self.until(lambda: what in self.told)
+
+    async def end(self) -> None:
+        """Abort the transport, and close all descriptors that came."""
+        self.transport.abort()
+        await self.until_told("lost")
+        for fds in self.fds:
+            close_all(fds)
+
+
+def on_transport(
+    sock: socket.socket, protocol: Recorder | None = None, limits: Limits = DEFAULT_LIMITS
+) -> tuple[SeqpacketTransport, Recorder]:
+    """Return a transport on a raw socket, and what remembers what it tells."""
+    protocol = Recorder() if protocol is None else protocol
+    return SeqpacketTransport(asyncio.get_running_loop(), sock, protocol, limits), protocol
 
 
 class Tolerant(Recorder):

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
-import os
 from collections.abc import AsyncIterator
 from typing import Any
 
 import seqrpc
-from support.daemons import PATIENCE, Stage
+from support.daemons import Stage
 
 
 class Vault(seqrpc.Service):
@@ -137,18 +135,3 @@ async def channel_to(connection: seqrpc.Connection, method: str = "Bank.open") -
     channel = await connection.call(method)
     assert isinstance(channel, seqrpc.Channel)
     return channel
-
-
-def open_count() -> int:
-    gc.collect()
-    return len(os.listdir("/proc/self/fd"))
-
-
-async def until(condition: Any) -> None:
-    """Wait for something that no event tells of."""
-    async with asyncio.timeout(PATIENCE):
-        while not condition():  # noqa: ASYNC110 - see above
-            await asyncio.sleep(0.001)
-
-
-# Giving objects away

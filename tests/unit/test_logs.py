@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from support.helpers import AN_INCIDENT
+from support.incidents import AN_INCIDENT
 from support.processes import in_child
 
 from seqrpc import logs

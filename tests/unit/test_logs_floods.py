@@ -19,7 +19,8 @@ from typing import Any
 
 import msgpack
 import pytest
-from support.daemons import PATIENCE, on_a_pair
+from support.daemons import on_a_pair
+from support.waiting import PATIENCE
 
 import seqrpc
 from seqrpc.interface.policy import Policy, Verdict

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.helpers import PROPERTY
+from support.properties import PROPERTY
 
 from seqrpc.text import MOST_SHOWN, shown
 

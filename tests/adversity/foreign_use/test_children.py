@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.daemons import PATIENCE, daemon, wait_until_it_listens
+from support.daemons import daemon, wait_until_it_listens
 from support.foreign_use import Sums, holding, outcome, sockets_of
+from support.waiting import PATIENCE
 
 import seqrpc
 

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.daemons import PATIENCE, on_a_pair
+from support.daemons import on_a_pair
 from support.foreign_use import LOOPS, Account, Sums, holding, outcome, sockets_of
 from support.processes import Line, child_on_a_loop, in_child
+from support.waiting import PATIENCE
 
 import seqrpc
 from seqrpc import WrongProcess

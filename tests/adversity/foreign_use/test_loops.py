@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.daemons import PATIENCE, on_a_pair
+from support.daemons import on_a_pair
 from support.foreign_use import LOOPS, Account, Sums, holding, outcome
-from support.packets import comes_true
+from support.waiting import PATIENCE, comes_true
 
 import seqrpc
 from seqrpc import WrongLoop

@@ -5,8 +5,10 @@ import dataclasses
 import os
 
 import pytest
-from support.daemons import PATIENCE, on_a_pair
-from support.vaults import Bank, Listener, Vault, channel_to, open_count, proxy_close
+from support.daemons import on_a_pair
+from support.descriptors import open_count
+from support.vaults import Bank, Listener, Vault, channel_to, proxy_close
+from support.waiting import PATIENCE
 
 import seqrpc
 

@@ -7,8 +7,9 @@ import threading
 from pathlib import Path
 
 import pytest
-from support.daemons import PATIENCE, needs_root, raw_client
+from support.daemons import needs_root, raw_client
 from support.processes import OTHER_UID, running_child
+from support.waiting import PATIENCE
 
 import seqrpc
 from seqrpc import policy

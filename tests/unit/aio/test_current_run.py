@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 import uvloop
-from support.daemons import PATIENCE, on_a_pair
+from support.daemons import on_a_pair
 from support.processes import in_child
+from support.waiting import PATIENCE
 
 import seqrpc
 

@@ -10,14 +10,13 @@ import stat
 from pathlib import Path
 
 import pytest
-from support.packets import Recorder, raw_pair, receive, turns_of_the_loop
+from support.daemons import exists
+from support.packets import raw_pair, receive
+from support.transport import Recorder
+from support.waiting import turns_of_the_loop
 
 import seqrpc
 from seqrpc import AddressError, AddressInUse, ConnectError, Limits
-
-
-def is_there(path: Path) -> bool:
-    return path.exists()
 
 
 class Unmade(Recorder):
@@ -61,7 +60,7 @@ async def _accepted(accepted: list[Recorder]) -> None:
 async def test_a_server_may_wait_to_be_started(socket_path: Path) -> None:
     server = await seqrpc.create_server(Recorder, socket_path, start_serving=False)
     assert not server.is_serving()
-    assert is_there(socket_path)
+    assert exists(socket_path)
     server.close()
 
 

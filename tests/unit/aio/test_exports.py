@@ -13,7 +13,8 @@ from pathlib import Path
 
 import msgpack
 import pytest
-from support.daemons import PATIENCE, Stage
+from support.daemons import Stage
+from support.waiting import PATIENCE
 
 import seqrpc
 from seqrpc.aio.exports import Exports

@@ -6,7 +6,7 @@ import errno
 import logging
 
 import pytest
-from support.helpers import AN_INCIDENT
+from support.incidents import AN_INCIDENT
 
 from seqrpc import LocalProtocolError, Overloaded, PermissionDenied, RpcError, TooLarge, Unavailable
 from seqrpc.aio.failures import refusal_of, told

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import uvloop
 from support.daemons import on_a_pair
-from support.helpers import AN_INCIDENT
+from support.incidents import AN_INCIDENT
 from support.processes import in_child
 
 import seqrpc

@@ -11,17 +11,9 @@ from typing import Any
 
 import pytest
 from support.lingering import start_thread
-from support.packets import (
-    DEADLINE,
-    comes_true,
-    happens,
-    no_room,
-    raw_pair,
-    send_with,
-    short_table,
-    stalled,
-    turns_of_the_loop,
-)
+from support.packets import raw_pair, send_with
+from support.scarcity import no_room, short_table, stalled
+from support.waiting import PATIENCE, comes_true, happens, turns_of_the_loop
 
 from seqrpc.aio.gate import Gate
 from seqrpc.kernel.ancillary import Received, take_control
@@ -172,7 +164,7 @@ def test_what_is_received_elsewhere_after_the_loop_is_closed_is_dropped(pipe: tu
         if left:
             gate.leave()
         lifted.set()
-        assert CLOSER.wait_idle(DEADLINE)
+        assert CLOSER.wait_idle(PATIENCE)
     assert told == []
     ours.close()
     theirs.close()

@@ -12,7 +12,8 @@ from typing import Any
 
 import msgpack
 import pytest
-from support.daemons import PATIENCE, RawClient, raw_client
+from support.daemons import RawClient, raw_client
+from support.waiting import PATIENCE
 
 import seqrpc
 from seqrpc.aio.lastreads import _MOST_READS, HeldConnection, LastReads

@@ -14,16 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.packets import (
-    Recorder,
-    comes_true,
-    files,
-    receive,
-    receive_to_the_end,
-    send_with,
-    table_full,
-    turns_of_the_loop,
-)
+from support.daemons import exists
+from support.descriptors import files
+from support.packets import receive, receive_to_the_end, send_with
+from support.scarcity import table_full
+from support.transport import Recorder
+from support.waiting import comes_true, turns_of_the_loop
 
 import seqrpc
 from seqrpc import SeqpacketServer
@@ -66,10 +62,6 @@ def clients(path: Path, number: int) -> Iterator[list[socket.socket]]:
     finally:
         for sock in socks:
             sock.close()
-
-
-def is_there(path: Path) -> bool:
-    return path.exists()
 
 
 async def serve(site: Site, path: Path, **options: Any) -> SeqpacketServer:
@@ -261,7 +253,7 @@ async def test_close_removes_the_file_and_leaves_connections_alone(socket_path: 
         await closed
         await server.start_serving()
         assert not server.is_serving()
-        assert not is_there(socket_path)
+        assert not exists(socket_path)
         sock.send(b"still here")
         await site.recorders[0].until_packets(1)
     await site.end()
@@ -367,7 +359,7 @@ async def test_serve_forever_that_is_cancelled_closes_the_server(socket_path: Pa
     with pytest.raises(asyncio.CancelledError):
         await serving
     assert server.sockets == ()
-    assert not is_there(socket_path)
+    assert not exists(socket_path)
 
 
 async def test_a_server_may_have_the_kernel_refuse_descriptors(socket_path: Path) -> None:

@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 import uvloop
-from support.packets import Recorder, comes_true, table_full
 from support.processes import in_child
+from support.scarcity import table_full
+from support.transport import Recorder
+from support.waiting import comes_true
 
 import seqrpc
 from seqrpc import SeqpacketServer

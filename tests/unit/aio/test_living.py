@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import os
 import resource
 import socket
@@ -11,7 +10,9 @@ from typing import Any
 
 import msgpack
 import pytest
-from support.daemons import PATIENCE, Stage, on_a_pair, raw_client
+from support.daemons import Stage, on_a_pair, raw_client
+from support.descriptors import open_count
+from support.waiting import PATIENCE
 
 import seqrpc
 from seqrpc.aio.exports import Exports
@@ -133,11 +134,6 @@ def no_more_descriptors() -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
         for fd in taken:
             os.close(fd)
-
-
-def open_count() -> int:
-    gc.collect()
-    return len(os.listdir("/proc/self/fd"))
 
 
 async def test_what_is_a_stream_or_a_channel_is_known() -> None:

@@ -15,9 +15,9 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
-from support.daemons import PATIENCE, Stage, on_a_pair, raw_client
-from support.packets import comes_true, turns_of_the_loop
+from support.daemons import Stage, on_a_pair, raw_client
 from support.vaults import proxy_close
+from support.waiting import PATIENCE, comes_true, turns_of_the_loop
 
 import seqrpc
 from seqrpc.aio import objects

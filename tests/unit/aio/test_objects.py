@@ -7,7 +7,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 from support.daemons import on_a_pair
-from support.packets import comes_true, table_full, turns_of_the_loop
+from support.scarcity import table_full
+from support.waiting import comes_true, turns_of_the_loop
 
 import seqrpc
 from seqrpc.aio import objects

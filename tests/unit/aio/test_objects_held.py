@@ -9,11 +9,17 @@ import threading
 
 import pytest
 from support.daemons import Stage, as_user, needs_root, on_a_pair, raw_client
+from support.descriptors import open_count
 from support.processes import OTHER_GID, OTHER_UID
-from support.vaults import Bank, Vault, channel_to, open_count, until
+from support.vaults import Bank, Vault, channel_to
+from support.waiting import comes_true
 
 import seqrpc
 from seqrpc import policy
+
+
+async def closed(bank: Bank, times: int) -> None:
+    await comes_true(lambda: bank.vault.closed == times)
 
 
 @pytest.mark.parametrize("how", ["closing", "dropping", "block", "dying"])
@@ -35,7 +41,7 @@ async def test_the_hook_runs_once_when_the_last_of_several_holders_lets_go(how: 
                 with socket.socket(fileno=channel.detach().take()) as raw:
                     raw.shutdown(socket.SHUT_RDWR)  # what another process's end does
             del channel
-            await until(lambda: not bank.vault.stage.reached or bank.vault.closed)
+            await comes_true(lambda: not bank.vault.stage.reached or bank.vault.closed)
             if channels:
                 assert await channels[0].call("Vault.look", 5) == 5
         await bank.vault.stage.wait("closed")
@@ -75,7 +81,7 @@ async def test_an_object_can_be_given_away_again_after_its_end() -> None:
             channel = await channel_to(connection)
             assert await channel.call("Vault.look", 5) == 5
             await channel.close()
-            await until(lambda expected=round_: bank.vault.closed == expected)
+            await closed(bank, round_)
 
 
 async def test_an_object_that_is_given_away_again_at_once_is_not_closed() -> None:
@@ -126,7 +132,7 @@ async def test_hooks_may_be_plain_functions_and_may_fail(kind: type[Vault], capl
         channel = await channel_to(connection)
         await channel.close()
         await bank.vault.stage.wait("closed")
-        await until(lambda: kind is SyncHook or "the hook failed" in caplog.text)
+        await comes_true(lambda: kind is SyncHook or "the hook failed" in caplog.text)
         assert await (await connection.proxy(Bank).open()).look(5) == 5
 
 
@@ -190,7 +196,7 @@ async def test_calls_that_run_are_cancelled_by_a_revocation_and_told_why() -> No
     async with on_a_pair(bank) as connection:
         channels = [await channel_to(connection) for _ in range(2)]
         calls = [asyncio.ensure_future(channel.call("Vault.wait", "a")) for channel in channels]
-        await until(lambda: bank.vault.stage.reached.count("a began") == 2)
+        await comes_true(lambda: bank.vault.stage.reached.count("a began") == 2)
         await seqrpc.revoke(bank.vault)
         await bank.vault.stage.wait("closed")
         assert bank.vault.stage.reached.count("a cancelled") == 2
@@ -321,7 +327,7 @@ async def test_draining_waits_for_calls_on_channels_and_refuses_new_ones() -> No
         call = asyncio.ensure_future(channel.call("Vault.wait", "a"))
         await bank.vault.stage.wait("a began")
         draining = asyncio.ensure_future(server.drain())
-        await until(lambda: channel._connection._session.closing_received)  # type: ignore[union-attr]
+        await comes_true(lambda: channel._connection._session.closing_received)  # type: ignore[union-attr]
         with pytest.raises(seqrpc.Unavailable, match="the server is stopping"):
             await channel.call("Vault.look", 5)
         assert not draining.done()

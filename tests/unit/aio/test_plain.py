@@ -10,7 +10,8 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from support.daemons import PATIENCE, on_a_pair
+from support.daemons import on_a_pair
+from support.waiting import PATIENCE
 
 import seqrpc
 from seqrpc.aio.plain import PlainCalls

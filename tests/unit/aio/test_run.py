@@ -9,7 +9,8 @@ import signal
 from pathlib import Path
 
 import pytest
-from support.daemons import PATIENCE, daemon, wait_until_it_listens
+from support.daemons import daemon, wait_until_it_listens
+from support.waiting import PATIENCE
 
 import seqrpc
 

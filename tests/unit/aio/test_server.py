@@ -12,8 +12,9 @@ from typing import Any
 
 import msgpack
 import pytest
-from support.daemons import PATIENCE, Stage, exists, on_a_pair, raw_client
+from support.daemons import Stage, exists, on_a_pair, raw_client
 from support.processes import AS_ROOT, OTHER_UID, running_child
+from support.waiting import PATIENCE
 
 import seqrpc
 from seqrpc import OwnedFd

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, Self
 
 import pytest
-from support.daemons import PATIENCE, Stage
+from support.daemons import Stage
+from support.waiting import PATIENCE
 
 import seqrpc
 

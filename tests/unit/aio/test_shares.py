@@ -12,7 +12,9 @@ from collections.abc import Iterator
 from weakref import WeakValueDictionary
 
 import pytest
-from support.packets import Recorder, comes_true, on_transport, raw_pair
+from support.packets import raw_pair
+from support.transport import Recorder, on_transport
+from support.waiting import comes_true
 
 from seqrpc.aio.shares import NOBODYS, TURN_SECONDS, Share, share_of
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import asyncio
 import math
 
-from support.daemons import PATIENCE
+from support.waiting import PATIENCE
 
 from seqrpc.aio.stalls import StallWatch
 

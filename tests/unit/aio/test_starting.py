@@ -11,7 +11,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
 import pytest
-from support.packets import comes_true
+from support.waiting import comes_true
 
 from seqrpc.aio import shares
 from seqrpc.aio.shares import TURN_SECONDS, Share, share_of

@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from concurrent.futures import CancelledError, Future
 
 import pytest
-from support.daemons import PATIENCE, daemon
+from support.daemons import daemon
 from support.processes import in_child
+from support.waiting import PATIENCE
 
 from seqrpc.aio.threads import Threads
 from seqrpc.errors import Overloaded

@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 import pytest
-from support.packets import turns_of_the_loop
+from support.waiting import turns_of_the_loop
 
 from seqrpc.aio.turns import Turns
 

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.helpers import PROPERTY
 from support.processes import AS_ROOT, OTHER_GID, OTHER_UID, in_child
+from support.properties import PROPERTY
 
 from seqrpc.interface import policy
 from seqrpc.interface.policy import Policy, PolicyLike, Verdict, as_policy

@@ -4,7 +4,8 @@ import asyncio
 from typing import Any
 
 import pytest
-from support.daemons import PATIENCE, on_a_pair
+from support.daemons import on_a_pair
+from support.waiting import PATIENCE
 
 from seqrpc.interface import policy
 from seqrpc.interface.service import Marks, Service, marks_of, method

@@ -15,7 +15,8 @@ from typing import Annotated, Any, Literal, NamedTuple, TypedDict
 
 import msgspec
 import pytest
-from support.daemons import PATIENCE, on_a_pair
+from support.daemons import on_a_pair
+from support.waiting import PATIENCE
 
 import seqrpc
 from seqrpc.errors import InvalidParams

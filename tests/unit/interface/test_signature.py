@@ -11,8 +11,8 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.helpers import PROPERTY
-from support.helpers import values as wire_values
+from support.properties import PROPERTY
+from support.properties import values as wire_values
 
 from seqrpc.errors import InvalidParams
 from seqrpc.interface import policy

@@ -13,6 +13,7 @@ from types import FrameType
 from typing import Any
 
 import pytest
+from support.descriptors import same_file
 from support.processes import AS_ROOT, OTHER_UID, in_child
 
 from seqrpc.kernel import ancillary
@@ -38,10 +39,6 @@ def pair() -> Iterator[Pair]:
 @pytest.fixture
 def buffer() -> memoryview:
     return memoryview(bytearray(MAX_PACKET + 1))
-
-
-def same_file(one: int, other: int) -> bool:
-    return os.path.sameopenfile(one, other)
 
 
 @pytest.mark.parametrize("size", [1, 2, 1000, MAX_PACKET])

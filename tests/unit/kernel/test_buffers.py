@@ -16,8 +16,11 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.helpers import PROPERTY, address_space_used_up, memory_file, peak_bytes
+from support.descriptors import memory_file
+from support.measures import peak_bytes
 from support.processes import ChildFailed, in_child, running_child
+from support.properties import PROPERTY
+from support.scarcity import address_space_used_up
 
 from seqrpc.kernel import buffers, memfd
 from seqrpc.kernel.buffers import Buffer

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.helpers import memory_file
+from support.descriptors import is_open, memory_file
 from support.lingering import can_mount, hidden, lingering, silent_file_system, start_thread
 from support.processes import AS_ROOT, in_child, running_child
 
@@ -41,10 +41,6 @@ def closer() -> Iterator[Closer]:
 
 
 as_root = pytest.mark.skipif(not AS_ROOT, reason="needs to be root")
-
-
-def is_open(fd: int) -> bool:
-    return os.path.lexists(f"/proc/self/fd/{fd}")
 
 
 def some_socket() -> int:

@@ -12,6 +12,7 @@ import time
 import warnings
 
 import pytest
+from support.descriptors import is_open
 from support.lingering import lingering
 from support.processes import in_child
 
@@ -28,10 +29,6 @@ from seqrpc.kernel.descriptors import (
 )
 from seqrpc.limits import LOG_BURST
 from seqrpc.logs import meter
-
-
-def is_open(fd: int) -> bool:
-    return os.path.lexists(f"/proc/self/fd/{fd}")
 
 
 def duplicate(pipe: tuple[int, int]) -> int:

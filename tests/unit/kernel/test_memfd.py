@@ -5,16 +5,16 @@ import fcntl
 import mmap
 import os
 import resource
-import signal
 import socket
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support.helpers import address_space_used_up, memory_file, peak_bytes, write_only
+from support.descriptors import memory_file, write_only
+from support.measures import peak_bytes
 from support.processes import in_child
+from support.scarcity import address_space_used_up, files_of_at_most
 
 from seqrpc.kernel import memfd, memory
 from seqrpc.kernel.descriptors import OwnedFd
@@ -26,19 +26,6 @@ NOEXEC = Path("/proc/sys/vm/memfd_noexec")
 
 def read(file: OwnedFd) -> bytes:
     return os.pread(file.fileno(), 1_000_000, 0)
-
-
-@contextmanager
-def files_of_at_most(size: int) -> Iterator[None]:
-    """Let this process write no file longer than that inside the block (setrlimit(2), RLIMIT_FSIZE)."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-        signal.signal(signal.SIGXFSZ, handler)
 
 
 def test_a_new_file_holds_zeros_is_close_on_exec_and_has_no_seal() -> None:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import sys
 
 import pytest
-from support.helpers import peak_bytes
+from support.measures import peak_bytes
 
 from seqrpc.kernel import memory
 from seqrpc.kernel.memory import HUGE, fresh_bytes

@@ -10,9 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.descriptors import is_open
 from support.lingering import Lingering, lingering, start_thread
-from support.packets import fill, raw_pair, send_with, table_full
+from support.packets import fill, raw_pair, send_with
 from support.processes import fork_as_a_library_does, save_coverage
+from support.scarcity import table_full
 
 from seqrpc.kernel.closing import CLOSER
 from seqrpc.kernel.descriptors import OwnedFd, received_fd
@@ -44,10 +46,6 @@ def made() -> Iterator[Lingering]:
     with lingering(60) as maker:
         yield maker
     assert CLOSER.wait_idle(LONG)
-
-
-def is_open(fd: int) -> bool:
-    return os.path.lexists(f"/proc/self/fd/{fd}")
 
 
 def closes_now(sock: socket.socket, *, discard: bool = False) -> bool:

@@ -12,7 +12,8 @@ import msgpack
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.helpers import PROPERTY, peak_bytes, values
+from support.measures import peak_bytes
+from support.properties import PROPERTY, values
 
 from seqrpc.limits import MAX_PACKET
 from seqrpc.protocol.depth import _stack_places, check_depth, check_whole, possible_containers

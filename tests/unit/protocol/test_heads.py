@@ -9,7 +9,9 @@ import msgpack
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.helpers import PROPERTY, Lender, peak_bytes
+from support.descriptors import Lender
+from support.measures import peak_bytes
+from support.properties import PROPERTY
 
 from seqrpc.errors import RemoteProtocolError
 from seqrpc.kernel.pieces import Pieces

@@ -11,17 +11,11 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.helpers import (
-    AN_INCIDENT,
-    PROPERTY,
-    Lender,
-    address_space_used_up,
-    memory_file,
-    owned,
-    peak_bytes,
-    scalars,
-    values,
-)
+from support.descriptors import Lender, memory_file, owned
+from support.incidents import AN_INCIDENT
+from support.measures import peak_bytes
+from support.properties import PROPERTY, scalars, values
+from support.scarcity import address_space_used_up
 
 from seqrpc.errors import DescriptorsLost, LocalProtocolError, Overloaded, RemoteProtocolError, TooLarge
 from seqrpc.kernel.buffers import Buffer

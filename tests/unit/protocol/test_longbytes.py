@@ -6,7 +6,8 @@ import msgpack
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.helpers import PROPERTY, peak_bytes
+from support.measures import peak_bytes
+from support.properties import PROPERTY
 
 from seqrpc.kernel.pieces import Pieces
 from seqrpc.limits import MAX_PACKET

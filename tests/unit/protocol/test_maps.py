@@ -12,7 +12,8 @@ from typing import Any
 import msgpack
 import pytest
 from hypothesis import given
-from support.helpers import PROPERTY, peak_bytes, values
+from support.measures import peak_bytes
+from support.properties import PROPERTY, values
 
 from seqrpc.errors import TooLarge
 from seqrpc.limits import MAX_PACKET

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.helpers import PROPERTY, owned, values
+from support.descriptors import owned
+from support.properties import PROPERTY, values
 
 from seqrpc.errors import RemoteProtocolError
 from seqrpc.protocol.messages import (

@@ -9,18 +9,11 @@ import msgpack
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.helpers import (
-    PROPERTY,
-    Lender,
-    address_space_used_up,
-    duplicates,
-    memory_file,
-    owned,
-    peak_bytes,
-    values,
-    write_only,
-)
-from support.packets import files_of_at_most, table_full
+from support.descriptors import Lender, memory_file, owned, write_only
+from support.measures import peak_bytes
+from support.properties import PROPERTY, values
+from support.scarcity import address_space_used_up, files_of_at_most, table_full
+from support.sessions import duplicates
 
 from seqrpc.errors import Overloaded, RemoteProtocolError, TooLarge
 from seqrpc.kernel import memfd

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from support.helpers import owned
+from support.descriptors import owned
 
 from seqrpc.kernel.descriptors import OwnedFd
 from seqrpc.limits import MAX_VALUES_SEARCHED

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from support.daemons import as_user, needs_root, on_a_pair
 from support.dispatch import CONVERTED, Everything
-from support.helpers import AN_INCIDENT
+from support.incidents import AN_INCIDENT
 
 import seqrpc
 from seqrpc import policy

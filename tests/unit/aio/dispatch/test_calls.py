@@ -9,15 +9,12 @@ from typing import Any
 
 import pytest
 from support.daemons import descriptor, on_a_pair, raw_client
+from support.descriptors import same_file
 from support.dispatch import Everything, open_count
 
 import seqrpc
 from seqrpc import OwnedFd, policy
 from seqrpc.aio.dispatch import Registry
-
-
-def same_file(one: OwnedFd, other: OwnedFd) -> bool:
-    return os.path.sameopenfile(one.fileno(), other.fileno())
 
 
 async def test_arguments_by_position_and_by_name() -> None:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import msgspec
 import pytest
 from support.daemons import on_a_pair
-from support.helpers import AN_INCIDENT
+from support.incidents import AN_INCIDENT
 
 import seqrpc
 

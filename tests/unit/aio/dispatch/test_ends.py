@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from support.daemons import PATIENCE, descriptor, on_a_pair, raw_client
+from support.daemons import descriptor, on_a_pair, raw_client
 from support.dispatch import Everything, in_milliseconds, open_count, settle
+from support.waiting import PATIENCE
 
 import seqrpc
 

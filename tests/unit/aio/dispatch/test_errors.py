@@ -9,9 +9,10 @@ import sys
 from typing import Any
 
 import pytest
-from support.daemons import PATIENCE, on_a_pair, raw_client
+from support.daemons import on_a_pair, raw_client
 from support.dispatch import Everything, Insufficient, Silent, open_count
-from support.helpers import AN_INCIDENT
+from support.incidents import AN_INCIDENT
+from support.waiting import PATIENCE
 
 import seqrpc
 

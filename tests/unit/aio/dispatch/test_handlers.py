@@ -14,7 +14,7 @@ import msgpack
 import pytest
 from support.daemons import Stage, on_a_pair
 from support.dispatch import KEPT, Weighty
-from support.helpers import AN_INCIDENT
+from support.incidents import AN_INCIDENT
 
 import seqrpc
 from seqrpc import OwnedFd

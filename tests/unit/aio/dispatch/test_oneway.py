@@ -7,8 +7,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from support.daemons import PATIENCE
-from support.packets import comes_true
+from support.waiting import PATIENCE, comes_true
 
 import seqrpc
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import os
 import threading
 from collections.abc import AsyncIterable, AsyncIterator
@@ -11,8 +10,10 @@ from typing import Any
 
 import msgspec
 import pytest
-from support.daemons import PATIENCE, Stage, descriptor, on_a_pair, raw_client
+from support.daemons import Stage, descriptor, on_a_pair, raw_client
+from support.descriptors import open_count
 from support.dispatch import Counter
+from support.waiting import PATIENCE
 
 import seqrpc
 from seqrpc import OwnedFd, policy
@@ -151,11 +152,6 @@ class Home(seqrpc.Service):
     async def hello(self) -> str:
         self.hellos += 1
         return f"hello {self.hellos}"
-
-
-def open_count() -> int:
-    gc.collect()
-    return len(os.listdir("/proc/self/fd"))
 
 
 async def every(stream: AsyncIterable[Any]) -> list[Any]:

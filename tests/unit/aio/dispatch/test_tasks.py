@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.daemons import PATIENCE, on_a_pair
+from support.daemons import on_a_pair
+from support.waiting import PATIENCE
 
 import seqrpc
 

@@ -8,8 +8,9 @@ import os
 import time
 
 import pytest
-from support.daemons import PATIENCE, descriptor, on_a_pair, raw_client
+from support.daemons import descriptor, on_a_pair, raw_client
 from support.dispatch import KEPT, Everything, in_milliseconds, open_count, settle
+from support.waiting import PATIENCE
 
 import seqrpc
 

@@ -11,15 +11,10 @@ import weakref
 from typing import Any
 
 import pytest
-from support.helpers import Lender
+from support.descriptors import Lender, files
 from support.link import End, both_ends, next_message, one_end, raises, same_files, soon
-from support.packets import (
-    comes_true,
-    files,
-    send_with,
-    turns_of_the_loop,
-    wire,
-)
+from support.packets import send_with, wire
+from support.waiting import comes_true, turns_of_the_loop
 
 from seqrpc import (
     ConnectionLost,

@@ -6,13 +6,8 @@ import asyncio
 import traceback
 
 from support.link import next_message, one_end, raises
-from support.packets import (
-    comes_true,
-    receive,
-    receive_to_the_end,
-    turns_of_the_loop,
-    wire,
-)
+from support.packets import receive, receive_to_the_end, wire
+from support.waiting import comes_true, turns_of_the_loop
 
 from seqrpc import (
     ConnectionLost,

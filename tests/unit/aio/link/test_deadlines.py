@@ -6,15 +6,10 @@ import asyncio
 import time
 
 import pytest
-from support.helpers import Lender
+from support.descriptors import Lender, files
 from support.link import both_ends, next_message, one_end, raises, soon
-from support.packets import (
-    comes_true,
-    files,
-    send_with,
-    turns_of_the_loop,
-    wire,
-)
+from support.packets import send_with, wire
+from support.waiting import comes_true, turns_of_the_loop
 
 from seqrpc import (
     DeadlineExceeded,

@@ -8,14 +8,11 @@ import io
 from typing import Any
 
 import pytest
-from support.link import LARGE, SMALL_LIMIT, End, one_end, refuse_descriptors
-from support.packets import (
-    comes_true,
-    files,
-    fill,
-    table_full,
-    turns_of_the_loop,
-)
+from support.descriptors import files, refuse_descriptors
+from support.link import LARGE, SMALL_LIMIT, End, one_end
+from support.packets import fill
+from support.scarcity import table_full
+from support.waiting import comes_true, turns_of_the_loop
 
 from seqrpc import (
     ConnectionLost,

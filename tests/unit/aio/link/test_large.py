@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from support.helpers import Lender
+from support.descriptors import Lender, refuse_descriptors
 from support.link import (
     LARGE,
     SMALL_LIMIT,
@@ -20,19 +20,11 @@ from support.link import (
     next_message,
     one_end,
     raises,
-    refuse_descriptors,
     same_files,
 )
-from support.packets import (
-    comes_true,
-    files_of_at_most,
-    fill,
-    readable,
-    table_full,
-    turns_of_the_loop,
-    unwire,
-    wire,
-)
+from support.packets import fill, readable, unwire, wire
+from support.scarcity import files_of_at_most, table_full
+from support.waiting import comes_true, turns_of_the_loop
 
 from seqrpc import (
     ConnectionLost,

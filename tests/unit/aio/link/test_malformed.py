@@ -6,15 +6,10 @@ import asyncio
 import socket
 
 import pytest
-from support.helpers import Lender
+from support.descriptors import Lender, files
 from support.link import lose_descriptors, next_message, one_end, raises
-from support.packets import (
-    comes_true,
-    files,
-    receive,
-    send_with,
-    wire,
-)
+from support.packets import receive, send_with, wire
+from support.waiting import comes_true
 
 from seqrpc import (
     ConnectionLost,

@@ -11,14 +11,8 @@ from typing import Any
 import pytest
 import uvloop
 from support.link import End, next_message, one_end, raises
-from support.packets import (
-    comes_true,
-    fill,
-    raw_pair,
-    readable,
-    receive,
-    wire,
-)
+from support.packets import fill, raw_pair, readable, receive, wire
+from support.waiting import comes_true
 
 from seqrpc import (
     ConnectionLost,

@@ -10,16 +10,11 @@ import socket
 from typing import Any
 
 import pytest
-from support.helpers import Lender
-from support.link import TAKES_NONE, End, next_message, one_end, raises, refuse_descriptors
-from support.packets import (
-    comes_true,
-    files,
-    fill,
-    receive_to_the_end,
-    table_full,
-    turns_of_the_loop,
-)
+from support.descriptors import Lender, files, refuse_descriptors
+from support.link import TAKES_NONE, End, next_message, one_end, raises
+from support.packets import fill, receive_to_the_end
+from support.scarcity import table_full
+from support.waiting import comes_true, turns_of_the_loop
 
 from seqrpc import (
     ConnectionLost,

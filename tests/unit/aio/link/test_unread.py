@@ -7,11 +7,8 @@ from typing import Any
 
 import pytest
 from support.link import next_message, one_end, raises
-from support.packets import (
-    comes_true,
-    turns_of_the_loop,
-    wire,
-)
+from support.packets import wire
+from support.waiting import comes_true, turns_of_the_loop
 
 from seqrpc import (
     ConnectionLost,

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 import uvloop
-from support.helpers import AN_INCIDENT
-from support.producers import Log, Reading, Wrong, produced, same_file
+from support.descriptors import same_file
+from support.incidents import AN_INCIDENT
+from support.producers import Log, Reading, Wrong, produced
 
 from seqrpc import OwnedFd
 

@@ -11,15 +11,11 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from support.helpers import Lender
-from support.packets import (
-    comes_true,
-    raw_pair,
-    send_with,
-    turns_of_the_loop,
-)
+from support.descriptors import Lender
+from support.packets import raw_pair, send_with
 from support.processes import AS_ROOT, OTHER_UID, in_child
 from support.producers import Log, endless, produced
+from support.waiting import comes_true, turns_of_the_loop
 
 # Flow control and fairness
 

@@ -10,10 +10,8 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from support.packets import (
-    files,
-)
-from support.producers import LIMITS, counting, produced, same_file
+from support.descriptors import files, same_file
+from support.producers import LIMITS, counting, produced
 
 from seqrpc import OwnedFd
 from seqrpc.aio import producers

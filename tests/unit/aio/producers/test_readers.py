@@ -9,13 +9,9 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from support.packets import (
-    comes_true,
-    fill,
-    send_with,
-    turns_of_the_loop,
-)
+from support.packets import fill, send_with
 from support.producers import Log, endless, once, produced
+from support.waiting import comes_true, turns_of_the_loop
 
 from seqrpc import OwnedFd
 

@@ -11,18 +11,12 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
-from support.helpers import AN_INCIDENT
-from support.packets import (
-    comes_true,
-    files,
-    files_of_at_most,
-    fill,
-    raw_pair,
-    receive,
-    turns_of_the_loop,
-    unwire,
-)
+from support.descriptors import files
+from support.incidents import AN_INCIDENT
+from support.packets import fill, raw_pair, receive, unwire
 from support.producers import Log, Reading, Wrong, endless, once, produced
+from support.scarcity import files_of_at_most
+from support.waiting import comes_true, turns_of_the_loop
 
 from seqrpc import OwnedFd, Unavailable
 from seqrpc.aio.producers import Producer, Source

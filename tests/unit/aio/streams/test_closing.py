@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import uvloop
-from support.helpers import Lender
+from support.descriptors import Lender
 from support.lingering import lingering
 from support.packets import (
     raw_pair,

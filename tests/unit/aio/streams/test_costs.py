@@ -8,13 +8,9 @@ from typing import Any
 import msgpack
 import msgspec
 import pytest
-from support.helpers import Lender, steps_of_python
-from support.packets import (
-    files,
-    raw_pair,
-    send_with,
-    wire,
-)
+from support.descriptors import Lender, files
+from support.measures import steps_of_python
+from support.packets import raw_pair, send_with, wire
 from support.streams import END, all_of, reading, send_spilled
 
 from seqrpc import (

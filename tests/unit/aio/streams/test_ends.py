@@ -6,13 +6,9 @@ import os
 import socket
 
 import pytest
-from support.helpers import Lender
-from support.packets import (
-    files,
-    send_with,
-    table_full,
-    wire,
-)
+from support.descriptors import Lender, files
+from support.packets import send_with, wire
+from support.scarcity import table_full
 from support.streams import END, Wrong, all_of, is_closed, reader_of, reading
 
 from seqrpc import (

@@ -7,13 +7,9 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from support.helpers import Lender
-from support.packets import (
-    files,
-    send_with,
-    wire,
-)
-from support.streams import END, Wrong, all_of, is_closed, reader_of, reading, same_file, send_spilled, small
+from support.descriptors import Lender, files, same_file
+from support.packets import send_with, wire
+from support.streams import END, Wrong, all_of, is_closed, reader_of, reading, send_spilled, small
 
 from seqrpc import (
     OwnedFd,

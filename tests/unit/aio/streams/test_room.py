@@ -6,17 +6,11 @@ import asyncio
 import socket
 
 import pytest
-from support.helpers import Lender
-from support.packets import (
-    comes_true,
-    no_room,
-    send_with,
-    short_table,
-    stalled,
-    turns_of_the_loop,
-    wire,
-)
-from support.streams import is_closed, reader_of, received_stream, same_file
+from support.descriptors import Lender, same_file
+from support.packets import send_with, wire
+from support.scarcity import no_room, short_table, stalled
+from support.streams import is_closed, reader_of, received_stream
+from support.waiting import comes_true, turns_of_the_loop
 
 from seqrpc.kernel.closing import CLOSER
 from seqrpc.kernel.descriptors import close_all, sender_of

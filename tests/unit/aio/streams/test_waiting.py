@@ -7,14 +7,9 @@ import socket
 import weakref
 
 import pytest
-from support.packets import (
-    comes_true,
-    fill,
-    raw_pair,
-    turns_of_the_loop,
-    wire,
-)
+from support.packets import fill, raw_pair, wire
 from support.streams import END, all_of, reader_of, reading, stream_on
+from support.waiting import comes_true, turns_of_the_loop
 
 from seqrpc.aio import streams
 

@@ -8,18 +8,10 @@ import os
 import socket
 
 import pytest
-from support.helpers import Lender
-from support.packets import (
-    Recorder,
-    files,
-    fill,
-    on_transport,
-    receive,
-    receive_to_the_end,
-    send_with,
-    turns_of_the_loop,
-)
-from support.transport import Pair, queue_one
+from support.descriptors import Lender, files
+from support.packets import fill, receive, receive_to_the_end, send_with
+from support.transport import Pair, Recorder, on_transport, queue_one
+from support.waiting import turns_of_the_loop
 
 from seqrpc import ConnectionLost, Limits, OwnedFd
 

@@ -9,19 +9,11 @@ import socket
 from typing import Any
 
 import pytest
-from support.helpers import Lender
-from support.packets import (
-    Recorder,
-    files,
-    fill,
-    on_transport,
-    raw_pair,
-    receive,
-    send_with,
-    table_full,
-    turns_of_the_loop,
-)
-from support.transport import Pair, Tolerant, queue_one
+from support.descriptors import Lender, files
+from support.packets import fill, raw_pair, receive, send_with
+from support.scarcity import table_full
+from support.transport import Pair, Recorder, Tolerant, on_transport, queue_one
+from support.waiting import turns_of_the_loop
 
 import seqrpc
 from seqrpc import OwnedFd, RemoteProtocolError, SeqpacketTransport

@@ -11,8 +11,10 @@ from typing import Any
 
 import pytest
 import uvloop
-from support.packets import Recorder, files, on_transport, raw_pair, receive_to_the_end
+from support.descriptors import files
+from support.packets import raw_pair, receive_to_the_end
 from support.processes import in_child
+from support.transport import Recorder, on_transport
 
 import seqrpc
 from seqrpc import OwnedFd, SeqpacketTransport

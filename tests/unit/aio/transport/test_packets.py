@@ -15,15 +15,10 @@ from types import FrameType
 from typing import Any
 
 import pytest
-from support.helpers import Lender
-from support.packets import (
-    Recorder,
-    files,
-    on_transport,
-    send_with,
-)
+from support.descriptors import Lender, files, refuse_descriptors, same_file
+from support.packets import send_with
 from support.processes import OTHER_GID, OTHER_UID, in_child
-from support.transport import Pair, Tolerant, as_root, queue_one, refuse_descriptors, same_file
+from support.transport import Pair, Recorder, Tolerant, as_root, on_transport, queue_one
 
 import seqrpc
 from seqrpc import SeqpacketProtocol, SeqpacketTransport

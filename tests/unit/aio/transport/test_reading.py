@@ -7,14 +7,9 @@ import socket
 import time
 
 import pytest
-from support.packets import (
-    Recorder,
-    fill,
-    on_transport,
-    raw_pair,
-    turns_of_the_loop,
-)
-from support.transport import Pair
+from support.packets import fill, raw_pair
+from support.transport import Pair, Recorder, on_transport
+from support.waiting import turns_of_the_loop
 
 from seqrpc import Limits
 from seqrpc.aio import shares

@@ -9,17 +9,11 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from support.packets import (
-    Recorder,
-    comes_true,
-    files,
-    on_transport,
-    raw_pair,
-    receive,
-    send_with,
-)
+from support.descriptors import files, refuse_descriptors
+from support.packets import raw_pair, receive, send_with
 from support.processes import OTHER_UID, in_child
-from support.transport import Pair, as_root, queue_one, refuse_descriptors
+from support.transport import Pair, Recorder, as_root, on_transport, queue_one
+from support.waiting import comes_true
 
 from seqrpc import SeqpacketTransport
 

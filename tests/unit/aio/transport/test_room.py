@@ -9,19 +9,10 @@ from typing import Any
 
 import pytest
 from support.lingering import hidden, lingering
-from support.packets import (
-    DEADLINE,
-    Recorder,
-    comes_true,
-    no_room,
-    on_transport,
-    raw_pair,
-    send_with,
-    short_table,
-    stalled,
-    turns_of_the_loop,
-)
-from support.transport import Pair, Tolerant, as_root
+from support.packets import raw_pair, send_with
+from support.scarcity import no_room, short_table, stalled
+from support.transport import Pair, Recorder, Tolerant, as_root, on_transport
+from support.waiting import PATIENCE, comes_true, turns_of_the_loop
 
 from seqrpc import ConnectionLost, OwnedFd
 from seqrpc.kernel.closing import CLOSER
@@ -99,7 +90,7 @@ async def test_a_connection_may_end_while_its_packets_wait_for_room(raw: Pair, p
             await recorder.until_told("lost")
             assert recorder.packets == [b"plain", b"with"]
         elif how == "paused":
-            assert CLOSER.wait_idle(DEADLINE)
+            assert CLOSER.wait_idle(PATIENCE)
             await turns_of_the_loop()
             assert recorder.packets == [b"plain"]
             transport.resume_reading()

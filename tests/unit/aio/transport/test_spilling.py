@@ -7,15 +7,9 @@ import os
 import socket
 
 import pytest
-from support.helpers import Lender
-from support.packets import (
-    Recorder,
-    files,
-    fill,
-    on_transport,
-    receive,
-)
-from support.transport import Pair, queue_one, same_file
+from support.descriptors import Lender, files, same_file
+from support.packets import fill, receive
+from support.transport import Pair, Recorder, on_transport, queue_one
 
 from seqrpc import OwnedFd
 from seqrpc.kernel import memfd

@@ -7,14 +7,11 @@ import os
 import socket
 
 import pytest
-from support.packets import (
-    fill,
-    on_transport,
-    receive,
-    table_full,
-    turns_of_the_loop,
-)
-from support.transport import Pair, as_root, queue_one, same_file
+from support.descriptors import same_file
+from support.packets import fill, receive
+from support.scarcity import table_full
+from support.transport import Pair, as_root, on_transport, queue_one
+from support.waiting import turns_of_the_loop
 
 from seqrpc import Limits, OwnedFd
 

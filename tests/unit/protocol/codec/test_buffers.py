@@ -12,14 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.codec import Record, problem_of, refusal, travel
-from support.helpers import (
-    PROPERTY,
-    address_space_used_up,
-    duplicates,
-    memory_file,
-    owned,
-    write_only,
-)
+from support.descriptors import memory_file, owned, write_only
+from support.properties import PROPERTY
+from support.scarcity import address_space_used_up
+from support.sessions import duplicates
 
 from seqrpc.errors import Overloaded, RpcError, TooLarge
 from seqrpc.kernel import memfd

@@ -13,10 +13,8 @@ from typing import Any
 import msgpack
 import pytest
 from support.codec import Life
-from support.helpers import (
-    owned,
-    peak_bytes,
-)
+from support.descriptors import owned
+from support.measures import peak_bytes
 
 from seqrpc.errors import RemoteProtocolError, TooLarge
 from seqrpc.kernel.descriptors import OwnedFd

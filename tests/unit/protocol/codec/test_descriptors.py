@@ -15,10 +15,7 @@ from typing import Any
 
 import pytest
 from support.codec import NAMES, Record, Structure, borrowed, decode_malformed, problem_of
-from support.helpers import (
-    Lender,
-    owned,
-)
+from support.descriptors import Lender, owned
 
 from seqrpc.errors import LocalProtocolError, RemoteProtocolError, TooLarge
 from seqrpc.limits import MAX_DESCRIPTORS, MAX_PACKET, Limits

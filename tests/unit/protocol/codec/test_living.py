@@ -6,11 +6,8 @@ import os
 
 import pytest
 from support.codec import Life, Made, Record, nested, refusal, travel
-from support.helpers import (
-    Lender,
-    duplicates,
-    owned,
-)
+from support.descriptors import Lender, owned
+from support.sessions import duplicates
 
 from seqrpc.errors import LocalProtocolError, Overloaded, TooLarge
 from seqrpc.kernel.buffers import Buffer

@@ -14,12 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.codec import NAMES, borrowed, decode_malformed, encode, nested, refusal, sent
-from support.helpers import (
-    PROPERTY,
-    Lender,
-    scalars,
-    values,
-)
+from support.descriptors import Lender
+from support.properties import PROPERTY, scalars, values
 
 from seqrpc.errors import LocalProtocolError, RemoteProtocolError, TooLarge
 from seqrpc.kernel.pieces import Pieces

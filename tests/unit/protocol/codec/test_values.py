@@ -20,11 +20,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.codec import NAMES, Record, Structure, borrowed, decode_malformed, encode, nested, refusal, sent
-from support.helpers import (
-    PROPERTY,
-    Lender,
-    steps_of_python,
-)
+from support.descriptors import Lender
+from support.measures import steps_of_python
+from support.properties import PROPERTY
 
 from seqrpc.errors import LocalProtocolError, TooLarge
 from seqrpc.limits import MAX_VALUES_SEARCHED, Limits

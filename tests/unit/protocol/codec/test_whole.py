@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from support.helpers import owned
+from support.descriptors import owned
 
 from seqrpc.errors import LocalProtocolError
 from seqrpc.kernel.descriptors import OwnedFd

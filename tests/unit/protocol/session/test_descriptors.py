@@ -10,15 +10,11 @@ import msgpack
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.helpers import (
-    PROPERTY,
-    Lender,
-    SessionPair,
-    owned,
-    peak_bytes,
-    values,
-)
+from support.descriptors import Lender, owned
+from support.measures import peak_bytes
+from support.properties import PROPERTY, values
 from support.session import Nobody, is_malformed, packet, receive, refusing, request_in_flight
+from support.sessions import SessionPair
 
 from seqrpc.errors import DescriptorsLost, LocalProtocolError, RemoteProtocolError
 from seqrpc.kernel.descriptors import OwnedFd

@@ -8,14 +8,10 @@ from typing import Any
 
 import msgpack
 import pytest
-from support.helpers import (
-    Lender,
-    SessionPair,
-    memory_file,
-    owned,
-    peak_bytes,
-)
+from support.descriptors import Lender, memory_file, owned
+from support.measures import peak_bytes
 from support.session import encode, is_malformed, packet, receive, request_in_flight
+from support.sessions import SessionPair
 
 from seqrpc.errors import LocalProtocolError, RemoteProtocolError, RpcError, TooLarge
 from seqrpc.kernel.descriptors import OwnedFd

@@ -10,14 +10,10 @@ import msgpack
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.helpers import (
-    PROPERTY,
-    Lender,
-    SessionPair,
-    owned,
-    values,
-)
+from support.descriptors import Lender, owned
+from support.properties import PROPERTY, values
 from support.session import is_malformed, packet, receive, request_in_flight
+from support.sessions import SessionPair
 
 from seqrpc.errors import RemoteProtocolError
 from seqrpc.kernel.pieces import Pieces

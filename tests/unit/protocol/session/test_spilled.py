@@ -7,16 +7,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from support.helpers import (
-    Lender,
-    SessionPair,
-    address_space_used_up,
-    memory_file,
-    on_the_way,
-    owned,
-    write_only,
-)
+from support.descriptors import Lender, memory_file, owned, write_only
+from support.scarcity import address_space_used_up
 from support.session import encode, is_malformed, packet, request_in_flight
+from support.sessions import SessionPair, on_the_way
 
 from seqrpc.errors import RemoteProtocolError, TooLarge
 from seqrpc.kernel.buffers import Buffer

@@ -7,10 +7,7 @@ from typing import Any
 
 import msgpack
 import pytest
-from support.helpers import (
-    memory_file,
-    owned,
-)
+from support.descriptors import memory_file, owned
 from support.session import Nobody, encode, is_malformed, packet, refusing
 
 from seqrpc.errors import LocalProtocolError, RemoteProtocolError
