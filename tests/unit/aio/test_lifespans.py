@@ -9,9 +9,10 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from support.daemons import PATIENCE, exists, on_a_pair
+from support.daemons import exists, on_a_pair
 from support.lifespans import Broken, Group, Plain, Stuck, Vault
 from support.processes import in_child
+from support.waiting import PATIENCE
 
 import seqrpc
 
