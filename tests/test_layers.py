@@ -44,6 +44,11 @@ ORDER = (
     "protocol.maps",
     "protocol.longbytes",
     "protocol.culprit",
+    "protocol.flattening",
+    "protocol.lenders",
+    "protocol.references",
+    "protocol.encoder",
+    "protocol.decoder",
     "protocol.codec",
     "protocol.messages",
     "protocol.heads",
@@ -102,7 +107,14 @@ ORDER = (
 """Every module, from the ground up; the package itself, with the public names, is on top."""
 
 ONLY_HERE = {
-    "msgpack": {"protocol.codec", "protocol.depth", "protocol.heads", "protocol.maps"},
+    "msgpack": {
+        "protocol.decoder",
+        "protocol.depth",
+        "protocol.encoder",
+        "protocol.flattening",
+        "protocol.heads",
+        "protocol.maps",
+    },
     "uvloop": {"aio.run"},
     "asyncio": {name for name in ORDER if name.partition(".")[0] == "aio"},
 }

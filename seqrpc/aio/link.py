@@ -32,11 +32,11 @@ from seqrpc.kernel.descriptors import OwnedFd, close_all
 from seqrpc.kernel.pieces import Content
 from seqrpc.limits import DEFAULT_LIMITS, MAX_PACKET, Limits
 from seqrpc.logs import get_logger
-from seqrpc.protocol.codec import Lender, tell_sent, tell_unsent
+from seqrpc.protocol.lenders import Lender, give_up_lenders, tell_sent, tell_unsent
 from seqrpc.protocol.messages import Cancel, Closing, Request, Response
 from seqrpc.protocol.session import Refused, Session, error_of
 from seqrpc.protocol.spilled import write_spilled
-from seqrpc.protocol.values import Living, descriptors_in, give_up_lenders
+from seqrpc.protocol.values import Living, descriptors_in
 from seqrpc.text import shown
 
 _log = get_logger("seqrpc.connection")

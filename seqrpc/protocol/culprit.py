@@ -38,6 +38,26 @@ class Search:
         self._deepest = deepest
         self._left = MAX_VALUES_SEARCHED
 
+    def explain(self, message: Any, names: tuple[str, ...], exc: Exception) -> str:
+        """Return the text of the error that says why a message cannot be sent, and where in it the reason is.
+
+        Args:
+            message: a tuple.
+            names: what its parts are called; those without a name are not looked at.
+            exc: what was raised when it was packed.
+        """
+        reason = str(exc) or type(exc).__name__
+        try:
+            for name, value in zip(names, message, strict=False):
+                found = self.find(value, name)
+                if found is not None:
+                    return f"cannot send {found[0]}: {found[1]}"
+        except NotFound as unfound:
+            reason = f"{reason} ({unfound})"
+        except Exception as another:
+            reason = str(another) or type(another).__name__
+        return f"cannot send: {reason}"
+
     def find(self, value: Any, path: str) -> tuple[str, str] | None:
         """Return the path to the value, and what is wrong with it; None if nothing is.
 

@@ -13,10 +13,10 @@ from seqrpc.errors import DescriptorsLost, RemoteProtocolError, RpcError, TooLar
 from seqrpc.kernel.descriptors import OwnedFd, close_all
 from seqrpc.logs import get_logger, new_incident
 from seqrpc.protocol import messages
-from seqrpc.protocol.codec import Codec, Packed, tell_sent
+from seqrpc.protocol.codec import Codec
+from seqrpc.protocol.lenders import Packed, give_up_lenders, tell_sent
 from seqrpc.protocol.messages import SPILLED, error_parts
 from seqrpc.protocol.spilled import read_spilled
-from seqrpc.protocol.values import give_up_lenders
 from seqrpc.text import shown
 
 _log = get_logger("seqrpc.items")

@@ -25,10 +25,12 @@ from seqrpc.errors import (
     TooLarge,
 )
 from seqrpc.kernel.descriptors import OwnedFd, close_all
+from seqrpc.kernel.pieces import Content
 from seqrpc.limits import DEFAULT_LIMITS, MAX_PACKET, Limits
 from seqrpc.protocol import messages
-from seqrpc.protocol.codec import Codec, Encoded, Packed
+from seqrpc.protocol.codec import Codec
 from seqrpc.protocol.heads import Head, head_of, read_head
+from seqrpc.protocol.lenders import Packed
 from seqrpc.protocol.messages import (
     CANCEL,
     CLOSING,
@@ -428,7 +430,7 @@ class Session(Generic[Waiter]):
         """Let go of a result, or of the data of an error, that was given away and that nobody gets."""
         self._codec.give_up(value)
 
-    def spill(self, data: Encoded) -> bytes:
+    def spill(self, data: Content) -> bytes:
         """Return the packet that goes, with a memory file of it, in place of an encoded message (protocol 5.1)."""
         head = head_of(data)
         known = head is not None and head.call_id is not None

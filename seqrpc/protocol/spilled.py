@@ -9,8 +9,9 @@ from typing import Any, Final
 from seqrpc.errors import Overloaded, RemoteProtocolError, RpcError
 from seqrpc.kernel import memfd
 from seqrpc.kernel.descriptors import OwnedFd
+from seqrpc.kernel.pieces import Content
 from seqrpc.limits import MAX_PACKET
-from seqrpc.protocol.codec import Codec, Encoded
+from seqrpc.protocol.codec import Codec
 from seqrpc.protocol.heads import METHOD_BYTES, Head, read_head
 
 _NAME: Final = "seqrpc-message"
@@ -20,7 +21,7 @@ class NoMemoryFile(OSError):
     """No memory file can be made for a message; ``errno`` says why."""
 
 
-def write_spilled(data: Encoded) -> OwnedFd:
+def write_spilled(data: Content) -> OwnedFd:
     """Return a sealed memory file with an encoded message, owned by the caller.
 
     Raises:

@@ -222,16 +222,6 @@ def give_up(value: Any, living: Living) -> None:
         pass
 
 
-def give_up_lenders(lenders: Iterable[Any]) -> None:
-    """Let go of what lent descriptors to a message that was given away, and that nobody gets."""
-    for lender in lenders:
-        given_up = getattr(lender, "given_up", None)
-        if given_up is not None:
-            given_up()
-        elif isinstance(lender, OwnedFd):
-            close_all([lender])
-
-
 def parts_of(value: Any, most: int | None = None) -> list[Any]:
     """Return what a value of a type that can be sent consists of; nothing for what has no parts.
 

@@ -50,8 +50,9 @@ with atheris.instrument_imports(
     from seqrpc.kernel.descriptors import OwnedFd, close_all
     from seqrpc.limits import MAX_DESCRIPTORS, MAX_PACKET, Limits
     from seqrpc.protocol import depth
-    from seqrpc.protocol.codec import Codec, Packed
+    from seqrpc.protocol.codec import Codec
     from seqrpc.protocol.items import End, ItemReader, Items, ItemWriter, Outgoing
+    from seqrpc.protocol.lenders import Packed
     from seqrpc.protocol.messages import REQUEST, RESPONSE, SPILLED, Request, Response
     from seqrpc.protocol.session import Refused, Session
     from seqrpc.protocol.spilled import write_spilled

@@ -11,9 +11,7 @@ import pytest
 from seqrpc.errors import LocalProtocolError, RemoteProtocolError, RpcError
 from seqrpc.kernel.descriptors import OwnedFd
 from seqrpc.kernel.pieces import Pieces
-from seqrpc.protocol.codec import (
-    Codec,
-)
+from seqrpc.protocol.codec import Codec
 from seqrpc.protocol.values import Export
 from support.descriptors import owned
 from support.sessions import duplicates

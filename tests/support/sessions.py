@@ -9,7 +9,7 @@ from typing import Any
 
 from seqrpc.kernel.descriptors import HasFileno, OwnedFd, close_all
 from seqrpc.limits import DEFAULT_LIMITS, MAX_PACKET, Limits
-from seqrpc.protocol.codec import Packed, tell_sent
+from seqrpc.protocol.lenders import Packed, tell_sent
 from seqrpc.protocol.messages import Cancel, Closing, Request, Response
 from seqrpc.protocol.session import Refused, Session
 from seqrpc.protocol.spilled import write_spilled

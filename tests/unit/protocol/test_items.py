@@ -22,6 +22,7 @@ from seqrpc.kernel.buffers import Buffer
 from seqrpc.kernel.descriptors import OwnedFd, close_all
 from seqrpc.limits import MAX_DESCRIPTORS, MAX_PACKET, Limits
 from seqrpc.protocol.codec import Codec
+from seqrpc.protocol.encoder import Encoder
 from seqrpc.protocol.items import (
     PACKET_BYTES,
     PACKET_ITEMS,
@@ -323,10 +324,10 @@ def test_a_scalar_that_cannot_be_sent_is_told_later_and_nothing_overtakes_it(
 
 
 def test_scalars_that_only_together_could_not_be_encoded_arrive(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(_self: Codec, _run: Any) -> bytes:
+    def fail(_self: Encoder, _run: Any) -> bytes:
         raise MemoryError
 
-    monkeypatch.setattr(Codec, "encode_run", fail)
+    monkeypatch.setattr(Encoder, "encode_run", fail)
     items = writer()
     for item in (1, "two", [3.0], 4):
         items.add(item)

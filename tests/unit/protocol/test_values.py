@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import enum
-import os
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,7 +19,6 @@ from seqrpc.protocol.values import (
     Handles,
     descriptors_in,
     give_up,
-    give_up_lenders,
     not_in,
     owners_of,
     values_in,
@@ -213,17 +211,3 @@ def test_what_lies_behind_so_many_values_is_not_given_up() -> None:
         give_up([first, [1] * MAX_VALUES_SEARCHED, second], Life())
         assert first.closed
         assert not second.closed
-
-
-def test_lenders_of_what_was_given_away_are_let_go() -> None:
-    class Lending(Handle):
-        told = 0
-
-        def given_up(self) -> None:
-            self.told += 1
-
-    with owned(3) as (first, second, third), open(os.devnull) as file:
-        lending = Lending(EXT_STREAM, second)
-        give_up_lenders([first, lending, Handle(EXT_STREAM, third), file])
-        assert [first.closed, second.closed, third.closed, file.closed] == [True, False, False, False]
-        assert lending.told == 1

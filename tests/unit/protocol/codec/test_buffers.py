@@ -22,9 +22,7 @@ from seqrpc.kernel import memfd
 from seqrpc.kernel.buffers import Buffer
 from seqrpc.kernel.descriptors import OwnedFd, close_all
 from seqrpc.limits import Limits
-from seqrpc.protocol.codec import (
-    Codec,
-)
+from seqrpc.protocol.codec import Codec
 
 
 def test_4_buffers_travel_at_any_depth_and_are_sealed() -> None:

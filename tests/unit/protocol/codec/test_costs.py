@@ -19,9 +19,7 @@ from support.measures import peak_bytes
 from seqrpc.errors import RemoteProtocolError, TooLarge
 from seqrpc.kernel.descriptors import OwnedFd
 from seqrpc.limits import MAX_PACKET, Limits
-from seqrpc.protocol.codec import (
-    Codec,
-)
+from seqrpc.protocol.codec import Codec
 from seqrpc.protocol.maps import KEEPS_KEYS
 
 EMPTY: dict[str, tuple[bytes, int]] = {

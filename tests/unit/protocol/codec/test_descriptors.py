@@ -19,9 +19,7 @@ from support.descriptors import Lender, owned
 
 from seqrpc.errors import LocalProtocolError, RemoteProtocolError, TooLarge
 from seqrpc.limits import MAX_DESCRIPTORS, MAX_PACKET, Limits
-from seqrpc.protocol.codec import (
-    Codec,
-)
+from seqrpc.protocol.codec import Codec
 
 
 def test_3_1_descriptors_are_numbered_in_the_order_of_the_message() -> None:

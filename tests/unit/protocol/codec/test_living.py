@@ -13,11 +13,8 @@ from seqrpc.errors import LocalProtocolError, Overloaded, TooLarge
 from seqrpc.kernel.buffers import Buffer
 from seqrpc.kernel.descriptors import ValueFd, close_all
 from seqrpc.limits import MAX_PACKET, Limits
-from seqrpc.protocol.codec import (
-    Codec,
-    tell_sent,
-    tell_unsent,
-)
+from seqrpc.protocol.codec import Codec
+from seqrpc.protocol.lenders import tell_sent
 from seqrpc.protocol.values import EXT_CHANNEL, EXT_STREAM, Handle
 
 
@@ -69,13 +66,6 @@ def test_exports_of_a_message_that_is_not_sent_hear_of_it_once() -> None:
             assert life.exports
 
 
-def test_those_that_are_told_are_exports_alone() -> None:
-    with owned(1) as fds, Buffer.allocate(1) as buffer:
-        tell_sent([fds[0], buffer, Lender()])
-        tell_unsent([fds[0], buffer, Lender()])
-        assert not fds[0].closed
-
-
 @pytest.mark.parametrize("error", [Overloaded("too many"), LocalProtocolError("not this one")])
 def test_what_hinders_an_export_is_told_as_it_is(error: Exception) -> None:
     with owned(1) as (fd,), pytest.raises(type(error)) as caught:
@@ -115,29 +105,6 @@ def test_what_refers_to_a_closed_descriptor_closes_nothing_twice() -> None:
     received[0].close()
     assert fds[0].closed
     close_all(fds)
-
-
-def test_what_cannot_be_kept_alive_after_its_message_left_ends_at_once(caplog: pytest.LogCaptureFixture) -> None:
-    told = []
-
-    class Export:
-        ext_type = 2
-
-        def fileno(self) -> int:
-            return 0
-
-        def sent(self) -> None:
-            raise OSError("no room in the loop")
-
-        def unsent(self) -> None:
-            told.append("unsent")
-
-        def given_up(self) -> None:
-            told.append("given up")
-
-    tell_sent([Export()])
-    assert told == ["given up"]
-    assert "cannot be kept alive" in caplog.text
 
 
 @pytest.mark.parametrize("in_pieces", [False, True])

@@ -26,9 +26,7 @@ from support.properties import PROPERTY
 
 from seqrpc.errors import LocalProtocolError, TooLarge
 from seqrpc.limits import MAX_VALUES_SEARCHED, Limits
-from seqrpc.protocol.codec import (
-    Codec,
-)
+from seqrpc.protocol.codec import Codec
 from seqrpc.protocol.maps import KEEPS_KEYS
 
 Point = namedtuple("Point", "x y")  # noqa: PYI024 - an untyped one is to be sent, too

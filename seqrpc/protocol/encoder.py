@@ -1,0 +1,236 @@
+"""Values and descriptors to bytes.
+
+On the wire are MessagePack's own types, timestamps, and what travels as a descriptor: files, streams,
+channels and buffers (extension types 1 to 4, protocol section 4). All else is taken apart.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
+
+import msgpack
+
+from seqrpc.errors import LocalProtocolError, RpcError, TooLarge, WrongLoop, WrongProcess
+from seqrpc.kernel.buffers import Buffer
+from seqrpc.kernel.pieces import Content, Pieces
+from seqrpc.limits import DEFAULT_LIMITS, MAX_DESCRIPTORS, MAX_PACKET, Limits
+from seqrpc.protocol.culprit import Search
+from seqrpc.protocol.depth import check_depth
+from seqrpc.protocol.flattening import Borrowed, flatten, names_of
+from seqrpc.protocol.lenders import Lender, Packed, give_up_lenders, tell_unsent
+from seqrpc.protocol.longbytes import has_long_bytes, pack_in_pieces, without_long_bytes
+from seqrpc.protocol.references import BUFFER_DATA
+from seqrpc.protocol.values import EXT_BUFFER, EXT_DESCRIPTOR, Handle, Handles, Living, give_up
+
+_DEEPEST: Final = 512  # how far inside a message the culprit is looked for: the stack holds 1,000 calls
+
+_PACKER_BYTES: Final = 256
+"""Bytes that a packer begins with; it takes more as it needs it, and keeps it. By default it has 256 KiB, of which the
+first page is written at once: 4 KiB for each connection."""
+
+_MOST_KINDS: Final = 64  # dataclasses of which an encoder knows that they are plain data
+
+_TELLING: Final = (LocalProtocolError, RpcError, WrongLoop, WrongProcess)
+"""What says by itself why a value cannot be sent; of other exceptions the path to the value is told."""
+
+
+class Encoder:
+    """Encodes whole messages. It keeps nothing of one when the next comes; use one from one thread.
+
+    Args:
+        limits: those of what is in a message are used.
+        living: what streams and channels are here.
+    """
+
+    __slots__ = (
+        "_lenders", "_living", "_long_packer", "_max_bytes", "_max_depth", "_pack", "_packer", "_plain_kinds",
+    )  # fmt: skip
+
+    def __init__(self, limits: Limits = DEFAULT_LIMITS, living: Living | None = None) -> None:
+        """Make what is used for every message."""
+        self._max_depth = limits.max_depth
+        self._max_bytes = limits.max_message_bytes
+        self._living = Handles() if living is None else living
+        self._plain_kinds: dict[type, frozenset[str]] = {}  # dataclasses, and what instances hold if nothing else
+        self._packer = self._new_packer()
+        self._pack = self._packer.pack
+        self._long_packer: Any = None  # after a long message: the next may be long as well, and is not to be copied
+        self._lenders: list[Lender] = []
+
+    def encode(
+        self, message: Any, names: tuple[str, ...] = (), values: Iterable[Any] = (), *, given: bool = False
+    ) -> Packed:
+        """Return a message encoded, and what lends its descriptors, in the order of their indexes.
+
+        Anything with a ``fileno`` method is sent as a descriptor, borrowed: keep the lenders open
+        until the packet has left. Those that are an :class:`~seqrpc.protocol.values.Export` want to hear of it:
+        :func:`~seqrpc.protocol.lenders.tell_sent`, :func:`~seqrpc.protocol.lenders.tell_unsent`.
+
+        Args:
+            message: a tuple.
+            names: what errors call its parts.
+            values: what of it may be long: the arguments by position or by name, the result, or the item of a
+                stream. ``bytes`` among these that no packet holds are not copied, and are not to change.
+            given: what it holds was given away: if it cannot be sent, what lent descriptors to it is let go, as far
+                as it was reached; :meth:`give_up` is for the rest.
+
+        Raises:
+            TooLarge: it is longer than ``max_message_bytes``.
+            LocalProtocolError: a value cannot be sent, there are more than 253 descriptors, or it
+                is nested deeper than ``max_depth``; the message names the place and the bound.
+            RpcError: a stream or channel in it cannot be made now.
+        """
+        data: Content
+        try:
+            # Most values are not even bytes, which is known without a call.
+            if values and (bytes in map(type, values) or type(values) is dict) and has_long_bytes(values):
+                data = self._pack_in_pieces(message)
+            else:
+                data = self._pack(message) if self._long_packer is None else self._pack_long(message)
+                if len(data) > self._max_depth:  # a shorter one has no room for more
+                    if len(data) > MAX_PACKET:
+                        data = self._check_long(data)
+                    self._check_depth(data)
+        except BaseException as exc:
+            self._forget(given=given)
+            if isinstance(exc, _TELLING) or not isinstance(exc, Exception):
+                raise
+            # Values may raise what they like while they are taken apart.
+            raise LocalProtocolError(self._explain(message, names, exc)) from exc
+        lenders = self._lenders
+        if not lenders:
+            return data, []
+        self._lenders = []  # kept here, a file would stay open until the next message
+        return data, lenders
+
+    def encode_run(self, values: Sequence[Any]) -> bytes:
+        """Return a few small scalars one after the other, quicker than each by itself.
+
+        Raises:
+            Exception: one of them cannot be sent, and so none was: :meth:`encode` tells which and why.
+        """
+        try:
+            data: bytes = self._pack(values)
+        except Exception:
+            self._use_new_packer()
+            raise
+        return data[1 if len(values) < 16 else 3 :]
+
+    def array_header(self, size: int) -> bytes:
+        """Return how an array of ``size`` values begins."""
+        data: bytes = self._packer.pack_array_header(size)
+        return data
+
+    def give_up(self, value: Any) -> None:
+        """Let go of a value that was given away and that nobody gets: :func:`seqrpc.protocol.values.give_up`."""
+        give_up(value, self._living)
+
+    def _pack_in_pieces(self, message: Any) -> Pieces:
+        """Pack a message that has long bytes, and check it."""
+        pieces = pack_in_pieces(self._new_packer(autoreset=False), message)
+        self._check_size(len(pieces))
+        self._check_depth(without_long_bytes(pieces))
+        return pieces
+
+    def _pack_long(self, message: Any) -> bytes | memoryview:
+        """Pack a message after a long one: the packer's own memory, uncopied, if this is long too."""
+        packer = self._long_packer
+        packer.pack(message)
+        data = memoryview(packer)
+        if len(data) > MAX_PACKET:
+            self._long_packer = self._new_packer(autoreset=False)  # that memory is the message's now
+            return data
+        self._long_packer = None
+        return bytes(data)
+
+    def _check_long(self, data: bytes | memoryview) -> memoryview:
+        """Prepare for more messages like this one, and check it."""
+        if self._long_packer is None:
+            self._use_new_packer()  # a packer keeps a buffer as large as the largest it ever filled
+            self._long_packer = self._new_packer(autoreset=False)
+        self._check_size(len(data))
+        return memoryview(data)
+
+    def _check_size(self, size: int) -> None:
+        """Check a message of so many bytes, which no packet holds."""
+        if size > self._max_bytes:
+            raise TooLarge(f"a message holds at most {self._max_bytes} bytes (max_message_bytes), this one {size}")
+        if len(self._lenders) == MAX_DESCRIPTORS:
+            raise LocalProtocolError(
+                f"a message of more than {MAX_PACKET} bytes holds at most {MAX_DESCRIPTORS - 1} descriptors,"
+                " this one more"
+            )
+
+    def _check_depth(self, data: bytes | memoryview) -> None:
+        try:
+            check_depth(data, self._max_depth)
+        except ValueError as exc:
+            raise LocalProtocolError(f"cannot send: {exc}") from None
+
+    def _new_packer(self, *, autoreset: bool = True) -> Any:
+        return msgpack.Packer(default=self._replace, autoreset=autoreset, buf_size=_PACKER_BYTES)
+
+    def _use_new_packer(self) -> None:
+        self._packer = self._new_packer()
+        self._pack = self._packer.pack
+        self._long_packer = None
+
+    def _forget(self, *, given: bool) -> None:
+        """Begin anew after a message that cannot be sent."""
+        lenders, self._lenders = self._lenders, []
+        self._use_new_packer()
+        (give_up_lenders if given else tell_unsent)(lenders)
+
+    def _explain(self, message: Any, names: tuple[str, ...], exc: Exception) -> str:
+        """Say where in the message the value is that cannot be sent."""
+        search = Search(self._travels, self._pack_alone, min(self._max_depth, _DEEPEST))
+        return search.explain(message, names, exc)
+
+    def _pack_alone(self, value: Any) -> None:
+        """Pack a value by itself; what travels as a descriptor is taken for nothing."""
+
+        def plain(value: Any) -> Any:
+            value = value.value if isinstance(value, Borrowed) else value
+            return None if self._travels(value) else flatten(value, self._travels)
+
+        msgpack.Packer(default=plain, buf_size=_PACKER_BYTES).pack(value)
+
+    def _travels(self, value: Any) -> bool:
+        """Return whether a value travels as a descriptor."""
+        return isinstance(value, Buffer) or hasattr(value, "fileno") or self._living.travels(value)
+
+    def _replace(self, value: Any) -> Any:
+        """Return something that msgpack knows in place of ``value``, which it does not."""
+        fields = self._plain_kinds.get(type(value))
+        if fields is not None and value.__dict__.keys() == fields:
+            return value.__dict__
+        if isinstance(value, Borrowed):
+            value = value.value
+        if isinstance(value, Buffer):
+            value.seal()
+            index = self._lend(value)
+            return msgpack.ExtType(EXT_BUFFER, BUFFER_DATA.pack(index, value.offset, len(value)))
+        if hasattr(value, "fileno") and not isinstance(value, Handle):
+            return msgpack.ExtType(EXT_DESCRIPTOR, bytes((self._lend(value),)))
+        export = self._living.export(value)
+        if export is None:
+            kind = type(value)
+            if dataclasses.is_dataclass(kind) and hasattr(value, "__dict__") and len(self._plain_kinds) < _MOST_KINDS:
+                self._plain_kinds[kind] = frozenset(names_of(kind))  # and need not be asked what it is again
+            return flatten(value, self._travels)
+        try:
+            index = self._lend(export)
+        except BaseException:
+            export.unsent()
+            raise
+        return msgpack.ExtType(export.ext_type, bytes((index,)))
+
+    def _lend(self, lender: Lender) -> int:
+        """Return the index of one more descriptor."""
+        index = len(self._lenders)
+        if index == MAX_DESCRIPTORS:
+            raise LocalProtocolError(f"a message holds at most {MAX_DESCRIPTORS} descriptors, this one more")
+        self._lenders.append(lender)
+        return index

@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import os
+
+import pytest
+from support.descriptors import Lender, owned
+
+from seqrpc.kernel.buffers import Buffer
+from seqrpc.protocol.lenders import give_up_lenders, tell_sent, tell_unsent
+from seqrpc.protocol.values import EXT_STREAM, Handle
+
+
+class Told:
+    """An export that remembers what it was told."""
+
+    ext_type = EXT_STREAM
+
+    def __init__(self, fails: Exception | None = None) -> None:
+        self.fails = fails
+        self.told: list[str] = []
+
+    def fileno(self) -> int:
+        return 0
+
+    def sent(self) -> None:
+        if self.fails is not None:
+            raise self.fails
+        self.told.append("sent")
+
+    def unsent(self) -> None:
+        self.told.append("unsent")
+
+    def given_up(self) -> None:
+        self.told.append("given up")
+
+
+def test_those_that_are_told_are_exports_alone() -> None:
+    with owned(1) as fds, Buffer.allocate(1) as buffer:
+        exports = [Told(), Told()]
+        tell_sent([fds[0], exports[0], buffer, Lender()])
+        tell_unsent([fds[0], exports[1], buffer, Lender()])
+        assert [export.told for export in exports] == [["sent"], ["unsent"]]
+        assert not fds[0].closed
+
+
+def test_what_cannot_be_kept_alive_after_its_message_left_ends_at_once(caplog: pytest.LogCaptureFixture) -> None:
+    failing, after = Told(OSError("no room in the loop")), Told()
+    tell_sent([failing, after])
+    assert failing.told == ["given up"]
+    assert after.told == ["sent"]
+    assert "cannot be kept alive" in caplog.text
+
+
+def test_lenders_of_what_was_given_away_are_let_go() -> None:
+    with owned(2) as (first, second), open(os.devnull) as file:
+        export = Told()
+        give_up_lenders([first, export, Handle(EXT_STREAM, second), file])
+        assert [first.closed, second.closed, file.closed] == [True, False, False]
+        assert export.told == ["given up"]
