@@ -177,9 +177,11 @@ class ItemWriter:
 
     def drop(self) -> None:
         """Let go of what waits: nobody will read it."""
-        if self._alone is not None:
-            self._alone.unsent()
-        self.__init__(self._codec)  # type: ignore[misc] # all of it begins anew
+        alone, self._alone = self._alone, None
+        self._parts, self._scalars, self._size = [], [], 0
+        self.count, self.full, self.failure = 0, False, None
+        if alone is not None:
+            alone.unsent()
 
     def end(self, error: tuple[str, str, Any] | None) -> Outgoing:
         """Return the last message; never fails: what cannot be sent of an error is left out, and its data given up."""
