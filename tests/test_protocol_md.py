@@ -21,7 +21,8 @@ from seqrpc import errors
 from seqrpc.errors import RemoteProtocolError, RpcError
 from seqrpc.kernel import memfd
 from seqrpc.protocol import items, messages, values
-from seqrpc.protocol.codec import Codec
+from seqrpc.protocol.decoder import Decoder
+from seqrpc.protocol.encoder import Encoder
 from seqrpc.protocol.items import ItemReader
 from seqrpc.protocol.session import Session
 
@@ -51,7 +52,7 @@ def receive_in_a_session(data: bytes, fds: list[seqrpc.OwnedFd]) -> None:
 
 
 def receive_in_a_stream(data: bytes, fds: list[seqrpc.OwnedFd]) -> None:
-    event = ItemReader(Codec(), 100_000).receive_packet(data, fds)
+    event = ItemReader(Decoder(), 100_000).receive_packet(data, fds)
     for fd in [] if event is None else event.fds:
         fd.close()
 
@@ -259,7 +260,7 @@ def test_the_bytes_of_values_that_travel_as_descriptors() -> None:
             ("channel", Lasting(values.EXT_CHANNEL, fd)),
             ("buffer", buffer),
         ):
-            data, lenders = Codec(living=LastingValues()).encode(value)
+            data, lenders = Encoder(living=LastingValues()).encode(value)
 
             assert data == written.pop(name), name
             assert len(lenders) == 1
@@ -295,7 +296,7 @@ def test_links_within_the_page_lead_to_headings() -> None:
 
 def test_the_descriptors_bytes() -> None:
     with seqrpc.OwnedFd.dup(0) as one, seqrpc.OwnedFd.dup(0) as other:
-        data, lenders = Codec().encode(([one, other],))
+        data, lenders = Encoder().encode(([one, other],))
 
     assert data == bytes.fromhex("91 92 d40100 d40101")
     assert lenders == [one, other]

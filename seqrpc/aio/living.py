@@ -21,7 +21,8 @@ from seqrpc.kernel.descriptors import OwnedFd, close_all
 from seqrpc.kernel.sockets import is_connected_seqpacket
 from seqrpc.limits import RESERVED_DESCRIPTORS, Limits
 from seqrpc.logs import get_logger
-from seqrpc.protocol.codec import Codec
+from seqrpc.protocol.decoder import Decoder
+from seqrpc.protocol.encoder import Encoder
 from seqrpc.protocol.items import ItemReader
 from seqrpc.protocol.values import EXT_STREAM, Export
 
@@ -70,7 +71,7 @@ class LivingValues:
         tally: counts what left, together with the connection that the channel came over.
     """
 
-    __slots__ = ("_exports", "_limits", "_made_codec", "_own_id", "_tally")
+    __slots__ = ("_exports", "_limits", "_made_decoder", "_made_encoder", "_own_id", "_tally")
 
     def __init__(
         self, limits: Limits, exports: Exports, own: Channel | None = None, tally: Tally | None = None
@@ -80,15 +81,23 @@ class LivingValues:
         self._exports = exports
         # Not the channel itself: its connection, which refers to this, must not keep it.
         self._own_id = None if own is None else id(own)
-        self._made_codec: Codec | None = None
+        self._made_encoder: Encoder | None = None
+        self._made_decoder: Decoder | None = None
         self._tally = Tally() if tally is None else tally
 
     @property
-    def _codec(self) -> Codec:
-        """The codec of all streams, which most connections never have."""
-        if self._made_codec is None:
-            self._made_codec = Codec(self._limits, self)
-        return self._made_codec
+    def _encoder(self) -> Encoder:
+        """What encodes the items of all streams that leave, of which most connections never have one."""
+        if self._made_encoder is None:
+            self._made_encoder = Encoder(self._limits, self)
+        return self._made_encoder
+
+    @property
+    def _decoder(self) -> Decoder:
+        """What decodes the items of all streams that come in, of which most connections never have one."""
+        if self._made_decoder is None:
+            self._made_decoder = Decoder(self._limits, self)
+        return self._made_decoder
 
     def travels(self, value: Any) -> bool:
         """Return whether ``value`` is a stream or a channel."""
@@ -144,7 +153,7 @@ class LivingValues:
             return ObjectExport(value, self._limits, self._within, self._exports.add, ended, dropped=place.free)
         if not isinstance(value, Source):
             value = Source(value, getattr(value, "__qualname__", type(value).__qualname__))
-        return StreamExport(value, self._codec, self._exports.add, ended, place.free)
+        return StreamExport(value, self._encoder, self._exports.add, ended, place.free)
 
     def _within(self, own: Channel | None) -> LivingValues:
         """Return what streams and channels are on the connection of a channel."""
@@ -187,7 +196,7 @@ class LivingValues:
             what = "stream" if ext_type == EXT_STREAM else "channel"
             raise ValueError(f"the descriptor of a {what} is no connected SOCK_SEQPACKET socket")
         if ext_type == EXT_STREAM:
-            return Stream(fd, ItemReader(self._codec, self._limits.max_message_bytes))
+            return Stream(fd, ItemReader(self._decoder, self._limits.max_message_bytes))
         return Channel(fd, self._limits, self._within)
 
 

@@ -20,7 +20,7 @@ from seqrpc.kernel.sockets import SendRoom
 from seqrpc.kernel.unread import close_unread
 from seqrpc.limits import MAX_PACKET
 from seqrpc.logs import get_logger
-from seqrpc.protocol.codec import Codec
+from seqrpc.protocol.encoder import Encoder
 from seqrpc.protocol.items import ItemWriter, Outgoing
 from seqrpc.protocol.messages import SPILLED
 from seqrpc.protocol.spilled import NoMemoryFile, write_spilled
@@ -71,15 +71,15 @@ class Producer:
     Args:
         sock: the writing end; the producer owns it.
         source: what to write.
-        codec: encodes it.
+        encoder: encodes it.
     """
 
-    def __init__(self, sock: socket.socket, source: Source, codec: Codec) -> None:
+    def __init__(self, sock: socket.socket, source: Source, encoder: Encoder) -> None:
         """Prepare; :meth:`start` begins."""
         self._sock = sock
         self._source = source
-        self._writer = ItemWriter(codec)
-        self._codec = codec
+        self._writer = ItemWriter(encoder)
+        self._encoder = encoder
         self._loop = asyncio.get_running_loop()
         self._task: asyncio.Task[None] | None = None
         self._pending: Outgoing | None = None  # what the socket had no room for
@@ -100,7 +100,7 @@ class Producer:
         self._watching = False
         self._send_room.narrow = False
         self._pending = None  # not told that it was not sent: that is for the parent to find out
-        self._writer = ItemWriter(self._codec)
+        self._writer = ItemWriter(self._encoder)
         self._sock.close()
 
     def start(self, done: Callable[[Producer], object]) -> None:
@@ -117,7 +117,7 @@ class Producer:
             with contextlib.suppress(Exception):
                 self._flush()
             if self._stopped is not None:  # else the loop ends, which closes generators itself
-                self._codec.give_up(self._source)
+                self._encoder.give_up(self._source)
             self._close()
         done(self)
 
@@ -178,7 +178,7 @@ class Producer:
                 raise
         finally:
             if self._stopped is not None:
-                self._codec.give_up(error)
+                self._encoder.give_up(error)
                 error = self._stopped.code, self._stopped.message, None
             try:
                 await self._end(error)
@@ -199,7 +199,7 @@ class Producer:
         last = first = turn = 0.0  # when the last item came, the first that waits, and when the loop last went on
         async for item in iterator:
             if self._reader_gone or self._stopped is not None:  # the source does not mind being cancelled
-                self._codec.give_up(item)
+                self._encoder.give_up(item)
                 return
             writer.add(item)
             now = clock()
@@ -304,7 +304,7 @@ class Producer:
         except NoMemoryFile as exc:
             _log.warning("! %r: an item cannot be sent: %s", self._source.where, exc)
             raise no_memory_file(exc) from exc
-        packet.data = self._codec.encode((SPILLED, len(packet.data)))[0]
+        packet.data = self._encoder.encode((SPILLED, len(packet.data)))[0]
         packet.lenders.insert(0, file)
         self._spilled = packet
 
@@ -385,7 +385,7 @@ class StreamExport:
 
     Args:
         source: what the stream yields.
-        codec: encodes the items.
+        encoder: encodes the items.
         started: called with the producer once it runs.
         ended: called with it at its end.
         dropped: called if it is not sent.
@@ -399,7 +399,7 @@ class StreamExport:
     def __init__(
         self,
         source: Source,
-        codec: Codec,
+        encoder: Encoder,
         started: Callable[[Producer], object],
         ended: Callable[[Producer], object],
         dropped: Callable[[], object] = bool,
@@ -409,7 +409,7 @@ class StreamExport:
         if self._ours.gettimeout():  # Python would wait for room, for so long, before it asks the kernel
             self._ours.setblocking(False)
         self._source = source
-        self._codec = codec
+        self._encoder = encoder
         self._started = started
         self._ended = ended
         self._dropped = dropped
@@ -427,7 +427,7 @@ class StreamExport:
     def sent(self) -> None:
         """Let the reading end go, and begin to produce."""
         self._theirs.close()
-        producer = Producer(self._ours, self._source, self._codec)
+        producer = Producer(self._ours, self._source, self._encoder)
         producer.start(self._ended)
         self._started(producer)
 
@@ -440,7 +440,7 @@ class StreamExport:
     def given_up(self) -> None:
         """Close both ends, and the source."""
         self.unsent()
-        self._codec.give_up(self._source)
+        self._encoder.give_up(self._source)
 
 
 class MovedStream:

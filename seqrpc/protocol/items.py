@@ -13,7 +13,8 @@ from seqrpc.errors import DescriptorsLost, RemoteProtocolError, RpcError, TooLar
 from seqrpc.kernel.descriptors import OwnedFd, close_all
 from seqrpc.logs import get_logger, new_incident
 from seqrpc.protocol import messages
-from seqrpc.protocol.codec import Codec
+from seqrpc.protocol.decoder import Decoder
+from seqrpc.protocol.encoder import Encoder
 from seqrpc.protocol.lenders import Packed, give_up_lenders, tell_sent
 from seqrpc.protocol.messages import SPILLED, error_parts
 from seqrpc.protocol.spilled import read_spilled
@@ -78,12 +79,12 @@ class ItemWriter:
     """Puts items together into packets. What is large, or holds descriptors, has one of its own.
 
     Args:
-        codec: encodes them; it may be shared.
+        encoder: encodes them; it may be shared.
     """
 
-    def __init__(self, codec: Codec) -> None:
+    def __init__(self, encoder: Encoder) -> None:
         """Begin with no item."""
-        self._codec = codec
+        self._encoder = encoder
         self._parts: list[bytes | memoryview] = []
         self._scalars: list[Any] = []  # not encoded yet, for it is quicker to do many at once, and they cannot change
         self._size = 0
@@ -118,9 +119,9 @@ class ItemWriter:
         try:
             if self.failure is not None:  # of one before it, which it must not overtake
                 raise self.failure
-            packed = data, lenders = self._codec.encode((ITEMS, item), _NAMES, (item,), given=True)
+            packed = data, lenders = self._encoder.encode((ITEMS, item), _NAMES, (item,), given=True)
         except Exception:
-            self._codec.give_up(item)
+            self._encoder.give_up(item)
             raise
         if lenders or len(data) >= PACKET_BYTES:
             self._alone = Outgoing(packed)
@@ -138,7 +139,7 @@ class ItemWriter:
         if not run:
             return
         try:
-            self._parts.append(self._codec.encode_run(run))
+            self._parts.append(self._encoder.encode_run(run))
         except Exception:
             self._close_run_singly(run)
 
@@ -146,20 +147,20 @@ class ItemWriter:
         """Encode scalars one of which cannot be sent, up to that one."""
         for index, item in enumerate(run):
             try:
-                self._parts.append(bytes(self._codec.encode((item,), ("item",))[0])[1:])
+                self._parts.append(bytes(self._encoder.encode((item,), ("item",))[0])[1:])
             except Exception as exc:
                 self.failure = exc
                 self.count -= len(run) - index
                 return
 
     def _head(self, count: int) -> bytes:
-        return self._codec.array_header(count + 1) + b"\x00"  # the kind, ITEMS
+        return self._encoder.array_header(count + 1) + b"\x00"  # the kind, ITEMS
 
     def packet(self) -> Outgoing | None:
         """Return the next message, None if nothing waits; it is then the caller's to send or to give up."""
         if self._scalars and not self._parts:  # nothing but scalars: it can be encoded at one go
             try:
-                packed = self._codec.encode((ITEMS, *self._scalars))
+                packed = self._encoder.encode((ITEMS, *self._scalars))
             except Exception:  # noqa: S110 - one of them cannot be sent: which, is found out below
                 pass
             else:
@@ -187,25 +188,25 @@ class ItemWriter:
         """Return the last message; never fails: what cannot be sent of an error is left out, and its data given up."""
         for last in (error, error and (*error[:2], None)):
             try:
-                return Outgoing(self._codec.encode((END, last), given=True))
+                return Outgoing(self._encoder.encode((END, last), given=True))
             except Exception:  # values raise what they like while they are encoded
-                self._codec.give_up(error)
+                self._encoder.give_up(error)
         incident, message = new_incident()
         _log.error("! the error of a stream cannot be sent: %s (incident %s)", shown(error and error[0]), incident)
-        return Outgoing(self._codec.encode((END, ("rpc.Internal", message, None))))
+        return Outgoing(self._encoder.encode((END, ("rpc.Internal", message, None))))
 
 
 class ItemReader:
     """Takes packets apart.
 
     Args:
-        codec: decodes them; it may be shared.
+        decoder: decodes them; it may be shared.
         max_message_bytes: of one message.
     """
 
-    def __init__(self, codec: Codec, max_message_bytes: int) -> None:
+    def __init__(self, decoder: Decoder, max_message_bytes: int) -> None:
         """Remember what decodes."""
-        self._codec = codec
+        self._decoder = decoder
         self._max_bytes = max_message_bytes
 
     def receive_packet(self, data: bytes, fds: list[OwnedFd], *, lost: bool = False) -> Items | End | None:
@@ -219,18 +220,18 @@ class ItemReader:
             TooLarge, Overloaded: it is not taken here.
         """
         if not fds and not lost:  # nearly all: it saves a twentieth of the byte code of a lone item
-            value = self._codec.decode_plain(data)
+            value = self._decoder.decode_plain(data)
             if type(value) is list and len(value) > 1 and value[0] == ITEMS and type(value[0]) is int:
                 return Items(value[1:], fds)
         try:
-            value, problem = self._codec.decode(data, fds)
+            value, problem = self._decoder.decode(data, fds)
             if messages.kind_of(value) == SPILLED:
                 spilled = messages.parse_spilled(value)
                 if spilled.length > self._max_bytes:
                     bound = f"at most {self._max_bytes} bytes (max_message_bytes)"
                     raise TooLarge(f"an item of a stream has {bound}, this one {spilled.length}")
                 if not lost:
-                    value, problem = read_spilled(self._codec, spilled.length, fds)
+                    value, problem = read_spilled(self._decoder, spilled.length, fds)
             if lost:
                 raise DescriptorsLost("descriptors of an item of the stream were lost on the way in")
             if isinstance(problem, RpcError):

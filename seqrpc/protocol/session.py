@@ -321,7 +321,7 @@ class Session(Generic[Waiter]):
         if lack is not None:
             return self._fail(head.kind, head.call_id, fds, Overloaded(lack))
         try:
-            value, problem = read_spilled(self._codec, length, fds)
+            value, problem = read_spilled(self._codec.decoder, length, fds)
         except (Overloaded, TooLarge) as exc:
             return self._fail(head.kind, head.call_id, fds, exc)
         event = self._take(head, value, fds, problem)

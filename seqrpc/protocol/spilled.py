@@ -11,7 +11,7 @@ from seqrpc.kernel import memfd
 from seqrpc.kernel.descriptors import OwnedFd
 from seqrpc.kernel.pieces import Content
 from seqrpc.limits import MAX_PACKET
-from seqrpc.protocol.codec import Codec
+from seqrpc.protocol.decoder import Decoder
 from seqrpc.protocol.heads import METHOD_BYTES, Head, read_head
 
 _NAME: Final = "seqrpc-message"
@@ -48,11 +48,11 @@ def _check(file: OwnedFd, length: int) -> None:
         raise RemoteProtocolError(f"malformed spilled message: {length} bytes were promised, the memfd has {size}")
 
 
-def read_spilled(codec: Codec, length: int, fds: list[OwnedFd]) -> tuple[Any, str | RpcError | None]:
-    """Return what ``codec.decode`` makes of a spilled message, and let its memory file go.
+def read_spilled(decoder: Decoder, length: int, fds: list[OwnedFd]) -> tuple[Any, str | RpcError | None]:
+    """Return what ``decoder.decode`` makes of a spilled message, and let its memory file go.
 
     Args:
-        codec: decodes it.
+        decoder: decodes it.
         length: what the packet promised.
         fds: what came with the packet; the memory file is taken out once it was read, the others stay.
 
@@ -74,9 +74,9 @@ def read_spilled(codec: Codec, length: int, fds: list[OwnedFd]) -> tuple[Any, st
     try:
         with pages, memoryview(pages) as view:
             if length <= MAX_PACKET:
-                decoded = codec.decode(bytes(view), fds)
+                decoded = decoder.decode(bytes(view), fds)
             else:
-                decoded = codec.decode_long(view, fds, functools.partial(memfd.read, file))
+                decoded = decoder.decode_long(view, fds, functools.partial(memfd.read, file))
     except BaseException:
         fds.insert(0, file)
         raise

@@ -19,7 +19,7 @@ from seqrpc.kernel import memfd
 from seqrpc.kernel.descriptors import OwnedFd, close_all
 from seqrpc.kernel.pieces import Content
 from seqrpc.limits import MAX_PACKET, Limits
-from seqrpc.protocol.codec import Codec
+from seqrpc.protocol.encoder import Encoder
 from seqrpc.protocol.messages import Cancel, Closing, Request, Response
 from seqrpc.protocol.session import Refused, Session
 
@@ -253,12 +253,12 @@ def packets() -> st.SearchStrategy[bytes]:
         values(),
     )
     return st.builds(
-        lambda kind, number, rest: bytes(Codec().encode((kind, number, *rest))[0]),
+        lambda kind, number, rest: bytes(Encoder().encode((kind, number, *rest))[0]),
         st.sampled_from([0, 0, 1, 1, 2, 3, 5, 6]),
         call_id,
         st.lists(parts, max_size=4),
     ) | st.builds(
-        lambda kind, rest: bytes(Codec().encode((kind, *rest))[0]),
+        lambda kind, rest: bytes(Encoder().encode((kind, *rest))[0]),
         st.sampled_from([2, 4, 5, 7]),
         st.lists(parts, max_size=3),
     )
@@ -317,7 +317,7 @@ def test_whatever_a_peer_spills_a_session_answers_or_says_malformed(
             held: list[OwnedFd] = []
             event: Any = None
             try:
-                event = session.receive_packet(bytes(Codec().encode(message)[0]), fds, lost=lost)
+                event = session.receive_packet(bytes(Encoder().encode(message)[0]), fds, lost=lost)
             except RemoteProtocolError:
                 assert session.requests == in_flight
             if isinstance(event, Refused):
@@ -383,7 +383,7 @@ def test_whatever_a_peer_sends_a_session_answers_or_says_malformed(
 @PROPERTY
 @given(values(), st.data())
 def test_a_changed_packet_is_taken_or_malformed_and_never_leaks(value: Any, data: st.DataObject) -> None:
-    original, lenders = Codec().encode((0, 1, "m", [value, Lender(), {"a": Lender()}], {"deadline": 5}))
+    original, lenders = Encoder().encode((0, 1, "m", [value, Lender(), {"a": Lender()}], {"deadline": 5}))
     packet = bytearray(bytes(original))
     for _ in range(data.draw(st.integers(1, 3))):
         where = data.draw(st.integers(0, len(packet) - 1))

@@ -1,4 +1,4 @@
-"""A coverage-guided fuzzer of codec, depth, messages, session, spilled messages, and the items of streams.
+"""A coverage-guided fuzzer of encoder, decoder, depth, messages, session, spilled messages, and the items of streams.
 
 It needs atheris, which is no dependency of the project (``pip install atheris``, Linux), and is run by hand::
 
@@ -50,7 +50,8 @@ with atheris.instrument_imports(
     from seqrpc.kernel.descriptors import OwnedFd, close_all
     from seqrpc.limits import MAX_DESCRIPTORS, MAX_PACKET, Limits
     from seqrpc.protocol import depth
-    from seqrpc.protocol.codec import Codec
+    from seqrpc.protocol.decoder import Decoder
+    from seqrpc.protocol.encoder import Encoder
     from seqrpc.protocol.items import End, ItemReader, Items, ItemWriter, Outgoing
     from seqrpc.protocol.lenders import Packed
     from seqrpc.protocol.messages import REQUEST, RESPONSE, SPILLED, Request, Response
@@ -80,9 +81,10 @@ class Pair:
         self.limits = limits
         self.measured = bool(flags & 2)
         self.sides: tuple[Session[object], Session[object]] = (Session(limits), Session(limits))
-        self.codec = Codec(limits)
-        self.writer = ItemWriter(Codec(limits))
-        self.reader = ItemReader(Codec(limits), limits.max_message_bytes)
+        self.encoder = Encoder(limits)
+        self.decoder = Decoder(limits)
+        self.writer = ItemWriter(Encoder(limits))
+        self.reader = ItemReader(Decoder(limits), limits.max_message_bytes)
         self.lent: list[OwnedFd] = []
         self.travelling: tuple[deque[Packed], deque[Packed]] = (deque(), deque())
         for number in range(flags >> 2 & 3):
@@ -127,7 +129,7 @@ class Pair:
         data = outgoing.data
         if len(data) > MAX_PACKET:
             fds.insert(0, write_spilled(data))
-            data = self.codec.encode((SPILLED, len(data)))[0]
+            data = self.encoder.encode((SPILLED, len(data)))[0]
         outgoing.sent()
         try:
             event = self.reader.receive_packet(bytes(data), fds)
@@ -225,15 +227,15 @@ class Pair:
         else:
             return
         try:
-            data, lenders = self.codec.encode(value)
+            data, lenders = self.encoder.encode(value)
         except TooLarge:
             assert 2 * size > MAX_PACKET, "it grew by more than single-precision floats account for"
             return
         fds = [OwnedFd.dup(lender) for lender in lenders]
         try:
-            again, problem = self.codec.decode(bytes(data), fds)
+            again, problem = self.decoder.decode(bytes(data), fds)
             assert problem is None
-            assert self.codec.encode(again)[0] == data
+            assert self.encoder.encode(again)[0] == data
         except TooLarge as exc:
             assert "max_containers" in exc.message  # noqa: PT017 - it was counted only now that it is longer
         close_all(fds)
@@ -385,7 +387,7 @@ def value_of(pair: Pair, data: bytes) -> Any:
         return [ODD_VALUES[byte % len(ODD_VALUES)] for byte in data[1:]]
     fds = [OwnedFd(os.dup(number)) for number in (NULL, FILE.fileno(), NULL)]
     try:
-        return pair.codec.decode(data, fds)[0]
+        return pair.decoder.decode(data, fds)[0]
     except (RemoteProtocolError, TooLarge):
         return data.decode("utf-8", "surrogateescape")
     finally:
@@ -460,10 +462,10 @@ def seeds() -> list[bytes]:
         (6, Lender(), "future"),
         (1, 0, None, {(1, (2, 3)): {(): {Record(1): 2}}}),
     ]
-    codec = Codec()
+    encoder = Encoder()
     packets = []
     for value in values:
-        data, lenders = codec.encode(value)
+        data, lenders = encoder.encode(value)
         extensions = sum(bytes(data).count(bytes((head, kind))) for head, kind in ((0xD4, 2), (0xD4, 3), (0x11, 4)))
         packets.append((bytes(data), len(lenders) + extensions))
     packets.append((msgpack.packb([1, 0, None, [0.5, 1.5]], use_single_float=True), 0))

@@ -20,7 +20,7 @@ from seqrpc.interface.service import Service, method
 from seqrpc.kernel.buffers import Buffer
 from seqrpc.kernel.descriptors import OwnedFd, ValueFd, close_all
 from seqrpc.limits import DEFAULT_LIMITS
-from seqrpc.protocol.codec import Codec
+from seqrpc.protocol.decoder import Decoder
 from seqrpc.protocol.items import ItemReader
 from seqrpc.protocol.values import Handles
 
@@ -187,7 +187,7 @@ def living_values() -> Iterator[tuple[Stream[Any], Channel, Buffer]]:
     """Return a stream, a channel and a buffer as they come off the wire; nobody is at their other ends."""
     ends = [end for _ in range(2) for end in socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)]
     fds = [ValueFd(end.detach()) for end in ends]
-    stream: Stream[Any] = Stream(fds[0], ItemReader(Codec(), 100_000))
+    stream: Stream[Any] = Stream(fds[0], ItemReader(Decoder(), 100_000))
     with Buffer.copy_of(b"abc") as buffer:
         try:
             yield stream, Channel(fds[2], DEFAULT_LIMITS, lambda _own: Handles()), buffer

@@ -8,7 +8,8 @@ from array import array
 from collections.abc import Sequence
 from typing import Any
 
-from seqrpc.protocol.codec import Codec
+from seqrpc.protocol.decoder import Decoder
+from seqrpc.protocol.encoder import Encoder
 from support.waiting import PATIENCE
 
 
@@ -67,11 +68,11 @@ def fill(sock: socket.socket, data: bytes = b"x" * 1000) -> int:
 
 def wire(*message: Any) -> bytes:
     """Return the packet of a message, as a peer in any language would send it."""
-    return bytes(Codec().encode(message)[0])
+    return bytes(Encoder().encode(message)[0])
 
 
 def unwire(data: bytes) -> Any:
     """Return the message of a packet that came without descriptors."""
-    value, problem = Codec().decode(data, [])
+    value, problem = Decoder().decode(data, [])
     assert problem is None
     return value

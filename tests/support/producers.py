@@ -14,7 +14,8 @@ from seqrpc.aio.producers import Producer, Source, StreamExport
 from seqrpc.aio.streams import Stream
 from seqrpc.kernel.descriptors import ValueFd, close_all
 from seqrpc.limits import Limits
-from seqrpc.protocol.codec import Codec
+from seqrpc.protocol.decoder import Decoder
+from seqrpc.protocol.encoder import Encoder
 from seqrpc.protocol.items import ItemReader
 from seqrpc.protocol.values import EXT_STREAM
 from support.packets import readable
@@ -33,7 +34,7 @@ class Reading:
     def __init__(self, items: AsyncIterable[Any], fds: list[OwnedFd] | None = None) -> None:
         self.started: list[Producer] = []
         self.ended: list[Producer] = []
-        export = StreamExport(Source(items, "m", fds), Codec(LIMITS), self.started.append, self.ended.append)
+        export = StreamExport(Source(items, "m", fds), Encoder(LIMITS), self.started.append, self.ended.append)
         assert export.ext_type == EXT_STREAM
         self.raw = socket.socket(fileno=os.dup(export.fileno()))
         self.raw.setblocking(False)
@@ -53,7 +54,7 @@ class Reading:
 
     @staticmethod
     def message(data: bytes, fds: list[OwnedFd]) -> Any:
-        value, problem = Codec().decode(data, fds)
+        value, problem = Decoder().decode(data, fds)
         if value[0] == 4:
             return Reading.message(os.pread(fds[0].fileno(), value[1], 0), fds[1:])
         assert problem is None
@@ -75,7 +76,7 @@ class Reading:
 
     def stream(self) -> Stream[Any]:
         """Return a stream that reads what is produced."""
-        return Stream(ValueFd(os.dup(self.raw.fileno())), ItemReader(Codec(LIMITS), LIMITS.max_message_bytes))
+        return Stream(ValueFd(os.dup(self.raw.fileno())), ItemReader(Decoder(LIMITS), LIMITS.max_message_bytes))
 
     async def until_ended(self) -> None:
         await comes_true(lambda: self.ended == [self.producer])

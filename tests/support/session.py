@@ -8,13 +8,13 @@ import pytest
 
 from seqrpc.errors import RemoteProtocolError
 from seqrpc.kernel.descriptors import OwnedFd
-from seqrpc.protocol.codec import Codec
+from seqrpc.protocol.encoder import Encoder
 from seqrpc.protocol.messages import Request
 from seqrpc.protocol.session import Session
 from seqrpc.protocol.values import Handle, Handles
 from support.descriptors import owned
 
-encode = Codec().encode
+encode = Encoder().encode
 
 
 def packet(*message: Any) -> bytes:

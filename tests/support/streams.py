@@ -15,7 +15,7 @@ from seqrpc.aio.streams import Stream
 from seqrpc.kernel import memfd
 from seqrpc.kernel.descriptors import ValueFd, value_fd
 from seqrpc.limits import Limits
-from seqrpc.protocol.codec import Codec
+from seqrpc.protocol.decoder import Decoder
 from seqrpc.protocol.items import ItemReader
 from support.packets import raw_pair, receive, send_with, wire
 from support.waiting import comes_true
@@ -31,7 +31,7 @@ class Wrong(RpcError, code="streams.Wrong"):
 
 def stream_on(sock: socket.socket) -> Stream[Any]:
     """Return a stream that reads a socket, which is its own from now on."""
-    return Stream(ValueFd(sock.detach()), ItemReader(Codec(LIMITS), LIMITS.max_message_bytes))
+    return Stream(ValueFd(sock.detach()), ItemReader(Decoder(LIMITS), LIMITS.max_message_bytes))
 
 
 @asynccontextmanager
@@ -100,7 +100,7 @@ async def received_stream(*packets: bytes) -> AsyncIterator[tuple[Stream[Any], s
     ours, theirs = raw_pair()
     for packet in packets:
         theirs.send(packet)
-    stream: Stream[Any] = Stream(value_fd(ours.detach(), 1001), ItemReader(Codec(), 1 << 20))
+    stream: Stream[Any] = Stream(value_fd(ours.detach(), 1001), ItemReader(Decoder(), 1 << 20))
     async with stream:
         yield stream, theirs
     theirs.close()

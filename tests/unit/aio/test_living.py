@@ -20,7 +20,7 @@ from seqrpc.aio.living import LivingValues
 from seqrpc.aio.producers import Source
 from seqrpc.kernel.descriptors import ValueFd
 from seqrpc.limits import DEFAULT_LIMITS, Limits
-from seqrpc.protocol.codec import Codec
+from seqrpc.protocol.decoder import Decoder
 from seqrpc.protocol.items import ItemReader
 from seqrpc.protocol.values import EXT_CHANNEL, EXT_STREAM
 
@@ -322,7 +322,7 @@ async def test_a_stream_with_items_that_nobody_took_is_relayed_and_nothing_is_lo
     async with on_a_pair(House()) as connection:
         proxy = connection.proxy(House)
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        reader = ItemReader(Codec(), DEFAULT_LIMITS.max_message_bytes)
+        reader = ItemReader(Decoder(), DEFAULT_LIMITS.max_message_bytes)
         stream: seqrpc.Stream[int] = seqrpc.Stream(ValueFd(theirs.detach()), reader)
         with ours:
             ours.send(msgpack.packb([0, 1, 2, 4]))  # several share a packet

@@ -14,8 +14,8 @@ import pytest
 from seqrpc.errors import LocalProtocolError
 from seqrpc.kernel.buffers import Buffer
 from seqrpc.limits import MAX_VALUES_SEARCHED
-from seqrpc.protocol.codec import Codec
 from seqrpc.protocol.culprit import NotFound, Search, label
+from seqrpc.protocol.encoder import Encoder
 
 FAR = 2**64
 LONE = "\udcff"
@@ -54,7 +54,7 @@ class Color(enum.Enum):
 def culprit(value: Any) -> str:
     """Return what is told of a result that cannot be sent."""
     with pytest.raises(LocalProtocolError) as caught:
-        Codec().encode((1, 0, None, value), ("kind", "id", "error", "result"))
+        Encoder().encode((1, 0, None, value), ("kind", "id", "error", "result"))
     return str(caught.value).removeprefix("cannot send ")
 
 

@@ -16,7 +16,7 @@ from support.properties import PROPERTY
 from seqrpc.errors import RemoteProtocolError
 from seqrpc.kernel.pieces import Pieces
 from seqrpc.limits import MAX_PACKET
-from seqrpc.protocol.codec import Codec
+from seqrpc.protocol.encoder import Encoder
 from seqrpc.protocol.heads import METHOD_BYTES, Head, _read_any, head_of, read_head
 
 UINTS = [b"\x07", b"\xcc\x07", b"\xcd\x00\x07", b"\xce\x00\x00\x00\x07", b"\xcf" + bytes(7) + b"\x07"]
@@ -101,7 +101,7 @@ def test_the_short_way_reads_what_the_long_way_does(data: bytes) -> None:
 
 def test_the_head_of_a_message_in_pieces_is_in_the_first() -> None:
     arguments = (1, bytes(MAX_PACKET + 1), {"a": [Lender()]})
-    packed, _lenders = Codec().encode((0, 7, "m", arguments), values=arguments)
+    packed, _lenders = Encoder().encode((0, 7, "m", arguments), values=arguments)
     assert isinstance(packed, Pieces)
     assert head_of(packed) == (4, 0, 7, "m")
 

@@ -21,7 +21,7 @@ from seqrpc.errors import DescriptorsLost, LocalProtocolError, Overloaded, Remot
 from seqrpc.kernel.buffers import Buffer
 from seqrpc.kernel.descriptors import OwnedFd, close_all
 from seqrpc.limits import MAX_DESCRIPTORS, MAX_PACKET, Limits
-from seqrpc.protocol.codec import Codec
+from seqrpc.protocol.decoder import Decoder
 from seqrpc.protocol.encoder import Encoder
 from seqrpc.protocol.items import (
     PACKET_BYTES,
@@ -45,15 +45,15 @@ class Record:
 
 
 def writer(limits: Limits | None = None) -> ItemWriter:
-    return ItemWriter(Codec(limits or Limits(max_message_bytes=MAX_BYTES)))
+    return ItemWriter(Encoder(limits or Limits(max_message_bytes=MAX_BYTES)))
 
 
 def reader(max_bytes: int = MAX_BYTES) -> ItemReader:
-    return ItemReader(Codec(Limits(max_message_bytes=max_bytes)), max_bytes)
+    return ItemReader(Decoder(Limits(max_message_bytes=max_bytes)), max_bytes)
 
 
 def packet(*message: Any) -> bytes:
-    return bytes(Codec().encode(message)[0])
+    return bytes(Encoder().encode(message)[0])
 
 
 def arrive(outgoing: Outgoing, *, spilled: bool = False) -> Items | End | None:
@@ -262,17 +262,17 @@ def test_descriptors_travel_with_a_packet_of_their_own_and_are_given_away() -> N
 
 
 def test_5_1_as_many_descriptors_as_a_packet_takes_travel_and_one_less_with_what_is_spilled() -> None:
-    codec = Codec()
+    encoder = Encoder()
     for size, most in ((MAX_PACKET - 2_000, MAX_DESCRIPTORS), (MAX_PACKET + 1, MAX_DESCRIPTORS - 1)):
-        items = ItemWriter(codec)
+        items = ItemWriter(encoder)
         items.add([[Lender()] * most, bytes(size)])
         (outgoing,) = packets(items)
         assert len(outgoing.lenders) == most
         with pytest.raises(LocalProtocolError, match=f"at most {most} descriptors"):
             items.add([[Lender()] * (most + 1), bytes(size)])
     # The very longest packet with 253 descriptors: a byte more, and it would have to go as a file with 252.
-    items = ItemWriter(codec)
-    overhead = len(codec.encode((0, [[Lender()] * MAX_DESCRIPTORS, bytes(60_000)]))[0]) - 60_000
+    items = ItemWriter(encoder)
+    overhead = len(encoder.encode((0, [[Lender()] * MAX_DESCRIPTORS, bytes(60_000)]))[0]) - 60_000
     items.add([[Lender()] * MAX_DESCRIPTORS, bytes(MAX_PACKET - overhead)])
     (outgoing,) = packets(items)
     assert len(outgoing.data) == MAX_PACKET
@@ -472,7 +472,9 @@ def test_5_2_a_spilled_item_over_the_limit_is_not_read_whatever_it_is() -> None:
 
 def test_a_spilled_item_that_there_is_no_room_for_is_overload() -> None:
     with address_space_used_up(), pytest.raises(Overloaded, match="no room for a message"):
-        ItemReader(Codec(), 1 << 31).receive_packet(packet(SPILLED, 60 << 20), [memory_file(size=60 << 20, whole=True)])
+        ItemReader(Decoder(), 1 << 31).receive_packet(
+            packet(SPILLED, 60 << 20), [memory_file(size=60 << 20, whole=True)]
+        )
 
 
 @pytest.mark.parametrize(
@@ -484,8 +486,8 @@ def test_3_3_an_item_that_lost_its_descriptors_is_told_as_that(data: bytes) -> N
 
 
 def test_an_item_with_a_value_that_is_not_taken_here_is_told_as_that() -> None:
-    limited = ItemReader(Codec(Limits(max_buffer_bytes=3)), MAX_BYTES)
-    data, lenders = Codec().encode((0, Buffer.copy_of(b"1234")))
+    limited = ItemReader(Decoder(Limits(max_buffer_bytes=3)), MAX_BYTES)
+    data, lenders = Encoder().encode((0, Buffer.copy_of(b"1234")))
     fds = [OwnedFd.dup(lender) for lender in lenders]
     with pytest.raises(TooLarge, match="max_buffer_bytes"):
         limited.receive_packet(bytes(data), fds)

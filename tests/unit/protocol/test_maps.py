@@ -165,17 +165,17 @@ def test_keys_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
 STAYS = """
 import gc, sys
 import msgpack
-from seqrpc.protocol.codec import Codec
+from seqrpc.protocol.decoder import Decoder
 
 def rss():
     with open("/proc/self/statm") as file:
         return int(file.read().split()[1]) * 4096
 
-codec, packets = Codec(), int(sys.argv[1])
+decoder, packets = Decoder(), int(sys.argv[1])
 def send(number):
     names = [f"{number}-{index}" for index in range(int(sys.argv[2]))]
     data = msgpack.packb([0, 1, "m", dict.fromkeys(names), {"meta": dict.fromkeys(names, "")}])
-    codec.decode(data if len(data) <= 65_536 else memoryview(data), [])
+    decoder.decode(data if len(data) <= 65_536 else memoryview(data), [])
 send(0)
 gc.collect()
 before = rss()

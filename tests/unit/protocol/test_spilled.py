@@ -20,7 +20,8 @@ from seqrpc.kernel import memfd
 from seqrpc.kernel.descriptors import OwnedFd, close_all
 from seqrpc.kernel.pieces import Pieces
 from seqrpc.limits import MAX_PACKET, Limits
-from seqrpc.protocol.codec import Codec
+from seqrpc.protocol.decoder import Decoder
+from seqrpc.protocol.encoder import Encoder
 from seqrpc.protocol.longbytes import EXT_TAKEN
 from seqrpc.protocol.spilled import NoMemoryFile, head_of_spilled, read_spilled, read_spilled_head, write_spilled
 
@@ -30,7 +31,7 @@ LARGE = "x" * 100_000
 def malformed(length: int, fds: list[OwnedFd]) -> str:
     """Return why a spilled message is malformed, and close what came with it."""
     with pytest.raises(RemoteProtocolError, match=r"^malformed ") as caught:
-        read_spilled(Codec(), length, fds)
+        read_spilled(Decoder(), length, fds)
     close_all(fds)
     return str(caught.value)
 
@@ -39,12 +40,12 @@ def malformed(length: int, fds: list[OwnedFd]) -> str:
     "value", [1, "text", LARGE, [LARGE] * 3, {"a": [1] * 50_000}], ids=lambda value: repr(value)[:9]
 )
 def test_5_1_what_is_written_is_sealed_and_read_back_and_its_file_is_closed(value: Any) -> None:
-    data, _lenders = Codec().encode((1, value))
+    data, _lenders = Encoder().encode((1, value))
     file = write_spilled(data)
     assert memfd.check_sealed(file) == len(data)
 
     fds = [file]
-    assert read_spilled(Codec(), len(data), fds) == ([1, value], None)
+    assert read_spilled(Decoder(), len(data), fds) == ([1, value], None)
 
     assert fds == []
     assert file.closed
@@ -56,36 +57,36 @@ LONG = os.urandom(100_000)
 @pytest.mark.parametrize("arguments", [(LONG,), (1, LONG, LARGE, LONG), ({"a": 1}, os.urandom(5_000_000))])
 def test_long_bytes_are_written_from_where_they_are_and_come_whole(arguments: tuple[Any, ...]) -> None:
     message = (0, 1, "m", arguments)
-    data, _lenders = Codec().encode(message, values=arguments)
+    data, _lenders = Encoder().encode(message, values=arguments)
     assert isinstance(data, Pieces)
     assert bytes(data) == msgpack.packb(message)
-    value, problem = read_spilled(Codec(), len(data), [write_spilled(data)])
+    value, problem = read_spilled(Decoder(), len(data), [write_spilled(data)])
     assert (value, problem) == ([0, 1, "m", list(arguments)], None)
 
 
 def test_long_bytes_are_copied_once_on_each_side() -> None:
     arguments = (bytes(20_000_000),)
-    data, _lenders = Codec().encode((0, 1, "m", arguments), values=arguments)
+    data, _lenders = Encoder().encode((0, 1, "m", arguments), values=arguments)
     assert isinstance(data, Pieces)
     files: list[OwnedFd] = []
     assert peak_bytes(lambda: files.append(write_spilled(data))) < 1_000_000
-    assert peak_bytes(lambda: read_spilled(Codec(), len(data), files)) < 21_000_000
+    assert peak_bytes(lambda: read_spilled(Decoder(), len(data), files)) < 21_000_000
 
 
 def test_beside_long_bytes_references_are_resolved_and_what_is_wrong_with_them_is_told() -> None:
-    data, lenders = Codec().encode((1, LONG, [Lender(), Lender()]), values=(LONG,))
+    data, lenders = Encoder().encode((1, LONG, [Lender(), Lender()]), values=(LONG,))
     assert isinstance(data, Pieces)
     fds = [write_spilled(data), *duplicates(lenders)]
     own = fds[1:]
-    assert read_spilled(Codec(), len(data), fds) == ([1, LONG, own], None)
+    assert read_spilled(Decoder(), len(data), fds) == ([1, LONG, own], None)
     close_all(own)
-    assert read_spilled(Codec(), len(data), [write_spilled(data)])[1] == "descriptor 0 is referred to, but 0 came"
+    assert read_spilled(Decoder(), len(data), [write_spilled(data)])[1] == "descriptor 0 is referred to, but 0 came"
 
 
 @pytest.mark.parametrize("value", [msgpack.ExtType(9, b"x"), msgpack.ExtType(100, b"")])
 def test_beside_long_bytes_unknown_extension_types_are_malformed(value: msgpack.ExtType) -> None:
     data = msgpack.packb([1, LONG, value])
-    assert read_spilled(Codec(), len(data), [write_spilled(data)])[1] == f"unknown extension type {value.code}"
+    assert read_spilled(Decoder(), len(data), [write_spilled(data)])[1] == f"unknown extension type {value.code}"
 
 
 def test_what_stands_for_long_bytes_in_here_is_unknown_when_it_comes_from_outside() -> None:
@@ -94,10 +95,10 @@ def test_what_stands_for_long_bytes_in_here_is_unknown_when_it_comes_from_outsid
         b"\x93" + msgpack.packb(1) + msgpack.packb(LONG) + stand_in,
         b"\x93" + msgpack.packb(1) + stand_in + msgpack.packb(LARGE),
     ):
-        codec = Codec()
+        decoder = Decoder()
         good = msgpack.packb([1, LONG])
-        assert read_spilled(codec, len(good), [write_spilled(good)]) == ([1, LONG], None)
-        assert read_spilled(codec, len(data), [write_spilled(data)])[1] == f"unknown extension type {EXT_TAKEN}"
+        assert read_spilled(decoder, len(good), [write_spilled(good)]) == ([1, LONG], None)
+        assert read_spilled(decoder, len(data), [write_spilled(data)])[1] == f"unknown extension type {EXT_TAKEN}"
 
 
 def test_beside_long_bytes_depth_and_containers_are_bounded_and_cuts_found() -> None:
@@ -105,18 +106,18 @@ def test_beside_long_bytes_depth_and_containers_are_bounded_and_cuts_found() -> 
     for limits, error in ((Limits(max_depth=4), RemoteProtocolError), (Limits(max_containers=4), TooLarge)):
         file = write_spilled(deep)
         with file, pytest.raises(error):
-            read_spilled(Codec(limits), len(deep), [file])
+            read_spilled(Decoder(limits), len(deep), [file])
     cut = deep[:-4]
     assert "more than its" in malformed(len(cut), [write_spilled(cut)])
     assert "extra" in malformed(len(deep) + 1, [write_spilled(deep + b"\x00")])
 
 
 def test_5_1_the_message_s_own_descriptors_follow_and_are_left_in_place() -> None:
-    data, lenders = Codec().encode((1, LARGE, [Lender(), Lender()]))
+    data, lenders = Encoder().encode((1, LARGE, [Lender(), Lender()]))
     fds = [write_spilled(data), *duplicates(lenders)]
     own = fds[1:]
 
-    value, problem = read_spilled(Codec(), len(data), fds)
+    value, problem = read_spilled(Decoder(), len(data), fds)
 
     assert problem is None
     assert fds == own
@@ -125,10 +126,10 @@ def test_5_1_the_message_s_own_descriptors_follow_and_are_left_in_place() -> Non
 
 
 def test_what_is_wrong_with_its_references_is_told() -> None:
-    data, _lenders = Codec().encode((1, LARGE, Lender()))
-    assert read_spilled(Codec(), len(data), [write_spilled(data)])[1] == "descriptor 0 is referred to, but 0 came"
+    data, _lenders = Encoder().encode((1, LARGE, Lender()))
+    assert read_spilled(Decoder(), len(data), [write_spilled(data)])[1] == "descriptor 0 is referred to, but 0 came"
     with owned(2) as more:
-        problem = read_spilled(Codec(), len(data), [write_spilled(data), *more])[1]
+        problem = read_spilled(Decoder(), len(data), [write_spilled(data), *more])[1]
         assert problem == "2 descriptors came, 1 of them are referred to"
 
 
@@ -167,7 +168,7 @@ def test_one_that_there_is_no_room_for_is_left_where_it_was() -> None:
     with memory_file(b"\x94", size=size, whole=True) as file:
         fds = [file]
         with address_space_used_up(), pytest.raises(Overloaded) as caught:
-            read_spilled(Codec(), size, fds)
+            read_spilled(Decoder(), size, fds)
         assert caught.value.message == f"there is no room for a message of {size} bytes: Cannot allocate memory"
         assert fds == [file]
         assert not file.closed
@@ -178,7 +179,7 @@ def test_one_of_too_many_arrays_and_maps_is_left_where_it_was() -> None:
     with memory_file(data) as file:
         fds = [file]
         with pytest.raises(TooLarge, match="max_containers"):
-            read_spilled(Codec(Limits(max_containers=1_000)), len(data), fds)
+            read_spilled(Decoder(Limits(max_containers=1_000)), len(data), fds)
         assert fds == [file]
         assert not file.closed
 
@@ -187,7 +188,7 @@ def test_one_of_holes_is_not_looked_at() -> None:
     with memory_file(b"\xdd\x00\x7a\x11\xfb", size=8_000_000) as file:
         before = os.fstat(file.fileno()).st_blocks
         with pytest.raises(RemoteProtocolError, match="its memfd has holes"):
-            read_spilled(Codec(), 8_000_000, [file])
+            read_spilled(Decoder(), 8_000_000, [file])
         assert os.fstat(file.fileno()).st_blocks == before, "nothing of it was filled"
 
 
@@ -196,7 +197,7 @@ def test_one_of_many_values_costs_no_more_than_its_length() -> None:
     file = memory_file(b"\xdd\x00\x7a\x11\xfb", size=size, whole=True)  # an array of so many small integers
 
     def read() -> None:
-        value, problem = read_spilled(Codec(), size, [file])
+        value, problem = read_spilled(Decoder(), size, [file])
         assert (len(value), problem) == (size - 5, None)
 
     began = time.process_time()
@@ -206,9 +207,9 @@ def test_one_of_many_values_costs_no_more_than_its_length() -> None:
 
 def test_bytes_are_copied_once() -> None:
     content = bytes(20_000_000)
-    data = bytes(Codec().encode((1, content))[0])
+    data = bytes(Encoder().encode((1, content))[0])
     file = write_spilled(data)
-    assert peak_bytes(lambda: read_spilled(Codec(), len(data), [file])) < 1.2 * len(content)
+    assert peak_bytes(lambda: read_spilled(Decoder(), len(data), [file])) < 1.2 * len(content)
 
 
 def test_the_head_is_told_without_reading_the_rest() -> None:
@@ -217,7 +218,7 @@ def test_the_head_is_told_without_reading_the_rest() -> None:
         ((1, 2**32 - 1, None, LARGE), (4, 1, 2**32 - 1, None)),
         ((2, "m"), (2, 2, None, "m")),
     ):
-        data = Codec().encode(message)[0]
+        data = Encoder().encode(message)[0]
         with write_spilled(data) as file:
             fds = [file]
             assert head_of_spilled(len(data), fds) == head
@@ -242,9 +243,9 @@ def test_there_is_no_head_of_what_is_malformed() -> None:
 @PROPERTY
 @given(values(), st.integers(0, 2))
 def test_values_pass_through_a_file_as_through_a_packet(value: Any, descriptors: int) -> None:
-    data, lenders = Codec().encode((1, value, [Lender() for _ in range(descriptors)]))
+    data, lenders = Encoder().encode((1, value, [Lender() for _ in range(descriptors)]))
     fds = [write_spilled(data), *duplicates(lenders)]
-    assert read_spilled(Codec(), len(data), fds) == ([1, value, fds], None)
+    assert read_spilled(Decoder(), len(data), fds) == ([1, value, fds], None)
     close_all(fds)
 
 
@@ -263,7 +264,7 @@ def test_any_file_is_a_message_or_malformed(content: bytes, hole: int, lie: int,
         fds = [file, *others]
         reason = ""
         try:
-            read_spilled(Codec(), size + lie, fds)
+            read_spilled(Decoder(), size + lie, fds)
         except RemoteProtocolError as exc:
             reason = str(exc)
         assert len(reason) < 500
@@ -323,7 +324,7 @@ def test_2_3_a_message_of_too_many_such_keys_is_too_large_and_its_mapping_is_clo
     file = fds[0]
 
     with pytest.raises(TooLarge, match=r"max_other_keys"):
-        read_spilled(Codec(), len(data), fds)
+        read_spilled(Decoder(), len(data), fds)
 
     assert fds == [file]  # and no BufferError: nothing refers to the mapping any more
     close_all(fds)

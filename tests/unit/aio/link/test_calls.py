@@ -27,7 +27,7 @@ from seqrpc import (
 from seqrpc.kernel.credentials import Credentials
 from seqrpc.kernel.descriptors import close_all
 from seqrpc.limits import Limits
-from seqrpc.protocol.codec import Codec
+from seqrpc.protocol.encoder import Encoder
 from seqrpc.protocol.messages import Response
 
 
@@ -78,7 +78,7 @@ async def test_nothing_keeps_an_answer_once_whoever_called_has_let_go_of_it(pipe
             for way in range(3):
                 call = asyncio.ensure_future(end.connection.request("m", ()))
                 call_id = (await next_message(raw))[1]
-                data, _lenders = Codec().encode((1, call_id, None, [Lender()]))
+                data, _lenders = Encoder().encode((1, call_id, None, [Lender()]))
                 if way == 1:  # the answer comes, and is thrown away, after the call was given up
                     call.cancel()
                     await raises(asyncio.CancelledError, call)

@@ -36,7 +36,7 @@ from seqrpc import (
     Unavailable,
 )
 from seqrpc.kernel.descriptors import close_all
-from seqrpc.protocol.codec import Codec
+from seqrpc.protocol.decoder import Decoder
 
 
 async def next_with_files(raw: socket.socket) -> tuple[Any, list[OwnedFd]]:
@@ -50,7 +50,7 @@ async def next_with_files(raw: socket.socket) -> tuple[Any, list[OwnedFd]]:
 
 def spilled_in(file: OwnedFd, fds: Sequence[OwnedFd] = ()) -> Any:
     """Return the message in a memory file."""
-    value, problem = Codec().decode(os.pread(file.fileno(), 1_000_000, 0), list(fds))
+    value, problem = Decoder().decode(os.pread(file.fileno(), 1_000_000, 0), list(fds))
     assert problem is None
     return value
 

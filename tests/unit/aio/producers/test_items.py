@@ -17,7 +17,7 @@ from seqrpc import OwnedFd
 from seqrpc.aio import producers
 from seqrpc.aio.producers import MovedStream, Source, StreamExport
 from seqrpc.limits import DEFAULT_LIMITS
-from seqrpc.protocol.codec import Codec
+from seqrpc.protocol.encoder import Encoder
 from seqrpc.protocol.values import EXT_STREAM
 
 # Items
@@ -127,7 +127,7 @@ async def test_what_is_lent_to_the_source_is_closed_at_its_end() -> None:
 
 
 def test_an_export_that_is_not_sent_leaves_nothing() -> None:
-    export = StreamExport(Source(counting(1), "m"), Codec(), print, print)
+    export = StreamExport(Source(counting(1), "m"), Encoder(), print, print)
     assert export.fileno() >= 0
     export.unsent()
 

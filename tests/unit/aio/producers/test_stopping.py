@@ -20,7 +20,7 @@ from support.waiting import comes_true, turns_of_the_loop
 
 from seqrpc import OwnedFd, Unavailable
 from seqrpc.aio.producers import Producer, Source
-from seqrpc.protocol.codec import Codec
+from seqrpc.protocol.encoder import Encoder
 
 
 async def test_a_producer_that_is_stopped_tells_its_reader_why(log: Log) -> None:
@@ -269,7 +269,7 @@ async def _raw_packets(raw: socket.socket) -> AsyncIterator[bytes]:
 
 async def test_a_producer_that_never_began_can_be_stopped(log: Log) -> None:
     pair = raw_pair()
-    producer = Producer(pair[0], Source(endless(log), "m"), Codec())
+    producer = Producer(pair[0], Source(endless(log), "m"), Encoder())
     producer.stop("going home")
     await producer.wait_stopped()
     ended: list[Producer] = []

@@ -23,7 +23,7 @@ from support.streams import END, all_of, is_closed, reader_of, reading, received
 
 from seqrpc.aio.streams import Stream
 from seqrpc.kernel.descriptors import ValueFd, value_fd
-from seqrpc.protocol.codec import Codec
+from seqrpc.protocol.decoder import Decoder
 from seqrpc.protocol.items import ItemReader
 
 # Closing
@@ -196,7 +196,7 @@ async def test_dropping_or_closing_a_stream_with_descriptors_that_linger_takes_n
     with lingering(60) as made:
         for how in ("drop", "close", "unread", "read"):
             ours, theirs = raw_pair()
-            stream: Stream[Any] = Stream(value_fd(ours.detach(), 1001), ItemReader(Codec(), 1 << 20))
+            stream: Stream[Any] = Stream(value_fd(ours.detach(), 1001), ItemReader(Decoder(), 1 << 20))
             with theirs:
                 for _ in range(3):
                     with made.make() as sock:

@@ -21,7 +21,7 @@ from seqrpc.errors import InvalidParams, InvalidResult
 from seqrpc.interface.conversion import Terms, convert
 from seqrpc.interface.planning import plan
 from seqrpc.kernel.descriptors import ValueFd
-from seqrpc.protocol.codec import Codec
+from seqrpc.protocol.decoder import Decoder
 from seqrpc.protocol.items import ItemReader
 
 
@@ -32,7 +32,7 @@ async def test_items_of_streams_are_checked_and_the_fault_is_whose_it_is(
 ) -> None:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours:
-        stream: Any = Stream(ValueFd(theirs.detach()), ItemReader(Codec(), 100_000))
+        stream: Any = Stream(ValueFd(theirs.detach()), ItemReader(Decoder(), 100_000))
         if within:
             stream = convert({"item": stream}, plan(Box[AsyncIterator[Even]]), Terms(invalid)).item
         else:
@@ -53,7 +53,9 @@ async def test_an_item_whose_class_fails_is_its_reader_s_fault(
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours:
         stream: Any = convert(
-            Stream(ValueFd(theirs.detach()), ItemReader(Codec(), 100_000)), plan(AsyncIterator[Clumsy]), Terms(invalid)
+            Stream(ValueFd(theirs.detach()), ItemReader(Decoder(), 100_000)),
+            plan(AsyncIterator[Clumsy]),
+            Terms(invalid),
         )
         ours.send(msgpack.packb([0, {"word": "x"}]))
         with pytest.raises(expected, match="no_such_method"):
@@ -64,7 +66,7 @@ async def test_a_traceback_of_what_does_not_fit_quotes_nothing_as_it_came() -> N
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours:
         stream: Any = convert(
-            Stream(ValueFd(theirs.detach()), ItemReader(Codec(), 100_000)),
+            Stream(ValueFd(theirs.detach()), ItemReader(Decoder(), 100_000)),
             plan(AsyncIterator[Strict]),
             Terms(InvalidParams),
         )
