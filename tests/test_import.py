@@ -66,21 +66,21 @@ def test_what_a_service_is_does_without_asyncio_and_the_wire(name: str) -> None:
     assert not [module for module in loaded if module.startswith("seqrpc.aio")]
 
 
-def test_a_service_is_described_without_asyncio() -> None:
+def test_a_service_is_described_and_made_ready_without_asyncio() -> None:
     loaded = modules_after(
         """
         from collections.abc import AsyncIterator
 
         import seqrpc
-        from seqrpc.interface.signature import describe
+        from seqrpc.interface.signature import spec_of
 
         class Files(seqrpc.Service):
             @seqrpc.method
             async def lines(self, file: seqrpc.OwnedFd, longest: int = 80) -> AsyncIterator[str]:
                 yield ""
 
-        lines = describe(Files).methods["lines"]
-        assert lines.streams and lines.takes_descriptors
+        lines = spec_of(Files).methods["lines"]
+        assert lines.description.streams and lines.takes_descriptors
         """
     )
     assert not loaded & {"asyncio", "msgpack", "ssl"}

@@ -65,6 +65,7 @@ ORDER = (
     "interface.types",
     "interface.sets",
     "interface.planning",
+    "interface.description",
     "interface.conversion",
     "interface.results",
     "interface.signature",

@@ -21,11 +21,12 @@ from seqrpc.aio.producers import Source
 from seqrpc.aio.starting import Starter
 from seqrpc.errors import DeadlineExceeded, InvalidParams, InvalidResult, RpcError
 from seqrpc.interface.conversion import Terms
+from seqrpc.interface.description import Runs, describe
 from seqrpc.interface.policy import Policy, PolicyLike, as_policy
 from seqrpc.interface.policy import default as default_policy
 from seqrpc.interface.results import ResultCheck
 from seqrpc.interface.service import Service
-from seqrpc.interface.signature import MethodSpec, describe
+from seqrpc.interface.signature import MethodSpec, spec_of
 from seqrpc.kernel.credentials import Credentials
 from seqrpc.kernel.descriptors import OwnedFd, ValueFd, close_all
 from seqrpc.limits import DEFAULT_LIMITS, Limits
@@ -53,7 +54,8 @@ class Entry:
         self.handler = spec.function.__get__(service)
         self.spec = spec
         self.policy = policy
-        checked = spec.result is not Any and not spec.is_generator  # items of streams are their readers' to check
+        # Items of streams are their readers' to check.
+        checked = spec.result is not Any and spec.description.runs is not Runs.GENERATOR
         self.result_check = ResultCheck(spec.wire_name, spec.result) if checked else None
         self.is_native = bool(spec.function.__code__.co_flags & inspect.CO_COROUTINE)
         """Whether calling the handler gives a coroutine and does nothing else, as of an ``async def``."""
@@ -87,13 +89,16 @@ class Registry:
         for service in self.services:
             if not isinstance(service, Service):
                 raise TypeError(f"an object of a seqrpc.Service was expected, got {service!r}")
-            spec = describe(type(service))
-            if spec.name in self._policies:
-                raise ValueError(f"two services are named {spec.name!r}; give one class another name=")
-            self._policies[spec.name] = self.policy if spec.policy is None else spec.policy
+            spec = spec_of(type(service))
+            name, policy = spec.description.name, spec.description.policy
+            if name in self._policies:
+                raise ValueError(f"two services are named {name!r}; give one class another name=")
+            self._policies[name] = self.policy if policy is None else policy
             for method in spec.methods.values():
-                policy = self._policies[spec.name] if method.allow is None else method.allow
-                self.entries[method.wire_name] = Entry(service, method, policy)
+                allow = method.description.allow
+                self.entries[method.wire_name] = Entry(
+                    service, method, self._policies[name] if allow is None else allow
+                )
 
     def answer_as_bases(self, service: Service) -> None:
         """Let a service be called by the names of the services that it is made of, too: it may be known as one."""
@@ -326,9 +331,9 @@ class Calls:
     async def _handle(self, call: _Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run a handler of another kind."""
         handler, spec = call.entry.handler, call.entry.spec
-        if spec.is_coroutine:
+        if spec.description.runs is Runs.COROUTINE:
             return await handler(*args, **kwargs)
-        if spec.is_generator:
+        if spec.description.runs is Runs.GENERATOR:
             return self._stream_of(call, handler(*args, **kwargs))
         return await self._run_in_thread(call, functools.partial(handler, *args, **kwargs))
 

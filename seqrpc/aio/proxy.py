@@ -14,7 +14,7 @@ from seqrpc.aio.streams import Stream
 from seqrpc.errors import InvalidResult
 from seqrpc.interface.conversion import Terms, cause_to_tell, convert
 from seqrpc.interface.service import RemoteService
-from seqrpc.interface.signature import MethodSpec, describe
+from seqrpc.interface.signature import MethodSpec, spec_of
 from seqrpc.interface.standins import Plan
 from seqrpc.interface.types import exact_type
 from seqrpc.kernel.descriptors import close_all
@@ -87,7 +87,7 @@ def proxy_class(cls: type) -> type[Proxy]:
     """
     made = _classes.get(cls)
     if made is None:
-        methods = {name: _calling(spec) for name, spec in describe(cls).methods.items()}
+        methods = {name: _calling(spec) for name, spec in spec_of(cls).methods.items()}
         made = _classes[cls] = type(f"{cls.__name__}Proxy", (Proxy,), {"__slots__": (), **methods})
     return made
 
@@ -96,14 +96,14 @@ def _calling(spec: MethodSpec) -> Callable[..., Any]:
     """Return the method of a proxy that calls ``spec``."""
     wire_name = spec.wire_name
     finish = _finishing(wire_name, spec.result)
-    if spec.oneway:
+    if spec.description.oneway:
 
         async def call(self: Proxy, /, *args: Any, **kwargs: Any) -> Any:
             here = scope.get()
             params = spec.params(args, kwargs)
             await self._connection.send_notify(wire_name, params, here.deadline_ns, here.outgoing_meta)
 
-    elif spec.streams:
+    elif spec.description.streams:
 
         def stream(self: Proxy, /, *args: Any, **kwargs: Any) -> Stream[Any]:
             params = spec.params(args, kwargs)

@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import enum
 import socket
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import msgspec
@@ -16,8 +16,9 @@ from support.properties import values as wire_values
 
 from seqrpc.errors import InvalidParams
 from seqrpc.interface import policy
+from seqrpc.interface.description import describe
 from seqrpc.interface.service import Service, method
-from seqrpc.interface.signature import MethodSpec, describe
+from seqrpc.interface.signature import MethodSpec, spec_of
 from seqrpc.kernel.buffers import Buffer
 from seqrpc.kernel.descriptors import OwnedFd
 
@@ -108,59 +109,42 @@ class Everything(Service, name="org.example.Everything", allow=policy.anyone):
 
 
 def spec(name: str) -> MethodSpec:
-    return describe(Everything).methods[name]
+    return spec_of(Everything).methods[name]
 
 
-def test_a_description_holds_the_marked_methods_and_what_they_were_told() -> None:
-    description = describe(Everything)
-    assert description.name == "org.example.Everything"
-    assert description.policy is policy.anyone
-    assert sorted(description.methods) == [
-        "add", "bare", "invite", "mixed", "nothing", "open", "optional", "picky", "tell",
-    ]  # fmt: skip
+def test_a_class_is_made_ready_once_from_its_description() -> None:
+    ready = spec_of(Everything)
+    assert spec_of(Everything) is ready
+    assert ready.description is describe(Everything)
+    assert list(ready.methods) == list(describe(Everything).methods)
+    assert spec("add").description is describe(Everything).methods["add"]
     assert spec("add").wire_name == "org.example.Everything.add"
-    assert (spec("add").oneway, spec("tell").oneway) == (False, True)
-    assert (spec("add").is_coroutine, spec("tell").is_coroutine) == (True, False)
-    assert (spec("add").allow, spec("open").allow) == (None, policy.root)
+    assert spec("add").function is Everything.add
+    assert (spec("add").result, spec("nothing").result, spec("bare").result) == (int, type(None), Any)
     assert [spec(name).takes_descriptors for name in ("add", "open", "bare")] == [False, True, True]
 
 
-def test_a_class_is_described_once() -> None:
-    assert describe(Everything) is describe(Everything)
+class Streams(Service):
+    @method
+    async def gives(self) -> AsyncIterator[int]:
+        yield 1
+
+    @method
+    async def takes(self, numbers: AsyncIterator[int], buffer: Buffer | None = None) -> Nesting: ...  # type: ignore[empty-body]
 
 
-def test_any_class_will_do_and_its_public_functions_are_its_methods() -> None:
-    class Interface:
-        constant = 5
-
-        async def add(self, a: int) -> int: ...  # type: ignore[empty-body]
-
-        def _private(self) -> None: ...
-
-        @property
-        def size(self) -> int:
-            return 1
-
-        @staticmethod
-        def helper() -> None: ...
-
-    description = describe(Interface)
-    assert description.name == "Interface"
-    assert description.policy is None
-    assert list(description.methods) == ["add"]
+def test_what_takes_descriptors_is_known_and_what_only_gives_some_is_not_among_it() -> None:
+    assert [spec_of(Streams).methods[name].takes_descriptors for name in ("gives", "takes")] == [False, True]
 
 
-def test_inherited_methods_are_described_and_none_takes_one_away() -> None:
+def test_an_overridden_method_is_bound_by_its_own_annotations() -> None:
     class Child(Everything):
-        tell = None  # type: ignore[assignment]
-
         async def add(self, a: int, b: int = 11) -> int:
             return a
 
-    methods = describe(Child).methods
+    methods = spec_of(Child).methods
     assert methods["add"].bind([1]) == ((1, 11), {})
     assert methods["open"].wire_name == "Child.open"
-    assert "tell" not in methods
 
 
 @pytest.mark.parametrize(
@@ -205,7 +189,7 @@ class Loose(Service):
 
 @pytest.mark.parametrize("name, params", [("any", [["x"], {}]), ("some", [["x"], 1]), ("some", [None, 2])])
 def test_what_needs_no_conversion_is_bound_as_it_came(name: str, params: list[Any]) -> None:
-    args, kwargs = describe(Loose).methods[name].bind(params)
+    args, kwargs = spec_of(Loose).methods[name].bind(params)
     assert kwargs == {}
     assert all(bound is param for bound, param in zip(args, params, strict=True))
 
@@ -226,7 +210,7 @@ def test_what_needs_no_conversion_is_bound_as_it_came(name: str, params: list[An
 )
 def test_where_anything_goes_the_others_are_looked_at_all_the_same(name: str, params: Any, message: str) -> None:
     with pytest.raises(InvalidParams, match=message):
-        describe(Loose).methods[name].bind(params)
+        spec_of(Loose).methods[name].bind(params)
 
 
 @pytest.mark.parametrize(
@@ -277,13 +261,13 @@ def test_arguments_that_are_nested_too_deeply_are_invalid(name: str) -> None:
     for _ in range(50_000):
         nested = {"inner": nested}
     with pytest.raises(InvalidParams, match="nested too deeply"):
-        describe(Nesting).methods[name].bind([nested])
+        spec_of(Nesting).methods[name].bind([nested])
 
 
 @given(params=st.lists(wire_values(), max_size=4) | st.dictionaries(st.text(max_size=6), wire_values(), max_size=4))
 @PROPERTY
 def test_whatever_comes_is_bound_or_invalid(params: list[Any] | dict[str, Any]) -> None:
-    for method_spec in describe(Everything).methods.values():
+    for method_spec in spec_of(Everything).methods.values():
         with contextlib.suppress(InvalidParams):
             args, kwargs = method_spec.bind(params)
             assert len(args) + len(kwargs) >= len(params)
@@ -380,73 +364,4 @@ class Inside:
 def test_what_cannot_be_served_is_a_type_error_that_names_method_and_parameter(name: str, message: str) -> None:
     service = type("Wrong", (Service,), {name: method(vars(Broken)[name])})
     with pytest.raises(TypeError, match=rf"^Broken\.{name}: {message}"):
-        describe(service)
-
-
-def test_marked_functions_that_are_no_plain_methods_are_a_type_error() -> None:
-    class Static(Service):
-        @staticmethod
-        @method
-        def helper(a: int) -> int:
-            return a
-
-    with pytest.raises(TypeError, match=r"Static\.helper: only plain methods can be called"):
-        describe(Static)
-
-
-class Streams(Service):
-    @method
-    async def generator(self) -> AsyncIterator[int]:
-        yield 1
-
-    @method
-    async def bare_generator(self):  # type: ignore[no-untyped-def]
-        yield 1
-
-    @method
-    async def full_generator(self) -> AsyncGenerator[int, None]:
-        yield 1
-
-    @method
-    def plain(self) -> AsyncIterable[int]: ...  # type: ignore[empty-body]
-
-    @method
-    async def awaited(self) -> AsyncIterator[int]: ...  # type: ignore[empty-body]
-
-    @method
-    async def takes(self, numbers: AsyncIterator[int], buffer: Buffer | None = None) -> Nesting: ...  # type: ignore[empty-body]
-
-
-@pytest.mark.parametrize(
-    "name, is_generator, streams",
-    [
-        ("generator", True, True),
-        ("bare_generator", True, True),
-        ("full_generator", True, True),
-        ("plain", False, True),
-        ("awaited", False, False),
-        ("takes", False, False),
-    ],
-)
-def test_what_gives_a_stream_without_await_is_known(name: str, is_generator: bool, streams: bool) -> None:
-    method_spec = describe(Streams).methods[name]
-    assert (method_spec.is_generator, method_spec.streams) == (is_generator, streams)
-    assert method_spec.takes_descriptors is (name == "takes")
-
-
-@pytest.mark.parametrize("annotated", [True, False])
-def test_a_stream_cannot_be_oneway(annotated: bool) -> None:
-    class Tells(Service):
-        if annotated:
-
-            @method(oneway=True)
-            def tell(self) -> AsyncIterator[int]: ...  # type: ignore[empty-body]
-
-        else:
-
-            @method(oneway=True)
-            async def tell(self):  # type: ignore[no-untyped-def]
-                yield 1
-
-    with pytest.raises(TypeError, match=r"Tells\.tell: a stream is an answer, and oneway methods have none"):
-        describe(Tells)
+        spec_of(service)

@@ -1,0 +1,251 @@
+"""What a service is, as data: read once from its class, for all who want to know and not to call.
+
+A description has what is written in the class and nothing that does something: discovery, stubs, proxies of any kind
+and command lines read it. What types hold is asked of :mod:`seqrpc.interface.types`; what converts arguments is made
+from it, and stands beside it, in :mod:`seqrpc.interface.signature`.
+"""
+
+from __future__ import annotations
+
+import enum
+import inspect
+import typing
+import weakref
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from types import MappingProxyType
+from typing import Any
+
+import msgspec
+
+from seqrpc.interface.planning import plan
+from seqrpc.interface.policy import Policy
+from seqrpc.interface.service import Marks, Service, marks_of
+from seqrpc.interface.types import holds_descriptors, is_stream, item_type, may_be_large
+
+_P = inspect.Parameter
+_NO_MARKS = Marks(None, oneway=False)
+
+
+class Runs(enum.Enum):
+    """How a method's function runs."""
+
+    COROUTINE = "coroutine"
+    """``async def``: on the event loop."""
+
+    GENERATOR = "generator"
+    """``async def`` with ``yield``: on the event loop, while its items are asked for."""
+
+    THREAD = "thread"
+    """``def``: in a thread."""
+
+
+class Value(msgspec.Struct, frozen=True, kw_only=True):
+    """What a call takes or gives, by its annotation."""
+
+    annotation: Any
+    """As it is written, with what :data:`typing.Annotated` adds; Any where nothing is."""
+
+    @property
+    def is_stream(self) -> bool:
+        """Whether it is a stream."""
+        return is_stream(self.annotation)
+
+    @property
+    def item_type(self) -> Any:
+        """The annotation of the items, of a stream.
+
+        Raises:
+            TypeError: it is none.
+        """
+        if not self.is_stream:
+            raise TypeError(f"{self.annotation!r} is no stream, and has no items")
+        return item_type(self.annotation)
+
+    @property
+    def holds_descriptors(self) -> bool:
+        """Whether there may be descriptors, buffers, streams or services in it.
+
+        Raises:
+            TypeError, NameError: such a value cannot be sent.
+        """
+        return holds_descriptors(plan(self.annotation))
+
+    @property
+    def may_be_large(self) -> bool:
+        """Whether it may be too long for a packet, apart from what travels as a descriptor.
+
+        Raises:
+            TypeError, NameError: such a value cannot be sent.
+        """
+        return may_be_large(plan(self.annotation))
+
+
+class Parameter(Value, frozen=True, kw_only=True):
+    """A parameter of a method."""
+
+    name: str
+
+    default: Any
+    """What it is if it is not given, or :data:`msgspec.NODEFAULT`: it has to be."""
+
+    by_position: bool
+    """Whether Python takes it by position."""
+
+    by_name: bool
+    """Whether Python takes it by name; on the wire each has one."""
+
+    @property
+    def is_required(self) -> bool:
+        """Whether it has to be given."""
+        return self.default is msgspec.NODEFAULT
+
+
+class MethodDescription(msgspec.Struct, frozen=True, kw_only=True):
+    """A method of a service."""
+
+    name: str
+    wire_name: str
+    doc: str
+    """Its docstring without indentation, or nothing."""
+
+    parameters: tuple[Parameter, ...]
+    """In the order in which they are written, without the first, which is the object."""
+
+    result: Value
+    runs: Runs
+    oneway: bool
+    """Whether it is called without waiting for an answer."""
+
+    allow: Policy | None
+    """Who may call it, or None: what the service says."""
+
+    @property
+    def streams(self) -> bool:
+        """Whether calling it gives a stream, without ``await``."""
+        return self.result.is_stream and self.runs is not Runs.COROUTINE
+
+
+class ServiceDescription(msgspec.Struct, frozen=True, kw_only=True):
+    """A service."""
+
+    name: str
+    """What it is called on the wire."""
+
+    doc: str
+    """The docstring of its class without indentation, or nothing."""
+
+    methods: Mapping[str, MethodDescription]
+    """By their names in Python, in alphabetical order."""
+
+    policy: Policy | None
+    """Who may call its methods where they do not say, or None: what the server says."""
+
+    bases: tuple[str, ...]
+    """The names on the wire of the services that its class is made of, the nearest first."""
+
+
+_described: weakref.WeakKeyDictionary[type, ServiceDescription] = weakref.WeakKeyDictionary()
+
+
+def describe(cls: type) -> ServiceDescription:
+    """Return the description of a class, made once.
+
+    Args:
+        cls: of a :class:`~seqrpc.Service` the marked methods are described, of any other class the public functions.
+
+    Raises:
+        TypeError: a method cannot be called from elsewhere. Of the types of arguments and results it is not said:
+            whoever calls or serves it plans them (:func:`seqrpc.interface.signature.spec_of`).
+    """
+    made = _described.get(cls)
+    if made is None:
+        made = _described[cls] = _describe(cls)
+    return made
+
+
+def _describe(cls: type) -> ServiceDescription:
+    services = [base for base in cls.__mro__ if issubclass(base, Service) and base is not Service]
+    name = cls.service_name if issubclass(cls, Service) else cls.__name__
+    return ServiceDescription(
+        name=name,
+        doc=inspect.cleandoc(cls.__doc__ or ""),
+        methods=MappingProxyType(
+            {attribute: _describe_method(name, attribute, *found) for attribute, found in functions_of(cls)}
+        ),
+        policy=cls.service_policy if issubclass(cls, Service) else None,
+        bases=tuple(base.service_name for base in services if base is not cls),
+    )
+
+
+def functions_of(cls: type) -> Iterator[tuple[str, tuple[Callable[..., Any], Marks]]]:
+    """Yield the functions of a class that can be called from elsewhere, by name, with what is marked on them.
+
+    Raises:
+        TypeError: one is marked, and no plain method.
+    """
+    is_service = issubclass(cls, Service)
+    for name in dir(cls):
+        function = inspect.getattr_static(cls, name)
+        marks = marks_of(cls, name) if is_service else _NO_MARKS
+        if marks is None or function is None or (not is_service and name.startswith("_")):
+            continue
+        if inspect.isfunction(function):
+            yield name, (function, marks)
+        elif is_service:
+            raise TypeError(f"{cls.__qualname__}.{name}: only plain methods can be called, not {function!r}")
+
+
+def _describe_method(service: str, name: str, function: Callable[..., Any], marks: Marks) -> MethodDescription:
+    where = function.__qualname__
+    if inspect.isgeneratorfunction(function):
+        raise TypeError(f"{where}: a generator that streams is written 'async def'")
+    try:
+        hints = typing.get_type_hints(function, include_extras=True)
+    except Exception as exc:  # annotations that are text hold any expression
+        raise TypeError(f"{where}: an annotation cannot be resolved: {exc}") from exc
+    runs = _way_of(function)
+    return MethodDescription(
+        name=name,
+        wire_name=f"{service}.{name}",
+        doc=inspect.cleandoc(function.__doc__ or ""),
+        parameters=_parameters(where, function, hints),
+        result=_result(where, hints.get("return", Any), runs, oneway=marks.oneway),
+        runs=runs,
+        oneway=marks.oneway,
+        allow=marks.allow,
+    )
+
+
+def _way_of(function: Callable[..., Any]) -> Runs:
+    if inspect.isasyncgenfunction(function):
+        return Runs.GENERATOR
+    return Runs.COROUTINE if inspect.iscoroutinefunction(function) else Runs.THREAD
+
+
+def _parameters(where: str, function: Callable[..., Any], hints: dict[str, Any]) -> tuple[Parameter, ...]:
+    parameters = list(inspect.signature(function).parameters.values())
+    if not parameters or parameters[0].kind not in (_P.POSITIONAL_ONLY, _P.POSITIONAL_OR_KEYWORD):
+        raise TypeError(f"{where}: the first parameter of a method is its object, usually 'self'")
+    for parameter in parameters[1:]:
+        if parameter.kind in (_P.VAR_POSITIONAL, _P.VAR_KEYWORD):
+            raise TypeError(f"{where}: parameters have names on the wire; '{parameter}' has none")
+    return tuple(
+        Parameter(
+            name=parameter.name,
+            annotation=hints.get(parameter.name, Any),
+            default=msgspec.NODEFAULT if parameter.default is _P.empty else parameter.default,
+            by_position=parameter.kind is not _P.KEYWORD_ONLY,
+            by_name=parameter.kind is not _P.POSITIONAL_ONLY,
+        )
+        for parameter in parameters[1:]
+    )
+
+
+def _result(where: str, annotation: Any, runs: Runs, *, oneway: bool) -> Value:
+    if runs is Runs.GENERATOR and not is_stream(annotation):
+        if annotation is not Any:
+            raise TypeError(f"{where}: the result of a generator is AsyncIterator[...], not {annotation!r}")
+        annotation = AsyncIterator[Any]
+    if oneway and is_stream(annotation):
+        raise TypeError(f"{where}: a stream is an answer, and oneway methods have none")
+    return Value(annotation=annotation)

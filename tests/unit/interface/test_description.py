@@ -1,0 +1,280 @@
+"""What a service is, as data."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterator
+from typing import Annotated, Any
+
+import msgspec
+import pytest
+
+from seqrpc.interface import policy
+from seqrpc.interface.description import MethodDescription, Parameter, Runs, ServiceDescription, Value, describe
+from seqrpc.interface.service import Service, method
+from seqrpc.kernel.buffers import Buffer
+from seqrpc.kernel.descriptors import OwnedFd
+
+Short = Annotated[str, msgspec.Meta(max_length=3)]
+
+
+class Archive(Service, name="org.example.Archive", allow=policy.anyone):
+    """Keeps things.
+
+    And gives them back.
+    """
+
+    @method
+    async def fetch(self, name: Short, /, limit: int = 10, *, parts: list[str] = []) -> OwnedFd | None:  # noqa: B006
+        """Return a thing.
+
+        Or nothing.
+        """
+
+    @method(oneway=True)
+    def tell(self, text: str) -> None:
+        pass
+
+    @method(allow=policy.root)
+    async def bare(self, a, b=None):  # type: ignore[no-untyped-def]
+        return a
+
+    async def hidden(self) -> None:
+        pass
+
+
+def test_a_service_is_described_by_what_is_written_in_its_class() -> None:
+    description = describe(Archive)
+    assert description == ServiceDescription(
+        name="org.example.Archive",
+        doc="Keeps things.\n\nAnd gives them back.",
+        methods=description.methods,
+        policy=policy.anyone,
+        bases=(),
+    )
+    assert list(description.methods) == ["bare", "fetch", "tell"]
+    assert description.methods["fetch"] == MethodDescription(
+        name="fetch",
+        wire_name="org.example.Archive.fetch",
+        doc="Return a thing.\n\nOr nothing.",
+        parameters=(
+            Parameter(name="name", annotation=Short, default=msgspec.NODEFAULT, by_position=True, by_name=False),
+            Parameter(name="limit", annotation=int, default=10, by_position=True, by_name=True),
+            Parameter(name="parts", annotation=list[str], default=[], by_position=False, by_name=True),
+        ),
+        result=Value(annotation=OwnedFd | None),
+        runs=Runs.COROUTINE,
+        oneway=False,
+        allow=None,
+    )
+    tell, bare = description.methods["tell"], description.methods["bare"]
+    assert (tell.oneway, tell.runs, tell.doc, tell.result) == (True, Runs.THREAD, "", Value(annotation=type(None)))
+    assert (bare.allow, bare.result) == (policy.root, Value(annotation=Any))
+    assert [parameter.annotation for parameter in bare.parameters] == [Any, Any]
+    assert [parameter.is_required for parameter in bare.parameters] == [True, False]
+
+
+def test_a_class_is_described_once_and_nobody_changes_that() -> None:
+    description = describe(Archive)
+    assert describe(Archive) is description
+    with pytest.raises(AttributeError):
+        description.name = "other"  # type: ignore[misc]
+    with pytest.raises(AttributeError):
+        description.methods["fetch"].parameters[0].default = 5  # type: ignore[misc]
+    with pytest.raises(TypeError):
+        description.methods["more"] = description.methods["fetch"]  # type: ignore[index]
+
+
+def test_descriptions_are_compared_and_printed() -> None:
+    class Twin(Archive, name="org.example.Archive"):
+        __doc__ = Archive.__doc__
+
+    assert describe(Twin) is not describe(Archive)
+    assert describe(Twin).methods == describe(Archive).methods
+    assert describe(Twin) != describe(Archive), "it has a base"
+    text = repr(describe(Archive))
+    assert "name='org.example.Archive'" in text
+    assert "Parameter(annotation=<class 'int'>, name='limit', default=10, by_position=True, by_name=True)" in text
+
+
+def test_the_services_that_one_is_made_of_are_named() -> None:
+    class Plain:
+        pass
+
+    class Other(Service):
+        @method
+        async def look(self) -> int:
+            return 1
+
+    class Both(Archive, Plain, Other, name="org.example.Both"):
+        pass
+
+    description = describe(Both)
+    assert description.bases == ("org.example.Archive", "Other")
+    assert description.doc == ""
+    assert list(description.methods) == ["bare", "fetch", "look", "tell"]
+    assert description.methods["look"].wire_name == "org.example.Both.look"
+    assert description.policy is policy.anyone
+
+
+def test_any_class_will_do_and_its_public_functions_are_its_methods() -> None:
+    class Interface:
+        constant = 5
+
+        async def add(self, a: int) -> int: ...  # type: ignore[empty-body]
+
+        def _private(self) -> None: ...
+
+        @property
+        def size(self) -> int:
+            return 1
+
+        @staticmethod
+        def helper() -> None: ...
+
+    description = describe(Interface)
+    assert description.name == "Interface"
+    assert description.policy is None
+    assert description.bases == ()
+    assert list(description.methods) == ["add"]
+
+
+def test_inherited_methods_are_described_and_none_takes_one_away() -> None:
+    class Child(Archive):
+        tell = None  # type: ignore[assignment]
+
+        async def bare(self, a: int, b: int = 11) -> int:
+            return a
+
+    methods = describe(Child).methods
+    assert list(methods) == ["bare", "fetch"]
+    assert [parameter.annotation for parameter in methods["bare"].parameters] == [int, int]
+    assert methods["bare"].allow is policy.root
+    assert methods["fetch"].wire_name == "Child.fetch"
+
+
+def test_marked_functions_that_are_no_plain_methods_are_a_type_error() -> None:
+    class Static(Service):
+        @staticmethod
+        @method
+        def helper(a: int) -> int:
+            return a
+
+    with pytest.raises(TypeError, match=r"Static\.helper: only plain methods can be called"):
+        describe(Static)
+
+
+class Broken:
+    """Functions of which there is no description."""
+
+    async def stars(self, a: int, *rest: int) -> None: ...
+
+    async def names(self, **named: int) -> None: ...
+
+    async def unresolved(self, a: NoSuchName) -> None: ...  # type: ignore[name-defined]  # noqa: F821
+
+    def iterate(self) -> Iterator[int]:
+        yield 1
+
+    async def no_self() -> None: ...  # type: ignore[misc]
+
+    async def only_names(*, a: int) -> None: ...  # type: ignore[misc]
+
+    async def only_stars(*args: int) -> None: ...
+
+    async def no_stream(self) -> int:  # type: ignore[misc]
+        yield 1
+
+
+@pytest.mark.parametrize(
+    "name, message",
+    [
+        ("stars", r"parameters have names on the wire; '\*rest: .*int.*' has none"),
+        ("names", r"parameters have names on the wire; '\*\*named: .*int.*' has none"),
+        ("unresolved", "an annotation cannot be resolved: name 'NoSuchName' is not defined"),
+        ("iterate", "a generator that streams is written 'async def'"),
+        ("no_self", "the first parameter of a method is its object"),
+        ("only_names", "the first parameter of a method is its object"),
+        ("only_stars", "the first parameter of a method is its object"),
+        ("no_stream", r"the result of a generator is AsyncIterator\[...\], not <class 'int'>"),
+    ],
+)
+def test_what_cannot_be_described_is_a_type_error_that_names_the_method(name: str, message: str) -> None:
+    service = type("Wrong", (Service,), {name: method(vars(Broken)[name])})
+    with pytest.raises(TypeError, match=rf"^Broken\.{name}: {message}"):
+        describe(service)
+
+
+# Streams, and what values hold
+
+
+class Streams(Service):
+    @method
+    async def generator(self) -> AsyncIterator[int]:
+        yield 1
+
+    @method
+    async def bare_generator(self):  # type: ignore[no-untyped-def]
+        yield 1
+
+    @method
+    async def full_generator(self) -> AsyncGenerator[Short, None]:
+        yield ""
+
+    @method
+    def plain(self) -> AsyncIterable[int]: ...  # type: ignore[empty-body]
+
+    @method
+    async def awaited(self) -> AsyncIterator[int]: ...  # type: ignore[empty-body]
+
+    @method
+    async def takes(self, numbers: AsyncIterator[bytes], buffer: Buffer | None = None) -> Archive: ...  # type: ignore[empty-body]
+
+
+@pytest.mark.parametrize(
+    "name, runs, streams, item_type",
+    [
+        ("generator", Runs.GENERATOR, True, int),
+        ("bare_generator", Runs.GENERATOR, True, Any),
+        ("full_generator", Runs.GENERATOR, True, Short),
+        ("plain", Runs.THREAD, True, int),
+        ("awaited", Runs.COROUTINE, False, int),
+    ],
+)
+def test_what_gives_a_stream_without_await_is_known(name: str, runs: Runs, streams: bool, item_type: Any) -> None:
+    description = describe(Streams).methods[name]
+    assert (description.runs, description.streams) == (runs, streams)
+    assert description.result.is_stream
+    assert description.result.item_type == item_type
+
+
+def test_what_values_hold_is_known() -> None:
+    description = describe(Streams).methods["takes"]
+    numbers, buffer = description.parameters
+    assert not description.streams
+    assert numbers.item_type is bytes
+    assert (numbers.is_stream, buffer.is_stream, description.result.is_stream) == (True, False, False)
+    assert [value.holds_descriptors for value in (numbers, buffer, description.result)] == [True, True, True]
+    assert [value.may_be_large for value in (numbers, buffer, description.result)] == [False, False, False]
+    name, limit, parts = describe(Archive).methods["fetch"].parameters
+    assert [value.holds_descriptors for value in (name, limit, parts)] == [False, False, False]
+    assert [value.may_be_large for value in (name, limit, parts)] == [True, False, True]
+    with pytest.raises(TypeError, match=r"<class 'int'> is no stream, and has no items"):
+        limit.item_type  # noqa: B018
+
+
+@pytest.mark.parametrize("annotated", [True, False])
+def test_a_stream_cannot_be_oneway(annotated: bool) -> None:
+    class Tells(Service):
+        if annotated:
+
+            @method(oneway=True)
+            def tell(self) -> AsyncIterator[int]: ...  # type: ignore[empty-body]
+
+        else:
+
+            @method(oneway=True)
+            async def tell(self):  # type: ignore[no-untyped-def]
+                yield 1
+
+    with pytest.raises(TypeError, match=r"Tells\.tell: a stream is an answer, and oneway methods have none"):
+        describe(Tells)
