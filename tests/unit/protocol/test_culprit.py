@@ -163,3 +163,35 @@ def test_it_goes_only_so_deep() -> None:
 
 def test_nothing_is_wrong_with_what_can_be_packed() -> None:
     assert counting([]).find({"a": [1, Point(1, 2), {3}]}, "result") is None
+
+
+NAMES = ("kind", "params")
+
+
+def test_a_message_is_explained_by_the_path_to_the_culprit() -> None:
+    def pack(value: Any) -> None:
+        if value == FAR:
+            raise OverflowError("too big")
+
+    search = Search(lambda value: False, pack, 100)
+    told = search.explain((FAR, [1, {"a": FAR}]), NAMES, OverflowError("too big"))
+    assert told == "cannot send kind: integers have at most 64 bits, this one has 65"
+    told = search.explain((0, [1, {"a": FAR}], FAR), NAMES, OverflowError("too big"))
+    assert told == "cannot send params[1]['a']: integers have at most 64 bits, this one has 65"
+
+
+@pytest.mark.parametrize("error, told", [(OverflowError("too big"), "too big"), (OverflowError(), "OverflowError")])
+def test_where_no_culprit_is_found_the_reason_is_told_alone(error: Exception, told: str) -> None:
+    assert counting([]).explain((0, [1]), NAMES, error) == f"cannot send: {told}"
+    assert counting([]).explain((0, [1] * 100_000), NAMES, error) == (
+        f"cannot send: {told} (it is not among the first {MAX_VALUES_SEARCHED} values)"
+    )
+
+
+@pytest.mark.parametrize("error, told", [(RuntimeError("no items today"), "no items today"), (KeyError(), "KeyError")])
+def test_what_is_raised_while_the_culprit_is_looked_for_is_told(error: Exception, told: str) -> None:
+    class Unhelpful(dict[str, Any]):
+        def items(self) -> Any:
+            raise error
+
+    assert counting([]).explain((0, Unhelpful()), NAMES, OverflowError("too big")) == f"cannot send: {told}"

@@ -167,7 +167,7 @@ def test_a_short_packet_of_few_arrays_is_left_to_msgpack() -> None:
 @pytest.mark.parametrize("size", [0xFFFF, 0xFFFF_FFFF, 0x8000_0000])
 @pytest.mark.parametrize("first", [0xDD, 0xDF, 0xC6, 0xC9, 0xDB])
 def test_a_size_beyond_the_end_is_refused(first: int, size: int) -> None:
-    # To the longest extension msgpack adds one and forgets the carry. Whoever reads it finds out: see test_codec.py.
+    # To the longest extension msgpack adds one and forgets the carry. Whoever reads it finds out: see decoder/
     size -= (first, size) == (0xC9, 0xFFFF_FFFF)
     with pytest.raises(ValueError, match=CUT):
         check_depth(among_many(struct.pack(">BI", first, size), b"\x01" * 300), 64)

@@ -13,7 +13,8 @@ from support.descriptors import owned
 
 from seqrpc.errors import LocalProtocolError
 from seqrpc.kernel.descriptors import OwnedFd
-from seqrpc.protocol.codec import Codec
+from seqrpc.protocol.decoder import Decoder
+from seqrpc.protocol.encoder import Encoder
 from seqrpc.protocol.values import EXT_CHANNEL, Handle, Handles
 
 
@@ -55,9 +56,9 @@ class Color(enum.Enum):
 
 def sent(value: Any, fds: list[OwnedFd]) -> Any:
     """Return what a value is at a receiver that knows only handles, and how many descriptors go with it."""
-    data, lenders = Codec(living=Boths()).encode((value,), ("value",))
+    data, lenders = Encoder(living=Boths()).encode((value,), ("value",))
     assert [lender.fileno() for lender in lenders] == [fd.fileno() for fd in fds[: len(lenders)]]
-    (received,), problem = Codec().decode(bytes(data), fds[: len(lenders)])
+    (received,), problem = Decoder().decode(bytes(data), fds[: len(lenders)])
     assert problem is None
     return received
 

@@ -1,75 +1,24 @@
-"""Buffers."""
+"""References to buffers."""
 
 from __future__ import annotations
 
-import mmap
-import os
-import struct
 from typing import Any
 
 import msgpack
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.codec import Record, problem_of, refusal, travel
+from support.coding import buffer_data, problem_of, travel
 from support.descriptors import memory_file, owned, write_only
 from support.properties import PROPERTY
 from support.scarcity import address_space_used_up
-from support.sessions import duplicates
 
 from seqrpc.errors import Overloaded, RpcError, TooLarge
 from seqrpc.kernel import memfd
 from seqrpc.kernel.buffers import Buffer
 from seqrpc.kernel.descriptors import OwnedFd, close_all
 from seqrpc.limits import Limits
-from seqrpc.protocol.codec import Codec
-
-
-def test_4_buffers_travel_at_any_depth_and_are_sealed() -> None:
-    first, second = Buffer.copy_of(b"first"), Buffer.copy_of(b"second")
-    received, problem, fds = travel([first, {"a": Record({"b": second})}, first])
-    assert problem is None
-    one, two, again = received[0], received[1]["a"]["value"]["b"], received[2]
-    assert (one[:], two[:], again[:]) == (b"first", b"second", b"first")
-    assert all(type(buffer) is Buffer for buffer in (one, two, again))
-    assert first.sealed
-    assert [buffer.fileno() for buffer in (one, two, again)] == [fd.fileno() for fd in fds]
-
-
-def test_4_the_bytes_of_a_buffer_are_index_offset_and_length() -> None:
-    with Buffer.copy_of(b"content") as buffer, owned(1) as fds:
-        data, lenders = Codec().encode((fds[0], buffer))
-        assert data == b"\x92\xd4\x01\x00\xc7\x11\x04" + struct.pack(">BQQ", 1, 0, 7)
-        assert lenders == [fds[0], buffer]
-
-
-def test_4_a_received_part_is_handed_on_as_that_part() -> None:
-    content = bytes(range(256)) * 64
-    with memory_file(content) as file:
-        parts, problem = Codec().decode(buffer_data(0, 4096, 100), [file])
-        assert problem is None
-    data, lenders = Codec().encode(parts)
-    assert data == buffer_data(0, 4096, 100)
-    again, problem = Codec().decode(data, duplicates(lenders))
-    assert problem is None
-    assert again[:] == content[4096:4196]
-
-
-def test_4_a_buffer_that_cannot_be_sealed_is_not_sent() -> None:
-    with Buffer.allocate(10) as buffer, mmap.mmap(buffer.fileno(), 10):
-        assert "busy" in refusal([buffer])
-        buffer[0] = 5
-        assert os.pread(buffer.fileno(), 1, 0) == b"\x05"
-
-
-def test_4_a_closed_buffer_is_not_sent() -> None:
-    buffer = Buffer.allocate(10)
-    buffer.close()
-    assert "closed" in refusal([buffer])
-
-
-def buffer_data(index: int, offset: int, length: int) -> bytes:
-    return b"\xc7\x11\x04" + struct.pack(">BQQ", index, offset, length)
+from seqrpc.protocol.decoder import Decoder
 
 
 @pytest.mark.parametrize(
@@ -78,7 +27,7 @@ def buffer_data(index: int, offset: int, length: int) -> bytes:
 def test_5_3_a_buffer_beyond_the_end_of_its_memfd_is_a_problem(offset: int, length: int) -> None:
     with memory_file(b"content") as file:
         fds = [file]
-        value, problem = Codec().decode(buffer_data(0, offset, length), fds)
+        value, problem = Decoder().decode(buffer_data(0, offset, length), fds)
         assert value is None
         assert problem == f"a part of {length} bytes at {offset} was promised of a memfd of 7"
         fds[0].close()
@@ -87,31 +36,31 @@ def test_5_3_a_buffer_beyond_the_end_of_its_memfd_is_a_problem(offset: int, leng
 @pytest.mark.parametrize("seals", [0, 0b0111, 0b1101, 0b1011])
 def test_5_3_a_buffer_in_what_is_not_sealed_is_a_problem(seals: int) -> None:
     fds = [memory_file(b"content", seals=seals)]
-    assert "with the seals 0xf was expected" in str(Codec().decode(buffer_data(0, 0, 7), fds)[1])
+    assert "with the seals 0xf was expected" in str(Decoder().decode(buffer_data(0, 0, 7), fds)[1])
     with owned(1) as fds:
-        assert "got a file of another kind" in str(Codec().decode(buffer_data(0, 0, 7), fds)[1])
+        assert "got a file of another kind" in str(Decoder().decode(buffer_data(0, 0, 7), fds)[1])
     with memory_file(b"content") as file:
         fds = [write_only(file)]
-        assert "for writing only" in str(Codec().decode(buffer_data(0, 0, 7), fds)[1])
+        assert "for writing only" in str(Decoder().decode(buffer_data(0, 0, 7), fds)[1])
 
 
 def test_5_3_a_buffer_of_no_bytes_is_none() -> None:
-    assert Codec().decode(buffer_data(0, 0, 0), [memory_file()]) == (b"", None)
-    assert Codec().decode(buffer_data(0, 7, 0), [memory_file(b"content")]) == (b"", None)
-    problem = Codec().decode(buffer_data(0, 8, 0), [memory_file(b"content")])[1]
+    assert Decoder().decode(buffer_data(0, 0, 0), [memory_file()]) == (b"", None)
+    assert Decoder().decode(buffer_data(0, 7, 0), [memory_file(b"content")]) == (b"", None)
+    problem = Decoder().decode(buffer_data(0, 8, 0), [memory_file(b"content")])[1]
     assert problem == "a part of 0 bytes at 8 was promised of a memfd of 7"
-    assert "seals" in str(Codec().decode(buffer_data(0, 0, 0), [memory_file(seals=0)])[1])
+    assert "seals" in str(Decoder().decode(buffer_data(0, 0, 0), [memory_file(seals=0)])[1])
 
 
 def test_5_3_several_buffers_in_one_memfd_have_a_descriptor_each() -> None:
     with memory_file(b"x" * 10_000) as file:
         fds = [OwnedFd.dup(file), OwnedFd.dup(file)]
-    message, problem = Codec().decode(b"\x92" + buffer_data(0, 0, 4096) + buffer_data(1, 4096, 4096), fds)
+    message, problem = Decoder().decode(b"\x92" + buffer_data(0, 0, 4096) + buffer_data(1, 4096, 4096), fds)
     assert problem is None
     assert [len(buffer) for buffer in message] == [4096, 4096]
 
     with memory_file(b"x" * 10_000) as file:
-        _message, problem = Codec().decode(b"\x92" + buffer_data(0, 0, 4096) + buffer_data(0, 4096, 4096), [file])
+        _message, problem = Decoder().decode(b"\x92" + buffer_data(0, 0, 4096) + buffer_data(0, 4096, 4096), [file])
         assert problem == "descriptor 0 is referred to twice"
 
 
@@ -131,23 +80,23 @@ def test_4_a_reference_to_a_buffer_is_17_bytes(size: int) -> None:
 
 
 def test_a_buffer_over_the_limit_is_not_taken_here_but_well_formed() -> None:
-    codec = Codec(Limits(max_buffer_bytes=100))
-    assert travel(Buffer.allocate(100), codec)[1] is None
-    value, problem, _fds = travel([Buffer.allocate(101), Buffer.allocate(200)], codec)
+    decoder = Decoder(Limits(max_buffer_bytes=100))
+    assert travel(Buffer.allocate(100), decoder)[1] is None
+    value, problem, _fds = travel([Buffer.allocate(101), Buffer.allocate(200)], decoder)
     assert value == [None, None]
     assert isinstance(problem, TooLarge)
     assert problem.message == "a buffer has at most 100 bytes (max_buffer_bytes), this one 101"
 
 
 def test_what_must_be_copied_of_a_message_is_bounded_for_a_memfd_of_holes_costs_its_sender_nothing() -> None:
-    codec = Codec(Limits(max_message_bytes=100_000))
+    decoder = Decoder(Limits(max_message_bytes=100_000))
     sizes = [40_000, 60_000, 1]
 
     def receive(offset: int, number: int) -> Any:
         with memory_file(size=1 << 30) as file:
             fds = [OwnedFd.dup(file) for _ in range(number)]
         parts = [buffer_data(index, offset, size) for index, size in enumerate(sizes[:number])]
-        return codec.decode(bytes((0x90 + number,)) + b"".join(parts), fds)[1]
+        return decoder.decode(bytes((0x90 + number,)) + b"".join(parts), fds)[1]
 
     for _ in range(2):  # it is counted by message
         assert receive(1, 2) is None
@@ -160,20 +109,20 @@ def test_what_must_be_copied_of_a_message_is_bounded_for_a_memfd_of_holes_costs_
 def test_a_buffer_that_there_is_no_room_for_is_overload() -> None:
     fds = [memory_file(size=1 << 30), memory_file(size=1 << 30)]
     with address_space_used_up():
-        value, problem = Codec().decode(b"\x92" + buffer_data(0, 0, 1 << 30) + buffer_data(1, 0, 1 << 30), fds)
+        value, problem = Decoder().decode(b"\x92" + buffer_data(0, 0, 1 << 30) + buffer_data(1, 0, 1 << 30), fds)
     assert value == [None, None]
     assert isinstance(problem, Overloaded)
     assert problem.message == f"there is no room for a buffer of {1 << 30} bytes: Cannot allocate memory"
-    assert Codec(Limits(max_buffer_bytes=5)).decode(buffer_data(0, 0, 7), [memory_file(b"content")])[1] is not None
+    assert Decoder(Limits(max_buffer_bytes=5)).decode(buffer_data(0, 0, 7), [memory_file(b"content")])[1] is not None
 
 
 def test_what_is_malformed_is_told_before_what_is_not_taken_here() -> None:
-    codec = Codec(Limits(max_buffer_bytes=3))
+    decoder = Decoder(Limits(max_buffer_bytes=3))
     too_large = buffer_data(0, 0, 7)
     for other in (b"\xd4\x63\x00", b"\xd4\x01\x09", b"\xd4\x01\x00", b"\xc0"):
         for order in (too_large + other, other + too_large):
             fds = [memory_file(b"content"), memory_file()]
-            assert isinstance(codec.decode(b"\x92" + order, fds)[1], str)
+            assert isinstance(decoder.decode(b"\x92" + order, fds)[1], str)
             close_all(fds)
 
 
@@ -192,7 +141,7 @@ def test_any_reference_to_a_buffer_is_that_part_or_a_problem(
     seals = memfd.SEALS & ~(missing if missing > 11 else 0)
     fds = [memory_file(content, seals=seals), memory_file(content)]
     every = list(fds)
-    value, problem = Codec(Limits(max_buffer_bytes=9_000)).decode(
+    value, problem = Decoder(Limits(max_buffer_bytes=9_000)).decode(
         b"\x92" + buffer_data(index, offset, length) + b"\xd4\x01\x01", fds
     )
     if problem is None:
@@ -211,14 +160,14 @@ def test_any_reference_to_a_buffer_is_that_part_or_a_problem(
 
 def test_copying_a_buffer_is_told_as_work() -> None:
     works = []
-    codec = Codec()
-    codec.on_work = lambda: works.append(1)
+    decoder = Decoder()
+    decoder.references.on_work = lambda: works.append(1)
     with Buffer.copy_of(b"abcd" * 2_000) as buffer:
         buffer.seal()
         for offset, told in ((0, 0), (1, 1)):
             reference = msgpack.packb(msgpack.ExtType(4, (0).to_bytes(1) + offset.to_bytes(8) + (5).to_bytes(8)))
             fds = [OwnedFd.dup(buffer)]
-            value, problem = codec.decode(reference, fds)
+            value, problem = decoder.decode(reference, fds)
             assert (bytes(value), problem) == ((b"abcd" * 3)[offset : offset + 5], None)
             assert len(works) == told
             value.close()
@@ -226,12 +175,12 @@ def test_copying_a_buffer_is_told_as_work() -> None:
 
 
 def test_what_has_no_room_is_not_copied() -> None:
-    codec = Codec()
-    codec.lack_of_room = lambda size: f"no room for {size}"
+    decoder = Decoder()
+    decoder.references.lack_of_room = lambda size: f"no room for {size}"
     reference = msgpack.ExtType(4, b"\x00" + (1).to_bytes(8, "big") + (5).to_bytes(8, "big"))
     with memfd.sealed("test", b"content") as file:
         fds = [OwnedFd.dup(file)]
-        value, problem = codec.decode(msgpack.packb([reference]), fds)
+        value, problem = decoder.decode(msgpack.packb([reference]), fds)
         assert value == [None]
         assert isinstance(problem, Overloaded)
         assert problem.message == "no room for 5"

@@ -1,7 +1,8 @@
-"""What the tests of protocol/codec have in common."""
+"""What the tests of protocol/encoder, decoder, references and flattening have in common."""
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -11,7 +12,8 @@ import pytest
 from seqrpc.errors import LocalProtocolError, RemoteProtocolError, RpcError
 from seqrpc.kernel.descriptors import OwnedFd
 from seqrpc.kernel.pieces import Pieces
-from seqrpc.protocol.codec import Codec
+from seqrpc.protocol.decoder import Decoder
+from seqrpc.protocol.encoder import Encoder
 from seqrpc.protocol.values import Export
 from support.descriptors import owned
 from support.sessions import duplicates
@@ -28,8 +30,8 @@ class Structure(msgspec.Struct):
     value: Any
 
 
-def encode(value: Any, codec: Codec | None = None) -> bytes | memoryview:
-    data, lenders = (codec or Codec()).encode((1, 1, None, value), NAMES)
+def encode(value: Any, encoder: Encoder | None = None) -> bytes | memoryview:
+    data, lenders = (encoder or Encoder()).encode((1, 1, None, value), NAMES)
     assert lenders == []
     assert not isinstance(data, Pieces)
     return data
@@ -37,27 +39,27 @@ def encode(value: Any, codec: Codec | None = None) -> bytes | memoryview:
 
 def sent(value: Any) -> Any:
     """Return what arrives of a value without descriptors."""
-    message, problem = Codec().decode(encode(value), [])
+    message, problem = Decoder().decode(encode(value), [])
     assert problem is None
     return message[3]
 
 
-def refusal(value: Any, codec: Codec | None = None) -> str:
+def refusal(value: Any, encoder: Encoder | None = None) -> str:
     """Return the reason for which a value is not sent."""
     with pytest.raises(LocalProtocolError) as caught:
-        encode(value, codec)
+        encode(value, encoder)
     return str(caught.value)
 
 
-def decode_malformed(data: bytes, codec: Codec | None = None) -> str:
+def decode_malformed(data: bytes, decoder: Decoder | None = None) -> str:
     """Return the reason for which a packet is malformed."""
     with pytest.raises(RemoteProtocolError, match=rf"^malformed packet of {len(data)} bytes: ") as caught:
-        (codec or Codec()).decode(data, [])
+        (decoder or Decoder()).decode(data, [])
     return str(caught.value).partition("bytes: ")[2]
 
 
 def borrowed(lenders: Any) -> list[OwnedFd]:
-    """Return lenders in the place of the descriptors that would arrive: the codec only points at them."""
+    """Return lenders in the place of the descriptors that would arrive: the decoder only points at them."""
     return cast("list[OwnedFd]", list(lenders))
 
 
@@ -70,18 +72,21 @@ def nested(depth: int) -> Any:
 
 def problem_of(data: bytes, descriptors: int) -> str | RpcError | None:
     with owned(descriptors) as fds:
-        problem = Codec().decode(data, fds)[1]
+        problem = Decoder().decode(data, fds)[1]
         assert not any(fd.closed for fd in fds), "they are the caller's"
     return problem
 
 
-def travel(value: Any, codec: Codec | None = None) -> tuple[Any, str | RpcError | None, list[OwnedFd]]:
+def travel(value: Any, decoder: Decoder | None = None) -> tuple[Any, str | RpcError | None, list[OwnedFd]]:
     """Return what arrives of a value, its problem, and the descriptors that came with it."""
-    codec = codec or Codec()
-    data, lenders = codec.encode((1, 1, None, value), NAMES)
+    data, lenders = Encoder().encode((1, 1, None, value), NAMES)
     fds = duplicates(lenders)
-    message, problem = codec.decode(bytes(data), fds)
+    message, problem = (decoder or Decoder()).decode(bytes(data), fds)
     return message[3], problem, fds
+
+
+def buffer_data(index: int, offset: int, length: int) -> bytes:
+    return b"\xc7\x11\x04" + struct.pack(">BQQ", index, offset, length)
 
 
 class Made:

@@ -8,19 +8,14 @@ import struct
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
 
-import msgpack
 import pytest
-from support.codec import Life
 from support.descriptors import owned
 from support.measures import peak_bytes
 
 from seqrpc.errors import RemoteProtocolError, TooLarge
-from seqrpc.kernel.descriptors import OwnedFd
 from seqrpc.limits import MAX_PACKET, Limits
-from seqrpc.protocol.codec import Codec
-from seqrpc.protocol.maps import KEEPS_KEYS
+from seqrpc.protocol.decoder import Decoder
 
 EMPTY: dict[str, tuple[bytes, int]] = {
     "arrays": (b"\x90", 1),
@@ -33,7 +28,7 @@ EMPTY: dict[str, tuple[bytes, int]] = {
 
 @pytest.mark.parametrize("name", EMPTY)
 def test_arrays_and_maps_of_a_message_longer_than_a_packet_are_counted(name: str) -> None:
-    codec = Codec(Limits(max_containers=1_001))
+    decoder = Decoder(Limits(max_containers=1_001))
     empty, each = EMPTY[name]
 
     def message(number: int) -> bytes:
@@ -47,23 +42,23 @@ def test_arrays_and_maps_of_a_message_longer_than_a_packet_are_counted(name: str
         )
 
     fits = (1_001 - 2) // each
-    value, problem = codec.decode(memoryview(message(fits)), [])
+    value, problem = decoder.decode(memoryview(message(fits)), [])
     assert (len(value[1]), problem) == (fits, None)
     for _ in range(2):
         with pytest.raises(TooLarge, match=r"at most 1001 arrays and maps \(max_containers\), this one more"):
-            codec.decode(memoryview(message(fits + 1)), [])
-    assert codec.decode(b"\xdc\x07\xd0" + b"\x90" * 2_000, [])[0] == [[]] * 2_000, "a packet bounds them by itself"
+            decoder.decode(memoryview(message(fits + 1)), [])
+    assert decoder.decode(b"\xdc\x07\xd0" + b"\x90" * 2_000, [])[0] == [[]] * 2_000, "a packet bounds them by itself"
 
 
-def test_a_message_of_too_many_arrays_and_maps_leaves_its_descriptors_and_the_codec_as_they_were() -> None:
-    codec = Codec(Limits(max_containers=10))
+def test_a_message_of_too_many_arrays_and_maps_leaves_its_descriptors_and_the_decoder_as_they_were() -> None:
+    decoder = Decoder(Limits(max_containers=10))
     data = b"\x93\xd4\x01\x00" + b"\xdc\xff\xff" + b"\x90" * 65_535 + b"\xc0"
     with owned(1) as fds:
         with pytest.raises(TooLarge):
-            codec.decode(data, fds)
+            decoder.decode(data, fds)
         assert not fds[0].closed
-        assert codec.decode(b"\x90", []) == ([], None)
-        assert codec.decode(b"\xd4\x01\x00", fds) == (fds[0], None)
+        assert decoder.decode(b"\x90", []) == ([], None)
+        assert decoder.decode(b"\xd4\x01\x00", fds) == (fds[0], None)
 
 
 @pytest.mark.parametrize("collecting", [True, False])
@@ -73,7 +68,7 @@ def test_the_garbage_collector_is_left_as_it_was(collecting: bool, data: bytes) 
     (gc.enable if collecting else gc.disable)()
     try:
         with suppress(RemoteProtocolError):
-            Codec().decode(data, [])
+            Decoder().decode(data, [])
         assert gc.isenabled() == collecting
     finally:
         (gc.enable if before else gc.disable)()
@@ -110,11 +105,11 @@ NASTY: dict[str, tuple[Callable[[], bytes], int]] = {
 def test_the_nastiest_messages_longer_than_a_packet_cost_as_little(name: str) -> None:
     make, per_byte = NASTY[name]
     data = memoryview(make() + bytes(3 * MAX_PACKET))
-    codec = Codec()
+    decoder = Decoder()
 
     def receive() -> None:
         with suppress(RemoteProtocolError, TooLarge):
-            codec.decode(data, [])
+            decoder.decode(data, [])
 
     assert peak_bytes(receive) < per_byte * len(data) + MAX_PACKET
 
@@ -124,11 +119,11 @@ def test_the_nastiest_packets_cost_little_memory_and_time(name: str) -> None:
     make, per_byte = NASTY[name]
     data = make()
     assert len(data) == MAX_PACKET
-    codec = Codec()
+    decoder = Decoder()
 
     def receive() -> None:
         with suppress(RemoteProtocolError, TooLarge):
-            codec.decode(data, [])
+            decoder.decode(data, [])
 
     assert peak_bytes(receive) < per_byte * MAX_PACKET
     began = time.process_time()
@@ -137,50 +132,13 @@ def test_the_nastiest_packets_cost_little_memory_and_time(name: str) -> None:
 
 
 def test_random_packets_of_full_size_cost_little_memory() -> None:
-    codec = Codec()
+    decoder = Decoder()
     numbers = random.Random(5)
 
     def receive() -> None:
         with pytest.raises(RemoteProtocolError):
-            codec.decode(data, [])
+            decoder.decode(data, [])
 
     for first in range(0x80, 0x100):
         data = bytes((0xDD, 0, 0, 0x10, 0, first)) + numbers.randbytes(MAX_PACKET - 6)
         assert peak_bytes(receive) < 40 * MAX_PACKET
-
-
-@pytest.mark.parametrize(
-    "message, came, problem",
-    [
-        ([0, 1, "m", [1, "x", {"a": [None]}]], 0, None),
-        ([0, 1, "m", [msgpack.ExtType(1, b"\x01"), msgpack.ExtType(2, b"\x00")]], 2, None),
-        ([msgpack.ExtType(3, b"\x00"), msgpack.ExtType(4, b"\x01" + bytes(16))], 2, None),
-        ([msgpack.ExtType(1, b"\x00")], 2, "2 descriptors came, 1 of them are referred to"),
-        ([msgpack.ExtType(1, b"\x00")] * 2, 1, "descriptor 0 is referred to twice"),
-        ([msgpack.ExtType(4, b"\x00")], 1, "a reference to a buffer has 17 bytes, this one 1"),
-        ([msgpack.ExtType(9, b"\x00")], 0, "unknown extension type 9"),
-    ],
-    ids=lambda value: repr(value)[:40],
-)
-def test_of_what_nobody_wants_the_references_are_looked_at_and_nothing_is_made(
-    message: Any, came: int, problem: str | None
-) -> None:
-    codec = Codec(living=Life())
-    with owned(came) as fds:
-        value, found = codec.decode_unwanted(msgpack.packb(message), fds)
-        assert found == problem
-        if value is None:  # its map was not made, for this Python would keep the key
-            assert KEEPS_KEYS
-        else:
-            assert len(value) == len(message)
-        assert [type(fd) for fd in fds] == [OwnedFd] * came
-    assert codec.decode(msgpack.packb([1]), []) == ([1], None), "nothing is left of it"
-
-
-def test_of_what_nobody_wants_maps_need_not_be_made() -> None:
-    codec = Codec()
-    for key in (1, (1,)):
-        assert codec.decode_unwanted(msgpack.packb({key: 1}), []) == (None, None)
-    for data in (b"\x81\x01", b"\x91\x01\x01", b"\xc1"):
-        with pytest.raises(RemoteProtocolError, match="malformed packet of"):
-            codec.decode_unwanted(data, [])
