@@ -108,7 +108,7 @@ class Decoder:
         try:
             return self.decode(rest, fds)
         finally:
-            self.references.taken = []
+            self.references.taken = ()
 
     def decode_unwanted(self, data: bytes, fds: list[OwnedFd]) -> tuple[Any, str | None]:
         """Return what :meth:`decode` does, of a short packet that will not be taken: references stay what they are.

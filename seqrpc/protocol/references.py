@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from seqrpc.errors import Overloaded, RpcError, TooLarge
@@ -27,6 +27,10 @@ _KINDS: Final = {
 }
 """What refers to a descriptor, and how many bytes it has."""
 
+# What there is between messages, shared by all connections, of which most are idle: nothing is ever put into these.
+_NO_FDS: Final[list[OwnedFd]] = []
+_NOTHING_MADE: Final[dict[tuple[int, bytes], Any]] = {}
+
 
 class References:
     """The references of one message after the other: :meth:`begin`, :meth:`resolve` or :meth:`check` each, :meth:`end`.
@@ -48,13 +52,13 @@ class References:
         self._max_bytes = limits.max_message_bytes
         self._max_buffer_bytes = limits.max_buffer_bytes
         self._living = living
-        self._fds: list[OwnedFd] = []
-        self._made: dict[tuple[int, bytes], Any] = {}  # of descriptors of a message, which can be had once only
+        self._fds = _NO_FDS
+        self._made = _NOTHING_MADE  # of descriptors of a message, which can be had once only
         self._referred = 0  # a bit for each descriptor
         self._wrong = 0
         self.problem: str | RpcError | None = None
         """What is wrong: a text if the message is malformed, an error if it cannot be taken here."""
-        self.taken: list[bytes] = []
+        self.taken: Sequence[bytes] = ()
         """What :func:`~seqrpc.protocol.longbytes.take_long_bytes` took out of the message."""
         self.on_work: Callable[[], object] = _nothing
         """Called where resolving takes longer than the length of a packet tells."""
@@ -65,7 +69,7 @@ class References:
 
     def begin(self, fds: list[OwnedFd]) -> None:
         """Expect references to these descriptors, the caller's still; those of objects are replaced in the list."""
-        self._fds = fds
+        self._fds, self._made = fds, {}
 
     def begin_again(self) -> None:
         """Expect the same references once more: the message is read anew, by other means."""
@@ -76,7 +80,7 @@ class References:
         problem, came = self.problem, len(self._fds)
         if not isinstance(problem, str) and self._referred != (1 << came) - 1:
             problem = f"{came} descriptors came, {self._referred.bit_count()} of them are referred to"
-        self._fds, self._made, self._referred, self._wrong, self.problem = [], {}, 0, 0, None
+        self._fds, self._made, self._referred, self._wrong, self.problem = _NO_FDS, _NOTHING_MADE, 0, 0, None
         return problem
 
     def check(self, kind: int, data: bytes) -> None:
