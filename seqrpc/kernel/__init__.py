@@ -1,1 +1,1 @@
-"""What the operating system offers: descriptors, credentials, sockets. No asyncio, no codec, no RPC words."""
+"""What the operating system offers: descriptors, credentials, sockets. No asyncio, no MessagePack, no RPC words."""

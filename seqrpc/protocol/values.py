@@ -1,6 +1,6 @@
 """Values that are more than bytes: what travels as a descriptor and has a life of its own.
 
-The codec knows them by these few names. What a stream or a channel *is* here, whoever owns the codec
+Encoder and decoder know them by these few names. What a stream or a channel *is* here, whoever owns these
 says, by a :class:`Living`; the plain one leaves them as :class:`Handle`.
 """
 
