@@ -29,6 +29,7 @@ from seqrpc.errors import (
     WrongProcess,
 )
 from seqrpc.interface import policy
+from seqrpc.interface.scope import metadata
 from seqrpc.interface.service import Service, method
 from seqrpc.kernel.buffers import Buffer
 from seqrpc.kernel.credentials import Credentials
@@ -40,7 +41,6 @@ if TYPE_CHECKING:
     from seqrpc.aio.channels import Channel
     from seqrpc.aio.client import connect
     from seqrpc.aio.connection import Connection
-    from seqrpc.aio.context import metadata, timeout
     from seqrpc.aio.current import CurrentCall, current_call
     from seqrpc.aio.endpoints import create_connection, create_server
     from seqrpc.aio.listener import SeqpacketServer
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from seqrpc.aio.run import run
     from seqrpc.aio.server import Server, serve
     from seqrpc.aio.streams import Stream
+    from seqrpc.aio.timeouts import timeout
     from seqrpc.aio.transport import SeqpacketProtocol, SeqpacketTransport
 
 __version__ = "0.1.0"
@@ -118,11 +119,10 @@ _WITH_A_LOOP = {
     "create_connection": "seqrpc.aio.endpoints",
     "create_server": "seqrpc.aio.endpoints",
     "current_call": "seqrpc.aio.current",
-    "metadata": "seqrpc.aio.context",
     "revoke": "seqrpc.aio.objects",
     "run": "seqrpc.aio.run",
     "serve": "seqrpc.aio.server",
-    "timeout": "seqrpc.aio.context",
+    "timeout": "seqrpc.aio.timeouts",
 }
 """Where the names are that need asyncio: it takes longer to load than all the rest, and who only declares services,
 policies and errors does without it. They are loaded as they are first asked for."""

@@ -59,6 +59,7 @@ ORDER = (
     "interface",
     "interface.predicates",
     "interface.policy",
+    "interface.scope",
     "interface.service",
     "interface.streams",
     "interface.standins",
@@ -84,7 +85,7 @@ ORDER = (
     "aio.streams",
     "aio.producers",
     # services that are called
-    "aio.context",
+    "aio.timeouts",
     "aio.proxy",
     "aio.connection",
     "aio.lastreads",

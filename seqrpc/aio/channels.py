@@ -7,13 +7,13 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from seqrpc.aio.connection import Connection, params_of
-from seqrpc.aio.context import run_outside, scope
 from seqrpc.aio.dispatch import Calls, Registry
 from seqrpc.aio.endpoints import open_transport
 from seqrpc.aio.link import Params, result_of
 from seqrpc.aio.places import wrong_process
 from seqrpc.aio.proxy import proxy_class
 from seqrpc.errors import ConnectionLost, LocalProtocolError
+from seqrpc.interface.scope import run_outside, scope
 from seqrpc.kernel import forks
 from seqrpc.kernel.closing import Sender
 from seqrpc.kernel.descriptors import OwnedFd, sender_of, value_fd

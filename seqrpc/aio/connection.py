@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any, TypeVar, cast
 
-from seqrpc.aio.context import scope
 from seqrpc.aio.link import CallHandler, Params, SessionConnection
 from seqrpc.aio.proxy import proxy_class
+from seqrpc.interface.scope import scope
 from seqrpc.kernel.credentials import Credentials
 from seqrpc.limits import DEFAULT_LIMITS, Limits
 from seqrpc.protocol.values import Living

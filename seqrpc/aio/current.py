@@ -10,9 +10,9 @@ from contextvars import copy_context
 from typing import Any, TypeVar
 
 from seqrpc.aio.connection import Connection
-from seqrpc.aio.context import Scope, scope
 from seqrpc.aio.places import runs_here
 from seqrpc.errors import WrongLoop
+from seqrpc.interface.scope import Scope, scope
 from seqrpc.kernel.credentials import Credentials
 from seqrpc.limits import LOOP_LOOK_INTERVAL
 from seqrpc.protocol.messages import Request

@@ -12,7 +12,6 @@ from contextvars import copy_context
 from typing import Any, NoReturn
 
 from seqrpc.aio.connection import Connection, uid_of
-from seqrpc.aio.context import scope
 from seqrpc.aio.current import CurrentCall
 from seqrpc.aio.failures import told, told_internal
 from seqrpc.aio.link import SessionConnection
@@ -25,6 +24,7 @@ from seqrpc.interface.description import Runs, describe
 from seqrpc.interface.policy import Policy, PolicyLike, as_policy
 from seqrpc.interface.policy import default as default_policy
 from seqrpc.interface.results import ResultCheck
+from seqrpc.interface.scope import scope
 from seqrpc.interface.service import Service
 from seqrpc.interface.signature import MethodSpec, spec_of
 from seqrpc.kernel.credentials import Credentials

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Container, Coroutine
 from typing import Any, Protocol
 
-from seqrpc.aio.context import run_outside
+from seqrpc.interface.scope import run_outside
 
 
 class Exported(Protocol):

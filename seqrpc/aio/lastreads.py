@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from seqrpc.aio.connection import Connection
-from seqrpc.aio.context import run_outside
+from seqrpc.interface.scope import run_outside
 from seqrpc.logs import get_logger
 
 _log = get_logger("seqrpc.lastreads")

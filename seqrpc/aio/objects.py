@@ -10,12 +10,12 @@ from typing import Any
 
 from seqrpc.aio.channels import LivingOf
 from seqrpc.aio.connection import Connection
-from seqrpc.aio.context import run_outside
 from seqrpc.aio.current import current_call
 from seqrpc.aio.dispatch import Calls, Registry
 from seqrpc.aio.endpoints import open_transport
 from seqrpc.aio.places import wrong_loop, wrong_process
 from seqrpc.interface.policy import anyone
+from seqrpc.interface.scope import run_outside
 from seqrpc.interface.service import Service
 from seqrpc.kernel import forks
 from seqrpc.kernel.sockets import socket_pair

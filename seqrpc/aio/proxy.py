@@ -8,11 +8,11 @@ from collections.abc import Callable, Coroutine
 from types import TracebackType
 from typing import Any, Protocol, Self
 
-from seqrpc.aio.context import scope
 from seqrpc.aio.link import Params, result_of
 from seqrpc.aio.streams import Stream
 from seqrpc.errors import InvalidResult
 from seqrpc.interface.conversion import Terms, cause_to_tell, convert
+from seqrpc.interface.scope import scope
 from seqrpc.interface.service import RemoteService
 from seqrpc.interface.signature import MethodSpec, spec_of
 from seqrpc.interface.standins import Plan

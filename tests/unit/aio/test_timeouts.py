@@ -3,12 +3,12 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from typing import Any
 
 import pytest
 
-from seqrpc.aio.context import EVERYWHERE, Scope, metadata, run_outside, scope, timeout
+from seqrpc.aio.timeouts import timeout
 from seqrpc.errors import DeadlineExceeded
+from seqrpc.interface.scope import EVERYWHERE, metadata, scope
 
 
 def seconds_left() -> float:
@@ -92,6 +92,16 @@ async def test_the_deadline_exceeded_of_a_call_passes_as_it_is() -> None:
     assert caught.value is error
 
 
+async def test_a_timeout_error_that_the_block_makes_of_its_end_is_deadline_exceeded() -> None:
+    with pytest.raises(DeadlineExceeded, match=r"the time given by seqrpc\.timeout is up") as caught:
+        async with timeout(0.001):
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                raise TimeoutError("mine") from None
+    assert str(caught.value.__cause__) == "mine"
+
+
 async def test_cancelling_the_task_is_no_timeout() -> None:
     async def wait() -> None:
         async with timeout(60):
@@ -112,14 +122,6 @@ async def test_tasks_begun_inside_take_the_deadline_along() -> None:
         assert 50 < await asyncio.ensure_future(look()) <= 60
 
 
-def test_metadata_add_up_and_end_with_their_block() -> None:
-    with metadata(trace="1", user="a"):
-        with metadata(user="b"):
-            assert scope.get().outgoing_meta == {"trace": "1", "user": "b"}
-        assert scope.get().outgoing_meta == {"trace": "1", "user": "a"}
-    assert scope.get() is EVERYWHERE
-
-
 async def test_metadata_and_deadlines_do_not_touch_one_another() -> None:
     with metadata(trace="1"):
         async with timeout(60):
@@ -127,25 +129,3 @@ async def test_metadata_and_deadlines_do_not_touch_one_another() -> None:
     async with timeout(60):
         with metadata(trace="1"):
             assert seconds_left() > 50
-
-
-@pytest.mark.parametrize("value", [1, None, b"x"])
-def test_metadata_are_strings(value: Any) -> None:
-    with pytest.raises(TypeError, match=r"metadata are strings, got .* for 'trace'"), metadata(trace=value):
-        pass
-    assert scope.get() is EVERYWHERE
-
-
-async def test_what_runs_outside_sees_no_scope_and_leaves_none() -> None:
-    def look(number: int) -> tuple[int, bool]:
-        inside = scope.get() is EVERYWHERE
-        scope.set(Scope(deadline_ns=5))
-        return number, inside
-
-    async with timeout(60):
-        surrounding = scope.get()
-        assert surrounding is not EVERYWHERE
-        assert run_outside(look, 5) == (5, True)
-        assert scope.get() is surrounding
-        with pytest.raises(KeyError):
-            run_outside({}.__getitem__, "x")

@@ -1,0 +1,73 @@
+"""What surrounds a call: until when, and with what metadata, for those who call with a loop and without."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar, copy_context
+from typing import Any, TypeVar
+
+import msgspec
+
+T = TypeVar("T")
+
+_FOREVER = 1e9  # seconds, 31 years; no bound, for the wire's 64 bits hold only 19 times as much
+
+
+class Scope(msgspec.Struct, eq=False):
+    """What calls that are made here take along. A handler's is its :class:`~seqrpc.CurrentCall`."""
+
+    deadline_ns: int | None = None
+    outgoing_meta: dict[str, str] | None = None
+    outer: Scope | None = None
+
+
+EVERYWHERE = Scope()
+"""The scope outside of any."""
+
+scope: ContextVar[Scope] = ContextVar("seqrpc.scope", default=EVERYWHERE)
+
+
+def run_outside(function: Callable[..., T], *args: Any) -> T:
+    """Call a function outside of any scope: what it leaves on the loop is not to keep the call that is running now."""
+    context = copy_context()
+    context.run(scope.set, EVERYWHERE)
+    return context.run(function, *args)
+
+
+def bounded(outer: Scope, delay: float | None, now: int) -> Scope:
+    """Return the scope of a block that has a time-out.
+
+    Args:
+        outer: what surrounds the block. Its deadline holds if it is earlier.
+        delay: seconds that the block may take; None, and more than anybody waits, are no bound.
+        now: the time, in nanoseconds of the monotonic clock.
+
+    Raises:
+        ValueError: the delay is no number (NaN).
+    """
+    deadline_ns = outer.deadline_ns
+    if delay is not None and not delay >= _FOREVER:
+        own = now + int(delay * 1e9)
+        deadline_ns = own if deadline_ns is None else min(own, deadline_ns)
+    return Scope(deadline_ns, outer.outgoing_meta, outer)
+
+
+@contextmanager
+def metadata(**entries: str) -> Iterator[None]:
+    """Send ``entries`` along with the calls made inside, for the other side's ``current_call().meta``.
+
+    They add to those of an outer block. A handler's own calls do not take its caller's along.
+
+    Raises:
+        TypeError: a value is no string.
+    """
+    for key, value in entries.items():
+        if not isinstance(value, str):
+            raise TypeError(f"metadata are strings, got {value!r} for {key!r}")
+    outer = scope.get()
+    token = scope.set(Scope(outer.deadline_ns, {**(outer.outgoing_meta or {}), **entries}, outer))
+    try:
+        yield
+    finally:
+        scope.reset(token)

@@ -1,0 +1,67 @@
+"""What calls take along from where they are made."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+
+from seqrpc.interface.scope import EVERYWHERE, Scope, bounded, metadata, run_outside, scope
+
+
+def test_metadata_add_up_and_end_with_their_block() -> None:
+    with metadata(trace="1", user="a"):
+        with metadata(user="b"):
+            assert scope.get().outgoing_meta == {"trace": "1", "user": "b"}
+        assert scope.get().outgoing_meta == {"trace": "1", "user": "a"}
+    assert scope.get() is EVERYWHERE
+
+
+@pytest.mark.parametrize("value", [1, None, b"x"])
+def test_metadata_are_strings(value: Any) -> None:
+    with pytest.raises(TypeError, match=r"metadata are strings, got .* for 'trace'"), metadata(trace=value):
+        pass
+    assert scope.get() is EVERYWHERE
+
+
+def test_what_runs_outside_sees_no_scope_and_leaves_none() -> None:
+    def look(number: int) -> tuple[int, bool]:
+        inside = scope.get() is EVERYWHERE
+        scope.set(Scope(deadline_ns=5))
+        return number, inside
+
+    with metadata(trace="1"):
+        surrounding = scope.get()
+        assert surrounding is not EVERYWHERE
+        assert run_outside(look, 5) == (5, True)
+        assert scope.get() is surrounding
+        with pytest.raises(KeyError):
+            run_outside({}.__getitem__, "x")
+
+
+@pytest.mark.parametrize(
+    "outer, delay, deadline",
+    [
+        (None, None, None),
+        (None, 2, 2_000_000_005),
+        (None, 0.5, 500_000_005),
+        (None, -1, -999_999_995),
+        (None, 1e9, None),
+        (None, math.inf, None),
+        (7, None, 7),
+        (7, 2, 7),
+        (3_000_000_000, 2, 2_000_000_005),
+        (3_000_000_000, math.inf, 3_000_000_000),
+    ],
+)
+def test_the_earlier_deadline_holds(outer: int | None, delay: float | None, deadline: int | None) -> None:
+    surrounding = Scope(outer, {"trace": "1"})
+    inside = bounded(surrounding, delay, 5)
+    assert (inside.deadline_ns, inside.outgoing_meta) == (deadline, {"trace": "1"})
+    assert inside.outer is surrounding
+
+
+def test_no_number_is_no_delay() -> None:
+    with pytest.raises(ValueError, match="NaN"):
+        bounded(EVERYWHERE, math.nan, 5)
