@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -23,6 +24,9 @@ _loop_errors: list[dict[str, Any]] = []
 
 # libuv opens a pipe for all its loops with the first one, and keeps it.
 uvloop.new_event_loop().close()
+
+# A shell that starts this in the background has SIGINT ignored, and so would be in the programs that tests interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _watched(new_loop: Callable[[], asyncio.AbstractEventLoop]) -> Callable[[], asyncio.AbstractEventLoop]:
