@@ -93,12 +93,15 @@ async def test_the_deadline_exceeded_of_a_call_passes_as_it_is() -> None:
 
 
 async def test_a_timeout_error_that_the_block_makes_of_its_end_is_deadline_exceeded() -> None:
-    with pytest.raises(DeadlineExceeded, match=r"the time given by seqrpc\.timeout is up") as caught:
+    async def overrun() -> None:
         async with timeout(0.001):
             try:
                 await asyncio.Event().wait()
             except asyncio.CancelledError:
                 raise TimeoutError("mine") from None
+
+    with pytest.raises(DeadlineExceeded, match=r"the time given by seqrpc\.timeout is up") as caught:
+        await overrun()
     assert str(caught.value.__cause__) == "mine"
 
 
