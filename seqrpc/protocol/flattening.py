@@ -15,9 +15,7 @@ import msgpack
 import msgspec
 
 from seqrpc.kernel.descriptors import OwnedFd
-from seqrpc.protocol.values import parts_of
-
-_SCALARS: Final = frozenset({type(None), bool, int, float, str, bytes})
+from seqrpc.protocol.values import SCALARS, parts_of
 
 _EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _FIRST_DAY: Final = (dt.datetime.min.replace(tzinfo=dt.UTC) - _EPOCH).days
@@ -103,10 +101,10 @@ def _check_struct(value: Any, travels: Callable[[Any], bool]) -> None:
     todo, seen = [value], {id(value)}
     while todo:
         parts = parts_of(todo.pop())
-        if _SCALARS.issuperset(map(type, parts)):  # a great many are looked at in C
+        if SCALARS.issuperset(map(type, parts)):  # a great many are looked at in C
             continue
         for part in parts:
-            if type(part) in _SCALARS:
+            if type(part) in SCALARS:
                 continue
             if dataclasses.is_dataclass(part) and travels(part):
                 raise TypeError(f"a {type(value).__name__} holds a service (a dataclass may)")

@@ -21,7 +21,8 @@ EXT_STREAM: Final = 2
 EXT_CHANNEL: Final = 3
 EXT_BUFFER: Final = 4
 
-_SCALARS: Final = frozenset({type(None), bool, int, float, str, bytes})  # what most values are, and nothing is in
+SCALARS: Final = frozenset({type(None), bool, int, float, str, bytes})
+"""What most values are, and nothing is in."""
 
 
 class Export(Protocol):
@@ -143,7 +144,7 @@ def values_in(value: Any, most: int = MAX_VALUES_SEARCHED, whole: Callable[[Any]
                 return
             most -= 1
             yield item
-            if type(item) in _SCALARS or id(item) in seen or (whole is not None and whole(item)):
+            if type(item) in SCALARS or id(item) in seen or (whole is not None and whole(item)):
                 continue
             parts = parts_of(item, most)
             if parts:
@@ -206,7 +207,7 @@ def give_up(value: Any, living: Living) -> None:
     Each is treated as if whoever was to have it had let go at once. It may be done again, and to a part of what was
     given up before. Only the first :data:`~seqrpc.limits.MAX_VALUES_SEARCHED` values are looked at.
     """
-    if type(value) in _SCALARS:
+    if type(value) in SCALARS:
         return
 
     def let_go(item: Any) -> bool:
