@@ -30,6 +30,10 @@ LOOP_LOOK_INTERVAL = 1.0
 """Seconds after which a thread that waits for an event loop checks whether the loop was closed, which would never wake
 the thread. A loop closes once in its life, and checking more often would take processor time from waiting threads."""
 
+NOTIFY_TIMEOUT = 1.0
+"""Seconds that a daemon waits for its service manager to take what it is told, which is microseconds unless that is
+stuck: the daemon stands still meanwhile, three times in its life."""
+
 MAX_VALUES_SEARCHED = 16_384
 """Values of one message, or of one result that nobody gets, that are searched one by one for what must be closed,
 which takes a few milliseconds. Python's garbage collector closes what lies behind them."""

@@ -8,6 +8,7 @@ import os
 import re
 import shlex
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
@@ -145,6 +146,34 @@ def test_everything_else_runs(
     printed = capsys.readouterr().out.splitlines()
     for lines in WHAT_IT_PRINTS:
         assert lines in [printed[index : index + len(lines)] for index in range(len(printed))]
+
+
+def test_the_greeter_reads_its_greeting_at_the_start_and_at_a_hangup(written: Path) -> None:
+    async def greeting() -> str:
+        async with seqrpc.connect("greeter.sock") as connection:
+            result: str = await connection.call("Greeter.greet", "world")
+            return result
+
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind("notify.sock")
+        manager.settimeout(WITHIN)
+        (written / "greeting.txt").write_text("hello\n")
+        program = [sys.executable, "-W", "error", "-c", "import rest\nrest.be_a_greeter()"]
+        environment = {**os.environ, "NOTIFY_SOCKET": str(written / "notify.sock")}
+        with subprocess.Popen(program, stderr=subprocess.PIPE, env=environment) as daemon:
+            try:
+                assert manager.recv(100) == b"READY=1"
+                assert asyncio.run(greeting()) == "hello, world!"
+                (written / "greeting.txt").write_text("good morning\n")
+                daemon.send_signal(signal.SIGHUP)
+                assert manager.recv(100).startswith(b"RELOADING=1\nMONOTONIC_USEC=")
+                assert manager.recv(100) == b"READY=1"
+                assert asyncio.run(greeting()) == "good morning, world!"
+            finally:
+                daemon.send_signal(signal.SIGTERM)
+                _out, complaints = daemon.communicate(timeout=WITHIN)
+        assert manager.recv(100) == b"STOPPING=1"
+    assert (daemon.returncode, complaints) == (0, b"")
 
 
 def test_everything_passes_the_type_checker(written: Path) -> None:

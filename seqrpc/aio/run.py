@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
+import math
 import resource
 import signal
-from collections.abc import Callable, Iterable
-from contextlib import AbstractAsyncContextManager, suppress
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from seqrpc.aio.server import Server, serve
 from seqrpc.interface.service import Service
@@ -15,6 +17,14 @@ from seqrpc.kernel import forks
 from seqrpc.kernel.addresses import AddressLike
 from seqrpc.limits import DEFAULT_LIMITS, Limits
 from seqrpc.logs import get_logger
+
+if TYPE_CHECKING:
+    from seqrpc.kernel.systemd import Manager
+
+T = TypeVar("T")
+
+Hook = Callable[[Server], object]
+"""A plain or coroutine function of the server; what it returns is awaited if it can be, and not used."""
 
 _log = get_logger("seqrpc.server")
 
@@ -24,13 +34,20 @@ def run(
     address: AddressLike | None = None,
     *,
     drain_timeout: float | None = None,
+    on_start: Hook | None = None,
+    on_reload: Hook | None = None,
     **options: Any,
 ) -> None:
     """Be a daemon: serve on uvloop until SIGTERM or SIGINT, then drain and return.
 
-    The first signal refuses what comes and lets what runs finish; a second one stops at once. On a
-    socket pair it also ends when the other side goes. The stop takes ``drain_timeout`` and a few times
-    ``close_timeout`` of the limits at most: handlers that go on although they were cancelled are left.
+    The first signal refuses what comes and lets what runs finish; a second one stops at once. While it starts a signal
+    ends that. On a socket pair it also ends when the other side goes. The stop takes ``drain_timeout``,
+    ``lifespan_timeout`` and a few times ``close_timeout`` of the limits at most: handlers that go on although they were
+    cancelled are left.
+
+    A service manager, as systemd with ``Type=notify`` or ``Type=notify-reload``, is told when the daemon is ready,
+    reloads and stops (sd_notify(3)): at the address in ``NOTIFY_SOCKET``, which is taken out of the environment, so
+    that children do not speak for the daemon.
 
     The soft limit of descriptors (``RLIMIT_NOFILE``) is raised to the hard one.
 
@@ -38,23 +55,31 @@ def run(
         services: as for :func:`serve`.
         address: as for :func:`serve`.
         drain_timeout: seconds that running handlers get to finish; by default that of the limits.
+        on_start: called with the :class:`Server` once it accepts connections; the daemon is ready when it has
+            returned. A plain or a coroutine function, on the loop.
+        on_reload: called likewise at SIGHUP, as to read a configuration again. Its runs do not overlap: after signals
+            that come while it runs, it runs once more. What it raises is logged. When the daemon stops it is cancelled.
+            Without it SIGHUP does what it did before, which is to end the process.
         options: as for :func:`serve`.
 
     Raises:
-        Exception: as :func:`serve`.
+        Exception: as :func:`serve`, what ``on_start`` raised, and what the lifespan of a service raised at its end; the
+            daemon has stopped.
     """
     import uvloop  # noqa: PLC0415 - only daemons need it
+
+    from seqrpc.kernel.systemd import Manager  # noqa: PLC0415 - likewise
 
     serving = serve(services, address, **options)
     limits: Limits = options.get("limits", DEFAULT_LIMITS)
     _raise_descriptor_limit()
+    daemon = _Daemon(Manager(), on_start, on_reload, limits.close_timeout)
     # The runner is not closed, only its loop: it would wait without a bound for tasks that do not end when
     # they are cancelled, and for the threads of asyncio.to_thread. Those are let go when the loop closes.
     runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
-    signals = _StopSignals()
     try:
         try:
-            runner.run(_run(serving, drain_timeout, signals))
+            runner.run(daemon.live(serving, drain_timeout))
         finally:
             runner.run(_end_tasks(limits.close_timeout))
     finally:
@@ -84,22 +109,23 @@ async def _end_tasks(close_timeout: float) -> None:
     await asyncio.wait([generators], timeout=close_timeout)
 
 
-class _StopSignals:
-    """The signals that stop a daemon, and what they did before.
+class _Signals:
+    """The signals that a daemon handles, and what they did before.
 
     A forked child inherits the handlers, and the descriptor to which they write (``signal.set_wakeup_fd``): to end
     a worker, as ``multiprocessing.Process.terminate`` does, would leave it running, and stop the daemon before 3.12.
     """
 
-    def __init__(self) -> None:
-        """Remember what they do now."""
-        self._before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-        forks.register(self, _StopSignals._let_go_in_child)
+    def __init__(self, handlers: dict[int, Callable[[], None]]) -> None:
+        """Remember what they do now, before the runner has a handler of its own."""
+        self._handlers = handlers
+        self._before = {number: signal.getsignal(number) for number in handlers}
+        forks.register(self, _Signals._let_go_in_child)
 
-    def handle(self, loop: asyncio.AbstractEventLoop, stop: Callable[[], None]) -> None:
-        """Have a loop call ``stop`` for each."""
-        for number in self._before:
-            loop.add_signal_handler(number, stop)
+    def handle(self) -> None:
+        """Have the running loop call what is to be done."""
+        for number, handler in self._handlers.items():
+            asyncio.get_running_loop().add_signal_handler(number, handler)
 
     def _let_go_in_child(self) -> None:
         """Let them do in a forked child what they did before."""
@@ -108,40 +134,137 @@ class _StopSignals:
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 
-async def _run(
-    serving: AbstractAsyncContextManager[Server], drain_timeout: float | None, signals: _StopSignals
-) -> None:
-    loop = asyncio.get_running_loop()
-    serves: Server | None = None
-    stopping = asyncio.Event()
-    hurrying = asyncio.Event()
+class _Daemon:
+    """A server from its start to its end, as signals have it.
 
-    def stop() -> None:
-        if stopping.is_set():
-            hurrying.set()
-        elif serves is not None:
-            serves.refuse_new()  # not a few turns later: they may be long
-        stopping.set()
+    Args:
+        manager: who is told.
+        on_start: what is to be done at the start.
+        on_reload: what is to be done at SIGHUP.
+        close_timeout: seconds that a hook may go on after it was cancelled.
+    """
 
-    signals.handle(loop, stop)  # first, for whoever can connect may also send signals
-    async with serving as server:
-        serves = server
+    def __init__(self, manager: Manager, on_start: Hook | None, on_reload: Hook | None, close_timeout: float) -> None:
+        """Prepare; :meth:`live` begins."""
+        self._manager = manager
+        self._on_start = on_start
+        self._on_reload = on_reload
+        self._close_timeout = close_timeout
+        handlers: dict[int, Callable[[], None]] = {signal.SIGTERM: self._stop_soon, signal.SIGINT: self._stop_soon}
+        if on_reload is not None:
+            handlers[signal.SIGHUP] = self._reload_soon
+        self._signals = _Signals(handlers)
+        self._server: Server | None = None
+        self._stop: asyncio.Future[None]  # done once a signal has said so
+        self._hurry: asyncio.Future[None]  # and once another has
+        self._is_ready = False
+        self._reload_wanted = False
+        self._reloading: asyncio.Task[None] | None = None
+
+    async def live(self, serving: Awaitable[Server], drain_timeout: float | None) -> None:
+        """Start, serve, and stop."""
+        loop = asyncio.get_running_loop()
+        self._stop, self._hurry = loop.create_future(), loop.create_future()
+        self._signals.handle()  # first, for whoever can connect may also send signals
+        server = await self._unless_stopped(serving, math.inf)  # its lifespans have bounds of their own
+        if server is None:
+            return
+        async with server:
+            self._server = server
+            try:
+                await self._serve(server)
+            finally:
+                self._is_ready = False
+                if self._reloading is not None:
+                    await _end(self._reloading, self._close_timeout)
+            if self._stop.done():
+                await self._drain(server, drain_timeout)
+
+    async def _serve(self, server: Server) -> None:
+        """Return when the server is to stop, or was closed."""
         _log.info("= serving at %s", server.address)
-        await _first(stopping.wait(), server.wait_closed())
-        if stopping.is_set():
-            await _first(server.drain(drain_timeout), hurrying.wait())
+        if self._stop.done():
+            server.refuse_new()
+        elif self._on_start is not None:
+            await self._unless_stopped(_call(self._on_start, server), self._close_timeout)
+        if self._stop.done():
+            return
+        self._is_ready = True
+        self._manager.ready()
+        self._begin_reload()
+        closed = asyncio.ensure_future(server.wait_closed())
+        await _first(closed, self._stop)
+        if closed.done():
+            self._manager.stopping()
+            closed.result()
+        closed.cancel()
 
-
-async def _first(*waits: Any) -> None:
-    """Wait for the first of several to end; the others are cancelled."""
-    tasks = [asyncio.ensure_future(wait) for wait in waits]
-    try:
-        done, _pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in tasks:
-            task.cancel()
-    for task in tasks:
+    async def _drain(self, server: Server, drain_timeout: float | None) -> None:
+        """Drain; if another signal comes, close at once."""
+        draining = asyncio.ensure_future(server.drain(drain_timeout))
+        await _first(draining, self._hurry)
+        draining.cancel()
         with suppress(asyncio.CancelledError):
-            await task
-    for task in done:
-        task.result()
+            await draining
+
+    async def _unless_stopped(self, work: Awaitable[T], patience: float) -> T | None:
+        """Return what comes of ``work``; if a signal comes first, cancel it, and return None."""
+        task = asyncio.ensure_future(work)
+        await _first(task, self._stop)
+        if not task.done():
+            await _end(task, patience)
+        return None if task.cancelled() or not task.done() else task.result()
+
+    def _stop_soon(self) -> None:
+        if self._stop.done():
+            if not self._hurry.done():
+                self._hurry.set_result(None)
+            return
+        self._stop.set_result(None)
+        if self._server is not None:
+            self._server.refuse_new()  # not a few turns later: they may be long
+        self._manager.stopping()
+
+    def _reload_soon(self) -> None:
+        self._reload_wanted = True
+        self._begin_reload()
+
+    def _begin_reload(self) -> None:
+        """Reload if that is wanted and possible: not before the daemon is ready, nor while it reloads."""
+        is_busy = self._reloading is not None and not self._reloading.done()
+        if self._reload_wanted and self._is_ready and not self._stop.done() and not is_busy:
+            self._reloading = asyncio.ensure_future(self._reload())
+
+    async def _reload(self) -> None:
+        """Reload as often as that is wanted."""
+        assert self._on_reload is not None
+        assert self._server is not None
+        while self._reload_wanted:
+            self._reload_wanted = False
+            self._manager.reloading()
+            try:
+                await _call(self._on_reload, self._server)
+            except Exception:
+                _log.exception("! on_reload failed")
+            finally:
+                if not self._stop.done():
+                    self._manager.ready()
+
+
+async def _first(*futures: asyncio.Future[Any]) -> None:
+    """Wait until one of them is done."""
+    await asyncio.wait(futures, return_when=asyncio.FIRST_COMPLETED)
+
+
+async def _call(hook: Hook, server: Server) -> None:
+    result = hook(server)
+    if inspect.isawaitable(result):
+        await result
+
+
+async def _end(task: asyncio.Future[Any], patience: float) -> None:
+    """Cancel a task, and wait for it, but not for ever."""
+    task.cancel()
+    await asyncio.wait([task], timeout=patience)
+    if not task.done():
+        _log.warning("= on_start or on_reload is still running %g s after it was cancelled", patience)
