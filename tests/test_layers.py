@@ -69,7 +69,9 @@ ORDER = (
     "interface.description",
     "interface.conversion",
     "interface.results",
+    "interface.answers",
     "interface.signature",
+    "interface.proxies",
     # the event loop's side: packets on it
     "aio",
     "aio.stalls",

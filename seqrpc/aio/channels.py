@@ -6,21 +6,21 @@ import socket
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from seqrpc.aio.connection import Connection, params_of
+from seqrpc.aio.connection import Connection
 from seqrpc.aio.dispatch import Calls, Registry
 from seqrpc.aio.endpoints import open_transport
-from seqrpc.aio.link import Params, result_of
 from seqrpc.aio.places import wrong_process
 from seqrpc.aio.proxy import proxy_class
 from seqrpc.errors import ConnectionLost, LocalProtocolError
+from seqrpc.interface.answers import Finish, result_of
 from seqrpc.interface.scope import run_outside, scope
+from seqrpc.interface.signature import Params, params_of
 from seqrpc.kernel import forks
 from seqrpc.kernel.closing import Sender
 from seqrpc.kernel.descriptors import OwnedFd, sender_of, value_fd
 from seqrpc.kernel.unread import close_value
 from seqrpc.limits import Limits
 from seqrpc.logs import get_logger
-from seqrpc.protocol.messages import Response
 from seqrpc.protocol.values import EXT_CHANNEL, Living
 
 _log = get_logger("seqrpc.channels")
@@ -88,7 +88,7 @@ class Channel:
         params: Params,
         deadline: int | None = None,
         meta: dict[str, str] | None = None,
-        finish: Callable[[Response, Limits], Any] = result_of,
+        finish: Finish = result_of,
     ) -> Any:
         """Call, as :meth:`seqrpc.aio.link.SessionConnection.request`; the channel is held meanwhile."""
         return await self._open().request(method, params, deadline, meta, finish)

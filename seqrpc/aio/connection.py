@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any, TypeVar, cast
 
-from seqrpc.aio.link import CallHandler, Params, SessionConnection
+from seqrpc.aio.link import CallHandler, SessionConnection
 from seqrpc.aio.proxy import proxy_class
 from seqrpc.interface.scope import scope
+from seqrpc.interface.signature import params_of
 from seqrpc.kernel.credentials import Credentials
 from seqrpc.limits import DEFAULT_LIMITS, Limits
 from seqrpc.protocol.values import Living
@@ -99,14 +100,3 @@ def uid_of(connection: Connection) -> int | None:
     None where the kernel does not say.
     """
     return cast("int | None", connection._transport.get_extra_info("connected_uid"))  # noqa: SLF001 - this module's own
-
-
-def params_of(method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Params:
-    """Return the parameters of a call by name: by position or by name.
-
-    Raises:
-        TypeError: they are given both ways.
-    """
-    if args and kwargs:
-        raise TypeError(f"{method}: arguments go by position or by name, not both (a proxy takes both)")
-    return kwargs or args

@@ -8,7 +8,6 @@ import functools
 import socket
 import time
 from asyncio import get_running_loop
-from collections.abc import Callable
 from typing import Any, Protocol
 
 from seqrpc.aio.failures import refusal_of, told_internal
@@ -26,6 +25,8 @@ from seqrpc.errors import (
     WrongLoop,
     WrongProcess,
 )
+from seqrpc.interface.answers import Finish, result_of
+from seqrpc.interface.signature import Params
 from seqrpc.kernel import forks
 from seqrpc.kernel.credentials import Credentials
 from seqrpc.kernel.descriptors import OwnedFd, close_all
@@ -34,7 +35,7 @@ from seqrpc.limits import DEFAULT_LIMITS, MAX_PACKET, Limits
 from seqrpc.logs import get_logger
 from seqrpc.protocol.lenders import Lender, give_up_lenders, tell_sent, tell_unsent
 from seqrpc.protocol.messages import Cancel, Closing, Request, Response
-from seqrpc.protocol.session import Refused, Session, error_of
+from seqrpc.protocol.session import Refused, Session
 from seqrpc.protocol.spilled import write_spilled
 from seqrpc.protocol.values import Living, descriptors_in
 from seqrpc.text import shown
@@ -48,19 +49,7 @@ _PACKET_COST = 256  # bytes that an unsent packet costs besides its content
 _UNSENT = (OSError, WrongProcess)
 """What sending raises where a message is of no use any more; in a forked child, whoever goes on there is not told."""
 
-Params = tuple[Any, ...] | list[Any] | dict[str, Any]
 Waiter = asyncio.Future[Response]
-
-
-def result_of(response: Response, limits: Limits) -> Any:  # noqa: ARG001 - there is nothing to bound
-    """Return the result of an answer.
-
-    Raises:
-        RpcError: it is an error.
-    """
-    if response.error is not None:
-        raise error_of(response.error)
-    return response.result
 
 
 class CallHandler(Protocol):
@@ -321,7 +310,7 @@ class SessionConnection(SeqpacketProtocol):
         params: Params,
         deadline: int | None = None,
         meta: dict[str, str] | None = None,
-        finish: Callable[[Response, Limits], Any] = result_of,
+        finish: Finish = result_of,
     ) -> Any:
         """Call, and return what ``finish`` makes of the answer, whose descriptors it then owns.
 

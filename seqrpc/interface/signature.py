@@ -17,6 +17,9 @@ from seqrpc.interface.planning import plan
 from seqrpc.interface.standins import Plan
 from seqrpc.interface.types import exact_type, takes_descriptors
 
+Params = tuple[Any, ...] | list[Any] | dict[str, Any]
+"""The arguments of a call as they are sent: by position or by name."""
+
 _PARAMS = Terms(InvalidParams)
 _INDEX = r"`\$\[(\d{1,3})\]"
 
@@ -107,7 +110,7 @@ class MethodSpec:
         index = int(match[1])  # the text may quote what the caller sent: it may be any number
         return f"`{self._positional[index]}" if index < len(self._positional) else match[0]
 
-    def params(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...] | dict[str, Any]:
+    def params(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Params:
         """Return what to send for a call in Python's own way: by position where that is enough, else by name.
 
         Raises:
@@ -163,3 +166,14 @@ def spec_of(cls: type) -> ServiceSpec:
     if spec is None:
         spec = _specs[cls] = ServiceSpec(cls)
     return spec
+
+
+def params_of(method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Params:
+    """Return the parameters of a call by name: by position or by name.
+
+    Raises:
+        TypeError: they are given both ways.
+    """
+    if args and kwargs:
+        raise TypeError(f"{method}: arguments go by position or by name, not both (a proxy takes both)")
+    return kwargs or args

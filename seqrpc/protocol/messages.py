@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import msgspec
 
-from seqrpc.errors import RemoteProtocolError
+from seqrpc.errors import RemoteProtocolError, RpcError
 from seqrpc.kernel.descriptors import OwnedFd
 
 REQUEST: Final = 0
@@ -70,6 +70,11 @@ class Response(msgspec.Struct, eq=False, gc=False):
     result: Any
     fds: list[OwnedFd]
     waiter: Any = None
+
+
+def error_of(error: list[Any]) -> RpcError:
+    """Return the exception that ``[code, message, data]`` of a :class:`Response` stands for."""
+    return RpcError.from_wire(error[0], error[1], error[2])
 
 
 class Cancel(msgspec.Struct, eq=False):

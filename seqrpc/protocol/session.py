@@ -460,8 +460,3 @@ def _refuse_nothing(method: str) -> None:
 def _sendable(text: str) -> str:
     """Return the beginning of ``text``, with what is not UTF-8 (file names may hold it) escaped."""
     return text[:_ERROR_TEXT].encode("utf-8", "backslashreplace").decode("utf-8")
-
-
-def error_of(error: list[Any]) -> RpcError:
-    """Return the exception that ``[code, message, data]`` of a :class:`Response` stands for."""
-    return RpcError.from_wire(error[0], error[1], error[2])

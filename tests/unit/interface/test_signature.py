@@ -18,7 +18,7 @@ from seqrpc.errors import InvalidParams
 from seqrpc.interface import policy
 from seqrpc.interface.description import describe
 from seqrpc.interface.service import Service, method
-from seqrpc.interface.signature import MethodSpec, spec_of
+from seqrpc.interface.signature import MethodSpec, params_of, spec_of
 from seqrpc.kernel.buffers import Buffer
 from seqrpc.kernel.descriptors import OwnedFd
 
@@ -284,6 +284,14 @@ def test_calls_that_python_would_refuse_are_refused_before_they_are_sent() -> No
         spec("add").params((1,), {"a": 2})
     with pytest.raises(TypeError, match=r"Everything\.mixed takes 2 positional arguments, got 3"):
         spec("mixed").params((1, "x", True), {"d": 2.0})
+
+
+def test_arguments_of_a_call_by_name_go_by_position_or_by_name() -> None:
+    assert params_of("S.m", (), {}) in ((), {})
+    assert params_of("S.m", (1, "x"), {}) == (1, "x")
+    assert params_of("S.m", (), {"a": 1}) == {"a": 1}
+    with pytest.raises(TypeError, match=r"S\.m: arguments go by position or by name, not both"):
+        params_of("S.m", (1,), {"a": 1})
 
 
 class Broken:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from support.descriptors import owned
 from support.properties import PROPERTY, values
 
-from seqrpc.errors import RemoteProtocolError
+from seqrpc.errors import Overloaded, RemoteProtocolError
 from seqrpc.protocol.messages import (
     CANCEL,
     CLOSING,
@@ -25,6 +25,7 @@ from seqrpc.protocol.messages import (
     Options,
     Request,
     Response,
+    error_of,
     kind_of,
     parse,
     parse_spilled,
@@ -282,3 +283,12 @@ def test_1_5_any_array_is_a_message_or_malformed(kind: int, rest: list[Any]) -> 
 def test_a_peer_is_not_told_the_numbers_of_our_descriptors() -> None:
     with owned(1) as (fd,):
         assert malformed([REQUEST, 1, "m", fd]) == "params are an array or a map, got a descriptor"
+
+
+def test_an_error_is_raised_as_the_class_of_its_code() -> None:
+    message = parse(RESPONSE, [RESPONSE, 1, ["rpc.Overloaded", "later", {"seconds": 1}], None], [])
+    assert isinstance(message, Response)
+    assert message.error is not None
+    error = error_of(message.error)
+    assert isinstance(error, Overloaded)
+    assert (error.message, error.data, error.remote) == ("later", {"seconds": 1}, True)

@@ -19,8 +19,8 @@ from support.sessions import SessionPair
 from seqrpc.errors import DescriptorsLost, LocalProtocolError, RemoteProtocolError
 from seqrpc.kernel.descriptors import OwnedFd
 from seqrpc.limits import MAX_PACKET, Limits
-from seqrpc.protocol.messages import Cancel, Closing, Request, Response
-from seqrpc.protocol.session import Refused, Session, error_of
+from seqrpc.protocol.messages import Cancel, Closing, Request, Response, error_of
+from seqrpc.protocol.session import Refused, Session
 
 
 def test_3_1_descriptors_arrive_in_their_places_and_belong_to_the_message() -> None:

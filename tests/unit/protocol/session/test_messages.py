@@ -16,8 +16,8 @@ from support.sessions import SessionPair
 from seqrpc.errors import LocalProtocolError, RemoteProtocolError, RpcError, TooLarge
 from seqrpc.kernel.descriptors import OwnedFd
 from seqrpc.limits import MAX_PACKET, Limits
-from seqrpc.protocol.messages import Cancel, Closing, Options, Request, Response
-from seqrpc.protocol.session import Refused, Session, error_of
+from seqrpc.protocol.messages import Cancel, Closing, Options, Request, Response, error_of
+from seqrpc.protocol.session import Refused, Session
 
 
 def test_1_1_one_packet_is_one_message_from_either_end() -> None:

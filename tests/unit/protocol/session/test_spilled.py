@@ -16,8 +16,8 @@ from seqrpc.errors import RemoteProtocolError, TooLarge
 from seqrpc.kernel.buffers import Buffer
 from seqrpc.kernel.descriptors import OwnedFd
 from seqrpc.limits import MAX_PACKET, Limits
-from seqrpc.protocol.messages import MAX_CALL_ID, Cancel, Closing, Request, Response
-from seqrpc.protocol.session import Refused, Session, error_of
+from seqrpc.protocol.messages import MAX_CALL_ID, Cancel, Closing, Request, Response, error_of
+from seqrpc.protocol.session import Refused, Session
 from seqrpc.protocol.values import EXT_STREAM, Handle, Handles
 
 LARGE = "x" * MAX_PACKET
