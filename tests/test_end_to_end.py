@@ -160,8 +160,8 @@ async def test_draining_has_a_bound_also_for_threads(method: str, socket_path: P
 @pytest.mark.parametrize("method", ["stubborn", "tidy", "block_a_thread_of_asyncio"])
 @pytest.mark.parametrize("signals", [1, 2])
 async def test_the_stop_has_a_bound_whatever_handlers_do(method: str, signals: int, socket_path: Path) -> None:
-    drain_timeout = 0.2 if signals == 1 else 600
-    options = f"dict(drain_timeout={drain_timeout}, limits=seqrpc.Limits(close_timeout=0.2))"
+    drain_timeout = 0.05 if signals == 1 else 600
+    options = f"dict(drain_timeout={drain_timeout}, limits=seqrpc.Limits(close_timeout=0.05))"
     with daemon(PROGRAM, socket_path, options) as child:
         wait_until_it_listens(socket_path)
         async with seqrpc.connect(socket_path) as connection:

@@ -18,8 +18,8 @@ from support.daemons import daemon, descriptor, exists, needs_root, wait_until_i
 from support.processes import OTHER_GID, OTHER_UID
 from support.waiting import PATIENCE
 
-DRAIN_TIMEOUT = 2.0
-CLOSE_TIMEOUT = 0.5
+DRAIN_TIMEOUT = 0.5
+CLOSE_TIMEOUT = 0.2
 
 LONGEST = 15.0
 """Seconds that a stop may take here: DRAIN_TIMEOUT and some CLOSE_TIMEOUT, on a machine that has other work as well.
