@@ -56,12 +56,15 @@ class Meter:
     Args:
         burst: how many events of one kind it admits in a window.
         window: seconds.
+
+    Attributes:
+        window: as it was given; a new value holds from the next event on.
     """
 
     def __init__(self, burst: int = LOG_BURST, window: float = LOG_WINDOW) -> None:
         """Begin with nothing counted."""
         self._burst = burst
-        self._window = window
+        self.window = window
         self.forget()
 
     def forget(self) -> None:
@@ -89,7 +92,7 @@ class Meter:
             self.tell_due(now)
         with self._lock:
             state = self._state_of(kind, now)
-            if now - state.began >= self._window:
+            if now - state.began >= self.window:
                 state.began, state.admitted = now, 0
             if state.admitted < self._burst:
                 state.admitted += 1
@@ -99,7 +102,7 @@ class Meter:
             if state.left_out > 1:
                 return False
             state.tell = tell
-            self._next_end = min(self._next_end, state.began + self._window)
+            self._next_end = min(self._next_end, state.began + self.window)
         self._set_timer()
         return False
 
@@ -107,7 +110,7 @@ class Meter:
         kinds = self._kinds
         if kind not in kinds and len(kinds) >= _MOST_KINDS:
             for name, state in list(kinds.items()):
-                if not state.left_out and now - state.began >= self._window:
+                if not state.left_out and now - state.began >= self.window:
                     kinds.pop(name, None)
             if len(kinds) >= _MOST_KINDS:
                 kind = _OTHERS
@@ -117,11 +120,11 @@ class Meter:
         """Tell what was left out in windows that are over; without ``now``, in all windows."""
         with self._lock:
             counting = [state for state in list(self._kinds.values()) if state.left_out]
-            due = [state for state in counting if now - state.began >= self._window]
+            due = [state for state in counting if now - state.began >= self.window]
             told = [(state.tell, state.left_out) for state in due]
             for state in due:
                 state.left_out = 0
-            ends = [state.began + self._window for state in counting if state.left_out]
+            ends = [state.began + self.window for state in counting if state.left_out]
             self._next_end = min(ends, default=float("inf"))
         for tell, count in told:
             tell(count)

@@ -24,11 +24,14 @@ from support.waiting import PATIENCE
 
 import seqrpc
 from seqrpc.interface.policy import Policy, Verdict
-from seqrpc.limits import LOG_BURST, LOG_WINDOW
+from seqrpc.limits import LOG_BURST
 from seqrpc.logs import meter
 
 EVENTS = 200
 """Of a flood; each takes some tenths of a millisecond."""
+
+WINDOW = 0.2
+"""Seconds, of the windows in which events are counted here."""
 
 FORGED = "gone\n2038-01-19 03:14:07 CRITICAL all is lost\x1b[2J"
 
@@ -61,6 +64,11 @@ class Written(logging.Handler):
             while sum(self.of(template)) < events:
                 self.came.clear()
                 await self.came.wait()
+
+
+@pytest.fixture(autouse=True)
+def short_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(meter, "window", WINDOW)
 
 
 @pytest.fixture
@@ -250,7 +258,7 @@ async def test_floods_of_many_kinds_are_some_lines_and_a_count_of_each(written: 
                 events[REFUSED] += EVENTS
         for template, number in events.items():
             await written.all_told(template, number)
-    windows = 2 + int((time.monotonic() - began) / LOG_WINDOW)
+    windows = 2 + int((time.monotonic() - began) / WINDOW)
     for template, number in events.items():
         lines, left_out = written.of(template)
         assert lines + left_out == number, template
