@@ -16,7 +16,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
-from support.daemons import as_user, daemon, exists, needs_root, raw_client, wait_until_it_listens
+from support.daemons import as_user, daemon, exists, needs_root, raw_client, said_closing, wait_until_it_listens
 from support.processes import OTHER_GID, OTHER_UID
 from support.waiting import PATIENCE
 
@@ -99,12 +99,6 @@ async def began(child: subprocess.Popen[bytes]) -> None:
 
 async def ended(child: subprocess.Popen[bytes]) -> int:
     return await asyncio.to_thread(child.wait, PATIENCE)
-
-
-async def said_closing(connection: seqrpc.Connection) -> None:
-    async with asyncio.timeout(PATIENCE):
-        while connection._session.closing_received is None:  # noqa: ASYNC110 - no event tells
-            await asyncio.sleep(0.001)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

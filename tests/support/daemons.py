@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -177,3 +178,11 @@ def wait_until_it_listens(path: Path) -> None:
             except (FileNotFoundError, ConnectionRefusedError, BlockingIOError):
                 assert time.monotonic() < deadline, "the daemon does not listen"
         time.sleep(0.01)
+
+
+async def said_closing(connection: seqrpc.Connection | seqrpc.Channel) -> None:
+    """Wait until the other side has said that it takes no more calls: none is sent from then on."""
+    async with asyncio.timeout(PATIENCE):
+        with contextlib.suppress(seqrpc.Unavailable):
+            while True:
+                await connection.call("rpc.ping")

@@ -142,10 +142,12 @@ class Everything(seqrpc.Service):
             return "not now"
         return ""
 
+    async def began(self, what: str) -> None:
+        self.stage.reach(f"{what} began")
+
     @seqrpc.method
     def block(self, fds: list[OwnedFd], *, give_back: bool = False, fail: bool = False) -> OwnedFd | None:
-        loop = seqrpc.current_call().connection._loop
-        loop.call_soon_threadsafe(self.stage.reach, "block began")
+        seqrpc.current_call().run(self.began("block"))
         assert self.thread_may_go_on.wait(PATIENCE)
         try:
             for fd in fds:
@@ -168,8 +170,7 @@ class Everything(seqrpc.Service):
 
     @seqrpc.method
     def late_error(self) -> None:
-        loop = seqrpc.current_call().connection._loop
-        loop.call_soon_threadsafe(self.stage.reach, "late error began")
+        seqrpc.current_call().run(self.began("late error"))
         assert self.thread_may_go_on.wait(PATIENCE)
         raise seqrpc.RpcError("with data", [OwnedFd.dup(0)], code="test.Data")
 

@@ -155,7 +155,7 @@ class Pooled(seqrpc.Service):
     async def work(self) -> list[int]:
         loop = asyncio.get_running_loop()
         await asyncio.gather(*(loop.run_in_executor(self.pool, os.getpid) for _ in range(8)))
-        return sorted(self.pool._processes)
+        return sorted(child.pid for child in multiprocessing.active_children())
 
     @seqrpc.method
     async def pid(self) -> int:

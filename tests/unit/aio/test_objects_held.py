@@ -8,7 +8,7 @@ import socket
 import threading
 
 import pytest
-from support.daemons import Stage, as_user, needs_root, on_a_pair, raw_client
+from support.daemons import Stage, as_user, needs_root, on_a_pair, raw_client, said_closing
 from support.descriptors import open_count
 from support.processes import OTHER_GID, OTHER_UID
 from support.vaults import Bank, Vault, channel_to
@@ -327,7 +327,7 @@ async def test_draining_waits_for_calls_on_channels_and_refuses_new_ones() -> No
         call = asyncio.ensure_future(channel.call("Vault.wait", "a"))
         await bank.vault.stage.wait("a began")
         draining = asyncio.ensure_future(server.drain())
-        await comes_true(lambda: channel._connection._session.closing_received)  # type: ignore[union-attr]
+        await said_closing(channel)
         with pytest.raises(seqrpc.Unavailable, match="the server is stopping"):
             await channel.call("Vault.look", 5)
         assert not draining.done()

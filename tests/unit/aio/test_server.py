@@ -12,7 +12,7 @@ from typing import Any
 
 import msgpack
 import pytest
-from support.daemons import Stage, exists, on_a_pair, raw_client
+from support.daemons import Stage, exists, on_a_pair, raw_client, said_closing
 from support.processes import AS_ROOT, OTHER_UID, running_child
 from support.waiting import PATIENCE
 
@@ -214,8 +214,7 @@ async def test_clients_of_a_draining_server_are_told_without_asking_it(socket_pa
         call = asyncio.ensure_future(connection.call("Work.work"))
         await service.stage.wait("began")
         draining = asyncio.ensure_future(server.drain())
-        while connection._session.closing_received is None:  # noqa: ASYNC110 - no event tells
-            await asyncio.sleep(0)
+        await said_closing(connection)
         with pytest.raises(seqrpc.Unavailable, match="the server is stopping"):
             await connection.call("Work.add", 1, 2)
         service.stage.reach("may go on")

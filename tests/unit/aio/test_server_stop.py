@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import pytest
-from support.daemons import Stage
+from support.daemons import Stage, said_closing
 from support.waiting import PATIENCE
 
 import seqrpc
@@ -220,8 +220,7 @@ async def test_new_calls_and_connections_are_refused_before_the_drain_where_that
         server.refuse_new()
         with pytest.raises(seqrpc.ConnectError):
             await seqrpc.connect(socket_path)
-        while connection._session.closing_received is None:  # noqa: ASYNC110 - no event tells
-            await asyncio.sleep(0)
+        await said_closing(connection)
         with pytest.raises(seqrpc.Unavailable):
             await connection.call("Keeper.work")
         assert await server.drain(ENDLESS) is True
