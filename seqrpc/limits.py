@@ -34,6 +34,10 @@ NOTIFY_TIMEOUT = 1.0
 """Seconds that a daemon waits for its service manager to take what it is told, which is microseconds unless that is
 stuck: the daemon stands still meanwhile, three times in its life."""
 
+LIFESPAN_GRACE = 0.05
+"""Seconds after which a server is closed because somebody cancelled the lifespan of its service. Most often that is an
+event loop that ends, and cancels all tasks: it does not run so long, and no new task may be left in it."""
+
 MAX_VALUES_SEARCHED = 16_384
 """Values of one message, or of one result that nobody gets, that are searched one by one for what must be closed,
 which takes a few milliseconds. Python's garbage collector closes what lies behind them."""

@@ -80,8 +80,7 @@ class _ClientConnection(Connection):
 
     async def _wait_left(self) -> None:
         if self._lifespans and not self._loop.is_closed():
-            await asyncio.shield(self._lives_ended)
-            self._lifespans.check()
+            await self._lifespans.wait(self._lives_ended)
 
 
 class _Connecting:

@@ -5,13 +5,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable
 from contextlib import AbstractAsyncContextManager
+from contextvars import ContextVar
 
 from seqrpc.interface.service import Service
 from seqrpc.kernel import forks
-from seqrpc.limits import Limits
+from seqrpc.limits import LIFESPAN_GRACE, Limits
 from seqrpc.logs import get_logger
 
 _log = get_logger("seqrpc.lifespans")
+
+_surrounding: ContextVar[_Life | None] = ContextVar("_surrounding", default=None)
+"""The lifespan whose code runs, or that of the task that started this one."""
 
 
 class _Life:
@@ -31,6 +35,7 @@ class _Life:
         self.task = loop.create_task(self._live(service), name=f"lifespan of {self.name}")
 
     async def _live(self, service: Service) -> None:
+        _surrounding.set(self)
         async with _lifespan_of(service):
             self.has_begun.set_result(None)
             if not self.is_ending:  # it was cancelled while it began, and went on
@@ -76,6 +81,7 @@ class Lifespans:
         self._when_broken = when_broken
         self._lives: list[_Life] = []
         self._have_begun = False
+        self._others_ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._ending: asyncio.Task[None] | None = None
         self._failure: BaseException | None = None
         if self._services:
@@ -122,16 +128,27 @@ class Lifespans:
             self._failure = self._failure or failure
             _log.error("! the lifespan of %s failed", life.name, exc_info=failure)
         if not life.is_ending and self._have_begun:
-            _log.error("= the lifespan of %s ended before its server, which is closed", life.name)
-            self._when_broken()
+            if life.task.cancelled():
+                life.task.get_loop().call_later(LIFESPAN_GRACE, self._break, life)
+            else:
+                self._break(life)
+
+    def _break(self, life: _Life) -> None:
+        """Close the server, since a service of it has ended, unless that is being done."""
+        if life.is_ending:
+            return
+        _log.error("= the lifespan of %s ended before its server, which is closed", life.name)
+        self._when_broken()
 
     async def end(self) -> None:
         """Leave those that were entered, within ``lifespan_timeout``; a second time, wait for that.
 
-        What they raise is logged, and kept for :meth:`check`.
+        Nothing else of the server runs any more. What they raise is logged, and kept for :meth:`wait`.
 
         Cancel: they are left all the same.
         """
+        if not self._others_ended.done():
+            self._others_ended.set_result(None)
         if self._lives and self._ending is None:
             self._ending = asyncio.ensure_future(self._end_all())
         if self._ending is not None:
@@ -144,8 +161,15 @@ class Lifespans:
         for life in reversed(self._lives):
             await life.end(max(deadline - loop.time(), close_timeout), close_timeout)
 
-    def check(self) -> None:
-        """Raise what the first of those that failed after they had begun raised."""
+    async def wait(self, closed: asyncio.Future[None]) -> None:
+        """Wait until all is closed, and raise what the first raised of those that failed after they had begun.
+
+        Lifespans that wait, and tasks that they started, wait for no lifespan: it would be for themselves.
+
+        Args:
+            closed: done when the lifespans, too, have ended.
+        """
+        await asyncio.shield(self._others_ended if _surrounding.get() in self._lives else closed)
         if self._failure is not None:
             raise self._failure
 

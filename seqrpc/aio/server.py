@@ -236,8 +236,7 @@ class Server:
         self._check_place()
         self._begin_closing()
         assert self._closing is not None
-        await asyncio.shield(self._closing)  # a handler that closes its own server is cancelled by it
-        self.lifespans.check()
+        await self.lifespans.wait(self._closing)  # a handler that closes its own server is cancelled by it
 
     def _begin_closing(self) -> None:
         self._stop_listening()
@@ -282,8 +281,7 @@ class Server:
             Exception: the lifespan of a service failed; everything is closed.
         """
         self._check_place()
-        await asyncio.shield(self._finished)
-        self.lifespans.check()
+        await self.lifespans.wait(self._finished)
 
     async def __aenter__(self) -> Self:
         """Return itself; it is closed at the end of the block."""

@@ -83,7 +83,8 @@ class Service:
         What it raises at the start is raised by ``serve``, and nobody is served. What it raises at the end is
         logged, and raised by ``close``, ``drain`` and ``wait_closed`` once everything is closed; of several the first.
         The ends together have ``lifespan_timeout`` seconds, but ``close_timeout`` each at least; then they are
-        cancelled. No exception of the server's block, or of another service, is thrown into it.
+        cancelled. No exception of the server's block, or of another service, is thrown into it. Tasks that it starts
+        may close the server: they wait until nothing else runs, but for no lifespan.
 
         What it yields is not used. It is not called for objects that are given away (they have :meth:`close`), nor in
         a forked child, where it never ends. It cannot be called from the other side.

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -15,6 +18,7 @@ from support.processes import in_child
 from support.waiting import PATIENCE
 
 import seqrpc
+from seqrpc.limits import LIFESPAN_GRACE
 
 
 @pytest.mark.parametrize("how", ["close", "drain"])
@@ -275,8 +279,6 @@ async def test_a_forked_child_does_not_leave_it(socket_path: Path) -> None:
     async with seqrpc.serve(vault, socket_path) as server:
 
         def use() -> list[str]:
-            import gc
-
             asyncio.run(server.close())
             gc.collect()
             return vault.told
@@ -284,3 +286,85 @@ async def test_a_forked_child_does_not_leave_it(socket_path: Path) -> None:
         assert in_child(use) == ["Vault begins"]
         assert vault.told == ["Vault begins"]
     assert vault.told == ["Vault begins", "Vault ends"]
+
+
+@pytest.mark.parametrize("how", ["close", "drain", "wait_closed"])
+async def test_a_task_that_it_started_may_close_the_server(how: str, socket_path: Path) -> None:
+    class Closing(Vault):
+        server: seqrpc.Server
+
+        @contextlib.asynccontextmanager
+        async def lifespan(self) -> AsyncIterator[None]:
+            async with super().lifespan(), asyncio.TaskGroup() as group:
+                group.create_task(self.watch())
+                yield
+
+        async def watch(self) -> None:
+            await self.stage.wait("closes")
+            await getattr(self.server, how)()
+            self.tell("has closed")
+
+    closing = Closing()
+    limits = seqrpc.Limits(drain_timeout=0.05)
+    async with seqrpc.serve(closing, socket_path, limits=limits) as server, seqrpc.connect(socket_path) as connection:
+        closing.server = server
+        working = asyncio.ensure_future(connection.call("Closing.work"))
+        await closing.stage.wait("works")
+        closing.stage.reach("closes")
+        async with asyncio.timeout(PATIENCE):
+            if how == "wait_closed":
+                await server.close()
+            await server.wait_closed()
+        with pytest.raises((seqrpc.ConnectionLost, seqrpc.Cancelled)):
+            await working
+    assert closing.told[2:] == ["Closing was cancelled", "Closing has closed", "Closing ends"]
+
+
+async def test_one_that_is_cancelled_closes_the_server_after_a_moment(socket_path: Path) -> None:
+    vault = Vault()
+    async with seqrpc.serve(vault, socket_path) as server, asyncio.timeout(PATIENCE):
+        (task,) = vault.tasks
+        assert isinstance(task, asyncio.Task)
+        task.cancel()
+        await server.wait_closed()
+    assert vault.told == ["Vault begins", "Vault ends"]
+
+
+async def test_one_that_is_cancelled_and_closed_in_that_moment_is_closed_once(
+    socket_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    vault = Vault()
+    async with seqrpc.serve(vault, socket_path):
+        (task,) = vault.tasks
+        assert isinstance(task, asyncio.Task)
+        task.cancel()
+        await asyncio.wait([task])
+    await asyncio.sleep(2 * LIFESPAN_GRACE)  # its timer is nobody's to wait for
+    assert caplog.text == ""
+
+
+FORGETFUL = """
+import asyncio, contextlib, gc, sys
+import seqrpc
+
+class Vault(seqrpc.Service):
+    @contextlib.asynccontextmanager
+    async def lifespan(self):
+        try:
+            yield
+        finally:
+            await asyncio.sleep(0)
+            print("ends")
+
+async def main():
+    return await seqrpc.serve(Vault(), sys.argv[1])
+
+server = asyncio.run(main())
+del server
+gc.collect()
+"""
+
+
+def test_a_loop_that_ends_before_the_server_leaves_it_and_no_task(socket_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", FORGETFUL, socket_path], capture_output=True, timeout=60, check=True)
+    assert (done.stdout, done.stderr) == (b"ends\n", b"")
