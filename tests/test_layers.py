@@ -39,6 +39,7 @@ ORDER = (
     "kernel.buffers",
     # the wire, without sockets, clocks and loops
     "protocol",
+    "protocol.typeinfo",
     "protocol.values",
     "protocol.depth",
     "protocol.maps",

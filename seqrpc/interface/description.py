@@ -20,7 +20,7 @@ import msgspec
 from seqrpc.interface.planning import plan
 from seqrpc.interface.policy import Policy
 from seqrpc.interface.service import Marks, Service, marks_of
-from seqrpc.interface.types import holds_descriptors, is_stream, item_type, may_be_large
+from seqrpc.interface.types import holds_descriptors, is_stream, item_type, may_be_large, types_in
 
 _P = inspect.Parameter
 _NO_MARKS = Marks(None, oneway=False)
@@ -60,6 +60,15 @@ class Value(msgspec.Struct, frozen=True, kw_only=True):
         if not self.is_stream:
             raise TypeError(f"{self.annotation!r} is no stream, and has no items")
         return item_type(self.annotation)
+
+    @property
+    def types(self) -> list[msgspec.inspect.Type]:
+        """What msgspec knows of its type and of all types in it; stand-ins say what they are of.
+
+        Raises:
+            TypeError, NameError: such a value cannot be sent.
+        """
+        return types_in(plan(self.annotation))
 
     @property
     def holds_descriptors(self) -> bool:

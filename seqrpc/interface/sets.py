@@ -12,7 +12,7 @@ from typing import Any, Final
 import msgspec
 from msgspec import inspect
 
-from seqrpc.interface.types import parts_of
+from seqrpc.protocol.typeinfo import parts_of
 
 _SAFE: Final = (
     inspect.BoolType,

@@ -77,10 +77,9 @@ class MethodSpec:
         Raises:
             InvalidParams: they do not fit; the message holds the path to the first that does not.
         """
-        if type(params) is list and len(params) == len(self._positional):
-            looked_at = params if self._looked_at is None else compress(params, self._looked_at)
-            if self._exact == [*map(type, looked_at)]:
-                return tuple(params), {}
+        looked_at = params if self._looked_at is None else compress(params, self._looked_at)
+        if self._exact == [*map(type, looked_at)] and len(params) == len(self._positional) and type(params) is list:
+            return tuple(params), {}
         try:
             if isinstance(params, dict):
                 named = convert(params, self._by_name, terms)

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import collections.abc
 import dataclasses
+import functools
 import types
 import typing
+from collections.abc import Iterable
 from typing import Any, Final, Union
 
-import msgspec
 from msgspec import inspect
 
 from seqrpc.interface.service import Service
 from seqrpc.interface.standins import DataclassStandIn, Plan, StandIn, UnionStandIn
 from seqrpc.interface.streams import ReceivedStream
+from seqrpc.protocol import typeinfo
 
 # Annotations
 
@@ -69,8 +71,6 @@ _SMALL: Final = (
     inspect.UUIDType,
 )
 
-_OBJECTS: Final = (inspect.StructType, inspect.DataclassType, inspect.TypedDictType, inspect.NamedTupleType)
-
 
 def exact_type(planned: Plan) -> type | None:
     """Return the type whose values, and no others of which anything is known, need no conversion to ``planned``.
@@ -80,31 +80,19 @@ def exact_type(planned: Plan) -> type | None:
     return planned if planned in _EXACT else None
 
 
-def parts_of(info: inspect.Type) -> list[inspect.Type]:
-    """Return what msgspec knows of the types that a type is made of; it knows no stand-in's."""
-    if isinstance(info, _OBJECTS):
-        return [field.type for field in info.fields]
-    parts: list[inspect.Type] = []
-    for part in msgspec.structs.astuple(info):
-        parts += [item for item in (part if isinstance(part, tuple) else (part,)) if isinstance(item, inspect.Type)]
-    return parts
-
-
 def types_in(planned: Plan) -> list[inspect.Type]:
-    """Return what msgspec knows of a type, and of all types in it, each once: through stand-ins, too."""
-    found: list[inspect.Type] = []
-    seen: set[Any] = set()
-    todo = [inspect.type_info(planned)]
-    while todo:
-        info = todo.pop()
-        stand_in = _stand_in(info)
-        key = id(info) if stand_in is None else stand_in
-        if key in seen:
-            continue
-        seen.add(key)
-        found.append(info)
-        todo += parts_of(info) if stand_in is None else map(inspect.type_info, stand_in.parts)
-    return found
+    """Return what msgspec knows of a type, and of all types in it: through stand-ins, too."""
+    return typeinfo.types_in(planned, _parts_of)
+
+
+def _parts_of(info: inspect.Type) -> Iterable[inspect.Type]:
+    stand_in = _stand_in(info)
+    return typeinfo.parts_of(info) if stand_in is None else _infos_of(stand_in)
+
+
+@functools.cache
+def _infos_of(stand_in: StandIn) -> list[inspect.Type]:
+    return list(map(inspect.type_info, stand_in.parts))
 
 
 def _stand_in(info: inspect.Type) -> StandIn | None:
@@ -144,7 +132,7 @@ def _choices(info: inspect.Type) -> list[inspect.Type]:
         return _choices(info.type)
     stand_in = _stand_in(info)
     if isinstance(stand_in, UnionStandIn):
-        return [info, *(choice for part in stand_in.parts for choice in _choices(inspect.type_info(part)))]
+        return [info, *(choice for part in _infos_of(stand_in) for choice in _choices(part))]
     return [info]
 
 

@@ -13,8 +13,10 @@ from typing import Any, Final
 
 import msgpack
 import msgspec
+from msgspec import inspect
 
 from seqrpc.kernel.descriptors import OwnedFd
+from seqrpc.protocol.typeinfo import types_in
 from seqrpc.protocol.values import SCALARS, parts_of
 
 _EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
@@ -83,17 +85,7 @@ def _fields_of(value: Any) -> dict[str, Any]:
 @functools.lru_cache(maxsize=1024)
 def _may_hold_objects(kind: type) -> bool:
     """Return whether the annotations of a Struct let it hold what is not plain data."""
-    todo: list[Any] = [msgspec.inspect.type_info(kind)]
-    seen: set[int] = set()
-    while todo:
-        info = todo.pop()
-        if isinstance(info, msgspec.inspect.AnyType | msgspec.inspect.CustomType):
-            return True
-        if isinstance(info, msgspec.Struct) and id(info) not in seen:
-            seen.add(id(info))
-            for part in msgspec.structs.astuple(info):
-                todo += part if isinstance(part, tuple) else (part,)
-    return False
+    return any(isinstance(info, inspect.AnyType | inspect.CustomType) for info in types_in(kind))
 
 
 def _check_struct(value: Any, travels: Callable[[Any], bool]) -> None:

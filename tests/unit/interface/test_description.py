@@ -11,6 +11,7 @@ import pytest
 from seqrpc.interface import policy
 from seqrpc.interface.description import MethodDescription, Parameter, Runs, ServiceDescription, Value, describe
 from seqrpc.interface.service import Service, method
+from seqrpc.interface.standins import StreamStandIn
 from seqrpc.kernel.buffers import Buffer
 from seqrpc.kernel.descriptors import OwnedFd
 
@@ -258,6 +259,15 @@ def test_what_values_hold_is_known() -> None:
     name, limit, parts = describe(Archive).methods["fetch"].parameters
     assert [value.holds_descriptors for value in (name, limit, parts)] == [False, False, False]
     assert [value.may_be_large for value in (name, limit, parts)] == [True, False, True]
+    assert [type(info).__name__ for info in parts.types] == ["ListType", "StrType"]
+    (short,) = name.types
+    assert isinstance(short, msgspec.inspect.StrType)
+    assert short.max_length == 3
+    stream, items = numbers.types
+    assert isinstance(items, msgspec.inspect.BytesType)
+    assert isinstance(stream, msgspec.inspect.CustomType)
+    assert isinstance(stream.cls, StreamStandIn)
+    assert stream.cls.item_type is bytes
     with pytest.raises(TypeError, match=r"<class 'int'> is no stream, and has no items"):
         limit.item_type  # noqa: B018
 

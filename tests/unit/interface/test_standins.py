@@ -48,6 +48,8 @@ def test_a_stream_s_says_what_its_items_are() -> None:
     assert convert(Items("a"), planned).items == ["a"]
     with pytest.raises(InvalidResult, match="Expected `str`, got `int`"):
         convert(Items(1), planned)
+    with pytest.raises(msgspec.ValidationError, match="Expected a stream, got `list`"):
+        convert(["a"], planned)
     assert plan(AsyncIterator).item_type is Any
     assert convert(Items(1, "a"), plan(AsyncIterator)).items == [1, "a"]
 
@@ -58,6 +60,8 @@ def test_a_service_s_says_which() -> None:
     assert (planned.service, planned.parts) == (Vault, ())
     with living_values() as (_stream, channel, _buffer):
         assert isinstance(convert(channel, planned), Proxy)
+    with pytest.raises(msgspec.ValidationError, match="Expected a channel, got `int`"):
+        convert(5, planned)
 
 
 def test_a_union_s_says_what_may_be_chosen_in_the_order_in_which_it_is_tried() -> None:
@@ -93,6 +97,8 @@ def test_memory_s_makes_views() -> None:
     planned = plan(memoryview)
     assert isinstance(planned, MemoryStandIn)
     assert convert(b"abc", planned) == memoryview(b"abc")
+    with pytest.raises(msgspec.ValidationError, match="Expected a buffer or bytes, got `str`"):
+        convert("abc", planned)
 
 
 @dataclasses.dataclass
