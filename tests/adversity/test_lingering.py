@@ -15,7 +15,7 @@ from typing import Any
 
 import msgpack
 import pytest
-from support.daemons import daemon, descriptor
+from support.daemons import daemon, descriptor, own_loop, said_ready
 from support.lingering import LINGER_SECONDS, Lingering, can_mount, hidden, lingering, silent_file_system
 from support.processes import AS_ROOT, OTHER_UID, running_child
 from support.waiting import PATIENCE
@@ -84,16 +84,9 @@ async def served(path: Path, *arguments: str) -> AsyncIterator[tuple[seqrpc.Conn
     """Serve in a process of its own, whose socket everybody may connect to; yield a connection, and its pid."""
     path.parent.chmod(0o755)
     with daemon(_DAEMON, path, *arguments) as child:
-        assert child.stdout is not None
-        async with asyncio.timeout(PATIENCE):
-            assert await asyncio.to_thread(child.stdout.readline) == b"ready\n"
+        await said_ready(child)
         async with seqrpc.connect(path) as friend:
             yield friend, child.pid
-
-
-def own_loop() -> str:
-    """Return which loop this test runs on; the daemon's is to be the same."""
-    return "uvloop" if "uvloop" in type(asyncio.get_running_loop()).__module__ else "asyncio"
 
 
 async def slowest(friend: seqrpc.Connection, seconds: float = WATCHED, calls: int = CALLS) -> float:

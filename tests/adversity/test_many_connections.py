@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import socket
 import time
 from pathlib import Path
 
 import msgpack
 import pytest
-from support.daemons import daemon
+from support.daemons import daemon, own_loop, said_ready
 from support.processes import AS_ROOT, OTHER_UID, running_child
-from support.waiting import PATIENCE
 
 import seqrpc
 
@@ -68,12 +66,9 @@ async def test_others_are_served_in_between(socket_path: Path, method: str, opti
             peer.send(msgpack.packb([0, 2, method, []]))
         return peers
 
-    loop = "uvloop" if "uvloop" in type(asyncio.get_running_loop()).__module__ else "asyncio"
     socket_path.parent.chmod(0o755)
-    with daemon(_DAEMON, socket_path, loop, *options) as child:
-        assert child.stdout is not None
-        async with asyncio.timeout(PATIENCE):
-            assert await asyncio.to_thread(child.stdout.readline) == b"ready\n"
+    with daemon(_DAEMON, socket_path, own_loop(), *options) as child:
+        await said_ready(child)
         async with seqrpc.connect(socket_path) as friend:
             with running_child(ask_all_at_once, uid=OTHER_UID):
                 worst, begin = 0.0, time.monotonic()

@@ -16,7 +16,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from support.daemons import daemon
+from support.daemons import daemon, said_ready
 from support.waiting import PATIENCE, comes_true
 
 import seqrpc
@@ -87,9 +87,7 @@ async def producing(path: Path) -> AsyncIterator[tuple[subprocess.Popen[bytes], 
     """Serve in a process of its own; yield it and a connection to it."""
     here = Path(__file__).parent
     with daemon(_PRODUCER, path, here, here.parent) as child:
-        assert child.stdout is not None
-        async with asyncio.timeout(PATIENCE):
-            assert await asyncio.to_thread(child.stdout.readline) == b"ready\n"
+        await said_ready(child)
         async with seqrpc.connect(path) as connection:
             yield child, connection
 

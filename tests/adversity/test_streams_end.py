@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.daemons import daemon
+from support.daemons import daemon, said_ready
 from support.descriptors import open_fds
-from support.waiting import PATIENCE, comes_true
+from support.waiting import comes_true
 
 import seqrpc
 from seqrpc import Connection, RpcError, Server, Stream, Unavailable
@@ -231,9 +231,7 @@ asyncio.run(main())
 async def process(program: str, *arguments: object) -> AsyncIterator[subprocess.Popen[bytes]]:
     """Run a program until it says that it is ready; at the end of the block it is killed."""
     with daemon(program, *map(str, arguments)) as child:
-        assert child.stdout is not None
-        async with asyncio.timeout(PATIENCE):
-            assert await asyncio.to_thread(child.stdout.readline) == b"ready\n"
+        await said_ready(child)
         yield child
 
 

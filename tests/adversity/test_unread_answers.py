@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from pathlib import Path
 from typing import Any
 
-from support.daemons import RawClient, daemon, raw_client
-from support.waiting import PATIENCE
+from support.daemons import RawClient, daemon, raw_client, said_ready
 
 import seqrpc
 from seqrpc.limits import DEFAULT_LIMITS
@@ -68,9 +66,7 @@ def kept_bytes(pid: int) -> int:
 
 async def test_answers_of_calls_that_were_in_flight_together_are_bounded(socket_path: Path) -> None:
     with daemon(_SERVER, socket_path) as server:
-        assert server.stdout is not None
-        async with asyncio.timeout(PATIENCE):
-            assert await asyncio.to_thread(server.stdout.readline) == b"ready\n"
+        await said_ready(server)
         async with seqrpc.connect(socket_path) as friend:
             with raw_client(socket_path) as peer:
                 before = kept_bytes(server.pid)

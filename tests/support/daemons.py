@@ -167,6 +167,18 @@ def daemon(program: str, *arguments: str | Path, pass_fds: Sequence[int] = ()) -
                 child.send_signal(signal.SIGKILL)
 
 
+async def said_ready(child: subprocess.Popen[bytes]) -> None:
+    """Wait for the first line that a program writes, which says that it is ready."""
+    assert child.stdout is not None
+    async with asyncio.timeout(PATIENCE):
+        assert await asyncio.to_thread(child.stdout.readline) == b"ready\n"
+
+
+def own_loop() -> str:
+    """Return which loop this test runs on, for a daemon that is to run on one of the same kind."""
+    return "uvloop" if "uvloop" in type(asyncio.get_running_loop()).__module__ else "asyncio"
+
+
 def wait_until_it_listens(path: Path) -> None:
     """Wait for a daemon to listen; there is no event for it."""
     deadline = time.monotonic() + PATIENCE

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.descriptors import Lender, memory_file, owned
+from support.exports import Told
 from support.incidents import AN_INCIDENT
 from support.measures import peak_bytes
 from support.properties import PROPERTY, scalars, values
@@ -34,7 +35,6 @@ from seqrpc.protocol.items import (
 )
 from seqrpc.protocol.messages import SPILLED
 from seqrpc.protocol.spilled import write_spilled
-from seqrpc.protocol.values import EXT_STREAM
 
 MAX_BYTES = 1_000_000
 
@@ -360,36 +360,17 @@ def test_what_waits_can_be_dropped() -> None:
     assert items.failure is None
 
 
-class Export:
-    ext_type = EXT_STREAM
-
-    def __init__(self, told: list[str]) -> None:
-        self.told = told
-
-    def fileno(self) -> int:
-        return 0
-
-    def sent(self) -> None:
-        self.told.append("sent")
-
-    def unsent(self) -> None:
-        self.told.append("unsent")
-
-    def given_up(self) -> None:
-        self.told.append("given up")
-
-
 @pytest.mark.parametrize("end", ["sent", "unsent", "drop"])
 def test_what_is_lent_hears_whether_it_was_sent(end: str) -> None:
-    told: list[str] = []
+    export = Told()
     items = writer()
-    items.add([Export(told)])
+    items.add([export])
     if end == "drop":
         items.drop()
     else:
         (outgoing,) = packets(items)
         getattr(outgoing, end)()
-    assert told == ["sent" if end == "sent" else "given up"]
+    assert export.told == ["sent" if end == "sent" else "given up"]
 
 
 @pytest.mark.parametrize(

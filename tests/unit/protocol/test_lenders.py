@@ -4,34 +4,11 @@ import os
 
 import pytest
 from support.descriptors import Lender, owned
+from support.exports import Told
 
 from seqrpc.kernel.buffers import Buffer
 from seqrpc.protocol.lenders import give_up_lenders, tell_sent, tell_unsent
 from seqrpc.protocol.values import EXT_STREAM, Handle
-
-
-class Told:
-    """An export that remembers what it was told."""
-
-    ext_type = EXT_STREAM
-
-    def __init__(self, fails: Exception | None = None) -> None:
-        self.fails = fails
-        self.told: list[str] = []
-
-    def fileno(self) -> int:
-        return 0
-
-    def sent(self) -> None:
-        if self.fails is not None:
-            raise self.fails
-        self.told.append("sent")
-
-    def unsent(self) -> None:
-        self.told.append("unsent")
-
-    def given_up(self) -> None:
-        self.told.append("given up")
 
 
 def test_those_that_are_told_are_exports_alone() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from support.descriptors import files, refuse_descriptors
+from support.exports import Told
 from support.link import LARGE, SMALL_LIMIT, End, one_end
 from support.packets import fill
 from support.scarcity import table_full
@@ -21,28 +22,7 @@ from seqrpc import (
     TooLarge,
 )
 from seqrpc.aio.link import SessionConnection
-from seqrpc.protocol.values import EXT_STREAM, Export, Handles
-
-
-class Told:
-    """An export that remembers what it was told."""
-
-    ext_type = EXT_STREAM
-
-    def __init__(self) -> None:
-        self.told: list[str] = []
-
-    def fileno(self) -> int:
-        return 0
-
-    def sent(self) -> None:
-        self.told.append("sent")
-
-    def unsent(self) -> None:
-        self.told.append("unsent")
-
-    def given_up(self) -> None:
-        self.told.append("given up")
+from seqrpc.protocol.values import Export, Handles
 
 
 class Exporting(Handles):
