@@ -56,6 +56,9 @@ ORDER = (
     "protocol.spilled",
     "protocol.items",
     "protocol.session",
+    "protocol.received",
+    "protocol.inbox",
+    "protocol.outbox",
     # what a service is, without running it
     "interface",
     "interface.predicates",

@@ -45,10 +45,10 @@ _PLAIN_FLAGS: Final = int(socket.MSG_DONTWAIT | (socket.MSG_TRUNC if sys.platfor
 _SOL_SOCKET: Final = int(socket.SOL_SOCKET)
 _SCM_RIGHTS: Final = int(socket.SCM_RIGHTS)
 
-_Control = list[tuple[int, int, bytes]]
-_NOTHING: Final[_Control] = []
+Control = list[tuple[int, int, bytes]]
+_NOTHING: Final[Control] = []
 
-Received = tuple[int, _Control, int, object]
+Received = tuple[int, Control, int, object]
 """Size in bytes, control data, flags, address: what ``recvmsg_into`` returns."""
 
 
@@ -108,7 +108,7 @@ def peek(sock: socket.socket, *, names_senders: bool) -> tuple[bool, bool, Crede
 
 
 def take_control(
-    size: int, control: _Control, flags: int, most: int, fds: list[OwnedFd], *, uid: Sender = None
+    size: int, control: Control, flags: int, most: int, fds: list[OwnedFd], *, uid: Sender = None
 ) -> tuple[int, Credentials | None, bool]:
     """Own the descriptors that came with a packet, and see who sent it.
 
@@ -169,7 +169,7 @@ def receive(
     return size, fds, sender, lost
 
 
-def _own_descriptors(control: _Control, fds: list[OwnedFd]) -> bool:
+def _own_descriptors(control: Control, fds: list[OwnedFd]) -> bool:
     """Append the descriptors in ``control`` to ``fds``; return whether none was denied."""
     complete = True
     for level, kind, data in control:
@@ -188,7 +188,7 @@ def _own_descriptors(control: _Control, fds: list[OwnedFd]) -> bool:
     return complete
 
 
-def _read_sender(control: _Control) -> Credentials | None:
+def _read_sender(control: Control) -> Credentials | None:
     sender = None
     for level, kind, data in control:
         sender = PLATFORM.sender_credentials(level, kind, data) or sender
