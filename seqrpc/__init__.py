@@ -45,11 +45,12 @@ if TYPE_CHECKING:
     from seqrpc.aio.endpoints import create_connection, create_server
     from seqrpc.aio.listener import SeqpacketServer
     from seqrpc.aio.objects import revoke
+    from seqrpc.aio.packets import SeqpacketProtocol
     from seqrpc.aio.run import run
     from seqrpc.aio.server import Server, serve
     from seqrpc.aio.streams import Stream
     from seqrpc.aio.timeouts import timeout
-    from seqrpc.aio.transport import SeqpacketProtocol, SeqpacketTransport
+    from seqrpc.aio.transport import SeqpacketTransport
 
 __version__ = "0.1.0"
 
@@ -110,7 +111,7 @@ _WITH_A_LOOP = {
     "Channel": "seqrpc.aio.channels",
     "Connection": "seqrpc.aio.connection",
     "CurrentCall": "seqrpc.aio.current",
-    "SeqpacketProtocol": "seqrpc.aio.transport",
+    "SeqpacketProtocol": "seqrpc.aio.packets",
     "SeqpacketServer": "seqrpc.aio.listener",
     "SeqpacketTransport": "seqrpc.aio.transport",
     "Server": "seqrpc.aio.server",

@@ -10,7 +10,8 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from seqrpc.aio.listener import SeqpacketServer
-from seqrpc.aio.transport import SeqpacketProtocol, SeqpacketTransport
+from seqrpc.aio.packets import SeqpacketProtocol
+from seqrpc.aio.transport import SeqpacketTransport
 from seqrpc.errors import AddressError, ConnectError
 from seqrpc.kernel import sockets
 from seqrpc.kernel.addresses import Address, AddressLike, parse_address

@@ -8,10 +8,11 @@ from collections.abc import Callable
 
 from seqrpc.kernel import ancillary
 from seqrpc.kernel.ancillary import Received
-from seqrpc.kernel.closing import CLOSER, Sender
+from seqrpc.kernel.closing import CLOSER
 from seqrpc.kernel.descriptors import OwnedFd, close_all
 from seqrpc.kernel.unread import close_unread
 from seqrpc.limits import MAX_PACKET
+from seqrpc.protocol.inbox import BUFFER_BYTES, Inbox
 
 
 class Gate:
@@ -22,29 +23,26 @@ class Gate:
     Args:
         loop: the running loop.
         sock: the socket, borrowed.
-        uid: of the peer, where packets do not tell who sent them.
-        names_senders: whether they do.
+        inbox: tells whose its packets are, and what one is that was received elsewhere.
         reopened: called once there is room again.
         arrived: called with a packet that was received elsewhere, and the bytes that it has, or with a failure to.
     """
 
-    __slots__ = ("_arrived", "_elsewhere", "_left", "_loop", "_names_senders", "_reopened", "_sock", "_uid", "shut")
+    __slots__ = ("_arrived", "_elsewhere", "_inbox", "_left", "_loop", "_reopened", "_sock", "shut")
 
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
         sock: socket.socket,
-        uid: Sender,
+        inbox: Inbox,
         *,
-        names_senders: bool,
         reopened: Callable[[], object],
         arrived: Callable[[Received | OSError, bytes], object],
     ) -> None:
         """Begin open."""
         self._loop = loop
         self._sock = sock
-        self._uid = uid
-        self._names_senders = names_senders
+        self._inbox = inbox
         self._reopened = reopened
         self._arrived = arrived
         self._left = False
@@ -57,12 +55,12 @@ class Gate:
         if self.shut:
             return False
         try:
-            _came, brings, sender = ancillary.peek(self._sock, names_senders=self._names_senders)
+            _came, brings, sender = ancillary.peek(self._sock, names_senders=self._inbox.names_senders)
         except OSError:  # whoever receives will see
             return True
         if not brings:
             return True
-        uid = self._uid if sender is None else sender.uid
+        uid = self._inbox.uid if sender is None else sender.uid
         if not CLOSER.has_room(uid, self, self._tell):
             self.shut = True
         elif CLOSER.is_table_short():
@@ -92,7 +90,7 @@ class Gate:
 
     def _receive(self) -> None:
         """Receive a packet, in a thread that may wait for it."""
-        buffer = memoryview(bytearray(MAX_PACKET + 1))
+        buffer = memoryview(bytearray(BUFFER_BYTES))
         try:
             received: Received | OSError = ancillary.receiver(self._sock, buffer)()
         except OSError as exc:
@@ -114,8 +112,7 @@ class Gate:
         """Close what nobody wants any more."""
         if not isinstance(received, OSError):
             fds: list[OwnedFd] = []
-            size, control, flags, _address = received
-            ancillary.take_control(size, control, flags, MAX_PACKET + 1, fds, uid=self._uid)
+            self._inbox.take(*received[:3], fds)
             close_all(fds)
         if self._left:
-            close_unread(self._sock, self._uid, discard=False)
+            close_unread(self._sock, self._inbox.uid, discard=False)

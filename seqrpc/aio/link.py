@@ -11,8 +11,9 @@ from asyncio import get_running_loop
 from typing import Any, Protocol
 
 from seqrpc.aio.failures import refusal_of, told_internal
+from seqrpc.aio.packets import SeqpacketProtocol
 from seqrpc.aio.places import check_loop, runs_here, wrong_loop, wrong_process
-from seqrpc.aio.transport import SeqpacketProtocol, SeqpacketTransport
+from seqrpc.aio.transport import SeqpacketTransport, carrier_of
 from seqrpc.aio.turns import Turns
 from seqrpc.errors import (
     ConnectionLost,
@@ -150,7 +151,7 @@ class SessionConnection(SeqpacketProtocol):
         """Remember the transport."""
         assert isinstance(transport, SeqpacketTransport)
         self._transport = transport
-        self._session.on_work = transport.end_wakeup
+        self._session.on_work = carrier_of(transport).intake.end_wakeup
         self._session.refusal = self._refusal
         self._session.lack_of_room = self._handler.lack_of_room
         self._handler.connection_made(self)

@@ -8,8 +8,9 @@ import socket
 import time
 from collections.abc import Callable
 
+from seqrpc.aio.packets import SeqpacketProtocol
 from seqrpc.aio.places import wrong_process
-from seqrpc.aio.transport import SeqpacketProtocol, SeqpacketTransport
+from seqrpc.aio.transport import SeqpacketTransport
 from seqrpc.kernel import forks
 from seqrpc.kernel.addresses import AbstractAddress, PathAddress
 from seqrpc.kernel.listening import BACKLOG, ListeningSocket

@@ -20,9 +20,9 @@ from seqrpc.aio.lastreads import HeldConnection, LastReads
 from seqrpc.aio.lifespans import Lifespans
 from seqrpc.aio.listener import SeqpacketServer
 from seqrpc.aio.living import LivingValues
+from seqrpc.aio.packets import SeqpacketProtocol
 from seqrpc.aio.places import check_loop, wrong_process
 from seqrpc.aio.producers import producing
-from seqrpc.aio.transport import SeqpacketProtocol
 from seqrpc.interface.policy import PolicyLike
 from seqrpc.interface.service import Service
 from seqrpc.kernel import buffers, forks, sockets

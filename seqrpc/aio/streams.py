@@ -16,7 +16,6 @@ from typing import Any, Self, TypeVar
 
 from seqrpc.aio.gate import Gate
 from seqrpc.aio.places import check_loop, runs_here, wrong_loop, wrong_process
-from seqrpc.aio.transport import receive_buffer
 from seqrpc.errors import (
     ConnectionLost,
     DescriptorsLost,
@@ -35,6 +34,7 @@ from seqrpc.kernel.descriptors import OwnedFd, close_all, sender_of, value_fd
 from seqrpc.kernel.platforms import PLATFORM
 from seqrpc.kernel.unread import close_unread, close_value
 from seqrpc.limits import MAX_PACKET
+from seqrpc.protocol.inbox import Inbox, receive_buffer
 from seqrpc.protocol.items import End, ItemReader
 from seqrpc.protocol.values import not_in, owners_of
 
@@ -271,10 +271,8 @@ class Stream(AsyncIterator[T_co], ReceivedStream[T_co]):
         gate = self._gate
         if gate is None:
             sock = self._socket()
-            by_packet = PLATFORM.asks_for_senders(sock)
-            gate = Gate(
-                loop, sock, self._sender, names_senders=by_packet, reopened=self._reopened, arrived=self._take_elsewhere
-            )
+            inbox = Inbox(uid=self._sender, names_senders=PLATFORM.asks_for_senders(sock))
+            gate = Gate(loop, sock, inbox, reopened=self._reopened, arrived=self._take_elsewhere)
             if gate.is_open():
                 return True
             self._gate = gate

@@ -11,6 +11,8 @@ import pytest
 
 import seqrpc
 from seqrpc import Credentials, OwnedFd, SeqpacketProtocol, SeqpacketTransport
+from seqrpc.aio.gate import Gate
+from seqrpc.aio.transport import carrier_of
 from seqrpc.kernel.descriptors import close_all
 from seqrpc.limits import DEFAULT_LIMITS, Limits
 from support.processes import AS_ROOT
@@ -92,6 +94,28 @@ def on_transport(
     """Return a transport on a raw socket, and what remembers what it tells."""
     protocol = Recorder() if protocol is None else protocol
     return SeqpacketTransport(asyncio.get_running_loop(), sock, protocol, limits), protocol
+
+
+def is_watching(transport: SeqpacketTransport) -> bool:
+    """Return whether the loop watches for room for what waits."""
+    outlet = carrier_of(transport).outlet
+    return outlet is not None and outlet.watching
+
+
+def gate_of(transport: SeqpacketTransport) -> Gate | None:
+    """Return what holds up packets with descriptors, if any have been held up."""
+    return carrier_of(transport).intake._gate
+
+
+def oversized(sock: socket.socket) -> None:
+    """Send a packet that is too long."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 400_000)
+    sock.send(b"x" * 70_000)
+
+
+def make_room_for_little(sock: socket.socket) -> None:
+    """Let the kernel find packets of some thousand bytes too long: EMSGSIZE."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 5_000)
 
 
 class Tolerant(Recorder):

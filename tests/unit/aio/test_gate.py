@@ -7,7 +7,6 @@ import os
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
 
 import pytest
 from support.lingering import start_thread
@@ -20,6 +19,7 @@ from seqrpc.kernel.ancillary import Received, take_control
 from seqrpc.kernel.closing import CLOSER
 from seqrpc.kernel.descriptors import OwnedFd, close_all
 from seqrpc.kernel.platforms import PLATFORM
+from seqrpc.protocol.inbox import Inbox
 
 UID = 1001
 
@@ -52,9 +52,8 @@ async def gated(*, names_senders: bool = False) -> AsyncIterator[tuple[Gate, Tol
     if names_senders:
         PLATFORM.ask_for_senders(ours)
     told = Told()
-    gate = Gate(
-        asyncio.get_running_loop(), ours, UID, names_senders=names_senders, reopened=told.reopen, arrived=told.arrive
-    )
+    inbox = Inbox(uid=UID, names_senders=names_senders)
+    gate = Gate(asyncio.get_running_loop(), ours, inbox, reopened=told.reopen, arrived=told.arrive)
     with ours, theirs:
         yield gate, told, ours, theirs
 
@@ -156,8 +155,8 @@ def test_what_is_received_elsewhere_after_the_loop_is_closed_is_dropped(pipe: tu
     ours, theirs = raw_pair()
     loop = asyncio.new_event_loop()
     loop.close()
-    told: list[Any] = []
-    gate = Gate(loop, ours, UID, names_senders=False, reopened=bool, arrived=lambda *args: told.append(args))
+    told = Told()
+    gate = Gate(loop, ours, Inbox(uid=UID), reopened=told.reopen, arrived=told.arrive)
     send_with(theirs, b"with", pipe)
     with short_table(), stalled(UID) as lifted:
         assert not gate.is_open()
@@ -165,7 +164,7 @@ def test_what_is_received_elsewhere_after_the_loop_is_closed_is_dropped(pipe: tu
             gate.leave()
         lifted.set()
         assert CLOSER.wait_idle(PATIENCE)
-    assert told == []
+    assert told.arrived == []
     ours.close()
     theirs.close()
 
@@ -174,7 +173,8 @@ def test_room_after_the_loop_is_closed_is_told_to_nobody(pipe: tuple[int, int]) 
     ours, theirs = raw_pair()
     loop = asyncio.new_event_loop()
     loop.close()
-    gate = Gate(loop, ours, UID, names_senders=False, reopened=bool, arrived=bool)  # type: ignore[arg-type]
+    told = Told()
+    gate = Gate(loop, ours, Inbox(uid=UID), reopened=told.reopen, arrived=told.arrive)
     send_with(theirs, b"with", pipe)
     with no_room(UID), ours, theirs:
         assert not gate.is_open()

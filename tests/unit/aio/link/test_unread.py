@@ -14,6 +14,7 @@ from seqrpc import (
     ConnectionLost,
     Overloaded,
 )
+from seqrpc.aio.transport import carrier_of
 from seqrpc.limits import Limits
 
 # Peers that ask more than they read
@@ -95,7 +96,7 @@ async def test_a_peer_that_dies_with_answers_unread_and_requests_unanswered_is_l
         raw.send(wire(0, 1, "m", []))
         if how == "pipe":
             raw.shutdown(socket.SHUT_RD)
-            end.transport._write_ready()
+            carrier_of(end.transport).writable()
         else:
             raw.close()
         await comes_true(lambda: end.connection.closed)

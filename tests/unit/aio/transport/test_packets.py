@@ -21,7 +21,6 @@ from support.processes import OTHER_GID, OTHER_UID, in_child
 from support.transport import Pair, Recorder, Tolerant, as_root, on_transport, queue_one
 
 import seqrpc
-from seqrpc import SeqpacketProtocol, SeqpacketTransport
 from seqrpc.kernel.linux import SO_PASSCRED
 from seqrpc.kernel.platforms import PLATFORM
 
@@ -123,18 +122,6 @@ async def test_a_number_that_is_no_descriptor_fails_that_packet_only(raw: Pair) 
         transport.send_packet(b"x", [Wrong()])
     assert transport.get_write_buffer_packets() == 1
     await recorder.end()
-
-
-async def test_the_protocol_that_overrides_nothing_closes_descriptors(raw: Pair, pipe: tuple[int, int]) -> None:
-    class Plain(SeqpacketProtocol):
-        def connection_lost(self, exc: Exception | None) -> None:
-            lost.set_result(exc)
-
-    lost: asyncio.Future[Exception | None] = asyncio.get_running_loop().create_future()
-    SeqpacketTransport(asyncio.get_running_loop(), raw[0], Plain())
-    send_with(raw[1], b"x", pipe)
-    raw[1].close()
-    assert await lost is None  # the watch on descriptors sees whether they were closed
 
 
 async def test_a_socket_with_a_timeout_of_its_own_does_not_make_the_loop_wait(raw: Pair) -> None:

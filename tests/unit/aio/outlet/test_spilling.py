@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
-import socket
 
 import pytest
 from support.descriptors import Lender, files, same_file
 from support.packets import fill, receive
-from support.transport import Pair, Recorder, on_transport, queue_one
+from support.transport import Pair, Recorder, make_room_for_little, on_transport, queue_one
 
 from seqrpc import OwnedFd
 from seqrpc.kernel import memfd
@@ -32,11 +31,6 @@ class Spilling(Recorder):
 def content(fd: OwnedFd) -> bytes:
     """Return what a memory file holds."""
     return os.pread(fd.fileno(), 1_000_000, 0)
-
-
-def make_room_for_little(sock: socket.socket) -> None:
-    """Let the kernel find packets of some thousand bytes too long: EMSGSIZE."""
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 5_000)
 
 
 @pytest.mark.parametrize("data", [b"x" * 65_537, memoryview(b"x" * 65_537)], ids=["bytes", "memoryview"])
@@ -66,18 +60,6 @@ async def test_what_the_kernel_finds_too_long_goes_as_the_protocol_says(raw: Pai
     assert same_file(there.fds[1][1].fileno(), pipe[0])
     await there.end()
     here.abort()
-
-
-async def test_what_the_kernel_finds_too_long_is_refused_if_the_protocol_has_no_other_way(raw: Pair) -> None:
-    make_room_for_little(raw[0])
-    transport, recorder = on_transport(raw[0])
-    with files(1) as fds:
-        for lent in ([], fds):
-            with pytest.raises(OSError, match="Message too long"):
-                transport.send_packet(b"y" * 60_000, lent)
-    transport.send_packet(b"next")
-    assert await receive(raw[1]) == b"next"
-    await recorder.end()
 
 
 async def test_what_is_too_long_and_holds_all_the_descriptors_there_can_be_is_refused(raw: Pair) -> None:

@@ -11,10 +11,11 @@ import pytest
 from support.lingering import hidden, lingering
 from support.packets import raw_pair, send_with
 from support.scarcity import no_room, short_table, stalled
-from support.transport import Pair, Recorder, Tolerant, as_root, on_transport
+from support.transport import Pair, Recorder, Tolerant, as_root, gate_of, on_transport
 from support.waiting import PATIENCE, comes_true, turns_of_the_loop
 
 from seqrpc import ConnectionLost, OwnedFd
+from seqrpc.aio.transport import carrier_of
 from seqrpc.kernel.closing import CLOSER
 from seqrpc.kernel.credentials import Credentials
 from seqrpc.kernel.descriptors import close_all
@@ -164,10 +165,10 @@ async def test_reading_may_be_paused_while_a_packet_is_received_elsewhere(
     with short_table(), stalled(os.getuid()) as lifted:
         send_with(raw[1], b"with", pipe)
         raw[1].send(b"after it")
-        await comes_true(lambda: transport._gate is not None and transport._gate.shut)
+        await comes_true(lambda: (gate := gate_of(transport)) is not None and gate.shut)
         transport.pause_reading()
         lifted.set()
-        await comes_true(lambda: transport._arrived is not None)
+        await comes_true(lambda: carrier_of(transport).intake._arrived is not None)
         await turns_of_the_loop()
         assert recorder.packets == []
         if then == "resumed":
@@ -187,7 +188,7 @@ async def test_a_connection_may_end_while_a_packet_is_received_elsewhere(raw: Pa
     transport, recorder = on_transport(raw[0])
     with short_table(), stalled(os.getuid()) as lifted:
         send_with(raw[1], b"with", pipe)
-        await comes_true(lambda: transport._gate is not None and transport._gate.receives)
+        await comes_true(lambda: (gate := gate_of(transport)) is not None and gate.receives)
         transport.abort()
         await recorder.until_told("lost")
         assert raw[0].fileno() >= 0
@@ -200,10 +201,10 @@ async def test_a_failure_elsewhere_is_one_of_the_socket(raw: Pair, pipe: tuple[i
     transport, recorder = on_transport(raw[0])
     with short_table(), stalled(os.getuid()) as lifted:
         send_with(raw[1], b"with", pipe)
-        await comes_true(lambda: transport._gate is not None and transport._gate.receives)
+        await comes_true(lambda: (gate := gate_of(transport)) is not None and gate.receives)
         raw[0].recv(10)  # somebody was quicker
         lifted.set()
-        await comes_true(lambda: transport._gate is not None and not transport._gate.shut)
+        await comes_true(lambda: (gate := gate_of(transport)) is not None and not gate.shut)
         raw[1].send(b"next")
         await recorder.until_packets(1)
     assert recorder.packets == [b"next"]

@@ -6,9 +6,7 @@ import socket
 from collections.abc import Iterator
 
 import pytest
-from support.packets import (
-    raw_pair,
-)
+from support.packets import raw_pair
 
 
 @pytest.fixture

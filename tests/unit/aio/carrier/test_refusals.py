@@ -12,7 +12,7 @@ import pytest
 from support.descriptors import files, refuse_descriptors
 from support.packets import raw_pair, receive, send_with
 from support.processes import OTHER_UID, in_child
-from support.transport import Pair, Recorder, as_root, on_transport, queue_one
+from support.transport import Pair, Recorder, as_root, is_watching, on_transport, queue_one
 from support.waiting import comes_true
 
 from seqrpc import SeqpacketTransport
@@ -146,7 +146,7 @@ def test_a_queued_packet_that_the_kernel_has_no_room_for_is_tried_again() -> Non
             transport.send_packet(b"with", fds)
         transport.send_packet(b"after")
         _other, there = on_transport(pair[1])
-        await comes_true(lambda: transport.get_write_buffer_packets() == 2 and not transport._writing)
+        await comes_true(lambda: transport.get_write_buffer_packets() == 2 and not is_watching(transport))
         waited = b"with" not in there.packets
         jam[1].close()  # the kernel drops what was under way there
         await there.until(lambda: there.packets[-1:] == [b"after"])
@@ -166,7 +166,7 @@ def test_a_connection_may_end_while_a_packet_is_to_be_tried_again() -> None:
         with files(1) as fds:
             transport.send_packet(b"with", fds)
         _other, there = on_transport(pair[1])
-        await comes_true(lambda: transport.get_write_buffer_packets() == 1 and not transport._writing)
+        await comes_true(lambda: transport.get_write_buffer_packets() == 1 and not is_watching(transport))
         transport.abort()
         await there.until_told("lost")
         again = asyncio.Event()

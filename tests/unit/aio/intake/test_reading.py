@@ -8,7 +8,7 @@ import time
 
 import pytest
 from support.packets import fill, raw_pair
-from support.transport import Pair, Recorder, on_transport
+from support.transport import Pair, on_transport
 from support.waiting import turns_of_the_loop
 
 from seqrpc import Limits
@@ -56,21 +56,6 @@ async def test_nothing_is_read_after_pause_reading_inside_a_burst(raw: Pair) -> 
     await recorder.end()
 
 
-async def test_reading_may_be_paused_before_the_first_packet(raw: Pair) -> None:
-    class Pausing(Recorder):
-        def connection_made(self, transport: asyncio.BaseTransport) -> None:
-            super().connection_made(transport)
-            self.transport.pause_reading()
-
-    raw[1].send(b"a")
-    transport, recorder = on_transport(raw[0], Pausing())
-    await turns_of_the_loop()
-    assert recorder.packets == []
-    transport.resume_reading()
-    await recorder.until_packets(1)
-    await recorder.end()
-
-
 async def test_a_loop_is_kept_awake_after_a_packet_as_long_as_it_is_told_to(raw: Pair) -> None:
     """A loop that does not sleep uses up processor time: more than all the rest of this test does."""
 
@@ -87,8 +72,9 @@ async def test_a_loop_is_kept_awake_after_a_packet_as_long_as_it_is_told_to(raw:
     for number in (1, 2):
         raw[1].send(b"x")
         await recorder.until_packets(number)
+        began = time.monotonic()
         while not await works():  # on a busy machine another process may have the processor
-            assert transport._awake_until > time.monotonic(), "it sleeps too early"
+            assert time.monotonic() - began < 1, "it sleeps too early"
     transport.pause_reading()
     await asyncio.sleep(0)
     assert not await works(), "nobody reads any more"

@@ -1,10 +1,8 @@
-"""Packets that are not whole, and protocols that fail."""
+"""Protocols that fail."""
 
 from __future__ import annotations
 
 import asyncio
-import errno
-import os
 import socket
 from typing import Any
 
@@ -12,65 +10,11 @@ import pytest
 from support.descriptors import Lender, files
 from support.packets import fill, raw_pair, receive, send_with
 from support.scarcity import table_full
-from support.transport import Pair, Recorder, Tolerant, on_transport, queue_one
+from support.transport import Pair, Recorder, on_transport, oversized, queue_one
 from support.waiting import turns_of_the_loop
 
 import seqrpc
-from seqrpc import OwnedFd, RemoteProtocolError, SeqpacketTransport
-
-
-def oversized(sock: socket.socket) -> None:
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 400_000)
-    sock.send(b"x" * 70_000)
-
-
-# Packets that are not whole
-
-
-async def test_an_oversized_packet_ends_the_connection(raw: Pair) -> None:
-    _transport, recorder = on_transport(raw[0])
-    oversized(raw[1])
-    raw[1].send(b"x")
-    await recorder.until_told("lost")
-    assert isinstance(recorder.reason, RemoteProtocolError)
-    assert str(recorder.reason) == "a packet has at most 65536 bytes, this one 70000"
-    assert recorder.packets == []
-
-
-async def test_a_protocol_may_take_an_oversized_packet_in_its_own_way(raw: Pair) -> None:
-    _transport, recorder = on_transport(raw[0], tolerant := Tolerant())
-    oversized(raw[1])
-    raw[1].send(b"next")
-    await recorder.until_packets(1)
-    assert recorder.packets == [b"next"]
-    assert tolerant.cut == [70_000]
-    await recorder.end()
-
-
-async def test_lost_descriptors_end_the_connection(raw: Pair) -> None:
-    _transport, recorder = on_transport(raw[0])
-    with files(3) as fds:
-        send_with(raw[1], b"x", [fd.fileno() for fd in fds])
-        with table_full():
-            await recorder.until_told("lost")
-    assert isinstance(recorder.reason, OSError)
-    assert recorder.reason.errno == errno.EMFILE
-    assert recorder.packets == []
-
-
-async def test_a_protocol_may_take_the_loss_of_descriptors_in_its_own_way(raw: Pair) -> None:
-    _transport, recorder = on_transport(raw[0], tolerant := Tolerant())
-    with files(3) as fds:
-        numbers = [fd.fileno() for fd in fds]
-        send_with(raw[1], b"lost", numbers)
-        with table_full():
-            await recorder.until(lambda: bool(tolerant.cut))
-        send_with(raw[1], b"whole", numbers)
-    await recorder.until_packets(1)
-    assert recorder.packets == [b"whole"]
-    assert len(recorder.fds[0]) == 3
-    assert tolerant.cut == [(b"lost", os.getuid())]
-    await recorder.end()
+from seqrpc import OwnedFd, SeqpacketTransport
 
 
 class Failing(Recorder):
@@ -129,9 +73,6 @@ async def _provoke(where: str, transport: SeqpacketTransport, peer: socket.socke
         if where == "descriptors_lost":
             with table_full():
                 await turns_of_the_loop()
-
-
-# Protocols that fail
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,282 @@
+"""Receiving on an event loop: a connection's packets, as many in a turn of the loop as are good for the others."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+import time
+from typing import Final, Protocol
+
+from seqrpc.aio.gate import Gate
+from seqrpc.aio.packets import SeqpacketProtocol
+from seqrpc.aio.polling import Polling
+from seqrpc.aio.shares import NOBODYS, share_of
+from seqrpc.errors import RemoteProtocolError
+from seqrpc.kernel import ancillary
+from seqrpc.kernel.ancillary import WHOLE, Control, Received
+from seqrpc.kernel.closing import CLOSER
+from seqrpc.kernel.credentials import Credentials
+from seqrpc.kernel.descriptors import OwnedFd, close_all
+from seqrpc.kernel.platforms import PLATFORM
+from seqrpc.kernel.unread import close_unread
+from seqrpc.limits import MAX_PACKET, Limits
+from seqrpc.protocol.inbox import Inbox, Trouble, hides_packets, receive_buffer
+
+_LONE_WAKEUPS = 8
+"""Wake-ups without a second read after one that found a single packet: the read that finds nothing costs 1 µs."""
+
+_WAKEUP_BYTES = 32_768
+"""Received bytes after which a wake-up ends: the largest packets take so long to look at that 64 would be a stall."""
+
+_monotonic: Final = time.monotonic
+
+
+class Owner(Protocol):
+    """Who is told of what goes wrong."""
+
+    broken: OSError | None
+    """Why nothing can be sent any more; what was sent to us is still read, and then the connection is lost."""
+
+    def lose(self, exc: Exception | None) -> None:
+        """End the connection now."""
+        ...
+
+    def broke(self, reason: OSError) -> None:
+        """Hear that nothing can be sent any more."""
+        ...
+
+    def fail(self, exc: Exception, message: str) -> None:
+        """Hear of an exception of the protocol, which ends the connection."""
+        ...
+
+
+class Intake:
+    """Receives from one socket while it is told to.
+
+    Args:
+        loop: the running loop.
+        sock: a connected socket, borrowed.
+        protocol: takes what comes.
+        owner: is told of what goes wrong.
+        inbox: tells what came.
+        uid: whose connection it is, None if that is not known.
+        limits: ``max_packets_per_wakeup`` and ``busy_poll_timeout`` are used.
+    """
+
+    __slots__ = (
+        "_arrived", "_buffer", "_gate", "_inbox", "_lone_wakeups", "_loop", "_owner", "_packets", "_polling",
+        "_receive", "_round", "_share", "_sock", "_takes_descriptors", "fd", "is_reading", "protocol",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        sock: socket.socket,
+        protocol: SeqpacketProtocol,
+        owner: Owner,
+        inbox: Inbox,
+        *,
+        uid: int | None,
+        limits: Limits,
+    ) -> None:
+        """Begin with not reading."""
+        self._loop = loop
+        self._sock = sock
+        self.fd = sock.fileno()
+        """The number that the socket has, or had."""
+        self.protocol = protocol
+        """Whom to tell."""
+        self._owner = owner
+        self._inbox = inbox
+        self._buffer = receive_buffer()
+        self._takes_descriptors = inbox.names_senders or PLATFORM.takes_descriptors(sock)
+        make_receiver = ancillary.receiver if self._takes_descriptors else ancillary.plain_receiver
+        self._receive = make_receiver(sock, self._buffer)
+        self._gate: Gate | None = None  # made when it is needed first
+        self._arrived: tuple[Received | OSError, bytes] | None = None  # from there, while reading is paused
+        self._packets = range(limits.max_packets_per_wakeup)
+        self._share = share_of(uid)
+        self._round = self._share.round  # in which it was admitted last
+        self._lone_wakeups = 0
+        self._polling = Polling(loop, self._read_ready, limits.busy_poll_timeout) if limits.busy_poll_timeout else None
+        self.is_reading = False
+        """Whether packets are being received."""
+
+    def start(self) -> None:
+        """Receive from now on."""
+        if not self.is_reading:
+            self.is_reading = True
+            if self._arrived is not None:
+                self._loop.call_soon(self._read_elsewhere, *self._arrived)
+            elif self._gate is None or not self._gate.shut:
+                self._watch_readable()
+
+    def stop(self) -> None:
+        """Receive not one packet more."""
+        if self.is_reading:
+            self.is_reading = False
+            self._loop.remove_reader(self.fd)
+            if self._polling is not None:
+                self._polling.stop()
+
+    def leave_share(self) -> None:
+        """Take no part any more in its user's share of the loop's turns: the connection is over."""
+        self._share = NOBODYS
+
+    def _watch_readable(self) -> None:
+        self._loop.add_reader(self.fd, self._read_ready if self._polling is None else self._polling.read)
+
+    def end_wakeup(self) -> None:
+        """Let others on the loop go on after the packet that is being received: it was much work."""
+        self._lone_wakeups = max(1, self._lone_wakeups)
+
+    def _read_ready(self) -> None:  # noqa: C901 - the hottest place of all: a function of its own for a part costs
+        """Read what is there, up to three bounds; alone packets are read one a wake-up."""
+        share = self._share  # a connection that ends meanwhile has it no more
+        if (CLOSER.careful or share.crowded) and not self._may_receive():
+            return
+        taken, receive = 0, self._receive
+        began = now = _monotonic()
+        until = 0.0
+        for received in self._packets:
+            try:
+                size, control, flags, _address = receive()
+            except OSError as exc:
+                if self._receive_failed(exc, received):
+                    continue
+                break
+            fds: list[OwnedFd] = []
+            sender = self._inbox.peer
+            if control or flags != WHOLE or not size:
+                size, sender, trouble = self._inbox.take(size, control, flags, fds)
+                if CLOSER.careful:
+                    self.end_wakeup()
+                if trouble is not None:
+                    self._rare_packet(size, sender, trouble)
+                    size = 0
+            if size:
+                try:  # as in _give_packet
+                    self.protocol.packet_received(self._buffer[:size].tobytes(), fds, sender)
+                except Exception as exc:
+                    close_all(fds)
+                    self._owner.fail(exc, "the protocol's packet_received failed")
+            now = _monotonic()
+            if self._lone_wakeups:
+                self._lone_wakeups -= 1
+                break
+            taken += size
+            until = until or share.until(began)
+            if now >= until or taken >= _WAKEUP_BYTES or not self.is_reading:
+                break
+        share.used += now - began  # as charge does
+        if share.used >= share.look_at:
+            share.look(self._loop)
+
+    def _may_receive(self) -> bool:
+        """Return whether a packet may be received in the ordinary way; if not, reading goes on later by itself."""
+        if self._share.crowded:
+            if not self._share.admits(self._round, self._loop):
+                return False
+            self._round = self._share.round
+        if not CLOSER.careful or not self._takes_descriptors:
+            return True
+        if self._gate is None:
+            self._gate = Gate(self._loop, self._sock, self._inbox, reopened=self._read_on, arrived=self._read_elsewhere)
+        self.end_wakeup()
+        if self._gate.is_open():
+            return True
+        self._loop.remove_reader(self.fd)
+        return False
+
+    def _read_on(self) -> None:
+        """Receive again, after there was no room for descriptors."""
+        if self.is_reading:
+            self._watch_readable()
+            if self._owner.broken is not None:
+                self.read_rest()
+
+    def _read_elsewhere(self, received: Received | OSError, data: bytes) -> None:
+        """Take a packet that another thread received, as if it were received now, and go on."""
+        if not self.is_reading:
+            self._arrived = received, data
+            return
+        self._arrived = None
+        if isinstance(received, OSError):
+            self._receive_failed(received, 0)
+        else:
+            share, began = self._share, _monotonic()
+            size, control, flags, _address = received
+            self._buffer[: len(data)] = data
+            self._take(size, control, flags, data)
+            share.charge(_monotonic() - began, self._loop)
+        self._read_on()
+
+    def _take(self, size: int, control: Control, flags: int, data: bytes) -> None:
+        fds: list[OwnedFd] = []
+        size, sender, trouble = self._inbox.take(size, control, flags, fds)
+        if trouble is not None:
+            self._rare_packet(size, sender, trouble)
+            return
+        try:
+            self.protocol.packet_received(data, fds, sender)
+        except Exception as exc:
+            close_all(fds)
+            self._owner.fail(exc, "the protocol's packet_received failed")
+
+    def read_rest(self) -> None:
+        """Read what came before the connection broke. The loop need not call: there may be no end of file."""
+        if self.is_reading and not (self._gate is not None and self._gate.shut):
+            self._lone_wakeups = 0
+            self._read_ready()
+            self._loop.call_soon(self.read_rest)
+
+    def _receive_failed(self, exc: OSError, received: int) -> bool:
+        """Take a failure to receive; return whether to go on at once."""
+        if isinstance(exc, BlockingIOError | InterruptedError):
+            if self._owner.broken is not None:  # everything that was sent to us is read
+                self._owner.lose(self._owner.broken)
+            elif received == 1:
+                self._lone_wakeups = _LONE_WAKEUPS
+            return False
+        if self._owner.broken is not None or not hides_packets(exc):
+            self._owner.lose(exc)
+            return False
+        self._owner.broke(exc)
+        return self.is_reading
+
+    def _rare_packet(self, size: int, sender: Credentials | None, trouble: Trouble) -> None:
+        """Tell the protocol of what came in place of a packet."""
+        try:
+            if trouble is Trouble.END:
+                self.protocol.eof_received()
+                self._owner.lose(self._owner.broken)
+            elif trouble is Trouble.TOO_LONG:
+                if not self.protocol.packet_truncated(size):
+                    self._owner.lose(RemoteProtocolError(f"a packet has at most {MAX_PACKET} bytes, this one {size}"))
+            elif not self.protocol.descriptors_lost(self._buffer[:size].tobytes(), sender):
+                self._owner.lose(OSError(errno.EMFILE, "descriptors were lost on the way in"))
+        except Exception as exc:
+            self._owner.fail(exc, "the protocol failed")
+
+    # Ending
+
+    def close(self, *, discard: bool) -> None:
+        """Close the socket, and what came and nobody took.
+
+        Args:
+            discard: throw away what is unread first, so that the peer is not reset.
+        """
+        if self._gate is not None and self._gate.leave():
+            return
+        if self._arrived is not None and not isinstance(self._arrived[0], OSError):
+            fds: list[OwnedFd] = []
+            self._inbox.take(*self._arrived[0][:3], fds)
+            close_all(fds)
+        close_unread(self._sock, self._inbox.uid, discard=discard)
+
+    def let_go_in_child(self) -> None:
+        """Receive nothing, and ask nothing of the loop: this is a copy in a forked child."""
+        self.is_reading = False
+        self._packets = range(0)
+        self._share = NOBODYS

@@ -1,0 +1,69 @@
+"""A loop that is kept from sleeping: it has something to call in each of its turns."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from support.waiting import comes_true
+
+from seqrpc.aio.polling import Polling
+
+
+class Reads:
+    """Counts how often it was read, and how the loop was found."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.polling: Polling | None = None
+
+    def read(self) -> None:
+        self.count += 1
+        if self.polling is not None:
+            self.polling.stop()
+
+
+async def works() -> bool:
+    """Return whether the loop uses processor time while nothing but this goes on: it does not sleep."""
+    began = time.thread_time()
+    for _ in range(20):
+        await asyncio.sleep(0.002)
+        if time.thread_time() - began > 0.03:
+            return True
+    return False
+
+
+async def becomes_busy() -> None:
+    while not await works():  # on a busy machine another process may have the processor
+        pass
+
+
+async def test_a_loop_sleeps_until_something_is_read_and_again_when_nothing_is_any_more() -> None:
+    reads = Reads()
+    polling = Polling(asyncio.get_running_loop(), reads.read, 60)
+    assert not await works()
+    for count in (1, 2):
+        polling.read()
+        assert reads.count == count
+        await becomes_busy()
+    polling.stop()
+    await asyncio.sleep(0)
+    assert not await works()
+    polling.read()
+    await becomes_busy()
+    polling.stop()
+
+
+async def test_a_loop_is_kept_awake_only_for_a_while() -> None:
+    polling = Polling(asyncio.get_running_loop(), Reads().read, 0.001)
+    polling.read()
+    await comes_true(lambda: not polling.is_awake)
+    assert not await works()
+
+
+async def test_whoever_stops_while_it_is_read_lets_the_loop_sleep() -> None:
+    reads = Reads()
+    reads.polling = polling = Polling(asyncio.get_running_loop(), reads.read, 60)
+    polling.read()
+    assert not polling.is_awake
+    assert not await works()
