@@ -95,6 +95,7 @@ ORDER = (
     "aio.link",
     "aio.streams",
     "aio.producers",
+    "aio.departures",
     # services that are called
     "aio.timeouts",
     "aio.proxy",

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import errno
-from typing import Any, Final
+from typing import Any
 
 from seqrpc.errors import Overloaded, PermissionDenied, RpcError, TooLarge
 from seqrpc.limits import MAX_PACKET
 from seqrpc.logs import get_logger, new_incident
+from seqrpc.protocol.outbox import TOO_LONG
 from seqrpc.protocol.spilled import NoMemoryFile
 from seqrpc.text import shown
 
 _log = get_logger("seqrpc.failures")
-
-_TOO_LONG: Final = frozenset({errno.EMSGSIZE, errno.ENOBUFS})
 
 
 def told(exc: BaseException, where: str) -> tuple[str, str, Any]:
@@ -54,7 +53,7 @@ def refusal_of(exc: OSError) -> RpcError | None:
     """Return what it means that the kernel does not take a message; None if that is no affair of the other side's."""
     if isinstance(exc, NoMemoryFile):
         return no_memory_file(exc)
-    if exc.errno in _TOO_LONG:
+    if exc.errno in TOO_LONG:
         return TooLarge(f"the kernel takes no message of this size now: {exc.strerror}")
     if exc.errno == errno.EPERM:
         return PermissionDenied(f"the other side takes no descriptors, nor messages of more than {MAX_PACKET} bytes")

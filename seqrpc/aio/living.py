@@ -10,9 +10,10 @@ from collections.abc import AsyncIterable
 from typing import Any, Final
 
 from seqrpc.aio.channels import Channel, MovedChannel
+from seqrpc.aio.departures import MovedStream, StreamExport
 from seqrpc.aio.exports import Exported, Exports
 from seqrpc.aio.objects import ObjectExport, let_go_of
-from seqrpc.aio.producers import MovedStream, Source, StreamExport
+from seqrpc.aio.producers import Source
 from seqrpc.aio.proxy import Proxy
 from seqrpc.aio.streams import Stream
 from seqrpc.errors import LocalProtocolError, Overloaded

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import socket
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Container
@@ -12,19 +11,21 @@ from contextvars import ContextVar
 from typing import Any, Final
 
 from seqrpc.aio.failures import no_memory_file, told
+from seqrpc.aio.outlet import Outlet
 from seqrpc.errors import RpcError, Unavailable
-from seqrpc.kernel import ancillary, forks
+from seqrpc.kernel import forks
+from seqrpc.kernel.ancillary import SEND_FLAGS
 from seqrpc.kernel.buffers import Buffer
 from seqrpc.kernel.descriptors import OwnedFd, close_all
-from seqrpc.kernel.sockets import SendRoom
+from seqrpc.kernel.pieces import Content
 from seqrpc.kernel.unread import close_unread
 from seqrpc.limits import MAX_PACKET
 from seqrpc.logs import get_logger
 from seqrpc.protocol.encoder import Encoder
 from seqrpc.protocol.items import ItemWriter, Outgoing
 from seqrpc.protocol.messages import SPILLED
+from seqrpc.protocol.outbox import Outbox, Packet
 from seqrpc.protocol.spilled import NoMemoryFile, write_spilled
-from seqrpc.protocol.values import EXT_STREAM
 
 _log = get_logger("seqrpc.producers")
 
@@ -35,13 +36,6 @@ has no packet to share with the next."""
 _OLDEST: Final = 0.000_1
 """Seconds between turns of the others on the loop, and that an item may wait for others to share its packet. It waits
 at all only while its producer goes on without waiting itself: what is there when the producer waits is sent."""
-
-_RETRY_DELAY: Final = 0.01
-"""Seconds until a packet is tried again that the kernel had no room for."""
-
-_PASSING: Final = frozenset({errno.ENOBUFS, errno.ENOMEM, errno.ETOOMANYREFS})
-_TOO_LONG: Final = frozenset({errno.EMSGSIZE, errno.ENOBUFS})
-
 
 producing: ContextVar[Producer | None] = ContextVar("seqrpc.producing", default=None)
 """The producer whose source runs here."""
@@ -82,24 +76,22 @@ class Producer:
         self._encoder = encoder
         self._loop = asyncio.get_running_loop()
         self._task: asyncio.Task[None] | None = None
-        self._pending: Outgoing | None = None  # what the socket had no room for
+        self._send = sock.send
+        self._outlet: Outlet | None = None  # made when a packet does not leave in the quick way
         self._room: asyncio.Future[None] | None = None
-        self._watching = False
         self._soon: asyncio.Handle | None = None
         self._stopped: RpcError | None = None  # why this side stops it, to be told to the reader
         self._failure: Exception | None = None  # why an item could not be sent
+        self._refused: Exception | None = None  # the same, of the packet that waited
         self._reader_gone = False
-        self._packets = 0  # that were sent
-        self._spilled: Outgoing | None = None  # the last packet that became a memory file
-        self._send_room = SendRoom(sock)
+        self._packets = 0  # that left
         forks.register(self, Producer._let_go_in_child)
 
     def _let_go_in_child(self) -> None:
         """Produce nothing: this is a copy in a forked child, whose loop may go on with what the parent's had begun."""
         self._reader_gone = True  # whatever the source yields here is nobody's
-        self._watching = False
-        self._send_room.narrow = False
-        self._pending = None  # not told that it was not sent: that is for the parent to find out
+        if self._outlet is not None:
+            self._outlet.let_go_in_child()  # what waits is not told that it was not sent: the parent may send it
         self._writer = ItemWriter(self._encoder)
         self._sock.close()
 
@@ -113,9 +105,7 @@ class Producer:
     def _ended(self, done: Callable[[Producer], object]) -> None:
         if self._sock.fileno() >= 0:  # it was cancelled before its first step, and so never ran
             stopped = self._stopped or Unavailable("the producer was cancelled")
-            self._pending = self._writer.end((stopped.code, stopped.message, None))
-            with contextlib.suppress(Exception):
-                self._flush()
+            self._put_last(self._writer.end((stopped.code, stopped.message, None)))
             if self._stopped is not None:  # else the loop ends, which closes generators itself
                 self._encoder.give_up(self._source)
             self._close()
@@ -133,7 +123,7 @@ class Producer:
         while task is not None and not task.done() and self not in spared:
             before = self._packets
             await asyncio.wait([task], timeout=quiet_timeout)
-            if self._packets == before and self._pending is None:
+            if self._packets == before and not self.waits:
                 return
 
     def stop(self, reason: str) -> None:
@@ -246,77 +236,88 @@ class Producer:
         if self._soon is not None:
             self._soon.cancel()
             self._soon = None
-        while True:
-            if self._pending is None:
-                self._pending = self._writer.packet()
-                if self._pending is None:
-                    if self._writer.failure is not None:
-                        raise self._writer.failure
-                    return True
-            if not self._send(self._pending):
-                return False
-            self._pending = None
-
-    def _send(self, packet: Outgoing) -> bool:
-        """Send one packet; return False if there is no room for it now."""
-        try:
-            if not packet.lenders and not self._send_room.narrow and len(packet.data) <= MAX_PACKET:
-                ancillary.send(self._sock, packet.data)  # type: ignore[arg-type] # pieces are longer
-                self._packets += 1
-                return True
-            if len(packet.data) > MAX_PACKET:
-                self._spill(packet)
-            self._send_room.change(narrow=packet is self._spilled or _holds_memory(packet))
-            numbers = [lender.fileno() for lender in packet.lenders]
-            ancillary.send(self._sock, packet.data, numbers)  # type: ignore[arg-type] # pieces were too long
-        except (BlockingIOError, InterruptedError):
-            self._watch_writable()
+        writer, outlet = self._writer, self._outlet
+        if outlet is not None and outlet.outbox.packets and not self._flush_outlet(outlet):
             return False
-        except OSError as exc:
-            if exc.errno in _TOO_LONG and len(packet.data) > 64:
-                self._spill(packet)
-                return self._send(packet)
-            if exc.errno in _PASSING:
-                self._loop.call_later(_RETRY_DELAY, self._on_writable)
+        while (packet := writer.packet()) is not None:
+            if not self._put(packet):
                 return False
-            self._pending = None
-            packet.unsent()
-            if exc.errno in (errno.EPIPE, errno.ECONNRESET):
-                self._reader_gone = True
-                return True  # nobody is there to read it; the loop tells, and the source is stopped
-            raise
-        except Exception:  # what it lends is closed
-            self._pending = None
-            packet.unsent()
-            raise
-        packet.sent()
-        self._packets += 1
+        if writer.failure is not None:
+            raise writer.failure
         return True
 
-    def _spill(self, packet: Outgoing) -> None:
+    def _put(self, packet: Outgoing) -> bool:
+        """Send a packet, or let it wait; return False if there is no room for it now.
+
+        Raises:
+            Exception: it cannot be sent.
+        """
+        failure: OSError | None = None
+        outlet = self._outlet
+        if not packet.lenders and len(packet.data) <= MAX_PACKET and (outlet is None or not outlet.room.narrow):
+            send = self._send
+            try:
+                send(packet.data, SEND_FLAGS)  # type: ignore[arg-type] # pieces are longer
+            except OSError as exc:
+                failure = exc
+            else:
+                self._packets += 1
+                return True
+        if outlet is None:
+            outlet = self._outlet = Outlet(self._loop, self._sock, self, Outbox())
+        waiting = _Item(packet)
+        if len(packet.data) > MAX_PACKET:
+            try:
+                waiting.shorten(self.too_long)
+            except Exception:
+                packet.unsent()
+                raise
+        outlet.outbox.add(waiting)
+        if failure is not None and not outlet.failed(failure):
+            return False
+        return self._flush_outlet(outlet)
+
+    def _flush_outlet(self, outlet: Outlet) -> bool:
+        """Send the packet that waits; return False if there is no room for it now.
+
+        Raises:
+            Exception: it cannot be sent.
+        """
+        if not outlet.flush():
+            return False
+        self._packets += 1
+        refused, self._refused = self._refused, None
+        if refused is not None:
+            raise refused
+        return True
+
+    @property
+    def waits(self) -> bool:
+        """Whether a packet waits for room."""
+        return self._outlet is not None and len(self._outlet.outbox.packets) > 0
+
+    @property
+    def watches(self) -> bool:
+        """Whether the loop watches for room."""
+        return self._outlet is not None and self._outlet.watching
+
+    # What the outlet tells
+
+    def too_long(self, data: Content) -> tuple[bytes, OwnedFd]:
         """Let a packet that is too long go as a memory file (protocol section 5).
 
         Raises:
             TooLarge, Overloaded: none can be made; the reader is told.
         """
         try:
-            file = write_spilled(packet.data)
+            file = write_spilled(data)
         except NoMemoryFile as exc:
             _log.warning("! %r: an item cannot be sent: %s", self._source.where, exc)
             raise no_memory_file(exc) from exc
-        packet.data = self._encoder.encode((SPILLED, len(packet.data)))[0]
-        packet.lenders.insert(0, file)
-        self._spilled = packet
+        return bytes(self._encoder.encode((SPILLED, len(data)))[0]), file
 
-    def _watch_writable(self) -> None:
-        if not self._watching:
-            self._watching = True
-            self._loop.add_writer(self._sock.fileno(), self._on_writable)
-
-    def _on_writable(self) -> None:
-        if self._watching:
-            self._watching = False
-            self._loop.remove_writer(self._sock.fileno())
+    def writable(self) -> None:
+        """Go on: there may be room."""
         try:
             if not self._flush():
                 return
@@ -324,6 +325,19 @@ class Producer:
             self._fail(exc)
         if self._room is not None and not self._room.done():
             self._room.set_result(None)
+
+    def refused(self, packet: Packet, reason: Exception) -> None:  # noqa: ARG002
+        """Remember why an item cannot be sent."""
+        self._refused = reason
+
+    def broke(self, reason: OSError) -> None:  # noqa: ARG002
+        """Send nothing more: nobody is there to read it. The loop tells of that, too, and stops the source."""
+        self._reader_gone = True
+        self._drop()
+
+    def _drop(self) -> None:
+        if self._outlet is not None:
+            self._outlet.drop()
 
     async def _wait_room(self) -> None:
         """Wait until what waits was sent."""
@@ -346,10 +360,15 @@ class Producer:
         if not may_tell:
             last.unsent()
             return
-        self._pending = last
+        self._put_last(last)
         with contextlib.suppress(Exception):
             while not self._flush() and self._stopped is None:
                 await self._wait_room()
+
+    def _put_last(self, last: Outgoing) -> None:
+        """Send the end if there is room, else let it wait."""
+        with contextlib.suppress(Exception):
+            self._put(last)
 
     async def _flush_rest(self) -> bool:
         """Send what waits, or give up what cannot be sent; return False if this side stops the producer meanwhile."""
@@ -358,118 +377,31 @@ class Producer:
                 if self._stopped is not None:
                     return False
                 await self._wait_room()
-        if self._pending is not None:  # it cannot be sent, and what it was given is not to be lost
-            self._pending.unsent()
         return True
 
     def _close(self) -> None:
         if self._soon is not None:
             self._soon.cancel()
-        if self._pending is not None:
-            self._pending.unsent()
-            self._pending = None
+        self._drop()
         self._writer.drop()
         if self._sock.fileno() >= 0 and not self._loop.is_closed():
             self._loop.remove_reader(self._sock.fileno())
-            self._loop.remove_writer(self._sock.fileno())
         close_unread(self._sock, None, discard=False)
         close_all(self._source.fds)
 
 
-def _holds_memory(packet: Outgoing) -> bool:
-    return any(isinstance(lender, Buffer) for lender in packet.lenders)
+class _Item(Packet):
+    """A packet of a stream that does not leave in the quick way: what it lends is let go as its own."""
 
+    __slots__ = ("_outgoing",)
 
-class StreamExport:
-    """An async iterable on its way out: a pair is made, and its reading end leaves.
-
-    Args:
-        source: what the stream yields.
-        encoder: encodes the items.
-        started: called with the producer once it runs.
-        ended: called with it at its end.
-        dropped: called if it is not sent.
-
-    Raises:
-        OSError: the process has too many descriptors.
-    """
-
-    ext_type = EXT_STREAM
-
-    def __init__(
-        self,
-        source: Source,
-        encoder: Encoder,
-        started: Callable[[Producer], object],
-        ended: Callable[[Producer], object],
-        dropped: Callable[[], object] = bool,
-    ) -> None:
-        """Make the pair."""
-        self._ours, self._theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        if self._ours.gettimeout():  # Python would wait for room, for so long, before it asks the kernel
-            self._ours.setblocking(False)
-        self._source = source
-        self._encoder = encoder
-        self._started = started
-        self._ended = ended
-        self._dropped = dropped
-        forks.register(self, StreamExport._let_go_in_child)
-
-    def _let_go_in_child(self) -> None:
-        """Close both ends: this is a copy in a forked child."""
-        self._ours.close()
-        self._theirs.close()
-
-    def fileno(self) -> int:
-        """Return the reading end, lent."""
-        return self._theirs.fileno()
+    def __init__(self, outgoing: Outgoing) -> None:
+        holds_memory = any(isinstance(lender, Buffer) for lender in outgoing.lenders)
+        super().__init__(outgoing.data, outgoing.lenders, narrow=holds_memory)
+        self._outgoing = outgoing
 
     def sent(self) -> None:
-        """Let the reading end go, and begin to produce."""
-        self._theirs.close()
-        producer = Producer(self._ours, self._source, self._encoder)
-        producer.start(self._ended)
-        self._started(producer)
+        self._outgoing.sent()
 
     def unsent(self) -> None:
-        """Close both ends; the source is left as it was."""
-        self._ours.close()
-        self._theirs.close()
-        self._dropped()
-
-    def given_up(self) -> None:
-        """Close both ends, and the source."""
-        self.unsent()
-        self._encoder.give_up(self._source)
-
-
-class MovedStream:
-    """A stream that was received, and goes on to somebody else.
-
-    Args:
-        fd: its reading end.
-        back: takes that back if it is not sent.
-    """
-
-    ext_type = EXT_STREAM
-
-    def __init__(self, fd: OwnedFd, back: Callable[[OwnedFd], object]) -> None:
-        """Hold the reading end."""
-        self._fd = fd
-        self._back = back
-
-    def fileno(self) -> int:
-        """Return the reading end, lent."""
-        return self._fd.fileno()
-
-    def sent(self) -> None:
-        """Let the reading end go."""
-        self._fd.close()
-
-    def unsent(self) -> None:
-        """Give the reading end back."""
-        self._back(self._fd)
-
-    def given_up(self) -> None:
-        """Close the reading end."""
-        self._fd.close()
+        self._outgoing.unsent()

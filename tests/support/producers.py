@@ -10,7 +10,8 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from seqrpc import OwnedFd, RpcError
-from seqrpc.aio.producers import Producer, Source, StreamExport
+from seqrpc.aio.departures import StreamExport
+from seqrpc.aio.producers import Producer, Source
 from seqrpc.aio.streams import Stream
 from seqrpc.kernel.descriptors import ValueFd, close_all
 from seqrpc.limits import Limits

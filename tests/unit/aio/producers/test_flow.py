@@ -132,7 +132,7 @@ def test_a_packet_that_the_kernel_has_no_room_for_is_tried_again() -> None:
             yield 2
 
         async with produced(items()) as reading:
-            await comes_true(lambda: reading.producer._room is not None and not reading.producer._watching)
+            await comes_true(lambda: reading.producer.waits and not reading.producer.watches)
             for end in jam:
                 end.close()  # the kernel drops what was under way there
             (_kind, (one, _fd)), *others = await reading.packets()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import os
 import socket
 from collections.abc import AsyncIterator
@@ -11,14 +10,10 @@ from typing import Any
 
 import pytest
 from support.descriptors import files, same_file
-from support.producers import LIMITS, counting, produced
+from support.producers import counting, produced
 
 from seqrpc import OwnedFd
 from seqrpc.aio import producers
-from seqrpc.aio.producers import MovedStream, Source, StreamExport
-from seqrpc.limits import DEFAULT_LIMITS
-from seqrpc.protocol.encoder import Encoder
-from seqrpc.protocol.values import EXT_STREAM
 
 # Items
 
@@ -124,26 +119,3 @@ async def test_what_is_lent_to_the_source_is_closed_at_its_end() -> None:
 
 
 # Exports
-
-
-def test_an_export_that_is_not_sent_leaves_nothing() -> None:
-    export = StreamExport(Source(counting(1), "m"), Encoder(), print, print)
-    assert export.fileno() >= 0
-    export.unsent()
-
-
-def test_a_stream_that_is_passed_on_is_closed_here_or_given_back() -> None:
-    back: list[OwnedFd] = []
-    with files(2) as fds:
-        sent, unsent = (MovedStream(fd, back.append) for fd in list(fds))
-        assert sent.ext_type == EXT_STREAM
-        assert [sent.fileno(), unsent.fileno()] == [fd.fileno() for fd in fds]
-        sent.sent()
-        unsent.unsent()
-        assert [fd.closed for fd in fds] == [True, False]
-        assert back == fds[1:]
-
-
-def test_what_is_passing_is_what_the_kernel_may_have_room_for_later() -> None:
-    assert {errno.ETOOMANYREFS, errno.ENOBUFS, errno.ENOMEM} == producers._PASSING
-    assert DEFAULT_LIMITS.max_message_bytes > LIMITS.max_message_bytes

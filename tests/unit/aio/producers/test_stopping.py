@@ -88,7 +88,7 @@ async def test_a_producer_that_is_stopped_does_not_wait_for_room_for_its_last_it
             log.note("finally")
 
     async with produced(items()) as reading:
-        await comes_true(lambda: reading.producer._watching)
+        await comes_true(lambda: reading.producer.waits)
         reading.producer.stop("going home")
         await reading.producer.wait_stopped()
         assert log.what == ["finally"]

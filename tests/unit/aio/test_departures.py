@@ -1,0 +1,102 @@
+"""Streams on their way out."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from typing import Any
+
+from support.descriptors import files
+from support.packets import unwire
+from support.processes import in_child
+from support.producers import counting
+from support.waiting import happens
+
+from seqrpc import OwnedFd
+from seqrpc.aio.departures import MovedStream, StreamExport
+from seqrpc.aio.producers import Producer, Source
+from seqrpc.protocol.encoder import Encoder
+from seqrpc.protocol.values import EXT_STREAM, Handles
+
+
+def test_an_export_that_is_not_sent_leaves_nothing() -> None:
+    export = StreamExport(Source(counting(1), "m"), Encoder(), print, print)
+    assert export.fileno() >= 0
+    export.unsent()
+
+
+def test_a_stream_that_is_passed_on_is_closed_here_or_given_back() -> None:
+    back: list[OwnedFd] = []
+    with files(2) as fds:
+        sent, unsent = (MovedStream(fd, back.append) for fd in list(fds))
+        assert sent.ext_type == EXT_STREAM
+        assert [sent.fileno(), unsent.fileno()] == [fd.fileno() for fd in fds]
+        sent.sent()
+        unsent.unsent()
+        assert [fd.closed for fd in fds] == [True, False]
+        assert back == fds[1:]
+
+
+def test_an_export_that_is_not_sent_tells_whoever_made_it() -> None:
+    dropped: list[bool] = []
+    export = StreamExport(Source(counting(1), "m"), Encoder(), print, print, lambda: dropped.append(True))
+    export.unsent()
+    assert dropped == [True]
+
+
+async def test_an_export_that_was_sent_produces() -> None:
+    started: list[Producer] = []
+    ended: list[Producer] = []
+    news = asyncio.Event()
+
+    def end(producer: Producer) -> None:
+        ended.append(producer)
+        news.set()
+
+    export = StreamExport(Source(counting(1), "m"), Encoder(), started.append, end)
+    with socket.socket(fileno=os.dup(export.fileno())) as raw:
+        export.sent()
+        await happens(lambda: bool(ended), news)
+        assert unwire(raw.recv(100)) == [0, 0]
+        assert unwire(raw.recv(100)) == [1, None]
+    assert started == ended
+
+
+class Given(Handles):
+    """Remembers what was given up."""
+
+    def __init__(self) -> None:
+        self.up: list[Any] = []
+
+    def travels(self, value: Any) -> bool:
+        return isinstance(value, Source)
+
+    def give_up(self, value: Any) -> None:
+        self.up.append(value)
+
+
+def test_what_is_given_up_is_closed_with_its_source() -> None:
+    given = Given()
+    source = Source(counting(1), "m")
+    export = StreamExport(source, Encoder(living=given), print, print)
+    export.given_up()
+    assert given.up == [source]
+    with files(1) as fds:
+        MovedStream(fds[0], print).given_up()
+        assert fds[0].closed
+
+
+def test_a_copy_in_a_forked_child_is_closed() -> None:
+    export = StreamExport(Source(counting(1), "m"), Encoder(), print, print)
+    number = export.fileno()
+
+    def look() -> bool:
+        try:
+            os.fstat(number)
+        except OSError:
+            return export.fileno() < 0
+        return False
+
+    assert in_child(look)
+    export.unsent()
