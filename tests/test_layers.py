@@ -93,6 +93,7 @@ ORDER = (
     "aio.endpoints",
     "aio.failures",
     "aio.link",
+    "aio.readers",
     "aio.streams",
     "aio.producers",
     "aio.departures",

@@ -15,7 +15,7 @@ from seqrpc.aio.exports import Exported, Exports
 from seqrpc.aio.objects import ObjectExport, let_go_of
 from seqrpc.aio.producers import Source
 from seqrpc.aio.proxy import Proxy
-from seqrpc.aio.streams import Stream
+from seqrpc.aio.streams import Stream, reader_of
 from seqrpc.errors import LocalProtocolError, Overloaded
 from seqrpc.interface.service import Service
 from seqrpc.kernel.descriptors import OwnedFd, close_all
@@ -145,8 +145,11 @@ class LivingValues:
             if id(value) == self._own_id:
                 raise LocalProtocolError("a channel cannot be sent over itself")
             return MovedChannel(value)
-        fd = value.detach() if isinstance(value, Stream) else None
-        return None if fd is None else MovedStream(fd, value.attach)
+        if not isinstance(value, Stream):
+            return None
+        reader = reader_of(value)
+        fd = reader.detach()
+        return None if fd is None else MovedStream(fd, reader.attach)
 
     def _new(self, value: Service | Source | AsyncIterable[Any], place: _Place) -> Export:
         ended = functools.partial(self._ended, place)
@@ -183,7 +186,7 @@ class LivingValues:
             close_all(value.fds)
             self.give_up(value.items)
         elif isinstance(value, Stream):
-            value.drop()
+            reader_of(value).drop()
         elif _can_be_closed(value):
             self._exports.end(value, _close)
 

@@ -16,11 +16,11 @@ from seqrpc.errors import InvalidParams, InvalidResult
 from seqrpc.interface.planning import plan_stream
 from seqrpc.interface.sets import SetBounds
 from seqrpc.interface.standins import Plan, StandIn, expected
-from seqrpc.interface.streams import ItemCheck
 from seqrpc.interface.types import is_stream
 from seqrpc.kernel.buffers import Buffer
 from seqrpc.kernel.descriptors import OwnedFd
 from seqrpc.limits import DEFAULT_LIMITS, MAX_CONVERTED_VALUES
+from seqrpc.protocol.received import ItemCheck
 
 NATIVE: Final = (bytes, bytearray, memoryview)
 """Types of values that are as they should be when they come, and that msgspec would else look for as text."""

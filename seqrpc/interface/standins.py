@@ -12,9 +12,10 @@ from typing import Any, Final, Protocol, TypeVar
 import msgspec
 
 from seqrpc.interface.service import RemoteService, Service
-from seqrpc.interface.streams import ItemCheck, ReceivedStream, checked
+from seqrpc.interface.streams import ReceivedStream, checked
 from seqrpc.kernel.buffers import Buffer
 from seqrpc.kernel.descriptors import OwnedFd
+from seqrpc.protocol.received import ItemCheck
 
 S = TypeVar("S", bound="StandIn")
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, Generic, TypeVar
+
+from seqrpc.protocol.received import ItemCheck
 
 T_co = TypeVar("T_co", covariant=True)
 S = TypeVar("S", bound="ReceivedStream[Any]")
-
-ItemCheck = Callable[[list[Any]], list[Any]]
-"""Returns items as they are to be given out, or raises what the reader gets in place of the one that does not fit."""
 
 
 class ReceivedStream(Generic[T_co]):

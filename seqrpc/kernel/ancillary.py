@@ -147,26 +147,9 @@ def take_control(
     return size, sender, False
 
 
-def receive(
-    sock: socket.socket, buffer: memoryview, uid: Sender = None
-) -> tuple[int, list[OwnedFd], Credentials | None, bool]:
-    """Receive one packet into ``buffer`` without waiting, and own the descriptors that came with it.
-
-    Args:
-        sock: a connected socket.
-        buffer: where the packet goes.
-        uid: whose the descriptors are, if the packet does not tell.
-
-    Returns:
-        ``(size, fds, sender, lost)``, as in :func:`take_control`.
-
-    Raises:
-        BlockingIOError, OSError: as :func:`receiver`.
-    """
-    size, control, flags, _address = sock.recvmsg_into((buffer,), CONTROL_BYTES, RECEIVE_FLAGS)
-    fds: list[OwnedFd] = []
-    size, sender, lost = take_control(size, control, flags, len(buffer), fds, uid=uid)
-    return size, fds, sender, lost
+def receive(sock: socket.socket, buffer: memoryview) -> Received:
+    """Receive one packet into ``buffer`` without waiting, as the function of :func:`receiver` does, to be used once."""
+    return sock.recvmsg_into((buffer[:-1],), CONTROL_BYTES, RECEIVE_FLAGS)
 
 
 def _own_descriptors(control: Control, fds: list[OwnedFd]) -> bool:

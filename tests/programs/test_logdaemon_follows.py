@@ -31,7 +31,7 @@ def followed(address: Path, name: str, start: int | None = None) -> Iterator[Cal
         try:
             yield lambda: runner.run(next_line())
         finally:
-            stream.close()
+            runner.run(stream.aclose())
             runner.run(connection.close())
 
 

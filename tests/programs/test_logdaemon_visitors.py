@@ -27,8 +27,10 @@ def visitor(address: Path) -> dict[str, str]:
                     outcomes[method] = exc.code
                 else:
                     outcomes[method] = type(result).__name__
-                    if isinstance(result, seqrpc.OwnedFd | seqrpc.Stream):
+                    if isinstance(result, seqrpc.OwnedFd):
                         result.close()
+                    elif isinstance(result, seqrpc.Stream):
+                        await result.aclose()
         return outcomes
 
     return asyncio.run(visit())

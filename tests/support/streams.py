@@ -11,7 +11,7 @@ from typing import Any
 from seqrpc import (
     RpcError,
 )
-from seqrpc.aio.streams import Stream
+from seqrpc.aio.streams import Stream, reader_of
 from seqrpc.kernel import memfd
 from seqrpc.kernel.descriptors import ValueFd, value_fd
 from seqrpc.limits import Limits
@@ -58,10 +58,10 @@ async def all_of(stream: Stream[Any]) -> list[Any]:
 
 
 def waits(task: asyncio.Task[Any], stream: Stream[Any]) -> bool:
-    return not task.done() and stream._waiter is not None
+    return not task.done() and reader_of(stream)._waiter is not None
 
 
-async def reader_of(stream: Stream[Any]) -> asyncio.Task[Any]:
+async def next_item_of(stream: Stream[Any]) -> asyncio.Task[Any]:
     """Return a task that waits for the next item."""
     task = asyncio.ensure_future(anext(stream))
     await comes_true(lambda: waits(task, stream))
@@ -87,10 +87,10 @@ async def watched_stream() -> tuple[Stream[Any], socket.socket]:
     """Return a stream whose socket the loop watches."""
     ours, theirs = raw_pair()
     stream = stream_on(ours)
-    task = await reader_of(stream)
+    task = await next_item_of(stream)
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
-    assert stream._loop is asyncio.get_running_loop()
+    assert reader_of(stream)._loop is asyncio.get_running_loop()
     return stream, theirs
 
 

@@ -16,6 +16,7 @@ from support.waiting import PATIENCE, comes_true
 
 import seqrpc
 from seqrpc import WrongLoop
+from seqrpc.aio.streams import reader_of
 
 
 async def on_another_loop(use: Callable[[], Awaitable[Any]]) -> str:
@@ -80,7 +81,7 @@ async def test_a_stream_that_is_watched_is_not_read_on_another_loop(socket_path:
     async with on_a_pair(Slow()) as connection:
         stream = seqrpc.Stream.of(connection.proxy(Slow).count())
         reading = asyncio.ensure_future(anext(stream))
-        await comes_true(lambda: stream._loop is not None)
+        await comes_true(lambda: reader_of(stream)._loop is not None)
         for use in (lambda: anext(stream), stream.aclose):  # while a task reads it here
             assert await on_another_loop(use) == "WrongLoop"
         gate.set()

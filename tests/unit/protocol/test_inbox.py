@@ -33,7 +33,7 @@ def pair() -> Iterator[Pair]:
 
 
 def take(inbox: Inbox, sock: socket.socket, fds: list[OwnedFd]) -> tuple[int, Credentials | None, Trouble | None]:
-    size, control, flags, _address = ancillary.receiver(sock, receive_buffer())()
+    size, control, flags, _address = ancillary.receive(sock, receive_buffer())
     return inbox.take(size, control, flags, fds)
 
 

@@ -16,7 +16,8 @@ from support.streams import END, all_of, reading, send_spilled
 from seqrpc import (
     OwnedFd,
 )
-from seqrpc.aio.streams import Stream
+from seqrpc.aio.streams import Stream, reader_of
+from seqrpc.interface.streams import checked
 from seqrpc.kernel.descriptors import close_all
 from seqrpc.limits import MAX_VALUES_SEARCHED
 from seqrpc.protocol.values import descriptors_in
@@ -44,20 +45,20 @@ async def first_of(stream: Stream[Any]) -> str:
 )
 async def test_what_came_without_descriptors_is_not_looked_through(items: list[Any], first: str, end: str) -> None:
     async with reading() as (stream, raw):
-        stream.checked(integers)
+        checked(stream, integers)
         send_spilled(raw, 0, *items)
         with steps_of_python() as steps:
             assert await first_of(stream) == first
             if end == "aclose":
                 await stream.aclose()
             elif end == "drop":
-                stream.__del__()
+                reader_of(stream).__del__()
         assert steps[0] < MANY / 10
 
 
 async def test_items_of_a_long_message_that_come_after_one_that_does_not_fit_are_not_read() -> None:
     async with reading() as (stream, raw):
-        stream.checked(integers)
+        checked(stream, integers)
         send_spilled(raw, 0, *[1] * 1_030, "x", *[3] * MANY)
         for _ in range(1_030):
             assert await anext(stream) == 1
@@ -93,7 +94,7 @@ async def test_descriptors_come_with_their_items_and_are_closed_with_those_that_
         lent = repr(items).count("Lender")
         async with reading() as (stream, raw):
             if check is not None:
-                stream.checked(check)
+                checked(stream, check)
             send_spilled(raw, 0, *items, fds=numbers[:lent])
             raw.send(END)
             got: list[Any] = []
@@ -122,7 +123,7 @@ async def test_descriptors_that_are_dropped_as_their_item_is_converted_are_close
     async with reading() as (stream, raw):
         with files(2) as fds:
             send_with(raw, wire(0, [Lender(), Lender()]), [fd.fileno() for fd in fds])
-        stream.checked(drop)
+        checked(stream, drop)
         got = await anext(stream)
         assert [fd.closed for fd in before] == [index >= kept for index in range(2)]
         close_all(got)
@@ -133,7 +134,7 @@ async def test_descriptors_that_may_be_in_an_item_of_a_great_many_values_are_not
         with files(2) as fds:
             send_spilled(raw, 0, [[1] * MANY, Lender()], fds=[fds[0].fileno()])
             send_spilled(raw, 0, [Lender(), [1] * MANY], fds=[fds[1].fileno()])
-        stream.checked(take_all)
+        checked(stream, take_all)
         with steps_of_python() as steps:
             last, first = await anext(stream), await anext(stream)
         assert steps[0] < 10 * MAX_VALUES_SEARCHED
@@ -149,12 +150,12 @@ async def test_an_item_of_a_great_many_values_is_dropped_with_its_descriptors(ho
             send_spilled(raw, 0, [[1] * MANY, Lender()], fds=[fds[0].fileno()])
         with steps_of_python() as steps:
             if how == "does not fit":
-                stream.checked(integers)
+                checked(stream, integers)
                 assert await first_of(stream) == "it does not fit"
             else:
-                assert stream._receive()
-                assert stream.detach() is None
-                await stream.aclose() if how == "aclose" else stream.__del__()
+                assert reader_of(stream)._receive()
+                assert reader_of(stream).detach() is None
+                await stream.aclose() if how == "aclose" else reader_of(stream).__del__()
         assert steps[0] < MANY / 10  # the watch on descriptors sees whether it was closed
 
 

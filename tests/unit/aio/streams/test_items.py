@@ -9,13 +9,14 @@ from typing import Any
 import pytest
 from support.descriptors import Lender, files, same_file
 from support.packets import send_with, wire
-from support.streams import END, Wrong, all_of, is_closed, reader_of, reading, send_spilled, small
+from support.streams import END, Wrong, all_of, is_closed, next_item_of, reading, send_spilled, small
 
 from seqrpc import (
     OwnedFd,
     TooLarge,
 )
 from seqrpc.aio.streams import Stream
+from seqrpc.interface.streams import checked
 
 # Items
 
@@ -30,7 +31,7 @@ async def test_items_come_in_order_one_or_more_to_a_packet() -> None:
 async def test_items_come_as_they_are_sent() -> None:
     async with reading() as (stream, raw):
         for number in range(20):
-            task = await reader_of(stream) if number % 2 else None
+            task = await next_item_of(stream) if number % 2 else None
             raw.send(wire(0, number))
             assert (await anext(stream) if task is None else await task) == number
 
@@ -88,13 +89,13 @@ async def test_an_item_over_the_limit_is_too_large_and_ends_the_stream(pipe: tup
 
 async def test_items_are_checked_and_converted() -> None:
     async with reading(wire(0, 1, 2), wire(0, 3), END) as (stream, _raw):
-        assert stream.checked(small) is stream
+        assert checked(stream, small) is stream
         assert await all_of(stream) == ["1", "2", "3"]
 
 
 async def test_an_item_that_does_not_fit_comes_after_those_before_it_and_ends_the_stream() -> None:
     async with reading(wire(0, 1, 2, 30, 4), wire(0, 5), END) as (stream, raw):
-        stream.checked(small)
+        checked(stream, small)
         assert [await anext(stream), await anext(stream)] == ["1", "2"]
         with pytest.raises(Wrong, match="too large"):
             await anext(stream)
@@ -113,7 +114,7 @@ async def test_descriptors_from_the_item_that_does_not_fit_on_are_closed(pipe: t
     async with reading() as (stream, raw):
         with files(3) as fds:
             send_with(raw, wire(0, Lender(), [Lender()], Lender()), [fd.fileno() for fd in fds])
-        stream.checked(only_files)
+        checked(stream, only_files)
         (await anext(stream)).close()
         with pytest.raises(Wrong):
             await anext(stream)  # the watch on descriptors sees whether they were closed
@@ -126,7 +127,7 @@ async def test_items_that_fit_one_by_one_are_taken() -> None:
         return items
 
     async with reading(wire(0, 1, 2), END) as (stream, _raw):
-        assert await all_of(stream.checked(one)) == [1, 2]
+        assert await all_of(checked(stream, one)) == [1, 2]
 
 
 # What hostile reviewers found
@@ -144,7 +145,7 @@ async def test_a_message_of_a_great_many_items_leaves_others_their_turns() -> No
 
     async with reading(wire(0, *items), END) as (stream, _raw):
         counting = asyncio.create_task(count())
-        assert await all_of(stream.checked(lambda values: values)) == items
+        assert await all_of(checked(stream, lambda values: values)) == items
         assert turns >= 3
         counting.cancel()
         await asyncio.wait([counting])
@@ -159,3 +160,20 @@ async def test_what_a_method_returns_is_a_stream_for_type_checkers_too() -> None
 
     with pytest.raises(TypeError, match="a stream was expected, got async_generator"):
         Stream.of(another())
+
+
+async def test_a_stream_shows_what_state_it_is_in() -> None:
+    async with reading(wire(0, 1)) as (opened, _raw):
+
+        async def call() -> Stream[Any]:
+            return opened
+
+        stream: Stream[Any] = Stream(opening=call)
+        assert repr(stream) == "<Stream unopened>"
+        assert await stream.open() is stream
+        assert repr(stream) == "<Stream open>"
+        async with stream as same:
+            assert same is stream
+            assert not stream.closed
+        assert stream.closed
+        assert repr(stream) == "<Stream closed>"

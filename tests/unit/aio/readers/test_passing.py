@@ -7,17 +7,15 @@ import functools
 from typing import Any
 
 import pytest
-from support.packets import (
-    raw_pair,
-    wire,
-)
-from support.streams import END, Wrong, all_of, is_closed, reader_of, reading, small, stream_on, watched_stream
+from support.packets import raw_pair, wire
+from support.streams import END, Wrong, all_of, is_closed, next_item_of, reading, small, stream_on, watched_stream
 
 from seqrpc import (
     ConnectionLost,
     LocalProtocolError,
 )
-from seqrpc.aio.streams import Stream
+from seqrpc.aio.streams import Stream, reader_of
+from seqrpc.interface.streams import checked
 
 # Passing on
 
@@ -25,32 +23,32 @@ from seqrpc.aio.streams import Stream
 async def test_a_detached_stream_is_over_here_and_goes_on_elsewhere() -> None:
     async with reading(wire(0, 1), wire(0, 2), END) as (stream, _raw):
         assert await anext(stream) == 1
-        fd = stream.detach()
+        fd = reader_of(stream).detach()
         assert fd is not None
         assert stream.closed
         with pytest.raises(ConnectionLost, match="passed on"):
             await anext(stream)
         with pytest.raises(LocalProtocolError, match="was passed on already cannot be passed on"):
-            stream.detach()
-        assert await all_of(Stream(fd, stream._reader)) == [2]
+            reader_of(stream).detach()
+        assert await all_of(Stream(fd, reader_of(stream)._reader)) == [2]
 
 
 async def test_a_stream_that_was_never_read_can_be_detached_and_taken_back() -> None:
     async with reading(wire(0, 1), END) as (stream, _raw):
         for _ in range(2):
-            fd = stream.detach()
+            fd = reader_of(stream).detach()
             assert fd is not None
-            stream.attach(fd)
+            reader_of(stream).attach(fd)
         assert not stream.closed
         assert await all_of(stream) == [1]
 
 
 async def test_a_stream_that_was_watched_can_be_detached_and_taken_back() -> None:
     stream, raw = await watched_stream()
-    fd = stream.detach()
+    fd = reader_of(stream).detach()
     assert fd is not None
-    stream.attach(fd)
-    task = await reader_of(stream)
+    reader_of(stream).attach(fd)
+    task = await next_item_of(stream)
     raw.send(wire(0, 1))
     assert await task == 1
     raw.send(END)
@@ -60,16 +58,16 @@ async def test_a_stream_that_was_watched_can_be_detached_and_taken_back() -> Non
 
 async def test_a_stream_in_use_is_not_detached() -> None:
     async with reading() as (stream, raw):
-        task = await reader_of(stream)
+        task = await next_item_of(stream)
         with pytest.raises(LocalProtocolError, match="that a task is reading cannot be passed on"):
-            stream.detach()
+            reader_of(stream).detach()
         raw.send(wire(0, 1, 2))
         assert await task == 1
-        assert stream.detach() is None, "an item was received that nobody took"
+        assert reader_of(stream).detach() is None, "an item was received that nobody took"
         assert await anext(stream) == 2
         await stream.aclose()
         with pytest.raises(LocalProtocolError, match="is closed, or was read to its end, cannot be passed on"):
-            stream.detach()
+            reader_of(stream).detach()
 
 
 # Opening
@@ -85,7 +83,7 @@ async def test_the_call_is_made_when_the_first_item_is_asked_for() -> None:
 
         stream: Stream[Any] = Stream(opening=call)
         assert repr(stream) == "<Stream unopened>"
-        assert stream.detach() is None
+        assert reader_of(stream).detach() is None
         assert calls == []
         assert await all_of(stream) == [1]
         assert calls == [1]
@@ -94,7 +92,7 @@ async def test_the_call_is_made_when_the_first_item_is_asked_for() -> None:
 
 async def test_open_makes_the_call_so_that_the_stream_can_be_passed_on() -> None:
     async with reading(wire(0, 1), END) as (opened, _raw):
-        opened.checked(small)
+        checked(opened, small)
 
         async def call() -> Stream[Any]:
             return opened
@@ -103,9 +101,9 @@ async def test_open_makes_the_call_so_that_the_stream_can_be_passed_on() -> None
         assert await stream.open() is stream
         assert await stream.open() is stream
         assert repr(stream) == "<Stream open>"
-        fd = stream.detach()
+        fd = reader_of(stream).detach()
         assert fd is not None
-        stream.attach(fd)
+        reader_of(stream).attach(fd)
         assert await all_of(stream) == ["1"], "the checks came along"
         assert repr(stream) == "<Stream closed>"
 
@@ -221,5 +219,5 @@ def test_a_stream_is_read_on_by_another_loop() -> None:
 
     asyncio.run(give_up())
     asyncio.run(read())
-    stream.close()
+    reader_of(stream).close()
     raw.close()

@@ -13,15 +13,11 @@ import pytest
 import uvloop
 from support.descriptors import Lender
 from support.lingering import lingering
-from support.packets import (
-    raw_pair,
-    send_with,
-    wire,
-)
+from support.packets import raw_pair, send_with, wire
 from support.processes import in_child
-from support.streams import END, all_of, is_closed, reader_of, reading, received_stream, stream_on, watched_stream
+from support.streams import END, all_of, is_closed, next_item_of, reading, received_stream, stream_on, watched_stream
 
-from seqrpc.aio.streams import Stream
+from seqrpc.aio.streams import Stream, reader_of
 from seqrpc.kernel.descriptors import ValueFd, value_fd
 from seqrpc.protocol.decoder import Decoder
 from seqrpc.protocol.items import ItemReader
@@ -32,7 +28,7 @@ from seqrpc.protocol.items import ItemReader
 async def test_a_stream_that_is_dropped_is_closed(pipe: tuple[int, int]) -> None:
     async with reading(wire(0, 1, 2)) as (stream, raw):
         send_with(raw, wire(0, Lender(), Lender()), pipe)
-        again: Stream[Any] = Stream(ValueFd(stream._socket().detach()), stream._reader)
+        again: Stream[Any] = Stream(ValueFd(reader_of(stream)._socket().detach()), reader_of(stream)._reader)
         assert await anext(again) == 1
         del again
         with pytest.raises(ConnectionResetError):  # the descriptors were not read
@@ -109,7 +105,7 @@ async def test_items_of_a_producer_that_ended_are_read_after_it(pipe: tuple[int,
 
 async def test_closing_wakes_the_reader() -> None:
     async with reading() as (stream, raw):
-        task = await reader_of(stream)
+        task = await next_item_of(stream)
         await stream.aclose()
         with pytest.raises(StopAsyncIteration):
             await task
@@ -128,7 +124,7 @@ async def test_a_stream_may_be_collected_in_another_thread() -> None:
 async def test_a_stream_with_items_may_be_collected_in_another_thread(pipe: tuple[int, int]) -> None:
     ours, theirs = raw_pair()
     holder = [stream_on(ours)]
-    task = await reader_of(holder[0])
+    task = await next_item_of(holder[0])
     send_with(theirs, wire(0, 1, Lender(), Lender()), pipe)
     assert await task == 1
     del task
@@ -159,7 +155,7 @@ def test_a_stream_may_be_collected_when_its_loop_does_not_run(
     async def again() -> None:
         async with reading(wire(0, 1)) as (stream, _raw):  # on the same number
             assert await anext(stream) == 1
-            await (await _cancelled(await reader_of(stream)))
+            await (await _cancelled(await next_item_of(stream)))
 
     if not closed:
         loop.run_until_complete(again())
@@ -177,7 +173,7 @@ async def _cancelled(task: asyncio.Task[Any]) -> Coroutine[Any, Any, None]:
 
 async def test_a_stream_that_was_never_read_is_closed_as_it_is_dropped() -> None:
     async with received_stream() as (stream, raw):
-        other: Stream[Any] = Stream(stream.detach(), stream._reader)
+        other: Stream[Any] = Stream(reader_of(stream).detach(), reader_of(stream)._reader)
         del other
         assert raw.recv(1) == b""
 
@@ -187,7 +183,7 @@ async def test_a_copy_in_a_forked_child_is_closed_there_only(read: bool) -> None
     async with received_stream(wire(0, 1, 2)) as (stream, raw):
         if read:
             assert await anext(stream) == 1
-        in_child(stream.close)
+        in_child(reader_of(stream).close)
         raw.send(wire(0, 3))
         assert [await anext(stream) for _ in range(2 if read else 3)] == [1, 2, 3][read:]
 

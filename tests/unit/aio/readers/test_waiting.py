@@ -8,33 +8,34 @@ import weakref
 
 import pytest
 from support.packets import fill, raw_pair, wire
-from support.streams import END, all_of, reader_of, reading, stream_on
+from support.streams import END, all_of, next_item_of, reading, stream_on
 from support.waiting import comes_true, turns_of_the_loop
 
-from seqrpc.aio import streams
+from seqrpc.aio import readers
+from seqrpc.aio.streams import reader_of
 
 # Waiting
 
 
 async def test_being_woken_for_nothing_costs_nothing() -> None:
     async with reading() as (stream, raw):
-        task = await reader_of(stream)
-        stream._on_readable()
+        task = await next_item_of(stream)
+        reader_of(stream).readable()
         await turns_of_the_loop()
         assert not task.done()
         raw.send(wire(0, 1))
         assert await task == 1
     ours, theirs = raw_pair()
-    gone = weakref.ref(stream_on(ours))
+    gone = weakref.ref(reader_of(stream_on(ours)))
     assert gone() is None
-    streams._readable(gone)  # the loop found it before it was collected
+    readers._readable(gone)  # the loop found it before it was collected
     theirs.close()
 
 
 async def test_a_cancelled_reader_loses_nothing() -> None:
     async with reading() as (stream, raw):
         for number in range(3):
-            task = await reader_of(stream)
+            task = await next_item_of(stream)
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
@@ -46,13 +47,13 @@ async def test_a_cancelled_reader_loses_nothing() -> None:
 async def test_an_item_that_comes_together_with_the_cancellation_is_not_lost() -> None:
     async with reading() as (stream, raw):
         for first in (True, False):
-            task = await reader_of(stream)
+            task = await next_item_of(stream)
             raw.send(wire(0, 1, 2))
             if first:
                 task.cancel()
-                stream._on_readable()
+                reader_of(stream).readable()
             else:
-                stream._on_readable()
+                reader_of(stream).readable()
                 task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
@@ -70,7 +71,7 @@ async def test_a_deadline_loses_nothing() -> None:
 
 async def test_only_one_task_reads_at_a_time() -> None:
     async with reading() as (stream, raw):
-        task = await reader_of(stream)
+        task = await next_item_of(stream)
         with pytest.raises(RuntimeError, match="another task is reading this stream already"):
             await anext(stream)
         raw.send(wire(0, 1))
@@ -103,12 +104,12 @@ async def test_a_stream_that_is_always_ready_does_not_starve_the_loop() -> None:
 async def test_a_stream_that_nobody_reads_is_not_looked_at() -> None:
     """The kernel holds up the producer: nothing is received that nobody asked for."""
     async with reading() as (stream, raw):
-        task = await reader_of(stream)
+        task = await next_item_of(stream)
         raw.send(wire(0, 1))
         assert await task == 1
         raw.send(wire(0, 2))
-        await comes_true(lambda: stream._loop is None)
-        assert not stream._items
+        await comes_true(lambda: reader_of(stream)._loop is None)
+        assert not reader_of(stream).items
         raw.send(END)
         assert await all_of(stream) == [2]
 
@@ -120,7 +121,7 @@ async def test_a_default_timeout_of_sockets_does_not_block_the_loop() -> None:
     socket.setdefaulttimeout(5.0)
     try:
         async with reading() as (stream, raw):
-            task = await reader_of(stream)
+            task = await next_item_of(stream)
             raw.send(wire(0, 1))
             assert await task == 1
     finally:

@@ -9,13 +9,14 @@ import pytest
 from support.descriptors import Lender, files
 from support.packets import send_with, wire
 from support.scarcity import table_full
-from support.streams import END, Wrong, all_of, is_closed, reader_of, reading
+from support.streams import END, Wrong, all_of, is_closed, next_item_of, reading
 
 from seqrpc import (
     DescriptorsLost,
     RemoteProtocolError,
     Unavailable,
 )
+from seqrpc.aio.streams import reader_of
 
 
 async def test_an_error_of_the_producer_is_raised_as_the_class_of_its_code() -> None:
@@ -41,7 +42,7 @@ async def test_an_error_of_the_producer_may_bring_descriptors(pipe: tuple[int, i
 async def test_a_producer_that_dies_is_told_from_one_that_ended(waiting: bool) -> None:
     async with reading(wire(0, 1)) as (stream, raw):
         assert await anext(stream) == 1
-        task = await reader_of(stream) if waiting else None
+        task = await next_item_of(stream) if waiting else None
         raw.close()
         with pytest.raises(Unavailable, match="the producer of the stream died"):
             await (task or anext(stream))
@@ -60,7 +61,7 @@ async def test_what_came_before_the_producer_died_is_read_first() -> None:
 async def test_what_came_before_a_reset_is_read_first() -> None:
     """A reader that wrote into the stream resets itself when the producer closes (protocol 1.6)."""
     async with reading(wire(0, 1), wire(0, 2), END) as (stream, raw):
-        stream._socket().send(b"not listened to")
+        reader_of(stream)._socket().send(b"not listened to")
         raw.close()
         assert await all_of(stream) == [1, 2]
 
@@ -140,7 +141,7 @@ async def test_descriptors_that_get_lost_cost_the_items_of_their_packet_only(pip
 async def test_a_socket_that_cannot_be_read_ends_the_stream() -> None:
     async with reading() as (stream, raw):
         with files(1) as fds:
-            os.dup2(fds[0].fileno(), stream._socket().fileno())
+            os.dup2(fds[0].fileno(), reader_of(stream)._socket().fileno())
         with pytest.raises(Unavailable, match="the stream cannot be read: Socket operation on non-socket"):
             await anext(stream)
         assert stream.closed
