@@ -63,10 +63,13 @@ def _plan_service(cls: type[Service]) -> ServiceStandIn:
     return ServiceStandIn(cls)
 
 
-def _plan_living(annotation: Any) -> StandIn | None:
+def _plan_living(annotation: Any, within: dict[type, DataclassStandIn]) -> StandIn | None:
     """Return the stand-in of a type that msgspec cannot have by itself, or None."""
     if is_stream(annotation):
-        return plan_stream(annotation)
+        if not within:
+            return plan_stream(annotation)
+        items = item_type(annotation)  # which may be a dataclass that this is in
+        return StreamStandIn(items, _plan(items, within))
     if is_service(annotation):
         return _plan_service(annotation)
     return _MEMORY if annotation is memoryview else None
@@ -101,7 +104,7 @@ def _plan(annotation: Any, within: dict[type, DataclassStandIn]) -> Plan:
     """Swap what msgspec cannot have; ``within`` holds the stand-ins of the dataclasses around it."""
     if not _holds_mixed(annotation, set()):
         return annotation
-    living = _plan_living(annotation)
+    living = _plan_living(annotation, within)
     if living is not None:
         return living
     if is_dataclass(annotation):

@@ -111,6 +111,14 @@ class Egg:
 
 
 @dataclasses.dataclass
+class Feed:
+    """Leads to more of its kind."""
+
+    name: str
+    more: AsyncIterator[Feed] | None = None
+
+
+@dataclasses.dataclass
 class Box(Generic[T]):
     item: T
 

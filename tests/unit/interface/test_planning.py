@@ -7,9 +7,11 @@ import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import IO, Annotated, Any
 
+import msgspec
 import pytest
 from support.annotations import (
     Box,
+    Feed,
     Mixed,
     OtherVault,
     Point,
@@ -24,7 +26,8 @@ from support.annotations import (
 
 from seqrpc.interface.conversion import convert
 from seqrpc.interface.planning import plan, plan_stream
-from seqrpc.interface.standins import UnionStandIn
+from seqrpc.interface.standins import DataclassStandIn, StreamStandIn, UnionStandIn
+from seqrpc.interface.types import types_in
 from seqrpc.kernel.buffers import Buffer
 from seqrpc.kernel.descriptors import OwnedFd
 
@@ -80,6 +83,13 @@ def test_what_cannot_be_among_them_is_a_type_error(annotation: Any, message: str
 
 
 @dataclasses.dataclass
+class Link:
+    """Holds its own kind, and nothing that msgspec cannot have."""
+
+    next: Link | None = None
+
+
+@dataclasses.dataclass
 class Behind:
     """Has a stand-in, since it may hold a descriptor; what else it holds is looked at all the same."""
 
@@ -101,7 +111,7 @@ def test_what_cannot_be_sent_is_found_beside_a_descriptor_too(annotation: Any, m
         plan(annotation)
 
 
-@pytest.mark.parametrize("annotation", [int, list[Point], dict[str, OwnedFd], OwnedFd | None, Box[OwnedFd], Any])
+@pytest.mark.parametrize("annotation", [int, list[Point], dict[str, OwnedFd], OwnedFd | None, Box[OwnedFd], Link, Any])
 def test_what_msgspec_can_have_is_left_as_it_is(annotation: Any) -> None:
     assert plan(annotation) is annotation
 
@@ -120,3 +130,14 @@ def test_streams_and_services_are_planned_once() -> None:
     assert plan(AsyncIterator[int]) is plan_stream(AsyncIterator[int])
     assert plan(Vault) is plan(Vault)
     assert plan(memoryview) is plan(memoryview)
+
+
+def test_a_dataclass_may_hold_a_stream_of_its_own_kind() -> None:
+    planned = plan(Feed)
+    assert isinstance(planned, DataclassStandIn)
+    inside = [getattr(info, "cls", None) for info in types_in(planned)]
+    streams = [cls for cls in inside if isinstance(cls, StreamStandIn)]
+    assert [(stream.item_type, stream.parts) for stream in streams] == [(Feed, (planned,))]
+    assert convert({"name": "a", "more": None}, planned) == Feed("a")
+    with pytest.raises(msgspec.ValidationError, match=r"Expected a stream, got `list` - at `\$.more`"):
+        convert({"name": "a", "more": []}, planned)

@@ -13,6 +13,7 @@ from support.annotations import (
     Box,
     Clumsy,
     Even,
+    Feed,
     Strict,
 )
 
@@ -76,3 +77,15 @@ async def test_a_traceback_of_what_does_not_fit_quotes_nothing_as_it_came() -> N
     text = "".join(traceback.format_exception(caught.value))
     assert len(text) < 5_000
     assert "\x1b" not in text
+
+
+async def test_items_may_bring_streams_of_their_own_kind() -> None:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours:
+        stream: Any = Stream(ValueFd(theirs.detach()), ItemReader(Decoder(), 100_000))
+        feed = convert({"name": "a", "more": stream}, plan(Feed))
+        assert feed.more is stream
+        ours.send(msgpack.packb([0, {"name": "b"}, {"name": 5}]))
+        assert await anext(feed.more) == Feed("b")
+        with pytest.raises(InvalidResult, match=r"Expected `str`, got `int` - at `\$.name`"):
+            await anext(feed.more)
