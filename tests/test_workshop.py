@@ -130,7 +130,7 @@ def test_contributing_names_scripts_and_parts_that_there_are() -> None:
 
     for name in re.findall(r"\.ci/(\w+)", text):
         assert (ROOT / ".ci" / name).exists()
-    for named in re.findall(r"\.ci/quick ([a-z ]+)`", text):
+    for named in re.findall(r"`\.ci/quick ([a-z ]+)`", text):
         assert set(named.split()) <= parts(QUICK)
 
 
