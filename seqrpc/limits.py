@@ -38,6 +38,9 @@ LIFESPAN_GRACE = 0.05
 """Seconds after which a server is closed because somebody cancelled the lifespan of its service. Most often that is an
 event loop that ends, and cancels all tasks: it does not run so long, and no new task may be left in it."""
 
+LONGEST_TIMER = 30 * 24 * 3600.0
+"""Seconds that a timer of an event loop is set to at most: somewhere above that timers overflow."""
+
 MAX_VALUES_SEARCHED = 16_384
 """Values of one message, or of one result that nobody gets, that are searched one by one for what must be closed,
 which takes a few milliseconds. Python's garbage collector closes what lies behind them."""

@@ -63,8 +63,7 @@ class Carrier:
             names_senders = sockets.names_senders(sock)
         if names_senders:
             PLATFORM.ask_for_senders(sock)
-        if sock.gettimeout():  # Python would wait for packets, for so long, before it asks the kernel
-            sock.setblocking(False)
+        sockets.never_wait(sock)
         self._loop = loop
         self._sock = sock
         self._limits = limits

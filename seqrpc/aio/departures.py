@@ -8,6 +8,7 @@ from collections.abc import Callable
 from seqrpc.aio.producers import Producer, Source
 from seqrpc.kernel import forks
 from seqrpc.kernel.descriptors import OwnedFd
+from seqrpc.kernel.sockets import never_wait
 from seqrpc.protocol.encoder import Encoder
 from seqrpc.protocol.values import EXT_STREAM
 
@@ -38,8 +39,7 @@ class StreamExport:
     ) -> None:
         """Make the pair."""
         self._ours, self._theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        if self._ours.gettimeout():  # Python would wait for room, for so long, before it asks the kernel
-            self._ours.setblocking(False)
+        never_wait(self._ours)
         self._source = source
         self._encoder = encoder
         self._started = started

@@ -29,14 +29,12 @@ from seqrpc.interface.service import Service
 from seqrpc.interface.signature import MethodSpec, spec_of
 from seqrpc.kernel.credentials import Credentials
 from seqrpc.kernel.descriptors import OwnedFd, ValueFd, close_all
-from seqrpc.limits import DEFAULT_LIMITS, Limits
+from seqrpc.limits import DEFAULT_LIMITS, LONGEST_TIMER, Limits
 from seqrpc.logs import get_logger
 from seqrpc.protocol.messages import Request
 from seqrpc.text import shown
 
 _log = get_logger("seqrpc.dispatch")
-
-_LONGEST_TIMER = 30 * 24 * 3600.0  # seconds; timers of event loops overflow somewhere above
 
 
 _NO_PARAMS: list[Any] = []
@@ -277,7 +275,7 @@ class Calls:
             call.coroutine = coroutine
             task.add_done_callback(call)
         if call.deadline_ns is not None:
-            delay = min((call.deadline_ns - time.monotonic_ns()) / 1e9, _LONGEST_TIMER)
+            delay = min((call.deadline_ns - time.monotonic_ns()) / 1e9, LONGEST_TIMER)
             call.timer = self._loop.call_later(delay, self._deadline_passed, call)
 
     def _answer_without_handler(self, request: Request, caller: Credentials | None) -> None:

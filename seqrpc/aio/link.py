@@ -32,7 +32,7 @@ from seqrpc.kernel import forks
 from seqrpc.kernel.credentials import Credentials
 from seqrpc.kernel.descriptors import OwnedFd, close_all
 from seqrpc.kernel.pieces import Content
-from seqrpc.limits import DEFAULT_LIMITS, MAX_PACKET, Limits
+from seqrpc.limits import DEFAULT_LIMITS, LONGEST_TIMER, MAX_PACKET, Limits
 from seqrpc.logs import get_logger
 from seqrpc.protocol.lenders import Lender, give_up_lenders, tell_sent, tell_unsent
 from seqrpc.protocol.messages import Cancel, Closing, Request, Response
@@ -43,7 +43,6 @@ from seqrpc.text import shown
 
 _log = get_logger("seqrpc.connection")
 
-_LONGEST_TIMER = 30 * 24 * 3600.0  # seconds; timers of event loops overflow somewhere above
 _SHORT_TEXT = 200  # characters of an error that is told to a peer that does not read
 _PACKET_COST = 256  # bytes that an unsent packet costs besides its content
 
@@ -664,7 +663,7 @@ def _options(deadline: int | None, meta: dict[str, str] | None) -> dict[str, Any
 
 
 def _seconds_until(deadline: int) -> float:
-    return min(max(0.0, (deadline - time.monotonic_ns()) / 1e9), _LONGEST_TIMER)
+    return min(max(0.0, (deadline - time.monotonic_ns()) / 1e9), LONGEST_TIMER)
 
 
 def _expire(waiter: Waiter) -> None:

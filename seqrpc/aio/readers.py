@@ -25,6 +25,7 @@ from seqrpc.kernel.ancillary import WHOLE, Received
 from seqrpc.kernel.closing import CLOSER, Sender
 from seqrpc.kernel.descriptors import OwnedFd, close_all, sender_of, value_fd
 from seqrpc.kernel.platforms import PLATFORM
+from seqrpc.kernel.sockets import never_wait
 from seqrpc.kernel.unread import close_unread, close_value
 from seqrpc.limits import MAX_PACKET
 from seqrpc.protocol.inbox import Inbox, Trouble, hides_packets, receive_buffer
@@ -198,8 +199,7 @@ class StreamReader:
             assert self._fd is not None
             self._inbox = Inbox(uid=sender_of(self._fd))
             self._sock = socket.socket(fileno=self._fd.take())
-            if self._sock.gettimeout():  # Python would wait for packets, for so long, before it asks the kernel
-                self._sock.setblocking(False)
+            never_wait(self._sock)
         return self._sock
 
     # Receiving

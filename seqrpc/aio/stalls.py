@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-_LONGEST_TIMER = 30 * 24 * 3600.0  # seconds; timers of event loops overflow somewhere above
+from seqrpc.limits import LONGEST_TIMER
 
 _LOOKS_PER_TIMEOUT = 8
 """How often a line is looked at during its time-out at most. Those who came one after the other are refused together
@@ -26,7 +26,7 @@ class StallWatch:
     def __init__(self, loop: asyncio.AbstractEventLoop, stall_timeout: float, look: Callable[[], float | None]) -> None:
         """Begin with nobody in line."""
         self._loop = loop
-        self._timeout = min(stall_timeout, _LONGEST_TIMER)
+        self._timeout = min(stall_timeout, LONGEST_TIMER)
         self._shortest = self._timeout / _LOOKS_PER_TIMEOUT
         self._look = look
         self._timer: asyncio.TimerHandle | None = None

@@ -81,6 +81,12 @@ class SendRoom:
         self._sock.setsockopt(*option, self._usual_bytes // _DOUBLED)
 
 
+def never_wait(sock: socket.socket) -> None:
+    """Let Python not wait for a socket before it asks the kernel, as it does where sockets have a default time-out."""
+    if sock.gettimeout():
+        sock.setblocking(False)
+
+
 def adopt(owned_fd: OwnedFd, name: str) -> socket.socket:
     """Return an inherited descriptor as a socket, close-on-exec; the caller owns it.
 

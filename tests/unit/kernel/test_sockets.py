@@ -68,6 +68,14 @@ def test_a_new_socket_is_seqpacket_non_blocking_and_close_on_exec() -> None:
         assert not sock.get_inheritable()
 
 
+@pytest.mark.parametrize("timeout", [None, 0.0, 60.0])
+def test_a_socket_with_a_time_out_waits_no_more_and_others_are_left_as_they_are(timeout: float | None) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock:
+        sock.settimeout(timeout)
+        sockets.never_wait(sock)
+        assert sock.gettimeout() == (timeout and 0.0)
+
+
 def test_a_pair_s_packets_carry_their_sender_both_ways() -> None:
     ours, theirs = sockets.socket_pair()
     with ours, theirs:
