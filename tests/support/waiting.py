@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 
 PATIENCE = 30.0
@@ -28,3 +29,13 @@ async def comes_true(condition: Callable[[], object]) -> None:
     async with asyncio.timeout(PATIENCE):
         while not condition():
             await turns_of_the_loop(1)
+
+
+async def loop_works() -> bool:
+    """Return whether the loop uses processor time though it has nothing to do: it does not sleep."""
+    began = time.thread_time()
+    for _ in range(20):
+        await asyncio.sleep(0.002)
+        if time.thread_time() - began > 0.03:
+            return True
+    return False

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import time
 
-from support.waiting import comes_true
+from support.waiting import comes_true, loop_works
 
 from seqrpc.aio.polling import Polling
 
@@ -23,32 +22,22 @@ class Reads:
             self.polling.stop()
 
 
-async def works() -> bool:
-    """Return whether the loop uses processor time while nothing but this goes on: it does not sleep."""
-    began = time.thread_time()
-    for _ in range(20):
-        await asyncio.sleep(0.002)
-        if time.thread_time() - began > 0.03:
-            return True
-    return False
-
-
 async def becomes_busy() -> None:
-    while not await works():  # on a busy machine another process may have the processor
+    while not await loop_works():  # on a busy machine another process may have the processor
         pass
 
 
 async def test_a_loop_sleeps_until_something_is_read_and_again_when_nothing_is_any_more() -> None:
     reads = Reads()
     polling = Polling(asyncio.get_running_loop(), reads.read, 60)
-    assert not await works()
+    assert not await loop_works()
     for count in (1, 2):
         polling.read()
         assert reads.count == count
         await becomes_busy()
     polling.stop()
     await asyncio.sleep(0)
-    assert not await works()
+    assert not await loop_works()
     polling.read()
     await becomes_busy()
     polling.stop()
@@ -58,7 +47,7 @@ async def test_a_loop_is_kept_awake_only_for_a_while() -> None:
     polling = Polling(asyncio.get_running_loop(), Reads().read, 0.001)
     polling.read()
     await comes_true(lambda: not polling.is_awake)
-    assert not await works()
+    assert not await loop_works()
 
 
 async def test_whoever_stops_while_it_is_read_lets_the_loop_sleep() -> None:
@@ -66,4 +55,4 @@ async def test_whoever_stops_while_it_is_read_lets_the_loop_sleep() -> None:
     reads.polling = polling = Polling(asyncio.get_running_loop(), reads.read, 60)
     polling.read()
     assert not polling.is_awake
-    assert not await works()
+    assert not await loop_works()

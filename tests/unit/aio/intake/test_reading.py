@@ -9,7 +9,7 @@ import time
 import pytest
 from support.packets import fill, raw_pair
 from support.transport import Pair, on_transport
-from support.waiting import turns_of_the_loop
+from support.waiting import loop_works, turns_of_the_loop
 
 from seqrpc import Limits
 from seqrpc.aio import shares
@@ -59,25 +59,17 @@ async def test_nothing_is_read_after_pause_reading_inside_a_burst(raw: Pair) -> 
 async def test_a_loop_is_kept_awake_after_a_packet_as_long_as_it_is_told_to(raw: Pair) -> None:
     """A loop that does not sleep uses up processor time: more than all the rest of this test does."""
 
-    async def works() -> bool:
-        began = time.thread_time()
-        for _ in range(20):
-            await asyncio.sleep(0.002)
-            if time.thread_time() - began > 0.03:
-                return True
-        return False
-
     transport, recorder = on_transport(raw[0], limits=Limits(busy_poll_timeout=1))
-    assert not await works(), "nothing has come yet"
+    assert not await loop_works(), "nothing has come yet"
     for number in (1, 2):
         raw[1].send(b"x")
         await recorder.until_packets(number)
         began = time.monotonic()
-        while not await works():  # on a busy machine another process may have the processor
+        while not await loop_works():  # on a busy machine another process may have the processor
             assert time.monotonic() - began < 1, "it sleeps too early"
     transport.pause_reading()
     await asyncio.sleep(0)
-    assert not await works(), "nobody reads any more"
+    assert not await loop_works(), "nobody reads any more"
     await recorder.end()
 
 
