@@ -228,7 +228,7 @@ def test_a_log_of_a_process_that_has_one_thread_names_none() -> None:
 def test_where_names_functions_and_system_calls() -> None:
     done = guard("--kinds", "lone", "--where")
 
-    assert "seqrpc.aio.link: SessionConnection.request" in done.stdout
+    assert "seqrpc.aio.caller: Caller.request" in done.stdout
     assert ("system calls on uvloop" in done.stdout) is (shutil.which("strace") is not None)
 
 

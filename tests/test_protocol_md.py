@@ -15,6 +15,7 @@ from typing import Any
 
 import msgpack
 import pytest
+from support.admission import new_session
 
 import seqrpc
 from seqrpc import errors
@@ -24,7 +25,6 @@ from seqrpc.protocol import items, messages, values
 from seqrpc.protocol.decoder import Decoder
 from seqrpc.protocol.encoder import Encoder
 from seqrpc.protocol.items import ItemReader
-from seqrpc.protocol.session import Session
 
 PAGE = (Path(__file__).parent.parent / "docs" / "protocol.md").read_text()
 
@@ -46,7 +46,7 @@ def number(text: str) -> int:
 
 
 def receive_in_a_session(data: bytes, fds: list[seqrpc.OwnedFd]) -> None:
-    event = Session[None]().receive_packet(data, fds)
+    event = new_session().receive_packet(data, fds)
     for fd in getattr(event, "fds", ()):
         fd.close()
 
@@ -154,7 +154,7 @@ def test_the_seals() -> None:
 
 
 def test_what_seqrpc_spills_has_the_id_of_a_call_or_an_answer() -> None:
-    session = Session[None]()
+    session = new_session()
     for message, call_id in (
         ([messages.REQUEST, 300, "A.b", []], [300]),
         ([messages.RESPONSE, 300, None, "x"], [300]),

@@ -4,42 +4,33 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
-from seqrpc.aio.connection import Connection
-from seqrpc.aio.dispatch import Calls, Registry
+from seqrpc.aio.dispatch import Dispatcher
 from seqrpc.aio.endpoints import open_transport
+from seqrpc.aio.link import Link
 from seqrpc.aio.places import wrong_process
-from seqrpc.aio.proxy import proxy_class
+from seqrpc.aio.registry import Registry
+from seqrpc.aio.remote import Remote
 from seqrpc.errors import ConnectionLost, LocalProtocolError
 from seqrpc.interface.answers import Finish, result_of
-from seqrpc.interface.scope import run_outside, scope
-from seqrpc.interface.signature import Params, params_of
+from seqrpc.interface.scope import run_outside
+from seqrpc.interface.signature import Params
 from seqrpc.kernel import forks
 from seqrpc.kernel.closing import Sender
 from seqrpc.kernel.descriptors import OwnedFd, sender_of, value_fd
 from seqrpc.kernel.unread import close_value
 from seqrpc.limits import Limits
-from seqrpc.logs import get_logger
 from seqrpc.protocol.values import EXT_CHANNEL, Living
 
-_log = get_logger("seqrpc.channels")
-
-T = TypeVar("T")
-
-LivingOf = Callable[["Channel | None"], Living]
+LivingOf = Callable[["ChannelEnd | None"], Living]
 """Makes what streams and channels are on the connection of a channel; None at its serving end."""
 
 
-class Channel:
-    """The right to call one object at the other side, held by whoever has this.
+class ChannelEnd:
+    """The holder's end of a channel: held by the :class:`Channel` and by its proxies.
 
-    A method that returns a service gives one, as the service's proxy; :meth:`~seqrpc.Connection.call` gives the
-    channel itself. It may be sent on, as an argument or a result: it is then the receiver's, and over here.
-    It is let go by :meth:`close`, or when nothing refers to it or its proxies any more.
-
-    It belongs to the process that received it, and to the event loop on which it is first used: elsewhere everything
-    raises WrongProcess or WrongLoop, and nothing is sent.
+    When nothing refers to it any more, the object is let go.
 
     Args:
         fd: one end of a socket pair.
@@ -52,10 +43,10 @@ class Channel:
         self._fd: OwnedFd | None = fd
         self._limits = limits
         self._living_of = living_of
-        self._connection: Connection | None = None
+        self._link: Link | None = None
         self._sender: Sender = None
         self._forked = False  # whether this is a copy in a forked child
-        forks.register(self, Channel._let_go_in_child)
+        forks.register(self, ChannelEnd._let_go_in_child)
 
     def _let_go_in_child(self) -> None:
         """Hold nothing: this is a copy in a forked child. The connection, if there is one, hears of it by itself."""
@@ -68,19 +59,19 @@ class Channel:
         if self._forked:
             raise wrong_process("this channel")
 
-    def _open(self) -> Connection:
+    def _open(self) -> Link:
         self._check_process()
-        if self._connection is None:
+        if self._link is None:
             if self._fd is None:
                 raise ConnectionLost("the channel was closed, or passed on, on this side")
             self._sender = sender_of(self._fd)
             sock = socket.socket(fileno=self._fd.take())
             self._fd = None
-            # It holds the registry, and not the channel: that is to be dropped when nobody uses it any more.
-            connection = Connection(Calls(Registry((), limits=self._limits)), self._limits, self._living_of(self))
-            run_outside(open_transport, sock, connection, self._limits)
-            self._connection = connection
-        return self._connection
+            # It holds the registry, and not this end: that is to be dropped when nobody uses it any more.
+            link = Link(Dispatcher(Registry((), limits=self._limits)), self._limits, self._living_of(self))
+            run_outside(open_transport, sock, link, self._limits)
+            self._link = link
+        return self._link
 
     async def request(
         self,
@@ -90,52 +81,29 @@ class Channel:
         meta: dict[str, str] | None = None,
         finish: Finish = result_of,
     ) -> Any:
-        """Call, as :meth:`seqrpc.aio.link.SessionConnection.request`; the channel is held meanwhile."""
-        return await self._open().request(method, params, deadline, meta, finish)
+        """Call, as :meth:`seqrpc.aio.caller.Caller.request`; the channel is held meanwhile."""
+        return await self._open().caller.request(method, params, deadline, meta, finish)
 
     async def send_notify(
         self, method: str, params: Params, deadline: int | None = None, meta: dict[str, str] | None = None
     ) -> None:
         """Call without wanting an answer."""
-        await self._open().send_notify(method, params, deadline, meta)
-
-    async def call(self, method: str, /, *args: Any, **kwargs: Any) -> Any:
-        """Call a method of the object by its name on the wire, as :meth:`seqrpc.Connection.call`.
-
-        Raises:
-            Unavailable: the object was revoked; the message says so.
-            ConnectionLost: it is gone, or the channel was closed or passed on here.
-            Exception: as :meth:`seqrpc.Connection.call`.
-        """
-        here = scope.get()
-        return await self.request(method, params_of(method, args, kwargs), here.deadline_ns, here.outgoing_meta)
-
-    async def notify(self, method: str, /, *args: Any, **kwargs: Any) -> None:
-        """Call without waiting for, or ever hearing, its answer, as :meth:`seqrpc.Connection.notify`."""
-        here = scope.get()
-        await self.send_notify(method, params_of(method, args, kwargs), here.deadline_ns, here.outgoing_meta)
-
-    def proxy(self, cls: type[T]) -> T:
-        """Return an object with the methods of ``cls``, which call the object; see :meth:`seqrpc.Connection.proxy`."""
-        made: T = proxy_class(cls)(self)  # type: ignore[assignment] # it looks like one
-        return made
+        await self._open().caller.send_notify(method, params, deadline, meta)
 
     @property
     def closed(self) -> bool:
         """True once it was let go or passed on here, or the object is known to be gone."""
-        return self._fd is None and (self._connection is None or self._connection.closed)
+        return self._fd is None and (self._link is None or self._link.closed)
 
-    async def close(self) -> None:
-        """Let go of the object: if nobody else holds it, it is closed at the other side.
-
-        In a forked child this does nothing: the channel is the parent's.
+    async def let_go(self) -> None:
+        """Let go of the object.
 
         Raises:
             WrongLoop: it belongs to another event loop.
         """
         self._close_unused()
-        if self._connection is not None:
-            await self._connection.close()
+        if self._link is not None:
+            await self._link.close()
 
     def _close_unused(self) -> None:
         fd, self._fd = self._fd, None
@@ -145,20 +113,11 @@ class Channel:
     def drop(self) -> None:
         """Begin to let go of the object, where nothing can be awaited."""
         self._close_unused()
-        if self._connection is not None and not self._connection.closed:
-            self._connection.abandon()
-
-    async def let_go(self) -> None:
-        """Close it, for its proxies."""
-        await self.close()
+        if self._link is not None and not self._link.closed:
+            self._link.abandon()
 
     async def wait_closed(self) -> None:
-        """Wait until the object is gone, or the channel was closed here.
-
-        Raises:
-            ConnectionLost: it was closed, or passed on, before.
-            WrongProcess, WrongLoop: it belongs to another process, or to another event loop.
-        """
+        """Wait until the object is gone, or the channel was closed here."""
         await self._open().wait_closed()
 
     def detach(self) -> OwnedFd:
@@ -172,11 +131,11 @@ class Channel:
         if self._fd is not None:
             fd, self._fd = self._fd, None
             return fd
-        sock = None if self._connection is None else self._connection.detach()
+        sock = None if self._link is None else self._link.detach()
         if sock is None:
             what = "is closed" if self.closed else "has calls under way, or was revoked,"
             raise LocalProtocolError(f"a channel that {what} cannot be passed on")
-        self._connection = None
+        self._link = None
         return value_fd(sock.detach(), self._sender)
 
     def attach(self, fd: OwnedFd) -> None:
@@ -184,16 +143,68 @@ class Channel:
         self._fd = fd
 
     def __del__(self) -> None:
-        """Let go of the object: nothing refers to the channel any more."""
-        connection, fd = getattr(self, "_connection", None), getattr(self, "_fd", None)
-        if connection is not None and not connection.closed:
-            connection.abandon()
+        """Let go of the object: nothing refers to this end any more."""
+        link, fd = getattr(self, "_link", None), getattr(self, "_fd", None)
+        if link is not None and not link.closed:
+            link.abandon()
         if fd is not None:
             close_value(fd)
 
     def __repr__(self) -> str:
-        """Return the state."""
+        """Return the state, as people know it."""
         return f"<Channel {'closed' if self.closed else 'open'}>"
+
+
+class Channel(Remote):
+    """The right to call one object at the other side, held by whoever has this.
+
+    A method that returns a service gives one, as the service's proxy; :meth:`~seqrpc.Connection.call` gives the
+    channel itself. It may be sent on, as an argument or a result: it is then the receiver's, and over here.
+    It is let go by :meth:`close`, or when nothing refers to it or its proxies any more.
+
+    It belongs to the process that received it, and to the event loop on which it is first used: elsewhere everything
+    raises WrongProcess or WrongLoop, and nothing is sent.
+    """
+
+    __slots__ = ("__weakref__", "_end")
+
+    def __init__(self, end: ChannelEnd) -> None:
+        """Show what an end does."""
+        super().__init__(end)
+        self._end = end
+
+    @property
+    def closed(self) -> bool:
+        """True once it was let go or passed on here, or the object is known to be gone."""
+        return self._end.closed
+
+    async def close(self) -> None:
+        """Let go of the object: if nobody else holds it, it is closed at the other side.
+
+        In a forked child this does nothing: the channel is the parent's.
+
+        Raises:
+            WrongLoop: it belongs to another event loop.
+        """
+        await self._end.let_go()
+
+    async def wait_closed(self) -> None:
+        """Wait until the object is gone, or the channel was closed here.
+
+        Raises:
+            ConnectionLost: it was closed, or passed on, before.
+            WrongProcess, WrongLoop: it belongs to another process, or to another event loop.
+        """
+        await self._end.wait_closed()
+
+    def __repr__(self) -> str:
+        """Return the state."""
+        return repr(self._end)
+
+
+def end_of(channel: Channel) -> ChannelEnd:
+    """Return what a channel is made of."""
+    return channel._end  # noqa: SLF001 - this module's own
 
 
 class MovedChannel:
@@ -201,10 +212,10 @@ class MovedChannel:
 
     ext_type = EXT_CHANNEL
 
-    def __init__(self, channel: Channel) -> None:
+    def __init__(self, end: ChannelEnd) -> None:
         """Take the socket out of the channel."""
-        self._channel = channel
-        self._fd = channel.detach()
+        self._end = end
+        self._fd = end.detach()
 
     def fileno(self) -> int:
         """Return the socket, lent."""
@@ -216,7 +227,7 @@ class MovedChannel:
 
     def unsent(self) -> None:
         """Give the socket back."""
-        self._channel.attach(self._fd)
+        self._end.attach(self._fd)
 
     def given_up(self) -> None:
         """Close the socket."""

@@ -10,11 +10,13 @@ from types import TracebackType
 from typing import Any
 
 from seqrpc.aio.connection import Connection
-from seqrpc.aio.dispatch import Calls, Registry
+from seqrpc.aio.dispatch import Dispatcher
 from seqrpc.aio.endpoints import open_transport, socket_for
-from seqrpc.aio.exports import Exports
+from seqrpc.aio.held import HeldValues
 from seqrpc.aio.lifespans import Lifespans
+from seqrpc.aio.link import Link
 from seqrpc.aio.living import LivingValues
+from seqrpc.aio.registry import Registry
 from seqrpc.errors import UntrustedServer
 from seqrpc.interface.policy import PolicyLike, as_policy
 from seqrpc.interface.service import Service
@@ -28,29 +30,33 @@ _log = get_logger("seqrpc.client")
 _ENDED = "the connection of its service ended"
 
 
-class _ClientConnection(Connection):
-    """A connection that lets its threads go with it, and leaves the lifespans of the services that it brings."""
+class _Client:
+    """A connection, and what lives as long as it does: threads, and the lifespans of the services that it brings."""
 
     def __init__(self, registry: Registry, limits: Limits) -> None:
-        self._calls = Calls(registry)
-        self._exports = Exports()
-        super().__init__(self._calls, limits, LivingValues(limits, self._exports))
         self._registry = registry
-        self._lifespans = Lifespans(registry.services, limits, self.abandon)
-        self._lives_ended: asyncio.Future[None] = self._loop.create_future()
+        self._limits = limits
+        self._held = HeldValues()
+        self._dispatcher = Dispatcher(registry)
+        self._link = Link(self._dispatcher, limits, LivingValues(limits, self._held), self)
+        self._lifespans = Lifespans(registry.services, limits, self._link.abandon)
+        self._lives_ended: asyncio.Future[None] = self._link.loop.create_future()
         self._ending: asyncio.Task[None] | None = None
 
-    async def begin(self, sock: socket.socket) -> None:
+    async def begin(self, sock: socket.socket) -> Connection:
         """Enter the lifespans, and then talk over ``sock``, which the connection owns."""
         try:
             await self._lifespans.begin()
         except BaseException:
             sock.close()
             raise
-        open_transport(sock, self, self._limits)
+        open_transport(sock, self._link, self._limits)
+        return self._dispatcher.connection
 
-    def connection_lost(self, exc: Exception | None) -> None:
-        super().connection_lost(exc)
+    def connection_made(self, link: Link) -> None:
+        pass
+
+    def connection_lost(self, link: Link) -> None:  # noqa: ARG002 - there is but one
         self._registry.when_quiet(self._end)
 
     def _end(self) -> None:
@@ -60,26 +66,18 @@ class _ClientConnection(Connection):
 
     async def _leave(self) -> None:
         """Leave the lifespans, once nothing of the services runs any more."""
-        self._exports.stop(_ENDED)
+        self._held.stop(_ENDED)
         try:
             async with asyncio.timeout(self._limits.close_timeout):
-                await self._calls.wait_idle()
-                await self._exports.wait_stopped()
+                await self._dispatcher.running.wait_idle()
+                await self._held.wait_stopped()
         except TimeoutError:
-            _log.warning("= handlers are still running that were cancelled with their connection; %s", self)
+            _log.warning("= handlers are still running that were cancelled with their connection; %s", self._link)
         await self._lifespans.end()
         self._lives_ended.set_result(None)
 
-    async def close(self) -> None:
-        await super().close()
-        await self._wait_left()
-
-    async def wait_closed(self) -> None:
-        await super().wait_closed()
-        await self._wait_left()
-
-    async def _wait_left(self) -> None:
-        if self._lifespans and not self._loop.is_closed():
+    async def wait_left(self) -> None:
+        if self._lifespans and not self._link.loop.is_closed():
             await self._lifespans.wait(self._lives_ended)
 
 
@@ -123,9 +121,7 @@ async def _connect(
             sock.close()
             where = "sock=" if address is None else str(parse_address(address))
             raise UntrustedServer(errno.EACCES, f"{where}: server={policy!r} does not admit who listens there: {who!r}")
-    connection = _ClientConnection(registry, limits)
-    await connection.begin(sock)
-    return connection
+    return await _Client(registry, limits).begin(sock)
 
 
 def connect(

@@ -1,17 +1,17 @@
-"""The call that a handler answers."""
+"""The call that a handler answers: as it is run, and as the handler sees it."""
 
 from __future__ import annotations
 
 import asyncio
 import concurrent.futures
 import inspect
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Coroutine, Mapping
 from contextvars import copy_context
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
-from seqrpc.aio.connection import Connection
+from seqrpc.aio.connection import Connection, link_of
 from seqrpc.aio.places import runs_here
-from seqrpc.errors import WrongLoop
+from seqrpc.errors import RpcError, WrongLoop
 from seqrpc.interface.scope import Scope, scope
 from seqrpc.kernel.credentials import Credentials
 from seqrpc.limits import LOOP_LOOK_INTERVAL
@@ -20,35 +20,87 @@ from seqrpc.protocol.messages import Request
 T = TypeVar("T")
 
 
-class CurrentCall(Scope, kw_only=True, eq=False):
-    """The call that a handler answers; nothing in it is to be changed."""
+class Runner(Protocol):
+    """What runs a call."""
+
+    running: Any
+    """What else it runs (:class:`~seqrpc.aio.running.RunningCalls`)."""
+
+    def end_unbegun(self, call: HandledCall) -> None:
+        """Answer a call whose task was cancelled before its first step."""
+        ...
+
+
+class HandledCall(Scope, kw_only=True, eq=False):
+    """A request, and the handler that runs for it, or is about to. It surrounds the calls that the handler makes."""
 
     request: Request
-    """What came, for those who want to see it."""
-
     caller: Credentials
-    """Who calls, by the kernel's word: whoever made the connection, or on a socket pair the packet's sender."""
-
     connection: Connection
-    """The connection that the call came on, to call back."""
+    dispatcher: Runner
+    entry: Any
+    """The method (:class:`~seqrpc.aio.registry.Entry`)."""
 
     task: asyncio.Task[Any] | None = None
-    """The task of its handler; None in the handler's first step, and of one that never waits."""
+    """The task of the handler; None in the handler's first step, and of one that never waits."""
+
+    is_paced: bool = False
+    has_begun: bool = False
+    coroutine: Coroutine[Any, Any, Any] | None = None
+    """What never began, if the task ends so."""
+
+    timer: asyncio.TimerHandle | None = None
+    """What stops it at its deadline."""
+
+    stopped: RpcError | None = None
+    """What to answer if it ends by being cancelled."""
+
+    view: CurrentCall | None = None
+    """The call as its handler sees it, made when it first looks."""
+
+    def __call__(self, _task: object) -> None:
+        """Hear that the task has ended; while the handler has not begun that is watched."""
+        self.dispatcher.end_unbegun(self)
+
+    def stop(self) -> None:
+        """Cancel the handler."""
+        if self.task is not None:  # else it is in its first step, which nothing stops
+            self.task.cancel()
+
+
+class CurrentCall:
+    """The call that a handler answers, as :func:`current_call` tells."""
+
+    __slots__ = ("_call",)
+
+    def __init__(self, call: HandledCall) -> None:
+        """Show a call."""
+        self._call = call
 
     @property
     def method(self) -> str:
         """Its name on the wire, ``Service.method``."""
-        return self.request.method
+        return self._call.request.method
+
+    @property
+    def caller(self) -> Credentials:
+        """Who calls, by the kernel's word: whoever made the connection, or on a socket pair the packet's sender."""
+        return self._call.caller
+
+    @property
+    def connection(self) -> Connection:
+        """The connection that the call came on, to call back."""
+        return self._call.connection
 
     @property
     def meta(self) -> Mapping[str, str]:
         """What the caller sent along with :func:`seqrpc.metadata`."""
-        return self.request.options.meta or {}
+        return self._call.request.options.meta or {}
 
     @property
     def deadline(self) -> float | None:
         """When the caller stops waiting, in seconds of ``time.monotonic()``, or None."""
-        nanoseconds = self.request.options.deadline
+        nanoseconds = self._call.request.options.deadline
         return None if nanoseconds is None else nanoseconds / 1e9
 
     def run(self, awaitable: Awaitable[T]) -> T:
@@ -71,17 +123,18 @@ class CurrentCall(Scope, kw_only=True, eq=False):
             WrongLoop: this is the loop's own thread, which would wait for itself; ``await`` it there.
             WrongProcess: this is a fork of the process that answers the call.
         """
-        loop = self.connection.get_loop()
-        errand = _within(self, awaitable)
+        call = self._call
+        loop = call.connection.get_loop()
+        errand = _within(call, awaitable)
         try:
-            self.connection.check_process()
+            link_of(call.connection).check_process()
             if runs_here(loop):
                 raise WrongLoop(
                     "current_call().run(...) on the event loop's own thread would wait for itself: use await"
                 )
             context = copy_context()
-            if not context.run(_is_inside, self):  # a thread that the handler started
-                context.run(scope.set, self)
+            if not context.run(_is_inside, call):  # a thread that the handler started
+                context.run(scope.set, call)
             future = context.run(_send_to, loop, errand)
             while not concurrent.futures.wait([future], LOOP_LOOK_INTERVAL).done:
                 if loop.is_closed() and not future.done():
@@ -93,8 +146,12 @@ class CurrentCall(Scope, kw_only=True, eq=False):
         result: T = future.result()
         return result
 
+    def __repr__(self) -> str:
+        """Return what is called, and by whom."""
+        return f"<CurrentCall {self.method} caller={self.caller}>"
 
-async def _within(call: CurrentCall, awaitable: Awaitable[T]) -> T:
+
+async def _within(call: HandledCall, awaitable: Awaitable[T]) -> T:
     """Wait for something as long as a call runs."""
     inner, outer = asyncio.current_task(), call.task
     assert inner is not None
@@ -119,11 +176,18 @@ def _send_to(loop: asyncio.AbstractEventLoop, errand: Any) -> concurrent.futures
         raise concurrent.futures.CancelledError("the event loop was closed") from exc
 
 
-def _is_inside(call: CurrentCall) -> bool:
-    try:
-        return current_call() is call
-    except LookupError:
-        return False
+def _is_inside(call: HandledCall) -> bool:
+    return handled_call() is call
+
+
+def handled_call() -> HandledCall | None:
+    """Return the call that the running handler answers, also in a plain function's thread; None outside of any."""
+    here: Scope | None = scope.get()
+    while here is not None:
+        if isinstance(here, HandledCall):
+            return here
+        here = here.outer
+    return None
 
 
 def current_call() -> CurrentCall:
@@ -132,9 +196,9 @@ def current_call() -> CurrentCall:
     Raises:
         LookupError: no handler is running here.
     """
-    here: Scope | None = scope.get()
-    while here is not None:
-        if isinstance(here, CurrentCall):
-            return here
-        here = here.outer
-    raise LookupError("current_call() works inside a handler only")
+    call = handled_call()
+    if call is None:
+        raise LookupError("current_call() works inside a handler only")
+    if call.view is None:
+        call.view = CurrentCall(call)
+    return call.view

@@ -7,7 +7,7 @@ import selectors
 from collections.abc import Iterable
 from typing import Any
 
-from seqrpc.aio.connection import Connection
+from seqrpc.aio.link import Link
 from seqrpc.interface.scope import run_outside
 from seqrpc.logs import get_logger
 
@@ -21,28 +21,19 @@ _AT_ONCE = 16
 """Connections that are read before it is looked again who has something unread: who was read least goes first."""
 
 
-class HeldConnection(Connection):
-    """A connection that can be held back: the loop reads it no longer by itself."""
+class _Reading:
+    """A connection that is held back: the loop reads it no longer by itself."""
 
-    held = False
-    """Whether it is held back."""
-
-    reads = 0
-    """How often it was read since."""
+    def __init__(self, link: Link, sock: Any) -> None:
+        self.link = link
+        self.sock = sock  # lent
+        self.reads = 0  # since it is held back
 
     @property
     def is_waited_on(self) -> bool:
         """Whether somebody here waits for what comes over it: answers, or that a handler is told to stop."""
-        session = self._session
+        session = self.link.session
         return bool(session.calls or session.requests)
-
-    def hold(self) -> Any:
-        """Hold it back; return its socket, lent, or None if it is closing."""
-        if self._transport.is_closing():
-            return None
-        self.held = True
-        self._transport.pause_reading()
-        return self._transport.get_extra_info("socket")
 
     async def read_on(self) -> None:
         """Read for a wake-up or two of the loop, and hold back again.
@@ -50,18 +41,12 @@ class HeldConnection(Connection):
         Cancel: it is held back.
         """
         self.reads += 1
-        self._transport.resume_reading()
+        self.link.transport.resume_reading()
         try:
             await asyncio.sleep(0)
             await asyncio.sleep(0)  # asyncio calls those who wait for a turn before the readers of that turn
         finally:
-            self._transport.pause_reading()
-
-    def resume_writing(self) -> None:
-        """Let waiting calls go on."""
-        super().resume_writing()
-        if self.held:
-            self._transport.pause_reading()
+            self.link.transport.pause_reading()
 
 
 class LastReads:
@@ -79,12 +64,12 @@ class LastReads:
         self._seconds = seconds
         self._loop = asyncio.get_running_loop()
         self._selector: selectors.BaseSelector | None = None
-        self._sockets: dict[HeldConnection, Any] = {}
+        self._held: dict[Link, _Reading] = {}
         self._unread = asyncio.Event()
         self._all_read = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
-    def hold(self, connections: Iterable[HeldConnection]) -> None:
+    def hold(self, links: Iterable[Link]) -> None:
         """Read these connections from now on, in place of the loop. A second time it does nothing."""
         if self._selector is not None:
             return
@@ -94,36 +79,37 @@ class LastReads:
             _log.warning("! the connections are read as before while the server stops: %s", exc)
             return
         self._selector = selector
-        for connection in connections:
-            sock = connection.hold()
-            if sock is not None:
-                self._sockets[connection] = sock
-                selector.register(sock, selectors.EVENT_READ, connection)
+        for link in links:
+            if not link.transport.is_closing():
+                link.is_held = True
+                link.transport.pause_reading()
+                reading = self._held[link] = _Reading(link, link.transport.get_extra_info("socket"))
+                selector.register(reading.sock, selectors.EVENT_READ, reading)
         self._loop.add_reader(selector.fileno(), self._unread.set)
         self._task = run_outside(self._loop.create_task, self._read_on())
 
-    def forget(self, connection: HeldConnection) -> None:
+    def forget(self, link: Link) -> None:
         """Read a connection no longer: it ended, or was read often enough."""
-        sock = self._sockets.pop(connection, None)
-        if sock is not None and self._selector is not None:
-            self._selector.unregister(sock)
+        reading = self._held.pop(link, None)
+        if reading is not None and self._selector is not None:
+            self._selector.unregister(reading.sock)
 
-    def _next(self) -> list[HeldConnection]:
+    def _next(self) -> list[_Reading]:
         """Return who is to be read next; nobody if nothing is unread."""
         if self._selector is None:
             return []
-        unread: list[HeldConnection] = [key.data for key, _events in self._selector.select(0)]
-        unread.sort(key=lambda connection: not connection.is_waited_on and connection.reads)
+        unread: list[_Reading] = [key.data for key, _events in self._selector.select(0)]
+        unread.sort(key=lambda reading: 0 if reading.is_waited_on else reading.reads)
         return unread[:_AT_ONCE]
 
     async def _read_on(self) -> None:
         while True:
             self._unread.clear()
             unread = self._next()
-            for connection in unread:
-                await connection.read_on()
-                if connection.reads >= _MOST_READS and not connection.is_waited_on:
-                    self.forget(connection)
+            for reading in unread:
+                await reading.read_on()
+                if reading.reads >= _MOST_READS and not reading.is_waited_on:
+                    self.forget(reading.link)
             if not unread:
                 self._all_read.set()
                 await self._unread.wait()
@@ -148,5 +134,5 @@ class LastReads:
             self._loop.remove_reader(self._selector.fileno())  # type: ignore[attr-defined] # of epoll, kqueue
             self._selector.close()
             self._selector = None
-        self._sockets.clear()
+        self._held.clear()
         self._all_read.set()

@@ -9,12 +9,12 @@ import resource
 from collections.abc import AsyncIterable
 from typing import Any, Final
 
-from seqrpc.aio.channels import Channel, MovedChannel
+from seqrpc.aio.channels import Channel, ChannelEnd, MovedChannel, end_of
 from seqrpc.aio.departures import MovedStream, StreamExport
-from seqrpc.aio.exports import Exported, Exports
+from seqrpc.aio.held import Held, HeldValues
 from seqrpc.aio.objects import ObjectExport, let_go_of
 from seqrpc.aio.producers import Source
-from seqrpc.aio.proxy import Proxy
+from seqrpc.aio.proxy import Proxy, callee_of
 from seqrpc.aio.streams import Stream, reader_of
 from seqrpc.errors import LocalProtocolError, Overloaded
 from seqrpc.interface.service import Service
@@ -45,21 +45,21 @@ class Tally:
 class _Place:
     """One stream or object that counts, from when it is made for a message until it has ended."""
 
-    __slots__ = ("_exports", "_tally")
+    __slots__ = ("_held", "_tally")
 
-    def __init__(self, tally: Tally, exports: Exports) -> None:
+    def __init__(self, tally: Tally, held: HeldValues) -> None:
         """Count one more."""
         self._tally: Tally | None = tally
-        self._exports = exports
+        self._held = held
         tally.alive += 1
-        exports.places += 1
+        held.places += 1
 
     def free(self) -> None:
         """Count one less, once."""
         tally, self._tally = self._tally, None
         if tally is not None:
             tally.alive -= 1
-            self._exports.places -= 1
+            self._held.places -= 1
 
 
 class LivingValues:
@@ -67,20 +67,20 @@ class LivingValues:
 
     Args:
         limits: ``max_living_values`` and those of messages are used, and all passed on to channels.
-        exports: keeps what leaves.
-        own: the channel that the connection is of, if it is one's.
+        held: keeps what leaves.
+        own: the end of the channel that the connection is of, if it is one's.
         tally: counts what left, together with the connection that the channel came over.
     """
 
-    __slots__ = ("_exports", "_limits", "_made_decoder", "_made_encoder", "_own_id", "_tally")
+    __slots__ = ("_held", "_limits", "_made_decoder", "_made_encoder", "_own_id", "_tally")
 
     def __init__(
-        self, limits: Limits, exports: Exports, own: Channel | None = None, tally: Tally | None = None
+        self, limits: Limits, held: HeldValues, own: ChannelEnd | None = None, tally: Tally | None = None
     ) -> None:
         """Begin with nothing that left."""
         self._limits = limits
-        self._exports = exports
-        # Not the channel itself: its connection, which refers to this, must not keep it.
+        self._held = held
+        # Not the end itself: its connection, which refers to this, must not keep it.
         self._own_id = None if own is None else id(own)
         self._made_encoder: Encoder | None = None
         self._made_decoder: Decoder | None = None
@@ -117,7 +117,7 @@ class LivingValues:
         if not isinstance(value, Service | Source) and not hasattr(type(value), "__aiter__"):
             return None
         self._check_room()
-        place = _Place(self._tally, self._exports)
+        place = _Place(self._tally, self._held)
         try:
             return self._new(value, place)
         except BaseException as exc:
@@ -132,19 +132,18 @@ class LivingValues:
             raise Overloaded(f"this connection has {alive} streams and channels already (max_living_values)")
         soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         most = max(1, (soft - RESERVED_DESCRIPTORS) // 2)  # the other half is for connections, and what they bring
-        if soft != resource.RLIM_INFINITY and self._exports.places >= most:
+        if soft != resource.RLIM_INFINITY and self._held.places >= most:
             raise Overloaded(f"{most} streams and channels are alive here already (half of RLIMIT_NOFILE)")
 
     def _move(self, value: Any) -> Export | None:
         """Return how something that was received goes on; None if it is no such thing, or can only be relayed."""
-        if isinstance(value, Proxy):
-            value = value._connection  # noqa: SLF001 - a proxy's only public names are its service's
-            if not isinstance(value, Channel):
+        if isinstance(value, Proxy | Channel):
+            end = callee_of(value) if isinstance(value, Proxy) else end_of(value)
+            if not isinstance(end, ChannelEnd):
                 raise LocalProtocolError("only the proxy of a channel can be sent, this one is of a whole connection")
-        if isinstance(value, Channel):
-            if id(value) == self._own_id:
+            if id(end) == self._own_id:
                 raise LocalProtocolError("a channel cannot be sent over itself")
-            return MovedChannel(value)
+            return MovedChannel(end)
         if not isinstance(value, Stream):
             return None
         reader = reader_of(value)
@@ -154,18 +153,18 @@ class LivingValues:
     def _new(self, value: Service | Source | AsyncIterable[Any], place: _Place) -> Export:
         ended = functools.partial(self._ended, place)
         if isinstance(value, Service):
-            return ObjectExport(value, self._limits, self._within, self._exports.add, ended, dropped=place.free)
+            return ObjectExport(value, self._limits, self._within, self._held.add, ended, dropped=place.free)
         if not isinstance(value, Source):
             value = Source(value, getattr(value, "__qualname__", type(value).__qualname__))
-        return StreamExport(value, self._encoder, self._exports.add, ended, place.free)
+        return StreamExport(value, self._encoder, self._held.add, ended, place.free)
 
-    def _within(self, own: Channel | None) -> LivingValues:
+    def _within(self, own: ChannelEnd | None) -> LivingValues:
         """Return what streams and channels are on the connection of a channel."""
-        return LivingValues(self._limits, self._exports, own, self._tally)
+        return LivingValues(self._limits, self._held, own, self._tally)
 
-    def _ended(self, place: _Place, export: Exported) -> None:
+    def _ended(self, place: _Place, value: Held) -> None:
         place.free()
-        self._exports.living.discard(export)
+        self._held.living.discard(value)
 
     def give_up(self, value: Any) -> None:
         """Let go of a stream or a channel that was given away and that nobody gets, as if its holder had let go.
@@ -173,22 +172,21 @@ class LivingValues:
         An object that nobody else holds is closed, and so is an async iterator; what was received, and was to go on, is
         let go. But for the channel that the connection is of, which whoever called over it has. It may be done again.
         """
-        if isinstance(value, Proxy):
-            value = value._connection  # noqa: SLF001 - as above
-        if isinstance(value, Channel):
-            if id(value) != self._own_id:
-                value.drop()
+        if isinstance(value, Proxy | Channel):
+            end = callee_of(value) if isinstance(value, Proxy) else end_of(value)
+            if isinstance(end, ChannelEnd) and id(end) != self._own_id:
+                end.drop()
         elif isinstance(value, Service):
             closing = let_go_of(value, self._limits)
             if closing is not None:
-                self._exports.keep(value, closing)
+                self._held.keep(value, closing)
         elif isinstance(value, Source):
             close_all(value.fds)
             self.give_up(value.items)
         elif isinstance(value, Stream):
             reader_of(value).drop()
         elif _can_be_closed(value):
-            self._exports.end(value, _close)
+            self._held.end(value, _close)
 
     def receive(self, ext_type: int, fd: OwnedFd) -> Stream[Any] | Channel:
         """Return the object for a stream or a channel that came in.
@@ -201,7 +199,7 @@ class LivingValues:
             raise ValueError(f"the descriptor of a {what} is no connected SOCK_SEQPACKET socket")
         if ext_type == EXT_STREAM:
             return Stream(fd, ItemReader(self._decoder, self._limits.max_message_bytes))
-        return Channel(fd, self._limits, self._within)
+        return Channel(ChannelEnd(fd, self._limits, self._within))
 
 
 def _can_be_closed(value: Any) -> bool:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import inspect
 from collections.abc import Callable, Container
 from typing import Any
 
 from seqrpc.aio.channels import LivingOf
-from seqrpc.aio.connection import Connection
-from seqrpc.aio.current import current_call
-from seqrpc.aio.dispatch import Calls, Registry
+from seqrpc.aio.connection import link_of
+from seqrpc.aio.current import HandledCall, handled_call
+from seqrpc.aio.dispatch import Dispatcher
 from seqrpc.aio.endpoints import open_transport
+from seqrpc.aio.link import Link
 from seqrpc.aio.places import wrong_loop, wrong_process
+from seqrpc.aio.registry import Registry
 from seqrpc.interface.policy import anyone
 from seqrpc.interface.scope import run_outside
 from seqrpc.interface.service import Service
@@ -35,7 +36,7 @@ class _HeldObject:
         self.service = service
         self._limits = limits
         self._registry: Registry | None = None
-        self.connections: set[ObjectConnection] = set()
+        self.ends: set[ObjectEnd] = set()
         self.pending: set[ObjectExport] = set()
         self.was_held = False  # since its close() ran last
         self.closing: asyncio.Task[None] | None = None
@@ -71,7 +72,7 @@ class _HeldObject:
 
     def let_go(self) -> None:
         """Close the object if nobody holds it any more; forget it if nobody ever did."""
-        if self.connections or self.pending or self.closing is not None:
+        if self.ends or self.pending or self.closing is not None:
             return
         if self.was_held and type(self.service).close is not Service.close:
             # Not by the loop's task factory, which may begin, and even end, before it is known here.
@@ -104,39 +105,52 @@ _held_by_parent: dict[int, _HeldObject] = {}
 """In a forked child: what was held when it began."""
 
 
-class ObjectConnection(Connection):
-    """The serving end of a channel; it is an :class:`~seqrpc.aio.exports.Exported`."""
+class ObjectEnd:
+    """The serving end of a channel, the counterpart of :class:`~seqrpc.aio.channels.ChannelEnd`.
 
-    def __init__(self, held: _HeldObject, limits: Limits, living: Living, ended: Callable[[Any], object]) -> None:
-        """Prepare; the transport calls ``connection_made``."""
-        self.calls = Calls(held.make_registry())
-        super().__init__(self.calls, limits, living)
+    Args:
+        held: the object.
+        limits: bounds of the connection.
+        living: what streams and channels are there.
+        ended: called with this at its end.
+    """
+
+    def __init__(self, held: _HeldObject, limits: Limits, living: Living, ended: Callable[[ObjectEnd], object]) -> None:
+        """Prepare; the transport is given :attr:`link`."""
+        self._dispatcher = Dispatcher(held.make_registry())
+        self.link = Link(self._dispatcher, limits, living, owner=self)
         self._held = held
+        self._limits = limits
         self._ended = ended
         self._clean_up: asyncio.Task[None] | None = None
         self.revoking = False
         """Whether a call that runs in it revokes the object: that one ends it."""
 
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Stop what runs; then this holder is one less."""
-        super().connection_lost(exc)
-        if self.calls.idle:
+    def connection_made(self, link: Link) -> None:
+        """Do nothing: whoever makes the connection knows."""
+
+    async def wait_left(self) -> None:
+        """Wait for nothing: whoever closes the connection may be what runs in it."""
+
+    def connection_lost(self, link: Link) -> None:
+        """Hear that what runs was stopped; then this holder is one less."""
+        if self._dispatcher.running.is_idle:
             self._leave()
         else:
-            self._clean_up = self._loop.create_task(self._leave_when_idle())
+            self._clean_up = link.loop.create_task(self._leave_when_idle())
 
     async def _leave_when_idle(self) -> None:
         """Wait for the handlers, which were cancelled."""
         try:
             # One-way calls may go on for close_timeout before they are cancelled.
             async with asyncio.timeout(2 * self._limits.close_timeout):
-                await self.calls.wait_idle()
+                await self._dispatcher.running.wait_idle()
         except TimeoutError:
             _log.warning("= %r: handlers are still running after they were cancelled", self._held.service)
         self._leave()
 
     def _leave(self) -> None:
-        self._held.connections.discard(self)
+        self._held.ends.discard(self)
         self._held.let_go()
         if self._held.closing is None:
             self._ended(self)
@@ -145,7 +159,7 @@ class ObjectConnection(Connection):
 
     def refuse(self, reason: str) -> None:
         """Take no new calls."""
-        self.send_closing(reason)
+        self.link.answers.send_closing(reason)
 
     async def wait_idle(
         self,
@@ -153,28 +167,28 @@ class ObjectConnection(Connection):
         spared: Container[object] = (),
     ) -> None:
         """Wait until no handler runs but those of the calls in ``spared``."""
-        await self.calls.wait_idle(spared)
+        await self._dispatcher.running.wait_idle(spared)
 
     def stop(self, reason: str) -> None:
         """End it now."""
-        self.send_closing(reason)
-        self.abandon()
+        self.refuse(reason)
+        self.link.abandon()
 
-    def stop_after_calls(self) -> None:
-        """End it once no handler runs: the one that runs now is answered, the others are cancelled."""
+    def stop_after(self, call: HandledCall) -> None:
+        """End it once no handler runs: the one of ``call`` is answered, the others are cancelled."""
         if self.revoking:
             return
         self.revoking = True
-        self.calls.stop_others(current_call())
-        self._clean_up = self._loop.create_task(self._stop_when_idle())
+        self._dispatcher.running.stop_others(call)
+        self._clean_up = self.link.loop.create_task(self._stop_when_idle())
 
     async def _stop_when_idle(self) -> None:
-        await self.calls.wait_idle()
-        self.abandon()
+        await self._dispatcher.running.wait_idle()
+        self.link.abandon()
 
     async def wait_stopped(self) -> None:
         """Wait until it has ended, with what ran in it, and the object's close if it was the last."""
-        await self.wait_closed()
+        await self.link.wait_closed()
         if self._clean_up is not None:
             await asyncio.shield(self._clean_up)
         if self._held.closing is not None:
@@ -206,8 +220,8 @@ class ObjectExport:
         service: Service,
         limits: Limits,
         living_of: LivingOf,
-        started: Callable[[ObjectConnection], object],
-        ended: Callable[[ObjectConnection], object],
+        started: Callable[[ObjectEnd], object],
+        ended: Callable[[ObjectEnd], object],
         *,
         dropped: Callable[[], object],
     ) -> None:
@@ -242,14 +256,14 @@ class ObjectExport:
         """Let the end go that left, and serve at the other."""
         held = self._held
         self._theirs.close()
-        connection = ObjectConnection(held, self._limits, self._living_of(None), self._ended)
-        run_outside(open_transport, self._ours, connection, self._limits)
-        held.connections.add(connection)
+        end = ObjectEnd(held, self._limits, self._living_of(None), self._ended)
+        run_outside(open_transport, self._ours, end.link, self._limits)
+        held.ends.add(end)
         held.pending.discard(self)
         held.was_held = True
-        self._started(connection)
+        self._started(end)
         if self.revoked:
-            connection.stop(_REVOKED)
+            end.stop(_REVOKED)
 
     def unsent(self) -> None:
         """Close both ends; the object is left as it was, unless nobody else holds it any more."""
@@ -298,21 +312,20 @@ async def revoke(service: Service) -> None:
     if held is None:
         _check_nobody_holds(service)
         return
-    own = None
-    with contextlib.suppress(LookupError):
-        own = current_call().connection
+    call = handled_call()
+    own = None if call is None else link_of(call.connection)
     for export in held.pending:
         export.revoked = True
     abandoned = []
-    for connection in list(held.connections):
-        connection.refuse(_REVOKED)
-        if connection is own:
-            connection.stop_after_calls()
-        elif not connection.revoking:
-            connection.abandon()
-            abandoned.append(connection)
-    for connection in abandoned:
-        await connection.wait_closed()
+    for end in list(held.ends):
+        end.refuse(_REVOKED)
+        if call is not None and end.link is own:
+            end.stop_after(call)
+        elif not end.revoking:
+            end.link.abandon()
+            abandoned.append(end.link)
+    for link in abandoned:
+        await link.wait_closed()
 
 
 def _check_nobody_holds(service: Service) -> None:

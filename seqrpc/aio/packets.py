@@ -15,6 +15,8 @@ class SeqpacketProtocol(asyncio.BaseProtocol):
     ``connection_made``, ``connection_lost``, ``pause_writing`` and ``resume_writing`` are asyncio's.
     """
 
+    __slots__ = ()
+
     def packet_received(self, data: bytes, fds: list[OwnedFd], credentials: Credentials | None) -> None:  # noqa: ARG002
         """Take one packet.
 

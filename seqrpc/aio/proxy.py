@@ -8,15 +8,15 @@ from types import TracebackType
 from typing import Any, Protocol, Self
 
 from seqrpc.aio.streams import Stream
-from seqrpc.interface.answers import Finish
+from seqrpc.interface.answers import Finish, result_of
 from seqrpc.interface.proxies import ProxyClasses
 from seqrpc.interface.scope import scope
 from seqrpc.interface.service import RemoteService
 from seqrpc.interface.signature import MethodSpec, Params
 
 
-class Caller(Protocol):
-    """What a proxy needs of a connection."""
+class Callee(Protocol):
+    """Whom a proxy calls."""
 
     def request(
         self,
@@ -24,7 +24,7 @@ class Caller(Protocol):
         params: Params,
         deadline: int | None,
         meta: dict[str, str] | None,
-        finish: Finish,
+        finish: Finish = result_of,
     ) -> Coroutine[Any, Any, Any]:
         """Call, and return what ``finish`` makes of the answer."""
         ...
@@ -43,15 +43,15 @@ class Caller(Protocol):
 class Proxy(RemoteService):
     """Base of proxies; made by :meth:`seqrpc.Connection.proxy`."""
 
-    __slots__ = ("_connection",)
+    __slots__ = ("_callee",)
 
-    def __init__(self, connection: Caller) -> None:
-        """Remember the connection."""
-        self._connection = connection
+    def __init__(self, callee: Callee) -> None:
+        """Remember whom to call."""
+        self._callee = callee
 
     async def close(self) -> None:
         """Let go of the object behind a channel; a proxy of a whole connection holds nothing that is its own."""
-        await self._connection.let_go()
+        await self._callee.let_go()
 
     async def __aenter__(self) -> Self:
         """Return itself; it is closed at the end of the block."""
@@ -65,7 +65,12 @@ class Proxy(RemoteService):
 
     def __repr__(self) -> str:
         """Return what it stands for."""
-        return f"<{type(self).__name__} on {self._connection!r}>"
+        return f"<{type(self).__name__} on {self._callee!r}>"
+
+
+def callee_of(proxy: Proxy) -> Callee:
+    """Return whom a proxy calls: its only public names are its service's."""
+    return proxy._callee  # noqa: SLF001 - this module's own
 
 
 def _calling(spec: MethodSpec, finish: Finish) -> Callable[..., Any]:
@@ -76,7 +81,7 @@ def _calling(spec: MethodSpec, finish: Finish) -> Callable[..., Any]:
         async def tell(self: Proxy, /, *args: Any, **kwargs: Any) -> None:
             here = scope.get()
             params = spec.params(args, kwargs)
-            await self._connection.send_notify(wire_name, params, here.deadline_ns, here.outgoing_meta)
+            await self._callee.send_notify(wire_name, params, here.deadline_ns, here.outgoing_meta)
 
         return tell
 
@@ -84,22 +89,22 @@ def _calling(spec: MethodSpec, finish: Finish) -> Callable[..., Any]:
 
         def stream(self: Proxy, /, *args: Any, **kwargs: Any) -> Stream[Any]:
             params = spec.params(args, kwargs)
-            return Stream(opening=functools.partial(_open, self._connection, wire_name, params, finish))
+            return Stream(opening=functools.partial(_open, self._callee, wire_name, params, finish))
 
         return stream
 
     def call(self: Proxy, /, *args: Any, **kwargs: Any) -> Coroutine[Any, Any, Any]:
         here = scope.get()
         params = spec.params(args, kwargs) if kwargs else args
-        return self._connection.request(wire_name, params, here.deadline_ns, here.outgoing_meta, finish)
+        return self._callee.request(wire_name, params, here.deadline_ns, here.outgoing_meta, finish)
 
     return call
 
 
-def _open(connection: Caller, wire_name: str, params: Params, finish: Finish) -> Coroutine[Any, Any, Stream[Any]]:
+def _open(callee: Callee, wire_name: str, params: Params, finish: Finish) -> Coroutine[Any, Any, Stream[Any]]:
     """Make the call that a stream begins with, at the time when it is first read."""
     here = scope.get()
-    return connection.request(wire_name, params, here.deadline_ns, here.outgoing_meta, finish)
+    return callee.request(wire_name, params, here.deadline_ns, here.outgoing_meta, finish)
 
 
 proxy_class = ProxyClasses(Proxy, _calling).of

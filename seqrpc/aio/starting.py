@@ -20,10 +20,20 @@ _STARTS_AT_ONCE: Final = sys.version_info >= (3, 12)
 
 
 class Starts(Protocol):
-    """What is started; it knows whether it has to ask :meth:`Starter.must_wait` as it begins, and whether it began."""
+    """What is started."""
+
+    has_begun: bool
+    """Whether its first step was taken; to be set by it."""
 
     is_paced: bool
-    has_begun: bool
+    """Whether it is to ask :meth:`Pace.must_wait` as it begins, and to take its callback back."""
+
+    task: asyncio.Task[Any] | None
+    """Its task, if that is not done yet."""
+
+    def __call__(self, task: asyncio.Task[Any], /) -> object:
+        """Hear that its task ended before it began."""
+        ...
 
 
 class Pace:
@@ -35,37 +45,42 @@ class Pace:
     """
 
     __slots__ = (
-        "__weakref__", "_again", "_ends", "_late", "_lines", "_loop", "_told", "_turn_ends", "_uid", "_waiting",
-        "started",
+        "__weakref__", "_again", "_ends", "_late", "_lines", "_loop", "_told", "_uid", "started", "turn_ends",
+        "waiting",
     )  # fmt: skip
 
     def __init__(self, loop: asyncio.AbstractEventLoop, uid: int | None) -> None:
         """Begin with nobody in line."""
         self._loop = loop
         self._uid = uid
-        self._turn_ends = 0.0  # while there is a turn in which several begin
+        self.turn_ends = 0.0
+        """When a turn ends in which several begin; 0 while there is none."""
         self._ends = False  # whether the end of a turn is going to be called
         self._lines: deque[deque[asyncio.Future[None]]] = deque()  # none of them empty
         self._again: deque[asyncio.Future[None]] = deque()  # that were told, came too late, and go before them
         self._late: list[asyncio.Future[None]] = []  # the same, of this turn
         self._told = 1
-        self._waiting = 0  # in line, or told, and have not begun
+        self.waiting = 0
+        """Handlers that are in line, or were told that it is their turn, and have not begun."""
         self.started = 0
         """Handlers that were started, and have neither begun nor lined up."""
 
     def must_wait(self) -> bool:
-        """Return whether what is about to begin should let the others on the loop go first."""
-        self.started -= 1
-        if self._waiting:
+        """Return whether what is about to begin should let the others on the loop go first.
+
+        It is not among the :attr:`started` any more. Where there are none of those, nor of the :attr:`waiting`, and no
+        turn, it is alone and need not ask.
+        """
+        if self.waiting:
             return True
-        if self._turn_ends:
-            return time.monotonic() >= self._turn_ends
+        if self.turn_ends:
+            return time.monotonic() >= self.turn_ends
         if self.started:  # else it is alone in its turn
             self._begin_turn()
         return False
 
     def _begin_turn(self) -> None:
-        self._turn_ends = time.monotonic() + share_of(self._uid).turn_seconds
+        self.turn_ends = time.monotonic() + share_of(self._uid).turn_seconds
         self._end_soon()
 
     async def wait(self, line: deque[asyncio.Future[None]]) -> None:
@@ -77,20 +92,20 @@ class Pace:
         if not line:
             self._lines.append(line)
         line.append(turn)
-        self._waiting += 1
+        self.waiting += 1
         self._end_soon()
         try:
             while True:
                 await turn
-                if not self._turn_ends:
+                if not self.turn_ends:
                     self._begin_turn()
                     return
-                if time.monotonic() < self._turn_ends:
+                if time.monotonic() < self.turn_ends:
                     return
                 turn = self._loop.create_future()
                 self._late.append(turn)
         finally:
-            self._waiting -= 1
+            self.waiting -= 1
             if turn in line:  # it was not told: its place is given up
                 line.remove(turn)
                 if not line:
@@ -103,7 +118,7 @@ class Pace:
 
     def _end_turn(self) -> None:
         """Tell those whose turn comes next."""
-        self._turn_ends, self._ends = 0.0, False
+        self.turn_ends, self._ends = 0.0, False
         most = max(1, self._told - len(self._late)) if self._late else min(_MOST_TOLD, 2 * self._told)
         self._again.extendleft(reversed(self._late))
         self._late.clear()
@@ -148,12 +163,13 @@ class Starter:
         uid: whose connection it is; None if the kernel does not say.
     """
 
-    __slots__ = ("_line", "_loop", "_pace")
+    __slots__ = ("_line", "_loop", "pace")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, uid: int | None) -> None:
         """Begin with nothing started."""
         self._loop = loop
-        self._pace = pace_of(loop, uid)
+        self.pace = pace_of(loop, uid)
+        """What the connections of one user share."""
         self._line: deque[asyncio.Future[None]] = deque()
 
     def start(self, context: Context, owner: Starts, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
@@ -161,36 +177,41 @@ class Starter:
 
         Args:
             context: the coroutine's own.
-            owner: its ``is_paced`` is set if ``coroutine`` is to begin with :meth:`must_wait`.
+            owner: is told the task, and called when it ends before the coroutine began.
             coroutine: has not begun; if this fails it is still the caller's.
         """
         loop = self._loop
         is_free = loop.get_task_factory() is None
         if _STARTS_AT_ONCE and is_free:
-            return asyncio.Task(coroutine, loop=loop, context=context, eager_start=True)  # type: ignore[call-arg,unused-ignore]
+            task = asyncio.Task(coroutine, loop=loop, context=context, eager_start=True)  # type: ignore[call-arg,unused-ignore]
+            if not task.done():
+                owner.task = task
+            return task
         owner.is_paced = True
-        self._pace.started += 1
+        self.pace.started += 1
         try:
             if is_free:
-                return asyncio.Task(coroutine, loop=loop, context=context)
-            task: asyncio.Task[None] = context.run(loop.create_task, coroutine)  # not every factory takes a context
+                task = asyncio.Task(coroutine, loop=loop, context=context)
+            else:
+                task = context.run(loop.create_task, coroutine)  # not every factory takes a context
         except BaseException:
             if not owner.has_begun:
-                self._pace.started -= 1
+                self.pace.started -= 1
             raise
+        if not owner.has_begun:
+            owner.task = task
+            task.add_done_callback(owner)
+        elif not task.done():
+            owner.task = task
         return task
 
     def never_begun(self) -> None:
         """Hear that something was cancelled before it could begin."""
-        self._pace.started -= 1
-
-    def must_wait(self) -> bool:
-        """Return whether what is about to begin should let the others on the loop go first."""
-        return self._pace.must_wait()
+        self.pace.started -= 1
 
     async def wait(self) -> None:
         """Let the others on the loop go first.
 
         Cancel: what is about to begin does not.
         """
-        await self._pace.wait(self._line)
+        await self.pace.wait(self._line)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import weakref
 from collections.abc import Callable
-from itertools import compress
 from typing import Any
 
 import msgspec
@@ -63,11 +62,13 @@ class MethodSpec:
             raise TypeError(f"{self.function.__qualname__}: {name}: {exc}") from exc
 
     def _read_exact(self, planned: list[Plan]) -> None:
-        """Find out of what types arguments by position are for which there is nothing to convert."""
-        exact = [exact_type(one) for one in planned if one is not Any]
-        self._exact = None if self._keyword_required or None in exact else exact
-        # Where anything goes no type is looked at; most methods say what they take, and need not be asked which.
-        self._looked_at = tuple(one is not Any for one in planned) if Any in planned else None
+        """Find out with what arguments by position the function can be called as they came."""
+        exact = [exact_type(one) for one in planned]
+        may_be_enough = not self._keyword_required
+        self.exact = exact if may_be_enough and None not in exact else None
+        """The types of arguments by position for which there is nothing to convert; None if that is never so."""
+        self.untyped = len(planned) if may_be_enough and planned.count(Any) == len(planned) else None
+        """How many arguments by position are taken as they come, whatever they are; None if some are looked at."""
 
     def bind(
         self, params: list[Any] | dict[str, Any], terms: Terms = _PARAMS
@@ -77,9 +78,6 @@ class MethodSpec:
         Raises:
             InvalidParams: they do not fit; the message holds the path to the first that does not.
         """
-        looked_at = params if self._looked_at is None else compress(params, self._looked_at)
-        if self._exact == [*map(type, looked_at)] and len(params) == len(self._positional) and type(params) is list:
-            return tuple(params), {}
         try:
             if isinstance(params, dict):
                 named = convert(params, self._by_name, terms)

@@ -6,7 +6,8 @@ back as a message for whoever carries the session; what is to be sent comes back
     state of an id that this side made up          free → (send_request) → in flight → (Response) → free
     state of an id that the other side made up     free → (Request) → in flight → (send_result, send_error) → free
 
-``closing_sent`` and ``closing_received`` end the first step of either (protocol 2.8).
+``closing_sent`` and ``closing_received`` end the first step of either (protocol 2.8). :attr:`Session.calls` and
+:attr:`Session.requests` are the table of what is in flight; there is no other.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
-import msgspec
+from msgpack import unpackb
 
 from seqrpc.errors import (
     DescriptorsLost,
@@ -24,13 +25,17 @@ from seqrpc.errors import (
     SeqrpcError,
     TooLarge,
 )
+from seqrpc.kernel.credentials import Credentials
 from seqrpc.kernel.descriptors import OwnedFd, close_all
 from seqrpc.kernel.pieces import Content
-from seqrpc.limits import DEFAULT_LIMITS, MAX_PACKET, Limits
+from seqrpc.limits import MAX_PACKET, Limits
 from seqrpc.protocol import messages
+from seqrpc.protocol.admission import Admission, Refused
 from seqrpc.protocol.codec import Codec
+from seqrpc.protocol.depth import is_shallow
 from seqrpc.protocol.heads import Head, head_of, read_head
 from seqrpc.protocol.lenders import Packed
+from seqrpc.protocol.maps import MOST_KEYS, look_closer
 from seqrpc.protocol.messages import (
     CANCEL,
     CLOSING,
@@ -55,46 +60,39 @@ from seqrpc.protocol.spilled import head_of_spilled, read_spilled, read_spilled_
 from seqrpc.protocol.values import Living
 
 Waiter = TypeVar("Waiter")
+Work = TypeVar("Work")
 
 _ARRAY_OF_FOUR = 0x94  # how nearly all packets begin
 
 _GLANCE = 256  # bytes of a packet that is read before its head is looked at
-
-PING = "rpc.ping"
 
 _LOST = "descriptors of the message were lost on the way in"
 
 _ERROR_TEXT = 1_000  # characters that are kept of a text when the whole of it cannot be sent
 
 
-class Refused(msgspec.Struct, eq=False):
-    """A request that is to be answered with an error at once: ``send_error(call_id, code, message)``."""
-
-    call_id: int
-    code: str
-    message: str
-
-
-class Session(Generic[Waiter]):
+class Session(Generic[Waiter, Work]):
     """One end of a connection.
 
     Args:
         limits: ``max_calls_in_flight``, ``max_message_bytes`` and the codec's are used.
         living: what streams and channels are here.
+        admission: says which requests are taken.
     """
 
     __slots__ = (
-        "_codec", "_max_bytes", "_max_calls", "_next_id", "_was_asked", "calls", "closing_received",
-        "closing_sent", "given_up", "refusal", "requests",
+        "_admission", "_codec", "_max_bytes", "_max_calls", "_next_id", "_policies", "_short", "_was_asked", "calls",
+        "closing_received", "closing_sent", "given_up", "requests",
     )  # fmt: skip
 
-    def __init__(self, limits: Limits = DEFAULT_LIMITS, living: Living | None = None) -> None:
+    def __init__(self, limits: Limits, living: Living | None, admission: Admission) -> None:
         """Begin with nothing in flight."""
         self._codec = Codec(limits, living)
+        self._codec.lack_of_room = admission.lack_of_room
+        self._short = limits.max_depth  # bytes of a packet that has no room for anything deeper
         self._max_bytes = limits.max_message_bytes
-        self.refusal: Callable[[str], tuple[str, str] | None] = _refuse_nothing
-        """Asked, before a request is read, with the name of a method: code and message of the error that it is answered
-        with if whoever sent it may not call that."""
+        self._admission = admission
+        self._policies = admission.policies
         self._was_asked = False  # whether the other side ever sent a request
         self._max_calls = limits.max_calls_in_flight
         self._next_id = 0
@@ -102,8 +100,8 @@ class Session(Generic[Waiter]):
         """This side's calls in flight, by id."""
         self.given_up: set[int] = set()
         """The ids of those that were given up and are not yet answered: to the other side they are in flight."""
-        self.requests: set[int] = set()
-        """The ids of the other side's calls in flight."""
+        self.requests: dict[int, Work | None] = {}
+        """The other side's calls in flight, by id, with what works on each: whoever takes a request sets it."""
         self.closing_sent = False
         self.closing_received: str | None = None
         """The reason for which the other side takes no new requests, or None."""
@@ -117,17 +115,8 @@ class Session(Generic[Waiter]):
     def on_work(self, function: Callable[[], object]) -> None:
         self._codec.on_work = function
 
-    @property
-    def lack_of_room(self) -> Callable[[int], str | None]:
-        """Asked, before a request is read or copied that keeps so many bytes: why there is no room for it, or None."""
-        return self._codec.lack_of_room
-
-    @lack_of_room.setter
-    def lack_of_room(self, function: Callable[[int], str | None]) -> None:
-        self._codec.lack_of_room = function
-
     def receive_packet(
-        self, data: bytes, fds: list[OwnedFd], *, lost: bool = False
+        self, data: bytes, fds: list[OwnedFd], sender: Credentials | None = None, *, lost: bool = False
     ) -> Request | Response | Cancel | Closing | Refused | None:
         """Take one packet and return what it asks for; None if it asks for nothing.
 
@@ -137,6 +126,7 @@ class Session(Generic[Waiter]):
         Args:
             data: the packet.
             fds: the descriptors that came with it.
+            sender: who sent it, by the kernel's word; None if the kernel does not say.
             lost: descriptors were lost on the way; ``fds`` is then empty (protocol 3.3).
 
         Raises:
@@ -144,11 +134,15 @@ class Session(Generic[Waiter]):
         """
         # Nearly all packets are one of two kinds, plain and short: to read all of one takes no longer than to find out
         # whether anybody wants it, and saves a quarter of the byte code of a call. What is out of the ordinary in any
-        # way is looked at closely.
-        if fds or lost:
-            return self._receive_closely(data, fds, lost=lost)
-        value = self._codec.decode_plain(data, _GLANCE)
-        if value is not None and data[0] == _ARRAY_OF_FOUR:
+        # way is looked at closely. The first lines are Codec.decode_plain, without the call.
+        size = len(data)
+        if fds or lost or size > _GLANCE or (size > self._short and not is_shallow(data, self._short)):
+            return self._receive_closely(data, fds, sender, lost=lost)
+        try:
+            value = unpackb(data, ext_hook=look_closer, timestamp=3, max_map_len=MOST_KEYS)
+        except Exception:  # the long way tells what is wrong, or what else is in it
+            return self._receive_closely(data, fds, sender, lost=lost)
+        if data[0] == _ARRAY_OF_FOUR:
             _kind, call_id, third, fourth = value
             kind = data[1]  # as it is written: True and 0.0 are no kinds
             if type(call_id) is not int:
@@ -158,28 +152,59 @@ class Session(Generic[Waiter]):
                     waiter = self.calls.pop(call_id, None)
                     if waiter is not None:
                         return Response(call_id, None, fourth, fds, waiter)
-            elif kind == REQUEST and type(third) is str and type(fourth) is list and not self.closing_sent:
-                requests = self.requests
-                if call_id not in requests and len(requests) < self._max_calls and 0 <= call_id <= MAX_CALL_ID:
-                    requests.add(call_id)
-                    self._was_asked = True
-                    return Request(call_id, third, fourth, NO_OPTIONS, fds, 0, True)
-        return self._receive_closely(data, fds, lost=lost)
+            elif kind == REQUEST and type(third) is str and type(fourth) is list and 0 <= call_id <= MAX_CALL_ID:
+                refusal = self._admit(call_id, third, sender)
+                if refusal is not None:
+                    return self._refuse(call_id, *refusal)
+                self.requests[call_id] = None
+                self._was_asked = True
+                return Request(call_id, third, fourth, NO_OPTIONS, fds, 0, True)
+        return self._receive_closely(data, fds, sender, lost=lost)
+
+    def _admit(self, call_id: int | None, method: str, caller: Credentials | None) -> tuple[str, str] | None:
+        """Return code and message of the error that a request is answered with at once; None if it may be read.
+
+        Raises:
+            RemoteProtocolError: one of this id is in flight already.
+        """
+        if call_id in self.requests:
+            raise _in_flight(call_id)
+        if self.closing_sent:
+            return "rpc.Unavailable", "this side takes no new requests"
+        if call_id is not None and len(self.requests) >= self._max_calls:
+            return "rpc.Overloaded", f"more than {self._max_calls} calls of this connection are in flight"
+        policy = self._policies.get(method)
+        if policy is None:
+            return self._admission.unknown(method, caller)
+        return None if policy.admits(caller) else self._admission.denied(method, caller)
+
+    def _owe(self, call_id: int | None) -> None:
+        """Owe a request an answer, if it wants one."""
+        if call_id is not None:
+            self.requests[call_id] = None
+            self._was_asked = True
+
+    def _refuse(self, call_id: int | None, code: str, message: str) -> Refused:
+        """Owe a request nothing but this error."""
+        self._owe(call_id)
+        return Refused(call_id, code, message)
 
     def _receive_closely(
-        self, data: bytes, fds: list[OwnedFd], *, lost: bool
+        self, data: bytes, fds: list[OwnedFd], sender: Credentials | None, *, lost: bool
     ) -> Request | Response | Cancel | Closing | Refused | None:
         """Take any packet: its head first, and the rest if somebody wants it and who sent it may ask for it."""
         try:
             head = read_head(data)
             if head.kind == SPILLED:
-                return self._receive_spilled(messages.parse_spilled(self._codec.decode(data, [])[0]), fds, lost=lost)
+                spilled = messages.parse_spilled(self._codec.decode(data, [])[0])
+                return self._receive_spilled(spilled, fds, sender, lost=lost)
             if lost and head.kind in (REQUEST, RESPONSE, NOTIFY):
                 messages.check_size(head.kind, head.size)
+                self._check_new(head.kind, head.call_id)
                 return self._fail(head.kind, head.call_id, fds, DescriptorsLost(_LOST))
             if head.kind in (CANCEL, CLOSING):
                 return self._receive_sign(head.kind, data, fds)
-            wanted, refusal = self._is_wanted(head)
+            wanted, refusal = self._is_wanted(head, sender)
             if not wanted:
                 if len(data) <= _GLANCE:  # of longer ones, to find out would cost as much as to read them
                     self._check_unwanted(head.kind, data, fds)
@@ -214,7 +239,7 @@ class Session(Generic[Waiter]):
         assert isinstance(message, Cancel | Closing)
         return self._receive_rare(message)
 
-    def _is_wanted(self, head: Head) -> tuple[bool, tuple[str, str] | None]:
+    def _is_wanted(self, head: Head, sender: Credentials | None) -> tuple[bool, tuple[str, str] | None]:
         """Return whether the rest of a message is to be read, and if not, of what error it is to be told, if of any."""
         kind, call_id = head.kind, head.call_id
         if kind > LAST_KIND:  # unknown kinds are ignored (protocol 1.4)
@@ -224,46 +249,19 @@ class Session(Generic[Waiter]):
             return call_id in self.calls, None
         if head.method is None:
             return True, None
-        if call_id in self.requests:
-            raise self._in_flight(call_id)
-        refusal = self._refusal_of(call_id, head.method)
-        return refusal is None and head.method != PING, refusal
+        refusal = self._admit(call_id, head.method, sender)
+        return refusal is None and head.method not in self._admission.unread, refusal
 
     def _leave_unread(self, head: Head, refusal: tuple[str, str] | None) -> Request | Refused | None:
-        """Take note of a message that is not to be read, and return what it is to be answered."""
+        """Take note of a message that is not to be read, and return what becomes of it."""
         if head.kind == RESPONSE:  # it answers a call that was given up, or none
             self.given_up.discard(-1 if head.call_id is None else head.call_id)
         if head.kind > LAST_KIND or head.method is None:
             return None
-        if refusal is None:
-            return self._pinged(head.call_id)
-        return None if head.call_id is None else self._refuse(head.call_id, *refusal)
-
-    def _pinged(self, call_id: int | None) -> Request:
-        """Take a request that is answered to everybody, and so whatever came with it."""
-        if call_id is not None:
-            self.requests.add(call_id)
-            self._was_asked = True
-        return Request(call_id, PING, [], NO_OPTIONS, [], 0, True)
-
-    def _in_flight(self, call_id: int | None) -> RemoteProtocolError:
-        return RemoteProtocolError(f"malformed message: a REQUEST with id {call_id} is in flight already")
-
-    def _refusal_of(self, call_id: int | None, method: str) -> tuple[str, str] | None:
-        """Return code and message of the error that a call of ``method`` is answered with at once, if it is."""
-        if self.closing_sent:
-            return "rpc.Unavailable", "this side takes no new requests"
-        if call_id is not None and len(self.requests) >= self._max_calls:
-            return "rpc.Overloaded", f"more than {self._max_calls} calls of this connection are in flight"
-        return self.refusal(method)
-
-    def _refuse(self, call_id: int, code: str, message: str) -> Refused:
-        """Owe a request nothing but this error."""
-        if call_id in self.requests:
-            raise self._in_flight(call_id)
-        self.requests.add(call_id)
-        self._was_asked = True
-        return Refused(call_id, code, message)
+        if refusal is not None:
+            return self._refuse(head.call_id, *refusal)
+        self._owe(head.call_id)
+        return Request(head.call_id, head.method, [], NO_OPTIONS, [], 0, True)
 
     def _take(
         self, head: Head, value: Any, fds: list[OwnedFd], problem: str | RpcError | None
@@ -278,27 +276,29 @@ class Session(Generic[Waiter]):
             message.waiter = self.calls.pop(message.call_id)
             return message
         if isinstance(message, Request):
-            if message.call_id is not None:
-                self.requests.add(message.call_id)
-                self._was_asked = True
-            message.is_admitted = True
+            self._owe(message.call_id)
             message.held_bytes = self._codec.copied_bytes
             return message
         return self._receive_rare(message)
 
+    def _check_new(self, kind: int, call_id: int | None) -> None:
+        """Check that no request is in flight that has the id of one that is not going to be taken."""
+        if kind == REQUEST and call_id in self.requests:
+            raise _in_flight(call_id)
+
     def _fail(self, kind: int, call_id: int | None, fds: list[OwnedFd], error: RpcError) -> Response | Refused | None:
         """Answer a request, or fail a call of this side, whose message cannot be taken."""
         close_all(fds)
+        if kind in (REQUEST, NOTIFY):
+            return self._refuse(call_id, error.code, error.message)
         if call_id is None:
             return None
-        if kind == REQUEST:
-            return self._refuse(call_id, error.code, error.message)
         self.given_up.discard(call_id)
         waiter = self.calls.pop(call_id, None)
         return None if waiter is None else Response(call_id, [error.code, error.message, None], None, fds, waiter)
 
     def _receive_spilled(
-        self, spilled: Spilled, fds: list[OwnedFd], *, lost: bool
+        self, spilled: Spilled, fds: list[OwnedFd], sender: Credentials | None, *, lost: bool
     ) -> Request | Response | Cancel | Closing | Refused | None:
         """Read a message from its memory file, or answer, or fail, the one call that it belongs to."""
         length = spilled.length
@@ -310,14 +310,14 @@ class Session(Generic[Waiter]):
             error = DescriptorsLost("the memfd of the message was lost on the way in")
             return self._give_up_spilled(spilled, fds, error)
         head = read_spilled_head(length, fds)
-        wanted, refusal = self._is_wanted(head)
+        wanted, refusal = self._is_wanted(head, sender)
         if not wanted:
             close_all(fds)
             return self._leave_unread(head, refusal)
         if head.kind in (CANCEL, CLOSING, SPILLED) and (length > MAX_PACKET or len(fds) > 1):
             what = f"{length} bytes and {len(fds) - 1} descriptors"
             raise RemoteProtocolError(f"malformed message: one of kind {head.kind} has {what}")
-        lack = None if head.method is None else self.lack_of_room(length)
+        lack = None if head.method is None else self._admission.lack_of_room(length)
         if lack is not None:
             return self._fail(head.kind, head.call_id, fds, Overloaded(lack))
         try:
@@ -338,6 +338,7 @@ class Session(Generic[Waiter]):
         head = head_of_spilled(spilled.length, fds)
         kind, call_id = self._guess(spilled.call_id) if head is None else (head.kind, head.call_id)
         if kind in (REQUEST, RESPONSE):
+            self._check_new(kind, call_id)
             return self._fail(kind, call_id, fds, error)
         raise RemoteProtocolError(f"a spilled message that was not read: {error.message}")
 
@@ -410,7 +411,7 @@ class Session(Generic[Waiter]):
         """
         values = (result,) if type(result) is bytes else ()  # a tuple for each would be felt
         packet = self._codec.encode((RESPONSE, call_id, None, result), RESPONSE_NAMES, values, given=True)
-        self.requests.discard(call_id)
+        self.requests.pop(call_id, None)
         return packet
 
     def send_error(self, call_id: int, code: str, message: str, data: Any = None) -> Packed:
@@ -418,7 +419,7 @@ class Session(Generic[Waiter]):
 
         What cannot be sent of it is left out: first ``data``, which is given up then, then most of the message.
         """
-        self.requests.discard(call_id)
+        self.requests.pop(call_id, None)
         for error in ((code, message, data), (code, message, None)):
             try:
                 return self._codec.encode((RESPONSE, call_id, error, None), RESPONSE_NAMES, given=True)
@@ -445,16 +446,20 @@ class Session(Generic[Waiter]):
         return self._codec.encode((CLOSING, _sendable(reason)))
 
     def lose(self) -> list[Waiter]:
-        """End: return what was given for the calls that will not be answered, and forget all ids."""
+        """End: return what was given for the calls that will not be answered, and forget their ids.
+
+        What works on the other side's requests goes on until it ends, and stays in :attr:`requests` so long.
+        """
+        for call_id in [call_id for call_id, work in self.requests.items() if work is None]:
+            del self.requests[call_id]
         waiters = list(self.calls.values())
         self.calls.clear()
         self.given_up.clear()
-        self.requests.clear()
         return waiters
 
 
-def _refuse_nothing(method: str) -> None:
-    """Let everybody call everything."""
+def _in_flight(call_id: int | None) -> RemoteProtocolError:
+    return RemoteProtocolError(f"malformed message: a REQUEST with id {call_id} is in flight already")
 
 
 def _sendable(text: str) -> str:

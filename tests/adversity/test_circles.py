@@ -12,6 +12,7 @@ from support.daemons import Stage, on_a_pair
 from support.waiting import PATIENCE
 
 import seqrpc
+from seqrpc.aio.connection import link_of
 
 STALL_TIMEOUT = 0.2
 
@@ -46,10 +47,10 @@ class Mirror(seqrpc.Service):
 def assert_nothing_is_owed(*connections: seqrpc.Connection | None) -> None:
     for connection in connections:
         assert connection is not None
-        session = connection._session
-        assert (session.calls, session.given_up, session.requests) == ({}, set(), set())
-        assert connection._turns.waiting == 0
-        watch = connection._turns._watch
+        session = link_of(connection).session
+        assert (session.calls, session.given_up, session.requests) == ({}, set(), {})
+        assert link_of(connection).caller.turns.waiting == 0
+        watch = link_of(connection).caller.turns._watch
         assert watch is None or watch._timer is None
 
 

@@ -27,7 +27,8 @@ from support.waiting import comes_true, turns_of_the_loop
 
 import seqrpc
 from seqrpc import Connection, Limits, OwnedFd, Server
-from seqrpc.aio.link import SessionConnection
+from seqrpc.aio.connection import link_of
+from seqrpc.aio.link import Link
 
 REQUEST = wire(0, 1, "Target.add", [2, 3])
 
@@ -92,12 +93,12 @@ class Scene:
             peer.connect(os.fspath(self.path))
             yield peer
 
-    async def theirs(self) -> SessionConnection:
+    async def theirs(self) -> Link:
         """Return the server's end of the only connection besides the bystander's."""
-        others: list[SessionConnection] = []
+        others: list[Link] = []
 
         def found() -> bool:
-            others[:] = [one for one in self.server.connections if one is not self._first]
+            others[:] = [link_of(one) for one in self.server.connections if one is not self._first]
             return bool(others)
 
         await comes_true(found)
@@ -396,10 +397,10 @@ async def test_a_peer_that_never_reads_its_answers_is_not_read_from(socket_path:
     async with scene(socket_path) as it:
         with it.peer() as peer:
             theirs = await it.theirs()
-            transport = theirs._transport
+            transport = theirs.transport
 
             def stuck() -> bool:
-                return not transport.is_reading() and not theirs._session.requests
+                return not transport.is_reading() and not theirs.session.requests
 
             await ask_on(peer, lambda number: wire(0, number, "Target.echo", [data]), stuck)
             queued = transport.get_write_buffer_size()
@@ -421,7 +422,7 @@ async def test_a_peer_that_never_reads_and_owes_an_answer_itself_is_cut_off(sock
 
             def cut_off() -> bool:
                 nonlocal most
-                most = max(most, theirs._transport.get_write_buffer_size())
+                most = max(most, theirs.transport.get_write_buffer_size())
                 return theirs.closed
 
             await ask_on(peer, lambda number: wire(0, 1 + number, "Target.echo", [b"x" * 50_000]), cut_off)
@@ -505,20 +506,20 @@ async def test_a_peer_that_is_killed_while_it_floods_costs_its_own_connection_on
     async with scene(socket_path) as it:
         with running_child(flood) as pid:
             theirs = await it.theirs()
-            await comes_true(lambda: not theirs._transport.is_reading())
+            await comes_true(lambda: not theirs.transport.is_reading())
             kill(pid)
         await it.until_alone()
 
 
-async def leave_unread(peer: socket.socket, theirs: SessionConnection) -> None:
+async def leave_unread(peer: socket.socket, theirs: Link) -> None:
     """Ask, and read no answer, until answers wait at the server."""
     number = 0
-    while not theirs._writing_paused:
+    while not theirs.writing_paused:
         with suppress(BlockingIOError):
             peer.send(wire(0, number, "Target.echo", [b"x" * 20_000]))
             number += 1
         await turns_of_the_loop(5)
-    await comes_true(lambda: not theirs._session.requests)
+    await comes_true(lambda: not theirs.session.requests)
 
 
 @pytest.mark.parametrize("junk", [0, 70, 200])

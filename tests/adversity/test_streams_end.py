@@ -21,6 +21,7 @@ from support.waiting import comes_true
 import seqrpc
 from seqrpc import Connection, RpcError, Server, Stream, Unavailable
 from seqrpc.aio.producers import Producer
+from seqrpc.aio.server import hub_of
 
 CALLS = int(os.environ.get("SEQRPC_LEAK_CALLS", "10000"))
 """Streams of all kinds together; there are seven."""
@@ -94,12 +95,12 @@ class Scene:
 
     @property
     def producers(self) -> list[Producer]:
-        return [export for export in self.server.exports.living if isinstance(export, Producer)]
+        return [export for export in hub_of(self.server).held.living if isinstance(export, Producer)]
 
     async def until_ended(self, number: int) -> None:
         """Wait until so many generators began, and all were ended."""
         await comes_true(lambda: self.service.begun == self.service.ended == number)
-        await comes_true(lambda: not self.server.exports.living)
+        await comes_true(lambda: not hub_of(self.server).held.living)
 
 
 @asynccontextmanager

@@ -44,18 +44,21 @@ with atheris.instrument_imports(
         "seqrpc.protocol",
     ]
 ):
+    from support.admission import new_session
+
     from seqrpc.errors import LocalProtocolError, RemoteProtocolError, RpcError, TooLarge
     from seqrpc.kernel import memfd
     from seqrpc.kernel.buffers import Buffer
     from seqrpc.kernel.descriptors import OwnedFd, close_all
     from seqrpc.limits import MAX_DESCRIPTORS, MAX_PACKET, Limits
     from seqrpc.protocol import depth
+    from seqrpc.protocol.admission import Refused
     from seqrpc.protocol.decoder import Decoder
     from seqrpc.protocol.encoder import Encoder
     from seqrpc.protocol.items import End, ItemReader, Items, ItemWriter, Outgoing
     from seqrpc.protocol.lenders import Packed
     from seqrpc.protocol.messages import REQUEST, RESPONSE, SPILLED, Request, Response
-    from seqrpc.protocol.session import Refused, Session
+    from seqrpc.protocol.session import Session
     from seqrpc.protocol.spilled import write_spilled
     from seqrpc.protocol.values import EXT_BUFFER, EXT_STREAM, Handle
 
@@ -80,7 +83,7 @@ class Pair:
         limits = LIMITS if flags & 1 else DEFAULTS
         self.limits = limits
         self.measured = bool(flags & 2)
-        self.sides: tuple[Session[object], Session[object]] = (Session(limits), Session(limits))
+        self.sides: tuple[Session[object, Any], Session[object, Any]] = (new_session(limits), new_session(limits))
         self.encoder = Encoder(limits)
         self.decoder = Decoder(limits)
         self.writer = ItemWriter(Encoder(limits))
@@ -210,7 +213,7 @@ class Pair:
             assert fd.closed != any(fd is other for other in owned), "neither closed nor owned, or both"
         assert len(session.calls) <= calls
         assert len(session.requests) <= requests + 1
-        if isinstance(message, Refused):
+        if isinstance(message, Refused) and message.call_id is not None:
             packet = session.send_error(message.call_id, message.code, message.message)
             assert len(packet[0])
         assert len(session.requests) <= self.limits.max_calls_in_flight

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Generic, NamedTuple, TypedDict, TypeVar
 
 import msgspec
 
-from seqrpc.aio.channels import Channel
+from seqrpc.aio.channels import Channel, ChannelEnd
 from seqrpc.aio.streams import Stream
 from seqrpc.interface.conversion import convert
 from seqrpc.interface.planning import plan
@@ -198,7 +198,7 @@ def living_values() -> Iterator[tuple[Stream[Any], Channel, Buffer]]:
     stream: Stream[Any] = Stream(fds[0], ItemReader(Decoder(), 100_000))
     with Buffer.copy_of(b"abc") as buffer:
         try:
-            yield stream, Channel(fds[2], DEFAULT_LIMITS, lambda _own: Handles()), buffer
+            yield stream, Channel(ChannelEnd(fds[2], DEFAULT_LIMITS, lambda _own: Handles())), buffer
         finally:
             close_all([*fds])
 

@@ -6,7 +6,7 @@ import asyncio
 import os
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -16,13 +16,15 @@ from seqrpc import (
     Overloaded,
     OwnedFd,
 )
-from seqrpc.aio.link import SessionConnection
+from seqrpc.aio.link import Link
 from seqrpc.aio.transport import SeqpacketTransport
 from seqrpc.kernel.credentials import Credentials
 from seqrpc.kernel.descriptors import close_all
 from seqrpc.limits import DEFAULT_LIMITS, Limits
+from seqrpc.protocol.admission import Admission, Admits, Refused
 from seqrpc.protocol.messages import Request
 from seqrpc.protocol.values import Living
+from support.admission import Admitting
 from support.descriptors import files
 from support.packets import fill, raw_pair, receive, send_with, unwire, wire
 from support.scarcity import table_full
@@ -33,25 +35,46 @@ class Handler:
     """Remembers what comes in, and answers when it is told to."""
 
     def __init__(self) -> None:
-        self.connection: SessionConnection
+        self.connection: Link
         self.requests: list[Request] = []
         self.callers: list[Credentials | None] = []
         self.cancelled: list[int] = []
         self.lost = 0
         self.on_request: Callable[[Request], None] = lambda request: None
+        self.refused: list[Refused] = []
         self.admitted = True
+        self._admitting = Admitting(self._refusal)
 
-    def connection_made(self, connection: SessionConnection) -> None:
-        self.connection = connection
-
-    def refusal(self, method: str, caller: Credentials | None) -> tuple[str, str] | None:
-        assert method
-        assert caller is not None
+    def _refusal(self, method: str) -> tuple[str, str] | None:
         return None if self.admitted else ("rpc.PermissionDenied", f"{method}: this caller is not admitted")
+
+    @property
+    def admission(self) -> Admission:
+        return self
+
+    @property
+    def policies(self) -> Mapping[str, Admits]:
+        return self._admitting.policies
+
+    @property
+    def unread(self) -> set[str]:
+        return self._admitting.unread
+
+    def connection_made(self, link: Link) -> None:
+        self.connection = link
+
+    def denied(self, method: str, caller: Credentials | None) -> tuple[str, str]:
+        raise AssertionError(f"{method} has no policy")
+
+    def unknown(self, method: str, caller: Credentials | None) -> tuple[str, str]:
+        return "rpc.PermissionDenied", f"{method}: this caller is not admitted"
 
     def lack_of_room(self, size: int) -> str | None:
         assert size
         return None
+
+    def request_refused(self, refused: Refused, caller: Credentials | None) -> None:
+        self.refused.append(refused)
 
     def request_received(self, request: Request, caller: Credentials | None) -> None:
         self.requests.append(request)
@@ -70,9 +93,9 @@ class Handler:
         """Answer with what came, and let go of its descriptors."""
         if request.call_id is not None:
             try:
-                self.connection.send_result(request.call_id, request.params)
+                self.connection.answers.send_result(request.call_id, request.params)
             except Overloaded as exc:
-                self.connection.send_error(request.call_id, exc.code, exc.message)
+                self.connection.answers.send_error(request.call_id, exc.code, exc.message)
         close_all(request.fds)
 
 
@@ -82,12 +105,12 @@ class End:
     def __init__(self, sock: socket.socket, limits: Limits, living: Living | None = None) -> None:
         self.sock = sock
         self.handler = Handler()
-        self.connection = SessionConnection(self.handler, limits, living)
+        self.connection = Link(self.handler, limits, living)
         self.calls: list[asyncio.Task[Any]] = []
         self.transport = SeqpacketTransport(asyncio.get_running_loop(), sock, self.connection, limits)
 
     def call(self, method: str, *params: Any, **options: Any) -> asyncio.Task[Any]:
-        self.calls.append(asyncio.create_task(self.connection.request(method, params, **options)))
+        self.calls.append(asyncio.create_task(self.connection.caller.request(method, params, **options)))
         return self.calls[-1]
 
     async def finish(self) -> None:
@@ -97,7 +120,7 @@ class End:
     def jam(self) -> None:
         """Fill the socket and the transport's queue, until calls must wait."""
         fill(self.sock)
-        while not self.connection._writing_paused:
+        while not self.connection.writing_paused:
             self.transport.send_packet(wire(9, b"x" * 60_000))
 
 

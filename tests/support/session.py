@@ -22,19 +22,19 @@ def packet(*message: Any) -> bytes:
     return bytes(encode(message)[0])
 
 
-def receive(session: Session[Any], *message: Any, fds: list[OwnedFd] | None = None, lost: bool = False) -> Any:
+def receive(session: Session[Any, Any], *message: Any, fds: list[OwnedFd] | None = None, lost: bool = False) -> Any:
     return session.receive_packet(packet(*message), [] if fds is None else fds, lost=lost)
 
 
-def request_in_flight(session: Session[Any], call_id: int = 1) -> Request:
+def request_in_flight(session: Session[Any, Any], call_id: int = 1) -> Request:
     request = receive(session, 0, call_id, "m", [])
     assert isinstance(request, Request)
     return request
 
 
-def is_malformed(session: Session[Any], data: bytes, descriptors: int = 1) -> str:
+def is_malformed(session: Session[Any, Any], data: bytes, descriptors: int = 1) -> str:
     """Check that a packet is malformed, its descriptors are closed and nothing has changed; return the reason."""
-    before = (dict(session.calls), set(session.requests), session.closing_received)
+    before = (dict(session.calls), dict(session.requests), session.closing_received)
     with owned(descriptors) as fds:
         every = list(fds)
         with pytest.raises(RemoteProtocolError) as caught:
@@ -49,8 +49,3 @@ class Nobody(Handles):
 
     def receive(self, ext_type: int, fd: OwnedFd) -> Handle:
         raise AssertionError("somebody who was refused had something made")
-
-
-def refusing(session: Session[Any]) -> Session[Any]:
-    session.refusal = lambda method: ("rpc.PermissionDenied", f"{method}: no")
-    return session

@@ -9,10 +9,12 @@ from typing import Any
 
 from seqrpc.kernel.descriptors import HasFileno, OwnedFd, close_all
 from seqrpc.limits import DEFAULT_LIMITS, MAX_PACKET, Limits
+from seqrpc.protocol.admission import Refused
 from seqrpc.protocol.lenders import Packed, tell_sent
 from seqrpc.protocol.messages import Cancel, Closing, Request, Response
-from seqrpc.protocol.session import Refused, Session
+from seqrpc.protocol.session import Session
 from seqrpc.protocol.spilled import write_spilled
+from support.admission import new_session
 
 Event = Request | Response | Cancel | Closing | Refused | None
 
@@ -22,14 +24,14 @@ class SessionPair:
     """Two sessions and the packets on their way, in order in each direction, as a socket pair would hold them."""
 
     limits: Limits = DEFAULT_LIMITS
-    sessions: tuple[Session[Any], Session[Any]] = field(init=False)
+    sessions: tuple[Session[Any, Any], Session[Any, Any]] = field(init=False)
     under_way: tuple[deque[Packed], deque[Packed]] = field(init=False)
     """Packets that each side has sent, with what lends their descriptors."""
     received: list[OwnedFd] = field(default_factory=list)
     """Every descriptor that ever arrived."""
 
     def __post_init__(self) -> None:
-        self.sessions = (Session(self.limits), Session(self.limits))
+        self.sessions = (new_session(self.limits), new_session(self.limits))
         self.under_way = (deque(), deque())
 
     def post(self, side: int, packet: Packed | None) -> None:
@@ -48,7 +50,7 @@ class SessionPair:
             close_all(fds)
         self.received.extend(fds)
         event = self.sessions[1 - sender].receive_packet(data, fds, lost=lost)
-        if isinstance(event, Refused):
+        if isinstance(event, Refused) and event.call_id is not None:
             self.post(1 - sender, self.sessions[1 - sender].send_error(event.call_id, event.code, event.message))
         return event
 
@@ -59,7 +61,7 @@ class SessionPair:
         return self.deliver(side)
 
 
-def on_the_way(session: Session[Any], packed: Packed, *, spilled: bool = False) -> tuple[bytes, list[OwnedFd]]:
+def on_the_way(session: Session[Any, Any], packed: Packed, *, spilled: bool = False) -> tuple[bytes, list[OwnedFd]]:
     """Return the packet that a session's message goes as, and what the kernel makes of its descriptors."""
     data, lenders = packed
     fds = duplicates(lenders)

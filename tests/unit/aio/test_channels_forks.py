@@ -11,6 +11,7 @@ from support.daemons import on_a_pair
 from support.processes import in_child
 
 import seqrpc
+from seqrpc.aio.channels import end_of
 
 
 class Item(seqrpc.Service):
@@ -40,7 +41,7 @@ async def test_a_copy_in_a_fork_holds_nothing_and_says_so(used: bool) -> None:
             assert await channel.call("Item.number") == 7
 
         async def detach() -> None:
-            channel.detach()
+            end_of(channel).detach()
 
         def use() -> list[Any]:
             uses = (lambda: channel.call("Item.number"), lambda: channel.notify("Item.number"), channel.wait_closed)
@@ -57,7 +58,7 @@ async def test_it_is_used_on_the_loop_that_used_it_first() -> None:
         assert await channel.call("Item.number") == 7
 
         async def detach() -> None:
-            channel.detach()
+            end_of(channel).detach()
 
         for use in (lambda: channel.call("Item.number"), channel.wait_closed, channel.close, detach):
             assert await asyncio.to_thread(outcome, use) == "WrongLoop"

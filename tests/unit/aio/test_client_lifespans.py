@@ -9,6 +9,7 @@ import pytest
 from support.lifespans import Annex, Broken, Group, Vault
 
 import seqrpc
+from seqrpc.aio.connection import link_of
 
 
 class Host(seqrpc.Service):
@@ -22,7 +23,7 @@ class Host(seqrpc.Service):
     @seqrpc.method
     async def hang_up(self) -> None:
         connection = seqrpc.current_call().connection
-        asyncio.get_running_loop().call_soon(connection.abandon)
+        asyncio.get_running_loop().call_soon(link_of(connection).abandon)
 
 
 async def test_services_of_a_client_live_as_long_as_its_connection(socket_path: Path) -> None:

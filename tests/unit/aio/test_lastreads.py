@@ -16,7 +16,9 @@ from support.daemons import RawClient, raw_client
 from support.waiting import PATIENCE
 
 import seqrpc
-from seqrpc.aio.lastreads import _MOST_READS, HeldConnection, LastReads
+from seqrpc.aio.connection import link_of
+from seqrpc.aio.lastreads import _MOST_READS, LastReads, _Reading
+from seqrpc.aio.link import Link
 
 ENDLESS = 600.0
 
@@ -35,16 +37,20 @@ class Quiet(seqrpc.Service):
 class Held:
     """Connections of a server that are held back, in the order of their clients."""
 
-    def __init__(self, clients: list[RawClient], connections: list[HeldConnection], seconds: float) -> None:
+    def __init__(self, clients: list[RawClient], connections: list[Link], seconds: float) -> None:
         self.clients = clients
         self.connections = connections
         self.reads = LastReads(seconds)
+        self.readings: list[_Reading] = []
 
     def hold(self) -> None:
+        again = bool(self.readings)
         self.reads.hold(self.connections)
+        if not again:
+            self.readings = [self.reads._held[link] for link in self.connections if link in self.reads._held]
 
     def reading(self) -> list[bool]:
-        return [connection._transport.is_reading() for connection in self.connections]
+        return [connection.transport.is_reading() for connection in self.connections]
 
 
 @asynccontextmanager
@@ -52,12 +58,11 @@ async def connected(path: Path, number: int = 1, seconds: float = ENDLESS) -> As
     with ExitStack() as stack:
         async with seqrpc.serve(Quiet(), path) as server:
             clients: list[RawClient] = []
-            connections: list[HeldConnection] = []
+            connections: list[Link] = []
             for _ in range(number):
                 client = stack.enter_context(raw_client(path))
                 await ping(client)
-                (new,) = server.connections - set(connections)
-                assert isinstance(new, HeldConnection)
+                (new,) = {link_of(connection) for connection in server.connections} - set(connections)
                 clients.append(client)
                 connections.append(new)
             held = Held(clients, connections, seconds)
@@ -91,7 +96,7 @@ async def test_what_is_unread_is_read_and_answered(number: int, socket_path: Pat
             for call_id in range(number):
                 assert msgpack.unpackb(client.sock.recv(100)) == [1, call_id, None, None]
         assert held.reading() == [False] * 3
-        assert held.connections[2].reads == 0
+        assert held.readings[2].reads == 0
 
 
 async def test_what_comes_later_is_read_too_until_the_end(socket_path: Path) -> None:
@@ -146,10 +151,10 @@ async def test_who_sends_on_and_on_is_read_so_many_times_and_others_first(socket
         for _ in range(5):
             await ping(held.clients[2])
         finishing = asyncio.ensure_future(held.reads.finish())
-        assert max(connection.reads for connection in held.connections) < _MOST_READS
+        assert max(reading.reads for reading in held.readings) < _MOST_READS
         async with asyncio.timeout(PATIENCE):
             await finishing
-        assert [connection.reads for connection in held.connections[:2]] == [_MOST_READS] * 2
+        assert [reading.reads for reading in held.readings[:2]] == [_MOST_READS] * 2
         await ping(held.clients[2])
         for flood in floods:
             flood.sending = False
@@ -169,23 +174,23 @@ async def test_who_sends_on_and_on_is_waited_for_so_long(socket_path: Path, capl
 async def test_who_has_a_call_under_way_is_read_on_and_on(socket_path: Path) -> None:
     async with connected(socket_path) as held:
         (client,), (connection,) = held.clients, held.connections
-        assert not connection.is_waited_on
-        call = asyncio.ensure_future(connection.call("Peer.answer"))
+        call = asyncio.ensure_future(connection.caller.request("Peer.answer", ()))
         assert await client.receive() == [0, 0, "Peer.answer", []]
-        assert connection.is_waited_on
         held.hold()
-        connection.reads = _MOST_READS
+        (reading,) = held.readings
+        assert reading.is_waited_on
+        reading.reads = _MOST_READS
         for _ in range(3):
             await ping(client)
         await client.send(0, 7, "Quiet.wait", [])
         await client.send(1, 0, None, 5)
         assert await call == 5
-        assert connection.is_waited_on
+        assert reading.is_waited_on
         await client.send(3, 7)
         assert (await client.receive())[:2] == [1, 7]
-        assert not connection.is_waited_on
+        assert not reading.is_waited_on
         client.sock.send(PING_ONEWAY)
-        await turns(lambda: connection not in held.reads._sockets)  # it was read often enough
+        await turns(lambda: connection not in held.reads._held)  # it was read often enough
 
 
 async def test_a_connection_that_is_held_back_stays_so_when_its_peer_reads_again(socket_path: Path) -> None:
@@ -193,13 +198,13 @@ async def test_a_connection_that_is_held_back_stays_so_when_its_peer_reads_again
         (client,), (connection,) = held.clients, held.connections
         held.hold()
         sent = 0
-        while not connection._writing_paused:
-            await connection.notify("Peer.hear", b"x" * 30_000)
+        while not connection.writing_paused:
+            await connection.caller.send_notify("Peer.hear", (b"x" * 30_000,))
             sent += 1
         for _ in range(sent):
             message = await client.receive()
             assert message[:2] == [2, "Peer.hear"]
-        await turns(lambda: not connection._writing_paused)
+        await turns(lambda: not connection.writing_paused)
         assert held.reading() == [False]
         await ping(client)
 
@@ -208,7 +213,7 @@ async def test_a_connection_that_ends_is_noticed_and_one_that_has_ended_is_not_r
     async with connected(socket_path, 2) as held:
         held.connections[0].abandon()
         held.hold()
-        assert not held.connections[0].held
+        assert not held.connections[0].is_held
         held.clients[1].sock.shutdown(socket.SHUT_RDWR)
         async with asyncio.timeout(PATIENCE):
             for connection in held.connections:

@@ -15,7 +15,7 @@ from support.descriptors import open_count
 from support.waiting import PATIENCE
 
 import seqrpc
-from seqrpc.aio.exports import Exports
+from seqrpc.aio.held import HeldValues
 from seqrpc.aio.living import LivingValues
 from seqrpc.aio.producers import Source
 from seqrpc.kernel.descriptors import ValueFd
@@ -108,7 +108,7 @@ class Home(seqrpc.Service):
 
 
 def living(limits: Limits = DEFAULT_LIMITS) -> LivingValues:
-    return LivingValues(limits, Exports())
+    return LivingValues(limits, HeldValues())
 
 
 async def generated() -> AsyncIterator[int]:

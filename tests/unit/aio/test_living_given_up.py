@@ -21,9 +21,11 @@ from support.waiting import PATIENCE, comes_true, turns_of_the_loop
 
 import seqrpc
 from seqrpc.aio import objects
-from seqrpc.aio.exports import Exports
+from seqrpc.aio.channels import ChannelEnd, end_of
+from seqrpc.aio.held import HeldValues
 from seqrpc.aio.living import LivingValues
 from seqrpc.aio.producers import Source
+from seqrpc.aio.proxy import callee_of
 from seqrpc.aio.streams import reader_of
 from seqrpc.limits import DEFAULT_LIMITS, MAX_VALUES_SEARCHED, Limits
 
@@ -108,8 +110,9 @@ class Given:
         assert ("unbegun began" in self.stage.reached) == had_left
         assert self.stage.reached.count("iterator closed") == 1
         assert self.stream.closed
-        channel: seqrpc.Channel = self.proxy._connection
-        assert channel.closed
+        end = callee_of(self.proxy)
+        assert isinstance(end, ChannelEnd)
+        assert end.closed
 
 
 class Giver(seqrpc.Service):
@@ -392,7 +395,7 @@ async def test_what_is_in_arguments_that_could_not_be_sent_stays_the_caller_s(sc
     assert await given.proxy.look() == 0
     assert given.stage.reached == ["begun began"]
     await proxy_close(scene.held)
-    living = LivingValues(DEFAULT_LIMITS, exports := Exports())
+    living = LivingValues(DEFAULT_LIMITS, exports := HeldValues())
     given.fd.close()
     for value in (given.box, given.begun, given.iterator, given.stream, given.proxy):
         living.give_up(value)
@@ -409,7 +412,7 @@ async def test_a_server_that_closes_waits_for_what_is_closed_because_nobody_got_
             await turns_of_the_loop()
             await super().close()
 
-    living, slow = LivingValues(DEFAULT_LIMITS, exports := Exports()), Slow()
+    living, slow = LivingValues(DEFAULT_LIMITS, exports := HeldValues()), Slow()
 
     async def items() -> AsyncIterator[int]:
         try:
@@ -429,7 +432,7 @@ async def test_a_server_that_closes_waits_for_what_is_closed_because_nobody_got_
 
 
 async def test_an_object_on_its_way_to_somebody_else_is_closed_when_that_does_not_arrive_either() -> None:
-    living, box = LivingValues(DEFAULT_LIMITS, Exports()), Box()
+    living, box = LivingValues(DEFAULT_LIMITS, HeldValues()), Box()
     export = living.export(box)
     assert export is not None
     living.give_up(box)
@@ -444,7 +447,7 @@ async def test_an_object_that_cannot_be_called_is_let_go_too() -> None:
         @seqrpc.method
         async def takes_a_socket(self, sock: socket.socket) -> None: ...
 
-    living, odd = LivingValues(DEFAULT_LIMITS, exports := Exports()), Odd()
+    living, odd = LivingValues(DEFAULT_LIMITS, exports := HeldValues()), Odd()
     with pytest.raises(TypeError):
         living.export(odd)
     assert objects._held == {}
@@ -454,7 +457,7 @@ async def test_an_object_that_cannot_be_called_is_let_go_too() -> None:
 
 
 async def test_a_source_that_nobody_got_is_closed_with_its_descriptors() -> None:
-    living, stage = LivingValues(DEFAULT_LIMITS, exports := Exports()), Stage()
+    living, stage = LivingValues(DEFAULT_LIMITS, exports := HeldValues()), Stage()
     fds = [seqrpc.OwnedFd.dup(0)]
     (fd,) = fds
     source = Source(Iterator(stage), "m", fds)
@@ -479,7 +482,7 @@ async def test_closing_an_iterator_may_be_a_plain_function() -> None:
         def aclose(self) -> None:
             stage.reach("closed")
 
-    LivingValues(DEFAULT_LIMITS, exports := Exports()).give_up(Simple())
+    LivingValues(DEFAULT_LIMITS, exports := HeldValues()).give_up(Simple())
     await exports.wait_stopped()
     assert stage.reached == ["closed"]
 
@@ -489,7 +492,7 @@ async def test_what_fails_while_it_is_closed_is_logged(caplog: pytest.LogCapture
         async def aclose(self) -> None:
             raise OSError("stuck")
 
-    living = LivingValues(DEFAULT_LIMITS, exports := Exports())
+    living = LivingValues(DEFAULT_LIMITS, exports := HeldValues())
     living.give_up(Wrong(Stage()))
     await exports.wait_stopped()
     assert "OSError: stuck" in caplog.text
@@ -498,12 +501,12 @@ async def test_what_fails_while_it_is_closed_is_logged(caplog: pytest.LogCapture
 async def test_the_channel_that_a_connection_is_of_is_not_let_go_by_what_is_returned_over_it() -> None:
     ours, theirs = seqrpc.socket_pair()
 
-    def living_of(own: seqrpc.Channel | None) -> LivingValues:
-        return LivingValues(DEFAULT_LIMITS, Exports(), own)
+    def living_of(own: ChannelEnd | None) -> LivingValues:
+        return LivingValues(DEFAULT_LIMITS, HeldValues(), own)
 
-    channel = seqrpc.Channel(seqrpc.OwnedFd(theirs.detach()), DEFAULT_LIMITS, living_of)
+    channel = seqrpc.Channel(ChannelEnd(seqrpc.OwnedFd(theirs.detach()), DEFAULT_LIMITS, living_of))
     for value in (channel, channel.proxy(Box)):
-        living_of(channel).give_up(value)
+        living_of(end_of(channel)).give_up(value)
         assert not channel.closed
     living_of(None).give_up(channel)
     assert channel.closed
@@ -512,7 +515,7 @@ async def test_the_channel_that_a_connection_is_of_is_not_let_go_by_what_is_retu
 
 async def test_a_proxy_of_a_whole_connection_holds_nothing_that_could_be_let_go() -> None:
     async with on_a_pair(Giver()) as connection:
-        LivingValues(DEFAULT_LIMITS, Exports()).give_up(connection.proxy(Giver))
+        LivingValues(DEFAULT_LIMITS, HeldValues()).give_up(connection.proxy(Giver))
         await connection.call("rpc.ping")
 
 

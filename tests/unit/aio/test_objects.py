@@ -12,7 +12,8 @@ from support.waiting import comes_true, turns_of_the_loop
 
 import seqrpc
 from seqrpc.aio import objects
-from seqrpc.aio.exports import Exports
+from seqrpc.aio.channels import ChannelEnd
+from seqrpc.aio.held import HeldValues
 from seqrpc.aio.living import LivingValues
 from seqrpc.aio.objects import ObjectExport, let_go_of, revoke
 from seqrpc.limits import DEFAULT_LIMITS
@@ -61,7 +62,7 @@ class Shop(seqrpc.Service):
 
 
 def export_of(box: Box) -> ObjectExport:
-    exports = Exports()
+    exports = HeldValues()
     living = LivingValues(DEFAULT_LIMITS, exports)
     export = living.export(box)
     assert isinstance(export, ObjectExport)
@@ -72,8 +73,8 @@ async def test_an_object_on_its_way_out_is_held_already() -> None:
     box = Box()
     first, second = export_of(box), export_of(box)
     first.sent()
-    (connection,) = first._held.connections
-    await connection.close()  # the only holder that has it lets go
+    (end,) = first._held.ends
+    await end.link.close()  # the only holder that has it lets go
     await turns_of_the_loop()
     assert box.closed == 0, "another one gets it yet"
     second.unsent()
@@ -95,7 +96,8 @@ async def test_an_object_that_is_revoked_on_its_way_out_arrives_revoked() -> Non
     theirs = seqrpc.OwnedFd.dup(export.fileno())
     await revoke(box)
     export.sent()
-    channel = seqrpc.Channel(theirs, DEFAULT_LIMITS, lambda own: LivingValues(DEFAULT_LIMITS, Exports(), own))
+    end = ChannelEnd(theirs, DEFAULT_LIMITS, lambda own: LivingValues(DEFAULT_LIMITS, HeldValues(), own))
+    channel = seqrpc.Channel(end)
     await channel.wait_closed()
     with pytest.raises(seqrpc.Unavailable, match="the object was revoked"):
         await channel.call("Box.plain")

@@ -16,6 +16,7 @@ from support.waiting import comes_true
 
 import seqrpc
 from seqrpc import policy
+from seqrpc.aio.channels import end_of
 
 
 async def closed(bank: Bank, times: int) -> None:
@@ -38,7 +39,7 @@ async def test_the_hook_runs_once_when_the_last_of_several_holders_lets_go(how: 
                 async with channel.proxy(Vault):
                     pass
             elif how == "dying":
-                with socket.socket(fileno=channel.detach().take()) as raw:
+                with socket.socket(fileno=end_of(channel).detach().take()) as raw:
                     raw.shutdown(socket.SHUT_RDWR)  # what another process's end does
             del channel
             await comes_true(lambda: not bank.vault.stage.reached or bank.vault.closed)
@@ -277,7 +278,7 @@ async def test_whoever_holds_a_channel_may_call_and_is_known_by_the_packet_not_b
     bank.other = Unguarded()
     async with on_a_pair(bank, allow=policy.uid(os.geteuid())) as connection:
         channel = await channel_to(connection, "Bank.open_other")
-        with channel.detach() as fd:
+        with end_of(channel).detach() as fd:
             pid, answer = await as_user(_ASK_ALL, str(fd.fileno()), "Unguarded.look", pass_fds=[fd.fileno()])
             assert answer == [None, [pid, OTHER_UID, OTHER_GID]]
             with raw_client(socket.socket(fileno=fd.take())) as client:
@@ -292,7 +293,7 @@ async def test_what_class_and_method_say_is_asked_with_the_true_sender_of_each_p
     methods = ("Guarded.by_class", "Guarded.by_method", "Guarded.nothing")
     async with on_a_pair(bank) as connection:
         channel = await channel_to(connection, "Bank.open_other")
-        with channel.detach() as fd:
+        with end_of(channel).detach() as fd:
             _pid, by_class, by_method, nothing = await as_user(
                 _ASK_ALL, str(fd.fileno()), *methods, pass_fds=[fd.fileno()]
             )

@@ -13,6 +13,7 @@ from support.daemons import daemon, wait_until_it_listens
 from support.waiting import PATIENCE
 
 import seqrpc
+from seqrpc.aio.connection import link_of
 
 
 class Work(seqrpc.Service):
@@ -20,7 +21,7 @@ class Work(seqrpc.Service):
     async def signal(self, numbers: list[int], *, finish: bool = True) -> str:
         for number in numbers:
             os.kill(os.getpid(), number)
-        while finish and not seqrpc.current_call().connection._session.closing_sent:  # noqa: ASYNC110 - no event tells
+        while finish and not link_of(seqrpc.current_call().connection).session.closing_sent:  # noqa: ASYNC110 - no event tells
             await asyncio.sleep(0.001)
         if not finish:
             await asyncio.Event().wait()

@@ -18,7 +18,8 @@ from support.waiting import PATIENCE
 
 import seqrpc
 from seqrpc import OwnedFd
-from seqrpc.aio.connection import uid_of
+from seqrpc.aio.connection import link_of
+from seqrpc.aio.server import hub_of
 from seqrpc.limits import RESERVED_DESCRIPTORS
 
 
@@ -408,13 +409,13 @@ async def test_one_user_s_connections_leave_room_for_others(socket_path: Path, p
                 assert await one_more.receive() is None
             with running_child(connect_as_another, uid=OTHER_UID):
                 async with asyncio.timeout(PATIENCE):
-                    while OTHER_UID not in map(uid_of, server.connections):  # noqa: ASYNC110 - no event tells
+                    while OTHER_UID not in [link_of(one).uid for one in server.connections]:  # noqa: ASYNC110 - no event tells
                         await asyncio.sleep(0)
                 await asyncio.sleep(0)
                 assert len(server.connections) == 127, "he is not refused"
         while server.connections:  # noqa: ASYNC110 - no event tells
             await asyncio.sleep(0)
-        assert not server._connections_of
+        assert not hub_of(server)._connections_of
 
 
 async def test_connections_leave_some_descriptors_free(socket_path: Path) -> None:
@@ -439,7 +440,7 @@ async def test_without_a_bound_of_descriptors_the_limits_are_the_bound(
 async def test_a_connection_that_comes_while_the_server_stops_is_refused(socket_path: Path) -> None:
     service = Work()
     async with seqrpc.serve(service, socket_path) as server:
-        server._draining = True  # as in the turn of the loop in which it is accepted
+        hub_of(server)._draining = True  # as in the turn of the loop in which it is accepted
         with raw_client(socket_path) as client:
             assert await client.receive() == [5, "the server is stopping"]
             assert await client.receive() is None

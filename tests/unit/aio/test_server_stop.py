@@ -13,6 +13,7 @@ from support.daemons import Stage, said_closing
 from support.waiting import PATIENCE
 
 import seqrpc
+from seqrpc.aio.server import hub_of
 
 ENDLESS = 600.0
 """Seconds after which a test that waits for a drain's time-out has failed long since."""
@@ -63,7 +64,7 @@ class Keeper(seqrpc.Service):
 
     @seqrpc.method
     def stop_from_a_thread(self) -> None:
-        asyncio.run_coroutine_threadsafe(self.drain(), self.server._finished.get_loop()).result(PATIENCE)
+        asyncio.run_coroutine_threadsafe(self.drain(), hub_of(self.server)._finished.get_loop()).result(PATIENCE)
 
     @seqrpc.method
     async def stop_while_reading(self) -> AsyncIterator[str]:
@@ -95,7 +96,7 @@ class Served:
         await self.keeper.stage.wait("draining")
         for _ in range(20):
             await asyncio.sleep(0)
-        assert not self.server._finished.done()
+        assert not hub_of(self.server)._finished.done()
         assert not self.working.done()
         self.keeper.stage.reach("may go on")
         async with asyncio.timeout(PATIENCE):
@@ -216,8 +217,8 @@ async def test_new_calls_and_connections_are_refused_before_the_drain_where_that
 ) -> None:
     async with seqrpc.serve(Keeper(), socket_path) as server, seqrpc.connect(socket_path) as connection:
         await connection.call("rpc.ping")
-        server.refuse_new()
-        server.refuse_new()
+        hub_of(server).refuse_new()
+        hub_of(server).refuse_new()
         with pytest.raises(seqrpc.ConnectError):
             await seqrpc.connect(socket_path)
         await said_closing(connection)
@@ -230,6 +231,6 @@ async def test_a_server_that_is_closed_can_be_drained_and_holds_nothing(socket_p
     async with seqrpc.serve(Keeper(), socket_path) as server:
         await server.close()
         before = os.listdir("/proc/self/fd")
-        server.refuse_new()
+        hub_of(server).refuse_new()
         assert await server.drain(ENDLESS) is True
         assert os.listdir("/proc/self/fd") == before

@@ -28,6 +28,12 @@ class Owner:
     def __init__(self) -> None:
         self.is_paced = False
         self.has_begun = False
+        self.task: asyncio.Task[Any] | None = None
+        self.heard = 0
+
+    def __call__(self, task: asyncio.Task[Any], /) -> None:
+        assert task is self.task
+        self.heard += 1
 
 
 class Starting:
@@ -43,8 +49,12 @@ class Starting:
 
     async def _run(self, owner: Owner, coroutine: Coroutine[Any, Any, None]) -> None:
         owner.has_begun = True
-        if owner.is_paced and self.starter.must_wait():
-            await self.starter.wait()
+        if owner.is_paced:
+            if owner.task is not None:
+                owner.task.remove_done_callback(owner)
+            self.pace.started -= 1
+            if (self.pace.started or self.pace.waiting or self.pace.turn_ends) and self.pace.must_wait():
+                await self.starter.wait()
         await coroutine
 
 
@@ -81,7 +91,7 @@ async def take_a_turn(began: list[str], name: str) -> None:
 
 
 def nobody_waits(pace: Pace) -> bool:
-    return (pace.started, pace._waiting, len(pace._lines), len(pace._late)) == (0, 0, 0, 0)
+    return (pace.started, pace.waiting, len(pace._lines), len(pace._late)) == (0, 0, 0, 0)
 
 
 async def test_a_coroutine_that_does_not_wait_ends_at_once_or_in_the_loop_s_next_turn(starts: Starting) -> None:
@@ -349,7 +359,7 @@ async def test_one_that_is_cancelled_once_its_turn_has_come_does_not_begin(start
     with tasks_made_by(plain_factory):
         tasks = [starts.start(take_a_turn(began, "first")), starts.start(inner)]
         tasks.append(starts.start(take_a_turn(began, "third")))
-    await comes_true(lambda: began == ["first"] and starts.pace._waiting > 0 and not starts.starter._line)
+    await comes_true(lambda: began == ["first"] and starts.pace.waiting > 0 and not starts.starter._line)
     tasks[1].cancel()
     await asyncio.wait(tasks)
     assert began == ["first", "third"]

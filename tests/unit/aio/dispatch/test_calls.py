@@ -14,7 +14,7 @@ from support.dispatch import Everything, open_count
 
 import seqrpc
 from seqrpc import OwnedFd, policy
-from seqrpc.aio.dispatch import Registry
+from seqrpc.aio.registry import Registry
 
 
 async def test_arguments_by_position_and_by_name() -> None:

@@ -273,7 +273,7 @@ async def test_a_call_whose_task_is_cancelled_before_it_begins_is_answered(pipe:
 
     def cancelling(loop: asyncio.AbstractEventLoop, coro: Any, context: Any = None, **kwargs: Any) -> Any:
         task = asyncio.Task(coro, loop=loop, context=context)
-        if "Calls._run" in repr(coro):
+        if "Dispatcher._run" in repr(coro):
             task.cancel()
         return task
 
@@ -292,7 +292,7 @@ async def test_a_task_factory_that_fails_costs_its_call_only() -> None:
     loop = asyncio.get_running_loop()
 
     def failing(loop: asyncio.AbstractEventLoop, coro: Any, context: Any = None, **kwargs: Any) -> Any:
-        if "Calls._run" in repr(coro):
+        if "Dispatcher._run" in repr(coro):
             raise MemoryError
         return asyncio.Task(coro, loop=loop, context=context)
 
@@ -312,7 +312,7 @@ async def test_a_task_factory_that_fails_after_the_handler_began_leaves_the_answ
     kept = []
 
     def failing(loop: asyncio.AbstractEventLoop, coro: Any, context: Any = None, **kwargs: Any) -> Any:
-        if "Calls._run" not in repr(coro):
+        if "Dispatcher._run" not in repr(coro):
             return asyncio.Task(coro, loop=loop, context=context)
         kept.append(asyncio.Task(coro, loop=loop, context=context, eager_start=True))  # type: ignore[call-arg,unused-ignore]
         raise MemoryError

@@ -63,7 +63,7 @@ async def test_descriptors_come_with_arguments_and_answers(pipe: tuple[int, int]
         assert isinstance(request.params, list)
         assert same_files(request.fds, pipe)
         assert request.call_id is not None
-        lenders = other.connection.send_result(request.call_id, request.params)
+        lenders = other.connection.answers.send_result(request.call_id, request.params)
         assert lenders == request.params
         answer = await call
         assert all(isinstance(fd, OwnedFd) for fd in answer)
@@ -76,7 +76,7 @@ async def test_nothing_keeps_an_answer_once_whoever_called_has_let_go_of_it(pipe
     try:
         async with one_end() as (end, raw):
             for way in range(3):
-                call = asyncio.ensure_future(end.connection.request("m", ()))
+                call = asyncio.ensure_future(end.connection.caller.request("m", ()))
                 call_id = (await next_message(raw))[1]
                 data, _lenders = Encoder().encode((1, call_id, None, [Lender()]))
                 if way == 1:  # the answer comes, and is thrown away, after the call was given up
@@ -87,7 +87,7 @@ async def test_nothing_keeps_an_answer_once_whoever_called_has_let_go_of_it(pipe
                     raw.send(wire(0, 7, "m", []))
                 send_with(raw, bytes(data), [pipe[0]])
                 if way == 1:
-                    await comes_true(lambda: not end.connection._session.given_up)
+                    await comes_true(lambda: not end.connection.session.given_up)
                     continue
                 (fd,) = await call
                 kept = weakref.ref(fd)
@@ -116,10 +116,10 @@ async def test_a_call_that_finds_room_again_before_its_turn_is_sent_at_once() ->
 
 async def test_an_error_of_the_other_side_is_raised_as_the_class_of_its_code() -> None:
     async with both_ends() as (one, other):
-        other.handler.on_request = lambda request: other.connection.send_error(
+        other.handler.on_request = lambda request: other.connection.answers.send_error(
             request.call_id or 0, "rpc.MethodNotFound", "none such", [1]
         )
-        error = await raises(MethodNotFound, one.connection.request("m", ()))
+        error = await raises(MethodNotFound, one.connection.caller.request("m", ()))
         assert (error.message, error.data, error.remote) == ("none such", [1], True)
 
 
@@ -130,13 +130,13 @@ async def test_whoever_calls_may_finish_the_answer_in_a_way_of_its_own() -> None
             assert limits.max_calls_in_flight
             return "finished", response.result
 
-        assert await one.connection.request("m", (1,), finish=finish) == ("finished", [1])
+        assert await one.connection.caller.request("m", (1,), finish=finish) == ("finished", [1])
 
 
 async def test_a_call_without_an_answer_is_sent_and_done() -> None:
     async with one_end() as (end, raw):
-        await end.connection.send_notify("m", (1,))
-        await end.connection.send_notify("m", {"a": 1}, 2**62, {"k": "v"})
+        await end.connection.caller.send_notify("m", (1,))
+        await end.connection.caller.send_notify("m", {"a": 1}, 2**62, {"k": "v"})
         assert await next_message(raw) == [2, "m", [1]]
         assert await next_message(raw) == [2, "m", {"a": 1}, {"deadline": 2**62, "meta": {"k": "v"}}]
 
@@ -158,18 +158,18 @@ async def test_deadline_and_metadata_go_along() -> None:
 
 async def test_what_cannot_be_sent_fails_its_call_only() -> None:
     async with both_ends(Limits(max_message_bytes=100_000)) as (one, _):
-        await raises(LocalProtocolError, one.connection.request("m", (2**70,)), "params")
-        await raises(TooLarge, one.connection.request("m", (b"x" * 100_000,)), "max_message_bytes")
-        await raises(LocalProtocolError, one.connection.send_notify("m", (2**70,)))
-        await raises(ValueError, one.connection.request("m", (one.sock,)), "own socket")
-        for call in one.connection.request, one.connection.send_notify:
+        await raises(LocalProtocolError, one.connection.caller.request("m", (2**70,)), "params")
+        await raises(TooLarge, one.connection.caller.request("m", (b"x" * 100_000,)), "max_message_bytes")
+        await raises(LocalProtocolError, one.connection.caller.send_notify("m", (2**70,)))
+        await raises(ValueError, one.connection.caller.request("m", (one.sock,)), "own socket")
+        for call in one.connection.caller.request, one.connection.caller.send_notify:
             error = await raises(ValueError, call("m", (io.BytesIO(),)), "BytesIO has no descriptor")
             assert not isinstance(error, OSError)
             assert (await raises(TooLarge, call("m", (b"x" * 100_000,)))).remote, "met by a call of this side"
         with files(254) as fds:
-            await raises(LocalProtocolError, one.connection.request("m", tuple(fds)), "253")
-        assert await one.connection.request("m", (1,)) == [1]
-        assert not one.connection._session.calls
+            await raises(LocalProtocolError, one.connection.caller.request("m", tuple(fds)), "253")
+        assert await one.connection.caller.request("m", (1,)) == [1]
+        assert not one.connection.session.calls
 
 
 async def test_a_cancel_reaches_the_handler() -> None:
@@ -205,7 +205,7 @@ async def test_between_two_sides_with_the_same_bound_nothing_is_refused() -> Non
 
         async def call_on(end: End) -> None:
             for number in range(20):
-                assert await end.connection.request("m", (number,)) == [number]
+                assert await end.connection.caller.request("m", (number,)) == [number]
 
         await asyncio.gather(*(call_on(end) for end in (one, other) for _ in range(5)))
 
@@ -220,7 +220,7 @@ async def test_a_call_that_was_given_up_counts_until_it_is_answered() -> None:
         assert await next_message(raw) == [3, call_id]
         call = end.call("m", "next")
         await turns_of_the_loop()
-        assert not end.connection._session.calls
+        assert not end.connection.session.calls
         raw.send(wire(1, call_id, ["rpc.Cancelled", "", None], None))
         message = await next_message(raw)
         assert message[3] == ["next"]
@@ -266,15 +266,15 @@ async def test_calls_wait_while_the_other_side_does_not_read() -> None:
     async with one_end() as (end, raw):
         end.jam()
         calls = [end.call("m", number) for number in range(3)]
-        notify = asyncio.create_task(end.connection.send_notify("n", ()))
+        notify = asyncio.create_task(end.connection.caller.send_notify("n", ()))
         given_up = end.call("never")
         late = end.call("never", deadline=soon())
-        late_notify = asyncio.create_task(end.connection.send_notify("never", (), soon()))
+        late_notify = asyncio.create_task(end.connection.caller.send_notify("never", (), soon()))
         await raises(DeadlineExceeded, late, "before the call could be sent")
         await raises(DeadlineExceeded, late_notify, "before the call could be sent")
         given_up.cancel()
         await raises(asyncio.CancelledError, given_up)
-        assert not end.connection._session.calls
+        assert not end.connection.session.calls
         assert not notify.done()
 
         messages = [await next_message(raw) for _ in range(4)]
@@ -289,10 +289,10 @@ async def test_calls_wait_while_the_other_side_does_not_read() -> None:
 async def test_a_connection_that_is_lost_while_calls_wait_fails_them_and_all_that_follow() -> None:
     async with one_end() as (end, raw):
         end.jam()
-        waiting = [end.call("m"), asyncio.create_task(end.connection.send_notify("m", ()))]
+        waiting = [end.call("m"), asyncio.create_task(end.connection.caller.send_notify("m", ()))]
         await turns_of_the_loop()
         raw.close()
         for call in waiting:
             await raises(ConnectionLost, call)
-        await raises(ConnectionLost, end.connection.request("m", ()))
-        await raises(ConnectionLost, end.connection.send_notify("m", ()))
+        await raises(ConnectionLost, end.connection.caller.request("m", ()))
+        await raises(ConnectionLost, end.connection.caller.send_notify("m", ()))

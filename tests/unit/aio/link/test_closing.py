@@ -24,11 +24,11 @@ async def test_after_closing_new_calls_fail_and_those_in_flight_are_answered() -
         await turns_of_the_loop()
         raw.send(wire(5, "going home"))
         await raises(Unavailable, in_line, "takes no new requests: going home")
-        await raises(Unavailable, end.connection.request("m", ()))
-        await raises(Unavailable, end.connection.send_notify("m", ()))
+        await raises(Unavailable, end.connection.caller.request("m", ()))
+        await raises(Unavailable, end.connection.caller.send_notify("m", ()))
         raw.send(wire(1, message[1], None, "answer"))
         assert await in_flight == "answer"
-        await raises(Unavailable, end.connection.request("m", ()))
+        await raises(Unavailable, end.connection.caller.request("m", ()))
 
 
 async def test_a_connection_that_ends_after_closing_tells_what_was_said() -> None:
@@ -46,8 +46,8 @@ async def test_a_reason_is_shown_on_one_short_line_and_is_whole_in_an_attribute(
         call = end.call("m")
         await next_message(raw)
         raw.send(wire(5, reason))
-        await comes_true(lambda: end.connection._session.closing_received is not None)
-        unavailable = await raises(Unavailable, end.connection.request("m", ()), r"requests: gone\\n2038")
+        await comes_true(lambda: end.connection.session.closing_received is not None)
+        unavailable = await raises(Unavailable, end.connection.caller.request("m", ()), r"requests: gone\\n2038")
         raw.close()
         lost = await raises(ConnectionLost, call, r"had said: gone\\n2038")
         for error in (unavailable, lost):
@@ -58,8 +58,8 @@ async def test_a_reason_is_shown_on_one_short_line_and_is_whole_in_an_attribute(
 
 async def test_who_says_closing_says_it_once_and_refuses_what_comes() -> None:
     async with one_end() as (end, raw):
-        end.connection.send_closing("full")
-        end.connection.send_closing("again")
+        end.connection.answers.send_closing("full")
+        end.connection.answers.send_closing("again")
         assert await next_message(raw) == [5, "full"]
         raw.send(wire(0, 1, "m", []))
         assert (await next_message(raw))[:3] == [1, 1, ["rpc.Unavailable", "this side takes no new requests", None]]
@@ -73,13 +73,13 @@ async def test_a_lost_connection_fails_its_calls_at_once_and_says_so_to_later_on
         raw.close()
         errors = [await raises(ConnectionLost, call) for call in calls]
         assert len({id(error) for error in errors}) == 3
-        later = [await raises(ConnectionLost, end.connection.request("m", ())) for _ in range(2)]
+        later = [await raises(ConnectionLost, end.connection.caller.request("m", ())) for _ in range(2)]
         assert later[0] is not later[1]
         assert str(later[0]) == str(errors[0])
         assert isinstance(later[0].__cause__, ConnectionResetError)
-        end.connection.send_result(1, None)  # answers go nowhere, quietly
-        end.connection.send_error(1, "x.y", "")
-        end.connection.send_closing("too late")
+        end.connection.answers.send_result(1, None)  # answers go nowhere, quietly
+        end.connection.answers.send_error(1, "x.y", "")
+        end.connection.answers.send_closing("too late")
         assert end.connection.closed
 
 
@@ -100,7 +100,7 @@ async def test_close_ends_calls_both_ways() -> None:
         await end.connection.close()
         await raises(ConnectionLost, call, "closed on this side")
         assert end.handler.lost == 1
-        await raises(ConnectionLost, end.connection.request("m", ()), "closed on this side")
+        await raises(ConnectionLost, end.connection.caller.request("m", ()), "closed on this side")
         await end.connection.close()
         assert len(await receive_to_the_end(raw)) == 1
 
@@ -108,7 +108,7 @@ async def test_close_ends_calls_both_ways() -> None:
 async def test_close_sends_what_is_unsent_if_it_is_taken_in_time() -> None:
     async with one_end() as (end, raw):
         end.jam()
-        end.connection.send_result(1, "last")
+        end.connection.answers.send_result(1, "last")
         closing = asyncio.create_task(end.connection.close())
         assert await next_message(raw) == [1, 1, None, "last"]
         await closing

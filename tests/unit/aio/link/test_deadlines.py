@@ -20,10 +20,10 @@ from seqrpc.limits import Limits
 async def test_a_deadline_that_has_passed_sends_nothing() -> None:
     async with one_end() as (end, raw):
         past = time.monotonic_ns()
-        await raises(DeadlineExceeded, end.connection.request("m", (), past), "before the call was sent")
-        await raises(DeadlineExceeded, end.connection.send_notify("m", (), past), "before the call was sent")
+        await raises(DeadlineExceeded, end.connection.caller.request("m", (), past), "before the call was sent")
+        await raises(DeadlineExceeded, end.connection.caller.send_notify("m", (), past), "before the call was sent")
         end.jam()
-        await raises(DeadlineExceeded, end.connection.request("m", (), past), "before the call was sent")
+        await raises(DeadlineExceeded, end.connection.caller.request("m", (), past), "before the call was sent")
         raw.close()
 
 
@@ -84,7 +84,7 @@ async def test_an_answer_that_comes_together_with_the_deadline_is_closed() -> No
         message = await next_message(raw)
         with files(1) as fds:
             owned = list(fds)
-            waiter = end.connection._session.calls[message[1]]
+            waiter = end.connection.session.calls[message[1]]
             waiter.add_done_callback(
                 lambda _waiter: end.connection.packet_received(wire(1, message[1], None, Lender()), fds, None)
             )
@@ -109,7 +109,7 @@ async def test_an_answer_that_is_there_as_the_deadline_passes_is_taken_or_closed
 async def test_an_answer_ends_the_deadlines_timer() -> None:
     async with both_ends() as (one, _):
         deadline = soon()
-        assert await one.connection.request("m", (1,), deadline) == [1]
+        assert await one.connection.caller.request("m", (1,), deadline) == [1]
         while time.monotonic_ns() <= deadline:
             await turns_of_the_loop(1)
-        assert await one.connection.request("m", (2,)) == [2]
+        assert await one.connection.caller.request("m", (2,)) == [2]

@@ -21,7 +21,7 @@ from seqrpc import (
     PermissionDenied,
     TooLarge,
 )
-from seqrpc.aio.link import SessionConnection
+from seqrpc.aio.link import Link
 from seqrpc.protocol.values import Export, Handles
 
 
@@ -38,18 +38,18 @@ class Exporting(Handles):
 async def _send(end: End, way: str, *values: Any) -> None:
     """Send values in one of the ways."""
     if way == "call":
-        calling = asyncio.create_task(end.connection.request("m", values))
+        calling = asyncio.create_task(end.connection.caller.request("m", values))
         await turns_of_the_loop()
         if calling.done():
             calling.result()
         calling.cancel()
         await asyncio.gather(calling, return_exceptions=True)
     elif way == "notify":
-        await end.connection.send_notify("m", values)
+        await end.connection.caller.send_notify("m", values)
     elif way == "answer":
-        end.connection.send_result(1, values)
+        end.connection.answers.send_result(1, values)
     else:
-        end.connection.send_error(1, "a.b", "text", values)
+        end.connection.answers.send_error(1, "a.b", "text", values)
 
 
 WAYS = pytest.mark.parametrize("way", ["call", "notify", "answer", "error"])
@@ -134,19 +134,19 @@ async def test_what_is_given_up_from_another_thread_is_let_go_on_the_loop() -> N
     async with one_end() as (end, _raw):
         with files(2) as fds:
             here, there = fds
-            end.connection.give_up([here])
+            end.connection.answers.give_up([here])
             assert here.closed
-            await asyncio.to_thread(end.connection.give_up, [there])
+            await asyncio.to_thread(end.connection.answers.give_up, [there])
             await comes_true(lambda: there.closed)
 
 
 def test_what_is_given_up_when_the_loop_is_closed_lets_go_of_its_descriptors() -> None:
-    async def ended() -> SessionConnection:
+    async def ended() -> Link:
         async with one_end() as (end, _raw):
             return end.connection
 
     connection = asyncio.run(ended())
     with files(1) as fds:
         (fd,) = fds
-        connection.give_up([fd])
+        connection.answers.give_up([fd])
         assert fd.closed

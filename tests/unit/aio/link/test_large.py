@@ -58,9 +58,9 @@ def spilled_in(file: OwnedFd, fds: Sequence[OwnedFd] = ()) -> Any:
 async def test_large_calls_answers_and_notifies_pass_both_ways(pipe: tuple[int, int]) -> None:
     async with both_ends() as ends:
         for here, there in (ends, ends[::-1]):
-            assert await here.connection.request("m", (LARGE,)) == [LARGE]
+            assert await here.connection.caller.request("m", (LARGE,)) == [LARGE]
             there.handler.on_request = lambda _request: None
-            await here.connection.send_notify("n", (LARGE, Lender(pipe[0])))
+            await here.connection.caller.send_notify("n", (LARGE, Lender(pipe[0])))
             await comes_true(lambda there=there: there.handler.requests[-1].method == "n")  # type: ignore[misc]
             request = there.handler.requests[-1]
             assert request.call_id is None
@@ -79,7 +79,7 @@ async def test_descriptors_come_with_large_messages(pipe: tuple[int, int]) -> No
         (request,) = other.handler.requests
         assert isinstance(request.params, list)
         assert same_files(request.fds, pipe)
-        other.connection.send_result(request.call_id or 0, request.params)
+        other.connection.answers.send_result(request.call_id or 0, request.params)
         answer = await call
         assert answer[0] == LARGE
         assert same_files(answer[1:], pipe)
@@ -90,9 +90,9 @@ async def test_a_large_message_is_a_memory_file_and_a_packet_that_tells_its_id()
     async with one_end() as (end, raw):
         end.call("m", LARGE)
         await turns_of_the_loop()
-        await end.connection.send_notify("n", (LARGE,))
-        end.connection.send_result(7, LARGE)
-        end.connection.send_error(8, "a.b", "text", LARGE)
+        await end.connection.caller.send_notify("n", (LARGE,))
+        end.connection.answers.send_result(7, LARGE)
+        end.connection.answers.send_error(8, "a.b", "text", LARGE)
         whole: list[list[Any]] = [
             [0, 0, "m", [LARGE]],
             [2, "n", [LARGE]],
@@ -110,7 +110,7 @@ async def test_what_the_kernel_finds_too_long_goes_as_a_memory_file() -> None:
     async with both_ends() as (one, other):
         for end in (one, other):
             end.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 5_000)
-        assert await one.connection.request("m", (b"x" * 60_000,)) == [b"x" * 60_000]
+        assert await one.connection.caller.request("m", (b"x" * 60_000,)) == [b"x" * 60_000]
 
 
 async def test_large_messages_wait_their_turn_in_the_queue(pipe: tuple[int, int]) -> None:
@@ -118,7 +118,7 @@ async def test_large_messages_wait_their_turn_in_the_queue(pipe: tuple[int, int]
         fill(end.sock)
         end.call("m", LARGE, Lender(pipe[0]))
         await turns_of_the_loop()
-        end.connection.send_result(7, [LARGE, Lender(pipe[1])])
+        end.connection.answers.send_result(7, [LARGE, Lender(pipe[1])])
         assert end.transport.get_write_buffer_size() > 400_000
         for call_id, number in zip((0, 7), pipe, strict=True):
             packet, fds = await next_with_files(raw)
@@ -131,24 +131,24 @@ async def test_a_call_over_the_other_sides_limit_is_too_large_and_the_next_one_w
     async with both_ends(others=SMALL_LIMIT) as (one, other):
         for _ in range(3):
             error = await raises(
-                TooLarge, one.connection.request("m", (LARGE,)), r"at most 100000 bytes.*this one 2000"
+                TooLarge, one.connection.caller.request("m", (LARGE,)), r"at most 100000 bytes.*this one 2000"
             )
             assert error.remote
-            assert await one.connection.request("m", (1,)) == [1]
+            assert await one.connection.caller.request("m", (1,)) == [1]
         assert len(other.handler.requests) == 3
-        assert not other.connection._session.requests
+        assert not other.connection.session.requests
 
 
 async def test_an_answer_over_this_sides_limit_is_too_large_and_the_next_call_works() -> None:
     async with both_ends(SMALL_LIMIT) as (one, other):
-        other.connection._session._codec.encoder._max_bytes = 1_000_000  # it sends more than this side takes
+        other.connection.session._codec.encoder._max_bytes = 1_000_000  # it sends more than this side takes
         other.handler.on_request = lambda request: tell_nothing(
-            other.connection.send_result(request.call_id or 0, LARGE if request.params else 1)
+            other.connection.answers.send_result(request.call_id or 0, LARGE if request.params else 1)
         )
         for _ in range(3):
-            await raises(TooLarge, one.connection.request("m", (1,)), "at most 100000 bytes")
-            assert await one.connection.request("m", ()) == 1
-        await raises(TooLarge, other.connection.request("m", (LARGE,)))
+            await raises(TooLarge, one.connection.caller.request("m", (1,)), "at most 100000 bytes")
+            assert await one.connection.caller.request("m", ()) == 1
+        await raises(TooLarge, other.connection.caller.request("m", (LARGE,)))
         assert not one.connection.closed
 
 
@@ -161,15 +161,15 @@ async def test_an_answer_over_the_answerers_own_limit_is_the_answerers_to_deal_w
         raw.send(wire(0, 7, "m", []))
         await comes_true(lambda: bool(end.handler.requests))
         with pytest.raises(TooLarge, match="max_message_bytes"):
-            end.connection.send_result(7, LARGE)
-        end.connection.send_error(7, "a.b", "text", LARGE)  # what cannot be sent of an error is left out
+            end.connection.answers.send_result(7, LARGE)
+        end.connection.answers.send_error(7, "a.b", "text", LARGE)  # what cannot be sent of an error is left out
         assert await next_message(raw) == [1, 7, ["a.b", "text", None], None]
 
 
 async def test_a_notify_over_the_limit_ends_the_connection_for_nobody_can_be_told() -> None:
     async with both_ends(others=SMALL_LIMIT) as (one, other):
-        await one.connection.send_notify("m", (LARGE,))
-        await raises((Unavailable, ConnectionLost), one.connection.request("m", ()), "at most 100000 bytes")
+        await one.connection.caller.send_notify("m", (LARGE,))
+        await raises((Unavailable, ConnectionLost), one.connection.caller.request("m", ()), "at most 100000 bytes")
         await other.connection.wait_closed()
 
 
@@ -193,22 +193,24 @@ async def test_a_large_answer_whose_memory_file_is_lost_fails_its_call() -> None
 async def test_a_large_message_to_who_takes_no_descriptors_is_refused() -> None:
     async with one_end() as (end, raw):
         refuse_descriptors(raw)
-        await raises(PermissionDenied, end.connection.request("m", (LARGE,)), "nor messages of more than 65536 bytes")
-        end.connection.send_result(1, LARGE)
+        await raises(
+            PermissionDenied, end.connection.caller.request("m", (LARGE,)), "nor messages of more than 65536 bytes"
+        )
+        end.connection.answers.send_result(1, LARGE)
         assert await next_message(raw) == [1, 1, ["rpc.PermissionDenied", TAKES_NONE, None], None]
         fill(end.sock)
         queued = end.call("m", LARGE)
-        end.connection.send_result(2, LARGE)
+        end.connection.answers.send_result(2, LARGE)
         assert await next_message(raw) == [1, 2, ["rpc.PermissionDenied", TAKES_NONE, None], None]
         await raises(PermissionDenied, queued)
-        assert not end.connection._session.calls
+        assert not end.connection.session.calls
 
 
 async def test_a_large_message_that_no_memory_file_can_be_made_for_fails_alone() -> None:
     async with one_end() as (end, raw):
         with table_full():
-            error = await raises(Overloaded, end.connection.request("m", (LARGE,)), "Too many open files")
-            end.connection.send_result(1, LARGE)
+            error = await raises(Overloaded, end.connection.caller.request("m", (LARGE,)), "Too many open files")
+            end.connection.answers.send_result(1, LARGE)
         assert error.remote, "in a handler that does not expect it it would be the handler's answer"
         message = await next_message(raw)
         assert message[:2] == [1, 1]
@@ -219,16 +221,16 @@ async def test_a_large_message_that_no_memory_file_can_be_made_for_fails_alone()
 async def test_a_large_message_that_may_be_in_no_file_is_too_large(caplog: pytest.LogCaptureFixture) -> None:
     async with one_end() as (end, raw):
         with files_of_at_most(100_000):
-            await raises(TooLarge, end.connection.request("m", (LARGE,)), "File too large")
-            end.connection.send_result(1, LARGE)
+            await raises(TooLarge, end.connection.caller.request("m", (LARGE,)), "File too large")
+            end.connection.answers.send_result(1, LARGE)
             fill(end.sock)
             queued = end.call("m", LARGE)
-            end.connection.send_result(2, LARGE)
+            end.connection.answers.send_result(2, LARGE)
             await raises(TooLarge, queued)
         text = "no memory file may be as large as the message: File too large"
         assert await next_message(raw) == [1, 1, ["rpc.TooLarge", text, None], None]
         assert (await next_message(raw))[:3] == [1, 2, ["rpc.TooLarge", text, None]]
-        assert not end.connection._session.calls
+        assert not end.connection.session.calls
     assert len(caplog.messages) == 2
     assert all("an answer cannot be sent: [Errno 27] File too large" in message for message in caplog.messages)
 

@@ -32,8 +32,8 @@ async def test_a_connection_without_calls_can_be_detached() -> None:
         assert end.connection.closed
         assert end.handler.lost == 1
         await end.connection.wait_closed()
-        await raises(ConnectionLost, end.connection.request("m", ()), "the connection was passed on")
-        await raises(ConnectionLost, end.connection.send_notify("m", ()), "the connection was passed on")
+        await raises(ConnectionLost, end.connection.caller.request("m", ()), "the connection was passed on")
+        await raises(ConnectionLost, end.connection.caller.send_notify("m", ()), "the connection was passed on")
         await end.connection.close()
         assert end.connection.detach() is None
 
@@ -71,12 +71,12 @@ async def _request_unanswered(end: End, raw: socket.socket) -> None:
 
 async def _closing_received(end: End, raw: socket.socket) -> None:
     raw.send(wire(5, "going home"))
-    await comes_true(lambda: end.connection._session.closing_received is not None)
+    await comes_true(lambda: end.connection.session.closing_received is not None)
 
 
 async def _packets_wait(end: End, raw: socket.socket) -> None:
     fill(end.sock)
-    await end.connection.send_notify("m", ())
+    await end.connection.caller.send_notify("m", ())
 
 
 @pytest.mark.parametrize(

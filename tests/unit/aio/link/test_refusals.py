@@ -22,16 +22,16 @@ from seqrpc import (
     PermissionDenied,
     TooLarge,
 )
-from seqrpc.aio.link import explain_refusal
+from seqrpc.aio.caller import explain_refusal
 from seqrpc.limits import Limits
 
 
 async def test_a_call_with_descriptors_to_who_takes_none_is_refused() -> None:
     async with one_end() as (end, raw):
         refuse_descriptors(raw)
-        await raises(PermissionDenied, end.connection.request("m", (Lender(),)), "takes no descriptors")
-        await raises(PermissionDenied, end.connection.send_notify("m", (Lender(),)), "takes no descriptors")
-        assert not end.connection._session.calls
+        await raises(PermissionDenied, end.connection.caller.request("m", (Lender(),)), "takes no descriptors")
+        await raises(PermissionDenied, end.connection.caller.send_notify("m", (Lender(),)), "takes no descriptors")
+        assert not end.connection.session.calls
         end.call("m")
         assert (await next_message(raw))[2] == "m"
 
@@ -41,7 +41,7 @@ async def queue_calls(end: End, raw: socket.socket) -> list[asyncio.Task[Any]]:
     refuse_descriptors(raw)
     fill(end.sock)
     calls = [end.call("m", Lender()), end.call("given up", Lender())]
-    calls.append(asyncio.create_task(end.connection.send_notify("m", (Lender(),))))
+    calls.append(asyncio.create_task(end.connection.caller.send_notify("m", (Lender(),))))
     await comes_true(lambda: end.transport.get_write_buffer_packets() == 3)
     return calls
 
@@ -56,7 +56,7 @@ async def test_a_queued_call_that_is_refused_fails_and_the_connection_lives_on()
         assert (await next_message(raw))[0] == 3, "the cancel of what never left is all that comes of it"
         await raises(PermissionDenied, calls[0], "takes no descriptors")
         assert [(await next_message(raw))[2] for _ in after] == ["after", "after"]
-        assert not end.connection._session.given_up
+        assert not end.connection.session.given_up
         for call in after:
             call.cancel()
 
@@ -64,8 +64,8 @@ async def test_a_queued_call_that_is_refused_fails_and_the_connection_lives_on()
 async def test_an_answer_with_descriptors_to_who_takes_none_becomes_an_error() -> None:
     async with one_end() as (end, raw):
         refuse_descriptors(raw)
-        end.connection.send_result(1, [Lender()])
-        end.connection.send_error(2, "x.y", "text", Lender())
+        end.connection.answers.send_result(1, [Lender()])
+        end.connection.answers.send_error(2, "x.y", "text", Lender())
         expected = ["rpc.PermissionDenied", TAKES_NONE, None]
         assert await next_message(raw) == [1, 1, expected, None]
         assert await next_message(raw) == [1, 2, expected, None]
@@ -75,7 +75,7 @@ async def test_a_queued_answer_with_descriptors_to_who_takes_none_becomes_an_err
     async with one_end() as (end, raw):
         refuse_descriptors(raw)
         fill(end.sock)
-        end.connection.send_result(1, [Lender()])
+        end.connection.answers.send_result(1, [Lender()])
         expected = ["rpc.PermissionDenied", TAKES_NONE, None]
         assert await next_message(raw) == [1, 1, expected, None]
 
@@ -84,7 +84,7 @@ async def test_a_queued_answer_that_is_refused_while_the_connection_closes_is_dr
     async with one_end() as (end, raw):
         refuse_descriptors(raw)
         fill(end.sock)
-        end.connection.send_result(1, [Lender()])
+        end.connection.answers.send_result(1, [Lender()])
         closing = asyncio.create_task(end.connection.close())
         await turns_of_the_loop()
         assert set(await receive_to_the_end(raw)) == {b"x" * 1000}
@@ -95,7 +95,7 @@ async def test_an_answer_whose_descriptors_cannot_be_kept_becomes_an_error() -> 
     async with one_end() as (end, raw):
         fill(end.sock)
         with table_full():
-            end.connection.send_result(1, [Lender()])
+            end.connection.answers.send_result(1, [Lender()])
         message = await next_message(raw)
         assert message[2][0] == "rpc.DescriptorsLost"
         assert "Too many open files" in message[2][1]
@@ -104,10 +104,10 @@ async def test_an_answer_whose_descriptors_cannot_be_kept_becomes_an_error() -> 
 async def test_an_answer_with_what_has_no_descriptor_is_the_answerers_fault() -> None:
     async with one_end() as (end, raw):
         with pytest.raises(ValueError, match="BytesIO has no descriptor"):
-            end.connection.send_result(1, [io.BytesIO()])
+            end.connection.answers.send_result(1, [io.BytesIO()])
         with pytest.raises(ValueError, match="BytesIO has no descriptor"):
-            end.connection.send_error(1, "x.y", "text", io.BytesIO())
-        end.connection.send_error(1, "rpc.Internal", "")
+            end.connection.answers.send_error(1, "x.y", "text", io.BytesIO())
+        end.connection.answers.send_error(1, "rpc.Internal", "")
         assert await next_message(raw) == [1, 1, ["rpc.Internal", "", None], None]
 
 
@@ -116,9 +116,9 @@ async def test_an_answer_that_cannot_be_sent_at_all_ends_the_connection() -> Non
         end.transport.pause_reading()  # libuv ends the process if it meets what comes now
         with files(1) as fds:
             os.dup2(fds[0].fileno(), end.sock.fileno())
-        end.connection.send_result(1, None)
+        end.connection.answers.send_result(1, None)
         await end.connection.wait_closed()
-        error = await raises(ConnectionLost, end.connection.request("m", ()))
+        error = await raises(ConnectionLost, end.connection.caller.request("m", ()))
         assert error.__cause__.errno == errno.ENOTSOCK
 
 
@@ -126,9 +126,9 @@ async def test_a_call_that_cannot_be_sent_for_another_reason_raises_it() -> None
     async with one_end() as (end, _raw):
         fill(end.sock)
         with table_full():
-            error = await raises(OSError, end.connection.request("m", (Lender(),)))
+            error = await raises(OSError, end.connection.caller.request("m", (Lender(),)))
         assert error.errno == errno.EMFILE
-        assert not end.connection._session.calls
+        assert not end.connection.session.calls
 
 
 def test_what_the_kernel_says_has_a_name_here() -> None:

@@ -34,7 +34,7 @@ async def test_calls_beyond_the_bound_of_this_side_are_refused() -> None:
 async def test_a_peer_that_does_not_read_its_answers_is_not_read_from(refused: bool) -> None:
     async with one_end() as (end, raw):
         if refused:
-            end.connection.send_closing("no more")
+            end.connection.answers.send_closing("no more")
         else:
             end.handler.on_request = end.handler.echo
         end.jam()
@@ -47,7 +47,7 @@ async def test_a_peer_that_does_not_read_its_answers_is_not_read_from(refused: b
             raw.send(wire(0, call_id, "m", []))
         await turns_of_the_loop()
         queued = end.transport.get_write_buffer_packets()
-        assert end.connection._session.requests == set()
+        assert end.connection.session.requests == {}
 
         answers: list[int] = []
         while len(answers) < 19:  # it reads again, and is read from again
@@ -86,7 +86,7 @@ async def test_a_peer_that_dies_with_answers_unread_and_requests_unanswered_is_l
     async with one_end() as (end, raw):
         end.handler.on_request = end.handler.echo
         if refused:
-            end.connection.send_closing("no more")
+            end.connection.answers.send_closing("no more")
         end.jam()
         assert end.transport.is_reading()
         waiting = end.call("m")
@@ -119,14 +119,14 @@ async def test_results_that_find_too_much_unread_are_refused_before_they_are_enc
         refused = 0
         for call_id in range(20):
             try:
-                end.connection.send_result(call_id, b"x" * 50_000)
+                end.connection.answers.send_result(call_id, b"x" * 50_000)
             except Overloaded:
                 refused += 1
                 with pytest.raises(
                     Overloaded, match=r"\d+ bytes of answers are not read yet \(max_unsent_bytes\)$"
                 ) as exc:
-                    end.connection.send_result(call_id, Uncodable())
-                end.connection.send_error(call_id, exc.value.code, exc.value.message)
+                    end.connection.answers.send_result(call_id, Uncodable())
+                end.connection.answers.send_error(call_id, exc.value.code, exc.value.message)
         assert 0 < refused < 20
         assert end.transport.get_write_buffer_size() < 300_000 + 65_536 + 20 * 200
         answers: dict[int, Any] = {}
@@ -135,7 +135,7 @@ async def test_results_that_find_too_much_unread_are_refused_before_they_are_enc
             if message[0] == 1:
                 answers[message[1]] = message[2]
         assert [error and error[0] for error in answers.values()].count("rpc.Overloaded") == refused
-        assert end.connection._session.requests == set()
+        assert end.connection.session.requests == {}
 
 
 async def test_nothing_that_is_short_is_refused_for_what_is_unread() -> None:
@@ -145,9 +145,9 @@ async def test_nothing_that_is_short_is_refused_for_what_is_unread() -> None:
         raw.send(wire(0, 2, "m", []))
         await comes_true(lambda: len(end.handler.requests) == 3)
         end.jam()
-        end.connection.send_result(0, None)
-        end.connection.send_error(1, "a.Code", "x" * 10_000, b"x" * 60_000)
-        end.connection.send_error(2, "c" * 10_000, "", None)
+        end.connection.answers.send_result(0, None)
+        end.connection.answers.send_error(1, "a.Code", "x" * 10_000, b"x" * 60_000)
+        end.connection.answers.send_error(2, "c" * 10_000, "", None)
         answers: list[Any] = []
         while len(answers) < 3:
             message = await next_message(raw)
@@ -165,7 +165,7 @@ async def test_errors_are_whole_while_little_is_unread() -> None:
         raw.send(wire(0, 0, "m", []))
         await comes_true(lambda: len(end.handler.requests) == 1)
         end.jam()
-        end.connection.send_error(0, "a.Code", "x" * 1_000, [1])
+        end.connection.answers.send_error(0, "a.Code", "x" * 1_000, [1])
         while (message := await next_message(raw))[0] != 1:
             pass
         assert message == [1, 0, ["a.Code", "x" * 1_000, [1]], None]

@@ -22,7 +22,8 @@ from support.annotations import (
     living_values,
 )
 
-from seqrpc.aio.proxy import Proxy
+from seqrpc.aio.channels import end_of
+from seqrpc.aio.proxy import Proxy, callee_of
 from seqrpc.aio.streams import Stream
 from seqrpc.interface.conversion import convert
 from seqrpc.interface.planning import plan
@@ -81,7 +82,7 @@ def test_channels_become_proxies_of_the_annotated_service(
     with living_values() as (_stream, channel, _buffer):
         proxy = unwrap(convert(wrap(channel), planned))
         assert isinstance(proxy, Proxy)
-        assert proxy._connection is channel
+        assert callee_of(proxy) is end_of(channel)
         assert type(proxy).__name__ in ("VaultProxy", "DataVaultProxy")
 
 

@@ -10,6 +10,7 @@ import msgpack
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.admission import new_session
 from support.descriptors import Lender, owned
 from support.properties import PROPERTY, values
 from support.session import is_malformed, packet, receive, request_in_flight
@@ -97,9 +98,9 @@ PACKETS = (
 )
 
 
-def in_use(limits: Limits, *, closing: bool) -> Session[Any]:
+def in_use(limits: Limits, *, closing: bool) -> Session[Any, Any]:
     """Return a session with calls in flight, given up and refused."""
-    session = Session[Any](limits)
+    session = new_session(limits)
     for waiter in ("a", "b", "c"):
         session.send_request(waiter, "m", ())
     session.send_cancel(2)
@@ -109,7 +110,7 @@ def in_use(limits: Limits, *, closing: bool) -> Session[Any]:
     return session
 
 
-def outcome(session: Session[Any], receive_it: Callable[[], Any]) -> tuple[str, ...]:
+def outcome(session: Session[Any, Any], receive_it: Callable[[], Any]) -> tuple[str, ...]:
     """Return all there is to see of a packet's arrival; with types, and NaN equal to itself."""
     try:
         event = receive_it()
@@ -118,7 +119,6 @@ def outcome(session: Session[Any], receive_it: Callable[[], Any]) -> tuple[str, 
     if isinstance(event, Request):
         assert not event.is_plain or (event.call_id is not None and event.options == Options() and event.fds == [])
         event.is_plain = False  # what the quick way is for
-        event.is_admitted = True  # there, whoever carries the session asks
     state = (session.calls, session.given_up, session.requests, session.closing_received, session._was_asked)
     return repr(event), repr(state)
 
@@ -133,7 +133,7 @@ def test_the_quick_way_of_a_packet_leads_where_the_long_way_does(data: bytes, li
     session, twin = in_use(limits, closing=closing), in_use(limits, closing=closing)
     for _ in range(2):  # the second time its id is in flight, or answered
         assert outcome(session, lambda: session.receive_packet(data, [])) == outcome(
-            twin, lambda: twin._receive_closely(data, [], lost=False)
+            twin, lambda: twin._receive_closely(data, [], None, lost=False)
         )
 
 
@@ -146,13 +146,13 @@ USUAL = ([b"\x94", b"\x00", b"\x07", b"\xa1m", b"\x90", b""], [b"\x94", b"\x01",
 
 @pytest.mark.parametrize("usual", USUAL, ids=["request", "response"])
 def test_whatever_is_unusual_in_a_usual_packet_the_quick_way_leads_where_the_long_way_does(usual: list[bytes]) -> None:
-    def agree(state: tuple[Limits, bool], make: Callable[..., Session[Any]], changes: dict[int, bytes]) -> None:
+    def agree(state: tuple[Limits, bool], make: Callable[..., Session[Any, Any]], changes: dict[int, bytes]) -> None:
         data = b"".join([changes.get(place, part) for place, part in enumerate(usual)])
         session, twin = (make(state[0], closing=state[1]) for _ in range(2))
         quick = outcome(session, lambda: session.receive_packet(data, []))
-        assert quick == outcome(twin, lambda: twin._receive_closely(data, [], lost=False)), data
+        assert quick == outcome(twin, lambda: twin._receive_closely(data, [], None, lost=False)), data
 
-    agree((Limits(), False), lambda limits, closing: Session(limits), {})  # the first packet of all
+    agree((Limits(), False), lambda limits, closing: new_session(limits), {})  # the first packet of all
     for place, parts in enumerate(PARTS):
         for part in parts:
             for state in SETTINGS:
@@ -177,7 +177,7 @@ def test_a_message_is_the_same_however_long_its_array_s_head_is(head: bytes, par
     "data", [b"\x84\x00\x07\x01\x07\x02\x07\x03\x07", b"\xa4\x00\x07ab", b"\xc4\x04\x00\x07\x00\x00"]
 )
 def test_four_of_anything_but_an_array_are_malformed(data: bytes) -> None:
-    assert is_malformed(Session(), data, 0)
+    assert is_malformed(new_session(), data, 0)
 
 
 @pytest.mark.parametrize("zero, one", [(False, True), (0.0, 1.0)])
@@ -190,7 +190,7 @@ def test_what_is_only_equal_to_a_kind_or_an_id_is_none(zero: Any, one: Any) -> N
 
 
 def test_a_request_is_plain_if_there_is_nothing_to_it_but_method_and_arguments() -> None:
-    session = Session[Any]()
+    session = new_session()
     assert receive(session, 0, 1, "m", [1, [2]]).is_plain
     for head, rest in (((0, 2), ({"a": 1},)), ((0, 3), ([], {"deadline": 5})), ((0, 4), ([], {})), ((2,), ([],))):
         assert not receive(session, *head, "m", *rest).is_plain

@@ -17,7 +17,7 @@ from support.daemons import Stage
 from support.waiting import PATIENCE
 
 import seqrpc
-from seqrpc.aio.exports import Exports
+from seqrpc.aio.held import HeldValues
 from seqrpc.aio.living import LivingValues
 from seqrpc.kernel.descriptors import OwnedFd
 from seqrpc.limits import DEFAULT_LIMITS
@@ -99,7 +99,7 @@ print("uvloop" in sys.modules, threading.active_count())
     assert ran.stdout.split() == ["False", "1"]
 
 
-# aio/exports.py: what a server keeps alive for others
+# aio/held.py: what a server keeps alive for others
 
 
 class Source(seqrpc.Service):
@@ -277,7 +277,7 @@ async def test_a_generator_that_does_not_end_is_left_after_the_close_timeout(cap
 
 async def test_what_is_given_away_by_a_stopped_server_ends_at_once() -> None:
     source = Source()
-    exports = Exports()
+    exports = HeldValues()
     living = LivingValues(DEFAULT_LIMITS, exports)
     exports.stop("the end")
     for value in (source, source.count(3)):
@@ -296,7 +296,7 @@ async def test_what_is_given_away_by_a_stopped_server_ends_at_once() -> None:
 
 
 async def test_what_nobody_got_is_closed_once_at_a_time_and_waited_for() -> None:
-    exports, stage = Exports(), Stage()
+    exports, stage = HeldValues(), Stage()
     things = [object(), object()]
 
     async def close(thing: object) -> None:

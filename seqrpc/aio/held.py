@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from seqrpc.interface.scope import run_outside
 
 
-class Exported(Protocol):
+class Held(Protocol):
     """A stream or an object that others hold."""
 
     def refuse(self, reason: str) -> None:
@@ -29,31 +29,31 @@ class Exported(Protocol):
         ...
 
 
-class Exports:
+class HeldValues:
     """All of one server's, or one client connection's."""
 
     def __init__(self) -> None:
         """Begin with none."""
-        self.living: set[Exported] = set()
+        self.living: set[Held] = set()
         self.places = 0
         """Streams and objects of this side that others have, or get with a message that is on its way out."""
         self._ending: dict[int, asyncio.Task[None]] = {}
         self._refused: str | None = None
         self._stopped: str | None = None
 
-    def add(self, export: Exported) -> None:
+    def add(self, held: Held) -> None:
         """Keep one more; it is refused or stopped at once if the others were."""
-        self.living.add(export)
+        self.living.add(held)
         if self._stopped is not None:
-            export.stop(self._stopped)
+            held.stop(self._stopped)
         elif self._refused is not None:
-            export.refuse(self._refused)
+            held.refuse(self._refused)
 
     def refuse(self, reason: str) -> None:
         """Take no new calls on any."""
         self._refused = reason
-        for export in list(self.living):
-            export.refuse(reason)
+        for held in list(self.living):
+            held.refuse(reason)
 
     async def wait_idle(self, quiet_timeout: float, spared: Container[object] = ()) -> None:
         """Wait until nothing runs in any, nor in those that are added meanwhile.
@@ -62,16 +62,16 @@ class Exports:
             quiet_timeout: seconds after which a stream that sends nothing is taken for one that never ends by itself.
             spared: streams, and calls on objects, that are not waited for; it may grow meanwhile.
         """
-        waited: set[Exported] = set()
+        waited: set[Held] = set()
         while new := self.living - waited:
             waited |= new
-            await asyncio.gather(*(export.wait_idle(quiet_timeout, spared) for export in new))
+            await asyncio.gather(*(held.wait_idle(quiet_timeout, spared) for held in new))
 
     def stop(self, reason: str) -> None:
         """End all of them now."""
         self._stopped = reason
-        for export in list(self.living):
-            export.stop(reason)
+        for held in list(self.living):
+            held.stop(reason)
 
     def end(self, value: Any, close: Callable[[Any], Coroutine[Any, Any, None]]) -> None:
         """Close something that nobody got, in a task of its own that :meth:`wait_stopped` waits for; once at a time."""
@@ -85,6 +85,6 @@ class Exports:
 
     async def wait_stopped(self) -> None:
         """Wait until all have ended, and what nobody got is closed."""
-        await asyncio.gather(*(export.wait_stopped() for export in list(self.living)))
+        await asyncio.gather(*(held.wait_stopped() for held in list(self.living)))
         while self._ending:
             await asyncio.wait(self._ending.values())

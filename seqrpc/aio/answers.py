@@ -1,0 +1,190 @@
+"""The answers that leave over one connection."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from typing import Any, Protocol
+
+from seqrpc.aio.caller import Line
+from seqrpc.aio.failures import refusal_of, told_internal
+from seqrpc.aio.places import runs_here
+from seqrpc.errors import ConnectionLost, DescriptorsLost, Overloaded, WrongProcess
+from seqrpc.kernel.descriptors import OwnedFd, close_all
+from seqrpc.kernel.pieces import Content
+from seqrpc.limits import MAX_PACKET, Limits
+from seqrpc.logs import get_logger
+from seqrpc.protocol.lenders import Lender, give_up_lenders, tell_sent
+from seqrpc.protocol.values import descriptors_in
+
+_log = get_logger("seqrpc.connection")
+
+_SHORT_TEXT = 200  # characters of an error that is told to a peer that does not read
+_PACKET_COST = 256  # bytes that an unsent packet costs besides its content
+
+_UNSENT = (OSError, WrongProcess)
+"""What sending raises where a message is of no use any more; in a forked child, whoever goes on there is not told."""
+
+
+class Check(Protocol):
+    """Looks whether what a handler returned fits its annotation."""
+
+    exact: type | None
+    """The type whose values fit, if there is one; for those :meth:`check` need not be called."""
+
+    def check(self, result: Any) -> None:
+        """Raise InvalidResult if it does not."""
+        ...
+
+
+class Answers:
+    """Sends answers, and bounds what is kept for a peer that does not read them.
+
+    Args:
+        line: the connection.
+        limits: ``max_unsent_bytes`` and ``max_message_bytes`` are used.
+    """
+
+    __slots__ = ("_limits", "_line")
+
+    def __init__(self, line: Line, limits: Limits) -> None:
+        """Begin with nothing unsent."""
+        self._line = line
+        self._limits = limits
+
+    def send_result(self, call_id: int | None, result: Any, check: Check | None = None) -> list[Lender]:
+        """Answer a request, and close the descriptors in the result: a handler gives away what it returns.
+
+        Args:
+            call_id: of the request; None for one that wants no answer, whose result is given up.
+            result: what the handler returned.
+            check: looks whether it fits.
+
+        Returns:
+            What lent descriptors to the answer.
+
+        Raises:
+            InvalidResult, LocalProtocolError, TooLarge, ValueError: the result does not fit, or cannot be sent; the
+                request is still to be answered, and the result to be given up.
+            Overloaded: as before, for so many bytes of answers are unsent already.
+        """
+        if call_id is None:
+            self.give_up(result)
+            return []
+        if check is not None and type(result) is not check.exact:
+            check.check(result)
+        line = self._line
+        if line.writing_paused and result is not None and self._is_over():
+            raise Overloaded(f"{self._unsent_bytes()} bytes of answers are not read yet (max_unsent_bytes)")
+        data, lenders = line.session.send_result(call_id, result)
+        if lenders or len(data) > MAX_PACKET:
+            self._send(call_id, data, lenders)
+        else:
+            try:
+                line.transport.send_packet(data)
+            except _UNSENT as exc:
+                self._refused(call_id, False, exc)
+        return lenders
+
+    def _send(self, call_id: int, data: Content, lenders: list[Lender]) -> None:
+        """Send an answer, and close the descriptors that were given away with it."""
+        failed = None
+        if lenders or len(data) > MAX_PACKET:
+            failed = functools.partial(self._refused, call_id, bool(lenders))
+        try:
+            self._line.transport.send_packet(data, lenders, failed)
+        except _UNSENT as exc:
+            give_up_lenders(lenders)
+            self._refused(call_id, bool(lenders), exc)
+        except BaseException:
+            give_up_lenders(lenders)
+            raise
+        else:
+            tell_sent(lenders)
+        close_all([lender for lender in lenders if isinstance(lender, OwnedFd)])
+
+    def send_error(self, call_id: int, code: str, message: str, data: Any = None) -> None:
+        """Answer a request with an error; what is in ``data`` is given away.
+
+        With ``max_unsent_bytes`` of answers unsent it goes without ``data``, and with the beginning of its message.
+
+        Raises:
+            ValueError: a descriptor in ``data`` is closed; the request is still to be answered, and the data given up.
+        """
+        if self._is_over():
+            if data is not None:
+                self.give_up(data)
+            data, message = None, message[:_SHORT_TEXT]
+            code = code if len(code) <= _SHORT_TEXT else "rpc.Overloaded"
+        packet, lenders = self._line.session.send_error(call_id, code, message, data)
+        self._send(call_id, packet, lenders)
+
+    def _refused(
+        self,
+        call_id: int,
+        has_descriptors: bool,  # noqa: FBT001 - not public
+        exc: OSError | WrongProcess,
+    ) -> None:
+        """Answer without what the kernel would not take; if it takes not even that, the connection ends."""
+        if isinstance(exc, ConnectionLost | WrongProcess):
+            return
+        refusal = refusal_of(exc)
+        if refusal is None and has_descriptors:
+            refusal = DescriptorsLost(f"the descriptors of the answer could not be sent: {exc.strerror}")
+        if refusal is None:
+            code, message = told_internal(exc, repr(self._line), "could not send an answer")
+        else:
+            code, message = refusal.code, refusal.message
+            _log.warning("! %r: an answer cannot be sent: %s", self._line, exc)
+        try:
+            self._line.transport.send_packet(*self._line.session.send_error(call_id, code, message))
+        except ConnectionLost:
+            return
+        except OSError as another:
+            self._line.end_by(another)
+
+    def slow_down(self, call_id: int | None) -> None:
+        """Bound what is kept for a peer that asks on and does not read its answers.
+
+        Not reading its requests is enough, unless we wait for its own answers: then only an end helps.
+        """
+        if call_id is None:  # it will not be answered
+            return
+        session = self._line.session
+        if not session.calls and not session.given_up:
+            self._line.transport.pause_reading()
+            return
+        unsent = self._unsent_bytes()
+        if unsent > self._limits.max_unsent_bytes + self._limits.max_message_bytes:  # one large answer may well wait
+            self._line.end_by(ConnectionLost(f"the other side left {unsent} bytes of answers unread"))
+
+    def _unsent_bytes(self) -> int:
+        """Return what is kept for a peer that does not read."""
+        transport = self._line.transport
+        return transport.get_write_buffer_size() + _PACKET_COST * transport.get_write_buffer_packets()
+
+    def _is_over(self) -> bool:
+        """Return whether more is unsent than is to be added to: a short answer must do."""
+        return self._line.writing_paused and self._unsent_bytes() > self._limits.max_unsent_bytes
+
+    def give_up(self, value: Any) -> None:
+        """Let go of a result, or the data of an error, that nobody gets, as if its receiver had let go at once.
+
+        Descriptors in it are closed, and so are objects that nobody else holds, streams and channels. It may be done
+        again, and from any thread.
+        """
+        line = self._line
+        if runs_here(line.loop):
+            line.session.give_up(value)
+            return
+        try:
+            line.loop.call_soon_threadsafe(line.session.give_up, value)
+        except RuntimeError:  # the loop is closed, and so are the objects that it had
+            close_all(descriptors_in(value))
+
+    def send_closing(self, reason: str) -> None:
+        """Say that this side takes no new requests; those that come are refused (protocol 2.8)."""
+        packet = self._line.session.send_closing(reason)
+        if packet is not None:
+            with contextlib.suppress(*_UNSENT):
+                self._line.transport.send_packet(*packet)

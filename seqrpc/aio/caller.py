@@ -1,0 +1,313 @@
+"""The calls that this side makes over one connection."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import time
+from asyncio import get_running_loop
+from typing import Any, Protocol
+
+from seqrpc.aio.failures import refusal_of
+from seqrpc.aio.transport import SeqpacketTransport
+from seqrpc.aio.turns import Turns
+from seqrpc.errors import (
+    ConnectionLost,
+    DeadlineExceeded,
+    Overloaded,
+    RpcError,
+    Unavailable,
+    WrongLoop,
+    WrongProcess,
+)
+from seqrpc.interface.answers import Finish, result_of
+from seqrpc.interface.signature import Params
+from seqrpc.kernel.descriptors import close_all
+from seqrpc.kernel.pieces import Content
+from seqrpc.limits import LONGEST_TIMER, MAX_PACKET, Limits
+from seqrpc.logs import get_logger
+from seqrpc.protocol.lenders import Lender, tell_sent, tell_unsent
+from seqrpc.protocol.messages import Response
+from seqrpc.protocol.session import Session
+from seqrpc.text import shown
+
+_log = get_logger("seqrpc.connection")
+
+Waiter = asyncio.Future[Response]
+
+
+class Line(Protocol):
+    """What making calls, and answering them, need of a connection."""
+
+    loop: asyncio.AbstractEventLoop
+    home: asyncio.AbstractEventLoop | None
+    """Where the connection can be used; nowhere in a forked child."""
+
+    session: Session[Waiter, Any]
+    transport: SeqpacketTransport
+    writing_paused: bool
+    """Whether so much waits to be sent that nothing should be added."""
+
+    def misuse(self) -> WrongProcess | WrongLoop:
+        """Return what to raise where the connection is used from elsewhere."""
+        ...
+
+    def check_place(self) -> None:
+        """Raise what :meth:`misuse` returns unless the connection can be used here."""
+        ...
+
+    def lost_error(self) -> ConnectionLost:
+        """Return why the connection ended."""
+        ...
+
+    async def wait_closed(self) -> None:
+        """Wait until the connection has ended."""
+        ...
+
+    def end_by(self, exc: Exception) -> None:
+        """End the connection now, for a reason that those are told who wait on it."""
+        ...
+
+
+class Caller:
+    """Makes calls: each waits its turn, is sent, and waits for its answer.
+
+    Args:
+        line: the connection.
+        limits: ``max_calls_in_flight`` and ``stall_timeout`` are used.
+    """
+
+    __slots__ = ("_limits", "_line", "_loop", "_max_calls", "_session", "turns")
+
+    def __init__(self, line: Line, limits: Limits) -> None:
+        """Begin with no call."""
+        self._line = line
+        self._loop = line.loop
+        self._session = line.session
+        self._limits = limits
+        self._max_calls = limits.max_calls_in_flight
+        self.turns = Turns(self._loop, self._has_room, limits.stall_timeout, self._stalled)
+        """The line of calls that wait to be sent."""
+
+    def _has_room(self, going: int) -> bool:
+        in_flight = len(self._session.calls) + len(self._session.given_up)
+        return not self._line.writing_paused and in_flight + going < self._max_calls
+
+    def _stalled(self) -> RpcError | None:
+        """Return what to raise in calls that wait for answers, for none comes; None if they wait for something else."""
+        in_flight = len(self._session.calls) + len(self._session.given_up)
+        if self._line.writing_paused or in_flight < self._max_calls:
+            return None
+        text = (
+            f"{in_flight} calls of this connection are unanswered (max_calls_in_flight), and no answer came for"
+            f" {self._limits.stall_timeout:g} s (stall_timeout)"
+        )
+        return _of_this_call(Overloaded(text))
+
+    async def request(  # noqa: C901 - calling a function would take longer than the check of the loop
+        self,
+        method: str,
+        params: Params,
+        deadline: int | None = None,
+        meta: dict[str, str] | None = None,
+        finish: Finish = result_of,
+    ) -> Any:
+        """Call, and return what ``finish`` makes of the answer, whose descriptors it then owns.
+
+        A call waits its turn while ``max_calls_in_flight`` are unanswered or the peer does not read; with
+        ``max_calls_in_flight`` unanswered for ``stall_timeout`` seconds without any answer it is not sent.
+
+        Args:
+            method: ``Service.method``.
+            params: by position or by name; descriptors in it are borrowed until this returns or raises.
+            deadline: ``CLOCK_MONOTONIC`` in nanoseconds at which to give up, or None.
+            meta: for the other side's ``current_call().meta``.
+            finish: called with the answer, and the connection's limits; by default it raises an error, or returns a
+                result.
+
+        Raises:
+            Exception: what ``finish`` raises.
+            ConnectionLost: the connection ended; the call may have run.
+            Unavailable: the other side takes no new requests; the call did not run.
+            DeadlineExceeded: the deadline passed; the other side was told to stop.
+            WrongProcess, WrongLoop: the connection belongs to another process, or to another event loop.
+            LocalProtocolError, TooLarge, PermissionDenied, Overloaded, OSError, ValueError: it could not be sent.
+
+        Cancel: the other side is told to stop; a call that was not sent never is.
+        """
+        line = self._line
+        try:
+            is_home = get_running_loop() is line.home
+        except RuntimeError:  # none runs: in a forked child, or where coroutines are driven by hand
+            is_home = False
+        if not is_home:
+            raise line.misuse()
+        session = self._session
+        if self.turns.waiting or line.writing_paused or len(session.calls) >= self._max_calls or session.given_up:
+            await self._wait_turn(deadline)
+        options = timer = None
+        if deadline is not None or meta or session.closing_received is not None:
+            self._check_may_call(deadline)
+            options = _options(deadline, meta)
+        waiter: Waiter = self._loop.create_future()
+        try:
+            call_id, (data, lenders) = session.send_request(waiter, method, params, options)
+        except RpcError as exc:
+            _of_this_call(exc)
+            raise
+        try:
+            if lenders or len(data) > MAX_PACKET:
+                self._send_request(call_id, waiter, data, lenders)
+            else:
+                line.transport.send_packet(data)
+        except BaseException as exc:
+            session.calls.pop(call_id, None)
+            tell_unsent(lenders)
+            error = await self._explain(exc)
+            raise error from error.__cause__
+        del data, lenders  # a large message is not to be kept until it is answered
+        if deadline is not None:
+            timer = self._loop.call_later(_seconds_until(deadline), _expire, waiter)
+        try:
+            response = await waiter
+        except BaseException:
+            self._give_up(call_id, waiter)
+            raise
+        finally:
+            if timer is not None:
+                timer.cancel()
+        return finish(response, self._limits)
+
+    def _send_request(self, call_id: int, waiter: Waiter, data: Content, lenders: list[Lender]) -> None:
+        """Send a request with descriptors."""
+        self._line.transport.send_packet(data, lenders, functools.partial(self._request_refused, call_id, waiter))
+        tell_sent(lenders)
+
+    def _check_may_call(self, deadline: int | None) -> None:
+        if self._session.closing_received is not None:
+            raise self._unavailable()
+        if deadline is not None and deadline <= time.monotonic_ns():
+            raise DeadlineExceeded("the deadline passed before the call was sent")
+
+    async def _explain(self, exc: BaseException) -> BaseException:
+        """Return what to raise for a packet that could not be sent."""
+        if isinstance(exc, ConnectionLost):
+            if not self._line.transport.is_closing():  # what the other side said before it went is still being read
+                await self._line.wait_closed()
+            return self._line.lost_error() if self._session.closing_received is None else self._unavailable()
+        return explain_refusal(exc) if isinstance(exc, OSError) else exc
+
+    async def _wait_turn(self, deadline: int | None) -> None:
+        """Wait while there is no room for one more call, or others wait for it."""
+        if not self.turns.waiting and self._has_room(0):
+            return
+        self._check_may_call(deadline)
+        try:
+            async with asyncio.timeout(None if deadline is None else _seconds_until(deadline)):
+                await self.turns.wait()
+        except TimeoutError:
+            raise DeadlineExceeded("the deadline passed before the call could be sent") from None
+
+    def _request_refused(self, call_id: int, waiter: Waiter, exc: OSError) -> None:
+        """Fail a call whose packet the kernel did not take: the other side never hears of it."""
+        self._session.calls.pop(call_id, None)
+        self._session.given_up.discard(call_id)
+        if not waiter.done():
+            waiter.set_exception(explain_refusal(exc))
+        self.turns.next()
+
+    def _give_up(self, call_id: int, waiter: Waiter) -> None:
+        """Clean up after a call that ends without its answer being used."""
+        if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
+            close_all(waiter.result().fds)  # it came, and its task was cancelled before it could take it
+        packet = self._session.send_cancel(call_id)
+        if packet is not None:
+            with contextlib.suppress(OSError):  # it is a hint, and may get lost
+                self._line.transport.send_packet(*packet)
+        self.turns.next()
+
+    def refuse(self) -> None:
+        """Fail the calls that wait to be sent: the other side takes no new ones."""
+        self.turns.fail(self._unavailable())
+
+    def lose(self) -> None:
+        """Fail all calls: the connection ended."""
+        for waiter in self._session.lose():
+            if not waiter.done():
+                waiter.set_exception(self._line.lost_error())
+        self.turns.fail(self._line.lost_error())
+
+    def _unavailable(self) -> RpcError:
+        said = self._session.closing_received
+        error = Unavailable(f"the other side takes no new requests: {shown(said)}")
+        error.reason = said
+        return _of_this_call(error)
+
+    async def send_notify(
+        self, method: str, params: Params, deadline: int | None = None, meta: dict[str, str] | None = None
+    ) -> None:
+        """Call without wanting an answer; return when it is on its way. Arguments as for :meth:`request`.
+
+        Raises:
+            ConnectionLost, Unavailable, DeadlineExceeded, WrongProcess, WrongLoop, LocalProtocolError, TooLarge,
+            PermissionDenied, Overloaded, OSError, ValueError: as :meth:`request`; nothing was sent.
+
+        Cancel: nothing was sent.
+        """
+        self._line.check_place()
+        if self.turns.waiting or self._line.writing_paused:
+            await self._wait_turn(deadline)
+        self._check_may_call(deadline)
+        try:
+            data, lenders = self._session.send_notify(method, params, _options(deadline, meta))
+        except RpcError as exc:
+            _of_this_call(exc)
+            raise
+        try:
+            refused = functools.partial(_log.debug, "! NOTIFY %s: %s", method)
+            self._line.transport.send_packet(data, lenders, refused)
+        except BaseException as exc:
+            tell_unsent(lenders)
+            error = await self._explain(exc)
+            raise error from error.__cause__
+        tell_sent(lenders)
+
+    async def let_go(self) -> None:
+        """Do nothing: a connection is held by whoever made it, not by its proxies."""
+
+    def __repr__(self) -> str:
+        """Return what the connection is."""
+        return repr(self._line)
+
+
+def explain_refusal(exc: OSError) -> Exception:
+    """Return what to raise for a packet that the kernel does not take."""
+    refusal = refusal_of(exc)
+    return exc if refusal is None else _of_this_call(refusal)
+
+
+def _of_this_call(error: RpcError) -> RpcError:
+    """Mark an error as one that a call met: in a handler that does not expect it, it is not the handler's answer."""
+    error.remote = True
+    return error
+
+
+def _options(deadline: int | None, meta: dict[str, str] | None) -> dict[str, Any] | None:
+    if deadline is None and not meta:
+        return None
+    options: dict[str, Any] = {}
+    if deadline is not None:
+        options["deadline"] = deadline
+    if meta:
+        options["meta"] = meta
+    return options
+
+
+def _seconds_until(deadline: int) -> float:
+    return min(max(0.0, (deadline - time.monotonic_ns()) / 1e9), LONGEST_TIMER)
+
+
+def _expire(waiter: Waiter) -> None:
+    if not waiter.done():
+        waiter.set_exception(DeadlineExceeded("the deadline passed before the answer came"))

@@ -1,0 +1,83 @@
+"""The kinds of handlers: coroutine functions, async generators, and plain functions in threads."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import functools
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextvars import copy_context
+from typing import Any
+
+from seqrpc.aio.answers import Answers
+from seqrpc.aio.current import HandledCall
+from seqrpc.aio.plain import PlainCalls
+from seqrpc.aio.producers import Source
+from seqrpc.errors import RpcError
+from seqrpc.interface.description import Runs
+from seqrpc.kernel.descriptors import OwnedFd, close_all
+
+
+async def handle(
+    call: HandledCall, args: Sequence[Any], kwargs: dict[str, Any], threads: PlainCalls, answers: Answers
+) -> Any:
+    """Run a handler that is no ``async def``, or may not be, and return its result.
+
+    Args:
+        call: what it answers.
+        args: its arguments by position, and
+        kwargs: by name.
+        threads: for plain functions.
+        answers: lets go of what a thread returns after its call ended.
+    """
+    handler, spec = call.entry.handler, call.entry.spec
+    if spec.description.runs is Runs.COROUTINE:
+        return await handler(*args, **kwargs)
+    if spec.description.runs is Runs.GENERATOR:
+        return _stream_of(call, handler(*args, **kwargs))
+    return await _run_in_thread(call, functools.partial(handler, *args, **kwargs), threads, answers)
+
+
+def _stream_of(call: HandledCall, generator: AsyncIterator[Any]) -> Source:
+    """Return what the answer's stream is made of. It outlives the call, with the descriptors that came with it."""
+    fds, call.request.fds = call.request.fds, []
+    call.deadline_ns = None  # that was for the call; of a stream the reader takes as much as it likes
+    return Source(generator, call.request.method, fds)
+
+
+async def _run_in_thread(call: HandledCall, function: Callable[[], Any], threads: PlainCalls, answers: Answers) -> Any:
+    """Run a plain function. A thread cannot be stopped: descriptors it was given live as long as it runs."""
+    running = threads.submit(functools.partial(copy_context().run, _run_plain, function))
+    try:
+        return await asyncio.wrap_future(running)
+    except asyncio.CancelledError:
+        threads.discard(running)
+        fds, call.request.fds = call.request.fds, []
+        running.add_done_callback(functools.partial(_clean_up_after_thread, answers, fds))
+        raise
+
+
+def _run_plain(function: Callable[[], Any]) -> Any:
+    """Call a plain function in its thread.
+
+    What is not to end more than its call becomes RuntimeError: StopIteration, which no future can hold,
+    and what would stop the loop, such as SystemExit.
+    """
+    try:
+        return function()
+    except BaseException as exc:
+        if isinstance(exc, Exception) and not isinstance(exc, StopIteration):
+            raise
+        raise RuntimeError(f"a handler raised {type(exc).__name__}") from exc
+
+
+def _clean_up_after_thread(answers: Answers, fds: list[OwnedFd], finished: concurrent.futures.Future[Any]) -> None:
+    """Close what a thread was given, and what it returned or raised, once it ends after its call did."""
+    close_all(fds)
+    if finished.cancelled():
+        return
+    exc = finished.exception()
+    if exc is None:
+        answers.give_up(finished.result())
+    elif isinstance(exc, RpcError):
+        answers.give_up(getattr(exc, "data", None))

@@ -1,0 +1,224 @@
+"""The machinery of a server: its connections, what runs on them, and how it stops."""
+
+from __future__ import annotations
+
+import asyncio
+import resource
+import socket
+from collections import Counter
+
+from seqrpc.aio.connection import Connection
+from seqrpc.aio.current import handled_call
+from seqrpc.aio.dispatch import Dispatcher
+from seqrpc.aio.held import HeldValues
+from seqrpc.aio.lastreads import LastReads
+from seqrpc.aio.lifespans import Lifespans
+from seqrpc.aio.link import Link
+from seqrpc.aio.listener import SeqpacketServer
+from seqrpc.aio.living import LivingValues
+from seqrpc.aio.places import check_loop, wrong_process
+from seqrpc.aio.producers import producing
+from seqrpc.aio.registry import Registry
+from seqrpc.kernel import forks
+from seqrpc.kernel.addresses import Address
+from seqrpc.limits import RESERVED_DESCRIPTORS, Limits
+from seqrpc.logs import get_logger
+
+_log = get_logger("seqrpc.server")
+
+_STOPPING = "the server is stopping"
+
+_FOR_OTHERS = 64
+"""One of so many connections is kept for others than the user who has most."""
+
+
+class Hub:
+    """Keeps the connections of one server: takes them in, lets them go, and ends them all.
+
+    Args:
+        registry: the services.
+        address: where, for people.
+        limits: ``max_connections``, ``drain_timeout`` and ``close_timeout`` are used, and the rest passed on.
+    """
+
+    def __init__(self, registry: Registry, address: Address | None, limits: Limits) -> None:
+        """Begin without connections."""
+        self.address = address
+        """Where it listens, for people."""
+        self._registry = registry
+        self._limits = limits
+        self._listener: SeqpacketServer | None = None
+        self._dispatchers: dict[Link, Dispatcher] = {}  # by connection
+        self._connections_of: Counter[int | None] = Counter()  # by uid
+        self._draining = False
+        self._spared: set[object] = set()  # the calls, and streams, that wait for a drain
+        self._last_reads = LastReads(limits.close_timeout)
+        self.lifespans = Lifespans(registry.services, limits, self._begin_closing)
+        """What surrounds the lives of the services."""
+        self.held = HeldValues()
+        """The streams and objects that clients hold; they outlive their connections, and end with the server."""
+        self._loop = asyncio.get_running_loop()
+        self._finished: asyncio.Future[None] = self._loop.create_future()
+        self._closing: asyncio.Task[None] | None = None
+        self._forked = False  # whether this is a copy in a forked child
+        forks.register(self, Hub._let_go_in_child)
+
+    def _let_go_in_child(self) -> None:
+        """Serve nobody: this is a copy in a forked child. What it is made of hears of it by itself."""
+        self._forked = True
+        self._dispatchers.clear()
+
+    def _check_place(self) -> None:
+        if self._forked:
+            raise wrong_process("this server")
+        check_loop("this server", self._loop)
+
+    @property
+    def connections(self) -> frozenset[Connection]:
+        """The connections that are open now."""
+        return frozenset(dispatcher.connection for dispatcher in self._dispatchers.values())
+
+    @property
+    def sockets(self) -> tuple[socket.socket, ...]:
+        """The listening socket, lent, in a tuple; empty once closed, and on a socket pair."""
+        return () if self._listener is None else self._listener.sockets
+
+    def new_link(self) -> Link:
+        """Return the machinery of one more connection, for its transport."""
+        return Link(Dispatcher(self._registry), self._limits, LivingValues(self._limits, self.held), self)
+
+    def connection_made(self, link: Link) -> None:
+        """Take a connection in, or refuse it."""
+        assert isinstance(link.handler, Dispatcher)
+        self._dispatchers[link] = link.handler
+        self._connections_of[link.uid] += 1
+        bound = _max_connections(self._limits)
+        if self._draining:
+            link.refuse(_STOPPING)
+        elif len(self._dispatchers) > bound:
+            _log.warning("! a connection is refused: there are %d already", bound)
+            link.refuse(f"the server has {bound} connections already")
+        elif link.uid is not None and self._connections_of[link.uid] > (most := bound - bound // _FOR_OTHERS):
+            _log.warning("! a connection is refused: there are %d of user %d already", most, link.uid)
+            link.refuse(f"the server has {most} connections of this user already")
+
+    def connection_lost(self, link: Link) -> None:
+        """Let a connection go; a server on a socket pair is done with its only one."""
+        if self._dispatchers.pop(link, None) is not None:
+            self._connections_of[link.uid] -= 1
+            if not self._connections_of[link.uid]:
+                del self._connections_of[link.uid]
+        self._last_reads.forget(link)
+        if self._listener is None and not self._dispatchers:
+            self._registry.when_quiet(self._begin_closing if self.lifespans else self._finish)
+
+    def _finish(self) -> None:
+        self._registry.close()
+        if not self._finished.done():
+            self._finished.set_result(None)
+
+    def listen_with(self, listener: SeqpacketServer) -> None:
+        """Accept connections from ``listener``, which this server owns from now on."""
+        self._listener = listener
+        listener.accept_connections()
+
+    def refuse_new(self) -> None:
+        """Stop listening, and refuse what comes on the connections that there are; the first step of :meth:`drain`.
+
+        Who waits to be accepted is told why. What runs goes on. From when it is being closed it does nothing.
+        """
+        if self._closing is not None:
+            return
+        self._stop_listening()
+        for link in self._dispatchers:
+            link.answers.send_closing(_STOPPING)
+        self.held.refuse(_STOPPING)
+        self._last_reads.hold(self._dispatchers)
+
+    async def drain(self, drain_timeout: float | None = None) -> bool:
+        """Do what :meth:`seqrpc.Server.drain` says."""
+        self._check_place()
+        self.refuse_new()
+        self._spare_current()
+        try:
+            async with asyncio.timeout(self._limits.drain_timeout if drain_timeout is None else drain_timeout):
+                for dispatcher in list(self._dispatchers.values()):
+                    await dispatcher.running.wait_idle(self._spared)
+                await self._registry.wait_quiet(self._spared)
+                await self.held.wait_idle(self._limits.close_timeout, self._spared)
+        except TimeoutError:
+            _log.warning("= %s: handlers were still running after the drain timeout; they are cancelled", self.address)
+            return False
+        else:
+            await self._last_reads.finish()
+            return True
+        finally:
+            await self.close()
+
+    def _spare_current(self) -> None:
+        """Leave the call, or the stream, that drains out of what a drain waits for: it waits for the drain."""
+        self._spared.add(producing.get())
+        call = handled_call()
+        if call is not None:
+            self._spared.add(call)
+            call.dispatcher.running.look_again()  # another drain may be waiting for this one
+
+    async def close(self) -> None:
+        """Do what :meth:`seqrpc.Server.close` says."""
+        if self._forked:
+            return
+        self._check_place()
+        self._begin_closing()
+        assert self._closing is not None
+        await self.lifespans.wait(self._closing)  # a handler that closes its own server is cancelled by it
+
+    def _begin_closing(self) -> None:
+        self._stop_listening()
+        if self._closing is None:
+            self._last_reads.close()
+            dispatchers = dict(self._dispatchers)
+            for link in dispatchers:  # at once, for they are not read any more then
+                link.abandon()
+            self._closing = asyncio.ensure_future(self._close_connections(dispatchers))
+
+    def _stop_listening(self) -> None:
+        """Refuse what comes; who waits to be accepted is told why."""
+        self._draining = True
+        if self._listener is not None:
+            self._listener.accept_waiting()
+            self._listener.close()
+
+    async def _close_connections(self, dispatchers: dict[Link, Dispatcher]) -> None:
+        await asyncio.gather(*(link.close() for link in dispatchers))
+        self._registry.stop_lingering()
+        self.held.stop(_STOPPING)
+        try:
+            async with asyncio.timeout(self._limits.close_timeout):
+                for dispatcher in dispatchers.values():
+                    await dispatcher.running.wait_idle()
+                await self._registry.wait_quiet()
+                await self.held.wait_stopped()
+        except TimeoutError:
+            _log.warning(
+                "= %s: handlers are still running %g s after they were cancelled; they are not waited for",
+                self.address,
+                self._limits.close_timeout,
+            )
+        await self.lifespans.end()
+        self._finish()
+
+    async def wait_left(self) -> None:
+        """Wait for nothing: what the server keeps outlives its connections."""
+
+    async def wait_closed(self) -> None:
+        """Do what :meth:`seqrpc.Server.wait_closed` says."""
+        self._check_place()
+        await self.lifespans.wait(self._finished)
+
+
+def _max_connections(limits: Limits) -> int:
+    """Return how many connections a server takes: beyond the process's descriptors it could refuse none politely."""
+    soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY:
+        return limits.max_connections
+    return min(limits.max_connections, max(1, soft - RESERVED_DESCRIPTORS))

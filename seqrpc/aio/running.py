@@ -1,0 +1,131 @@
+"""The handlers that run for one connection, and what their requests keep."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Container
+from typing import Any
+
+from seqrpc.aio.current import HandledCall
+from seqrpc.aio.registry import Registry
+from seqrpc.kernel.descriptors import ValueFd, close_all
+
+_NO_PARAMS: list[Any] = []
+
+
+class RunningCalls:
+    """Knows what runs, stops it, and waits for its end.
+
+    Args:
+        registry: of the services, which knows what runs on after its connection ended.
+        requests: the session's table of requests, with what runs for each.
+    """
+
+    __slots__ = ("_held_bytes", "_idle", "_lingering", "_loop", "_oneway", "_registry", "_requests")
+
+    def __init__(self, registry: Registry, requests: dict[int, HandledCall | None]) -> None:
+        """Begin with nothing that runs."""
+        self._registry = registry
+        self._requests = requests
+        self._oneway: set[HandledCall] = set()  # that want no answer, and so are in nobody's table
+        self._loop = asyncio.get_running_loop()
+        self._held_bytes = 0  # of requests longer than a packet
+        self._idle: asyncio.Future[None] | None = None  # while somebody waits for handlers to end
+        self._lingering: asyncio.Future[None] | None = None  # while handlers run on although the connection ended
+
+    def lack_of_room(self, size: int) -> str | None:
+        """Return why a request cannot be taken that keeps so many bytes; None if it can. One alone always can."""
+        held, most = self._held_bytes, self._registry.limits.max_held_bytes
+        if held and held + size > most:
+            return f"{held} bytes of large requests are being worked on already (max_held_bytes)"
+        return None
+
+    def add(self, call: HandledCall) -> None:
+        """Know of one more, and count what it holds until it ends.
+
+        Buffers, streams and channels belong to whoever refers to them.
+        """
+        request = call.request
+        request.fds = [fd for fd in request.fds if not isinstance(fd, ValueFd)]
+        self._held_bytes += request.held_bytes
+        if request.call_id is None:
+            self._oneway.add(call)
+        else:
+            self._requests[request.call_id] = call
+
+    def end(self, call: HandledCall) -> None:
+        """Forget a call; what of its descriptors nobody took is closed."""
+        request = call.request
+        call.task = None  # its context refers to the call
+        request.params = _NO_PARAMS  # what was started in its context, and lives on, is not to keep its arguments
+        if request.call_id is None:
+            self._oneway.discard(call)
+        elif self._requests.get(request.call_id) is call:  # it was not answered
+            del self._requests[request.call_id]
+        if not request.is_plain:
+            close_all(request.fds)
+            self._held_bytes -= request.held_bytes
+            if call.timer is not None:
+                call.timer.cancel()
+        if self._idle is not None:
+            self.look_again()
+        if self._lingering is not None and self.is_idle and not self._lingering.done():
+            self._lingering.set_result(None)
+
+    @property
+    def number(self) -> int:
+        """How many there are."""
+        return len(self._requests) + len(self._oneway)
+
+    @property
+    def is_idle(self) -> bool:
+        """True while no handler runs."""
+        return not self._requests and not self._oneway
+
+    def _all(self) -> list[HandledCall]:
+        """Return all of them. A request that is being refused, or is malformed, has none."""
+        return [*filter(None, self._requests.values()), *self._oneway]
+
+    def connection_lost(self) -> None:
+        """Cancel the handlers whose answers nobody waits for any more.
+
+        For those of one-way calls nobody ever did: they run on, and are cancelled after ``close_timeout``. Of all
+        connections that ended, together no more than ``max_calls_in_flight``.
+        """
+        for call in self._all():
+            if call.request.call_id is not None:
+                call.stop()
+        oneway = len(self._oneway)
+        if oneway and not self._registry.has_room_to_linger(oneway):
+            self.stop_oneway()
+        elif oneway:
+            stopping = self._loop.call_later(self._registry.limits.close_timeout, self.stop_oneway)
+            self._lingering = self._loop.create_future()
+            self._lingering.add_done_callback(lambda _ended: stopping.cancel())
+            self._registry.linger(self, self._lingering)
+
+    def stop_oneway(self) -> None:
+        """Cancel the handlers of one-way calls; the others were when the connection ended."""
+        for call in [*self._oneway]:
+            call.stop()
+
+    def stop_others(self, spared: HandledCall) -> None:
+        """Cancel all handlers but that of ``spared``."""
+        for call in self._all():
+            if call is not spared:
+                call.stop()
+
+    async def wait_idle(self, spared: Container[object] = ()) -> None:
+        """Wait until no handler runs but those of the calls in ``spared``.
+
+        Cancel: the handlers run on.
+        """
+        while not all(call in spared for call in self._all()):
+            if self._idle is None or self._idle.done():
+                self._idle = self._loop.create_future()
+            await asyncio.shield(self._idle)
+
+    def look_again(self) -> None:
+        """Let :meth:`wait_idle` see what has changed: a handler has ended, or is spared from now on."""
+        if self._idle is not None and not self._idle.done():
+            self._idle.set_result(None)
