@@ -9,7 +9,7 @@ import socket
 from collections.abc import Callable
 from typing import TypeVar
 
-from seqrpc.aio.listener import SeqpacketServer
+from seqrpc.aio.listener import Listener, SeqpacketServer
 from seqrpc.aio.packets import SeqpacketProtocol
 from seqrpc.aio.transport import SeqpacketTransport
 from seqrpc.errors import AddressError, ConnectError
@@ -154,7 +154,7 @@ async def create_server(
         accept_descriptors=accept_descriptors,
         pass_credentials=pass_credentials,
     )
-    server = SeqpacketServer(asyncio.get_running_loop(), listening, protocol_factory, limits)
+    listener = Listener(asyncio.get_running_loop(), listening, protocol_factory, limits)
     if start_serving:
-        server.accept_connections()
-    return server
+        listener.accept_connections()
+    return SeqpacketServer(listener)

@@ -14,7 +14,7 @@ from seqrpc.aio.held import HeldValues
 from seqrpc.aio.lastreads import LastReads
 from seqrpc.aio.lifespans import Lifespans
 from seqrpc.aio.link import Link
-from seqrpc.aio.listener import SeqpacketServer
+from seqrpc.aio.listener import Listener
 from seqrpc.aio.living import LivingValues
 from seqrpc.aio.places import check_loop, wrong_process
 from seqrpc.aio.producers import producing
@@ -47,7 +47,7 @@ class Hub:
         """Where it listens, for people."""
         self._registry = registry
         self._limits = limits
-        self._listener: SeqpacketServer | None = None
+        self._listener: Listener | None = None
         self._dispatchers: dict[Link, Dispatcher] = {}  # by connection
         self._connections_of: Counter[int | None] = Counter()  # by uid
         self._draining = False
@@ -117,7 +117,7 @@ class Hub:
         if not self._finished.done():
             self._finished.set_result(None)
 
-    def listen_with(self, listener: SeqpacketServer) -> None:
+    def listen_with(self, listener: Listener) -> None:
         """Accept connections from ``listener``, which this server owns from now on."""
         self._listener = listener
         listener.accept_connections()

@@ -27,14 +27,12 @@ _FIRST_DELAY = 0.01
 _LAST_DELAY = 0.5
 
 
-class SeqpacketServer(asyncio.AbstractServer):
-    """Accepts connections and gives each a transport and a protocol of its own, as :class:`asyncio.Server` does.
-
-    Made by :func:`seqrpc.create_server`. Closing it ends the accepting, not the connections.
+class Listener:
+    """Accepts connections, and gives each a transport and a protocol of its own. Its end ends the accepting only.
 
     Args:
         loop: the running loop.
-        listening: what to accept from; the server owns it.
+        listening: what to accept from; the listener owns it.
         protocol_factory: called without arguments for each connection.
         limits: passed to the transports.
     """
@@ -46,70 +44,42 @@ class SeqpacketServer(asyncio.AbstractServer):
         protocol_factory: Callable[[], SeqpacketProtocol],
         limits: Limits = DEFAULT_LIMITS,
     ) -> None:
-        """Own the socket; nothing is accepted before ``start_serving``."""
-        self._loop = loop
+        """Own the socket; nothing is accepted before :meth:`accept_connections`."""
+        self.loop = loop
         self._listening = listening
         self._factory = protocol_factory
         self._limits = limits
         self._fd = listening.sock.fileno()
         self._by_packet = PLATFORM.asks_for_senders(listening.sock)
-        self._accepting = False
+        self.is_accepting = False
         self._retry: asyncio.TimerHandle | None = None
         self._delay = 0.0
-        self._closed = loop.create_future()
+        self.closed: asyncio.Future[None] = loop.create_future()
+        """Done once it is closed."""
         self._forked = False  # whether this is a copy in a forked child
-        forks.register(self, SeqpacketServer._let_go_in_child)
+        forks.register(self, Listener._let_go_in_child)
 
     @property
     def sockets(self) -> tuple[socket.socket, ...]:
         """The listening socket, lent, in a tuple; empty once closed."""
-        return () if self._forked or self._closed.done() else (self._listening.sock,)
+        return () if self._forked or self.closed.done() else (self._listening.sock,)
 
-    def get_loop(self) -> asyncio.AbstractEventLoop:
-        """Return the loop."""
-        return self._loop
-
-    def is_serving(self) -> bool:
-        """Return whether connections are being accepted."""
-        return self._accepting
-
-    async def start_serving(self) -> None:
-        """Begin to accept; does nothing if it does already or is closed.
-
-        Raises:
-            WrongProcess: this is a fork of the process that it belongs to.
-        """
-        self._check_process()
-        self.accept_connections()
-
-    def _check_process(self) -> None:
+    def check_process(self) -> None:
+        """Raise WrongProcess in a fork of the process that it belongs to."""
         if self._forked:
             raise wrong_process("this server")
 
     def _let_go_in_child(self) -> None:
         """Be closed, without a word to anybody: this is a copy in a forked child."""
         self._forked = True
-        self._accepting = False
+        self.is_accepting = False
         self._listening.forked()
 
     def accept_connections(self) -> None:
         """Begin to accept, now."""
-        if not self._accepting and not self._forked and not self._closed.done():
-            self._accepting = True
-            self._loop.add_reader(self._fd, self._accept_ready)
-
-    async def serve_forever(self) -> None:
-        """Accept until closed; if this is cancelled, the server is closed.
-
-        Raises:
-            WrongProcess: this is a fork of the process that it belongs to.
-        """
-        self._check_process()
-        self.accept_connections()
-        try:
-            await asyncio.shield(self._closed)
-        finally:
-            self.close()
+        if not self.is_accepting and not self._forked and not self.closed.done():
+            self.is_accepting = True
+            self.loop.add_reader(self._fd, self._accept_ready)
 
     def accept_waiting(self) -> None:
         """Accept what waits in the backlog, for ``close_timeout`` at most: ``close`` resets the rest.
@@ -123,7 +93,7 @@ class SeqpacketServer(asyncio.AbstractServer):
             return
         ends = time.monotonic() + self._limits.close_timeout
         for _ in range(BACKLOG):
-            if self._closed.done() or time.monotonic() >= ends:
+            if self.closed.done() or time.monotonic() >= ends:
                 return
             try:
                 sock, _address = self._listening.sock.accept()
@@ -133,22 +103,22 @@ class SeqpacketServer(asyncio.AbstractServer):
 
     def close(self) -> None:
         """Stop accepting and let the address go; connections live on, those not yet accepted are refused."""
-        if self._forked or self._closed.done():
+        if self._forked or self.closed.done():
             return
         if self._retry is not None:
             self._retry.cancel()
-        self._loop.remove_reader(self._fd)
-        self._accepting = False
-        self._closed.set_result(None)
+        self.loop.remove_reader(self._fd)
+        self.is_accepting = False
+        self.closed.set_result(None)
         self._listening.close()
 
     async def wait_closed(self) -> None:
         """Wait until ``close`` was called; a copy in a forked child is closed from its beginning."""
         if not self._forked:
-            await asyncio.shield(self._closed)
+            await asyncio.shield(self.closed)
 
     def _accept_ready(self) -> None:
-        if not self._accepting:  # a forked child runs the loop that it inherited
+        if not self.is_accepting:  # a forked child runs the loop that it inherited
             return
         for _ in range(_ACCEPTED_PER_WAKEUP):
             try:
@@ -160,7 +130,7 @@ class SeqpacketServer(asyncio.AbstractServer):
                 return
             self._delay = 0.0
             self._adopt(sock)
-            if not self._accepting:  # the protocol closed the server
+            if not self.is_accepting:  # the protocol closed the server
                 return
 
     def _adopt(self, sock: socket.socket) -> None:
@@ -169,11 +139,11 @@ class SeqpacketServer(asyncio.AbstractServer):
             # It was accepted, so its maker is known; a listener may want more. What it accepts inherits that, but not,
             # on newer kernels, if it connected before the listener wanted it.
             by_packet = self._by_packet or PLATFORM.asks_for_senders(sock)
-            SeqpacketTransport(self._loop, sock, self._factory(), self._limits, names_senders=by_packet)
+            SeqpacketTransport(self.loop, sock, self._factory(), self._limits, names_senders=by_packet)
         except Exception as exc:
             close_unread(sock, None, discard=False)
             if not isinstance(exc, OSError):  # a peer that is gone already is no error
-                tell_loop(self._loop, _log, {"message": "a connection could not be taken", "exception": exc})
+                tell_loop(self.loop, _log, {"message": "a connection could not be taken", "exception": exc})
 
     def _back_off(self, exc: OSError) -> None:
         """Look away for a while: a listener that cannot accept stays readable and would spin."""
@@ -181,6 +151,59 @@ class SeqpacketServer(asyncio.AbstractServer):
             what = "out of descriptors" if exc.errno in _FULL else "cannot accept"
             _log.error("%s: %s; trying again until it works", what, exc)
         self._delay = min(max(_FIRST_DELAY, 2 * self._delay), _LAST_DELAY)
-        self._loop.remove_reader(self._fd)
-        self._accepting = False
-        self._retry = self._loop.call_later(self._delay, self.accept_connections)
+        self.loop.remove_reader(self._fd)
+        self.is_accepting = False
+        self._retry = self.loop.call_later(self._delay, self.accept_connections)
+
+
+class SeqpacketServer(asyncio.AbstractServer):
+    """Accepts connections and gives each a transport and a protocol of its own, as :class:`asyncio.Server` does.
+
+    Made by :func:`seqrpc.create_server`. Closing it ends the accepting, not the connections.
+    """
+
+    def __init__(self, listener: Listener) -> None:
+        """Show what a listener does."""
+        self._listener = listener
+
+    @property
+    def sockets(self) -> tuple[socket.socket, ...]:
+        """The listening socket, lent, in a tuple; empty once closed."""
+        return self._listener.sockets
+
+    def get_loop(self) -> asyncio.AbstractEventLoop:
+        """Return the loop."""
+        return self._listener.loop
+
+    def is_serving(self) -> bool:
+        """Return whether connections are being accepted."""
+        return self._listener.is_accepting
+
+    async def start_serving(self) -> None:
+        """Begin to accept; does nothing if it does already or is closed.
+
+        Raises:
+            WrongProcess: this is a fork of the process that it belongs to.
+        """
+        self._listener.check_process()
+        self._listener.accept_connections()
+
+    async def serve_forever(self) -> None:
+        """Accept until closed; if this is cancelled, the server is closed.
+
+        Raises:
+            WrongProcess: this is a fork of the process that it belongs to.
+        """
+        await self.start_serving()
+        try:
+            await self._listener.wait_closed()
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Stop accepting and let the address go; connections live on, those not yet accepted are refused."""
+        self._listener.close()
+
+    async def wait_closed(self) -> None:
+        """Wait until ``close`` was called; a copy in a forked child is closed from its beginning."""
+        await self._listener.wait_closed()

@@ -11,7 +11,7 @@ from typing import Any, Self
 from seqrpc.aio.connection import Connection
 from seqrpc.aio.endpoints import open_transport
 from seqrpc.aio.hub import Hub
-from seqrpc.aio.listener import SeqpacketServer
+from seqrpc.aio.listener import Listener
 from seqrpc.aio.registry import Registry
 from seqrpc.interface.policy import PolicyLike
 from seqrpc.interface.service import Service
@@ -196,7 +196,7 @@ async def _serve_many(hub: Hub, listening: ListeningSocket, backlog: int, limits
         listening.close()
         await hub.lifespans.end()
         raise
-    hub.listen_with(SeqpacketServer(asyncio.get_running_loop(), listening, hub.new_link, limits))
+    hub.listen_with(Listener(asyncio.get_running_loop(), listening, hub.new_link, limits))
 
 
 def serve(

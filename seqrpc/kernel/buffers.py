@@ -69,34 +69,6 @@ class Buffer(mmap.mmap):
                 raise
             return made
 
-    @staticmethod
-    def must_copy(offset: int) -> bool:
-        """Return whether a received part that begins at ``offset`` would be copied: only whole pages can be mapped."""
-        return offset % mmap.ALLOCATIONGRANULARITY != 0
-
-    @classmethod
-    def received(cls, owned: OwnedFd, offset: int, length: int) -> Self:
-        """Return a part of somebody else's memory file, read-only, after checking that it cannot change.
-
-        The buffer shares ``owned`` with the caller. A part that does not begin at a page is copied.
-
-        Raises:
-            ValueError: the file is not sealed, or too short, or ``length`` is less than 1; the message says which.
-            OSError: there is no room for the part.
-        """
-        size = memfd.check_sealed(owned)
-        if length < 1 or offset + length > size:
-            raise ValueError(f"a part of {length} bytes at {offset} was promised of a memfd of {size}")
-        if not cls.must_copy(offset):
-            return cls._over(owned, length, offset, sealed=True)
-        copy = cls.allocate(length)
-        with memoryview(copy) as rest:
-            done = 0
-            while done < length:  # the kernel reads less than 2 GiB at a time; reading does not fill holes of the file
-                done += os.preadv(owned.fileno(), [rest[done:]], offset + done)
-        copy.seal()
-        return cls._over(copy._memfd, length, 0, sealed=True)  # noqa: SLF001 - the copy itself would be writable
-
     @classmethod
     def _over(cls, owned: OwnedFd, length: int, offset: int, *, sealed: bool) -> Self:
         flags, prot = memfd.READ_ONLY if sealed else (mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
@@ -202,3 +174,31 @@ def prepare() -> None:
 
 def _own(owned: OwnedFd) -> ValueFd:
     return ValueFd(owned.take())
+
+
+def must_copy(offset: int) -> bool:
+    """Return whether a received part that begins at ``offset`` would be copied: only whole pages can be mapped."""
+    return offset % mmap.ALLOCATIONGRANULARITY != 0
+
+
+def received_buffer(owned: OwnedFd, offset: int, length: int) -> Buffer:
+    """Return a part of somebody else's memory file, read-only, after checking that it cannot change.
+
+    The buffer shares ``owned`` with the caller. A part that does not begin at a page is copied.
+
+    Raises:
+        ValueError: the file is not sealed, or too short, or ``length`` is less than 1; the message says which.
+        OSError: there is no room for the part.
+    """
+    size = memfd.check_sealed(owned)
+    if length < 1 or offset + length > size:
+        raise ValueError(f"a part of {length} bytes at {offset} was promised of a memfd of {size}")
+    if not must_copy(offset):
+        return Buffer._over(owned, length, offset, sealed=True)  # noqa: SLF001 - this module's own, here and below
+    copy = Buffer.allocate(length)
+    with memoryview(copy) as rest:
+        done = 0
+        while done < length:  # the kernel reads less than 2 GiB at a time; reading does not fill holes of the file
+            done += os.preadv(owned.fileno(), [rest[done:]], offset + done)
+    copy.seal()
+    return Buffer._over(copy._memfd, length, 0, sealed=True)  # noqa: SLF001 - the copy itself would be writable

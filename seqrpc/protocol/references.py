@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from seqrpc.errors import Overloaded, RpcError, TooLarge
 from seqrpc.kernel import memfd
-from seqrpc.kernel.buffers import Buffer
+from seqrpc.kernel.buffers import Buffer, must_copy, received_buffer
 from seqrpc.kernel.descriptors import OwnedFd, ValueFd, as_value
 from seqrpc.limits import Limits
 from seqrpc.protocol.longbytes import EXT_TAKEN
@@ -151,7 +151,7 @@ class References:
             text = f"a buffer has at most {self._max_buffer_bytes} bytes (max_buffer_bytes), this one {length}"
             self._refuse(TooLarge(text))
             return None
-        if Buffer.must_copy(offset):
+        if must_copy(offset):
             self.on_work()
             total = self.copied_bytes + length
             if total > self._max_bytes:  # a peer's memfd may be all holes, and our copy of it is not
@@ -166,7 +166,7 @@ class References:
         if length == 0 and offset <= memfd.check_sealed(fd):
             return b""  # no memory of no bytes can be mapped
         try:
-            return Buffer.received(fd, offset, length)
+            return received_buffer(fd, offset, length)
         except OSError as exc:
             self._refuse(Overloaded(f"there is no room for a buffer of {length} bytes: {exc.strerror}"))
             return None

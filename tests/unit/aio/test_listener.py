@@ -199,15 +199,15 @@ async def test_out_of_descriptors_the_listener_looks_away_and_comes_back(
     with clients(socket_path, 2), caplog.at_level(logging.ERROR, "seqrpc.listener"):
         with table_full():
             await comes_true(lambda: not server.is_serving())
-            assert server._delay == _FIRST_DELAY
-            await comes_true(lambda: server._delay >= 4 * _FIRST_DELAY)  # it tries ever more rarely
+            assert server._listener._delay == _FIRST_DELAY
+            await comes_true(lambda: server._listener._delay >= 4 * _FIRST_DELAY)  # it tries ever more rarely
         assert site.recorders == []
         await site.until_connections(2)
     assert [record.getMessage() for record in caplog.records] == [
         "out of descriptors: [Errno 24] Too many open files; trying again until it works"
     ], "said once"
     assert server.is_serving()
-    assert server._delay == 0.0
+    assert server._listener._delay == 0.0
     await site.end()
     server.close()
 
@@ -221,8 +221,8 @@ async def test_a_listener_that_looks_away_can_be_closed(socket_path: Path, caplo
         server.close()
         with pytest.raises(ConnectionResetError):
             await receive(sock)
-    assert server._retry is not None
-    assert server._retry.cancelled()
+    assert server._listener._retry is not None
+    assert server._listener._retry.cancelled()
     assert "out of descriptors" in caplog.text
 
 
@@ -231,7 +231,7 @@ async def test_what_else_keeps_it_from_accepting_is_said_and_tried_again(
 ) -> None:
     site = Site()
     server = await serve(site, socket_path)
-    server._back_off(PermissionError(errno.EPERM, "no"))  # as a security module may say
+    server._listener._back_off(PermissionError(errno.EPERM, "no"))  # as a security module may say
     assert not server.is_serving()
     with clients(socket_path, 1):
         await site.until_connections(1)
@@ -274,11 +274,11 @@ async def test_what_waits_can_be_accepted_before_the_close(socket_path: Path) ->
     site.make = Greeting
     server = await serve(site, socket_path, start_serving=False)
     with clients(socket_path, 100) as socks:
-        server.accept_waiting()
+        server._listener.accept_waiting()
         server.close()
         assert len(site.recorders) == 100
         assert [await receive(sock) for sock in socks] == [b"hello"] * 100
-    server.accept_waiting()
+    server._listener.accept_waiting()
     await site.end()
 
 
@@ -287,9 +287,9 @@ async def test_what_waits_is_accepted_as_far_as_there_are_descriptors(socket_pat
     server = await serve(site, socket_path, start_serving=False)
     with clients(socket_path, 1):
         with table_full():
-            server.accept_waiting()
+            server._listener.accept_waiting()
         assert site.recorders == []
-        assert server._retry is None
+        assert server._listener._retry is None
         server.close()
 
 
@@ -301,7 +301,7 @@ async def test_the_backlog_of_an_inherited_socket_is_left_to_those_who_share_it(
         server = await serve(site, f"fd:{os.dup(shared.fileno())}", start_serving=False)  # type: ignore[arg-type]
         with clients(socket_path, 1) as (sock,):
             sock.send(b"x")
-            server.accept_waiting()
+            server._listener.accept_waiting()
             server.close()
             assert site.recorders == []
             accepted, _ = shared.accept()
@@ -319,7 +319,7 @@ async def test_a_protocol_may_close_the_server_while_what_waits_is_accepted(sock
     site.make = Last
     server = await serve(site, socket_path, start_serving=False)
     with clients(socket_path, 2):
-        server.accept_waiting()
+        server._listener.accept_waiting()
         assert len(site.recorders) == 1
     await site.end()
 
@@ -382,7 +382,7 @@ async def test_what_waits_is_accepted_for_so_long_and_the_rest_is_reset(socket_p
     site.make = Slow
     server = await serve(site, socket_path, start_serving=False, limits=seqrpc.Limits(close_timeout=0.12))
     with clients(socket_path, 20) as socks:
-        server.accept_waiting()
+        server._listener.accept_waiting()
         server.close()
         number = len(site.recorders)
         assert 1 <= number <= 3

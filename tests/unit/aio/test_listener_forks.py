@@ -28,8 +28,8 @@ def attempts(server: SeqpacketServer) -> list[str]:
             tried.append("done")
         except seqrpc.WrongProcess as exc:
             tried.append(str(exc).partition(" belongs")[0])
-    server.accept_connections()
-    server.accept_waiting()
+    server._listener.accept_connections()
+    server._listener.accept_waiting()
     server.close()
     return tried
 

@@ -23,7 +23,7 @@ from support.properties import PROPERTY
 from support.scarcity import address_space_used_up
 
 from seqrpc.kernel import buffers, memfd
-from seqrpc.kernel.buffers import Buffer
+from seqrpc.kernel.buffers import Buffer, must_copy, received_buffer
 from seqrpc.kernel.descriptors import OwnedFd, ValueFd
 
 PAGE = mmap.PAGESIZE
@@ -41,7 +41,7 @@ def mappings() -> int:
 def as_received(buffer: Buffer) -> Buffer:
     """Return what a receiver makes of a buffer that was sent."""
     buffer.seal()
-    return Buffer.received(ValueFd(os.dup(buffer.fileno())), buffer.offset, len(buffer))
+    return received_buffer(ValueFd(os.dup(buffer.fileno())), buffer.offset, len(buffer))
 
 
 def test_an_allocated_one_holds_zeros_and_is_written_in_place() -> None:
@@ -243,12 +243,12 @@ def test_any_part_of_a_memory_file_can_be_received(size: int, data: st.DataObjec
     content = os.urandom(size)
     with memory_file(content) as file:
         owned = ValueFd(os.dup(file.fileno()))
-    with Buffer.received(owned, offset, length) as buffer:
+    with received_buffer(owned, offset, length) as buffer:
         assert buffer[:] == content[offset : offset + length]
         assert len(buffer) == length
         assert buffer.sealed
         assert buffer.offset in (offset, 0)
-        assert Buffer.must_copy(offset) == (buffer.fileno() != (-1 if owned.closed else owned.fileno()))
+        assert must_copy(offset) == (buffer.fileno() != (-1 if owned.closed else owned.fileno()))
         with as_received(buffer) as again:
             assert again[:] == buffer[:]
     owned.close()
@@ -272,13 +272,13 @@ def test_any_part_of_a_memory_file_can_be_received(size: int, data: st.DataObjec
 def test_a_part_beyond_the_end_or_of_no_bytes_is_refused(offset: int, length: int) -> None:
     with memory_file(b"content") as file:
         with pytest.raises(ValueError, match=f"a part of {length} bytes at {offset} was promised of a memfd of 7"):
-            Buffer.received(file, offset, length)
+            received_buffer(file, offset, length)
         assert not file.closed
 
 
 def test_what_is_not_sealed_is_not_received() -> None:
     with memory_file(b"content", seals=0) as file, pytest.raises(ValueError, match="seals"):
-        Buffer.received(file, 0, 7)
+        received_buffer(file, 0, 7)
 
 
 @pytest.mark.parametrize("offset", [0, 1])
@@ -288,7 +288,7 @@ def test_a_part_that_there_is_no_room_for_is_an_error_and_nothing_stays_open(off
         address_space_used_up(),
         pytest.raises(OSError, match="Cannot allocate memory"),
     ):
-        Buffer.received(file, offset, (1 << 30) - 1)
+        received_buffer(file, offset, (1 << 30) - 1)
 
 
 def test_its_memory_goes_with_the_last_reference_without_a_warning() -> None:
