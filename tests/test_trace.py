@@ -1,4 +1,4 @@
-"""How long the way of a call is, in functions of the package: docs/design.md lists them, and this is where the list is from."""
+"""The functions that a call passes: docs/design.md lists them, and this is where the list is from."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Sums(seqrpc.Service):
 
 
 class Trace:
-    """The functions of the package that run, in the order in which they are called; each step of a coroutine is a call."""
+    """The functions of the package in the order in which they are called; each step of a coroutine is a call."""
 
     def __init__(self) -> None:
         self.functions: list[str] = []
@@ -47,9 +47,8 @@ class Trace:
 def listed(heading: str) -> list[str]:
     """Return the functions that docs/design.md lists under a heading."""
     _before, _heading, after = DESIGN.partition(f"{heading}:\n")
-    rows = re.findall(
-        r"^\d+\. `([\w.<>]+)` \(`(\w+/\w+)\.py`\)", after.partition("\n\n")[2].partition("\n\n")[0], re.MULTILINE
-    )
+    section = after.partition("\n\nAt ")[0].partition("\n\nAfterwards")[0]
+    rows = re.findall(r"^\d+\. `([\w.<>]+)` \(`(\w+/\w+)\.py`\)", section, re.MULTILINE)
     return [f"{function} ({module})" for function, module in rows]
 
 

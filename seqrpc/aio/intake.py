@@ -6,7 +6,8 @@ import asyncio
 import errno
 import socket
 import time
-from typing import Final, Protocol
+from collections.abc import Callable
+from typing import Any, Final, Protocol
 
 from seqrpc.aio.gate import Gate
 from seqrpc.aio.packets import SeqpacketProtocol
@@ -14,7 +15,7 @@ from seqrpc.aio.polling import Polling
 from seqrpc.aio.shares import NOBODYS, share_of
 from seqrpc.errors import RemoteProtocolError
 from seqrpc.kernel import ancillary
-from seqrpc.kernel.ancillary import WHOLE, Control, Received
+from seqrpc.kernel.ancillary import NOTHING, TRUNCATED, WHOLE, Control, Received
 from seqrpc.kernel.closing import CLOSER
 from seqrpc.kernel.credentials import Credentials
 from seqrpc.kernel.descriptors import OwnedFd, close_all
@@ -91,7 +92,7 @@ class Intake:
         self._inbox = inbox
         self._buffer = receive_buffer()
         self._takes_descriptors = inbox.names_senders or PLATFORM.takes_descriptors(sock)
-        make_receiver = ancillary.receiver if self._takes_descriptors else ancillary.plain_receiver
+        make_receiver: Callable[..., Any] = ancillary.receiver if self._takes_descriptors else ancillary.plain_receiver
         self._receive = make_receiver(sock, self._buffer)
         self._gate: Gate | None = None  # made when it is needed first
         self._arrived: tuple[Received | OSError, bytes] | None = None  # from there, while reading is paused
@@ -131,17 +132,21 @@ class Intake:
         """Let others on the loop go on after the packet that is being received: it was much work."""
         self._lone_wakeups = max(1, self._lone_wakeups)
 
-    def _read_ready(self) -> None:  # noqa: C901 - the hottest place of all: a function of its own for a part costs
+    def _read_ready(self) -> None:  # noqa: C901, PLR0912 - the hottest place of all: a function of its own for a part costs
         """Read what is there, up to three bounds; alone packets are read one a wake-up."""
         share = self._share  # a connection that ends meanwhile has it no more
         if (CLOSER.careful or share.crowded) and not self._may_receive():
             return
-        taken, receive = 0, self._receive
+        taken, receive, is_plain = 0, self._receive, not self._takes_descriptors
         began = now = _monotonic()
         until = 0.0
         for received in self._packets:
             try:
-                size, control, flags, _address = receive()
+                if is_plain:  # as ancillary.plain does
+                    size, control = receive(), NOTHING
+                    flags = WHOLE if size <= MAX_PACKET else TRUNCATED
+                else:
+                    size, control, flags, _address = receive()
             except OSError as exc:
                 if self._receive_failed(exc, received):
                     continue

@@ -32,7 +32,8 @@ RECEIVE_FLAGS: Final = int(
 )
 
 # Plain numbers, because arithmetic with the socket module's enumerations takes longer than the system call.
-_MSG_TRUNC: Final = int(socket.MSG_TRUNC)
+TRUNCATED: Final = int(socket.MSG_TRUNC)
+"""The flag of a packet that is too long."""
 _MSG_CTRUNC: Final = int(socket.MSG_CTRUNC)
 
 WHOLE: Final = int(getattr(socket, "MSG_CMSG_CLOEXEC", 0))
@@ -46,7 +47,8 @@ _SOL_SOCKET: Final = int(socket.SOL_SOCKET)
 _SCM_RIGHTS: Final = int(socket.SCM_RIGHTS)
 
 Control = list[tuple[int, int, bytes]]
-_NOTHING: Final[Control] = []
+NOTHING: Final[Control] = []
+"""What comes with a packet that nothing comes with; not to be changed."""
 
 Received = tuple[int, Control, int, object]
 """Size in bytes, control data, flags, address: what ``recvmsg_into`` returns."""
@@ -71,18 +73,23 @@ def receiver(sock: socket.socket, buffer: memoryview) -> Callable[[], Received]:
     return functools.partial(sock.recvmsg_into, (buffer[:-1],), CONTROL_BYTES, RECEIVE_FLAGS)
 
 
-def plain_receiver(sock: socket.socket, buffer: memoryview) -> Callable[[], Received]:
-    """Return a quicker :func:`receiver`, for a socket that neither takes descriptors nor asks for senders.
+def plain_receiver(sock: socket.socket, buffer: memoryview) -> Callable[[], int]:
+    """Return what is quicker than a :func:`receiver`, for a socket that neither takes descriptors nor asks for senders.
 
-    The kernel drops what still comes with a packet, such as descriptors sent before they were refused.
+    Nothing comes with a packet but its size, of which :func:`plain` makes what a receiver gives. The kernel drops what
+    still comes with one, such as descriptors sent before they were refused.
     """
-    room, receive = len(buffer), sock.recv_into
+    return functools.partial(sock.recv_into, buffer, len(buffer), _PLAIN_FLAGS)
 
-    def plain() -> Received:
-        size = receive(buffer, room, _PLAIN_FLAGS)
-        return size, _NOTHING, WHOLE if size < room else _MSG_TRUNC, None
 
-    return plain
+def plain(size: int, room: int) -> Received:
+    """Return what a :func:`receiver` gives of a packet of which a :func:`plain_receiver` gave the size.
+
+    Args:
+        size: as received.
+        room: bytes of the buffer; a packet that fills it is too long.
+    """
+    return size, NOTHING, WHOLE if size < room else TRUNCATED, None
 
 
 def peek(sock: socket.socket, *, names_senders: bool) -> tuple[bool, bool, Credentials | None]:
@@ -128,7 +135,7 @@ def take_control(
         cut. ``sender`` is None unless the socket asks for senders
         (:meth:`~seqrpc.kernel.platforms.Platform.ask_for_senders`). ``lost``: whether descriptors were lost.
     """
-    if flags & _MSG_TRUNC:
+    if flags & TRUNCATED:
         size = max(size, most)
     if not control and not flags & _MSG_CTRUNC:
         return size, None, False
