@@ -7,12 +7,8 @@ import fcntl
 import io
 import os
 import socket
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
-from typing import Any
 
 import pytest
 from support.descriptors import Lender, files, refuse_descriptors, same_file
@@ -146,22 +142,6 @@ async def accepted(path: Path, *, takes_descriptors: bool) -> Pair:
         client.connect(os.fspath(path))
         client.setblocking(False)
         return listener.accept()[0], client
-
-
-@contextmanager
-def functions_called() -> Iterator[set[str]]:
-    """Collect the names of the C functions that this thread calls."""
-    names: set[str] = set()
-
-    def look(_frame: FrameType, event: str, argument: Any) -> None:
-        if event == "c_call":
-            names.add(argument.__name__)
-
-    sys.setprofile(look)
-    try:
-        yield names
-    finally:
-        sys.setprofile(None)
 
 
 # A socket that takes no descriptors
