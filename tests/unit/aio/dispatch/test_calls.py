@@ -1,4 +1,4 @@
-"""Arguments, results and descriptors of calls, and which service they reach."""
+"""Arguments, results and descriptors of calls."""
 
 from __future__ import annotations
 
@@ -8,13 +8,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from support.daemons import descriptor, on_a_pair, raw_client
+from support.daemons import on_a_pair
 from support.descriptors import same_file
 from support.dispatch import Everything, open_count
 
 import seqrpc
-from seqrpc import OwnedFd, policy
-from seqrpc.aio.registry import Registry
+from seqrpc import OwnedFd
 
 
 async def test_arguments_by_position_and_by_name() -> None:
@@ -54,27 +53,6 @@ async def test_where_anything_goes_arguments_and_results_are_passed_on_as_they_c
         with pytest.raises(seqrpc.InvalidParams, match="Expected `int`, got `str` - at `second`"):
             await connection.call("Anything.look", 1, "x")
     things[-1].close()  # type: ignore[attr-defined]
-
-
-async def test_ping_answers_whoever_asks() -> None:
-    async with on_a_pair(Everything(), allow=~policy.anyone) as connection:
-        assert await connection.call("rpc.ping") is None
-        await connection.notify("rpc.ping")
-        assert await connection.call("rpc.ping") is None
-
-
-async def test_ping_on_the_wire_closes_descriptors(pipe: tuple[int, int]) -> None:
-    ours, theirs = seqrpc.socket_pair()
-    async with seqrpc.serve(Everything(), sock=theirs):
-        before = open_count()
-        with raw_client(ours) as client:
-            await client.send(0, 1, "rpc.ping", [descriptor(0)], fds=[pipe[0]])
-            assert await client.receive() == [1, 1, None, None]
-            assert open_count() == before
-            await client.send(2, "rpc.ping", [descriptor(0)], fds=[pipe[0]])
-            await client.send(0, 2, "rpc.ping", [])
-            assert await client.receive() == [1, 2, None, None]
-            assert open_count() == before
 
 
 async def test_descriptors_that_nobody_takes_are_closed_when_the_handler_ends(pipe: tuple[int, int]) -> None:
@@ -133,38 +111,3 @@ async def test_calls_start_in_order_and_finish_in_any() -> None:
             service.stage.reach(f"{name} may go on")
             await service.stage.wait(f"{name} ended")
         assert await asyncio.gather(*calls) == ["a", "b", "c"]
-
-
-def test_a_registry_takes_services_only_and_no_name_twice() -> None:
-    with pytest.raises(TypeError, match=r"an object of a seqrpc\.Service was expected, got 5"):
-        Registry([5])  # type: ignore[list-item]
-    with pytest.raises(TypeError, match=r"an object of a seqrpc\.Service was expected, got <class"):
-        Registry([Everything])  # type: ignore[list-item]
-
-    class Another(seqrpc.Service, name="Everything"):
-        pass
-
-    with pytest.raises(ValueError, match="two services are named 'Everything'"):
-        Registry([Everything(), Another()])
-
-
-def test_a_registry_knows_whether_anything_takes_descriptors() -> None:
-    class Plain(seqrpc.Service):
-        @seqrpc.method
-        async def add(self, a: int) -> int:
-            return a
-
-    assert not Registry([Plain()]).takes_descriptors
-    assert Registry([Plain(), Everything()]).takes_descriptors
-    assert not Registry([]).takes_descriptors
-
-
-async def test_several_services_share_one_address() -> None:
-    class Other(seqrpc.Service, name="org.example.Other"):
-        @seqrpc.method
-        async def hello(self) -> str:
-            return "hello"
-
-    async with on_a_pair(Everything(), Other()) as connection:
-        assert await connection.call("org.example.Other.hello") == "hello"
-        assert await connection.call("Everything.add", 1) == 111

@@ -8,12 +8,12 @@ import io
 from typing import Any
 
 import pytest
-from support.descriptors import files, refuse_descriptors
+from support.descriptors import refuse_descriptors
 from support.exports import Told
 from support.link import LARGE, SMALL_LIMIT, End, one_end
 from support.packets import fill
 from support.scarcity import table_full
-from support.waiting import comes_true, turns_of_the_loop
+from support.waiting import turns_of_the_loop
 
 from seqrpc import (
     ConnectionLost,
@@ -21,7 +21,6 @@ from seqrpc import (
     PermissionDenied,
     TooLarge,
 )
-from seqrpc.aio.link import Link
 from seqrpc.protocol.values import Export, Handles
 
 
@@ -125,28 +124,3 @@ async def test_exports_hear_that_they_are_not_sent_when_no_descriptor_is_left(wa
         with table_full(), pytest.raises(OSError) if way in ("call", "notify") else contextlib.nullcontext():
             await _send(end, way, export)
         assert export.told == not_sent(way)
-
-
-# What was given away and does not arrive
-
-
-async def test_what_is_given_up_from_another_thread_is_let_go_on_the_loop() -> None:
-    async with one_end() as (end, _raw):
-        with files(2) as fds:
-            here, there = fds
-            end.connection.answers.give_up([here])
-            assert here.closed
-            await asyncio.to_thread(end.connection.answers.give_up, [there])
-            await comes_true(lambda: there.closed)
-
-
-def test_what_is_given_up_when_the_loop_is_closed_lets_go_of_its_descriptors() -> None:
-    async def ended() -> Link:
-        async with one_end() as (end, _raw):
-            return end.connection
-
-    connection = asyncio.run(ended())
-    with files(1) as fds:
-        (fd,) = fds
-        connection.answers.give_up([fd])
-        assert fd.closed

@@ -1,4 +1,4 @@
-"""Calls that are cancelled, late or left alone by their connection, and those that a stop waits for."""
+"""Calls that are cancelled, or left alone by their connection, and those that a stop waits for."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import asyncio
 
 import pytest
 from support.daemons import descriptor, on_a_pair, raw_client
-from support.dispatch import Everything, in_milliseconds, open_count, settle
+from support.dispatch import Everything, open_count, settle
+from support.special import Factory
 from support.waiting import PATIENCE
 
 import seqrpc
@@ -58,55 +59,6 @@ async def test_a_call_that_is_cancelled_before_its_first_step_is_answered_and_it
             assert open_count() == before
 
 
-async def test_a_deadline_ends_the_handler_and_is_told() -> None:
-    service = Everything()
-    ours, theirs = seqrpc.socket_pair()
-    async with seqrpc.serve(service, sock=theirs):
-        with raw_client(ours) as client:
-            for milliseconds in (50, 1_000, 10_000):  # a busy machine may need longer to begin
-                await client.send(0, 1, "Everything.wait", ["a"], {"deadline": in_milliseconds(milliseconds)})
-                code, message, _data = (await client.receive())[2]
-                if service.stage.reached:
-                    break
-            assert (code, message) == ("rpc.DeadlineExceeded", "the deadline passed while the call ran")
-            assert service.stage.reached[-1] == "a ended"
-            await client.send(0, 2, "Everything.add", [1], {"deadline": in_milliseconds(60_000)})
-            assert await client.receive() == [1, 2, None, 111]
-            await client.send(0, 3, "Everything.add", [1], {"deadline": 2**64 - 1})
-            assert await client.receive() == [1, 3, None, 111]
-
-
-async def test_a_call_whose_deadline_has_passed_never_begins(pipe: tuple[int, int]) -> None:
-    service = Everything()
-    ours, theirs = seqrpc.socket_pair()
-    async with seqrpc.serve(service, sock=theirs):
-        before = open_count()
-        with raw_client(ours) as client:
-            await client.send(0, 1, "Everything.wait", ["a", [descriptor(0)]], {"deadline": 5}, fds=[pipe[0]])
-            code, message, _data = (await client.receive())[2]
-            assert (code, message) == ("rpc.DeadlineExceeded", "the deadline passed before the call began")
-            assert open_count() == before
-    assert service.stage.reached == []
-
-
-async def test_a_deadline_that_comes_after_its_end_does_no_harm() -> None:
-    service = Everything()
-    ours, theirs = seqrpc.socket_pair()
-    async with seqrpc.serve(service, sock=theirs):
-        with raw_client(ours) as client:
-            for milliseconds in (20, 1_000, 10_000):  # a busy machine may need longer to answer
-                await client.send(0, 1, "Everything.add", [1], {"deadline": in_milliseconds(milliseconds)})
-                answer = await client.receive()
-                if answer[2] is None:
-                    break
-            assert answer == [1, 1, None, 111]
-            await client.send(0, 2, "Everything.wait", ["a"])
-            await service.stage.wait("a began")
-            await asyncio.sleep(milliseconds / 1_000)  # now it passes
-            service.stage.reach("a may go on")
-            assert await client.receive() == [1, 2, None, "a"]
-
-
 async def test_a_lost_connection_cancels_its_handlers(pipe: tuple[int, int]) -> None:
     service = Everything()
     ours, theirs = seqrpc.socket_pair()
@@ -150,3 +102,14 @@ async def test_draining_waits_for_handlers_on_behalf_of_all_who_ask() -> None:
             service.stage.reach("b may go on")
             assert await client.receive() == [1, 2, None, "b"]
             assert await asyncio.gather(*draining) == [True, True]
+
+
+async def test_a_handler_that_revokes_its_object_ends_all_other_handlers_of_its_caller() -> None:
+    factory = Factory()
+    async with on_a_pair(factory) as connection:
+        channel = await connection.call("Factory.make")
+        waiting = asyncio.ensure_future(channel.call("org.example.Special.wait"))
+        await factory.special.stage.wait("waiting")
+        assert await channel.call("org.example.Special.revoke_itself") == "revoked"
+        with pytest.raises(seqrpc.Cancelled):
+            await waiting

@@ -17,18 +17,6 @@ from seqrpc import (
 from seqrpc.aio.transport import carrier_of
 from seqrpc.limits import Limits
 
-# Peers that ask more than they read
-
-
-async def test_calls_beyond_the_bound_of_this_side_are_refused() -> None:
-    async with one_end(Limits(max_calls_in_flight=2)) as (end, raw):
-        for call_id in range(3):
-            raw.send(wire(0, call_id, "m", []))
-        answer = await next_message(raw)
-        assert answer[1] == 2
-        assert answer[2][0] == "rpc.Overloaded"
-        assert [request.call_id for request in end.handler.requests] == [0, 1]
-
 
 @pytest.mark.parametrize("refused", [False, True])
 async def test_a_peer_that_does_not_read_its_answers_is_not_read_from(refused: bool) -> None:

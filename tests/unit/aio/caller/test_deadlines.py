@@ -1,4 +1,4 @@
-"""Deadlines and cancellation."""
+"""Deadlines and cancellation of calls."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who stops a server, and how long that may take."""
+"""Handlers that stop their own server, and how long that may take."""
 
 from __future__ import annotations
 
@@ -171,45 +171,6 @@ async def test_a_stream_that_drains_its_server_is_not_waited_for(socket_path: Pa
             await served.server.wait_closed()
             with pytest.raises(seqrpc.Unavailable, match="the server is stopping"):
                 await reading
-
-
-class Revoked(seqrpc.Service):
-    """Takes itself back from its holders, for two callers at once."""
-
-    def __init__(self) -> None:
-        self.stage = Stage()
-
-    @seqrpc.method
-    async def me(self) -> seqrpc.Service:
-        return self
-
-    @seqrpc.method
-    async def revoke(self, name: str) -> str:
-        self.stage.reach(name)
-        await self.stage.wait("both")
-        await seqrpc.revoke(self)
-        return "revoked"
-
-
-@pytest.mark.parametrize("connections", [1, 2])
-async def test_handlers_that_revoke_the_same_object_do_not_wait_for_each_other(
-    connections: int, socket_path: Path
-) -> None:
-    service = Revoked()
-    async with seqrpc.serve(service, socket_path), seqrpc.connect(socket_path) as connection:
-        first = await connection.call("Revoked.me")
-        second = await connection.call("Revoked.me") if connections == 2 else first
-        calls = [asyncio.ensure_future(one.call("Revoked.revoke", name)) for one, name in ((first, "a"), (second, "b"))]
-        await service.stage.wait("a")
-        await service.stage.wait("b")
-        service.stage.reach("both")
-        async with asyncio.timeout(PATIENCE):
-            results = await asyncio.gather(*calls, return_exceptions=True)
-        assert "revoked" in results
-        for result in results:
-            assert result == "revoked" or isinstance(result, (seqrpc.ConnectionLost, seqrpc.Cancelled))
-        await first.close()
-        await second.close()
 
 
 async def test_new_calls_and_connections_are_refused_before_the_drain_where_that_is_wanted(

@@ -109,3 +109,24 @@ async def test_nothing_is_kept_of_a_call_that_ended_while_it_waited_for_a_thread
             assert [ref() for ref in KEPT] == [None] * 10
             assert open_count() <= before
             service.thread_may_go_on.set()
+
+
+async def test_descriptors_in_an_error_that_comes_after_its_call_ended_are_closed() -> None:
+    service = Everything()
+    ours, theirs = seqrpc.socket_pair()
+    async with seqrpc.serve(service, sock=theirs):
+        with raw_client(ours) as client:
+            await client.send(0, 1, "Everything.late_error", [])
+            await service.stage.wait("late error began")
+            before = open_count()
+            await client.send(3, 1)
+            assert (await client.receive())[2][0] == "rpc.Cancelled"
+            gc.disable()
+            try:
+                service.thread_may_go_on.set()
+                await client.send(0, 2, "Everything.in_thread", [])
+                await client.receive()
+                await asyncio.sleep(0.05)
+                assert open_count() == before
+            finally:
+                gc.enable()

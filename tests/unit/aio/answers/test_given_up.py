@@ -1,0 +1,35 @@
+"""What was given away and does not arrive."""
+
+from __future__ import annotations
+
+import asyncio
+
+from support.descriptors import files
+from support.link import one_end
+from support.waiting import comes_true
+
+from seqrpc.aio.link import Link
+
+# What was given away and does not arrive
+
+
+async def test_what_is_given_up_from_another_thread_is_let_go_on_the_loop() -> None:
+    async with one_end() as (end, _raw):
+        with files(2) as fds:
+            here, there = fds
+            end.connection.answers.give_up([here])
+            assert here.closed
+            await asyncio.to_thread(end.connection.answers.give_up, [there])
+            await comes_true(lambda: there.closed)
+
+
+def test_what_is_given_up_when_the_loop_is_closed_lets_go_of_its_descriptors() -> None:
+    async def ended() -> Link:
+        async with one_end() as (end, _raw):
+            return end.connection
+
+    connection = asyncio.run(ended())
+    with files(1) as fds:
+        (fd,) = fds
+        connection.answers.give_up([fd])
+        assert fd.closed

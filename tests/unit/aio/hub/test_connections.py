@@ -1,0 +1,110 @@
+"""How many connections a server takes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import resource
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from support.daemons import raw_client
+from support.processes import AS_ROOT, OTHER_UID, running_child
+from support.waiting import PATIENCE
+from support.work import Work
+
+import seqrpc
+from seqrpc.aio.connection import link_of
+from seqrpc.aio.server import hub_of
+from seqrpc.limits import RESERVED_DESCRIPTORS
+
+
+@contextmanager
+def descriptors_limited(soft: int) -> Iterator[None]:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+async def test_connections_beyond_the_limit_are_told_so_and_closed(socket_path: Path) -> None:
+    limits = seqrpc.Limits(max_connections=1)
+    async with seqrpc.serve(Work(), socket_path, limits=limits) as server:
+        async with seqrpc.connect(socket_path) as first:
+            await first.call("rpc.ping")
+            with raw_client(socket_path) as second:
+                assert await second.receive() == [5, "the server has 1 connections already"]
+                assert await second.receive() is None
+            async with seqrpc.connect(socket_path) as third:
+                with pytest.raises((seqrpc.Unavailable, seqrpc.ConnectionLost), match="1 connections already"):
+                    await third.call("Work.add", 1, 2)
+            assert await first.call("Work.add", 1, 2) == 3
+        while server.connections:  # noqa: ASYNC110 - no event tells
+            await asyncio.sleep(0)
+        async with seqrpc.connect(socket_path) as fourth:
+            assert await fourth.call("Work.add", 1, 2) == 3
+
+
+@pytest.mark.skipif(not AS_ROOT, reason="needs to be another user")
+@pytest.mark.parametrize("pass_credentials", [False, True])
+async def test_one_user_s_connections_leave_room_for_others(socket_path: Path, pass_credentials: bool) -> None:
+    def connect_as_another() -> socket.socket:
+        peer = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        peer.connect(str(socket_path))
+        return peer
+
+    socket_path.parent.chmod(0o755)
+    limits = seqrpc.Limits(max_connections=128)
+    async with seqrpc.serve(
+        Work(), socket_path, limits=limits, mode=0o666, pass_credentials=pass_credentials
+    ) as server:
+        with contextlib.ExitStack() as stack:
+            for _ in range(126):
+                stack.enter_context(raw_client(socket_path))
+            while len(server.connections) < 126:  # noqa: ASYNC110 - no event tells
+                await asyncio.sleep(0)
+            with raw_client(socket_path) as one_more:
+                assert await one_more.receive() == [5, "the server has 126 connections of this user already"]
+                assert await one_more.receive() is None
+            with running_child(connect_as_another, uid=OTHER_UID):
+                async with asyncio.timeout(PATIENCE):
+                    while OTHER_UID not in [link_of(one).uid for one in server.connections]:  # noqa: ASYNC110 - no event tells
+                        await asyncio.sleep(0)
+                await asyncio.sleep(0)
+                assert len(server.connections) == 127, "he is not refused"
+        while server.connections:  # noqa: ASYNC110 - no event tells
+            await asyncio.sleep(0)
+        assert not hub_of(server)._connections_of
+
+
+async def test_connections_leave_some_descriptors_free(socket_path: Path) -> None:
+    with descriptors_limited(RESERVED_DESCRIPTORS + 1):
+        async with seqrpc.serve(Work(), socket_path), seqrpc.connect(socket_path) as first:
+            await first.call("rpc.ping")
+            with raw_client(socket_path) as second:
+                assert await second.receive() == [5, "the server has 1 connections already"]
+                assert await second.receive() is None
+            assert await first.call("Work.add", 1, 2) == 3
+
+
+async def test_without_a_bound_of_descriptors_the_limits_are_the_bound(
+    socket_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unlimited = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+    monkeypatch.setattr(resource, "getrlimit", lambda _what: unlimited)
+    async with seqrpc.serve(Work(), socket_path), seqrpc.connect(socket_path) as connection:
+        assert await connection.call("Work.add", 1, 2) == 3
+
+
+async def test_a_connection_that_comes_while_the_server_stops_is_refused(socket_path: Path) -> None:
+    service = Work()
+    async with seqrpc.serve(service, socket_path) as server:
+        hub_of(server)._draining = True  # as in the turn of the loop in which it is accepted
+        with raw_client(socket_path) as client:
+            assert await client.receive() == [5, "the server is stopping"]
+            assert await client.receive() is None
