@@ -1,0 +1,71 @@
+"""What public classes show is what docs/reference.md lists, and nothing besides."""
+
+from __future__ import annotations
+
+import asyncio
+import builtins
+import mmap
+import re
+from pathlib import Path
+
+import pytest
+
+import seqrpc
+
+PAGE = (Path(__file__).parent.parent / "docs" / "reference.md").read_text(encoding="utf-8")
+STANDARD = {"asyncio": asyncio, "mmap": mmap}
+
+CLASSES = {name: getattr(seqrpc, name) for name in seqrpc.__all__ if isinstance(getattr(seqrpc, name), type)}
+ERRORS = {name: cls for name, cls in CLASSES.items() if issubclass(cls, BaseException)}
+OTHERS = {name: cls for name, cls in CLASSES.items() if name not in ERRORS}
+
+
+def shown(cls: type) -> set[str]:
+    return {name for name in dir(cls) if not name.startswith("_")}
+
+
+def standard_class(name: str | None) -> type:
+    if name is None:
+        return object
+    module, _dot, attribute = name.rpartition(".")
+    found: type = getattr(STANDARD[module] if module else builtins, attribute)
+    return found
+
+
+def sections() -> dict[str, tuple[type, set[str]]]:
+    """Return, for each class of the page that is no error, the standard class beside it and the names listed."""
+    found = {}
+    for section in PAGE.split("\n## ")[1:]:
+        heading = re.match(r"`(\w+)`(?: \(`([\w.]+)`\))?\n", section)
+        if heading is not None:
+            found[heading[1]] = standard_class(heading[2]), set(re.findall(r"^\* `(\w+)`:", section, re.MULTILINE))
+    return found
+
+
+def errors() -> dict[str, tuple[type, set[str]]]:
+    """Return the same for each error."""
+    lines = PAGE.partition("\n## Errors\n")[2].replace("\n  ", " ")
+    rows = re.findall(r"^\* `(\w+)` \(`(\w+)`\): (.*)$", lines, re.MULTILINE)
+    return {name: (standard_class(base), set(re.findall(r"`(\w+)`", names))) for name, base, names in rows}
+
+
+def test_the_page_has_each_public_class_once() -> None:
+    assert sorted(sections()) == sorted(OTHERS)
+    assert sorted(errors()) == sorted(ERRORS)
+
+
+@pytest.mark.parametrize("name", sorted(CLASSES))
+def test_a_class_shows_what_the_page_lists(name: str) -> None:
+    base, listed = (sections() | errors())[name]
+    cls = CLASSES[name]
+    assert issubclass(cls, base)
+    assert shown(cls) == listed | shown(base)
+
+
+@pytest.mark.parametrize("name", sorted(OTHERS))
+def test_what_a_class_shows_has_a_docstring_of_its_own(name: str) -> None:
+    cls = OTHERS[name]
+    fields = getattr(cls, "__annotations__", {})
+    assert cls.__doc__
+    for member in shown(cls) - shown(sections()[name][0]) - set(fields):
+        assert getattr(cls, member).__doc__, f"{name}.{member}"
