@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from seqrpc.aio.server import Server, hub_of, serve
+from seqrpc.aio.server import Server, serve
 from seqrpc.interface.service import Service
 from seqrpc.kernel import forks
 from seqrpc.kernel.addresses import AddressLike
@@ -184,7 +184,7 @@ class _Daemon:
         """Return when the server is to stop, or was closed."""
         _log.info("= serving at %s", server.address)
         if self._stop.done():
-            hub_of(server).refuse_new()
+            server.refuse_new()
         elif self._on_start is not None:
             await self._unless_stopped(_call(self._on_start, server), self._close_timeout)
         if self._stop.done():
@@ -222,7 +222,7 @@ class _Daemon:
             return
         self._stop.set_result(None)
         if self._server is not None:
-            hub_of(self._server).refuse_new()  # not a few turns later: they may be long
+            self._server.refuse_new()  # not a few turns later: they may be long
         self._manager.stopping()
 
     def _reload_soon(self) -> None:

@@ -46,6 +46,13 @@ class Server:
         """The listening socket, lent, in a tuple; empty once closed, and on a socket pair."""
         return self._hub.sockets
 
+    def refuse_new(self) -> None:
+        """Stop listening, and refuse what comes on the connections that there are; the first step of :meth:`drain`.
+
+        Who waits to be accepted is told why. What runs goes on. From when it is being closed it does nothing.
+        """
+        self._hub.refuse_new()
+
     async def drain(self, drain_timeout: float | None = None) -> bool:
         """Stop: refuse what comes, let what runs finish, answer what was sent before that was known, then close.
 

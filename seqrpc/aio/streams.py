@@ -92,6 +92,14 @@ class Stream(AsyncIterator[T_co], ReceivedStream[T_co]):
         """True once it is read to its end, closed, or passed on."""
         return self._reader.is_over
 
+    def close(self) -> None:
+        """Do what :meth:`aclose` does, where nothing can be awaited.
+
+        Raises:
+            WrongLoop: an event loop in another thread watches it.
+        """
+        self._reader.drop()
+
     async def aclose(self) -> None:
         """Want no more: the producer stops, and items that nobody took are dropped.
 

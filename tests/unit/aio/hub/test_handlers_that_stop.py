@@ -178,8 +178,8 @@ async def test_new_calls_and_connections_are_refused_before_the_drain_where_that
 ) -> None:
     async with seqrpc.serve(Keeper(), socket_path) as server, seqrpc.connect(socket_path) as connection:
         await connection.call("rpc.ping")
-        hub_of(server).refuse_new()
-        hub_of(server).refuse_new()
+        server.refuse_new()
+        server.refuse_new()
         with pytest.raises(seqrpc.ConnectError):
             await seqrpc.connect(socket_path)
         await said_closing(connection)
@@ -192,6 +192,6 @@ async def test_a_server_that_is_closed_can_be_drained_and_holds_nothing(socket_p
     async with seqrpc.serve(Keeper(), socket_path) as server:
         await server.close()
         before = os.listdir("/proc/self/fd")
-        hub_of(server).refuse_new()
+        server.refuse_new()
         assert await server.drain(ENDLESS) is True
         assert os.listdir("/proc/self/fd") == before
