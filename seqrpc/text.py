@@ -1,4 +1,4 @@
-"""Texts of the other side as they may be shown to people: on one line, of bounded length, of characters that print."""
+"""Texts as they may be shown to people (on one line, of characters that print) or sent, both of bounded length."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from typing import Final
 
 MOST_SHOWN: Final = 300
 """The most characters that are shown of a text, by default: some lines of a terminal."""
+
+_MOST_SENT: Final = 1_000  # characters of a text whose whole may not go
 
 
 def shown(text: object, most: int = MOST_SHOWN) -> str:
@@ -30,3 +32,8 @@ def shown(text: object, most: int = MOST_SHOWN) -> str:
 
 def _escaped(char: str) -> str:
     return char.encode("unicode_escape").decode("ascii")
+
+
+def sendable(text: str) -> str:
+    """Return the beginning of ``text``, with what is not UTF-8 (file names may hold it) escaped."""
+    return text[:_MOST_SENT].encode("utf-8", "backslashreplace").decode("utf-8")

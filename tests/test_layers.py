@@ -50,7 +50,6 @@ ORDER = (
     "protocol.references",
     "protocol.encoder",
     "protocol.decoder",
-    "protocol.codec",
     "protocol.messages",
     "protocol.heads",
     "protocol.spilled",

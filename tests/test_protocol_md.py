@@ -242,12 +242,12 @@ class Lasting:
     """What travels as a stream or as a channel."""
 
     def __init__(self, ext_type: int, fd: seqrpc.OwnedFd) -> None:
-        self.handle = values.Handle(ext_type, fd)
+        self.bare = values.BareValue(ext_type, fd)
 
 
-class LastingValues(values.Handles):
-    def export(self, value: Any) -> values.Export | None:
-        return value.handle if isinstance(value, Lasting) else None
+class LastingValues(values.BareValues):
+    def departure_of(self, value: Any) -> values.Departure | None:
+        return value.bare if isinstance(value, Lasting) else None
 
 
 def test_the_bytes_of_values_that_travel_as_descriptors() -> None:

@@ -13,7 +13,7 @@ from seqrpc.protocol.encoder import Encoder
 from seqrpc.protocol.values import EXT_STREAM
 
 
-class StreamExport:
+class StreamDeparture:
     """An async iterable on its way out: a pair is made, and its reading end leaves.
 
     Args:
@@ -45,7 +45,7 @@ class StreamExport:
         self._started = started
         self._ended = ended
         self._dropped = dropped
-        forks.register(self, StreamExport._let_go_in_child)
+        forks.register(self, StreamDeparture._let_go_in_child)
 
     def _let_go_in_child(self) -> None:
         """Close both ends: this is a copy in a forked child."""

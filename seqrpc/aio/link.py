@@ -172,7 +172,7 @@ class Link(SeqpacketProtocol):
         """Remember the transport."""
         assert isinstance(transport, SeqpacketTransport)
         self.transport = transport
-        self.session.on_work = carrier_of(transport).intake.end_wakeup
+        self.session.references.on_work = carrier_of(transport).intake.end_wakeup
         self.handler.connection_made(self)
         if self._owner is not None:
             self._owner.connection_made(self)

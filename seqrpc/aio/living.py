@@ -10,9 +10,9 @@ from collections.abc import AsyncIterable
 from typing import Any, Final
 
 from seqrpc.aio.channels import Channel, ChannelEnd, MovedChannel, end_of
-from seqrpc.aio.departures import MovedStream, StreamExport
+from seqrpc.aio.departures import MovedStream, StreamDeparture
 from seqrpc.aio.held import Held, HeldValues
-from seqrpc.aio.objects import ObjectExport, let_go_of
+from seqrpc.aio.objects import ObjectDeparture, let_go_of
 from seqrpc.aio.producers import Source
 from seqrpc.aio.proxy import Proxy, callee_of
 from seqrpc.aio.streams import Stream, reader_of
@@ -25,7 +25,7 @@ from seqrpc.logs import get_logger
 from seqrpc.protocol.decoder import Decoder
 from seqrpc.protocol.encoder import Encoder
 from seqrpc.protocol.items import ItemReader
-from seqrpc.protocol.values import EXT_STREAM, Export
+from seqrpc.protocol.values import EXT_STREAM, Departure
 
 _log = get_logger("seqrpc.living")
 
@@ -104,7 +104,7 @@ class LivingValues:
         """Return whether ``value`` is a stream or a channel."""
         return isinstance(value, Service | Proxy | Channel | Source) or hasattr(type(value), "__aiter__")
 
-    def export(self, value: Any) -> Export | None:
+    def departure_of(self, value: Any) -> Departure | None:
         """Return how ``value`` travels, or None if it is neither a stream nor a channel.
 
         Raises:
@@ -135,7 +135,7 @@ class LivingValues:
         if soft != resource.RLIM_INFINITY and self._held.places >= most:
             raise Overloaded(f"{most} streams and channels are alive here already (half of RLIMIT_NOFILE)")
 
-    def _move(self, value: Any) -> Export | None:
+    def _move(self, value: Any) -> Departure | None:
         """Return how something that was received goes on; None if it is no such thing, or can only be relayed."""
         if isinstance(value, Proxy | Channel):
             end = callee_of(value) if isinstance(value, Proxy) else end_of(value)
@@ -150,13 +150,13 @@ class LivingValues:
         fd = reader.detach()
         return None if fd is None else MovedStream(fd, reader.attach)
 
-    def _new(self, value: Service | Source | AsyncIterable[Any], place: _Place) -> Export:
+    def _new(self, value: Service | Source | AsyncIterable[Any], place: _Place) -> Departure:
         ended = functools.partial(self._ended, place)
         if isinstance(value, Service):
-            return ObjectExport(value, self._limits, self._within, self._held.add, ended, dropped=place.free)
+            return ObjectDeparture(value, self._limits, self._within, self._held.add, ended, dropped=place.free)
         if not isinstance(value, Source):
             value = Source(value, getattr(value, "__qualname__", type(value).__qualname__))
-        return StreamExport(value, self._encoder, self._held.add, ended, place.free)
+        return StreamDeparture(value, self._encoder, self._held.add, ended, place.free)
 
     def _within(self, own: ChannelEnd | None) -> LivingValues:
         """Return what streams and channels are on the connection of a channel."""

@@ -37,7 +37,7 @@ class _HeldObject:
         self._limits = limits
         self._registry: Registry | None = None
         self.ends: set[ObjectEnd] = set()
-        self.pending: set[ObjectExport] = set()
+        self.pending: set[ObjectDeparture] = set()
         self.was_held = False  # since its close() ran last
         self.closing: asyncio.Task[None] | None = None
         self._key = key
@@ -195,7 +195,7 @@ class ObjectEnd:
             await asyncio.shield(self._held.closing)
 
 
-class ObjectExport:
+class ObjectDeparture:
     """A service object on its way out: a pair is made, one end serves it, the other leaves.
 
     From the beginning it counts as a holder of the object.
@@ -241,7 +241,7 @@ class ObjectExport:
         self._dropped = dropped
         self.revoked = False
         """Whether the object was revoked before the message left."""
-        forks.register(self, ObjectExport._let_go_in_child)
+        forks.register(self, ObjectDeparture._let_go_in_child)
 
     def _let_go_in_child(self) -> None:
         """Close both ends: this is a copy in a forked child."""
@@ -314,8 +314,8 @@ async def revoke(service: Service) -> None:
         return
     call = handled_call()
     own = None if call is None else link_of(call.connection)
-    for export in held.pending:
-        export.revoked = True
+    for departure in held.pending:
+        departure.revoked = True
     abandoned = []
     for end in list(held.ends):
         end.refuse(_REVOKED)

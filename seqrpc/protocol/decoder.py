@@ -19,7 +19,7 @@ from seqrpc.protocol.depth import check_depth, check_whole, is_shallow
 from seqrpc.protocol.longbytes import take_long_bytes
 from seqrpc.protocol.maps import MOST_KEYS, hooks_for, look_closer, read_maps
 from seqrpc.protocol.references import References
-from seqrpc.protocol.values import Handles, Living
+from seqrpc.protocol.values import BareValues, Living
 
 _LARGE: Final = 8_192  # bytes of a message whose values may be so many that the garbage collector is felt
 
@@ -41,7 +41,7 @@ class Decoder:
         self._max_depth = limits.max_depth
         self._max_containers = limits.max_containers
         self._max_other_keys = limits.max_other_keys
-        self.references = References(limits, Handles() if living is None else living)
+        self.references = References(limits, BareValues() if living is None else living)
         """What resolves those in a message: whoever decodes may want to hear of work, and bound what is copied."""
 
     def decode_plain(self, packet: bytes, longest: int = _LARGE) -> Any:

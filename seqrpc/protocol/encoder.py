@@ -22,7 +22,7 @@ from seqrpc.protocol.flattening import Borrowed, flatten, names_of
 from seqrpc.protocol.lenders import Lender, Packed, give_up_lenders, tell_unsent
 from seqrpc.protocol.longbytes import has_long_bytes, pack_in_pieces, without_long_bytes
 from seqrpc.protocol.references import BUFFER_DATA
-from seqrpc.protocol.values import EXT_BUFFER, EXT_DESCRIPTOR, Handle, Handles, Living, give_up
+from seqrpc.protocol.values import EXT_BUFFER, EXT_DESCRIPTOR, BareValue, BareValues, Living, give_up
 
 _DEEPEST: Final = 512  # how far inside a message the culprit is looked for: the stack holds 1,000 calls
 
@@ -52,7 +52,7 @@ class Encoder:
         """Make what is used for every message."""
         self._max_depth = limits.max_depth
         self._max_bytes = limits.max_message_bytes
-        self._living = Handles() if living is None else living
+        self._living = BareValues() if living is None else living
         self._plain_kinds: dict[type, frozenset[str]] = {}  # dataclasses, and what instances hold if nothing else
         self._packer = self._new_packer()
         self._pack = self._packer.pack
@@ -65,7 +65,7 @@ class Encoder:
         """Return a message encoded, and what lends its descriptors, in the order of their indexes.
 
         Anything with a ``fileno`` method is sent as a descriptor, borrowed: keep the lenders open
-        until the packet has left. Those that are an :class:`~seqrpc.protocol.values.Export` want to hear of it:
+        until the packet has left. Those that are an :class:`~seqrpc.protocol.values.Departure` want to hear of it:
         :func:`~seqrpc.protocol.lenders.tell_sent`, :func:`~seqrpc.protocol.lenders.tell_unsent`.
 
         Args:
@@ -212,20 +212,20 @@ class Encoder:
             value.seal()
             index = self._lend(value)
             return msgpack.ExtType(EXT_BUFFER, BUFFER_DATA.pack(index, value.offset, len(value)))
-        if hasattr(value, "fileno") and not isinstance(value, Handle):
+        if hasattr(value, "fileno") and not isinstance(value, BareValue):
             return msgpack.ExtType(EXT_DESCRIPTOR, bytes((self._lend(value),)))
-        export = self._living.export(value)
-        if export is None:
+        departure = self._living.departure_of(value)
+        if departure is None:
             kind = type(value)
             if dataclasses.is_dataclass(kind) and hasattr(value, "__dict__") and len(self._plain_kinds) < _MOST_KINDS:
                 self._plain_kinds[kind] = frozenset(names_of(kind))  # and need not be asked what it is again
             return flatten(value, self._travels)
         try:
-            index = self._lend(export)
+            index = self._lend(departure)
         except BaseException:
-            export.unsent()
+            departure.unsent()
             raise
-        return msgpack.ExtType(export.ext_type, bytes((index,)))
+        return msgpack.ExtType(departure.ext_type, bytes((index,)))
 
     def _lend(self, lender: Lender) -> int:
         """Return the index of one more descriptor."""

@@ -8,11 +8,11 @@ from seqrpc.kernel.buffers import Buffer
 from seqrpc.kernel.descriptors import HasFileno, OwnedFd, close_all
 from seqrpc.kernel.pieces import Content
 from seqrpc.logs import get_logger
-from seqrpc.protocol.values import Export
+from seqrpc.protocol.values import Departure
 
 _log = get_logger("seqrpc.codec")
 
-Lender = HasFileno | Export | Buffer
+Lender = HasFileno | Departure | Buffer
 """What lends a descriptor to one message."""
 
 Packed = tuple[Content, list[Lender]]
@@ -22,7 +22,7 @@ If it is longer than a packet it is a memoryview, or pieces if it has long bytes
 
 
 def tell_sent(lenders: Iterable[Lender]) -> None:
-    """Tell the exports among what lent descriptors that their message is on its way."""
+    """Tell the departures among what lent descriptors that their message is on its way."""
     for lender in lenders:
         sent = getattr(lender, "sent", None)
         if sent is not None:
@@ -34,7 +34,7 @@ def tell_sent(lenders: Iterable[Lender]) -> None:
 
 
 def tell_unsent(lenders: Iterable[Lender]) -> None:
-    """Tell the exports among what lent descriptors that their message will not be sent."""
+    """Tell the departures among what lent descriptors that their message will not be sent."""
     for lender in lenders:
         unsent = getattr(lender, "unsent", None)
         if unsent is not None:

@@ -12,27 +12,20 @@ back as a message for whoever carries the session; what is to be sent comes back
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
 from msgpack import unpackb
 
-from seqrpc.errors import (
-    DescriptorsLost,
-    Overloaded,
-    RemoteProtocolError,
-    RpcError,
-    SeqrpcError,
-    TooLarge,
-)
+from seqrpc.errors import DescriptorsLost, Overloaded, RemoteProtocolError, RpcError, SeqrpcError, TooLarge
 from seqrpc.kernel.credentials import Credentials
 from seqrpc.kernel.descriptors import OwnedFd, close_all
 from seqrpc.kernel.pieces import Content
 from seqrpc.limits import MAX_PACKET, Limits
 from seqrpc.protocol import messages
 from seqrpc.protocol.admission import Admission, Refused
-from seqrpc.protocol.codec import Codec
+from seqrpc.protocol.decoder import Decoder
 from seqrpc.protocol.depth import is_shallow
+from seqrpc.protocol.encoder import Encoder
 from seqrpc.protocol.heads import Head, head_of, read_head
 from seqrpc.protocol.lenders import Packed
 from seqrpc.protocol.maps import MOST_KEYS, look_closer
@@ -58,6 +51,7 @@ from seqrpc.protocol.messages import (
 )
 from seqrpc.protocol.spilled import head_of_spilled, read_spilled, read_spilled_head
 from seqrpc.protocol.values import Living
+from seqrpc.text import sendable
 
 Waiter = TypeVar("Waiter")
 Work = TypeVar("Work")
@@ -68,27 +62,28 @@ _GLANCE = 256  # bytes of a packet that is read before its head is looked at
 
 _LOST = "descriptors of the message were lost on the way in"
 
-_ERROR_TEXT = 1_000  # characters that are kept of a text when the whole of it cannot be sent
-
 
 class Session(Generic[Waiter, Work]):
     """One end of a connection.
 
     Args:
-        limits: ``max_calls_in_flight``, ``max_message_bytes`` and the codec's are used.
+        limits: ``max_calls_in_flight``, ``max_message_bytes`` and those of encoder and decoder are used.
         living: what streams and channels are here.
         admission: says which requests are taken.
     """
 
     __slots__ = (
-        "_admission", "_codec", "_max_bytes", "_max_calls", "_next_id", "_policies", "_short", "_was_asked", "calls",
-        "closing_received", "closing_sent", "given_up", "requests",
+        "_admission", "_decoder", "_encoder", "_max_bytes", "_max_calls", "_next_id", "_policies", "_short",
+        "_was_asked", "calls", "closing_received", "closing_sent", "given_up", "references", "requests",
     )  # fmt: skip
 
     def __init__(self, limits: Limits, living: Living | None, admission: Admission) -> None:
         """Begin with nothing in flight."""
-        self._codec = Codec(limits, living)
-        self._codec.lack_of_room = admission.lack_of_room
+        self._encoder = Encoder(limits, living)
+        self._decoder = Decoder(limits, living)
+        self.references = self._decoder.references
+        """What resolves those in messages: whoever carries the session may want to hear of its work."""
+        self.references.lack_of_room = admission.lack_of_room
         self._short = limits.max_depth  # bytes of a packet that has no room for anything deeper
         self._max_bytes = limits.max_message_bytes
         self._admission = admission
@@ -105,15 +100,6 @@ class Session(Generic[Waiter, Work]):
         self.closing_sent = False
         self.closing_received: str | None = None
         """The reason for which the other side takes no new requests, or None."""
-
-    @property
-    def on_work(self) -> Callable[[], object]:
-        """Called where receiving takes longer than the length of a packet tells."""
-        return self._codec.on_work
-
-    @on_work.setter
-    def on_work(self, function: Callable[[], object]) -> None:
-        self._codec.on_work = function
 
     def receive_packet(
         self, data: bytes, fds: list[OwnedFd], sender: Credentials | None = None, *, lost: bool = False
@@ -134,7 +120,7 @@ class Session(Generic[Waiter, Work]):
         """
         # Nearly all packets are one of two kinds, plain and short: to read all of one takes no longer than to find out
         # whether anybody wants it, and saves a quarter of the byte code of a call. What is out of the ordinary in any
-        # way is looked at closely. The first lines are Codec.decode_plain, without the call.
+        # way is looked at closely. The first lines are Decoder.decode_plain, without the call.
         size = len(data)
         if fds or lost or size > _GLANCE or (size > self._short and not is_shallow(data, self._short)):
             return self._receive_closely(data, fds, sender, lost=lost)
@@ -196,11 +182,10 @@ class Session(Generic[Waiter, Work]):
         try:
             head = read_head(data)
             if head.kind == SPILLED:
-                spilled = messages.parse_spilled(self._codec.decode(data, [])[0])
+                spilled = messages.parse_spilled(self._decoder.decode(data, [])[0])
                 return self._receive_spilled(spilled, fds, sender, lost=lost)
             if lost and head.kind in (REQUEST, RESPONSE, NOTIFY):
                 messages.check_size(head.kind, head.size)
-                self._check_new(head.kind, head.call_id)
                 return self._fail(head.kind, head.call_id, fds, DescriptorsLost(_LOST))
             if head.kind in (CANCEL, CLOSING):
                 return self._receive_sign(head.kind, data, fds)
@@ -211,7 +196,7 @@ class Session(Generic[Waiter, Work]):
                 close_all(fds)
                 return self._leave_unread(head, refusal)
             try:
-                value, problem = self._codec.decode(data, fds)
+                value, problem = self._decoder.decode(data, fds)
             except TooLarge as exc:
                 return self._fail(head.kind, head.call_id, fds, exc)
             return self._take(head, value, fds, None if lost else problem)
@@ -221,7 +206,7 @@ class Session(Generic[Waiter, Work]):
 
     def _check_unwanted(self, kind: int, data: bytes, fds: list[OwnedFd]) -> None:
         """Check that a short message which is not taken is none that breaks the protocol."""
-        value, problem = self._codec.decode_unwanted(data, fds)
+        value, problem = self._decoder.decode_unwanted(data, fds)
         if kind > LAST_KIND or value is None:
             return
         if problem is not None:
@@ -230,7 +215,7 @@ class Session(Generic[Waiter, Work]):
 
     def _receive_sign(self, kind: int, data: bytes, fds: list[OwnedFd]) -> Cancel | Closing | None:
         """Take a message that is a number or a text, and of anybody: nothing else that may be in it is made."""
-        value, problem = self._codec.decode_unwanted(data, fds)
+        value, problem = self._decoder.decode_unwanted(data, fds)
         if problem is None and value is None:
             problem = f"one of kind {kind} holds no maps"
         if problem is not None:
@@ -277,19 +262,20 @@ class Session(Generic[Waiter, Work]):
             return message
         if isinstance(message, Request):
             self._owe(message.call_id)
-            message.held_bytes = self._codec.copied_bytes
+            message.held_bytes = self.references.copied_bytes
             return message
         return self._receive_rare(message)
 
-    def _check_new(self, kind: int, call_id: int | None) -> None:
-        """Check that no request is in flight that has the id of one that is not going to be taken."""
-        if kind == REQUEST and call_id in self.requests:
-            raise _in_flight(call_id)
-
     def _fail(self, kind: int, call_id: int | None, fds: list[OwnedFd], error: RpcError) -> Response | Refused | None:
-        """Answer a request, or fail a call of this side, whose message cannot be taken."""
+        """Answer a request, or fail a call of this side, whose message cannot be taken.
+
+        Raises:
+            RemoteProtocolError: another request of this id is in flight.
+        """
         close_all(fds)
         if kind in (REQUEST, NOTIFY):
+            if call_id in self.requests:
+                raise _in_flight(call_id)
             return self._refuse(call_id, error.code, error.message)
         if call_id is None:
             return None
@@ -302,7 +288,7 @@ class Session(Generic[Waiter, Work]):
     ) -> Request | Response | Cancel | Closing | Refused | None:
         """Read a message from its memory file, or answer, or fail, the one call that it belongs to."""
         length = spilled.length
-        self.on_work()
+        self.references.on_work()
         if length > self._max_bytes:
             bound = f"a message has at most {self._max_bytes} bytes here (max_message_bytes), this one {length}"
             return self._give_up_spilled(spilled, fds, TooLarge(bound))
@@ -321,7 +307,7 @@ class Session(Generic[Waiter, Work]):
         if lack is not None:
             return self._fail(head.kind, head.call_id, fds, Overloaded(lack))
         try:
-            value, problem = read_spilled(self._codec.decoder, length, fds)
+            value, problem = read_spilled(self._decoder, length, fds)
         except (Overloaded, TooLarge) as exc:
             return self._fail(head.kind, head.call_id, fds, exc)
         event = self._take(head, value, fds, problem)
@@ -338,7 +324,6 @@ class Session(Generic[Waiter, Work]):
         head = head_of_spilled(spilled.length, fds)
         kind, call_id = self._guess(spilled.call_id) if head is None else (head.kind, head.call_id)
         if kind in (REQUEST, RESPONSE):
-            self._check_new(kind, call_id)
             return self._fail(kind, call_id, fds, error)
         raise RemoteProtocolError(f"a spilled message that was not read: {error.message}")
 
@@ -376,7 +361,7 @@ class Session(Generic[Waiter, Work]):
         while call_id in calls or call_id in self.given_up:
             call_id = (call_id + 1) & MAX_CALL_ID
         message = (REQUEST, call_id, method, params, options) if options else (REQUEST, call_id, method, params)
-        packet = self._codec.encode(message, REQUEST_NAMES, params)
+        packet = self._encoder.encode(message, REQUEST_NAMES, params)
         self._next_id = call_id + 1 if call_id < MAX_CALL_ID else 0
         calls[call_id] = waiter
         return call_id, packet
@@ -393,14 +378,14 @@ class Session(Generic[Waiter, Work]):
             LocalProtocolError, TooLarge: it cannot be sent.
         """
         message = (NOTIFY, method, params, options) if options else (NOTIFY, method, params)
-        return self._codec.encode(message, NOTIFY_NAMES, params)
+        return self._encoder.encode(message, NOTIFY_NAMES, params)
 
     def send_cancel(self, call_id: int) -> Packed | None:
         """Give up a call; return the packet that says so, or None if it was answered already."""
         if self.calls.pop(call_id, None) is None:
             return None
         self.given_up.add(call_id)
-        return self._codec.encode((CANCEL, call_id))
+        return self._encoder.encode((CANCEL, call_id))
 
     def send_result(self, call_id: int, result: Any) -> Packed:
         """Answer a request of the other side.
@@ -410,7 +395,7 @@ class Session(Generic[Waiter, Work]):
                 to be given up.
         """
         values = (result,) if type(result) is bytes else ()  # a tuple for each would be felt
-        packet = self._codec.encode((RESPONSE, call_id, None, result), RESPONSE_NAMES, values, given=True)
+        packet = self._encoder.encode((RESPONSE, call_id, None, result), RESPONSE_NAMES, values, given=True)
         self.requests.pop(call_id, None)
         return packet
 
@@ -422,28 +407,27 @@ class Session(Generic[Waiter, Work]):
         self.requests.pop(call_id, None)
         for error in ((code, message, data), (code, message, None)):
             try:
-                return self._codec.encode((RESPONSE, call_id, error, None), RESPONSE_NAMES, given=True)
+                return self._encoder.encode((RESPONSE, call_id, error, None), RESPONSE_NAMES, given=True)
             except SeqrpcError:
-                self._codec.give_up(data)
-        return self._codec.encode((RESPONSE, call_id, (_sendable(code), _sendable(message), None), None))
+                self._encoder.give_up(data)
+        return self._encoder.encode((RESPONSE, call_id, (sendable(code), sendable(message), None), None))
 
     def give_up(self, value: Any) -> None:
         """Let go of a result, or of the data of an error, that was given away and that nobody gets."""
-        self._codec.give_up(value)
+        self._encoder.give_up(value)
 
     def spill(self, data: Content) -> bytes:
         """Return the packet that goes, with a memory file of it, in place of an encoded message (protocol 5.1)."""
         head = head_of(data)
-        known = head is not None and head.call_id is not None
-        message = (SPILLED, len(data), head.call_id) if head is not None and known else (SPILLED, len(data))
-        return bytes(self._codec.encode(message)[0])
+        call_id = () if head is None or head.call_id is None else (head.call_id,)
+        return bytes(self._encoder.encode((SPILLED, len(data), *call_id))[0])
 
     def send_closing(self, reason: str) -> Packed | None:
         """Return the packet that says that this side takes no new requests, or None if it was sent before."""
         if self.closing_sent:
             return None
         self.closing_sent = True
-        return self._codec.encode((CLOSING, _sendable(reason)))
+        return self._encoder.encode((CLOSING, sendable(reason)))
 
     def lose(self) -> list[Waiter]:
         """End: return what was given for the calls that will not be answered, and forget their ids.
@@ -460,8 +444,3 @@ class Session(Generic[Waiter, Work]):
 
 def _in_flight(call_id: int | None) -> RemoteProtocolError:
     return RemoteProtocolError(f"malformed message: a REQUEST with id {call_id} is in flight already")
-
-
-def _sendable(text: str) -> str:
-    """Return the beginning of ``text``, with what is not UTF-8 (file names may hold it) escaped."""
-    return text[:_ERROR_TEXT].encode("utf-8", "backslashreplace").decode("utf-8")

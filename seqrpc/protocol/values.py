@@ -1,7 +1,7 @@
 """Values that are more than bytes: what travels as a descriptor and has a life of its own.
 
 Encoder and decoder know them by these few names. What a stream or a channel *is* here, whoever owns these
-says, by a :class:`Living`; the plain one leaves them as :class:`Handle`.
+says, by a :class:`Living`; the plain one leaves them as :class:`BareValue`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ SCALARS: Final = frozenset({type(None), bool, int, float, str, bytes})
 """What most values are, and nothing is in."""
 
 
-class Export(Protocol):
+class Departure(Protocol):
     """Something of this side on its way out: it lends a descriptor to one message.
 
     Exactly one of :meth:`sent`, :meth:`unsent` and :meth:`given_up` is called.
@@ -52,13 +52,13 @@ class Export(Protocol):
 
 
 class Living(Protocol):
-    """Makes exports of objects, and objects of what comes in."""
+    """What streams and channels are on this side: how they depart, and what is made of those that come in."""
 
     def travels(self, value: Any) -> bool:
         """Return whether ``value`` is a stream or a channel."""
         ...
 
-    def export(self, value: Any) -> Export | None:
+    def departure_of(self, value: Any) -> Departure | None:
         """Return how ``value`` travels, or None if it is neither a stream nor a channel.
 
         Raises:
@@ -83,7 +83,7 @@ class Living(Protocol):
         ...
 
 
-class Handle:
+class BareValue:
     """A stream or a channel as such: its type on the wire and its descriptor."""
 
     __slots__ = ("ext_type", "fd")
@@ -107,23 +107,23 @@ class Handle:
         """Keep the descriptor: it was borrowed."""
 
 
-class Handles:
-    """The plain :class:`Living`."""
+class BareValues:
+    """The plain :class:`Living`: streams and channels stay what they are on the wire."""
 
     def travels(self, value: Any) -> bool:
-        """Return whether it is a handle."""
-        return isinstance(value, Handle)
+        """Return whether it is a bare one."""
+        return isinstance(value, BareValue)
 
-    def export(self, value: Any) -> Export | None:
-        """Return a handle as it is."""
-        return value if isinstance(value, Handle) else None
+    def departure_of(self, value: Any) -> Departure | None:
+        """Return a bare one as it is."""
+        return value if isinstance(value, BareValue) else None
 
-    def receive(self, ext_type: int, fd: OwnedFd) -> Handle:
-        """Return a handle."""
-        return Handle(ext_type, fd)
+    def receive(self, ext_type: int, fd: OwnedFd) -> BareValue:
+        """Return a bare one."""
+        return BareValue(ext_type, fd)
 
     def give_up(self, value: Any) -> None:
-        """Keep a handle's descriptor: it was borrowed."""
+        """Keep the descriptor of a bare one: it was borrowed."""
 
 
 def values_in(value: Any, most: int = MAX_VALUES_SEARCHED, whole: Callable[[Any], bool] | None = None) -> Iterator[Any]:

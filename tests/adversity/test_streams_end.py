@@ -95,7 +95,7 @@ class Scene:
 
     @property
     def producers(self) -> list[Producer]:
-        return [export for export in hub_of(self.server).held.living if isinstance(export, Producer)]
+        return [held for held in hub_of(self.server).held.living if isinstance(held, Producer)]
 
     async def until_ended(self, number: int) -> None:
         """Wait until so many generators began, and all were ended."""

@@ -60,7 +60,7 @@ with atheris.instrument_imports(
     from seqrpc.protocol.messages import REQUEST, RESPONSE, SPILLED, Request, Response
     from seqrpc.protocol.session import Session
     from seqrpc.protocol.spilled import write_spilled
-    from seqrpc.protocol.values import EXT_BUFFER, EXT_STREAM, Handle
+    from seqrpc.protocol.values import EXT_BUFFER, EXT_STREAM, BareValue
 
 LIMITS = Limits(
     max_depth=8, max_calls_in_flight=4, max_message_bytes=MAX_PACKET, max_containers=100, max_buffer_bytes=99
@@ -426,7 +426,7 @@ ODD_VALUES: list[Any] = [
     *(datetime(1969, 12, 31, 23, 59, 59, 999_999, tzinfo=UTC), Decimal("NaN"), UUID(int=1), float("nan"), -0.0),
     *(1 << 64, (1 << 64) - 1, -(1 << 63), -(1 << 63) - 1, "\udc80", [[[[[[[1]]]]]]]),
     *(Buffer.copy_of(b"buffer"), Record(Buffer.copy_of(b"x" * 100)), b"x" * 9_000, "y" * 70_000, [Lender()] * 260),
-    *(Handle(EXT_STREAM, FILE), Record([Handle(EXT_STREAM, FILE)]), {Record(Handle(EXT_STREAM, FILE)): 1}),
+    *(BareValue(EXT_STREAM, FILE), Record([BareValue(EXT_STREAM, FILE)]), {Record(BareValue(EXT_STREAM, FILE)): 1}),
 ]
 
 

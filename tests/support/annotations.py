@@ -22,7 +22,7 @@ from seqrpc.kernel.descriptors import OwnedFd, ValueFd, close_all
 from seqrpc.limits import DEFAULT_LIMITS
 from seqrpc.protocol.decoder import Decoder
 from seqrpc.protocol.items import ItemReader
-from seqrpc.protocol.values import Handles
+from seqrpc.protocol.values import BareValues
 
 T = TypeVar("T")
 Short = Annotated[str, msgspec.Meta(max_length=3)]
@@ -198,7 +198,7 @@ def living_values() -> Iterator[tuple[Stream[Any], Channel, Buffer]]:
     stream: Stream[Any] = Stream(fds[0], ItemReader(Decoder(), 100_000))
     with Buffer.copy_of(b"abc") as buffer:
         try:
-            yield stream, Channel(ChannelEnd(fds[2], DEFAULT_LIMITS, lambda _own: Handles())), buffer
+            yield stream, Channel(ChannelEnd(fds[2], DEFAULT_LIMITS, lambda _own: BareValues())), buffer
         finally:
             close_all([*fds])
 

@@ -14,7 +14,7 @@ from seqrpc.kernel.descriptors import OwnedFd
 from seqrpc.kernel.pieces import Pieces
 from seqrpc.protocol.decoder import Decoder
 from seqrpc.protocol.encoder import Encoder
-from seqrpc.protocol.values import Export
+from seqrpc.protocol.values import Departure
 from support.descriptors import owned
 from support.sessions import duplicates
 
@@ -98,23 +98,23 @@ class Made:
 
 
 class Life:
-    """Makes, and remembers, living values and their exports."""
+    """Makes, and remembers, living values and their departures."""
 
     def __init__(self, *, fails: Exception | None = None) -> None:
         self.fails = fails
-        self.exports: list[Out] = []
+        self.departures: list[Out] = []
         self.given_up: list[Any] = []
 
     def travels(self, value: Any) -> bool:
         return isinstance(value, Made)
 
-    def export(self, value: Any) -> Export | None:
+    def departure_of(self, value: Any) -> Departure | None:
         if not isinstance(value, Made):
             return None
         if self.fails is not None:
             raise self.fails
-        self.exports.append(Out(value))
-        return self.exports[-1]
+        self.departures.append(Out(value))
+        return self.departures[-1]
 
     def receive(self, ext_type: int, fd: OwnedFd) -> Made:
         if self.fails is not None:
@@ -126,7 +126,7 @@ class Life:
 
 
 class Out:
-    """An export that remembers what it was told."""
+    """A departure that remembers what it was told."""
 
     def __init__(self, made: Made) -> None:
         self.ext_type = made.ext_type

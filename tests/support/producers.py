@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from seqrpc import OwnedFd, RpcError
-from seqrpc.aio.departures import StreamExport
+from seqrpc.aio.departures import StreamDeparture
 from seqrpc.aio.producers import Producer, Source
 from seqrpc.aio.streams import Stream
 from seqrpc.kernel.descriptors import ValueFd, close_all
@@ -35,11 +35,11 @@ class Reading:
     def __init__(self, items: AsyncIterable[Any], fds: list[OwnedFd] | None = None) -> None:
         self.started: list[Producer] = []
         self.ended: list[Producer] = []
-        export = StreamExport(Source(items, "m", fds), Encoder(LIMITS), self.started.append, self.ended.append)
-        assert export.ext_type == EXT_STREAM
-        self.raw = socket.socket(fileno=os.dup(export.fileno()))
+        departure = StreamDeparture(Source(items, "m", fds), Encoder(LIMITS), self.started.append, self.ended.append)
+        assert departure.ext_type == EXT_STREAM
+        self.raw = socket.socket(fileno=os.dup(departure.fileno()))
         self.raw.setblocking(False)
-        export.sent()
+        departure.sent()
         (self.producer,) = self.started
 
     async def packet(self) -> Any:

@@ -11,7 +11,7 @@ from seqrpc.kernel.descriptors import OwnedFd
 from seqrpc.protocol.encoder import Encoder
 from seqrpc.protocol.messages import Request
 from seqrpc.protocol.session import Session
-from seqrpc.protocol.values import Handle, Handles
+from seqrpc.protocol.values import BareValue, BareValues
 from support.descriptors import owned
 
 encode = Encoder().encode
@@ -44,8 +44,8 @@ def is_malformed(session: Session[Any, Any], data: bytes, descriptors: int = 1) 
     return str(caught.value)
 
 
-class Nobody(Handles):
+class Nobody(BareValues):
     """Makes nothing, or says so."""
 
-    def receive(self, ext_type: int, fd: OwnedFd) -> Handle:
+    def receive(self, ext_type: int, fd: OwnedFd) -> BareValue:
         raise AssertionError("somebody who was refused had something made")

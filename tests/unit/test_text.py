@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.properties import PROPERTY
 
-from seqrpc.text import MOST_SHOWN, shown
+from seqrpc.text import MOST_SHOWN, sendable, shown
 
 
 @pytest.mark.parametrize("text", ["", "plain", "Grüße, 世界", r"C:\new", "x" * MOST_SHOWN], ids=repr)
@@ -55,3 +55,8 @@ def test_whatever_it_is_it_becomes_one_line_that_can_be_written(text: str, most:
     assert line.isprintable()
     assert len(line) <= most + len(f"… ({len(text)} characters)")
     line.encode()
+
+
+def test_a_text_that_cannot_be_sent_as_it_is_is_cut_and_escaped() -> None:
+    assert [sendable(""), sendable("é"), sendable("a\udcff")] == ["", "é", "a\\udcff"]
+    assert sendable("x" * 1_001) == "x" * 1_000

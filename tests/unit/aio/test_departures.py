@@ -14,16 +14,16 @@ from support.producers import counting
 from support.waiting import happens
 
 from seqrpc import OwnedFd
-from seqrpc.aio.departures import MovedStream, StreamExport
+from seqrpc.aio.departures import MovedStream, StreamDeparture
 from seqrpc.aio.producers import Producer, Source
 from seqrpc.protocol.encoder import Encoder
-from seqrpc.protocol.values import EXT_STREAM, Handles
+from seqrpc.protocol.values import EXT_STREAM, BareValues
 
 
-def test_an_export_that_is_not_sent_leaves_nothing() -> None:
-    export = StreamExport(Source(counting(1), "m"), Encoder(), print, print)
-    assert export.fileno() >= 0
-    export.unsent()
+def test_a_departure_that_is_not_sent_leaves_nothing() -> None:
+    departure = StreamDeparture(Source(counting(1), "m"), Encoder(), print, print)
+    assert departure.fileno() >= 0
+    departure.unsent()
 
 
 def test_a_stream_that_is_passed_on_is_closed_here_or_given_back() -> None:
@@ -38,14 +38,14 @@ def test_a_stream_that_is_passed_on_is_closed_here_or_given_back() -> None:
         assert back == fds[1:]
 
 
-def test_an_export_that_is_not_sent_tells_whoever_made_it() -> None:
+def test_a_departure_that_is_not_sent_tells_whoever_made_it() -> None:
     dropped: list[bool] = []
-    export = StreamExport(Source(counting(1), "m"), Encoder(), print, print, lambda: dropped.append(True))
-    export.unsent()
+    departure = StreamDeparture(Source(counting(1), "m"), Encoder(), print, print, lambda: dropped.append(True))
+    departure.unsent()
     assert dropped == [True]
 
 
-async def test_an_export_that_was_sent_produces() -> None:
+async def test_a_departure_that_was_sent_produces() -> None:
     started: list[Producer] = []
     ended: list[Producer] = []
     news = asyncio.Event()
@@ -54,16 +54,16 @@ async def test_an_export_that_was_sent_produces() -> None:
         ended.append(producer)
         news.set()
 
-    export = StreamExport(Source(counting(1), "m"), Encoder(), started.append, end)
-    with socket.socket(fileno=os.dup(export.fileno())) as raw:
-        export.sent()
+    departure = StreamDeparture(Source(counting(1), "m"), Encoder(), started.append, end)
+    with socket.socket(fileno=os.dup(departure.fileno())) as raw:
+        departure.sent()
         await happens(lambda: bool(ended), news)
         assert unwire(raw.recv(100)) == [0, 0]
         assert unwire(raw.recv(100)) == [1, None]
     assert started == ended
 
 
-class Given(Handles):
+class Given(BareValues):
     """Remembers what was given up."""
 
     def __init__(self) -> None:
@@ -79,8 +79,8 @@ class Given(Handles):
 def test_what_is_given_up_is_closed_with_its_source() -> None:
     given = Given()
     source = Source(counting(1), "m")
-    export = StreamExport(source, Encoder(living=given), print, print)
-    export.given_up()
+    departure = StreamDeparture(source, Encoder(living=given), print, print)
+    departure.given_up()
     assert given.up == [source]
     with files(1) as fds:
         MovedStream(fds[0], print).given_up()
@@ -88,15 +88,15 @@ def test_what_is_given_up_is_closed_with_its_source() -> None:
 
 
 def test_a_copy_in_a_forked_child_is_closed() -> None:
-    export = StreamExport(Source(counting(1), "m"), Encoder(), print, print)
-    number = export.fileno()
+    departure = StreamDeparture(Source(counting(1), "m"), Encoder(), print, print)
+    number = departure.fileno()
 
     def look() -> bool:
         try:
             os.fstat(number)
         except OSError:
-            return export.fileno() < 0
+            return departure.fileno() < 0
         return False
 
     assert in_child(look)
-    export.unsent()
+    departure.unsent()

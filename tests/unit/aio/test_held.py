@@ -277,18 +277,18 @@ async def test_a_generator_that_does_not_end_is_left_after_the_close_timeout(cap
 
 async def test_what_is_given_away_by_a_stopped_server_ends_at_once() -> None:
     source = Source()
-    exports = HeldValues()
-    living = LivingValues(DEFAULT_LIMITS, exports)
-    exports.stop("the end")
+    held = HeldValues()
+    living = LivingValues(DEFAULT_LIMITS, held)
+    held.stop("the end")
     for value in (source, source.count(3)):
-        export = living.export(value)
-        assert export is not None
-        with OwnedFd.dup(export) as held:
-            export.sent()
-            assert len(exports.living) == 1
-            await exports.wait_stopped()
-            assert exports.living == set()
-            with socket.socket(fileno=held.take()) as sock:
+        departure = living.departure_of(value)
+        assert departure is not None
+        with OwnedFd.dup(departure) as theirs:
+            departure.sent()
+            assert len(held.living) == 1
+            await held.wait_stopped()
+            assert held.living == set()
+            with socket.socket(fileno=theirs.take()) as sock:
                 sock.settimeout(PATIENCE)
                 code, told = msgpack.unpackb(sock.recv(65_536))
                 assert (code, told) in [(5, "the end"), (1, ["rpc.Unavailable", "the end", None])]
@@ -296,7 +296,7 @@ async def test_what_is_given_away_by_a_stopped_server_ends_at_once() -> None:
 
 
 async def test_what_nobody_got_is_closed_once_at_a_time_and_waited_for() -> None:
-    exports, stage = HeldValues(), Stage()
+    held, stage = HeldValues(), Stage()
     things = [object(), object()]
 
     async def close(thing: object) -> None:
@@ -304,9 +304,9 @@ async def test_what_nobody_got_is_closed_once_at_a_time_and_waited_for() -> None
         stage.reach(f"closed {things.index(thing)}")
 
     for thing in (*things, *things):
-        exports.end(thing, close)
-    await exports.wait_stopped()
+        held.end(thing, close)
+    await held.wait_stopped()
     assert sorted(stage.reached) == ["closed 0", "closed 1"]
-    exports.end(things[0], close)
-    await exports.wait_stopped()
+    held.end(things[0], close)
+    await held.wait_stopped()
     assert sorted(stage.reached) == ["closed 0", "closed 0", "closed 1"]

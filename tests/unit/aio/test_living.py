@@ -147,7 +147,7 @@ async def test_what_is_a_stream_or_a_channel_is_known() -> None:
     others: list[Any] = [5, "x", [Lamp()], Lamp, Countdown, iter([1]), None, {}, object()]
     for value in others:
         assert not values.travels(value)
-        assert values.export(value) is None
+        assert values.departure_of(value) is None
 
 
 @pytest.mark.parametrize("make", [generated, lambda: Countdown(3), lambda: Relayed()])  # noqa: PLW0108 - it is defined below

@@ -395,11 +395,11 @@ async def test_what_is_in_arguments_that_could_not_be_sent_stays_the_caller_s(sc
     assert await given.proxy.look() == 0
     assert given.stage.reached == ["begun began"]
     await proxy_close(scene.held)
-    living = LivingValues(DEFAULT_LIMITS, exports := HeldValues())
+    living = LivingValues(DEFAULT_LIMITS, held := HeldValues())
     given.fd.close()
     for value in (given.box, given.begun, given.iterator, given.stream, given.proxy):
         living.give_up(value)
-    await exports.wait_stopped()
+    await held.wait_stopped()
     assert given.box.closed == 1
 
 
@@ -412,7 +412,7 @@ async def test_a_server_that_closes_waits_for_what_is_closed_because_nobody_got_
             await turns_of_the_loop()
             await super().close()
 
-    living, slow = LivingValues(DEFAULT_LIMITS, exports := HeldValues()), Slow()
+    living, slow = LivingValues(DEFAULT_LIMITS, held := HeldValues()), Slow()
 
     async def items() -> AsyncIterator[int]:
         try:
@@ -425,20 +425,20 @@ async def test_a_server_that_closes_waits_for_what_is_closed_because_nobody_got_
     await anext(begun)
     for value in (slow, begun, slow, begun):
         living.give_up(value)
-    await exports.wait_stopped()
+    await held.wait_stopped()
     assert slow.closed == 11
-    assert exports._ending == {}
+    assert held._ending == {}
     assert objects._held == {}
 
 
 async def test_an_object_on_its_way_to_somebody_else_is_closed_when_that_does_not_arrive_either() -> None:
     living, box = LivingValues(DEFAULT_LIMITS, HeldValues()), Box()
-    export = living.export(box)
-    assert export is not None
+    departure = living.departure_of(box)
+    assert departure is not None
     living.give_up(box)
     await turns_of_the_loop()
     assert box.closed == 0
-    export.unsent()
+    departure.unsent()
     await comes_true(lambda: box.closed == 1)
 
 
@@ -447,24 +447,24 @@ async def test_an_object_that_cannot_be_called_is_let_go_too() -> None:
         @seqrpc.method
         async def takes_a_socket(self, sock: socket.socket) -> None: ...
 
-    living, odd = LivingValues(DEFAULT_LIMITS, exports := HeldValues()), Odd()
+    living, odd = LivingValues(DEFAULT_LIMITS, held := HeldValues()), Odd()
     with pytest.raises(TypeError):
-        living.export(odd)
+        living.departure_of(odd)
     assert objects._held == {}
     living.give_up(odd)
-    await exports.wait_stopped()
+    await held.wait_stopped()
     assert odd.closed == 1
 
 
 async def test_a_source_that_nobody_got_is_closed_with_its_descriptors() -> None:
-    living, stage = LivingValues(DEFAULT_LIMITS, exports := HeldValues()), Stage()
+    living, stage = LivingValues(DEFAULT_LIMITS, held := HeldValues()), Stage()
     fds = [seqrpc.OwnedFd.dup(0)]
     (fd,) = fds
     source = Source(Iterator(stage), "m", fds)
-    export = living.export(source)
-    assert export is not None
-    export.given_up()
-    await exports.wait_stopped()
+    departure = living.departure_of(source)
+    assert departure is not None
+    departure.given_up()
+    await held.wait_stopped()
     assert fd.closed
     assert stage.reached == ["iterator closed"]
 
@@ -482,8 +482,8 @@ async def test_closing_an_iterator_may_be_a_plain_function() -> None:
         def aclose(self) -> None:
             stage.reach("closed")
 
-    LivingValues(DEFAULT_LIMITS, exports := HeldValues()).give_up(Simple())
-    await exports.wait_stopped()
+    LivingValues(DEFAULT_LIMITS, held := HeldValues()).give_up(Simple())
+    await held.wait_stopped()
     assert stage.reached == ["closed"]
 
 
@@ -492,9 +492,9 @@ async def test_what_fails_while_it_is_closed_is_logged(caplog: pytest.LogCapture
         async def aclose(self) -> None:
             raise OSError("stuck")
 
-    living = LivingValues(DEFAULT_LIMITS, exports := HeldValues())
+    living = LivingValues(DEFAULT_LIMITS, held := HeldValues())
     living.give_up(Wrong(Stage()))
-    await exports.wait_stopped()
+    await held.wait_stopped()
     assert "OSError: stuck" in caplog.text
 
 

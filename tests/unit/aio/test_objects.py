@@ -15,7 +15,7 @@ from seqrpc.aio import objects
 from seqrpc.aio.channels import ChannelEnd
 from seqrpc.aio.held import HeldValues
 from seqrpc.aio.living import LivingValues
-from seqrpc.aio.objects import ObjectExport, let_go_of, revoke
+from seqrpc.aio.objects import ObjectDeparture, let_go_of, revoke
 from seqrpc.limits import DEFAULT_LIMITS
 
 
@@ -61,17 +61,17 @@ class Shop(seqrpc.Service):
         yield self.box
 
 
-def export_of(box: Box) -> ObjectExport:
-    exports = HeldValues()
-    living = LivingValues(DEFAULT_LIMITS, exports)
-    export = living.export(box)
-    assert isinstance(export, ObjectExport)
-    return export
+def departure_of(box: Box) -> ObjectDeparture:
+    held = HeldValues()
+    living = LivingValues(DEFAULT_LIMITS, held)
+    departure = living.departure_of(box)
+    assert isinstance(departure, ObjectDeparture)
+    return departure
 
 
 async def test_an_object_on_its_way_out_is_held_already() -> None:
     box = Box()
-    first, second = export_of(box), export_of(box)
+    first, second = departure_of(box), departure_of(box)
     first.sent()
     (end,) = first._held.ends
     await end.link.close()  # the only holder that has it lets go
@@ -84,7 +84,7 @@ async def test_an_object_on_its_way_out_is_held_already() -> None:
 
 async def test_what_was_never_sent_was_never_held() -> None:
     box = Box()
-    export_of(box).unsent()
+    departure_of(box).unsent()
     await turns_of_the_loop()
     assert box.closed == 0
     assert objects._held == {}
@@ -92,10 +92,10 @@ async def test_what_was_never_sent_was_never_held() -> None:
 
 async def test_an_object_that_is_revoked_on_its_way_out_arrives_revoked() -> None:
     box = Box()
-    export = export_of(box)
-    theirs = seqrpc.OwnedFd.dup(export.fileno())
+    departure = departure_of(box)
+    theirs = seqrpc.OwnedFd.dup(departure.fileno())
     await revoke(box)
-    export.sent()
+    departure.sent()
     end = ChannelEnd(theirs, DEFAULT_LIMITS, lambda own: LivingValues(DEFAULT_LIMITS, HeldValues(), own))
     channel = seqrpc.Channel(end)
     await channel.wait_closed()
@@ -130,12 +130,12 @@ async def test_overlapping_lives_of_an_object_are_closed_once() -> None:
 
 async def test_what_cannot_be_served_after_its_message_left_ends_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     box = Box()
-    export = export_of(box)
-    theirs = seqrpc.OwnedFd.dup(export.fileno())
-    export._ours.close()
+    departure = departure_of(box)
+    theirs = seqrpc.OwnedFd.dup(departure.fileno())
+    departure._ours.close()
     with pytest.raises(OSError):
-        export.sent()
-    export.unsent()
+        departure.sent()
+    departure.unsent()
     theirs.close()
     assert objects._held == {}
     assert box.closed == 0
@@ -143,29 +143,29 @@ async def test_what_cannot_be_served_after_its_message_left_ends_at_once(monkeyp
 
 def test_what_a_loop_that_is_over_left_behind_is_forgotten() -> None:
     async def leave() -> None:
-        export_of(Box())._theirs.close()
+        departure_of(Box())._theirs.close()
 
     async def another() -> None:
-        export_of(Box()).unsent()
+        departure_of(Box()).unsent()
 
     asyncio.run(leave())
     ((loop, _id),) = objects._held
-    for export in objects._held[loop, _id].pending:
-        export._ours.close()
+    for departure in objects._held[loop, _id].pending:
+        departure._ours.close()
     asyncio.run(another())
     assert objects._held == {}
 
 
 async def test_an_object_that_was_given_away_and_did_not_leave_is_closed_unless_somebody_holds_it() -> None:
     box = Box()
-    held, lost = export_of(box), export_of(box)
+    held, lost = departure_of(box), departure_of(box)
     with seqrpc.OwnedFd.dup(held.fileno()):
         held.sent()
         lost.given_up()
         await turns_of_the_loop()
         assert box.closed == 0
     await comes_true(lambda: box.closed == 1)
-    export_of(box).given_up()
+    departure_of(box).given_up()
     await comes_true(lambda: box.closed == 2)
     assert objects._held == {}
 
@@ -176,9 +176,9 @@ async def test_letting_go_of_an_object_tells_what_closes_it() -> None:
 
     assert let_go_of(Plain(), DEFAULT_LIMITS) is None
     box = Box()
-    export = export_of(box)
+    departure = departure_of(box)
     assert let_go_of(box, DEFAULT_LIMITS) is None
-    export.given_up()
+    departure.given_up()
     closing = let_go_of(box, DEFAULT_LIMITS)
     assert closing is not None
     assert let_go_of(box, DEFAULT_LIMITS) is closing
@@ -208,8 +208,8 @@ async def test_an_object_for_which_there_is_no_pair_or_that_cannot_be_called_is_
 
     box = Box()
     with table_full(), pytest.raises(seqrpc.Overloaded):
-        export_of(box)
+        departure_of(box)
     with pytest.raises(TypeError):
-        export_of(Odd())  # type: ignore[arg-type] # that is the point
+        departure_of(Odd())  # type: ignore[arg-type] # that is the point
     assert objects._held == {}
     assert box.closed == 0

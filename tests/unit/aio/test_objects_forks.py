@@ -10,7 +10,7 @@ from support.daemons import on_a_pair
 from support.processes import in_child
 
 import seqrpc
-from seqrpc.aio.objects import ObjectExport
+from seqrpc.aio.objects import ObjectDeparture
 from seqrpc.limits import DEFAULT_LIMITS
 
 
@@ -97,7 +97,7 @@ async def test_a_pair_that_is_about_to_leave_stays_in_its_process() -> None:
     def nothing(*_values: Any) -> None:
         """Do nothing."""
 
-    export = ObjectExport(Item(), DEFAULT_LIMITS, lambda _own: None, nothing, nothing, dropped=nothing)  # type: ignore[arg-type,return-value]
-    assert export.fileno() >= 0
-    assert in_child(export.fileno) == -1
-    export.unsent()
+    departure = ObjectDeparture(Item(), DEFAULT_LIMITS, lambda _own: None, nothing, nothing, dropped=nothing)  # type: ignore[arg-type,return-value]
+    assert departure.fileno() >= 0
+    assert in_child(departure.fileno) == -1
+    departure.unsent()

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.departures import Told
 from support.descriptors import Lender, memory_file, owned
-from support.exports import Told
 from support.incidents import AN_INCIDENT
 from support.measures import peak_bytes
 from support.properties import PROPERTY, scalars, values
@@ -362,15 +362,15 @@ def test_what_waits_can_be_dropped() -> None:
 
 @pytest.mark.parametrize("end", ["sent", "unsent", "drop"])
 def test_what_is_lent_hears_whether_it_was_sent(end: str) -> None:
-    export = Told()
+    departure = Told()
     items = writer()
-    items.add([export])
+    items.add([departure])
     if end == "drop":
         items.drop()
     else:
         (outgoing,) = packets(items)
         getattr(outgoing, end)()
-    assert export.told == ["sent" if end == "sent" else "given up"]
+    assert departure.told == ["sent" if end == "sent" else "given up"]
 
 
 @pytest.mark.parametrize(

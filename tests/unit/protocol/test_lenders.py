@@ -3,20 +3,20 @@ from __future__ import annotations
 import os
 
 import pytest
+from support.departures import Told
 from support.descriptors import Lender, owned
-from support.exports import Told
 
 from seqrpc.kernel.buffers import Buffer
 from seqrpc.protocol.lenders import give_up_lenders, tell_sent, tell_unsent
-from seqrpc.protocol.values import EXT_STREAM, Handle
+from seqrpc.protocol.values import EXT_STREAM, BareValue
 
 
-def test_those_that_are_told_are_exports_alone() -> None:
+def test_those_that_are_told_are_departures_alone() -> None:
     with owned(1) as fds, Buffer.allocate(1) as buffer:
-        exports = [Told(), Told()]
-        tell_sent([fds[0], exports[0], buffer, Lender()])
-        tell_unsent([fds[0], exports[1], buffer, Lender()])
-        assert [export.told for export in exports] == [["sent"], ["unsent"]]
+        departures = [Told(), Told()]
+        tell_sent([fds[0], departures[0], buffer, Lender()])
+        tell_unsent([fds[0], departures[1], buffer, Lender()])
+        assert [departure.told for departure in departures] == [["sent"], ["unsent"]]
         assert not fds[0].closed
 
 
@@ -30,7 +30,7 @@ def test_what_cannot_be_kept_alive_after_its_message_left_ends_at_once(caplog: p
 
 def test_lenders_of_what_was_given_away_are_let_go() -> None:
     with owned(2) as (first, second), open(os.devnull) as file:
-        export = Told()
-        give_up_lenders([first, export, Handle(EXT_STREAM, second), file])
+        departure = Told()
+        give_up_lenders([first, departure, BareValue(EXT_STREAM, second), file])
         assert [first.closed, second.closed, file.closed] == [True, False, False]
-        assert export.told == ["given up"]
+        assert departure.told == ["given up"]

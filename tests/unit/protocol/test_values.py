@@ -15,8 +15,8 @@ from seqrpc.protocol.values import (
     EXT_CHANNEL,
     EXT_DESCRIPTOR,
     EXT_STREAM,
-    Handle,
-    Handles,
+    BareValue,
+    BareValues,
     descriptors_in,
     give_up,
     not_in,
@@ -49,27 +49,27 @@ def test_4_the_extension_types_are_numbered_as_written() -> None:
 
 
 @pytest.mark.parametrize("ext_type", [EXT_STREAM, EXT_CHANNEL])
-def test_a_handle_lends_its_descriptor_and_keeps_it(ext_type: int) -> None:
+def test_a_bare_value_lends_its_descriptor_and_keeps_it(ext_type: int) -> None:
     with owned(1) as (fd,):
-        handle = Handles().receive(ext_type, fd)
-        assert isinstance(handle, Handle)
-        assert (handle.ext_type, handle.fd) == (ext_type, fd)
-        assert handle.fileno() == fd.fileno()
-        handle.sent()
-        handle.unsent()
+        bare = BareValues().receive(ext_type, fd)
+        assert isinstance(bare, BareValue)
+        assert (bare.ext_type, bare.fd) == (ext_type, fd)
+        assert bare.fileno() == fd.fileno()
+        bare.sent()
+        bare.unsent()
         assert not fd.closed
     with pytest.raises(ValueError, match="closed"):
-        handle.fileno()
+        bare.fileno()
 
 
-def test_handles_and_nothing_else_travel_by_themselves() -> None:
+def test_bare_values_and_nothing_else_travel_by_themselves() -> None:
     with owned(1) as (fd,):
-        handle = Handle(EXT_STREAM, fd)
-        assert Handles().travels(handle)
-        assert Handles().export(handle) is handle
-        for other in (fd, None, [handle], iter(())):
-            assert not Handles().travels(other)
-            assert Handles().export(other) is None
+        bare = BareValue(EXT_STREAM, fd)
+        assert BareValues().travels(bare)
+        assert BareValues().departure_of(bare) is bare
+        for other in (fd, None, [bare], iter(())):
+            assert not BareValues().travels(other)
+            assert BareValues().departure_of(other) is None
 
 
 def test_descriptors_are_found_at_any_depth_of_any_type_that_can_be_sent() -> None:
@@ -163,8 +163,8 @@ def test_whose_descriptors_are_whose_is_told_by_the_positions_of_values() -> Non
         assert owners_of([1, first, second, fourth], fds, 3) == {1: [first], 2: [second]}
 
 
-class Life(Handles):
-    """Remembers the handles that were given up."""
+class Life(BareValues):
+    """Remembers the bare values that were given up."""
 
     def __init__(self) -> None:
         self.gone: list[Any] = []
@@ -176,16 +176,16 @@ class Life(Handles):
 def test_what_is_given_up_lets_go_of_all_that_is_in_it_and_may_be_given_up_again() -> None:
     with owned(5) as fds:
         first, second, third, fourth, fifth = fds
-        handle, another = Handle(EXT_STREAM, fourth), Handle(EXT_CHANNEL, fifth)
-        value = [first, 1, {"a": (handle, second), another: None}, Record(third)]
+        bare, another = BareValue(EXT_STREAM, fourth), BareValue(EXT_CHANNEL, fifth)
+        value = [first, 1, {"a": (bare, second), another: None}, Record(third)]
         for times in (1, 2):
             give_up(value, life := Life())
             assert [fd.closed for fd in fds] == [True, True, True, False, False]
-            assert sorted(map(id, life.gone)) == sorted(map(id, (handle, another))), times
-        give_up(handle, life)
-        assert life.gone[-1] is handle
-        give_up(handle, Handles())
-        assert not fourth.closed, "handles are borrowed"
+            assert sorted(map(id, life.gone)) == sorted(map(id, (bare, another))), times
+        give_up(bare, life)
+        assert life.gone[-1] is bare
+        give_up(bare, BareValues())
+        assert not fourth.closed, "bare values are borrowed"
 
 
 def test_what_is_one_thing_is_not_looked_into() -> None:

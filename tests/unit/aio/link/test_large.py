@@ -141,7 +141,7 @@ async def test_a_call_over_the_other_sides_limit_is_too_large_and_the_next_one_w
 
 async def test_an_answer_over_this_sides_limit_is_too_large_and_the_next_call_works() -> None:
     async with both_ends(SMALL_LIMIT) as (one, other):
-        other.connection.session._codec.encoder._max_bytes = 1_000_000  # it sends more than this side takes
+        other.connection.session._encoder._max_bytes = 1_000_000  # it sends more than this side takes
         other.handler.on_request = lambda request: tell_nothing(
             other.connection.answers.send_result(request.call_id or 0, LARGE if request.params else 1)
         )

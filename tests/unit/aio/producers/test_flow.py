@@ -151,7 +151,7 @@ def test_a_packet_that_the_kernel_has_no_room_for_is_tried_again() -> None:
     assert in_child(work, uid=OTHER_UID) == [1, [0, 2], [1, None]]
 
 
-# Exports
+# Turns of others
 
 
 async def test_a_source_that_computes_and_never_waits_leaves_others_their_turns() -> None:

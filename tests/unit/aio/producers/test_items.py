@@ -116,6 +116,3 @@ async def test_what_is_lent_to_the_source_is_closed_at_its_end() -> None:
             assert await reading.items() == [0, 1, 2]
             await reading.until_ended()
             assert [fd.closed for fd in lent] == [True, True]
-
-
-# Exports

@@ -178,6 +178,6 @@ async def test_a_stream_or_a_buffer_in_a_packet_of_several_items_goes_with_its_i
         async with reading() as (stream, raw):
             send_with(raw, wire(0, [1], msgpack.ExtType(2, b"\0")), [ours.fileno()])
             assert await anext(stream) == [1]
-            handle = await anext(stream)
-            assert handle.ext_type == 2
-            assert not handle.fd.closed
+            bare = await anext(stream)
+            assert bare.ext_type == 2
+            assert not bare.fd.closed

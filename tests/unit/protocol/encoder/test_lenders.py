@@ -27,7 +27,7 @@ from seqrpc.limits import MAX_DESCRIPTORS, MAX_PACKET, Limits
 from seqrpc.protocol.decoder import Decoder
 from seqrpc.protocol.encoder import Encoder
 from seqrpc.protocol.lenders import tell_sent
-from seqrpc.protocol.values import EXT_CHANNEL, EXT_STREAM, Handle
+from seqrpc.protocol.values import EXT_CHANNEL, EXT_STREAM, BareValue
 
 
 def test_3_1_descriptors_are_numbered_in_the_order_of_the_message() -> None:
@@ -166,10 +166,10 @@ def test_4_streams_and_channels_travel_as_whoever_owns_the_encoder_says(ext_type
     with owned(1) as (fd,):
         data, lenders = encoder.encode((1, {"a": Record([Made(ext_type, fd)])}))
         assert data == b"\x92\x01\x81\xa1a\x81\xa5value\x91\xd4" + bytes((ext_type, 0))
-        assert lenders == life.exports
+        assert lenders == life.departures
         fds = duplicates(lenders)
         tell_sent(lenders)
-        assert [export.told for export in life.exports] == [["sent"]]
+        assert [departure.told for departure in life.departures] == [["sent"]]
 
         message, problem = decoder.decode(bytes(data), fds)
 
@@ -181,15 +181,15 @@ def test_4_streams_and_channels_travel_as_whoever_owns_the_encoder_says(ext_type
     assert isinstance(fds[0], ValueFd), "it goes with its value"
 
 
-def test_4_the_plain_living_leaves_streams_and_channels_as_handles() -> None:
+def test_4_the_plain_living_leaves_streams_and_channels_bare() -> None:
     with owned(2) as (stream, channel):
-        received, problem, fds = travel([Handle(EXT_STREAM, stream), {"c": Handle(EXT_CHANNEL, channel)}])
+        received, problem, fds = travel([BareValue(EXT_STREAM, stream), {"c": BareValue(EXT_CHANNEL, channel)}])
         assert problem is None
         assert [received[0].ext_type, received[1]["c"].ext_type] == [EXT_STREAM, EXT_CHANNEL]
         assert [received[0].fd, received[1]["c"].fd] == fds
 
 
-def test_exports_of_a_message_that_is_not_sent_hear_of_it_once() -> None:
+def test_departures_of_a_message_that_is_not_sent_hear_of_it_once() -> None:
     with owned(1) as (fd,):
         made = Made(EXT_STREAM, fd)
         for value, limits in (
@@ -203,18 +203,18 @@ def test_exports_of_a_message_that_is_not_sent_hear_of_it_once() -> None:
             life = Life()
             with pytest.raises((LocalProtocolError, TooLarge)):
                 Encoder(limits, life).encode((1, value))
-            assert [export.told for export in life.exports] == [["unsent"]] * len(life.exports)
-            assert life.exports
+            assert [departure.told for departure in life.departures] == [["unsent"]] * len(life.departures)
+            assert life.departures
 
 
 @pytest.mark.parametrize("error", [Overloaded("too many"), LocalProtocolError("not this one")])
-def test_what_hinders_an_export_is_told_as_it_is(error: Exception) -> None:
+def test_what_hinders_a_departure_is_told_as_it_is(error: Exception) -> None:
     with owned(1) as (fd,), pytest.raises(type(error)) as caught:
         Encoder(living=Life(fails=error)).encode((1, Made(EXT_STREAM, fd)))
     assert caught.value is error
 
 
-def test_another_failure_of_an_export_is_told_without_a_place() -> None:
+def test_another_failure_of_a_departure_is_told_without_a_place() -> None:
     with owned(1) as (fd,):
         encoder = Encoder(living=Life(fails=OSError(24, "Too many open files")))
         assert "Too many open files" in refusal([Made(EXT_STREAM, fd)], encoder)
@@ -222,14 +222,14 @@ def test_another_failure_of_an_export_is_told_without_a_place() -> None:
 
 
 @pytest.mark.parametrize("in_pieces", [False, True])
-def test_exports_of_a_message_that_was_given_away_are_given_up_if_it_is_not_sent(in_pieces: bool) -> None:
+def test_departures_of_a_message_that_was_given_away_are_given_up_if_it_is_not_sent(in_pieces: bool) -> None:
     with owned(2) as (fd, lent):
         life = Life()
         encoder = Encoder(living=life)
         long = (bytes(MAX_PACKET + 1),) if in_pieces else ()
         with pytest.raises(LocalProtocolError):
             encoder.encode((1, [Made(EXT_STREAM, fd), lent, object(), Made(EXT_STREAM, fd)]), values=long, given=True)
-        assert [export.told for export in life.exports] == [["given up"]], "the second was not reached"
+        assert [departure.told for departure in life.departures] == [["given up"]], "the second was not reached"
         assert lent.closed
         assert not fd.closed
 

@@ -15,7 +15,7 @@ from seqrpc.errors import LocalProtocolError
 from seqrpc.kernel.descriptors import OwnedFd
 from seqrpc.protocol.decoder import Decoder
 from seqrpc.protocol.encoder import Encoder
-from seqrpc.protocol.values import EXT_CHANNEL, Handle, Handles
+from seqrpc.protocol.values import EXT_CHANNEL, BareValue, BareValues
 
 
 @dataclasses.dataclass(eq=False)
@@ -23,15 +23,15 @@ class Both:
     """A dataclass, and something that travels."""
 
     secret: str
-    handle: Handle
+    bare: BareValue
 
 
-class Boths(Handles):
+class Boths(BareValues):
     def travels(self, value: Any) -> bool:
         return isinstance(value, Both) or super().travels(value)
 
-    def export(self, value: Any) -> Any:
-        return value.handle if isinstance(value, Both) else super().export(value)
+    def departure_of(self, value: Any) -> Any:
+        return value.bare if isinstance(value, Both) else super().departure_of(value)
 
 
 @dataclasses.dataclass
@@ -55,7 +55,7 @@ class Color(enum.Enum):
 
 
 def sent(value: Any, fds: list[OwnedFd]) -> Any:
-    """Return what a value is at a receiver that knows only handles, and how many descriptors go with it."""
+    """Return what a value is at a receiver that knows only bare values, and how many descriptors go with it."""
     data, lenders = Encoder(living=Boths()).encode((value,), ("value",))
     assert [lender.fileno() for lender in lenders] == [fd.fileno() for fd in fds[: len(lenders)]]
     (received,), problem = Decoder().decode(bytes(data), fds[: len(lenders)])
@@ -78,8 +78,8 @@ def sent(value: Any, fds: list[OwnedFd]) -> Any:
 )
 def test_what_travels_is_not_taken_apart_wherever_it_is(wrap: Any, unwrap: Any) -> None:
     with owned(1) as fds:
-        got = unwrap(sent(wrap(Both("the secret", Handle(EXT_CHANNEL, fds[0]))), list(fds)))
-        assert isinstance(got, Handle)
+        got = unwrap(sent(wrap(Both("the secret", BareValue(EXT_CHANNEL, fds[0]))), list(fds)))
+        assert isinstance(got, BareValue)
         assert got.ext_type == EXT_CHANNEL
         got.fd.close()
 
@@ -87,16 +87,16 @@ def test_what_travels_is_not_taken_apart_wherever_it_is(wrap: Any, unwrap: Any) 
 @pytest.mark.parametrize("wrap", [Held, lambda both: Held([both]), lambda both: Around(Held(both))])
 def test_a_struct_cannot_hold_it(wrap: Any) -> None:
     with owned(1) as fds, pytest.raises(LocalProtocolError, match="a Held holds a service"):
-        sent(wrap(Both("the secret", Handle(EXT_CHANNEL, fds[0]))), fds)
+        sent(wrap(Both("the secret", BareValue(EXT_CHANNEL, fds[0]))), fds)
 
 
 def test_several_are_all_found_and_shared_parts_are_looked_at_once() -> None:
     with owned(3) as fds:
-        both = [Both(str(n), Handle(EXT_CHANNEL, fd)) for n, fd in enumerate(fds)]
+        both = [Both(str(n), BareValue(EXT_CHANNEL, fd)) for n, fd in enumerate(fds)]
         got = sent([Around(both[0], [both[1]]), Around(1, [2]), Around(both[2])], list(fds))
         assert got[1] == {"item": 1, "rest": [2]}
-        for handle in (got[0]["item"], got[0]["rest"][0], got[2]["item"]):
-            handle.fd.close()
+        for bare in (got[0]["item"], got[0]["rest"][0], got[2]["item"]):
+            bare.fd.close()
     deep: Any = Around(1)
     for _ in range(20):  # a million paths to the innermost
         deep = Around(deep) if _ % 2 else Around([deep, 1])
@@ -122,7 +122,7 @@ def test_a_dataclass_that_holds_itself_is_refused() -> None:
     with pytest.raises(LocalProtocolError, match="cannot send"):
         sent(around, [])
     with owned(1) as fds:
-        around.rest = Both("the secret", Handle(EXT_CHANNEL, fds[0]))
+        around.rest = Both("the secret", BareValue(EXT_CHANNEL, fds[0]))
         with pytest.raises(LocalProtocolError, match="cannot send"):
             sent(around, fds)
 

@@ -15,7 +15,7 @@ from seqrpc.errors import RemoteProtocolError
 from seqrpc.kernel.buffers import Buffer
 from seqrpc.kernel.descriptors import ValueFd, close_all
 from seqrpc.protocol.decoder import Decoder
-from seqrpc.protocol.values import EXT_STREAM, Handle
+from seqrpc.protocol.values import EXT_STREAM, BareValue
 
 
 def test_received_descriptors_are_not_kept_after_the_message_is_gone() -> None:
@@ -85,13 +85,13 @@ def test_what_cannot_be_made_of_what_came_in_is_a_problem() -> None:
 def test_living_values_in_and_beside_keys_that_are_arrays_arrive() -> None:
     """Such a message is read twice."""
     with owned(1) as (fd,), Buffer.copy_of(b"content") as buffer:
-        value = {(1, 2): [Handle(EXT_STREAM, fd), buffer], "more": {(): buffer}}
+        value = {(1, 2): [BareValue(EXT_STREAM, fd), buffer], "more": {(): buffer}}
         received, problem, fds = travel(value)
     assert problem is None
-    handle, first = received[(1, 2)]
+    bare, first = received[(1, 2)]
     second = received["more"][()]
     assert (first[:], second[:]) == (b"content", b"content")
-    assert [handle.fd, first._memfd, second._memfd] == fds
+    assert [bare.fd, first._memfd, second._memfd] == fds
     assert not any(fd.closed for fd in fds)
 
 

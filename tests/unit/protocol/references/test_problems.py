@@ -12,11 +12,11 @@ from seqrpc.kernel.descriptors import OwnedFd
 from seqrpc.limits import DEFAULT_LIMITS
 from seqrpc.protocol.longbytes import EXT_TAKEN
 from seqrpc.protocol.references import References
-from seqrpc.protocol.values import EXT_CHANNEL, EXT_DESCRIPTOR, EXT_STREAM, Handles
+from seqrpc.protocol.values import EXT_CHANNEL, EXT_DESCRIPTOR, EXT_STREAM, BareValues
 
 
 def new() -> References:
-    return References(DEFAULT_LIMITS, Handles())
+    return References(DEFAULT_LIMITS, BareValues())
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from seqrpc.limits import MAX_PACKET, Limits
 from seqrpc.protocol.admission import Refused
 from seqrpc.protocol.messages import MAX_CALL_ID, Cancel, Closing, Request, Response, error_of
 from seqrpc.protocol.session import Session
-from seqrpc.protocol.values import EXT_STREAM, Handle, Handles
+from seqrpc.protocol.values import EXT_STREAM, BareValue, BareValues
 
 LARGE = "x" * MAX_PACKET
 
@@ -293,6 +293,12 @@ def test_5_2_a_message_that_there_is_no_room_for_is_answered_with_overload() -> 
     assert (session.calls, set(session.requests)) == ({}, {7})
 
 
+def test_2_8_a_closing_that_is_too_large_to_be_read_is_nobody_s() -> None:
+    session = new_session()
+    assert receive_spilled(session, (5, dict.fromkeys(range(10_000), 0))) is None
+    assert session.closing_received is None
+
+
 def test_3_3_a_packet_that_lost_descriptors_may_still_hold_a_malformed_spill() -> None:
     with pytest.raises(RemoteProtocolError, match="a positive integer"):
         new_session().receive_packet(packet(4, "x"), [], lost=True)
@@ -341,14 +347,14 @@ def test_a_request_with_a_buffer_that_is_not_taken_here_is_refused_and_a_respons
 
 @pytest.mark.parametrize("lost", [False, True])
 def test_what_living_values_raise_comes_through_with_the_descriptors_closed(lost: bool) -> None:
-    class Failing(Handles):
+    class Failing(BareValues):
         def receive(self, ext_type: int, fd: OwnedFd) -> Any:
             raise ValueError("no such stream")
 
     session = new_session(living=Failing())
     with owned(1) as fds:
         fd = fds[0]
-        data = encode((0, 7, "m", [Handle(EXT_STREAM, fd)]))[0]
+        data = encode((0, 7, "m", [BareValue(EXT_STREAM, fd)]))[0]
         if lost:
             fds.pop().close()
             assert isinstance(session.receive_packet(bytes(data), [], lost=True), Refused)

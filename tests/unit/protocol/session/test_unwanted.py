@@ -18,7 +18,7 @@ from seqrpc.limits import Limits
 from seqrpc.protocol.admission import Admits, Refused
 from seqrpc.protocol.messages import Request, Response
 from seqrpc.protocol.session import Session
-from seqrpc.protocol.values import EXT_STREAM, Handle, Handles
+from seqrpc.protocol.values import EXT_STREAM, BareValue, BareValues
 
 # Long messages that nobody is to read
 
@@ -34,8 +34,8 @@ def test_a_long_request_of_one_who_is_not_admitted_is_refused_unread() -> None:
     admission = Admitting(refuse)
     admission.unknown = unknown  # type: ignore[method-assign]
     session: Session[Any, Any] = Session(Limits(max_containers=1), None, admission)
-    session.on_work = lambda: works.append(1)
-    session.on_work()
+    session.references.on_work = lambda: works.append(1)
+    session.references.on_work()
     works.clear()
     hostile: list[list[int]] = [[] for _ in range(70_000)]  # which reading would find to be too much
     for message, id_ in ((packet(0, 7, "S.m", hostile), 7), (packet(2, "S.n", hostile), None)):
@@ -100,7 +100,7 @@ def test_messages_that_are_never_long_are_malformed_if_they_are(message: tuple[A
 
 
 def heavy() -> list[Any]:
-    return [Handle(EXT_STREAM, OwnedFd(os.open("/dev/null", os.O_RDONLY)))]
+    return [BareValue(EXT_STREAM, OwnedFd(os.open("/dev/null", os.O_RDONLY)))]
 
 
 # Who asks is known before anything is made
@@ -221,7 +221,7 @@ def test_too_many_chosen_keys_are_too_large_and_the_connection_lives_on() -> Non
 
 @pytest.mark.parametrize("way", ["result", "error", "by itself"])
 def test_what_was_given_away_and_cannot_be_sent_is_given_up(way: str) -> None:
-    class Life(Handles):
+    class Life(BareValues):
         gone: list[Any] = []  # noqa: RUF012 - of one test
 
         def give_up(self, value: Any) -> None:
@@ -231,7 +231,7 @@ def test_what_was_given_away_and_cannot_be_sent_is_given_up(way: str) -> None:
         life = Life()
         life.gone = []
         session = new_session(living=life)
-        value = [fd, object(), Handle(EXT_STREAM, lent)]
+        value = [fd, object(), BareValue(EXT_STREAM, lent)]
         if way == "result":
             with pytest.raises(LocalProtocolError):
                 session.send_result(1, value)

@@ -6,7 +6,7 @@ from seqrpc.protocol.values import EXT_STREAM
 
 
 class Told:
-    """An export of nothing that remembers what it was told, or cannot take it that it was sent."""
+    """A departure of nothing that remembers what it was told, or cannot take it that it was sent."""
 
     ext_type = EXT_STREAM
 
