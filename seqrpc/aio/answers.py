@@ -137,7 +137,7 @@ class Answers:
             code, message = refusal.code, refusal.message
             _log.warning("! %r: an answer cannot be sent: %s", self._line, exc)
         try:
-            self._line.transport.send_packet(*self._line.session.send_error(call_id, code, message))
+            self._line.transport.send_packet(*self._line.session.send_instead(call_id, code, message))
         except ConnectionLost:
             return
         except OSError as another:

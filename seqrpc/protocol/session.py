@@ -405,6 +405,10 @@ class Session(Generic[Waiter, Work]):
         What cannot be sent of it is left out: first ``data``, which is given up then, then most of the message.
         """
         self.requests.pop(call_id, None)
+        return self.send_instead(call_id, code, message, data)
+
+    def send_instead(self, call_id: int, code: str, message: str, data: Any = None) -> Packed:
+        """Return the same in place of an answer that could not leave: its id may be another request's by now."""
         for error in ((code, message, data), (code, message, None)):
             try:
                 return self._encoder.encode((RESPONSE, call_id, error, None), RESPONSE_NAMES, given=True)

@@ -10,9 +10,9 @@ import os
 import pytest
 from support.descriptors import Lender, files, refuse_descriptors
 from support.link import TAKES_NONE, next_message, one_end, raises
-from support.packets import fill, receive_to_the_end
+from support.packets import fill, receive_to_the_end, wire
 from support.scarcity import table_full
-from support.waiting import turns_of_the_loop
+from support.waiting import comes_true, turns_of_the_loop
 
 from seqrpc import (
     ConnectionLost,
@@ -78,3 +78,20 @@ async def test_an_answer_that_cannot_be_sent_at_all_ends_the_connection() -> Non
         await end.connection.wait_closed()
         error = await raises(ConnectionLost, end.connection.caller.request("m", ()))
         assert error.__cause__.errno == errno.ENOTSOCK
+
+
+async def test_the_error_in_place_of_a_queued_answer_is_not_the_answer_to_the_next_request_of_its_id() -> None:
+    """Whoever reuses an id that he has no answer to is served, and neither forgotten nor waited for in vain."""
+    async with one_end() as (end, raw):
+        refuse_descriptors(raw)
+        raw.send(wire(0, 1, "m", ["first"]))
+        await comes_true(lambda: len(end.handler.requests) == 1)
+        fill(end.sock)
+        end.connection.answers.send_result(1, [Lender()])
+        raw.send(wire(0, 1, "m", ["second"]))
+        await comes_true(lambda: len(end.handler.requests) == 2)
+        assert await next_message(raw) == [1, 1, ["rpc.PermissionDenied", TAKES_NONE, None], None]
+        assert set(end.connection.session.requests) == {1}
+        end.connection.answers.send_result(1, "second")
+        assert await next_message(raw) == [1, 1, None, "second"]
+        assert end.connection.session.requests == {}
