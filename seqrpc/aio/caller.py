@@ -61,7 +61,7 @@ class Line(Protocol):
         """Return why the connection ended."""
         ...
 
-    async def wait_closed(self) -> None:
+    async def wait_lost(self) -> None:
         """Wait until the connection has ended."""
         ...
 
@@ -194,7 +194,7 @@ class Caller:
         """Return what to raise for a packet that could not be sent."""
         if isinstance(exc, ConnectionLost):
             if not self._line.transport.is_closing():  # what the other side said before it went is still being read
-                await self._line.wait_closed()
+                await self._line.wait_lost()
             return self._line.lost_error() if self._session.closing_received is None else self._unavailable()
         return explain_refusal(exc) if isinstance(exc, OSError) else exc
 

@@ -373,9 +373,13 @@ class Link(SeqpacketProtocol):
             WrongProcess, WrongLoop: the connection belongs to another process, or to another event loop.
         """
         self.check_place()
-        await asyncio.shield(self._closed)
+        await self.wait_lost()
         if self._owner is not None:
             await self._owner.wait_left()
+
+    async def wait_lost(self) -> None:
+        """Wait until the connection has ended, and not for what its owner keeps for it."""
+        await asyncio.shield(self._closed)
 
     def __repr__(self) -> str:
         """Return the state, and who is at the other end, as people know it."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from pathlib import Path
 
 import pytest
-from support.lifespans import Annex, Broken, Group, Vault
+from support.lifespans import Annex, Broken, Group, Stuck, Vault
+from support.waiting import PATIENCE
 
 import seqrpc
 from seqrpc.aio.connection import link_of
@@ -97,3 +99,16 @@ async def test_a_client_s_handlers_that_go_on_are_waited_for_so_long_and_no_long
         with pytest.raises(seqrpc.ConnectionLost):
             await working
         stubborn.stage.reach("may end")
+
+
+async def test_a_call_that_finds_the_connection_broken_does_not_wait_for_lifespans() -> None:
+    ours, theirs = seqrpc.socket_pair()
+    stuck = Stuck()
+    with theirs:
+        async with seqrpc.connect(sock=ours, services=stuck) as connection:
+            theirs.shutdown(socket.SHUT_RD)
+            with pytest.raises(seqrpc.ConnectionLost):
+                await asyncio.wait_for(connection.call("Peer.hear"), PATIENCE)
+            assert stuck.told == ["Stuck begins"]
+            stuck.stage.reach("may go on")
+        assert stuck.told == ["Stuck begins", "Stuck ends"]
