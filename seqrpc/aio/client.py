@@ -50,7 +50,11 @@ class _Client:
         except BaseException:
             sock.close()
             raise
-        open_transport(sock, self._link, self._limits)
+        try:
+            open_transport(sock, self._link, self._limits)
+        except BaseException:
+            await self._lifespans.end()
+            raise
         return self._dispatcher.connection
 
     def connection_made(self, link: Link) -> None:
@@ -116,8 +120,13 @@ async def _connect(
     policy = None if server is None else as_policy(server)
     sock = await socket_for(address, sock, limits)
     if policy is not None:
-        who = PLATFORM.peer_credentials(sock)
-        if not policy.admits(who):
+        try:
+            who = PLATFORM.peer_credentials(sock)
+            is_admitted = policy.admits(who)
+        except BaseException:
+            sock.close()
+            raise
+        if not is_admitted:
             sock.close()
             where = "sock=" if address is None else str(parse_address(address))
             raise UntrustedServer(errno.EACCES, f"{where}: server={policy!r} does not admit who listens there: {who!r}")

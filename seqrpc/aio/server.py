@@ -192,7 +192,11 @@ async def _serve_pair(hub: Hub, sock: socket.socket, limits: Limits, *, pass_cre
     except BaseException:
         sock.close()
         raise
-    open_transport(sock, hub.new_link(), limits)
+    try:
+        open_transport(sock, hub.new_link(), limits)
+    except BaseException:
+        await hub.lifespans.end()
+        raise
 
 
 async def _serve_many(hub: Hub, listening: ListeningSocket, backlog: int, limits: Limits) -> None:

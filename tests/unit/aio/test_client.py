@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from support.daemons import needs_root, raw_client
+from support.descriptors import open_count
 from support.processes import OTHER_UID, running_child
 from support.waiting import PATIENCE
 
@@ -170,3 +171,15 @@ async def test_calls_beyond_the_limit_wait_their_turn() -> None:
     ):
         results = await asyncio.gather(*(connection.call("Adder.add", i, i) for i in range(50)))
         assert results == [2 * i for i in range(50)]
+
+
+async def test_a_policy_about_the_server_that_raises_leaves_nothing_open(socket_path: Path) -> None:
+    class Failing(policy.Policy):
+        def admits(self, caller: seqrpc.Credentials | None) -> bool:
+            raise LookupError("nobody is known here")
+
+    async with seqrpc.serve(Adder(), socket_path):
+        before = open_count()
+        with pytest.raises(LookupError):
+            await seqrpc.connect(socket_path, server=Failing())
+        assert open_count() == before

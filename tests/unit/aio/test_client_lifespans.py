@@ -101,6 +101,13 @@ async def test_a_client_s_handlers_that_go_on_are_waited_for_so_long_and_no_long
         stubborn.stage.reach("may end")
 
 
+async def test_services_of_a_client_whose_socket_is_not_connected_are_let_go() -> None:
+    vault = Vault()
+    with pytest.raises(seqrpc.AddressError, match="the socket is not connected"):
+        await seqrpc.connect(sock=socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET), services=vault)
+    assert vault.told == ["Vault begins", "Vault ends"]
+
+
 async def test_a_call_that_finds_the_connection_broken_does_not_wait_for_lifespans() -> None:
     ours, theirs = seqrpc.socket_pair()
     stuck = Stuck()

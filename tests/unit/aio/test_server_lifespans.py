@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -79,3 +80,10 @@ async def test_on_a_pair_it_ends_with_the_other_side() -> None:
     with pytest.raises(OSError, match="the disk is full"):
         await server.close()
     await numbers.aclose()  # type: ignore[attr-defined]
+
+
+async def test_where_the_socket_is_not_connected_it_ends_too() -> None:
+    vault = Vault()
+    with pytest.raises(seqrpc.AddressError, match="the socket is not connected"):
+        await seqrpc.serve(vault, sock=socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET))
+    assert vault.told == ["Vault begins", "Vault ends"]
