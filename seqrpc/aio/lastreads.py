@@ -9,6 +9,7 @@ from typing import Any
 
 from seqrpc.aio.link import Link
 from seqrpc.interface.scope import run_outside
+from seqrpc.kernel import forks
 from seqrpc.logs import get_logger
 
 _log = get_logger("seqrpc.lastreads")
@@ -68,6 +69,13 @@ class LastReads:
         self._unread = asyncio.Event()
         self._all_read = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        forks.register(self, LastReads._let_go_in_child)
+
+    def _let_go_in_child(self) -> None:
+        """Watch nothing: this is a copy in a forked child, which has the selector's descriptor, too."""
+        selector, self._selector = self._selector, None
+        if selector is not None:
+            selector.close()
 
     def hold(self, links: Iterable[Link]) -> None:
         """Read these connections from now on, in place of the loop. A second time it does nothing."""

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
+import os
 import selectors
 import socket
 from collections.abc import AsyncIterator, Callable
@@ -13,6 +14,8 @@ from typing import Any
 import msgpack
 import pytest
 from support.daemons import RawClient, raw_client
+from support.descriptors import open_fds
+from support.processes import in_child
 from support.waiting import PATIENCE
 
 import seqrpc
@@ -237,4 +240,17 @@ async def test_without_a_descriptor_to_spare_the_loop_reads_on(
         assert "the connections are read as before while the server stops" in caplog.text
         await held.reads.finish()
         assert held.reading() == [True]
+        await ping(held.clients[0])
+
+
+async def test_a_child_that_is_forked_meanwhile_has_no_copy_of_what_watches_the_connections(socket_path: Path) -> None:
+    async with connected(socket_path) as held:
+
+        def watchers() -> int:
+            return [os.readlink(f"/proc/self/fd/{fd}") for fd in open_fds()].count("anon_inode:[eventpoll]")
+
+        before, before_in_child = watchers(), in_child(watchers)
+        held.hold()
+        assert watchers() == before + 1
+        assert in_child(watchers) == before_in_child
         await ping(held.clients[0])
