@@ -36,7 +36,7 @@ class Guarded(seqrpc.Service):
 
     @seqrpc.method
     async def descriptor(self, file: seqrpc.OwnedFd) -> int:
-        return file.fileno()  # not taken: closed when this returns
+        return file.fileno()  # not detached: closed when this returns
 
     @seqrpc.method
     async def numbers(self, count: int) -> AsyncIterator[int]:

@@ -123,7 +123,7 @@ def look_at_a_call() -> None:
 def own_descriptors() -> None:
     with seqrpc.OwnedFd.dup(0) as fd:
         assert_type(fd, seqrpc.OwnedFd)
-        assert_type(fd.take(), int)
+        assert_type(fd.detach(), int)
 
 
 class Packets(seqrpc.SeqpacketProtocol):

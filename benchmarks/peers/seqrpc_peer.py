@@ -47,7 +47,7 @@ class Bench(seqrpc.Service):
 
     @seqrpc.method
     async def descriptor(self, file: seqrpc.OwnedFd) -> int:
-        return os.fstat(file.fileno()).st_size  # not taken: closed when this returns
+        return os.fstat(file.fileno()).st_size  # not detached: closed when this returns
 
     @seqrpc.method
     async def numbers(self, count: int) -> AsyncIterator[int]:

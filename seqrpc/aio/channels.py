@@ -65,7 +65,7 @@ class ChannelEnd:
             if self._fd is None:
                 raise ConnectionLost("the channel was closed, or passed on, on this side")
             self._sender = sender_of(self._fd)
-            sock = socket.socket(fileno=self._fd.take())
+            sock = socket.socket(fileno=self._fd.detach())
             self._fd = None
             # It holds the registry, and not this end: that is to be dropped when nobody uses it any more.
             link = Link(Dispatcher(Registry((), limits=self._limits)), self._limits, self._living_of(self))

@@ -198,7 +198,7 @@ class StreamReader:
         if self._sock is None:
             assert self._fd is not None
             self._inbox = Inbox(uid=sender_of(self._fd))
-            self._sock = socket.socket(fileno=self._fd.take())
+            self._sock = socket.socket(fileno=self._fd.detach())
             never_wait(self._sock)
         return self._sock
 

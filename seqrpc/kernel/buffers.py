@@ -173,7 +173,7 @@ def prepare() -> None:
 
 
 def _own(owned: OwnedFd) -> ValueFd:
-    return ValueFd(owned.take())
+    return ValueFd(owned.detach())
 
 
 def must_copy(offset: int) -> bool:

@@ -23,15 +23,15 @@ class HasFileno(Protocol):
 
 
 class OwnedFd:
-    """An open file descriptor that belongs to this object until it is taken or closed.
+    """An open file descriptor that belongs to this object until it is detached or closed.
 
-    It is in one of three states: open, taken (somebody else owns the number now) or closed.
-    ``fileno`` lends the number, ``take`` gives it away, ``close`` ends it; ``with`` closes at the end.
+    It is in one of three states: open, detached (somebody else owns the number now) or closed.
+    ``fileno`` lends the number, ``detach`` gives it away, ``close`` ends it; ``with`` closes at the end.
     One that is dropped while open is closed with a :class:`ResourceWarning`, except in a fork of the process
     that made it, which never asked for its copy.
 
     Closing a descriptor that somebody else sent may take as long as they like. :meth:`close` does not wait for that: a
-    thread closes soon after what is not known to close at once. A number that was taken closes like any other.
+    thread closes soon after what is not known to close at once. A number that was detached closes like any other.
 
     Args:
         fd: an open descriptor; from now on this object owns it.
@@ -65,38 +65,47 @@ class OwnedFd:
 
     @property
     def closed(self) -> bool:
-        """True once the descriptor was taken or closed."""
+        """True once the descriptor was detached or closed."""
         return self._fd < 0
 
     def fileno(self) -> int:
         """Return the descriptor's number, lent: do not close it, do not keep it.
 
         Raises:
-            ValueError: it was taken or closed.
+            ValueError: it was detached or closed.
         """
         if self._fd < 0:
             raise ValueError(f"the descriptor is {self._state()}")
         return self._fd
 
-    def take(self) -> int:
+    def detach(self) -> int:
         """Return the descriptor's number and give it away: the caller closes it.
 
         Raises:
-            ValueError: it was taken or closed.
+            ValueError: it was detached or closed.
         """
         fd = self.fileno()
-        self._fd = _TAKEN
+        self._fd = _DETACHED
         return fd
+
+    def take(self) -> int:
+        """Do what :meth:`detach` does, under its old name, which is deprecated and goes with the next release.
+
+        Raises:
+            ValueError: it was detached or closed.
+        """
+        warnings.warn("OwnedFd.take is deprecated; use OwnedFd.detach", DeprecationWarning, stacklevel=2)
+        return self.detach()
 
     def open(self, mode: str = "r", **kwargs: Any) -> IO[Any]:
         """Give the descriptor to a new file object, made and owned as by :func:`open`, which closes it.
 
         Raises:
-            ValueError: it was taken or closed, or ``mode`` is none of :func:`open`'s: it stays as it was.
+            ValueError: it was detached or closed, or ``mode`` is none of :func:`open`'s: it stays as it was.
             OSError, LookupError: no such file object can be made of it: it is closed.
         """
         # open() itself closes the opener's descriptor on every failure after it has asked for it.
-        return open("descriptor", mode, opener=lambda _name, _flags: self.take(), **kwargs)
+        return open("descriptor", mode, opener=lambda _name, _flags: self.detach(), **kwargs)
 
     def close(self) -> None:
         """Close the descriptor if it is still owned here; closing twice does nothing."""
@@ -108,10 +117,10 @@ class OwnedFd:
                 CLOSER.close(fd, self._sender)
 
     def _state(self) -> str:
-        return {_CLOSED: "closed", _TAKEN: "taken"}.get(self._fd, "open")
+        return {_CLOSED: "closed", _DETACHED: "detached"}.get(self._fd, "open")
 
     def __enter__(self) -> Self:
-        """Return itself; the descriptor is closed at the end of the block unless taken in it."""
+        """Return itself; the descriptor is closed at the end of the block unless detached in it."""
         return self
 
     def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
@@ -145,7 +154,7 @@ def _tell_unclosed(count: int) -> None:
 
 
 _CLOSED = -1
-_TAKEN = -2
+_DETACHED = -2
 _OURS: Final = -1  # the sender of what this process made; no user has this number
 
 
@@ -179,7 +188,7 @@ def value_fd(fd: int, sender: Sender = None) -> ValueFd:
 
 def as_value(owned: OwnedFd) -> ValueFd:
     """Return a new owner, for a value, of the descriptor of ``owned``, which no longer owns it."""
-    kept = ValueFd(owned.take())
+    kept = ValueFd(owned.detach())
     kept._sender = owned._sender  # noqa: SLF001
     return kept
 

@@ -96,7 +96,7 @@ def adopt(owned_fd: OwnedFd, name: str) -> socket.socket:
     Raises:
         AddressError: it is not open, no socket, or no SEQPACKET Unix socket; the message says which.
     """
-    fd = owned_fd.take()
+    fd = owned_fd.detach()
     try:
         os.set_inheritable(fd, False)
     except OSError as exc:

@@ -45,7 +45,7 @@ def close_value(fd: OwnedFd) -> None:
     """Close the socket of a received value that only this process has, so that its peer notices at once."""
     if not fd.closed:
         sender = sender_of(fd)
-        close_unread(socket.socket(fileno=fd.take()), sender, discard=False)
+        close_unread(socket.socket(fileno=fd.detach()), sender, discard=False)
 
 
 def _is_emptied(sock: socket.socket, most: int) -> bool:

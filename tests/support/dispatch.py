@@ -192,7 +192,7 @@ class Everything(seqrpc.Service):
 
     @seqrpc.method
     async def keep(self, fd: OwnedFd, spare: OwnedFd) -> None:
-        self.held += [OwnedFd(fd.take()), spare]
+        self.held += [OwnedFd(fd.detach()), spare]
 
     @seqrpc.method
     async def echo(self, fds: list[OwnedFd]) -> list[OwnedFd]:

@@ -288,7 +288,7 @@ async def test_what_is_given_away_by_a_stopped_server_ends_at_once() -> None:
             assert len(held.living) == 1
             await held.wait_stopped()
             assert held.living == set()
-            with socket.socket(fileno=theirs.take()) as sock:
+            with socket.socket(fileno=theirs.detach()) as sock:
                 sock.settimeout(PATIENCE)
                 code, told = msgpack.unpackb(sock.recv(65_536))
                 assert (code, told) in [(5, "the end"), (1, ["rpc.Unavailable", "the end", None])]

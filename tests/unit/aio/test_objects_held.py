@@ -39,7 +39,7 @@ async def test_the_hook_runs_once_when_the_last_of_several_holders_lets_go(how: 
                 async with channel.proxy(Vault):
                     pass
             elif how == "dying":
-                with socket.socket(fileno=end_of(channel).detach().take()) as raw:
+                with socket.socket(fileno=end_of(channel).detach().detach()) as raw:
                     raw.shutdown(socket.SHUT_RDWR)  # what another process's end does
             del channel
             await comes_true(lambda: not bank.vault.stage.reached or bank.vault.closed)
@@ -281,7 +281,7 @@ async def test_whoever_holds_a_channel_may_call_and_is_known_by_the_packet_not_b
         with end_of(channel).detach() as fd:
             pid, answer = await as_user(_ASK_ALL, str(fd.fileno()), "Unguarded.look", pass_fds=[fd.fileno()])
             assert answer == [None, [pid, OTHER_UID, OTHER_GID]]
-            with raw_client(socket.socket(fileno=fd.take())) as client:
+            with raw_client(socket.socket(fileno=fd.detach())) as client:
                 await client.send(0, 1, "Unguarded.look", [])
                 assert await client.receive() == [1, 1, None, [os.getpid(), os.geteuid(), os.getegid()]]
 
@@ -299,7 +299,7 @@ async def test_what_class_and_method_say_is_asked_with_the_true_sender_of_each_p
             )
             assert by_class[0][0] == nothing[0][0] == "rpc.PermissionDenied"
             assert by_method == [None, OTHER_UID]
-            with raw_client(socket.socket(fileno=fd.take())) as client:
+            with raw_client(socket.socket(fileno=fd.detach())) as client:
                 answers = []
                 for number, method in enumerate(methods):
                     await client.send(0, number, method, [])

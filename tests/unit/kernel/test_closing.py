@@ -95,8 +95,8 @@ def bar() -> Iterator[Bar]:
 @pytest.mark.parametrize(
     "make",
     [
-        lambda: memory_file(b"x" * 100_000).take(),
-        lambda: memory_file(b"x", seals=0).take(),
+        lambda: memory_file(b"x" * 100_000).detach(),
+        lambda: memory_file(b"x", seals=0).detach(),
         lambda: os.eventfd(0),
         lambda: os.open("/dev/null", os.O_RDONLY),
         lambda: os.open("/dev/urandom", os.O_RDONLY),
@@ -132,8 +132,8 @@ def fifo() -> int:
         some_socket,
         some_file,
         fifo,
-        lambda: memory_file(size=9 << 20, whole=True).take(),
-        lambda: memory_file(b"x", seals=fcntl.F_SEAL_SEAL).take(),  # as of a file of any file system in memory
+        lambda: memory_file(size=9 << 20, whole=True).detach(),
+        lambda: memory_file(b"x", seals=fcntl.F_SEAL_SEAL).detach(),  # as of a file of any file system in memory
         lambda: os.open("/", os.O_RDONLY),
         lambda: os.open("/dev/tty0", os.O_PATH) if os.path.exists("/dev/tty0") else some_file(),
     ],

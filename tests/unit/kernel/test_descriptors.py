@@ -56,18 +56,29 @@ def test_an_object_whose_init_never_ran_dies_in_peace() -> None:
     gc.collect()
 
 
-def test_take_gives_the_number_away(pipe: tuple[int, int]) -> None:
+def test_detach_gives_the_number_away(pipe: tuple[int, int]) -> None:
     number = duplicate(pipe)
     fd = OwnedFd(number)
-    assert fd.take() == number
+    assert fd.detach() == number
     assert fd.closed
-    with pytest.raises(ValueError, match="taken"):
+    with pytest.raises(ValueError, match="detached"):
         fd.fileno()
-    with pytest.raises(ValueError, match="taken"):
-        fd.take()
+    with pytest.raises(ValueError, match="detached"):
+        fd.detach()
     fd.close()
     assert is_open(number)
-    with pytest.raises(ValueError, match="taken"):
+    with pytest.raises(ValueError, match="detached"):
+        fd.fileno()
+    os.close(number)
+
+
+def test_the_old_name_of_detach_still_works_and_names_the_new_one(pipe: tuple[int, int]) -> None:
+    number = duplicate(pipe)
+    fd = OwnedFd(number)
+    with pytest.warns(DeprecationWarning, match=r"OwnedFd\.detach") as told:
+        assert fd.take() == number
+    assert [warning.filename for warning in told] == [__file__]
+    with pytest.raises(ValueError, match="detached"):
         fd.fileno()
     os.close(number)
 
@@ -83,7 +94,7 @@ def test_closing_twice_closes_once(pipe: tuple[int, int]) -> None:
     assert is_open(reused)
     os.close(reused)
     with pytest.raises(ValueError, match="closed"):
-        fd.take()
+        fd.detach()
 
 
 def test_close_reports_what_the_kernel_says_once(pipe: tuple[int, int]) -> None:
@@ -96,9 +107,9 @@ def test_close_reports_what_the_kernel_says_once(pipe: tuple[int, int]) -> None:
     fd.close()
 
 
-def test_taken_in_a_with_block_it_stays_open(pipe: tuple[int, int]) -> None:
+def test_detached_in_a_with_block_it_stays_open(pipe: tuple[int, int]) -> None:
     with OwnedFd(duplicate(pipe)) as fd:
-        number = fd.take()
+        number = fd.detach()
     assert is_open(number)
     os.close(number)
 
@@ -188,10 +199,10 @@ def test_open_closes_what_no_file_can_be_made_of(case: str, pipe: tuple[int, int
     assert not is_open(number)
 
 
-def test_open_of_a_taken_one_is_an_error(pipe: tuple[int, int]) -> None:
+def test_open_of_a_detached_one_is_an_error(pipe: tuple[int, int]) -> None:
     fd = OwnedFd(duplicate(pipe))
-    os.close(fd.take())
-    with pytest.raises(ValueError, match="taken"):
+    os.close(fd.detach())
+    with pytest.raises(ValueError, match="detached"):
         fd.open("rb")
 
 
@@ -206,8 +217,8 @@ def test_repr_tells_the_state(pipe: tuple[int, int]) -> None:
     number = duplicate(pipe)
     fd = OwnedFd(number)
     assert repr(fd) == f"<OwnedFd {number}>"
-    os.close(fd.take())
-    assert repr(fd) == "<OwnedFd taken>"
+    os.close(fd.detach())
+    assert repr(fd) == "<OwnedFd detached>"
     closed = OwnedFd(duplicate(pipe))
     closed.close()
     assert repr(closed) == "<OwnedFd closed>"
@@ -223,12 +234,12 @@ def test_the_descriptor_of_a_value_goes_with_the_last_reference_without_a_word(p
     assert not is_open(number)
 
 
-def test_the_descriptor_of_a_value_that_was_taken_or_closed_is_left_alone(pipe: tuple[int, int]) -> None:
-    taken, closed = ValueFd(duplicate(pipe)), ValueFd(duplicate(pipe))
-    number = taken.take()
+def test_the_descriptor_of_a_value_that_was_detached_or_closed_is_left_alone(pipe: tuple[int, int]) -> None:
+    detached, closed = ValueFd(duplicate(pipe)), ValueFd(duplicate(pipe))
+    number = detached.detach()
     closed.close()
     again = duplicate(pipe)
-    del taken, closed
+    del detached, closed
     gc.collect()
     assert is_open(number)
     assert is_open(again)
@@ -249,10 +260,10 @@ def test_close_all_closes_the_rest_when_one_fails(pipe: tuple[int, int]) -> None
     assert [is_open(number) for number in numbers] == [False, False, False]
 
 
-def test_close_all_passes_over_those_that_were_taken(pipe: tuple[int, int]) -> None:
-    taken, owned = OwnedFd(duplicate(pipe)), OwnedFd(duplicate(pipe))
-    number, other = taken.take(), owned.fileno()
-    close_all([taken, owned])
+def test_close_all_passes_over_those_that_were_detached(pipe: tuple[int, int]) -> None:
+    detached, owned = OwnedFd(duplicate(pipe)), OwnedFd(duplicate(pipe))
+    number, other = detached.detach(), owned.fileno()
+    close_all([detached, owned])
     assert is_open(number)
     assert not is_open(other)
     os.close(number)
@@ -343,9 +354,9 @@ def test_one_that_was_received_is_as_any_other(pipe: tuple[int, int]) -> None:
     fd.close()
     fd.close()
     assert not is_open(number)
-    taken = received_fd(duplicate(pipe))
-    os.close(taken.take())
-    taken.close()
+    detached = received_fd(duplicate(pipe))
+    os.close(detached.detach())
+    detached.close()
 
 
 def test_whose_they_are_is_known(pipe: tuple[int, int]) -> None:

@@ -30,7 +30,7 @@ def take(name):
         fd = take_passed_socket(name)
     except AddressError as exc:
         return str(exc)
-    return fd.take()
+    return fd.detach()
 
 def pidfd_id():
     pidfd = os.pidfd_open(os.getpid())
