@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.descriptors import Lender, files, open_fds
+from support.descriptors import Lender, open_fds, owned
 from support.packets import send_with, wire
 from support.scarcity import table_full
 from support.waiting import comes_true, turns_of_the_loop
@@ -142,7 +142,7 @@ async def until_connections(server: Server, number: int) -> None:
 @pytest.mark.parametrize("number", [0, 1, 2, 253])
 async def test_so_many_descriptors_pass_both_ways(socket_path: Path, number: int) -> None:
     async with served(socket_path) as (_, server, connection), nothing_is_left(server):
-        with files(number) as fds:
+        with owned(number) as fds:
             answer = await connection.proxy(Leaky).echo(fds)
             assert len(answer) == number
             for mine, theirs in zip(fds, answer, strict=True):
@@ -156,7 +156,7 @@ async def test_so_many_descriptors_pass_both_ways(socket_path: Path, number: int
 async def test_one_more_is_an_error_before_anything_is_sent(socket_path: Path) -> None:
     async with served(socket_path) as (service, server, connection), nothing_is_left(server):
         with (
-            files(254) as fds,
+            owned(254) as fds,
             pytest.raises(seqrpc.LocalProtocolError, match="at most 253 descriptors, this one more"),
         ):
             await connection.proxy(Leaky).echo(fds)

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import IO
 
 import pytest
-from support.descriptors import Lender, files
+from support.descriptors import Lender, owned
 from support.packets import fill, receive, receive_to_the_end, send_with, unwire, wire
 from support.processes import running_child
 from support.waiting import comes_true, turns_of_the_loop
@@ -170,7 +170,7 @@ WRONG = {
 @pytest.mark.parametrize("name", WRONG)
 async def test_a_packet_that_is_none_ends_its_connection(socket_path: Path, name: str, attached: int) -> None:
     async with scene(socket_path) as it:
-        with it.peer() as peer, files(attached) as fds:
+        with it.peer() as peer, owned(attached) as fds:
             send_with(peer, WRONG[name], [fd.fileno() for fd in fds])
             packets = await end_of(peer)
             assert len(packets) == len(reasons(packets)) == (0 if name == "empty" else 1)
@@ -189,7 +189,7 @@ async def test_random_packets_end_their_connection_at_most(socket_path: Path) ->
     chance = random.Random(7)
     async with scene(socket_path) as it:
         for _ in range(150):
-            with it.peer() as peer, files(chance.randrange(3)) as fds:
+            with it.peer() as peer, owned(chance.randrange(3)) as fds:
                 for _ in range(chance.randrange(1, 5)):
                     data = bytearray(REQUEST if chance.random() < 0.5 else chance.randbytes(chance.randrange(1, 100)))
                     for _ in range(chance.randrange(1, 4)):

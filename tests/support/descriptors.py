@@ -28,7 +28,7 @@ class Lender:
 
 @contextmanager
 def owned(number: int) -> Iterator[list[OwnedFd]]:
-    """Return descriptors of the null device; those that are still open at the end are closed."""
+    """Return open descriptors of the null device, closed at the end if nobody took them."""
     fds = [OwnedFd(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)) for _ in range(number)]
     every = list(fds)
     try:
@@ -55,17 +55,6 @@ def memory_file(
 def write_only(file: OwnedFd) -> OwnedFd:
     """Return a descriptor of the same file that cannot be read from."""
     return OwnedFd(os.open(f"/proc/self/fd/{file.fileno()}", os.O_WRONLY | os.O_CLOEXEC))
-
-
-@contextmanager
-def files(number: int) -> Iterator[list[OwnedFd]]:
-    """Return open descriptors of the null device, closed at the end if nobody took them."""
-    fds = [OwnedFd(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)) for _ in range(number)]
-    every = list(fds)
-    try:
-        yield fds
-    finally:
-        close_all(every)
 
 
 def refuse_descriptors(sock: socket.socket) -> None:

@@ -25,7 +25,7 @@ from seqrpc.protocol.admission import Admission, Admits, Refused
 from seqrpc.protocol.messages import Request
 from seqrpc.protocol.values import Living
 from support.admission import Admitting
-from support.descriptors import files
+from support.descriptors import owned
 from support.packets import fill, raw_pair, receive, send_with, unwire, wire
 from support.scarcity import table_full
 from support.waiting import turns_of_the_loop
@@ -184,7 +184,7 @@ async def raises(
 
 async def lose_descriptors(end: End, raw: socket.socket, message: bytes) -> None:
     """Send a message with two descriptors that will not arrive."""
-    with files(2) as fds:
+    with owned(2) as fds:
         end.transport.pause_reading()
         send_with(raw, message, [fd.fileno() for fd in fds])
         with table_full():

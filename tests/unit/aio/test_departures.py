@@ -7,7 +7,7 @@ import os
 import socket
 from typing import Any
 
-from support.descriptors import files
+from support.descriptors import owned
 from support.packets import unwire
 from support.processes import in_child
 from support.producers import counting
@@ -28,7 +28,7 @@ def test_a_departure_that_is_not_sent_leaves_nothing() -> None:
 
 def test_a_stream_that_is_passed_on_is_closed_here_or_given_back() -> None:
     back: list[OwnedFd] = []
-    with files(2) as fds:
+    with owned(2) as fds:
         sent, unsent = (MovedStream(fd, back.append) for fd in list(fds))
         assert sent.ext_type == EXT_STREAM
         assert [sent.fileno(), unsent.fileno()] == [fd.fileno() for fd in fds]
@@ -82,7 +82,7 @@ def test_what_is_given_up_is_closed_with_its_source() -> None:
     departure = StreamDeparture(source, Encoder(living=given), print, print)
     departure.given_up()
     assert given.up == [source]
-    with files(1) as fds:
+    with owned(1) as fds:
         MovedStream(fds[0], print).given_up()
         assert fds[0].closed
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from support.daemons import exists
-from support.descriptors import files
+from support.descriptors import owned
 from support.packets import receive, receive_to_the_end, send_with
 from support.scarcity import table_full
 from support.transport import Recorder
@@ -365,7 +365,7 @@ async def test_serve_forever_that_is_cancelled_closes_the_server(socket_path: Pa
 async def test_a_server_may_have_the_kernel_refuse_descriptors(socket_path: Path) -> None:
     site = Site()
     async with await serve(site, socket_path, accept_descriptors=False):
-        with clients(socket_path, 1) as (sock,), files(1) as fds:
+        with clients(socket_path, 1) as (sock,), owned(1) as fds:
             with pytest.raises(PermissionError):
                 send_with(sock, b"x", [fds[0].fileno()])
             await site.until_connections(1)

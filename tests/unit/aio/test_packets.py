@@ -6,7 +6,7 @@ import asyncio
 import errno
 
 import pytest
-from support.descriptors import files
+from support.descriptors import owned
 from support.packets import receive, send_with
 from support.scarcity import table_full
 from support.transport import Pair, make_room_for_little, on_transport, oversized
@@ -26,7 +26,7 @@ async def test_an_oversized_packet_ends_the_connection(raw: Pair) -> None:
 
 async def test_lost_descriptors_end_the_connection(raw: Pair) -> None:
     _transport, recorder = on_transport(raw[0])
-    with files(3) as fds:
+    with owned(3) as fds:
         send_with(raw[1], b"x", [fd.fileno() for fd in fds])
         with table_full():
             await recorder.until_told("lost")
@@ -50,7 +50,7 @@ async def test_the_protocol_that_overrides_nothing_closes_descriptors(raw: Pair,
 async def test_what_the_kernel_finds_too_long_is_refused_if_the_protocol_has_no_other_way(raw: Pair) -> None:
     make_room_for_little(raw[0])
     transport, recorder = on_transport(raw[0])
-    with files(1) as fds:
+    with owned(1) as fds:
         for lent in ([], fds):
             with pytest.raises(OSError, match="Message too long"):
                 transport.send_packet(b"y" * 60_000, lent)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from support.descriptors import Lender, files
+from support.descriptors import Lender, owned
 from support.scarcity import table_full
 
 from seqrpc.kernel import memfd
@@ -77,7 +77,7 @@ class Told(Packet):
 
 
 def test_what_is_lent_is_told_by_number_and_stays_its_owners() -> None:
-    with files(2) as fds:
+    with owned(2) as fds:
         packet = lending(b"data", fds, no_way)
 
         assert packet.data == b"data"
@@ -90,7 +90,7 @@ def test_what_is_lent_is_told_by_number_and_stays_its_owners() -> None:
 
 def test_a_packet_that_is_kept_has_duplicates_which_it_closes() -> None:
     for end in (Packet.sent, Packet.unsent):
-        with files(1) as (fd,):
+        with owned(1) as (fd,):
             packet = lending(b"data", [fd], no_way)
             packet.keep(1001)
             (number,) = packet.numbers()
@@ -104,7 +104,7 @@ def test_a_packet_that_is_kept_has_duplicates_which_it_closes() -> None:
 
 
 def test_what_cannot_be_duplicated_leaves_nothing(spilling: Spilling) -> None:
-    with files(1) as fds:
+    with owned(1) as fds:
         packet = lending(b"x" * (MAX_PACKET + 1), fds, spilling)
         with table_full(), pytest.raises(OSError, match="Too many open files"):
             packet.keep(None)
@@ -122,7 +122,7 @@ def test_what_cannot_be_duplicated_leaves_nothing(spilling: Spilling) -> None:
     ],
 )
 def test_what_cannot_be_a_packet_is_refused(data: Content, lenders: int, why: str) -> None:
-    with files(1) as (fd,), pytest.raises(ValueError, match=why):
+    with owned(1) as (fd,), pytest.raises(ValueError, match=why):
         lending(data, [fd] * lenders, no_way)
 
 
@@ -136,12 +136,12 @@ def test_what_has_no_descriptor_to_lend_is_refused() -> None:
 
 
 def test_the_socket_itself_cannot_be_sent_over_it() -> None:
-    with files(2) as fds, pytest.raises(ValueError, match="own socket"):
+    with owned(2) as fds, pytest.raises(ValueError, match="own socket"):
         lending(b"x", fds, no_way, own=fds[1].fileno())
 
 
 def test_what_is_too_long_goes_the_other_way(spilling: Spilling) -> None:
-    with files(1) as (fd,):
+    with owned(1) as (fd,):
         packet = lending(b"x" * (MAX_PACKET + 1), [fd], spilling)
 
         assert packet.data == b"short"
@@ -164,7 +164,7 @@ def test_why_there_is_no_other_way_is_raised() -> None:
 
 
 def test_memory_that_leaves_counts() -> None:
-    with Buffer.allocate(10_000) as buffer, files(1) as (fd,):
+    with Buffer.allocate(10_000) as buffer, owned(1) as (fd,):
         packet = lending(b"data", [fd, buffer], no_way)
 
         assert packet.narrow
@@ -222,7 +222,7 @@ def test_what_the_kernel_finds_too_long_is_shortened(number: int, spilling: Spil
 
 
 def test_what_brings_all_the_descriptors_there_can_be_is_not_shortened(spilling: Spilling) -> None:
-    with files(1) as (fd,):
+    with owned(1) as (fd,):
         packet = lending(b"x" * 100, [fd] * MAX_DESCRIPTORS, spilling)
         assert judge(packet, error(errno.EMSGSIZE), spilling)[0] is Verdict.REFUSED
     assert spilling.files == []

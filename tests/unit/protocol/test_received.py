@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from support.descriptors import files
+from support.descriptors import owned
 
 from seqrpc.errors import RpcError
 from seqrpc.kernel.descriptors import OwnedFd
@@ -65,7 +65,7 @@ def test_many_items_are_looked_at_some_at_a_time() -> None:
 
 
 def test_an_item_with_descriptors_is_given_out_with_them() -> None:
-    with files(1) as fds:
+    with owned(1) as fds:
         (file,) = fds
         items = received(file, fds=list(fds))
         assert items.is_ready
@@ -76,13 +76,13 @@ def test_an_item_with_descriptors_is_given_out_with_them() -> None:
 
 
 def test_items_between_those_with_descriptors_keep_their_order() -> None:
-    with files(2) as fds:
+    with owned(2) as fds:
         one, two = fds
         assert taken(received(0, one, 1, 2, two, 3, fds=list(fds))) == [0, one, 1, 2, two, 3]
 
 
 def test_what_nobody_takes_is_closed() -> None:
-    with files(3) as fds:
+    with owned(3) as fds:
         one, two, three = fds
         items = received(one, two, 1, three, fds=list(fds))
         assert items.take() is one
@@ -93,7 +93,7 @@ def test_what_nobody_takes_is_closed() -> None:
 
 
 def test_what_is_forgotten_is_not_closed() -> None:
-    with files(2) as fds:
+    with owned(2) as fds:
         items = received(*fds, fds=list(fds))
         items.failure = Wrong("later")
         items.forget()
@@ -104,13 +104,13 @@ def test_what_is_forgotten_is_not_closed() -> None:
 
 def test_items_are_converted_before_they_are_given_out() -> None:
     assert taken(received(1, 2, check=small)) == ["1", "2"]
-    with files(1) as fds:
+    with owned(1) as fds:
         (file,) = fds
         assert taken(received([file], fds=list(fds), check=lambda values: [value[0] for value in values])) == [file]
 
 
 def test_descriptors_that_the_check_leaves_out_are_closed() -> None:
-    with files(2) as fds:
+    with owned(2) as fds:
         one, two = fds
         assert taken(received([one, two], fds=list(fds), check=lambda values: [value[0] for value in values])) == [one]
         assert [fd.closed for fd in (one, two)] == [False, True]
@@ -135,7 +135,7 @@ def test_a_check_may_fail_over_many_items_and_over_none_of_them() -> None:
 
 
 def test_an_item_with_descriptors_that_does_not_fit_closes_them_and_those_behind_it() -> None:
-    with files(2) as fds:
+    with owned(2) as fds:
         one, two = fds
 
         def fails(values: list[Any]) -> list[Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from support.descriptors import files
+from support.descriptors import owned
 from support.link import one_end
 from support.waiting import comes_true
 
@@ -15,7 +15,7 @@ from seqrpc.aio.link import Link
 
 async def test_what_is_given_up_from_another_thread_is_let_go_on_the_loop() -> None:
     async with one_end() as (end, _raw):
-        with files(2) as fds:
+        with owned(2) as fds:
             here, there = fds
             end.connection.answers.give_up([here])
             assert here.closed
@@ -29,7 +29,7 @@ def test_what_is_given_up_when_the_loop_is_closed_lets_go_of_its_descriptors() -
             return end.connection
 
     connection = asyncio.run(ended())
-    with files(1) as fds:
+    with owned(1) as fds:
         (fd,) = fds
         connection.answers.give_up([fd])
         assert fd.closed

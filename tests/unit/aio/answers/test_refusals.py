@@ -8,7 +8,7 @@ import io
 import os
 
 import pytest
-from support.descriptors import Lender, files, refuse_descriptors
+from support.descriptors import Lender, owned, refuse_descriptors
 from support.link import TAKES_NONE, next_message, one_end, raises
 from support.packets import fill, receive_to_the_end, wire
 from support.scarcity import table_full
@@ -72,7 +72,7 @@ async def test_an_answer_with_what_has_no_descriptor_is_the_answerers_fault() ->
 async def test_an_answer_that_cannot_be_sent_at_all_ends_the_connection() -> None:
     async with one_end() as (end, _raw):
         end.transport.pause_reading()  # libuv ends the process if it meets what comes now
-        with files(1) as fds:
+        with owned(1) as fds:
             os.dup2(fds[0].fileno(), end.sock.fileno())
         end.connection.answers.send_result(1, None)
         await end.connection.wait_closed()

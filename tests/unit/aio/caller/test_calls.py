@@ -10,7 +10,7 @@ import time
 import weakref
 from typing import Any
 
-from support.descriptors import Lender, files
+from support.descriptors import Lender, owned
 from support.link import both_ends, next_message, one_end, raises, same_files
 from support.packets import send_with, wire
 from support.waiting import comes_true, turns_of_the_loop
@@ -148,7 +148,7 @@ async def test_what_cannot_be_sent_fails_its_call_only() -> None:
             error = await raises(ValueError, call("m", (io.BytesIO(),)), "BytesIO has no descriptor")
             assert not isinstance(error, OSError)
             assert (await raises(TooLarge, call("m", (b"x" * 100_000,)))).remote, "met by a call of this side"
-        with files(254) as fds:
+        with owned(254) as fds:
             await raises(LocalProtocolError, one.connection.caller.request("m", tuple(fds)), "253")
         assert await one.connection.caller.request("m", (1,)) == [1]
         assert not one.connection.session.calls

@@ -6,7 +6,7 @@ import asyncio
 import time
 
 import pytest
-from support.descriptors import Lender, files
+from support.descriptors import Lender, owned
 from support.link import both_ends, next_message, one_end, raises, soon
 from support.packets import send_with, wire
 from support.waiting import comes_true, turns_of_the_loop
@@ -65,15 +65,15 @@ async def test_an_answer_that_comes_together_with_the_cancellation_is_closed(can
         call = end.call("m")
         end.call("m", "after")
         message = await next_message(raw)
-        with files(2) as fds:
-            owned = list(fds)
+        with owned(2) as fds:
+            every = list(fds)
             if cancelled_first:
                 call.cancel()
             end.connection.packet_received(wire(1, message[1], None, [Lender(), Lender()]), fds, None)
             if not cancelled_first:
                 call.cancel()
             await raises(asyncio.CancelledError, call)
-            assert [fd.closed for fd in owned] == [True, True]
+            assert [fd.closed for fd in every] == [True, True]
         assert (await next_message(raw))[3] == ["after"], "there was nothing left to cancel"
 
 
@@ -82,14 +82,14 @@ async def test_an_answer_that_comes_together_with_the_deadline_is_closed() -> No
         deadline = soon()
         call = end.call("m", deadline=deadline)
         message = await next_message(raw)
-        with files(1) as fds:
-            owned = list(fds)
+        with owned(1) as fds:
+            every = list(fds)
             waiter = end.connection.session.calls[message[1]]
             waiter.add_done_callback(
                 lambda _waiter: end.connection.packet_received(wire(1, message[1], None, Lender()), fds, None)
             )
             await raises(DeadlineExceeded, call)
-            assert owned[0].closed
+            assert every[0].closed
 
 
 async def test_an_answer_that_is_there_as_the_deadline_passes_is_taken_or_closed(pipe: tuple[int, int]) -> None:

@@ -7,7 +7,7 @@ import socket
 from typing import Any
 
 import pytest
-from support.descriptors import Lender, files
+from support.descriptors import Lender, owned
 from support.packets import fill, raw_pair, receive, send_with
 from support.scarcity import table_full
 from support.transport import Pair, Recorder, on_transport, oversized, queue_one
@@ -55,7 +55,7 @@ class Failing(Recorder):
 
 async def _provoke(where: str, transport: SeqpacketTransport, peer: socket.socket) -> None:
     """Make the transport call the method that fails."""
-    with files(2) as fds:
+    with owned(2) as fds:
         if where in ("packet_received", "descriptors_lost"):
             send_with(peer, b"x", [fd.fileno() for fd in fds])
         elif where == "packet_truncated":

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import uvloop
-from support.descriptors import files
+from support.descriptors import owned
 from support.packets import raw_pair, receive_to_the_end
 from support.processes import in_child
 from support.transport import Recorder, on_transport
@@ -28,7 +28,7 @@ def queue(transport: SeqpacketTransport, fds: list[OwnedFd]) -> None:
 
 
 def null_devices() -> int:
-    """Return how many descriptors of the null device this process has, as what ``files`` gives."""
+    """Return how many descriptors of the null device this process has, as what ``owned`` gives."""
     links = [f"/proc/self/fd/{number}" for number in os.listdir("/proc/self/fd")]
     return len([link for link in links if os.path.lexists(link) and os.readlink(link) == os.devnull])
 
@@ -68,7 +68,7 @@ async def test_what_waits_in_it_is_not_sent_by_a_copy_and_its_descriptors_are_cl
     ours, theirs = raw_pair()
     transport, recorder = on_transport(ours)
     before = null_devices()
-    with files(10) as fds:
+    with owned(10) as fds:
         queue(transport, fds)
     waiting = transport.get_write_buffer_packets()
     assert null_devices() == before + 10, "the duplicates"
@@ -92,13 +92,13 @@ async def be_polling(recorder: Recorder, theirs: socket.socket) -> None:
 
 
 async def be_queued(recorder: Recorder, theirs: socket.socket) -> None:
-    with files(3) as fds:
+    with owned(3) as fds:
         queue(recorder.transport, fds)
     theirs.send(b"last")
 
 
 async def be_closing(recorder: Recorder, _theirs: socket.socket) -> None:
-    with files(3) as fds:
+    with owned(3) as fds:
         queue(recorder.transport, fds)
     recorder.transport.close()
 

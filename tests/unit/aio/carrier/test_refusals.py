@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from support.descriptors import files, refuse_descriptors
+from support.descriptors import owned, refuse_descriptors
 from support.packets import raw_pair, receive, send_with
 from support.processes import OTHER_UID, in_child
 from support.transport import Pair, Recorder, as_root, is_watching, on_transport, queue_one
@@ -23,7 +23,7 @@ from seqrpc import SeqpacketTransport
 async def test_a_peer_that_takes_no_descriptors_refuses_that_packet_only(raw: Pair, pipe: tuple[int, int]) -> None:
     refuse_descriptors(raw[1])
     transport, recorder = on_transport(raw[0])
-    with files(1) as fds, pytest.raises(PermissionError):
+    with owned(1) as fds, pytest.raises(PermissionError):
         transport.send_packet(b"with", fds)
     transport.send_packet(b"without")
     assert await receive(raw[1]) == b"without"
@@ -36,7 +36,7 @@ async def _refused_in_queue(
     transport, recorder = on_transport(raw[0])
     refuse_descriptors(raw[1])
     queue_one(transport)
-    with files(1) as fds:
+    with owned(1) as fds:
         transport.send_packet(b"with", fds, failed)
     transport.send_packet(b"without")
     return transport, recorder, on_transport(raw[1])[1]
@@ -68,7 +68,7 @@ async def test_whoever_is_told_of_a_refusal_may_send_something_else(raw: Pair) -
     transport, recorder = on_transport(raw[0])
     refuse_descriptors(raw[1])
     queue_one(transport)
-    with files(1) as fds:
+    with owned(1) as fds:
         transport.send_packet(b"with", fds, send_more)
     _other, there = on_transport(raw[1])
     await there.until(lambda: b"instead" in there.packets and not transport.get_write_buffer_packets())
@@ -106,7 +106,7 @@ def _as_other_user(story: Callable[[Pair, Pair], Any]) -> Any:
     def work() -> Any:
         resource.setrlimit(resource.RLIMIT_NOFILE, (80, 80))
         pair, jam = raw_pair(), raw_pair()
-        with files(1) as fds:
+        with owned(1) as fds:
             for _ in range(2):
                 send_with(jam[0], b"x", [fds[0].fileno()] * 50)
         result = asyncio.run(story(pair, jam))
@@ -124,7 +124,7 @@ def _as_other_user(story: Callable[[Pair, Pair], Any]) -> Any:
 def test_a_packet_that_the_kernel_has_no_room_for_is_refused_at_once() -> None:
     async def story(pair: Pair, jam: Pair) -> str:
         transport, recorder = on_transport(pair[0])
-        with files(1) as fds:
+        with owned(1) as fds:
             try:
                 transport.send_packet(b"with", fds)
             except OSError as exc:
@@ -142,7 +142,7 @@ def test_a_queued_packet_that_the_kernel_has_no_room_for_is_tried_again() -> Non
     async def story(pair: Pair, jam: Pair) -> tuple[bool, list[bytes], int]:
         transport, recorder = on_transport(pair[0])
         queue_one(transport)
-        with files(1) as fds:
+        with owned(1) as fds:
             transport.send_packet(b"with", fds)
         transport.send_packet(b"after")
         _other, there = on_transport(pair[1])
@@ -163,7 +163,7 @@ def test_a_connection_may_end_while_a_packet_is_to_be_tried_again() -> None:
     async def story(pair: Pair, jam: Pair) -> list[str]:
         transport, recorder = on_transport(pair[0])
         queue_one(transport)
-        with files(1) as fds:
+        with owned(1) as fds:
             transport.send_packet(b"with", fds)
         _other, there = on_transport(pair[1])
         await comes_true(lambda: transport.get_write_buffer_packets() == 1 and not is_watching(transport))

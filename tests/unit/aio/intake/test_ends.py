@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 
-from support.descriptors import files
+from support.descriptors import owned
 from support.packets import send_with
 from support.transport import Pair, on_transport, queue_one
 
@@ -60,7 +60,7 @@ async def test_packets_that_wait_for_a_peer_that_goes_are_dropped(raw: Pair, pip
 async def test_an_error_of_the_socket_ends_the_connection(raw: Pair) -> None:
     transport, recorder = on_transport(raw[0])
     transport.pause_reading()  # libuv ends the process if it meets what comes now
-    with files(1) as fds:
+    with owned(1) as fds:
         os.dup2(fds[0].fileno(), raw[0].fileno())
     carrier_of(transport).intake._read_ready()
     await recorder.until_told("lost")

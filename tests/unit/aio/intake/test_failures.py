@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from support.descriptors import files
+from support.descriptors import owned
 from support.packets import send_with
 from support.scarcity import table_full
 from support.transport import Pair, Tolerant, on_transport, oversized
@@ -24,7 +24,7 @@ async def test_a_protocol_may_take_an_oversized_packet_in_its_own_way(raw: Pair)
 
 async def test_a_protocol_may_take_the_loss_of_descriptors_in_its_own_way(raw: Pair) -> None:
     _transport, recorder = on_transport(raw[0], tolerant := Tolerant())
-    with files(3) as fds:
+    with owned(3) as fds:
         numbers = [fd.fileno() for fd in fds]
         send_with(raw[1], b"lost", numbers)
         with table_full():

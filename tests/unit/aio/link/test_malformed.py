@@ -6,7 +6,7 @@ import asyncio
 import socket
 
 import pytest
-from support.descriptors import Lender, files
+from support.descriptors import Lender, owned
 from support.link import lose_descriptors, next_message, one_end, raises
 from support.packets import receive, send_with, wire
 from support.waiting import comes_true
@@ -57,7 +57,7 @@ async def test_a_malformed_packet_is_answered_with_closing_and_ends_the_connecti
     async with one_end() as (end, raw):
         call = end.call("m")
         await next_message(raw)
-        with files(attached) as fds:
+        with owned(attached) as fds:
             send_with(raw, packet, [fd.fileno() for fd in fds])
         kind, reason = await next_message(raw)
         assert kind == 5

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
-from support.descriptors import files
+from support.descriptors import owned
 from support.packets import fill, raw_pair, receive
 from support.waiting import happens, turns_of_the_loop
 
@@ -63,7 +63,7 @@ def packet(outlet_owner: Owner, data: bytes = b"data", fds: list[OwnedFd] | None
 
 async def test_what_there_is_room_for_is_sent_at_once() -> None:
     async with outlet() as (it, owner, _ours, theirs):
-        with files(1) as fds:
+        with owned(1) as fds:
             it.send(packet(owner, fds=fds))
             assert not fds[0].closed
         assert not it.outbox.packets
@@ -77,7 +77,7 @@ async def test_what_there_is_room_for_is_sent_at_once() -> None:
 async def test_what_must_wait_is_sent_when_there_is_room_in_its_order() -> None:
     async with outlet() as (it, owner, ours, theirs):
         filled = fill(ours)
-        with files(1) as fds:
+        with owned(1) as fds:
             it.send(packet(owner, b"one", fds))
             it.send(packet(owner, b"two"))
         assert len(it.outbox.packets) == 2
@@ -126,7 +126,7 @@ async def test_what_is_refused_at_once_is_raised_and_later_is_told() -> None:
         with pytest.raises(OSError, match="Bad file descriptor"):
             it.send(Packet(b"data", [], [9_999]))
         assert owner.refusals == []
-        with files(1) as (fd,):
+        with owned(1) as (fd,):
             waiting = Packet(b"data", [fd])
             it.outbox.add(waiting)
             fd.close()

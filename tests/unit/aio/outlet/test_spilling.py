@@ -6,7 +6,7 @@ import errno
 import os
 
 import pytest
-from support.descriptors import Lender, files, same_file
+from support.descriptors import Lender, owned, same_file
 from support.packets import fill, receive
 from support.transport import Pair, Recorder, make_room_for_little, on_transport, queue_one
 
@@ -65,7 +65,7 @@ async def test_what_the_kernel_finds_too_long_goes_as_the_protocol_says(raw: Pai
 async def test_what_is_too_long_and_holds_all_the_descriptors_there_can_be_is_refused(raw: Pair) -> None:
     make_room_for_little(raw[0])
     transport, recorder = on_transport(raw[0], Spilling())
-    with files(253) as fds:
+    with owned(253) as fds:
         with pytest.raises(ValueError, match="at most 253 descriptors, this one 254"):
             transport.send_packet(b"x" * 70_000, fds)
         with pytest.raises(OSError, match="Message too long"):

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from support.descriptors import files, same_file
+from support.descriptors import owned, same_file
 from support.producers import counting, produced
 
 from seqrpc import OwnedFd
@@ -109,7 +109,7 @@ async def test_descriptors_in_items_are_given_away(pipe: tuple[int, int]) -> Non
 
 
 async def test_what_is_lent_to_the_source_is_closed_at_its_end() -> None:
-    with files(2) as fds:
+    with owned(2) as fds:
         lent = list(fds)
         async with produced(counting(3), fds) as reading:
             assert [fd.closed for fd in lent] == [False, False]

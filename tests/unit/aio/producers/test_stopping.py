@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
-from support.descriptors import files
+from support.descriptors import owned
 from support.incidents import AN_INCIDENT
 from support.packets import fill, raw_pair, receive, unwire
 from support.producers import Log, Reading, Wrong, endless, once, produced
@@ -247,7 +247,7 @@ async def test_items_that_nobody_will_read_do_not_leave(log: Log, share: None) -
 
 @pytest.mark.parametrize("how", ["stopped", "cancelled"])
 async def test_a_producer_that_ends_before_its_first_step_tells_its_reader(how: str, log: Log) -> None:
-    with files(1) as fds:
+    with owned(1) as fds:
         lent = fds[0]
         async with produced(endless(log), fds) as reading:
             if how == "stopped":

@@ -6,7 +6,7 @@ import os
 import socket
 
 import pytest
-from support.descriptors import Lender, files
+from support.descriptors import Lender, owned
 from support.packets import send_with, wire
 from support.scarcity import table_full
 from support.streams import END, Wrong, all_of, is_closed, next_item_of, reading
@@ -89,7 +89,7 @@ MALFORMED = {
 @pytest.mark.parametrize("name", MALFORMED)
 async def test_a_malformed_packet_ends_the_stream(name: str, attached: int) -> None:
     async with reading(wire(0, 1)) as (stream, raw):
-        with files(attached) as fds:
+        with owned(attached) as fds:
             send_with(raw, MALFORMED[name], [fd.fileno() for fd in fds])
         assert await anext(stream) == 1
         with pytest.raises(RemoteProtocolError):
@@ -140,7 +140,7 @@ async def test_descriptors_that_get_lost_cost_the_items_of_their_packet_only(pip
 
 async def test_a_socket_that_cannot_be_read_ends_the_stream() -> None:
     async with reading() as (stream, raw):
-        with files(1) as fds:
+        with owned(1) as fds:
             os.dup2(fds[0].fileno(), reader_of(stream)._socket().fileno())
         with pytest.raises(Unavailable, match="the stream cannot be read: Socket operation on non-socket"):
             await anext(stream)

@@ -8,7 +8,7 @@ from typing import Any
 import msgpack
 import msgspec
 import pytest
-from support.descriptors import Lender, files
+from support.descriptors import Lender, owned
 from support.measures import steps_of_python
 from support.packets import raw_pair, send_with, wire
 from support.streams import END, all_of, reading, send_spilled
@@ -89,7 +89,7 @@ def take_all(items: list[Any]) -> list[Any]:
 async def test_descriptors_come_with_their_items_and_are_closed_with_those_that_nobody_takes(
     items: list[Any], check: Any, taken: int | None
 ) -> None:
-    with files(5) as fds:
+    with owned(5) as fds:
         numbers = [fd.fileno() for fd in fds]
         lent = repr(items).count("Lender")
         async with reading() as (stream, raw):
@@ -121,7 +121,7 @@ async def test_descriptors_that_are_dropped_as_their_item_is_converted_are_close
         return [item[:kept] for item in items]
 
     async with reading() as (stream, raw):
-        with files(2) as fds:
+        with owned(2) as fds:
             send_with(raw, wire(0, [Lender(), Lender()]), [fd.fileno() for fd in fds])
         checked(stream, drop)
         got = await anext(stream)
@@ -131,7 +131,7 @@ async def test_descriptors_that_are_dropped_as_their_item_is_converted_are_close
 
 async def test_descriptors_that_may_be_in_an_item_of_a_great_many_values_are_not_closed() -> None:
     async with reading() as (stream, raw):
-        with files(2) as fds:
+        with owned(2) as fds:
             send_spilled(raw, 0, [[1] * MANY, Lender()], fds=[fds[0].fileno()])
             send_spilled(raw, 0, [Lender(), [1] * MANY], fds=[fds[1].fileno()])
         checked(stream, take_all)
@@ -146,7 +146,7 @@ async def test_descriptors_that_may_be_in_an_item_of_a_great_many_values_are_not
 @pytest.mark.parametrize("how", ["aclose", "drop", "does not fit"])
 async def test_an_item_of_a_great_many_values_is_dropped_with_its_descriptors(how: str) -> None:
     async with reading() as (stream, raw):
-        with files(1) as fds:
+        with owned(1) as fds:
             send_spilled(raw, 0, [[1] * MANY, Lender()], fds=[fds[0].fileno()])
         with steps_of_python() as steps:
             if how == "does not fit":
@@ -163,7 +163,7 @@ async def test_descriptors_far_behind_in_a_packet_of_several_items_go_with_their
     """Who owns them is not known until the items are taken, and then they are the taker's: it relies on collection."""
     async with reading() as (stream, raw):
         for _ in range(2):
-            with files(1) as fds:
+            with owned(1) as fds:
                 send_spilled(raw, 0, 1, [[1] * MANY, Lender()], fds=[fds[0].fileno()])
         assert await anext(stream) == 1
         (await anext(stream))[1].close()

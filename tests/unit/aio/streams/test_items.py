@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from support.descriptors import Lender, files, same_file
+from support.descriptors import Lender, owned, same_file
 from support.packets import send_with, wire
 from support.streams import END, Wrong, all_of, is_closed, next_item_of, reading, send_spilled, small
 
@@ -112,7 +112,7 @@ async def test_descriptors_from_the_item_that_does_not_fit_on_are_closed(pipe: t
         return items
 
     async with reading() as (stream, raw):
-        with files(3) as fds:
+        with owned(3) as fds:
             send_with(raw, wire(0, Lender(), [Lender()], Lender()), [fd.fileno() for fd in fds])
         checked(stream, only_files)
         (await anext(stream)).close()

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support.descriptors import Lender, files, refuse_descriptors, same_file
+from support.descriptors import Lender, owned, refuse_descriptors, same_file
 from support.packets import send_with
 from support.processes import OTHER_GID, OTHER_UID, in_child
 from support.transport import Pair, Recorder, Tolerant, as_root, on_transport, queue_one
@@ -28,7 +28,7 @@ async def test_packets_and_their_descriptors_pass_both_ways(raw: Pair, pipe: tup
     ends = [on_transport(end)[1] for end in raw]
     for number in (0, 1, 2, 253):
         for here, there in (ends, ends[::-1]):
-            with files(number) as fds:
+            with owned(number) as fds:
                 here.transport.send_packet(b"%d" % number, fds)
             await there.until_packets(len(there.packets) + 1)
             assert there.packets[-1] == b"%d" % number
@@ -76,11 +76,11 @@ async def test_what_cannot_be_a_packet_is_refused_before_anything_is_sent(raw: P
     for data in (b"", b"x" * 65_537):
         with pytest.raises(ValueError, match=f"a packet has 1 to 65536 bytes, this one {len(data)}"):
             transport.send_packet(data)
-    with files(254) as fds, pytest.raises(ValueError, match="at most 253 descriptors, this one 254"):
+    with owned(254) as fds, pytest.raises(ValueError, match="at most 253 descriptors, this one 254"):
         transport.send_packet(b"x", fds)
     with pytest.raises(ValueError, match="own socket"):
         transport.send_packet(b"x", [raw[0]])
-    with files(1) as fds:
+    with owned(1) as fds:
         fds[0].close()
         with pytest.raises(ValueError, match="closed"):
             transport.send_packet(b"x", fds)
