@@ -19,6 +19,7 @@ from seqrpc.aio.living import LivingValues
 from seqrpc.aio.registry import Registry
 from seqrpc.errors import UntrustedServer
 from seqrpc.interface.policy import PolicyLike, as_policy
+from seqrpc.interface.scope import run_outside
 from seqrpc.interface.service import Service
 from seqrpc.kernel.addresses import AddressLike, parse_address
 from seqrpc.kernel.platforms import PLATFORM
@@ -51,7 +52,7 @@ class _Client:
             sock.close()
             raise
         try:
-            open_transport(sock, self._link, self._limits)
+            run_outside(open_transport, sock, self._link, self._limits)
         except BaseException:
             await self._lifespans.end()
             raise

@@ -19,6 +19,7 @@ from seqrpc.aio.living import LivingValues
 from seqrpc.aio.places import check_loop, wrong_process
 from seqrpc.aio.producers import producing
 from seqrpc.aio.registry import Registry
+from seqrpc.interface.scope import run_outside
 from seqrpc.kernel import forks
 from seqrpc.kernel.addresses import Address
 from seqrpc.limits import RESERVED_DESCRIPTORS, Limits
@@ -120,7 +121,7 @@ class Hub:
     def listen_with(self, listener: Listener) -> None:
         """Accept connections from ``listener``, which this server owns from now on."""
         self._listener = listener
-        listener.accept_connections()
+        run_outside(listener.accept_connections)
 
     def refuse_new(self) -> None:
         """Stop listening, and refuse what comes on the connections that there are; the first step of :meth:`drain`.

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from contextlib import AbstractAsyncContextManager
 from contextvars import ContextVar
 
+from seqrpc.interface.scope import run_outside
 from seqrpc.interface.service import Service
 from seqrpc.kernel import forks
 from seqrpc.limits import LIFESPAN_GRACE, Limits
@@ -32,7 +33,8 @@ class _Life:
         self.has_begun = loop.create_future()
         self.is_ending = False
         self._may_end = loop.create_future()
-        self.task = loop.create_task(self._live(service), name=f"lifespan of {self.name}")
+        # Outside of the call, or the time-out, in which the server is started: it lives longer.
+        self.task = run_outside(lambda: loop.create_task(self._live(service), name=f"lifespan of {self.name}"))
 
     async def _live(self, service: Service) -> None:
         _surrounding.set(self)

@@ -14,6 +14,7 @@ from seqrpc.aio.hub import Hub
 from seqrpc.aio.listener import Listener
 from seqrpc.aio.registry import Registry
 from seqrpc.interface.policy import PolicyLike
+from seqrpc.interface.scope import run_outside
 from seqrpc.interface.service import Service
 from seqrpc.kernel import buffers, sockets
 from seqrpc.kernel.addresses import Address, AddressLike, parse_address
@@ -193,7 +194,7 @@ async def _serve_pair(hub: Hub, sock: socket.socket, limits: Limits, *, pass_cre
         sock.close()
         raise
     try:
-        open_transport(sock, hub.new_link(), limits)
+        run_outside(open_transport, sock, hub.new_link(), limits)
     except BaseException:
         await hub.lifespans.end()
         raise

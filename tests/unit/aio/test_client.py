@@ -1,13 +1,15 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import socket
 import threading
+import weakref
 from pathlib import Path
 
 import pytest
-from support.daemons import needs_root, raw_client
+from support.daemons import needs_root, on_a_pair, raw_client
 from support.descriptors import open_count
 from support.processes import OTHER_UID, running_child
 from support.waiting import PATIENCE
@@ -183,3 +185,39 @@ async def test_a_policy_about_the_server_that_raises_leaves_nothing_open(socket_
         with pytest.raises(LookupError):
             await seqrpc.connect(socket_path, server=Failing())
         assert open_count() == before
+
+
+class Middle(seqrpc.Service):
+    """Begins something for a caller, and keeps it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.kept: seqrpc.Connection | seqrpc.Server
+        self.called_on: weakref.ref[seqrpc.Connection]
+        self.other_ends: list[socket.socket] = []
+
+    @seqrpc.method
+    async def begin(self, what: str) -> None:
+        self.called_on = weakref.ref(seqrpc.current_call().connection)
+        if what == "a connection":
+            self.kept = await seqrpc.connect(self.path)
+            assert await self.kept.call("Adder.add", 1, 2) == 3
+        elif what == "a server":
+            self.kept = await seqrpc.serve(Adder(), self.path.with_name("another.sock"))
+        else:
+            ours, theirs = seqrpc.socket_pair()
+            self.other_ends.append(ours)
+            self.kept = await seqrpc.serve(Adder(), sock=theirs)
+
+
+@pytest.mark.parametrize("what", ["a connection", "a server", "a server on a pair"])
+async def test_what_a_handler_makes_keeps_neither_its_call_nor_who_called(what: str, socket_path: Path) -> None:
+    async with seqrpc.serve(Adder(), socket_path):
+        middle = Middle(socket_path)
+        async with on_a_pair(middle) as connection:
+            await connection.call("Middle.begin", what)
+        gc.collect()
+        assert middle.called_on() is None
+        await middle.kept.close()
+        for end in middle.other_ends:
+            end.close()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -21,6 +23,11 @@ class Host(seqrpc.Service):
     async def call_back(self, method: str) -> str:
         result: str = await seqrpc.current_call().connection.call(method)
         return result
+
+    @seqrpc.method
+    async def surroundings(self) -> list[str]:
+        call = seqrpc.current_call()
+        return [str(call.deadline), str(dict(call.meta))]
 
     @seqrpc.method
     async def hang_up(self) -> None:
@@ -119,3 +126,28 @@ async def test_a_call_that_finds_the_connection_broken_does_not_wait_for_lifespa
             assert stuck.told == ["Stuck begins"]
             stuck.stage.reach("may go on")
         assert stuck.told == ["Stuck begins", "Stuck ends"]
+
+
+async def test_a_time_out_and_metadata_that_surround_the_connecting_are_not_the_lifespan_s(socket_path: Path) -> None:
+    class Later(Vault):
+        @contextlib.asynccontextmanager
+        async def lifespan(self) -> AsyncIterator[None]:
+            async with super().lifespan(), asyncio.TaskGroup() as group:
+                group.create_task(self.look())
+                yield
+                await self.stage.wait("looked")
+
+        async def look(self) -> None:
+            await self.stage.wait("looks")
+            self.told += await host.call("Host.surroundings")
+            self.stage.reach("looked")
+
+    later = Later()
+    async with seqrpc.serve(Host(), socket_path), seqrpc.connect(socket_path) as host:
+        async with seqrpc.timeout(60):
+            with seqrpc.metadata(a="b"):
+                connection = await seqrpc.connect(socket_path, services=later)
+        later.stage.reach("looks")
+        await later.stage.wait("looked")
+        await connection.close()
+    assert later.told == ["Later begins", "None", "{}", "Later ends"]
