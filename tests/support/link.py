@@ -16,7 +16,7 @@ from seqrpc import (
     Overloaded,
     OwnedFd,
 )
-from seqrpc.aio.link import Link
+from seqrpc.aio.link import Link, LinkOwner
 from seqrpc.aio.transport import SeqpacketTransport
 from seqrpc.kernel.credentials import Credentials
 from seqrpc.kernel.descriptors import close_all
@@ -102,10 +102,12 @@ class Handler:
 class End:
     """A connection, whoever answers at it, and the socket below."""
 
-    def __init__(self, sock: socket.socket, limits: Limits, living: Living | None = None) -> None:
+    def __init__(
+        self, sock: socket.socket, limits: Limits, living: Living | None = None, owner: LinkOwner | None = None
+    ) -> None:
         self.sock = sock
         self.handler = Handler()
-        self.connection = Link(self.handler, limits, living)
+        self.connection = Link(self.handler, limits, living, owner)
         self.calls: list[asyncio.Task[Any]] = []
         self.transport = SeqpacketTransport(asyncio.get_running_loop(), sock, self.connection, limits)
 
@@ -126,11 +128,11 @@ class End:
 
 @asynccontextmanager
 async def one_end(
-    limits: Limits = DEFAULT_LIMITS, living: Living | None = None
+    limits: Limits = DEFAULT_LIMITS, living: Living | None = None, owner: LinkOwner | None = None
 ) -> AsyncIterator[tuple[End, socket.socket]]:
     """Return a connection and the raw socket at its other end."""
     ours, theirs = raw_pair()
-    end = End(ours, limits, living)
+    end = End(ours, limits, living, owner)
     try:
         yield end, theirs
     finally:
