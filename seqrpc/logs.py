@@ -43,11 +43,11 @@ class _Kind:
 
     __slots__ = ("admitted", "began", "left_out", "tell")
 
-    def __init__(self) -> None:
+    def __init__(self, tell: Tell) -> None:
         self.began = -LOG_WINDOW  # when the present window began
         self.admitted = 0  # events in this window
         self.left_out = 0  # events since a line last counted them
-        self.tell: Tell = bool
+        self.tell = tell
 
 
 class Meter:
@@ -73,7 +73,7 @@ class Meter:
         self._kinds: dict[Hashable, _Kind] = {}
         self._next_end = float("inf")  # when the first window ends in which something was left out
         self._timed: weakref.WeakSet[Any] = weakref.WeakSet()  # loops that have a timer for that
-        self._last_loop: Callable[[], Any] = bool
+        self._last_loop: weakref.ref[Any] | None = None
 
     def admits(self, kind: Hashable, tell: Tell, *, finalizing: bool = False) -> bool:
         """Return whether an event may be told. If not, count it, and call ``tell`` with the count later.
@@ -91,7 +91,7 @@ class Meter:
         if now >= self._next_end and not finalizing:
             self.tell_due(now)
         with self._lock:
-            state = self._state_of(kind, now)
+            state = self._state_of(kind, now, tell)
             if now - state.began >= self.window:
                 state.began, state.admitted = now, 0
             if state.admitted < self._burst:
@@ -106,7 +106,7 @@ class Meter:
         self._set_timer()
         return False
 
-    def _state_of(self, kind: Hashable, now: float) -> _Kind:
+    def _state_of(self, kind: Hashable, now: float, tell: Tell) -> _Kind:
         kinds = self._kinds
         if kind not in kinds and len(kinds) >= _MOST_KINDS:
             for name, state in list(kinds.items()):
@@ -114,7 +114,7 @@ class Meter:
                     kinds.pop(name, None)
             if len(kinds) >= _MOST_KINDS:
                 kind = _OTHERS
-        return kinds.setdefault(kind, _Kind())
+        return kinds.setdefault(kind, _Kind(tell))
 
     def tell_due(self, now: float = float("inf")) -> None:
         """Tell what was left out in windows that are over; without ``now``, in all windows."""
@@ -131,17 +131,17 @@ class Meter:
 
     # The end of a flood
 
-    def _remember_loop(self) -> Any:
+    def _remember_loop(self) -> None:
         loop = _running_loop()
         if loop is not None:
             self._last_loop = weakref.ref(loop)
-        return loop
 
     def _set_timer(self) -> None:
         """Set a timer that tells what is left out, for the end of its window."""
-        loop = self._remember_loop() or self._last_loop()
+        self._remember_loop()
+        loop = None if self._last_loop is None else self._last_loop()
         with self._lock:
-            if not loop or loop in self._timed:
+            if loop is None or loop in self._timed:
                 return
             self._timed.add(loop)
         with contextlib.suppress(RuntimeError):  # the loop is closed

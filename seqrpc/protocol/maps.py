@@ -37,13 +37,13 @@ _MOST_VALUES: Final = 2 * 1024 * 1024
 ExtHook = Callable[[int, bytes], Any]
 
 
-class _LooksCloser(Exception):
+class _MoreThanPlain(Exception):
     """A message has more in it than plain data."""
 
 
 def look_closer(kind: int, data: bytes) -> Any:  # noqa: ARG001 - whatever it is
     """Give up at a value of an extension type."""
-    raise _LooksCloser
+    raise _MoreThanPlain
 
 
 class Counter:
@@ -127,13 +127,14 @@ class _Reader:
     def read(self, data: bytes | memoryview, splits: int) -> Any:
         """Read bytes that are one value; large parts of it that have no maps at one go."""
         # The whole message has been tried, and an empty map is short.
-        if splits < _SPLITS and _SHORT < len(data) <= self._tries and not _is_map(data[0]):
+        is_short = len(data) <= _SHORT
+        if splits < _SPLITS and not is_short and len(data) <= self._tries and not _is_map(data[0]):
             self._tries -= len(data)
             try:
                 return msgpack.unpackb(data, ext_hook=look_closer, timestamp=3, max_map_len=0)
-            except (ValueError, _LooksCloser, msgpack.UnpackException):  # it has maps or references, or is malformed
+            except (ValueError, _MoreThanPlain, msgpack.UnpackException):  # it has maps or references, or is malformed
                 pass
-        if not splits or len(data) <= _SHORT:
+        if not splits or is_short:
             return self._read_singly(data)
         first, view, unpacker = data[0], memoryview(data), self._new_unpacker(data)
         is_map = _is_map(first)

@@ -169,14 +169,16 @@ def test_a_loop_that_has_ended_tells_nothing_and_costs_nothing() -> None:
     gc.collect()
     assert ended() is None, "it is kept"
     meter.admits("kind", told)
-    with asyncio.Runner() as runner:  # seen last, and closed when it is needed
-        runner.run(asyncio.to_thread(ignore, 0))
-        meter._last_loop = runner.get_loop
-        loop = runner.get_loop()
-    meter._last_loop = lambda: loop
+
+    async def be_seen() -> asyncio.AbstractEventLoop:
+        meter.admits("another", told)
+        return asyncio.get_running_loop()
+
+    loop = asyncio.run(be_seen())  # seen last, and closed when it is needed
     admitted(meter, "other", told, 3)
     meter.tell_due()
     assert sum(told.counts) == 3 + 2
+    assert loop.is_closed()
 
 
 async def test_a_timer_that_comes_when_all_is_told_is_the_last() -> None:
