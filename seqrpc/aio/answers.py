@@ -167,18 +167,22 @@ class Answers:
         """Return whether more is unsent than is to be added to: a short answer must do."""
         return self._line.writing_paused and self._unsent_bytes() > self._limits.max_unsent_bytes
 
-    def give_up(self, value: Any) -> None:
+    def give_up(self, value: Any, kept: Any = None) -> None:
         """Let go of a result, or the data of an error, that nobody gets, as if its receiver had let go at once.
 
         Descriptors in it are closed, and so are objects that nobody else holds, streams and channels. It may be done
         again, and from any thread.
+
+        Args:
+            value: what nobody gets.
+            kept: what takes its place; what is also in that is left alone.
         """
         line = self._line
         if runs_here(line.loop):
-            line.session.give_up(value)
+            line.session.give_up(value, kept)
             return
         try:
-            line.loop.call_soon_threadsafe(line.session.give_up, value)
+            line.loop.call_soon_threadsafe(line.session.give_up, value, kept)
         except RuntimeError:  # the loop is closed, and so are the objects that it had
             close_all(descriptors_in(value))
 

@@ -123,9 +123,9 @@ class Encoder:
         data: bytes = self._packer.pack_array_header(size)
         return data
 
-    def give_up(self, value: Any) -> None:
+    def give_up(self, value: Any, kept: Any = None) -> None:
         """Let go of a value that was given away and that nobody gets: :func:`seqrpc.protocol.values.give_up`."""
-        give_up(value, self._living)
+        give_up(value, self._living, kept)
 
     def _pack_in_pieces(self, message: Any) -> Pieces:
         """Pack a message that has long bytes, and check it."""

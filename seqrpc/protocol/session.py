@@ -416,9 +416,12 @@ class Session(Generic[Waiter, Work]):
                 self._encoder.give_up(data)
         return self._encoder.encode((RESPONSE, call_id, (sendable(code), sendable(message), None), None))
 
-    def give_up(self, value: Any) -> None:
-        """Let go of a result, or of the data of an error, that was given away and that nobody gets."""
-        self._encoder.give_up(value)
+    def give_up(self, value: Any, kept: Any = None) -> None:
+        """Let go of a result, or of the data of an error, that was given away and that nobody gets.
+
+        What is also in ``kept``, which takes its place, is left alone.
+        """
+        self._encoder.give_up(value, kept)
 
     def spill(self, data: Content) -> bytes:
         """Return the packet that goes, with a memory file of it, in place of an encoded message (protocol 5.1)."""

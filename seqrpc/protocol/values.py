@@ -201,16 +201,30 @@ def owners_of(
     return owners
 
 
-def give_up(value: Any, living: Living) -> None:
+def give_up(value: Any, living: Living, kept: Any = None) -> None:
     """Let go of a value that was given away, and that nobody gets: of the descriptors, streams and objects in it.
 
     Each is treated as if whoever was to have it had let go at once. It may be done again, and to a part of what was
     given up before. Only the first :data:`~seqrpc.limits.MAX_VALUES_SEARCHED` values are looked at.
+
+    Args:
+        value: what is given up.
+        living: what streams and objects are.
+        kept: takes the place of the value. What is in it, too, is left alone, and so is everything if it has more
+            values than are looked at.
     """
     if type(value) in SCALARS:
         return
+    spared: set[int] = set()
+    if type(kept) not in SCALARS:
+        values = list(values_in(kept, MAX_VALUES_SEARCHED + 1, living.travels))
+        if len(values) > MAX_VALUES_SEARCHED:
+            return
+        spared = {id(item) for item in values if type(item) not in SCALARS}
 
     def let_go(item: Any) -> bool:
+        if id(item) in spared:
+            return True
         if isinstance(item, OwnedFd):
             close_all([item])
         elif living.travels(item):

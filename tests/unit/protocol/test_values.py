@@ -201,6 +201,30 @@ def test_what_is_one_thing_is_not_looked_into() -> None:
         assert not fd.closed
 
 
+def test_what_is_kept_in_another_value_is_not_given_up() -> None:
+    with owned(4) as fds:
+        first, second, third, fourth = fds
+        handle, another = BareValue(EXT_STREAM, fourth), BareValue(EXT_CHANNEL, fourth)
+        whole = [second]
+        give_up(
+            [first, whole, handle, another, third, "text"],
+            life := Life(),
+            {"kept": [third, another], "as it is": whole},
+        )
+        assert [fd.closed for fd in fds] == [True, False, False, False]
+        assert life.gone == [handle]
+        give_up([first, second, third], life, "text")
+        assert [fd.closed for fd in fds] == [True, True, True, False]
+
+
+def test_nothing_is_given_up_where_it_is_not_known_what_is_kept() -> None:
+    with owned(2) as (first, second):
+        give_up([first], Life(), [[1] * MAX_VALUES_SEARCHED, second])
+        assert not first.closed
+        give_up([first], Life(), [1] * (MAX_VALUES_SEARCHED - 1))
+        assert first.closed
+
+
 @pytest.mark.parametrize("value", [None, True, 1, 1.5, "text", b"bytes", [], object()], ids=repr)
 def test_what_has_nothing_in_it_may_be_given_up(value: Any) -> None:
     give_up(value, Life())
