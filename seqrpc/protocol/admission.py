@@ -13,10 +13,12 @@ from seqrpc.kernel.credentials import Credentials
 class Refused(msgspec.Struct, eq=False):
     """A request that is to be answered with an error at once: ``send_error(call_id, code, message)``.
 
-    ``call_id`` is None for a NOTIFY, of which nobody is told.
+    ``call_id`` is None for a NOTIFY, of which nobody is told. ``method`` is None where the message was lost before its
+    method was read, and "" for a name that is longer than any that exists.
     """
 
     call_id: int | None
+    method: str | None
     code: str
     message: str
 

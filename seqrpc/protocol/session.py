@@ -141,7 +141,7 @@ class Session(Generic[Waiter, Work]):
             elif kind == REQUEST and type(third) is str and type(fourth) is list and 0 <= call_id <= MAX_CALL_ID:
                 refusal = self._admit(call_id, third, sender)
                 if refusal is not None:
-                    return self._refuse(call_id, *refusal)
+                    return self._refuse(call_id, third, *refusal)
                 self.requests[call_id] = None
                 self._was_asked = True
                 return Request(call_id, third, fourth, NO_OPTIONS, fds, 0, True)
@@ -170,10 +170,10 @@ class Session(Generic[Waiter, Work]):
             self.requests[call_id] = None
             self._was_asked = True
 
-    def _refuse(self, call_id: int | None, code: str, message: str) -> Refused:
+    def _refuse(self, call_id: int | None, method: str | None, code: str, message: str) -> Refused:
         """Owe a request nothing but this error."""
         self._owe(call_id)
-        return Refused(call_id, code, message)
+        return Refused(call_id, method, code, message)
 
     def _receive_closely(
         self, data: bytes, fds: list[OwnedFd], sender: Credentials | None, *, lost: bool
@@ -186,7 +186,7 @@ class Session(Generic[Waiter, Work]):
                 return self._receive_spilled(spilled, fds, sender, lost=lost)
             if lost and head.kind in (REQUEST, RESPONSE, NOTIFY):
                 messages.check_size(head.kind, head.size)
-                return self._fail(head.kind, head.call_id, fds, DescriptorsLost(_LOST))
+                return self._fail(head, fds, DescriptorsLost(_LOST))
             if head.kind in (CANCEL, CLOSING):
                 return self._receive_sign(head.kind, data, fds)
             wanted, refusal = self._is_wanted(head, sender)
@@ -198,7 +198,7 @@ class Session(Generic[Waiter, Work]):
             try:
                 value, problem = self._decoder.decode(data, fds)
             except TooLarge as exc:
-                return self._fail(head.kind, head.call_id, fds, exc)
+                return self._fail(head, fds, exc)
             return self._take(head, value, fds, None if lost else problem)
         except BaseException:
             close_all(fds)
@@ -244,7 +244,7 @@ class Session(Generic[Waiter, Work]):
         if head.kind > LAST_KIND or head.method is None:
             return None
         if refusal is not None:
-            return self._refuse(head.call_id, *refusal)
+            return self._refuse(head.call_id, head.method, *refusal)
         self._owe(head.call_id)
         return Request(head.call_id, head.method, [], NO_OPTIONS, [], 0, True)
 
@@ -256,7 +256,7 @@ class Session(Generic[Waiter, Work]):
             raise RemoteProtocolError(f"malformed message: {problem}")
         message = messages.parse(head.kind, value, fds)
         if problem is not None:
-            return self._fail(head.kind, head.call_id, fds, problem)
+            return self._fail(head, fds, problem)
         if isinstance(message, Response):
             message.waiter = self.calls.pop(message.call_id)
             return message
@@ -266,17 +266,18 @@ class Session(Generic[Waiter, Work]):
             return message
         return self._receive_rare(message)
 
-    def _fail(self, kind: int, call_id: int | None, fds: list[OwnedFd], error: RpcError) -> Response | Refused | None:
+    def _fail(self, head: Head, fds: list[OwnedFd], error: RpcError) -> Response | Refused | None:
         """Answer a request, or fail a call of this side, whose message cannot be taken.
 
         Raises:
             RemoteProtocolError: another request of this id is in flight.
         """
         close_all(fds)
-        if kind in (REQUEST, NOTIFY):
+        call_id = head.call_id
+        if head.kind in (REQUEST, NOTIFY):
             if call_id in self.requests:
                 raise _in_flight(call_id)
-            return self._refuse(call_id, error.code, error.message)
+            return self._refuse(call_id, head.method, error.code, error.message)
         if call_id is None:
             return None
         self.given_up.discard(call_id)
@@ -305,11 +306,11 @@ class Session(Generic[Waiter, Work]):
             raise RemoteProtocolError(f"malformed message: one of kind {head.kind} has {what}")
         lack = None if head.method is None else self._admission.lack_of_room(length)
         if lack is not None:
-            return self._fail(head.kind, head.call_id, fds, Overloaded(lack))
+            return self._fail(head, fds, Overloaded(lack))
         try:
             value, problem = read_spilled(self._decoder, length, fds)
         except (Overloaded, TooLarge) as exc:
-            return self._fail(head.kind, head.call_id, fds, exc)
+            return self._fail(head, fds, exc)
         event = self._take(head, value, fds, problem)
         if isinstance(event, Request):
             event.held_bytes += length
@@ -322,20 +323,21 @@ class Session(Generic[Waiter, Work]):
             RemoteProtocolError: nobody can be told, for it is not known whose message it is.
         """
         head = head_of_spilled(spilled.length, fds)
-        kind, call_id = self._guess(spilled.call_id) if head is None else (head.kind, head.call_id)
-        if kind in (REQUEST, RESPONSE):
-            return self._fail(kind, call_id, fds, error)
+        if head is None:
+            head = self._guess(spilled.call_id)
+        if head.kind in (REQUEST, RESPONSE):
+            return self._fail(head, fds, error)
         raise RemoteProtocolError(f"a spilled message that was not read: {error.message}")
 
-    def _guess(self, call_id: int | None) -> tuple[int, int | None]:
-        """Return the kind that a message of this id must have, and the id; (-1, -1) if that cannot be known.
+    def _guess(self, call_id: int | None) -> Head:
+        """Return the kind that a message of this id must have, and the id; kind -1 if that cannot be known.
 
         The wire does not say whether the id is of a request or of a response; both may be in flight.
         """
         may_answer = call_id in self.calls or call_id in self.given_up
         if call_id is None or (may_answer and self._was_asked and call_id not in self.requests):
-            return -1, -1
-        return (RESPONSE if may_answer else REQUEST), call_id
+            return Head(0, -1, None, None)
+        return Head(0, RESPONSE if may_answer else REQUEST, call_id, None)
 
     def _receive_rare(self, message: Message) -> Cancel | Closing | None:
         if isinstance(message, Cancel):
