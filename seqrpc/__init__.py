@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from seqrpc.aio.connection import Connection
     from seqrpc.aio.current import CurrentCall, current_call
     from seqrpc.aio.endpoints import create_connection, create_server
+    from seqrpc.aio.interceptors import CallRecord, Interceptor, OutgoingCall
     from seqrpc.aio.listener import SeqpacketServer
     from seqrpc.aio.objects import revoke
     from seqrpc.aio.packets import SeqpacketProtocol
@@ -60,6 +61,7 @@ __all__ = (
     "AddressError",
     "AddressInUse",
     "Buffer",
+    "CallRecord",
     "Cancelled",
     "Channel",
     "ConnectError",
@@ -69,12 +71,14 @@ __all__ = (
     "CurrentCall",
     "DeadlineExceeded",
     "DescriptorsLost",
+    "Interceptor",
     "Internal",
     "InvalidParams",
     "InvalidResult",
     "Limits",
     "LocalProtocolError",
     "MethodNotFound",
+    "OutgoingCall",
     "Overloaded",
     "OwnedFd",
     "PermissionDenied",
@@ -108,9 +112,12 @@ __all__ = (
 )
 
 _WITH_A_LOOP = {
+    "CallRecord": "seqrpc.aio.interceptors",
     "Channel": "seqrpc.aio.channels",
     "Connection": "seqrpc.aio.connection",
     "CurrentCall": "seqrpc.aio.current",
+    "Interceptor": "seqrpc.aio.interceptors",
+    "OutgoingCall": "seqrpc.aio.interceptors",
     "SeqpacketProtocol": "seqrpc.aio.packets",
     "SeqpacketServer": "seqrpc.aio.listener",
     "SeqpacketTransport": "seqrpc.aio.transport",

@@ -108,6 +108,7 @@ ORDER = (
     "aio.connection",
     # services that are called
     "aio.current",
+    "aio.interceptors",
     "aio.threads",
     "aio.plain",
     "aio.registry",
@@ -115,6 +116,7 @@ ORDER = (
     "aio.handlers",
     "aio.starting",
     "aio.dispatch",
+    "aio.interception",
     # what others hold
     "aio.held",
     "aio.channels",

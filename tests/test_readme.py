@@ -40,7 +40,9 @@ def module_of_the_rest() -> str:
         import contextlib
         import os
         import stat
-        from collections.abc import AsyncIterator
+        from collections.abc import AsyncIterator, Awaitable, Callable
+        from contextvars import ContextVar
+        from typing import Any
 
         import seqrpc
         from daemon import Machine
@@ -111,6 +113,7 @@ WHAT_IT_PRINTS = [
     ["working", "computing", "9"],
     ["the diary is open"],
     ["the diary is closed"],
+    [f"Machine.add by user {os.geteuid()}: ok {{'traceparent': '00-4bf9-b7ad-01'}}"],
 ]
 
 

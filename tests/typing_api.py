@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
-from typing import TypedDict, assert_type
+from typing import Any, TypedDict, assert_type
 
 import seqrpc
 from seqrpc import policy
@@ -70,6 +70,7 @@ async def serve_in_every_way(path: Path, sock: socket.socket) -> None:
     async with await seqrpc.serve((Calculator(),), b"@name", mode=0o660, group="adm", backlog=5):
         pass
     assert_type(await seqrpc.serve(Calculator(), sock=sock, limits=seqrpc.Limits(max_connections=5)), seqrpc.Server)
+    seqrpc.serve(Calculator(), path, interceptors=(Look(), seqrpc.Interceptor()))
     seqrpc.serve(5, path)  # type: ignore[arg-type]
 
 
@@ -80,7 +81,7 @@ async def connect_in_every_way(path: Path, sock: socket.socket) -> None:
         await call_in_every_way(connection)
     connection = await seqrpc.connect("fd:3", server=policy.root | admits, services=Calculator(), allow=policy.anyone)
     await connection.close()
-    await seqrpc.connect(sock=sock, services=[Calculator()], limits=seqrpc.Limits())
+    await seqrpc.connect(sock=sock, services=[Calculator()], interceptors=[Look()], limits=seqrpc.Limits())
     ours, theirs = seqrpc.socket_pair()
     assert_type(ours, socket.socket)
     assert_type(theirs, socket.socket)
@@ -118,6 +119,29 @@ def look_at_a_call() -> None:
     assert_type(call.method, str)
     assert_type(call.run(asyncio.sleep(0, 1)), int)
     assert_type(call.connection.get_loop(), asyncio.AbstractEventLoop)
+
+
+class Look(seqrpc.Interceptor):
+    """An interceptor that looks at everything that it is told."""
+
+    async def handle(self, call: seqrpc.CurrentCall, proceed: Callable[[], Awaitable[Any]]) -> Any:
+        assert_type(call.method, str)
+        return await proceed()
+
+    def ended(self, record: seqrpc.CallRecord) -> None:
+        assert_type(record.method, str | None)
+        assert_type(record.caller, seqrpc.Credentials | None)
+        assert_type(record.code, str | None)
+        assert_type(record.duration, float)
+        assert_type(record.oneway, bool)
+        assert_type(record.meta, Mapping[str, str])
+
+    async def request(self, call: seqrpc.OutgoingCall, proceed: Callable[[], Awaitable[Any]]) -> Any:
+        assert_type(call.method, str)
+        assert_type(call.oneway, bool)
+        assert_type(call.deadline, float | None)
+        assert_type(call.meta, Mapping[str, str])
+        return await proceed()
 
 
 def own_descriptors() -> None:

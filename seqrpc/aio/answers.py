@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from seqrpc.aio.caller import Line
@@ -45,12 +46,14 @@ class Answers:
         limits: ``max_unsent_bytes`` and ``max_message_bytes`` are used.
     """
 
-    __slots__ = ("_limits", "_line")
+    __slots__ = ("_limits", "_line", "replaced")
 
     def __init__(self, line: Line, limits: Limits) -> None:
         """Begin with nothing unsent."""
         self._line = line
         self._limits = limits
+        self.replaced: Callable[[int, str], object] | None = None
+        """Called with id and code of an error that is sent in place of an answer that the kernel would not take."""
 
     def send_result(self, call_id: int | None, result: Any, check: Check | None = None) -> list[Lender]:
         """Answer a request, and close the descriptors in the result: a handler gives away what it returns.
@@ -136,6 +139,8 @@ class Answers:
         else:
             code, message = refusal.code, refusal.message
             _log.warning("! %r: an answer cannot be sent: %s", self._line, exc)
+        if self.replaced is not None:
+            self.replaced(call_id, code)
         try:
             self._line.transport.send_packet(*self._line.session.send_instead(call_id, code, message))
         except ConnectionLost:

@@ -6,8 +6,8 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
-from seqrpc.aio.dispatch import Dispatcher
 from seqrpc.aio.endpoints import open_transport
+from seqrpc.aio.interception import NO_INTERCEPTION, Interception
 from seqrpc.aio.link import Link
 from seqrpc.aio.places import wrong_process
 from seqrpc.aio.registry import Registry
@@ -36,13 +36,17 @@ class ChannelEnd:
         fd: one end of a socket pair.
         limits: bounds of the connection over it.
         living_of: makes what streams and channels are there.
+        interception: of the connection that the channel came over.
     """
 
-    def __init__(self, fd: OwnedFd, limits: Limits, living_of: LivingOf) -> None:
+    def __init__(
+        self, fd: OwnedFd, limits: Limits, living_of: LivingOf, interception: Interception = NO_INTERCEPTION
+    ) -> None:
         """Hold it; the connection is made when it is first used."""
         self._fd: OwnedFd | None = fd
         self._limits = limits
         self._living_of = living_of
+        self._interception = interception
         self._link: Link | None = None
         self._sender: Sender = None
         self._forked = False  # whether this is a copy in a forked child
@@ -68,7 +72,9 @@ class ChannelEnd:
             sock = socket.socket(fileno=self._fd.detach())
             self._fd = None
             # It holds the registry, and not this end: that is to be dropped when nobody uses it any more.
-            link = Link(Dispatcher(Registry((), limits=self._limits)), self._limits, self._living_of(self))
+            calls = self._interception
+            dispatcher = calls.new_dispatcher(Registry((), limits=self._limits))
+            link = Link(dispatcher, self._limits, self._living_of(self), None, calls.new_caller)
             run_outside(open_transport, sock, link, self._limits)
             self._link = link
         return self._link

@@ -10,9 +10,10 @@ from types import TracebackType
 from typing import Any
 
 from seqrpc.aio.connection import Connection
-from seqrpc.aio.dispatch import Dispatcher
 from seqrpc.aio.endpoints import open_transport, socket_for
 from seqrpc.aio.held import HeldValues
+from seqrpc.aio.interception import Interception
+from seqrpc.aio.interceptors import Interceptor
 from seqrpc.aio.lifespans import Lifespans
 from seqrpc.aio.link import Link
 from seqrpc.aio.living import LivingValues
@@ -34,12 +35,13 @@ _ENDED = "the connection of its service ended"
 class _Client:
     """A connection, and what lives as long as it does: threads, and the lifespans of the services that it brings."""
 
-    def __init__(self, registry: Registry, limits: Limits) -> None:
+    def __init__(self, registry: Registry, limits: Limits, interception: Interception) -> None:
         self._registry = registry
         self._limits = limits
         self._held = HeldValues()
-        self._dispatcher = Dispatcher(registry)
-        self._link = Link(self._dispatcher, limits, LivingValues(limits, self._held), self)
+        self._dispatcher = interception.new_dispatcher(registry)
+        living = LivingValues(limits, self._held, interception=interception)
+        self._link = Link(self._dispatcher, limits, living, self, interception.new_caller)
         self._lifespans = Lifespans(registry.services, limits, self._link.abandon)
         self._lives_ended: asyncio.Future[None] = self._link.loop.create_future()
         self._ending: asyncio.Task[None] | None = None
@@ -115,9 +117,11 @@ async def _connect(
     server: PolicyLike | None,
     services: Service | Iterable[Service],
     allow: PolicyLike | None,
+    interceptors: Iterable[Interceptor],
     limits: Limits,
 ) -> Connection:
     registry = Registry([services] if isinstance(services, Service) else services, allow, limits)
+    interception = Interception(interceptors)
     policy = None if server is None else as_policy(server)
     sock = await socket_for(address, sock, limits)
     if policy is not None:
@@ -131,7 +135,7 @@ async def _connect(
             sock.close()
             where = "sock=" if address is None else str(parse_address(address))
             raise UntrustedServer(errno.EACCES, f"{where}: server={policy!r} does not admit who listens there: {who!r}")
-    return await _Client(registry, limits).begin(sock)
+    return await _Client(registry, limits, interception).begin(sock)
 
 
 def connect(
@@ -141,6 +145,7 @@ def connect(
     server: PolicyLike | None = None,
     services: Service | Iterable[Service] = (),
     allow: PolicyLike | None = None,
+    interceptors: Iterable[Interceptor] = (),
     limits: Limits = DEFAULT_LIMITS,
 ) -> _Connecting:
     """Connect to a service: ``async with seqrpc.connect(path) as connection: ...``.
@@ -155,6 +160,7 @@ def connect(
         services: what the other side may call here, on this same connection. Their lifespans are entered once it is
             made, before anything is sent or received, and left when it has ended.
         allow: who may call those; by default the same user and root.
+        interceptors: what surrounds each call, the first is outermost; see :class:`seqrpc.Interceptor`.
         limits: bounds of the connection; ``connect_timeout`` covers a full backlog.
 
     Returns:
@@ -164,8 +170,17 @@ def connect(
         ConnectError: there is nobody to connect to; ``errno`` and the message say why.
         UntrustedServer: ``server`` does not admit who listens; nothing was sent.
         AddressError: the address cannot be read, or an inherited socket does not fit.
+        TypeError, ValueError: a service cannot be served, or one is no interceptor.
         Exception: what the lifespan of a service raised at the start.
 
     Cancel: nothing is left open, and lifespans that were entered are left.
     """
-    return _Connecting(address, sock=sock, server=server, services=services, allow=allow, limits=limits)
+    return _Connecting(
+        address,
+        sock=sock,
+        server=server,
+        services=services,
+        allow=allow,
+        interceptors=interceptors,
+        limits=limits,
+    )

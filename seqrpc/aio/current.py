@@ -58,6 +58,9 @@ class HandledCall(Scope, kw_only=True, eq=False):
     view: CurrentCall | None = None
     """The call as its handler sees it, made when it first looks."""
 
+    handling: Any = None
+    """What surrounds the handler, if interceptors do (:class:`~seqrpc.aio.interception.Handling`)."""
+
     def __call__(self, _task: object) -> None:
         """Hear that the task has ended; while the handler has not begun that is watched."""
         self.dispatcher.end_unbegun(self)
@@ -199,6 +202,11 @@ def current_call() -> CurrentCall:
     call = handled_call()
     if call is None:
         raise LookupError("current_call() works inside a handler only")
+    return view_of(call)
+
+
+def view_of(call: HandledCall) -> CurrentCall:
+    """Return a call as its handler sees it."""
     if call.view is None:
         call.view = CurrentCall(call)
     return call.view

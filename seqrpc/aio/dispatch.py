@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Collection, Coroutine, Mapping
+from collections.abc import Awaitable, Collection, Coroutine, Mapping
 from contextvars import copy_context
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Protocol
 
 from seqrpc.aio.answers import Answers
 from seqrpc.aio.connection import Connection
@@ -34,6 +34,14 @@ _log = get_logger("seqrpc.dispatch")
 _NO_KEYWORDS: dict[str, Any] = {}
 
 _LONGEST_NAME = 200  # characters of a method's name that no service has
+
+
+class Work(Awaitable[Any], Protocol):
+    """What a call awaits, and returns its result: the handler's coroutine, or what surrounds it."""
+
+    def close(self) -> None:
+        """Let go of what has not begun."""
+        ...
 
 
 class Dispatcher:
@@ -87,8 +95,8 @@ class Dispatcher:
         """Return code and message of the error for the caller of a method that no service has."""
         # The names under "rpc." are the protocol's, and nobody's secret.
         if method.startswith("rpc.") or self._registry.policy_of_unknown(method).admits(caller):
-            return "rpc.MethodNotFound", f"there is no method {_shown(method)!r}"
-        return "rpc.PermissionDenied", f"{_shown(method)}: this caller is not admitted"
+            return "rpc.MethodNotFound", f"there is no method {bounded_name(method)!r}"
+        return "rpc.PermissionDenied", f"{bounded_name(method)}: this caller is not admitted"
 
     def lack_of_room(self, size: int) -> str | None:
         """Return why a request cannot be taken that keeps so many bytes; None if it can."""
@@ -103,10 +111,10 @@ class Dispatcher:
         """Convert the arguments of a request that was admitted, and start its handler."""
         entry = self._entries[request.method]
         if entry.is_immediate:
-            self._answer_at_once(request, entry)
+            self._answer_at_once(request, caller, entry)
             return
         if caller is None:  # whatever a policy says: handlers know who calls
-            self._refuse(request, *self.denied(request.method, caller))
+            self._refuse(request, caller, *self.denied(request.method, caller))
             return
         call = HandledCall(request=request, caller=caller, connection=self.connection, dispatcher=self, entry=entry)
         if not request.is_plain and not self._prepare(call):
@@ -124,7 +132,7 @@ class Dispatcher:
             else:
                 coroutine = handle(call, args, kwargs, self._registry.threads, self._answers)
         except Exception as exc:
-            self._refuse_params(request, exc)
+            self._refuse_params(request, caller, exc)
             return
         if request.is_plain:
             self._requests[request.call_id] = call  # type: ignore[index] # it has an id, being plain
@@ -159,18 +167,19 @@ class Dispatcher:
         self._answer_error(call, exc)
         self.running.end(call)
 
-    def _answer_at_once(self, request: Request, entry: Entry) -> None:
+    def _answer_at_once(self, request: Request, caller: Credentials | None, entry: Entry) -> None:  # noqa: ARG002 - see interception
         """Answer a request of what is built in."""
         close_all(request.fds)
         if request.call_id is not None:
             self._answers.send_result(request.call_id, entry.handler())
 
-    def _refuse(self, request: Request, code: str, message: str) -> None:
+    def _refuse(self, request: Request, caller: Credentials | None, code: str, message: str) -> None:  # noqa: ARG002 - as above
+        """Answer a request whose handler does not run."""
         close_all(request.fds)
         if request.call_id is not None:
             self._answers.send_error(request.call_id, code, message)
         else:  # nobody else hears of it
-            _log.debug("! a NOTIFY of %r is dropped: %s: %s", _shown(request.method), code, shown(message))
+            _log.debug("! a NOTIFY of %r is dropped: %s: %s", bounded_name(request.method), code, shown(message))
 
     def _prepare(self, call: HandledCall) -> bool:
         """Look at what a call has besides a method and arguments; return whether it may go on, else it is refused.
@@ -179,23 +188,22 @@ class Dispatcher:
         """
         request, deadline = call.request, call.request.options.deadline
         if deadline is not None and deadline <= time.monotonic_ns():
-            self._refuse(request, "rpc.DeadlineExceeded", "the deadline passed before the call began")
+            self._refuse(request, call.caller, "rpc.DeadlineExceeded", "the deadline passed before the call began")
             return False
         call.deadline_ns = deadline
         if request.call_id is None and self.running.number >= self._max_calls:
-            _log.debug("! a NOTIFY of %r is dropped: %d handlers are running", request.method, self.running.number)
-            close_all(request.fds)
+            self._refuse(request, call.caller, "rpc.Overloaded", f"{self.running.number} handlers are running")
             return False
         return True
 
-    def _refuse_params(self, request: Request, exc: Exception) -> None:
+    def _refuse_params(self, request: Request, caller: Credentials, exc: Exception) -> None:
         if isinstance(exc, RpcError):
-            self._refuse(request, exc.code, exc.message)
+            self._refuse(request, caller, exc.code, exc.message)
         else:  # types of the application's own raise what they like while they are built
             what = "failed: its arguments could not be converted, or not be taken"
-            self._refuse(request, *told_internal(exc, request.method, what))
+            self._refuse(request, caller, *told_internal(exc, request.method, what))
 
-    async def _run(self, call: HandledCall, coroutine: Coroutine[Any, Any, Any]) -> None:
+    async def _run(self, call: HandledCall, work: Work) -> None:
         """Run a handler, answer, and end the call. Nothing the handler does gets further than this."""
         call.has_begun = True
         try:
@@ -207,9 +215,9 @@ class Dispatcher:
                 pace.started -= 1
                 if (pace.started or pace.waiting or pace.turn_ends) and pace.must_wait():
                     await self._starter.wait()
-            result = await coroutine
+            result = await work
         except BaseException as exc:
-            self._failed(call, coroutine, exc)
+            self._failed(call, work, exc)
         else:
             try:
                 lenders = self._answers.send_result(call.request.call_id, result, call.entry.result_check)
@@ -222,17 +230,17 @@ class Dispatcher:
         finally:
             self.running.end(call)
 
-    def _failed(self, call: HandledCall, coroutine: Coroutine[Any, Any, Any], exc: BaseException) -> None:
+    def _failed(self, call: HandledCall, work: Work, exc: BaseException) -> None:
         """Answer for a handler that raised, or was stopped.
 
         Raises:
             GeneratorExit: the loop has ended: nobody waits for an answer.
         """
         if isinstance(exc, asyncio.CancelledError):
-            coroutine.close()  # if it was not its turn yet
+            work.close()  # if it was not its turn yet
             self._answer_stopped(call)
         elif isinstance(exc, GeneratorExit) and not self._runs(call):
-            coroutine.close()
+            work.close()
             raise exc
         else:
             self._answer_error(call, exc)
@@ -258,25 +266,27 @@ class Dispatcher:
 
     def _answer_error(self, call: HandledCall, exc: BaseException) -> None:
         """Answer with an error that was meant to cross, or with rpc.Internal and a traceback in the log here."""
-        method, call_id = call.request.method, call.request.call_id
-        code, message, data = told(exc, method)
+        self._send_error(call, *told(exc, call.request.method))
+
+    def _answer_stopped(self, call: HandledCall) -> None:
+        """Answer for a handler that was cancelled."""
+        error = call.stopped
+        if error is None:
+            self._send_error(call, "rpc.Cancelled", "the work was cancelled")
+        else:
+            self._send_error(call, error.code, error.message)
+
+    def _send_error(self, call: HandledCall, code: str, message: str, data: Any = None) -> None:
+        """Answer with an error, if an answer is wanted."""
+        call_id = call.request.call_id
         if call_id is None:
             self._answers.give_up(data)
             return
         try:
             self._answers.send_error(call_id, code, message, data)
         except Exception:  # a descriptor in it is closed
-            _log.exception("! %r: the data of its error cannot be sent", method)
+            _log.exception("! %r: the data of its error cannot be sent", call.request.method)
             self._answers.give_up(data)
-            self._answers.send_error(call_id, code, message)
-
-    def _answer_stopped(self, call: HandledCall) -> None:
-        call_id = call.request.call_id
-        if call_id is not None:
-            error = call.stopped
-            code, message = (
-                ("rpc.Cancelled", "the work was cancelled") if error is None else (error.code, error.message)
-            )
             self._answers.send_error(call_id, code, message)
 
     def cancel_received(self, call_id: int) -> None:
@@ -298,6 +308,6 @@ def _raise(exc: BaseException) -> NoReturn:
     raise exc
 
 
-def _shown(method: str) -> str:
-    """Return the name of a method that a caller made up, for an error's text."""
+def bounded_name(method: str) -> str:
+    """Return the name of a method that a caller made up, cut."""
     return method if len(method) <= _LONGEST_NAME else f"{method[:_LONGEST_NAME]}…"

@@ -11,6 +11,7 @@ from seqrpc.aio.connection import Connection
 from seqrpc.aio.current import handled_call
 from seqrpc.aio.dispatch import Dispatcher
 from seqrpc.aio.held import HeldValues
+from seqrpc.aio.interception import Interception
 from seqrpc.aio.lastreads import LastReads
 from seqrpc.aio.lifespans import Lifespans
 from seqrpc.aio.link import Link
@@ -40,14 +41,16 @@ class Hub:
         registry: the services.
         address: where, for people.
         limits: ``max_connections``, ``drain_timeout`` and ``close_timeout`` are used, and the rest passed on.
+        interception: what surrounds calls.
     """
 
-    def __init__(self, registry: Registry, address: Address | None, limits: Limits) -> None:
+    def __init__(self, registry: Registry, address: Address | None, limits: Limits, interception: Interception) -> None:
         """Begin without connections."""
         self.address = address
         """Where it listens, for people."""
         self._registry = registry
         self._limits = limits
+        self._interception = interception
         self._listener: Listener | None = None
         self._dispatchers: dict[Link, Dispatcher] = {}  # by connection
         self._connections_of: Counter[int | None] = Counter()  # by uid
@@ -86,7 +89,9 @@ class Hub:
 
     def new_link(self) -> Link:
         """Return the machinery of one more connection, for its transport."""
-        return Link(Dispatcher(self._registry), self._limits, LivingValues(self._limits, self.held), self)
+        calls = self._interception
+        living = LivingValues(self._limits, self.held, interception=calls)
+        return Link(calls.new_dispatcher(self._registry), self._limits, living, self, calls.new_caller)
 
     def connection_made(self, link: Link) -> None:
         """Take a connection in, or refuse it."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Callable
 from typing import Any, Protocol, cast
 
 from seqrpc.aio.answers import Answers
-from seqrpc.aio.caller import Caller, Waiter
+from seqrpc.aio.caller import Caller, Line, Waiter
 from seqrpc.aio.packets import SeqpacketProtocol
 from seqrpc.aio.places import check_loop, runs_here, wrong_loop, wrong_process
 from seqrpc.aio.transport import SeqpacketTransport, carrier_of
@@ -84,6 +85,7 @@ class Link(SeqpacketProtocol):
         limits: bounds of this connection.
         living: what streams and channels are here.
         owner: hears of its beginning and its end.
+        new_caller: returns what makes the calls of this side.
     """
 
     __slots__ = (
@@ -97,6 +99,7 @@ class Link(SeqpacketProtocol):
         limits: Limits,
         living: Living | None = None,
         owner: LinkOwner | None = None,
+        new_caller: Callable[[Line, Limits], Caller] = Caller,
     ) -> None:
         """Prepare; the transport calls ``connection_made``."""
         self.handler = handler
@@ -112,7 +115,7 @@ class Link(SeqpacketProtocol):
         """Whether so much waits to be sent that nothing should be added."""
         self.is_held = False
         """Whether the loop reads it no longer by itself (:class:`~seqrpc.aio.lastreads.LastReads`)."""
-        self.caller = Caller(self, limits)
+        self.caller = new_caller(self, limits)
         """Makes the calls of this side."""
         self.answers = Answers(self, limits)
         """Sends the answers of this side."""

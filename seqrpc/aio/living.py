@@ -12,6 +12,7 @@ from typing import Any, Final
 from seqrpc.aio.channels import Channel, ChannelEnd, MovedChannel, end_of
 from seqrpc.aio.departures import MovedStream, StreamDeparture
 from seqrpc.aio.held import Held, HeldValues
+from seqrpc.aio.interception import NO_INTERCEPTION, Interception
 from seqrpc.aio.objects import ObjectDeparture, let_go_of
 from seqrpc.aio.producers import Source
 from seqrpc.aio.proxy import Proxy, callee_of
@@ -70,16 +71,23 @@ class LivingValues:
         held: keeps what leaves.
         own: the end of the channel that the connection is of, if it is one's.
         tally: counts what left, together with the connection that the channel came over.
+        interception: of this connection, and of those of channels.
     """
 
-    __slots__ = ("_held", "_limits", "_made_decoder", "_made_encoder", "_own_id", "_tally")
+    __slots__ = ("_held", "_interception", "_limits", "_made_decoder", "_made_encoder", "_own_id", "_tally")
 
     def __init__(
-        self, limits: Limits, held: HeldValues, own: ChannelEnd | None = None, tally: Tally | None = None
+        self,
+        limits: Limits,
+        held: HeldValues,
+        own: ChannelEnd | None = None,
+        tally: Tally | None = None,
+        interception: Interception = NO_INTERCEPTION,
     ) -> None:
         """Begin with nothing that left."""
         self._limits = limits
         self._held = held
+        self._interception = interception
         # Not the end itself: its connection, which refers to this, must not keep it.
         self._own_id = None if own is None else id(own)
         self._made_encoder: Encoder | None = None
@@ -153,14 +161,15 @@ class LivingValues:
     def _new(self, value: Service | Source | AsyncIterable[Any], place: _Place) -> Departure:
         ended = functools.partial(self._ended, place)
         if isinstance(value, Service):
-            return ObjectDeparture(value, self._limits, self._within, self._held.add, ended, dropped=place.free)
+            keep, free, calls = self._held.add, place.free, self._interception
+            return ObjectDeparture(value, self._limits, self._within, keep, ended, dropped=free, interception=calls)
         if not isinstance(value, Source):
             value = Source(value, getattr(value, "__qualname__", type(value).__qualname__))
         return StreamDeparture(value, self._encoder, self._held.add, ended, place.free)
 
     def _within(self, own: ChannelEnd | None) -> LivingValues:
         """Return what streams and channels are on the connection of a channel."""
-        return LivingValues(self._limits, self._held, own, self._tally)
+        return LivingValues(self._limits, self._held, own, self._tally, self._interception)
 
     def _ended(self, place: _Place, value: Held) -> None:
         place.free()
@@ -199,7 +208,7 @@ class LivingValues:
             raise ValueError(f"the descriptor of a {what} is no connected SOCK_SEQPACKET socket")
         if ext_type == EXT_STREAM:
             return Stream(fd, ItemReader(self._decoder, self._limits.max_message_bytes))
-        return Channel(ChannelEnd(fd, self._limits, self._within))
+        return Channel(ChannelEnd(fd, self._limits, self._within, self._interception))
 
 
 def _can_be_closed(value: Any) -> bool:

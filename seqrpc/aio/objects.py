@@ -10,8 +10,8 @@ from typing import Any
 from seqrpc.aio.channels import LivingOf
 from seqrpc.aio.connection import link_of
 from seqrpc.aio.current import HandledCall, handled_call
-from seqrpc.aio.dispatch import Dispatcher
 from seqrpc.aio.endpoints import open_transport
+from seqrpc.aio.interception import NO_INTERCEPTION, Interception
 from seqrpc.aio.link import Link
 from seqrpc.aio.places import wrong_loop, wrong_process
 from seqrpc.aio.registry import Registry
@@ -113,12 +113,20 @@ class ObjectEnd:
         limits: bounds of the connection.
         living: what streams and channels are there.
         ended: called with this at its end.
+        interception: of the connection that the object was given away over.
     """
 
-    def __init__(self, held: _HeldObject, limits: Limits, living: Living, ended: Callable[[ObjectEnd], object]) -> None:
+    def __init__(
+        self,
+        held: _HeldObject,
+        limits: Limits,
+        living: Living,
+        ended: Callable[[ObjectEnd], object],
+        interception: Interception = NO_INTERCEPTION,
+    ) -> None:
         """Prepare; the transport is given :attr:`link`."""
-        self._dispatcher = Dispatcher(held.make_registry())
-        self.link = Link(self._dispatcher, limits, living, owner=self)
+        self._dispatcher = interception.new_dispatcher(held.make_registry())
+        self.link = Link(self._dispatcher, limits, living, self, interception.new_caller)
         self._held = held
         self._limits = limits
         self._ended = ended
@@ -207,6 +215,7 @@ class ObjectDeparture:
         started: called with the serving end once it serves.
         ended: called with it at its end.
         dropped: called if the object is not sent.
+        interception: of the connection that it leaves over.
 
     Raises:
         OSError: the process has too many descriptors.
@@ -224,6 +233,7 @@ class ObjectDeparture:
         ended: Callable[[ObjectEnd], object],
         *,
         dropped: Callable[[], object],
+        interception: Interception = NO_INTERCEPTION,
     ) -> None:
         """Make the pair."""
         self._held = _HeldObject.of(service, limits)
@@ -239,6 +249,7 @@ class ObjectDeparture:
         self._started = started
         self._ended = ended
         self._dropped = dropped
+        self._interception = interception
         self.revoked = False
         """Whether the object was revoked before the message left."""
         forks.register(self, ObjectDeparture._let_go_in_child)
@@ -256,7 +267,7 @@ class ObjectDeparture:
         """Let the end go that left, and serve at the other."""
         held = self._held
         self._theirs.close()
-        end = ObjectEnd(held, self._limits, self._living_of(None), self._ended)
+        end = ObjectEnd(held, self._limits, self._living_of(None), self._ended, self._interception)
         run_outside(open_transport, self._ours, end.link, self._limits)
         held.ends.add(end)
         held.pending.discard(self)

@@ -11,6 +11,8 @@ from typing import Any, Self
 from seqrpc.aio.connection import Connection
 from seqrpc.aio.endpoints import open_transport
 from seqrpc.aio.hub import Hub
+from seqrpc.aio.interception import Interception
+from seqrpc.aio.interceptors import Interceptor
 from seqrpc.aio.listener import Listener
 from seqrpc.aio.registry import Registry
 from seqrpc.interface.policy import PolicyLike
@@ -157,9 +159,11 @@ async def _start(
     backlog: int,
     accept_descriptors: bool | None,
     pass_credentials: bool,
+    interceptors: Iterable[Interceptor],
     limits: Limits,
 ) -> Server:
     registry = Registry([services] if isinstance(services, Service) else services, allow, limits)
+    interception = Interception(interceptors)
     if (address is None) == (sock is None):
         raise ValueError("pass an address, or sock=, and not both")
     if accept_descriptors is None:
@@ -170,7 +174,7 @@ async def _start(
         sockets.check_socket(sock, "sock=")
     elif where is not None:
         sock = sockets.inherited_socket(where)
-    hub = Hub(registry, where, limits)
+    hub = Hub(registry, where, limits, interception)
     if sock is not None and not sockets.is_listening(sock):
         await _serve_pair(hub, sock, limits, pass_credentials=pass_credentials)
         return Server(hub)
@@ -222,6 +226,7 @@ def serve(
     backlog: int = BACKLOG,
     accept_descriptors: bool | None = None,
     pass_credentials: bool = False,
+    interceptors: Iterable[Interceptor] = (),
     limits: Limits = DEFAULT_LIMITS,
 ) -> _Serving:
     """Serve in this program's own loop: ``async with seqrpc.serve(Calculator(), path) as server: ...``.
@@ -242,6 +247,7 @@ def serve(
             the one that connected, which may have passed the socket on. Of such a caller the kernel tells neither
             supplementary groups nor a pidfd: ``groups`` and ``pidfd()`` are None, and policies by group see
             the primary group only. On a socket pair it is so in any case.
+        interceptors: what surrounds each call, the first is outermost; see :class:`seqrpc.Interceptor`.
         limits: bounds of the server and its connections.
 
     Returns:
@@ -250,7 +256,7 @@ def serve(
     Raises:
         AddressInUse: a live server has the address.
         AddressError: the address cannot be listened on.
-        TypeError, ValueError: a service cannot be served; the message names the method.
+        TypeError, ValueError: a service cannot be served; the message names the method. Or one is no interceptor.
         Exception: what the lifespan of a service raised; the others were left again, and nothing is served.
 
     Cancel: lifespans that were entered are left, nothing is served, and no file is left.
@@ -265,5 +271,6 @@ def serve(
         backlog=backlog,
         accept_descriptors=accept_descriptors,
         pass_credentials=pass_credentials,
+        interceptors=interceptors,
         limits=limits,
     )

@@ -82,13 +82,17 @@ async def on_a_pair(
     allow: Any = None,
     limits: seqrpc.Limits | None = None,
     client_limits: seqrpc.Limits | None = None,
+    interceptors: Sequence[seqrpc.Interceptor] = (),
+    client_interceptors: Sequence[seqrpc.Interceptor] = (),
 ) -> AsyncIterator[seqrpc.Connection]:
     """Serve on one end of a socket pair; yield the connection at the other."""
     ours, theirs = seqrpc.socket_pair()
     limits, client_limits = limits or seqrpc.Limits(), client_limits or seqrpc.Limits()
     async with (
-        seqrpc.serve(services, sock=theirs, allow=allow, limits=limits),
-        seqrpc.connect(sock=ours, services=client, limits=client_limits) as connection,
+        seqrpc.serve(services, sock=theirs, allow=allow, interceptors=interceptors, limits=limits),
+        seqrpc.connect(
+            sock=ours, services=client, interceptors=client_interceptors, limits=client_limits
+        ) as connection,
     ):
         yield connection
 

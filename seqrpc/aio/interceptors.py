@@ -1,0 +1,122 @@
+"""What surrounds every call, at its caller and at its callee: for audit logs, metrics and tracing."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from seqrpc.aio.current import CurrentCall
+from seqrpc.kernel.credentials import Credentials
+
+Proceed = Callable[[], Awaitable[Any]]
+"""Goes on with a call: awaits the next interceptor, or after the last one the call itself."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallRecord:
+    """A request that has ended, as :meth:`Interceptor.ended` is told."""
+
+    method: str | None
+    """Its name on the wire as the caller wrote it, cut after 200 characters; such a method need not exist. It is empty
+    for a name of thousands of bytes, and None where the message was lost before its method was read."""
+
+    caller: Credentials | None
+    """Who called, by the kernel's word; None where that does not say."""
+
+    code: str | None
+    """None if the call succeeded, else the code of the error that was sent, such as ``rpc.PermissionDenied``; for a
+    one-way call the code that would have been sent."""
+
+    duration: float
+    """Seconds from when the handler was started until it was answered; 0.0 where none ran. Of a method that streams,
+    until the stream was handed out."""
+
+    oneway: bool
+    """Whether the caller wanted no answer."""
+
+    meta: Mapping[str, str]
+    """What the caller sent along with :func:`seqrpc.metadata`; empty where the request was refused unread."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutgoingCall:
+    """A call that this side is about to make, as :meth:`Interceptor.request` is told."""
+
+    method: str
+    """Its name on the wire, ``Service.method``."""
+
+    oneway: bool
+    """Whether no answer is wanted."""
+
+    deadline: float | None
+    """When it is given up, in seconds of ``time.monotonic()``, or None."""
+
+    meta: Mapping[str, str]
+    """What is sent along."""
+
+
+class Interceptor:
+    """Surrounds the calls of a server, or of a connection. Derive from it and override what you need.
+
+    Given as ``interceptors=[...]`` to :func:`seqrpc.serve`, :func:`seqrpc.run` and :func:`seqrpc.connect`. Of several
+    the first is outermost. The calls of objects that are passed as values over these connections are surrounded, too,
+    in both directions, and so on. Methods that are not overridden cost nothing.
+    """
+
+    async def handle(self, call: CurrentCall, proceed: Proceed) -> Any:  # noqa: ARG002 - for those that override it
+        """Surround the handler of a request, in its own task and context.
+
+        The caller was admitted, and the arguments fit; of what is refused, only :meth:`ended` hears. So does it alone
+        of ``rpc.ping``, which has no handler's task. Context variables that are set here are seen by the handler, and
+        end with the call. What is raised here is answered as if the handler had raised it.
+
+        Args:
+            call: the request; its arguments are not shown.
+            proceed: runs the handler, once at most, and returns its result or raises its error. It is to be awaited
+                before this returns. Of a method that streams the result stands for the stream: its items come later,
+                and not through here.
+
+        Returns:
+            The result that is sent: what ``proceed`` returned, or something in its place that fits the method, too.
+            It is given away as a handler's is. What ``proceed`` returned and is not part of it, nor of the data of an
+            error that is raised, is let go: descriptors are closed, objects that nobody else holds, too.
+
+        Cancel: as a handler's, when the caller gives up, its deadline passes, or the connection ends.
+        """
+        return await proceed()
+
+    def ended(self, record: CallRecord) -> None:
+        """Hear that a request has ended: each of them, once, whether a handler ran for it or not.
+
+        Also those that were refused (by policy, for there is no such method, or too many calls), whose arguments did
+        not fit, that came too late or were dropped, that were cancelled, and whose results could not be sent. Only
+        malformed packets are no requests: they end their connection. In a forked child it is not called.
+
+        It is called on the event loop, after the answer was sent, and should not take long: callers who are refused
+        call it, too, as often as they like. What it raises is logged, and changes nothing.
+
+        Args:
+            record: what is known of it.
+        """
+
+    async def request(self, call: OutgoingCall, proceed: Proceed) -> Any:  # noqa: ARG002 - for those that override it
+        """Surround a call that this side makes, from its start to its outcome, in the task that makes it.
+
+        These are calls of proxies, :meth:`~seqrpc.Connection.call` and :meth:`~seqrpc.Connection.notify`, and those
+        that open streams. A call that is made in here, over the same connection, is surrounded, too.
+
+        Args:
+            call: what is called; its arguments are not shown.
+            proceed: makes the call, and returns its result or raises its error; for a one-way call it returns None. It
+                takes the deadline and the metadata that surround it: ``with seqrpc.metadata(...)`` and ``async with
+                seqrpc.timeout(...)`` around it add to those of ``call``. Each time that it is awaited the call is made
+                anew.
+
+        Returns:
+            The result: what ``proceed`` returned, or something in its place. What this does not return of it is its own
+            to close.
+
+        Cancel: as the call's.
+        """
+        return await proceed()
