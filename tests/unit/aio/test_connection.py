@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import weakref
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from support.daemons import on_a_pair, raw_client
 from support.echo import Echo
 
 import seqrpc
+from seqrpc.aio.connection import link_of
 
 
 async def test_a_lost_connection_fails_its_calls_at_once() -> None:
@@ -42,3 +44,26 @@ async def test_the_peer_is_who_listens_and_who_connected(socket_path: Path) -> N
 async def test_nobody_is_named_for_a_whole_socket_pair() -> None:
     async with on_a_pair(Echo()) as connection:
         assert connection.peer is None
+
+
+async def test_it_is_closed_by_either_side_and_waited_for() -> None:
+    async with on_a_pair(Echo()) as connection:
+        assert connection.get_loop() is asyncio.get_running_loop()
+        assert not connection.closed
+        waiting = asyncio.ensure_future(connection.wait_closed())
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        await connection.close()
+        await waiting
+        assert connection.closed
+        await connection.close()
+        await connection.wait_closed()
+        assert repr(connection) == "<Connection closed peer=None>"
+
+
+async def test_it_can_be_referred_to_weakly_and_takes_nothing_else() -> None:
+    async with on_a_pair(Echo()) as connection:
+        assert weakref.ref(connection)() is connection
+        with pytest.raises(AttributeError):
+            connection.mine = 1  # type: ignore[attr-defined]
+        assert link_of(connection).handler.connection is connection  # type: ignore[attr-defined]

@@ -6,15 +6,18 @@ import socket
 from typing import Any
 
 import pytest
+from support.descriptors import owned
 from support.link import next_message, one_end, raises
 from support.packets import wire
 from support.waiting import comes_true, turns_of_the_loop
 
 from seqrpc import (
     ConnectionLost,
+    InvalidResult,
     Overloaded,
 )
 from seqrpc.aio.transport import carrier_of
+from seqrpc.interface.results import ResultCheck
 from seqrpc.limits import Limits
 
 
@@ -157,3 +160,28 @@ async def test_errors_are_whole_while_little_is_unread() -> None:
         while (message := await next_message(raw))[0] != 1:
             pass
         assert message == [1, 0, ["a.Code", "x" * 1_000, [1]], None]
+
+
+@pytest.mark.parametrize("answer", ["wrong", "x" * 50_000], ids=["short", "long"])
+async def test_a_result_that_does_not_fit_is_told_to_be_so_also_while_nobody_reads(answer: str) -> None:
+    """Whose fault it is does not depend on the peer."""
+    async with one_end(Limits(max_unsent_bytes=1)) as (end, raw):
+        raw.send(wire(0, 1, "m", []))
+        await comes_true(lambda: bool(end.handler.requests))
+        end.jam()
+        with pytest.raises(InvalidResult, match=r"S\.m"):
+            end.connection.answers.send_result(1, answer, ResultCheck("S.m", int))
+        assert set(end.connection.session.requests) == {1}, "it is still to be answered"
+        end.connection.answers.send_result(1, None, ResultCheck("S.m", None))
+        while (message := await next_message(raw))[0] != 1:
+            pass
+        assert message == [1, 1, None, None]
+
+
+async def test_the_data_of_an_error_that_finds_too_much_unread_is_given_up() -> None:
+    async with one_end(Limits(max_unsent_bytes=1)) as (end, _raw):
+        end.jam()
+        with owned(1) as fds:
+            (fd,) = fds
+            end.connection.answers.send_error(1, "a.Code", "text", [fd])
+            assert fd.closed

@@ -152,3 +152,10 @@ async def test_what_cannot_be_sent_fails_its_call_only() -> None:
             await raises(LocalProtocolError, one.connection.caller.request("m", tuple(fds)), "253")
         assert await one.connection.caller.request("m", (1,)) == [1]
         assert not one.connection.session.calls
+
+
+async def test_it_is_held_by_its_connection_and_not_by_its_proxies() -> None:
+    async with both_ends() as (one, _):
+        await one.connection.caller.let_go()
+        assert await one.connection.caller.request("m", (1,)) == [1]
+        assert repr(one.connection.caller) == repr(one.connection)

@@ -7,12 +7,13 @@ import os
 from pathlib import Path
 
 import pytest
-from support.daemons import as_user, needs_root, on_a_pair
+from support.daemons import as_user, needs_root, on_a_pair, raw_client
 from support.dispatch import CONVERTED, Everything
 from support.incidents import AN_INCIDENT
 
 import seqrpc
 from seqrpc import policy
+from seqrpc.aio.connection import link_of
 
 
 async def test_arguments_of_a_refused_caller_are_never_converted() -> None:
@@ -56,3 +57,49 @@ async def test_refusals_are_logged_with_who_was_refused(caplog: pytest.LogCaptur
         with pytest.raises(seqrpc.PermissionDenied):
             await connection.call("Everything.add", 1)
     assert f"'Everything.add' refused to Credentials(pid={os.getpid()}" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "method, params, reason",
+    [
+        ("Everything.nothing", [], "rpc.MethodNotFound: there is no method 'Everything.nothing'"),
+        ("Forbidden.tell", [], "rpc.PermissionDenied: Forbidden.tell: this caller is not admitted"),
+        ("Forbidden.nothing", [1] * 300, "rpc.PermissionDenied: Forbidden.nothing: this caller is not admitted"),
+        ("x" * 10_000, [], f"rpc.MethodNotFound: there is no method '{'x' * 200}…'"),
+    ],
+    ids=["unknown", "refused", "hidden", "long"],
+)
+async def test_a_notify_that_is_refused_leaves_a_line_in_the_log(
+    method: str, params: list[int], reason: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Forbidden(seqrpc.Service, allow=~policy.anyone):
+        @seqrpc.method(oneway=True)
+        async def tell(self) -> None:
+            raise AssertionError("nobody may call this")
+
+    caplog.set_level(logging.DEBUG, "seqrpc.dispatch")
+    ours, theirs = seqrpc.socket_pair()
+    async with seqrpc.serve([Everything(), Forbidden()], sock=theirs):
+        with raw_client(ours) as client:
+            await client.send(2, method, params)
+            await client.send(0, 1, "rpc.ping", [])
+            assert await client.receive() == [1, 1, None, None]
+    lines = [record.getMessage() for record in caplog.records if record.levelno == logging.DEBUG]
+    assert f"! a NOTIFY is dropped: {reason}" in lines
+
+
+async def test_so_does_one_that_comes_after_closing_was_said(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, "seqrpc.dispatch")
+    ours, theirs = seqrpc.socket_pair()
+    async with seqrpc.serve(Everything(), sock=theirs) as server:
+        with raw_client(ours) as client:
+            await client.send(0, 1, "rpc.ping", [])
+            assert await client.receive() == [1, 1, None, None]
+            (connection,) = server.connections
+            link_of(connection).answers.send_closing("going home")
+            await client.send(2, "Everything.tell", ["never"])
+            await client.send(0, 2, "rpc.ping", [])
+            assert await client.receive() == [5, "going home"]
+            refusal = ["rpc.Unavailable", "this side takes no new requests", None]
+            assert await client.receive() == [1, 2, refusal, None]
+    assert "a NOTIFY is dropped: rpc.Unavailable: this side takes no new requests" in caplog.text

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import traceback
 
 from support.link import next_message, one_end, raises
 from support.packets import receive, receive_to_the_end, wire
@@ -11,24 +10,8 @@ from support.waiting import comes_true, turns_of_the_loop
 
 from seqrpc import (
     ConnectionLost,
-    Unavailable,
 )
 from seqrpc.limits import Limits
-
-
-async def test_after_closing_new_calls_fail_and_those_in_flight_are_answered() -> None:
-    async with one_end(Limits(max_calls_in_flight=1)) as (end, raw):
-        in_flight = end.call("m")
-        message = await next_message(raw)
-        in_line = end.call("m")
-        await turns_of_the_loop()
-        raw.send(wire(5, "going home"))
-        await raises(Unavailable, in_line, "takes no new requests: going home")
-        await raises(Unavailable, end.connection.caller.request("m", ()))
-        await raises(Unavailable, end.connection.caller.send_notify("m", ()))
-        raw.send(wire(1, message[1], None, "answer"))
-        assert await in_flight == "answer"
-        await raises(Unavailable, end.connection.caller.request("m", ()))
 
 
 async def test_a_connection_that_ends_after_closing_tells_what_was_said() -> None:
@@ -38,22 +21,6 @@ async def test_a_connection_that_ends_after_closing_tells_what_was_said() -> Non
         raw.send(wire(5, "going home"))
         raw.close()
         await raises(ConnectionLost, call, "the other side had said: going home")
-
-
-async def test_a_reason_is_shown_on_one_short_line_and_is_whole_in_an_attribute() -> None:
-    reason = "gone\n2038-01-19 CRITICAL\x1b[2J" + "x" * 60_000
-    async with one_end() as (end, raw):
-        call = end.call("m")
-        await next_message(raw)
-        raw.send(wire(5, reason))
-        await comes_true(lambda: end.connection.session.closing_received is not None)
-        unavailable = await raises(Unavailable, end.connection.caller.request("m", ()), r"requests: gone\\n2038")
-        raw.close()
-        lost = await raises(ConnectionLost, call, r"had said: gone\\n2038")
-        for error in (unavailable, lost):
-            assert error.reason == reason
-            assert len("".join(traceback.format_exception(error))) < 5_000
-            assert "\x1b" not in repr(error) + str(error)
 
 
 async def test_who_says_closing_says_it_once_and_refuses_what_comes() -> None:
