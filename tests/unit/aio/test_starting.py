@@ -7,7 +7,8 @@ import contextlib
 import contextvars
 import sys
 import time
-from collections.abc import Callable, Coroutine, Iterator
+import types
+from collections.abc import Callable, Coroutine, Generator, Iterator
 from typing import Any
 
 import pytest
@@ -370,4 +371,54 @@ async def test_one_that_is_cancelled_once_its_turn_has_come_does_not_begin(start
 async def test_one_that_never_begins_is_counted_no_more(starts: Starting) -> None:
     starts.pace.started = 1
     starts.starter.never_begun()
+    assert nobody_waits(starts.pace)
+
+
+def eager_factory(loop: asyncio.AbstractEventLoop, coro: Any, **kwargs: Any) -> Any:
+    """Take the first step at once, as any factory may; asyncio has one from Python 3.12 on."""
+    if AT_ONCE:
+        return asyncio.eager_task_factory(loop, coro)  # type: ignore[attr-defined,unused-ignore]
+    try:
+        waits_for = coro.send(None)
+    except StopIteration:
+        done = loop.create_future()
+        done.set_result(None)
+        return done
+    return asyncio.Task(the_rest(coro, waits_for), loop=loop)
+
+
+@types.coroutine
+def the_rest(coro: Any, waits_for: Any) -> Generator[Any, Any, None]:
+    """Go on with a coroutine that has begun."""
+    try:
+        while True:
+            waits_for = coro.send((yield waits_for))
+    except StopIteration:
+        pass
+
+
+@pytest.mark.parametrize("factory", [eager_factory, getattr(asyncio, "eager_task_factory", eager_factory)])
+@pytest.mark.parametrize("waits", [False, True])
+async def test_a_factory_may_begin_at_once_what_it_makes_a_task_of(waits: bool, factory: Any, starts: Starting) -> None:
+    began: list[str] = []
+
+    async def run() -> None:
+        began.append("run")
+        if waits:
+            await asyncio.sleep(0)
+
+    owner = Owner()
+    with tasks_made_by(eager_factory):
+        task = starts.starter.start(contextvars.copy_context(), owner, starts._run(owner, run()))
+        assert began == ["run"]
+        assert owner.task is (task if waits else None), "what is over is not to be stopped"
+        assert task.done() is not waits
+    await task
+    assert owner.heard == 0, "it began"
+    assert nobody_waits(starts.pace)
+
+
+async def test_one_that_begins_alone_begins_no_turn(starts: Starting) -> None:
+    assert not starts.pace.must_wait()
+    assert not starts.pace.turn_ends
     assert nobody_waits(starts.pace)

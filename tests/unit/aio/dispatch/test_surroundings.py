@@ -28,6 +28,7 @@ class Watching(seqrpc.Service):
         self.tasks: list[str] = []  # their names, which are all different: one that is kept serves nobody else
         self.fatal: type[BaseException] = KeyboardInterrupt
         self.kept: list[weakref.ref[Any]] = []
+        self.held: list[OwnedFd] = []
 
     @seqrpc.method
     async def quick(self) -> bool:
@@ -52,6 +53,15 @@ class Watching(seqrpc.Service):
     @seqrpc.method
     async def die(self) -> None:
         raise self.fatal
+
+    @seqrpc.method
+    async def hold(self, fd: OwnedFd) -> None:
+        self.held.append(fd)
+        self.stage.reach("holds")
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.stage.reach("left")
 
     @seqrpc.method
     async def take(self, fd: OwnedFd, waits: bool) -> Weighty:
@@ -145,3 +155,29 @@ def test_a_loop_that_a_handler_stopped_serves_the_next_call_when_it_runs_again(f
 
 async def start(service: seqrpc.Service, sock: socket.socket) -> seqrpc.Server:
     return await seqrpc.serve(service, sock=sock)
+
+
+def test_a_handler_that_is_thrown_away_with_its_loop_is_not_answered_for(pipe: tuple[int, int]) -> None:
+    service = Watching()
+    ours, theirs = seqrpc.socket_pair()
+
+    async def begin() -> None:
+        await start(service, theirs)
+        with OwnedFd.dup(pipe[0]) as fd:
+            socket.send_fds(
+                ours, [msgpack.packb([0, 1, "Watching.hold", [msgpack.ExtType(1, bytes(1))]])], [fd.fileno()]
+            )
+        await service.stage.wait("holds")
+
+    with ours:
+        loop = asyncio.new_event_loop()
+        loop.run_until_complete(begin())
+        before = len(service.held)
+        loop.close()
+        theirs.close()
+        del loop
+        gc.collect()
+        assert service.stage.reached == ["holds", "left"]
+        assert ours.recv(10) == b""
+        assert [fd.closed for fd in service.held] == [True] * before
+        service.held.clear()

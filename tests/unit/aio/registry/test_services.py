@@ -7,6 +7,7 @@ from support.daemons import on_a_pair
 from support.dispatch import Everything
 
 import seqrpc
+from seqrpc import policy
 from seqrpc.aio.registry import Registry
 
 
@@ -43,3 +44,41 @@ async def test_several_services_share_one_address() -> None:
     async with on_a_pair(Everything(), Other()) as connection:
         assert await connection.call("org.example.Other.hello") == "hello"
         assert await connection.call("Everything.add", 1) == 111
+
+
+def test_a_registry_knows_its_methods_by_their_names_on_the_wire_and_who_may_call_them() -> None:
+    class Open(seqrpc.Service, allow=policy.anyone):
+        @seqrpc.method
+        async def one(self) -> None: ...
+
+        @seqrpc.method(allow=policy.root)
+        async def two(self) -> None: ...
+
+    service, plain = Open(), Everything()
+    mine = policy.uid(4_242)
+    registry = Registry([service, plain], mine)
+    assert registry.services == (service, plain)
+    assert (registry.policies["Open.one"], registry.policies["Open.two"]) == (policy.anyone, policy.root)
+    assert registry.policies["Everything.add"] is registry.policy is mine
+    assert registry.policies.keys() == registry.entries.keys()
+    assert registry.unread == {"rpc.ping"}
+    for name, allow in (("Open.three", policy.anyone), ("Everything.x", mine), ("Nobody.x", mine), ("", mine)):
+        assert registry.policy_of_unknown(name) is allow
+    registry.close()
+
+
+def test_two_services_of_one_name_are_told_apart_by_another_name() -> None:
+    class Twin(seqrpc.Service):
+        @seqrpc.method
+        async def name(self) -> str:
+            return "first"
+
+    class Other(Twin, name="org.example.Twin"):
+        pass
+
+    with pytest.raises(ValueError, match=r"two services are named 'Twin'; give one class another name="):
+        Registry([Twin(), Twin()])
+    assert {name for name in Registry([Twin(), Other()]).entries if name.endswith("name")} == {
+        "Twin.name",
+        "org.example.Twin.name",
+    }

@@ -26,22 +26,6 @@ async def test_cancelling_a_call_reaches_its_handler_and_its_finally_runs() -> N
         assert await connection.call("Everything.add", 1) == 111
 
 
-async def test_a_cancelled_call_is_still_answered() -> None:
-    service = Everything()
-    ours, theirs = seqrpc.socket_pair()
-    async with seqrpc.serve(service, sock=theirs):
-        with raw_client(ours) as client:
-            await client.send(0, 7, "Everything.wait", ["a"])
-            await service.stage.wait("a began")
-            await client.send(3, 7)
-            assert await client.receive() == [1, 7, ["rpc.Cancelled", "the work was cancelled", None], None]
-            await client.send(3, 7)
-            await client.send(0, 8, "Everything.stubborn", [])
-            await service.stage.wait("stubborn began")
-            await client.send(3, 8)
-            assert await client.receive() == [1, 8, None, "not now"]
-
-
 async def test_a_call_that_is_cancelled_before_its_first_step_is_answered_and_its_descriptors_closed(
     pipe: tuple[int, int],
 ) -> None:

@@ -1,4 +1,4 @@
-"""Calls whose deadline passes."""
+"""Calls whose deadline passes, or that are cancelled."""
 
 from __future__ import annotations
 
@@ -8,6 +8,22 @@ from support.daemons import descriptor, raw_client
 from support.dispatch import Everything, in_milliseconds, open_count
 
 import seqrpc
+
+
+async def test_a_cancelled_call_is_still_answered() -> None:
+    service = Everything()
+    ours, theirs = seqrpc.socket_pair()
+    async with seqrpc.serve(service, sock=theirs):
+        with raw_client(ours) as client:
+            await client.send(0, 7, "Everything.wait", ["a"])
+            await service.stage.wait("a began")
+            await client.send(3, 7)
+            assert await client.receive() == [1, 7, ["rpc.Cancelled", "the work was cancelled", None], None]
+            await client.send(3, 7)
+            await client.send(0, 8, "Everything.stubborn", [])
+            await service.stage.wait("stubborn began")
+            await client.send(3, 8)
+            assert await client.receive() == [1, 8, None, "not now"]
 
 
 async def test_a_deadline_ends_the_handler_and_is_told() -> None:
