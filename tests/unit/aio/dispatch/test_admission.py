@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
-from support.daemons import as_user, needs_root, on_a_pair, raw_client
-from support.dispatch import CONVERTED, Everything
+from support.daemons import as_user, descriptor, needs_root, on_a_pair, raw_client
+from support.dispatch import CONVERTED, Everything, open_count
 from support.incidents import AN_INCIDENT
+from support.waiting import PATIENCE, comes_true
 
 import seqrpc
 from seqrpc import policy
 from seqrpc.aio.connection import link_of
+from seqrpc.aio.link import Link
 
 
 async def test_arguments_of_a_refused_caller_are_never_converted() -> None:
@@ -103,3 +107,55 @@ async def test_so_does_one_that_comes_after_closing_was_said(caplog: pytest.LogC
             refusal = ["rpc.Unavailable", "this side takes no new requests", None]
             assert await client.receive() == [1, 2, refusal, None]
     assert "a NOTIFY is dropped: rpc.Unavailable: this side takes no new requests" in caplog.text
+
+
+async def test_a_connection_that_ends_while_a_policy_is_asked_owes_nothing_and_stops_what_begins(
+    pipe: tuple[int, int],
+) -> None:
+    def hang_up(caller: seqrpc.Credentials) -> bool:
+        (connection,) = server.connections
+        link_of(connection).end_by(seqrpc.ConnectionLost("the policy wants it so"))
+        links.append(link_of(connection))
+        return True
+
+    links: list[Link] = []
+    service = Everything()
+    ours, theirs = seqrpc.socket_pair()
+    before = open_count() - 2
+    async with seqrpc.serve(service, sock=theirs, allow=hang_up) as server:
+        with raw_client(ours) as client:
+            await client.send(0, 1, "Everything.wait", ["a", [descriptor(0)]], fds=[pipe[0]])
+            assert await client.receive() is None
+        async with asyncio.timeout(PATIENCE):
+            await server.wait_closed()
+        await comes_true(lambda: not links[0].session.requests)
+        assert service.stage.reached in ([], ["a began", "a cancelled", "a ended"])
+    assert len(links) == 1
+    assert open_count() == before
+
+
+async def test_a_policy_of_one_s_own_that_fails_ends_the_connection_of_who_asks_and_no_other(
+    socket_path: Path, loop_errors: list[dict[str, Any]]
+) -> None:
+    """Rules that are combined of others fail by refusing; what replaces the whole question is not caught."""
+
+    class Failing(policy.Policy):
+        def admits(self, caller: seqrpc.Credentials | None) -> bool:
+            raise LookupError("nobody is known here")
+
+    class Guarded(seqrpc.Service):
+        @seqrpc.method(allow=Failing())
+        async def secret(self) -> None:
+            raise AssertionError("nobody may call this")
+
+    async with (
+        seqrpc.serve([Everything(), Guarded()], socket_path) as server,
+        seqrpc.connect(socket_path) as one,
+        seqrpc.connect(socket_path) as other,
+    ):
+        with pytest.raises(seqrpc.ConnectionLost):
+            await one.call("Guarded.secret")
+        assert await other.call("Everything.add", 1) == 111
+        assert len(server.connections) == 1
+    assert [str(context["exception"]) for context in loop_errors] == ["nobody is known here"]
+    loop_errors.clear()
