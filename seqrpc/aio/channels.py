@@ -21,7 +21,7 @@ from seqrpc.kernel.closing import Sender
 from seqrpc.kernel.descriptors import OwnedFd, sender_of, value_fd
 from seqrpc.kernel.unread import close_value
 from seqrpc.limits import Limits
-from seqrpc.protocol.values import EXT_CHANNEL, Living
+from seqrpc.protocol.values import Living
 
 LivingOf = Callable[["ChannelEnd | None"], Living]
 """Makes what streams and channels are on the connection of a channel; None at its serving end."""
@@ -211,30 +211,3 @@ class Channel(Remote):
 def end_of(channel: Channel) -> ChannelEnd:
     """Return what a channel is made of."""
     return channel._end  # noqa: SLF001 - this module's own
-
-
-class MovedChannel:
-    """A channel that was received, and goes on to somebody else."""
-
-    ext_type = EXT_CHANNEL
-
-    def __init__(self, end: ChannelEnd) -> None:
-        """Take the socket out of the channel."""
-        self._end = end
-        self._fd = end.detach()
-
-    def fileno(self) -> int:
-        """Return the socket, lent."""
-        return self._fd.fileno()
-
-    def sent(self) -> None:
-        """Let the socket go."""
-        self._fd.close()
-
-    def unsent(self) -> None:
-        """Give the socket back."""
-        self._end.attach(self._fd)
-
-    def given_up(self) -> None:
-        """Close the socket."""
-        self._fd.close()

@@ -1,4 +1,4 @@
-"""Streams on their way out: of one that is made here, and of one that was received, the reading end leaves."""
+"""What is on its way out with a message: an end of a pair that was made for it, or an end that was received before."""
 
 from __future__ import annotations
 
@@ -13,7 +13,36 @@ from seqrpc.protocol.encoder import Encoder
 from seqrpc.protocol.values import EXT_STREAM
 
 
-class StreamDeparture:
+class PairDeparture:
+    """A pair that is made for a message: one end stays here, the other leaves.
+
+    Args:
+        pair: both ends, owned from now on: first the one that stays.
+        dropped: called if the message is not sent.
+    """
+
+    def __init__(self, pair: tuple[socket.socket, socket.socket], dropped: Callable[[], object]) -> None:
+        """Own both ends."""
+        self._ours, self._theirs = pair
+        self._dropped = dropped
+        forks.register(self, PairDeparture._close)
+
+    def _close(self) -> None:
+        """Close both ends: in a forked child, too, where this is a copy."""
+        self._ours.close()
+        self._theirs.close()
+
+    def fileno(self) -> int:
+        """Return the end that leaves, lent."""
+        return self._theirs.fileno()
+
+    def unsent(self) -> None:
+        """Close both ends."""
+        self._close()
+        self._dropped()
+
+
+class StreamDeparture(PairDeparture):
     """An async iterable on its way out: a pair is made, and its reading end leaves.
 
     Args:
@@ -35,26 +64,16 @@ class StreamDeparture:
         encoder: Encoder,
         started: Callable[[Producer], object],
         ended: Callable[[Producer], object],
-        dropped: Callable[[], object] | None = None,
+        *,
+        dropped: Callable[[], object],
     ) -> None:
         """Make the pair."""
-        self._ours, self._theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        super().__init__(socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET), dropped)
         never_wait(self._ours)
         self._source = source
         self._encoder = encoder
         self._started = started
         self._ended = ended
-        self._dropped = dropped
-        forks.register(self, StreamDeparture._let_go_in_child)
-
-    def _let_go_in_child(self) -> None:
-        """Close both ends: this is a copy in a forked child."""
-        self._ours.close()
-        self._theirs.close()
-
-    def fileno(self) -> int:
-        """Return the reading end, lent."""
-        return self._theirs.fileno()
 
     def sent(self) -> None:
         """Let the reading end go, and begin to produce."""
@@ -63,46 +82,39 @@ class StreamDeparture:
         producer.start(self._ended)
         self._started(producer)
 
-    def unsent(self) -> None:
-        """Close both ends; the source is left as it was."""
-        self._ours.close()
-        self._theirs.close()
-        if self._dropped is not None:
-            self._dropped()
-
     def given_up(self) -> None:
-        """Close both ends, and the source."""
+        """Close both ends, and the source: :meth:`unsent` leaves that as it was."""
         self.unsent()
         self._encoder.give_up(self._source)
 
 
-class MovedStream:
-    """A stream that was received, and goes on to somebody else.
+class MovedEnd:
+    """An end of a stream or channel that was received, and goes on to somebody else.
 
     Args:
-        fd: its reading end.
+        ext_type: which of the two it is.
+        fd: the end.
         back: takes that back if it is not sent.
     """
 
-    ext_type = EXT_STREAM
-
-    def __init__(self, fd: OwnedFd, back: Callable[[OwnedFd], object]) -> None:
-        """Hold the reading end."""
+    def __init__(self, ext_type: int, fd: OwnedFd, back: Callable[[OwnedFd], object]) -> None:
+        """Hold the end."""
+        self.ext_type = ext_type
         self._fd = fd
         self._back = back
 
     def fileno(self) -> int:
-        """Return the reading end, lent."""
+        """Return the end, lent."""
         return self._fd.fileno()
 
     def sent(self) -> None:
-        """Let the reading end go."""
+        """Let the end go."""
         self._fd.close()
 
     def unsent(self) -> None:
-        """Give the reading end back."""
+        """Give the end back."""
         self._back(self._fd)
 
     def given_up(self) -> None:
-        """Close the reading end."""
+        """Close the end."""
         self._fd.close()

@@ -9,8 +9,8 @@ import resource
 from collections.abc import AsyncIterable
 from typing import Any, Final
 
-from seqrpc.aio.channels import Channel, ChannelEnd, MovedChannel, end_of
-from seqrpc.aio.departures import MovedStream, StreamDeparture
+from seqrpc.aio.channels import Channel, ChannelEnd, end_of
+from seqrpc.aio.departures import MovedEnd, StreamDeparture
 from seqrpc.aio.held import Held, HeldValues
 from seqrpc.aio.interception import NO_INTERCEPTION, Interception
 from seqrpc.aio.objects import ObjectDeparture, let_go_of
@@ -26,7 +26,7 @@ from seqrpc.logs import get_logger
 from seqrpc.protocol.decoder import Decoder
 from seqrpc.protocol.encoder import Encoder
 from seqrpc.protocol.items import ItemReader
-from seqrpc.protocol.values import EXT_STREAM, Departure
+from seqrpc.protocol.values import EXT_CHANNEL, EXT_STREAM, Departure
 
 _log = get_logger("seqrpc.living")
 
@@ -151,12 +151,12 @@ class LivingValues:
                 raise LocalProtocolError("only the proxy of a channel can be sent, this one is of a whole connection")
             if id(end) == self._own_id:
                 raise LocalProtocolError("a channel cannot be sent over itself")
-            return MovedChannel(end)
+            return MovedEnd(EXT_CHANNEL, end.detach(), end.attach)
         if not isinstance(value, Stream):
             return None
         reader = reader_of(value)
         fd = reader.detach()
-        return None if fd is None else MovedStream(fd, reader.attach)
+        return None if fd is None else MovedEnd(EXT_STREAM, fd, reader.attach)
 
     def _new(self, value: Service | Source | AsyncIterable[Any], place: _Place) -> Departure:
         ended = functools.partial(self._ended, place)
@@ -165,7 +165,7 @@ class LivingValues:
             return ObjectDeparture(value, self._limits, self._within, keep, ended, dropped=free, interception=calls)
         if not isinstance(value, Source):
             value = Source(value, getattr(value, "__qualname__", type(value).__qualname__))
-        return StreamDeparture(value, self._encoder, self._held.add, ended, place.free)
+        return StreamDeparture(value, self._encoder, self._held.add, ended, dropped=place.free)
 
     def _within(self, own: ChannelEnd | None) -> LivingValues:
         """Return what streams and channels are on the connection of a channel."""

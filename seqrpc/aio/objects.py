@@ -10,6 +10,7 @@ from typing import Any
 from seqrpc.aio.channels import LivingOf
 from seqrpc.aio.connection import link_of
 from seqrpc.aio.current import HandledCall, handled_call
+from seqrpc.aio.departures import PairDeparture
 from seqrpc.aio.endpoints import open_transport
 from seqrpc.aio.interception import NO_INTERCEPTION, Interception
 from seqrpc.aio.link import Link
@@ -203,7 +204,7 @@ class ObjectEnd:
             await asyncio.shield(self._held.closing)
 
 
-class ObjectDeparture:
+class ObjectDeparture(PairDeparture):
     """A service object on its way out: a pair is made, one end serves it, the other leaves.
 
     From the beginning it counts as a holder of the object.
@@ -239,7 +240,7 @@ class ObjectDeparture:
         self._held = _HeldObject.of(service, limits)
         try:
             self._held.make_registry()
-            self._ours, self._theirs = socket_pair()  # each packet names its sender (protocol 9.2)
+            super().__init__(socket_pair(), dropped)  # each packet names its sender (protocol 9.2)
         except BaseException:
             self._held.let_go()
             raise
@@ -248,20 +249,9 @@ class ObjectDeparture:
         self._living_of = living_of
         self._started = started
         self._ended = ended
-        self._dropped = dropped
         self._interception = interception
         self.revoked = False
         """Whether the object was revoked before the message left."""
-        forks.register(self, ObjectDeparture._let_go_in_child)
-
-    def _let_go_in_child(self) -> None:
-        """Close both ends: this is a copy in a forked child."""
-        self._ours.close()
-        self._theirs.close()
-
-    def fileno(self) -> int:
-        """Return the end that leaves, lent."""
-        return self._theirs.fileno()
 
     def sent(self) -> None:
         """Let the end go that left, and serve at the other."""
@@ -278,11 +268,9 @@ class ObjectDeparture:
 
     def unsent(self) -> None:
         """Close both ends; the object is left as it was, unless nobody else holds it any more."""
-        self._ours.close()
-        self._theirs.close()
+        super().unsent()
         self._held.pending.discard(self)
         self._held.let_go()
-        self._dropped()
 
     def given_up(self) -> None:
         """Close both ends, and the object, if nobody else holds it."""

@@ -35,7 +35,9 @@ class Reading:
     def __init__(self, items: AsyncIterable[Any], fds: list[OwnedFd] | None = None) -> None:
         self.started: list[Producer] = []
         self.ended: list[Producer] = []
-        departure = StreamDeparture(Source(items, "m", fds), Encoder(LIMITS), self.started.append, self.ended.append)
+        departure = StreamDeparture(
+            Source(items, "m", fds), Encoder(LIMITS), self.started.append, self.ended.append, dropped=lambda: None
+        )
         assert departure.ext_type == EXT_STREAM
         self.raw = socket.socket(fileno=os.dup(departure.fileno()))
         self.raw.setblocking(False)

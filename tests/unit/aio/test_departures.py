@@ -1,4 +1,4 @@
-"""Streams on their way out."""
+"""What is on its way out with a message."""
 
 from __future__ import annotations
 
@@ -14,14 +14,18 @@ from support.producers import counting
 from support.waiting import happens
 
 from seqrpc import OwnedFd
-from seqrpc.aio.departures import MovedStream, StreamDeparture
+from seqrpc.aio.departures import MovedEnd, StreamDeparture
 from seqrpc.aio.producers import Producer, Source
 from seqrpc.protocol.encoder import Encoder
-from seqrpc.protocol.values import EXT_STREAM, BareValues
+from seqrpc.protocol.values import EXT_CHANNEL, EXT_STREAM, BareValues
+
+
+def ignore(*_values: object) -> None:
+    """Hear something, and do nothing."""
 
 
 def test_a_departure_that_is_not_sent_leaves_nothing() -> None:
-    departure = StreamDeparture(Source(counting(1), "m"), Encoder(), print, print)
+    departure = StreamDeparture(Source(counting(1), "m"), Encoder(), ignore, ignore, dropped=ignore)
     assert departure.fileno() >= 0
     departure.unsent()
 
@@ -29,7 +33,7 @@ def test_a_departure_that_is_not_sent_leaves_nothing() -> None:
 def test_a_stream_that_is_passed_on_is_closed_here_or_given_back() -> None:
     back: list[OwnedFd] = []
     with owned(2) as fds:
-        sent, unsent = (MovedStream(fd, back.append) for fd in list(fds))
+        sent, unsent = (MovedEnd(EXT_STREAM, fd, back.append) for fd in list(fds))
         assert sent.ext_type == EXT_STREAM
         assert [sent.fileno(), unsent.fileno()] == [fd.fileno() for fd in fds]
         sent.sent()
@@ -40,7 +44,9 @@ def test_a_stream_that_is_passed_on_is_closed_here_or_given_back() -> None:
 
 def test_a_departure_that_is_not_sent_tells_whoever_made_it() -> None:
     dropped: list[bool] = []
-    departure = StreamDeparture(Source(counting(1), "m"), Encoder(), print, print, lambda: dropped.append(True))
+    departure = StreamDeparture(
+        Source(counting(1), "m"), Encoder(), ignore, ignore, dropped=lambda: dropped.append(True)
+    )
     departure.unsent()
     assert dropped == [True]
 
@@ -54,7 +60,7 @@ async def test_a_departure_that_was_sent_produces() -> None:
         ended.append(producer)
         news.set()
 
-    departure = StreamDeparture(Source(counting(1), "m"), Encoder(), started.append, end)
+    departure = StreamDeparture(Source(counting(1), "m"), Encoder(), started.append, end, dropped=ignore)
     with socket.socket(fileno=os.dup(departure.fileno())) as raw:
         departure.sent()
         await happens(lambda: bool(ended), news)
@@ -79,16 +85,16 @@ class Given(BareValues):
 def test_what_is_given_up_is_closed_with_its_source() -> None:
     given = Given()
     source = Source(counting(1), "m")
-    departure = StreamDeparture(source, Encoder(living=given), print, print)
+    departure = StreamDeparture(source, Encoder(living=given), ignore, ignore, dropped=ignore)
     departure.given_up()
     assert given.up == [source]
     with owned(1) as fds:
-        MovedStream(fds[0], print).given_up()
+        MovedEnd(EXT_CHANNEL, fds[0], ignore).given_up()
         assert fds[0].closed
 
 
 def test_a_copy_in_a_forked_child_is_closed() -> None:
-    departure = StreamDeparture(Source(counting(1), "m"), Encoder(), print, print)
+    departure = StreamDeparture(Source(counting(1), "m"), Encoder(), ignore, ignore, dropped=ignore)
     number = departure.fileno()
 
     def look() -> bool:
