@@ -57,6 +57,7 @@ def session_of(house: Admission, limits: Limits | None = None) -> Session[Any, A
 
 def told(event: Any) -> tuple[Any, ...]:
     assert isinstance(event, Refused)
+    assert event.method in ("S.m", "S.n", "S.bell")
     return event.call_id, event.code, event.message
 
 
@@ -128,5 +129,5 @@ def test_room_is_asked_for_last_and_only_for_what_stays_in_memory() -> None:
 
 
 def test_a_refusal_is_equal_to_itself_only() -> None:
-    one, other = Refused(1, "a.b", ""), Refused(1, "a.b", "")
+    one, other = Refused(1, "S.m", "a.b", ""), Refused(1, "S.m", "a.b", "")
     assert [one, other].index(other) == 1
