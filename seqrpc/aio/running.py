@@ -27,7 +27,7 @@ class RunningCalls:
         """Begin with nothing that runs."""
         self._registry = registry
         self._requests = requests
-        self._oneway: set[HandledCall] = set()  # that want no answer, and so are in nobody's table
+        self._oneway: dict[HandledCall, None] = {}  # that want no answer, and so are in no table; smaller than a set
         self._loop = asyncio.get_running_loop()
         self._held_bytes = 0  # of requests longer than a packet
         self._idle: asyncio.Future[None] | None = None  # while somebody waits for handlers to end
@@ -49,7 +49,7 @@ class RunningCalls:
         request.fds = [fd for fd in request.fds if not isinstance(fd, ValueFd)]
         self._held_bytes += request.held_bytes
         if request.call_id is None:
-            self._oneway.add(call)
+            self._oneway[call] = None
         else:
             self._requests[request.call_id] = call
 
@@ -59,7 +59,7 @@ class RunningCalls:
         call.task = None  # its context refers to the call
         request.params = _NO_PARAMS  # what was started in its context, and lives on, is not to keep its arguments
         if request.call_id is None:
-            self._oneway.discard(call)
+            self._oneway.pop(call, None)
         elif self._requests.get(request.call_id) is call:  # it was not answered
             del self._requests[request.call_id]
         if not request.is_plain:

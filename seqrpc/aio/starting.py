@@ -170,7 +170,7 @@ class Starter:
         self._loop = loop
         self.pace = pace_of(loop, uid)
         """What the connections of one user share."""
-        self._line: deque[asyncio.Future[None]] = deque()
+        self._line: deque[asyncio.Future[None]] | None = None  # on most connections nobody ever waits: it has 760 bytes
 
     def start(self, context: Context, owner: Starts, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Return the task of ``coroutine``, which may be done already.
@@ -214,4 +214,6 @@ class Starter:
 
         Cancel: what is about to begin does not.
         """
+        if self._line is None:
+            self._line = deque()
         await self.pace.wait(self._line)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import collections
 import contextlib
 import contextvars
 import sys
@@ -300,9 +301,10 @@ async def test_places_that_are_given_up_are_gone() -> None:
 
 async def test_what_waits_when_its_loop_was_closed_ends_without_a_word(starts: Starting) -> None:
     loop = asyncio.get_running_loop()
-    waiting = starts.pace.wait(starts.starter._line)
+    line: collections.deque[asyncio.Future[None]] = collections.deque()
+    waiting = starts.pace.wait(line)
     waiting.send(None)
-    assert len(starts.starter._line) == 1
+    assert len(line) == 1
     starts.pace._loop = None  # type: ignore[assignment] # nothing may be asked of it
     waiting.close()
     assert not starts.starter._line
