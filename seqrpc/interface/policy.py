@@ -102,36 +102,35 @@ def _tell_no_bool(rule: Policy, answer: object) -> None:
     _log.error("! the policy %r answered %r, not True or False, which admits nobody", rule, answer)
 
 
-class _Any(Policy):
+class _Pair(Policy):
+    """Two policies, of which one alone may decide; else a verdict takes both, where both have one."""
+
+    _decisive: bool
+    _sign: str
+
     def __init__(self, left: Policy, right: Policy) -> None:
         self._left = left
         self._right = right
 
     def verdict(self, caller: Credentials) -> Verdict:
         left = self._left.verdict(caller)
-        if left is True:
-            return True
+        if left is self._decisive:
+            return left
         right = self._right.verdict(caller)
-        return right if right is True or left is not None else None
+        return right if right is self._decisive or left is not None else None
 
     def __repr__(self) -> str:
-        return f"({self._left!r} | {self._right!r})"
+        return f"({self._left!r} {self._sign} {self._right!r})"
 
 
-class _All(Policy):
-    def __init__(self, left: Policy, right: Policy) -> None:
-        self._left = left
-        self._right = right
+class _Any(_Pair):
+    _decisive = True
+    _sign = "|"
 
-    def verdict(self, caller: Credentials) -> Verdict:
-        left = self._left.verdict(caller)
-        if left is False:
-            return False
-        right = self._right.verdict(caller)
-        return right if right is False or left is not None else None
 
-    def __repr__(self) -> str:
-        return f"({self._left!r} & {self._right!r})"
+class _All(_Pair):
+    _decisive = False
+    _sign = "&"
 
 
 class _Not(Policy):
