@@ -123,6 +123,7 @@ ORDER = (
     "aio.objects",
     "aio.living",
     # the two ends
+    "aio.opening",
     "aio.lifespans",
     "aio.lastreads",
     "aio.hub",

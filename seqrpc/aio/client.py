@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import functools
 import socket
-from collections.abc import Generator, Iterable
-from types import TracebackType
-from typing import Any
+from collections.abc import Iterable
 
 from seqrpc.aio.connection import Connection
 from seqrpc.aio.endpoints import open_transport, socket_for
@@ -17,6 +16,7 @@ from seqrpc.aio.interceptors import Interceptor
 from seqrpc.aio.lifespans import Lifespans
 from seqrpc.aio.link import Link
 from seqrpc.aio.living import LivingValues
+from seqrpc.aio.opening import Opening
 from seqrpc.aio.registry import Registry
 from seqrpc.errors import UntrustedServer
 from seqrpc.interface.policy import PolicyLike, as_policy
@@ -88,28 +88,6 @@ class _Client:
             await self._lifespans.wait(self._lives_ended)
 
 
-class _Connecting:
-    """What :func:`connect` returns: await it, or use it in ``async with``."""
-
-    def __init__(self, address: AddressLike | None, **options: Any) -> None:
-        self._address = address
-        self._options = options
-        self._connection: Connection | None = None
-
-    def __await__(self) -> Generator[Any, Any, Connection]:
-        return _connect(self._address, **self._options).__await__()
-
-    async def __aenter__(self) -> Connection:
-        self._connection = await _connect(self._address, **self._options)
-        return self._connection
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
-    ) -> None:
-        assert self._connection is not None
-        await self._connection.close()
-
-
 async def _connect(
     address: AddressLike | None,
     *,
@@ -147,7 +125,7 @@ def connect(
     allow: PolicyLike | None = None,
     interceptors: Iterable[Interceptor] = (),
     limits: Limits = DEFAULT_LIMITS,
-) -> _Connecting:
+) -> Opening[Connection]:
     """Connect to a service: ``async with seqrpc.connect(path) as connection: ...``.
 
     Args:
@@ -175,12 +153,15 @@ def connect(
 
     Cancel: nothing is left open, and lifespans that were entered are left.
     """
-    return _Connecting(
-        address,
-        sock=sock,
-        server=server,
-        services=services,
-        allow=allow,
-        interceptors=interceptors,
-        limits=limits,
+    return Opening(
+        functools.partial(
+            _connect,
+            address,
+            sock=sock,
+            server=server,
+            services=services,
+            allow=allow,
+            interceptors=interceptors,
+            limits=limits,
+        )
     )

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import socket
-from collections.abc import Generator, Iterable
+from collections.abc import Iterable
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from seqrpc.aio.connection import Connection
 from seqrpc.aio.endpoints import open_transport
@@ -14,6 +15,7 @@ from seqrpc.aio.hub import Hub
 from seqrpc.aio.interception import Interception
 from seqrpc.aio.interceptors import Interceptor
 from seqrpc.aio.listener import Listener
+from seqrpc.aio.opening import Opening
 from seqrpc.aio.registry import Registry
 from seqrpc.interface.policy import PolicyLike
 from seqrpc.interface.scope import run_outside
@@ -122,32 +124,6 @@ def hub_of(server: Server) -> Hub:
     return server._hub  # noqa: SLF001 - this module's own
 
 
-class _Serving:
-    """What :func:`serve` returns: await it, or use it in ``async with``."""
-
-    def __init__(self, services: Service | Iterable[Service], address: AddressLike | None, **options: Any) -> None:
-        self._services = services
-        self._address = address
-        self._options = options
-        self._server: Server | None = None
-
-    def __await__(self) -> Generator[Any, Any, Server]:
-        return self._start().__await__()
-
-    async def __aenter__(self) -> Server:
-        self._server = await self._start()
-        return self._server
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
-    ) -> None:
-        assert self._server is not None
-        await self._server.close()
-
-    async def _start(self) -> Server:
-        return await _start(self._services, self._address, **self._options)
-
-
 async def _start(
     services: Service | Iterable[Service],
     address: AddressLike | None,
@@ -228,7 +204,7 @@ def serve(
     pass_credentials: bool = False,
     interceptors: Iterable[Interceptor] = (),
     limits: Limits = DEFAULT_LIMITS,
-) -> _Serving:
+) -> Opening[Server]:
     """Serve in this program's own loop: ``async with seqrpc.serve(Calculator(), path) as server: ...``.
 
     Args:
@@ -261,16 +237,19 @@ def serve(
 
     Cancel: lifespans that were entered are left, nothing is served, and no file is left.
     """
-    return _Serving(
-        services,
-        address,
-        sock=sock,
-        allow=allow,
-        mode=mode,
-        group=group,
-        backlog=backlog,
-        accept_descriptors=accept_descriptors,
-        pass_credentials=pass_credentials,
-        interceptors=interceptors,
-        limits=limits,
+    return Opening(
+        functools.partial(
+            _start,
+            services,
+            address,
+            sock=sock,
+            allow=allow,
+            mode=mode,
+            group=group,
+            backlog=backlog,
+            accept_descriptors=accept_descriptors,
+            pass_credentials=pass_credentials,
+            interceptors=interceptors,
+            limits=limits,
+        )
     )
