@@ -202,7 +202,7 @@ class Hub:
             async with asyncio.timeout(self._limits.close_timeout):
                 for dispatcher in dispatchers.values():
                     await dispatcher.running.wait_idle()
-                await self._registry.wait_quiet()
+                await self._registry.wait_ended()
                 await self.held.wait_stopped()
         except TimeoutError:
             _log.warning(

@@ -82,6 +82,7 @@ class Registry:
         self._service_policies: dict[str, Policy] = {}
         self.threads = PlainCalls(limits)
         self._lingering: set[Lingering] = set()
+        self._stopping: set[Lingering] = set()
         self._when_quiet: list[Callable[[], object]] = []
         for service in self.services:
             self._add_service(service)
@@ -142,6 +143,11 @@ class Registry:
             for function in waiting:
                 function()
 
+    def end_soon(self, calls: Lingering, ended: asyncio.Future[None]) -> None:
+        """Know of calls that were cancelled, all of them, as their connection ended, until ``ended`` is done."""
+        self._stopping.add(calls)
+        ended.add_done_callback(lambda _ended: self._stopping.discard(calls))
+
     def when_quiet(self, function: Callable[[], object]) -> None:
         """Call a function once no calls run on whose connections ended, which may be now."""
         if self._lingering:
@@ -156,6 +162,12 @@ class Registry:
             waited |= new
             for calls in new:
                 await calls.wait_idle(spared)
+
+    async def wait_ended(self) -> None:
+        """Wait until all calls have ended whose connections did, also those that were cancelled with these."""
+        await self.wait_quiet()
+        for calls in list(self._stopping):
+            await calls.wait_idle(())
 
     def stop_lingering(self) -> None:
         """Cancel the calls that run on although their connections ended."""

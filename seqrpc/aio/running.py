@@ -96,13 +96,18 @@ class RunningCalls:
             if call.request.call_id is not None:
                 call.stop()
         oneway = len(self._oneway)
-        if oneway and not self._registry.has_room_to_linger(oneway):
+        lingers = oneway > 0 and self._registry.has_room_to_linger(oneway)
+        if not lingers:
             self.stop_oneway()
-        elif oneway:
+        if self.is_idle:
+            return
+        self._lingering = self._loop.create_future()
+        if lingers:
             stopping = self._loop.call_later(self._registry.limits.close_timeout, self.stop_oneway)
-            self._lingering = self._loop.create_future()
             self._lingering.add_done_callback(lambda _ended: stopping.cancel())
             self._registry.linger(self, self._lingering)
+        else:
+            self._registry.end_soon(self, self._lingering)
 
     def stop_oneway(self) -> None:
         """Cancel the handlers of one-way calls; the others were when the connection ended."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import socket
@@ -9,7 +10,9 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from support.daemons import raw_client
 from support.lifespans import Annex, Broken, Stuck, Vault
+from support.waiting import PATIENCE, comes_true, turns_of_the_loop
 
 import seqrpc
 
@@ -87,3 +90,35 @@ async def test_where_the_socket_is_not_connected_it_ends_too() -> None:
     with pytest.raises(seqrpc.AddressError, match="the socket is not connected"):
         await seqrpc.serve(vault, sock=socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET))
     assert vault.told == ["Vault begins", "Vault ends"]
+
+
+@pytest.mark.parametrize("how", ["at_an_address", "on_a_pair"])
+async def test_it_ends_after_handlers_whose_connection_ended_before(how: str, socket_path: Path) -> None:
+    class Tidy(Vault):
+        @seqrpc.method
+        async def work(self) -> None:
+            self.stage.reach("works")
+            try:
+                await asyncio.Event().wait()
+            finally:
+                await self.stage.wait("may end")
+                self.tell("tidied up")
+
+    tidy = Tidy()
+    ours, theirs = seqrpc.socket_pair()
+    with ours, theirs:
+        if how == "on_a_pair":
+            server = await seqrpc.serve(tidy, sock=theirs)
+        else:
+            server = await seqrpc.serve(tidy, socket_path)
+        with raw_client(ours if how == "on_a_pair" else socket_path) as client:
+            await client.send(0, 1, "Tidy.work", [])
+            await tidy.stage.wait("works")
+        await comes_true(lambda: not server.connections)
+        closing = asyncio.ensure_future(server.close())
+        await turns_of_the_loop()
+        assert not closing.done()
+        assert tidy.told == ["Tidy begins"]
+        tidy.stage.reach("may end")
+        await asyncio.wait_for(closing, PATIENCE)
+        assert tidy.told == ["Tidy begins", "Tidy tidied up", "Tidy ends"]

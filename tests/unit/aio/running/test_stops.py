@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
 import pytest
-from support.daemons import descriptor, on_a_pair, raw_client
+from support.daemons import Stage, descriptor, on_a_pair, raw_client
 from support.dispatch import Everything, open_count, settle
 from support.special import Factory
-from support.waiting import PATIENCE
+from support.waiting import PATIENCE, comes_true
 
 import seqrpc
 
@@ -97,3 +98,31 @@ async def test_a_handler_that_revokes_its_object_ends_all_other_handlers_of_its_
         assert await channel.call("org.example.Special.revoke_itself") == "revoked"
         with pytest.raises(seqrpc.Cancelled):
             await waiting
+
+
+async def test_handlers_of_a_lost_connection_that_go_on_are_waited_for_so_long_and_no_longer(
+    socket_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Stubborn(seqrpc.Service):
+        def __init__(self) -> None:
+            self.stage = Stage()
+
+        @seqrpc.method
+        async def work(self) -> None:
+            self.stage.reach("works")
+            try:
+                await asyncio.Event().wait()
+            finally:
+                await self.stage.wait("may end")
+                self.stage.reach("ended")
+
+    stubborn = Stubborn()
+    async with seqrpc.serve(stubborn, socket_path, limits=seqrpc.Limits(close_timeout=0.05)) as server:
+        with raw_client(socket_path) as client:
+            await client.send(0, 1, "Stubborn.work", [])
+            await stubborn.stage.wait("works")
+        await comes_true(lambda: not server.connections)
+        assert await asyncio.wait_for(server.drain(PATIENCE), PATIENCE)
+        assert "handlers are still running 0.05 s after they were cancelled" in caplog.text
+    stubborn.stage.reach("may end")
+    await stubborn.stage.wait("ended")
