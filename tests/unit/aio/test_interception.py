@@ -74,7 +74,8 @@ async def test_an_answer_that_waited_and_that_the_kernel_does_not_take_then_was_
     socket_path: Path,
 ) -> None:
     audit = Audit()
-    async with seqrpc.serve(Files(), socket_path, interceptors=[audit]):
+    limits = seqrpc.Limits(high_water_bytes=5_000_000)  # else requests are not read while answers wait
+    async with seqrpc.serve(Files(), socket_path, interceptors=[audit], limits=limits):
         with raw_client(socket_path) as client:
             for number in range(20):
                 await client.send(0, number, "Files.much", [])

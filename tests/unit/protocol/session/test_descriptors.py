@@ -129,7 +129,7 @@ def test_3_3_a_request_that_lost_descriptors_is_answered_with_that() -> None:
     session = new_session()
     refused = receive(session, 0, 7, "m", [Lender()], lost=True)
     assert isinstance(refused, Refused)
-    assert (refused.call_id, refused.code) == (7, "rpc.DescriptorsLost")
+    assert (refused.call_id, refused.method, refused.code) == (7, "m", "rpc.DescriptorsLost")
     assert set(session.requests) == {7}, "it is to be answered"
     session.send_error(7, refused.code, refused.message)
     assert request_in_flight(session, 7).call_id == 7, "the connection lives on"

@@ -245,6 +245,7 @@ def test_5_2_the_kind_of_a_message_that_nobody_can_look_at_is_told_by_its_id_whe
             assert event.error[0] == "rpc.DescriptorsLost"
             return "answer", event.waiter
         if isinstance(event, Refused):
+            assert event.method is None
             assert event.code == "rpc.DescriptorsLost"
             return "request", event.call_id
         return event

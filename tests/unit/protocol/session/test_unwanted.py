@@ -44,8 +44,9 @@ def test_a_long_request_of_one_who_is_not_admitted_is_refused_unread() -> None:
         assert file.closed
         method = "S.n" if id_ is None else "S.m"
         assert isinstance(event, Refused)
-        assert (event.call_id, event.code, event.message) == (
+        assert (event.call_id, event.method, event.code, event.message) == (
             id_,
+            method,
             "rpc.PermissionDenied",
             f"{method}: this caller is not admitted",
         )
