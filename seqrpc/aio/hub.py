@@ -55,7 +55,7 @@ class Hub:
         self._dispatchers: dict[Link, Dispatcher] = {}  # by connection
         self._connections_of: Counter[int | None] = Counter()  # by uid
         self._draining = False
-        self._spared: set[object] = set()  # the calls, and streams, that wait for a drain
+        self._spared: set[object] = set()  # the calls, and streams, that wait for the server to stop
         self._last_reads = LastReads(limits.close_timeout)
         self.lifespans = Lifespans(registry.services, limits, self._begin_closing)
         """What surrounds the lives of the services."""
@@ -162,7 +162,7 @@ class Hub:
             await self.close()
 
     def _spare_current(self) -> None:
-        """Leave the call, or the stream, that drains out of what a drain waits for: it waits for the drain."""
+        """Leave the call, or the stream, that stops the server out of what that waits for: it waits for the stop."""
         self._spared.add(producing.get())
         call = handled_call()
         if call is not None:
@@ -174,6 +174,7 @@ class Hub:
         if self._forked:
             return
         self._check_place()
+        self._spare_current()
         self._begin_closing()
         assert self._closing is not None
         await self.lifespans.wait(self._closing)  # a handler that closes its own server is cancelled by it
@@ -202,7 +203,7 @@ class Hub:
             async with asyncio.timeout(self._limits.close_timeout):
                 for dispatcher in dispatchers.values():
                     await dispatcher.running.wait_idle()
-                await self._registry.wait_ended()
+                await self._registry.wait_ended(self._spared)
                 await self.held.wait_stopped()
         except TimeoutError:
             _log.warning(

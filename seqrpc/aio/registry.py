@@ -163,11 +163,11 @@ class Registry:
             for calls in new:
                 await calls.wait_idle(spared)
 
-    async def wait_ended(self) -> None:
-        """Wait until all calls have ended whose connections did, also those that were cancelled with these."""
-        await self.wait_quiet()
+    async def wait_ended(self, spared: Container[object] = ()) -> None:
+        """Wait until no calls but those in ``spared`` run whose connections ended, nor any that were cancelled then."""
+        await self.wait_quiet(spared)
         for calls in list(self._stopping):
-            await calls.wait_idle(())
+            await calls.wait_idle(spared)
 
     def stop_lingering(self) -> None:
         """Cancel the calls that run on although their connections ended."""

@@ -195,3 +195,34 @@ async def test_a_server_that_is_closed_can_be_drained_and_holds_nothing(socket_p
         server.refuse_new()
         assert await server.drain(ENDLESS) is True
         assert os.listdir("/proc/self/fd") == before
+
+
+@pytest.mark.parametrize("how", ["close", "drain"])
+async def test_a_handler_may_stop_its_server_as_its_connection_has_ended(
+    how: str, socket_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Last(seqrpc.Service):
+        def __init__(self) -> None:
+            self.stage = Stage()
+            self.server: seqrpc.Server
+
+        @seqrpc.method
+        async def work(self) -> None:
+            self.stage.reach("works")
+            try:
+                await asyncio.Event().wait()
+            finally:
+                await getattr(self.server, how)()
+                self.stage.reach("stopped")
+
+    last = Last()
+    last.server = await seqrpc.serve(last, socket_path, limits=seqrpc.Limits(close_timeout=PATIENCE * 2))
+    connection = await seqrpc.connect(socket_path)
+    working = asyncio.ensure_future(connection.call("Last.work"))
+    await last.stage.wait("works")
+    await connection.close()
+    await last.stage.wait("stopped")
+    assert caplog.text == ""
+    await last.server.close()
+    with pytest.raises(seqrpc.ConnectionLost):
+        await working
