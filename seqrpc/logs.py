@@ -121,12 +121,12 @@ class Meter:
         with self._lock:
             counting = [state for state in list(self._kinds.values()) if state.left_out]
             due = [state for state in counting if now - state.began >= self.window]
-            told = [(state.tell, state.left_out) for state in due]
+            counts = [(state.tell, state.left_out) for state in due]
             for state in due:
                 state.left_out = 0
             ends = [state.began + self.window for state in counting if state.left_out]
             self._next_end = min(ends, default=float("inf"))
-        for tell, count in told:
+        for tell, count in counts:
             tell(count)
 
     # The end of a flood
@@ -238,9 +238,9 @@ def bounded_traceback(exc: BaseException) -> str | None:
 
     An application's own exceptions may quote what a peer sent, of any length.
     """
-    told = traceback.TracebackException.from_exception(exc, limit=-_FRAMES, compact=True)
+    trace = traceback.TracebackException.from_exception(exc, limit=-_FRAMES, compact=True)
     careful = False
-    for part in _parts_of(told):
+    for part in _parts_of(trace):
         lines = list(part.format_exception_only())
         if isinstance(part.__notes__, list):  # else each line of the notes is one of ``lines``
             part.__notes__ = [shown(note) for note in part.__notes__]
@@ -248,16 +248,16 @@ def bounded_traceback(exc: BaseException) -> str | None:
         careful = careful or safe != lines
         # The public way to change what it says: a subclass would not be used for causes.
         setattr(part, "format_exception_only", functools.partial(_lines, safe))  # noqa: B010 - mypy: a method is none
-    return "".join(told.format()).removesuffix("\n") if careful else None
+    return "".join(trace.format()).removesuffix("\n") if careful else None
 
 
 def _lines(lines: list[str], **_options: Any) -> Iterator[str]:
     return iter(lines)
 
 
-def _parts_of(told: traceback.TracebackException) -> Iterator[traceback.TracebackException]:
+def _parts_of(trace: traceback.TracebackException) -> Iterator[traceback.TracebackException]:
     """Yield all exceptions of a traceback: causes, contexts, and members of groups."""
-    todo = [told]
+    todo = [trace]
     while todo:
         part = todo.pop()
         yield part

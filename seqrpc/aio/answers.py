@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from seqrpc.aio.caller import Line
-from seqrpc.aio.failures import refusal_of, told_internal
+from seqrpc.aio.failures import internal_error, refusal_of
 from seqrpc.aio.places import runs_here
 from seqrpc.errors import ConnectionLost, DescriptorsLost, Overloaded, WrongProcess
 from seqrpc.kernel.descriptors import OwnedFd, close_all
@@ -135,7 +135,7 @@ class Answers:
         if refusal is None and has_descriptors:
             refusal = DescriptorsLost(f"the descriptors of the answer could not be sent: {exc.strerror}")
         if refusal is None:
-            code, message = told_internal(exc, repr(self._line), "could not send an answer")
+            code, message = internal_error(exc, repr(self._line), "could not send an answer")
         else:
             code, message = refusal.code, refusal.message
             _log.warning("! %r: an answer cannot be sent: %s", self._line, exc)

@@ -278,8 +278,8 @@ class Carrier:
         self.lose(exc)
 
     def _tell_loop(self, exc: Exception, message: str) -> None:
-        told = {"message": message, "exception": exc, "transport": self._transport, "protocol": self.intake.protocol}
-        tell_loop(self._loop, _log, told)
+        context = {"message": message, "exception": exc, "transport": self._transport, "protocol": self.intake.protocol}
+        tell_loop(self._loop, _log, context)
 
     def _call_protocol(self, name: str) -> None:
         try:

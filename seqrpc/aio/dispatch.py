@@ -11,7 +11,7 @@ from typing import Any, NoReturn, Protocol
 from seqrpc.aio.answers import Answers
 from seqrpc.aio.connection import Connection
 from seqrpc.aio.current import HandledCall
-from seqrpc.aio.failures import told, told_internal
+from seqrpc.aio.failures import error_for, internal_error
 from seqrpc.aio.handlers import handle
 from seqrpc.aio.link import Link
 from seqrpc.aio.registry import Entry, Registry
@@ -201,7 +201,7 @@ class Dispatcher:
             self._refuse(request, caller, exc.code, exc.message)
         else:  # types of the application's own raise what they like while they are built
             what = "failed: its arguments could not be converted, or not be taken"
-            self._refuse(request, caller, *told_internal(exc, request.method, what))
+            self._refuse(request, caller, *internal_error(exc, request.method, what))
 
     async def _run(self, call: HandledCall, work: Work) -> None:
         """Run a handler, answer, and end the call. Nothing the handler does gets further than this."""
@@ -266,7 +266,7 @@ class Dispatcher:
 
     def _answer_error(self, call: HandledCall, exc: BaseException) -> None:
         """Answer with an error that was meant to cross, or with rpc.Internal and a traceback in the log here."""
-        self._send_error(call, *told(exc, call.request.method))
+        self._send_error(call, *error_for(exc, call.request.method))
 
     def _answer_stopped(self, call: HandledCall) -> None:
         """Answer for a handler that was cancelled."""

@@ -15,7 +15,7 @@ from seqrpc.text import shown
 _log = get_logger("seqrpc.failures")
 
 
-def told(exc: BaseException, where: str) -> tuple[str, str, Any]:
+def error_for(exc: BaseException, where: str) -> tuple[str, str, Any]:
     """Return code, message and data of an error that was meant to cross, else ``rpc.Internal`` with nothing of it.
 
     What crosses as ``rpc.Internal`` is logged here, with its traceback. So does a reserved error that a call of this
@@ -30,13 +30,13 @@ def told(exc: BaseException, where: str) -> tuple[str, str, Any]:
         try:
             message, data = str(getattr(exc, "message", "")), getattr(exc, "data", None)
         except Exception as another:
-            return *told_internal(another, where, "failed, and its error cannot be told"), None
+            return *internal_error(another, where, "failed, and its error cannot be told"), None
         _log.debug("! %r: %s: %r", where, shown(exc.code), shown(message))
         return exc.code, message, data
-    return *told_internal(exc, where, "failed"), None
+    return *internal_error(exc, where, "failed"), None
 
 
-def told_internal(exc: BaseException, where: str, what: str) -> tuple[str, str]:
+def internal_error(exc: BaseException, where: str, what: str) -> tuple[str, str]:
     """Return code and message of a failure that nobody foresaw, and log it.
 
     Args:

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Callable, Container
 from contextvars import ContextVar
 from typing import Any, Final
 
-from seqrpc.aio.failures import no_memory_file, told
+from seqrpc.aio.failures import error_for, no_memory_file
 from seqrpc.aio.outlet import Outlet
 from seqrpc.errors import RpcError, Unavailable
 from seqrpc.kernel import forks
@@ -158,12 +158,12 @@ class Producer:
             await self._produce()
         except asyncio.CancelledError:
             if self._failure is not None:
-                error = told(self._failure, self._source.where)
+                error = error_for(self._failure, self._source.where)
             elif self._stopped is None and not self._reader_gone:  # the loop ends, or somebody cancels all its tasks
                 self._stopped = Unavailable("the producer was cancelled")
         except BaseException as exc:
             if self._sock.fileno() >= 0:  # else it is a copy in a forked child, which nobody asked
-                error = told(exc, self._source.where)
+                error = error_for(exc, self._source.where)
             if isinstance(exc, (KeyboardInterrupt, SystemExit)):  # these are for the loop, as in any task
                 raise
         finally:

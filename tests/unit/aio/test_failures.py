@@ -9,7 +9,7 @@ import pytest
 from support.incidents import AN_INCIDENT
 
 from seqrpc import LocalProtocolError, Overloaded, PermissionDenied, RpcError, TooLarge, Unavailable
-from seqrpc.aio.failures import refusal_of, told
+from seqrpc.aio.failures import error_for, refusal_of
 from seqrpc.protocol.spilled import NoMemoryFile
 
 
@@ -42,19 +42,19 @@ def crossed(error: RpcError) -> RpcError:
 
 
 def test_an_error_that_was_meant_to_cross_is_told_as_it_is(caplog: pytest.LogCaptureFixture) -> None:
-    assert told(Overdrawn("by seven", {"held": 7}), "m") == ("failures.Overdrawn", "by seven", {"held": 7})
-    assert told(Unavailable("not now"), "m") == ("rpc.Unavailable", "not now", None)
-    assert told(crossed(Overdrawn("by seven", 7)), "m") == ("failures.Overdrawn", "by seven", 7)
+    assert error_for(Overdrawn("by seven", {"held": 7}), "m") == ("failures.Overdrawn", "by seven", {"held": 7})
+    assert error_for(Unavailable("not now"), "m") == ("rpc.Unavailable", "not now", None)
+    assert error_for(crossed(Overdrawn("by seven", 7)), "m") == ("failures.Overdrawn", "by seven", 7)
     assert caplog.records == []
 
 
 def test_an_error_that_holds_odd_things_is_told_all_the_same() -> None:
-    assert told(Bare(), "m") == ("failures.Bare", "", None)
-    assert told(Overdrawn(7), "m") == ("failures.Overdrawn", "7", None)  # type: ignore[arg-type]
+    assert error_for(Bare(), "m") == ("failures.Bare", "", None)
+    assert error_for(Overdrawn(7), "m") == ("failures.Overdrawn", "7", None)  # type: ignore[arg-type]
 
 
 def test_an_error_whose_parts_cannot_be_had_is_internal_and_logged(caplog: pytest.LogCaptureFixture) -> None:
-    assert told(Computed(), "m") == ("rpc.Internal", AN_INCIDENT, None)
+    assert error_for(Computed(), "m") == ("rpc.Internal", AN_INCIDENT, None)
     assert "its error cannot be told" in caplog.text
 
 
@@ -64,7 +64,7 @@ def test_an_error_whose_parts_cannot_be_had_is_internal_and_logged(caplog: pytes
     ids=lambda error: type(error).__name__,
 )
 def test_anything_else_is_internal_and_logged_here(caplog: pytest.LogCaptureFixture, error: BaseException) -> None:
-    code, message, data = told(error, "Bank.pay")
+    code, message, data = error_for(error, "Bank.pay")
     assert (code, message, data) == ("rpc.Internal", AN_INCIDENT, None)
     (record,) = caplog.records
     assert (record.name, record.levelno) == ("seqrpc.failures", logging.ERROR)
