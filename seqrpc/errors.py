@@ -195,7 +195,11 @@ class Cancelled(RpcError, code="rpc.Cancelled"):
 
 
 class Overloaded(RpcError, code="rpc.Overloaded"):
-    """A limit of the callee's is reached; the call did not run and may be tried again later."""
+    """A limit is reached: of the callee, or, where calls wait to be sent, of this side.
+
+    Mostly the call did not run. It did if its answer finds too many unread ones before it (``max_unsent_bytes``), or
+    holds more streams and objects than the connection may have: try again only what may run twice.
+    """
 
 
 class TooLarge(RpcError, code="rpc.TooLarge"):
@@ -207,7 +211,10 @@ class DescriptorsLost(RpcError, code="rpc.DescriptorsLost"):
 
 
 class Unavailable(RpcError, code="rpc.Unavailable"):
-    """The other side takes no new requests; this one did not run and may be sent elsewhere."""
+    """The other side takes no new requests, and this one did not run.
+
+    Where a stream is read, it says that the producer is gone; what came before was produced.
+    """
 
     reason: str | None = None
     """The whole reason that the other side gave, if this connection received it."""

@@ -1,4 +1,4 @@
-"""What every test has: both loops, and a watch on descriptors, on tasks and on the loop's exception handler."""
+"""What every test has: both loops, and a watch on descriptors and on the loop's exception handler."""
 
 from __future__ import annotations
 

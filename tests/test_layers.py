@@ -151,6 +151,7 @@ ONLY_HERE = {
 """Modules that only some of ours may import."""
 
 NOT_HERE = {
+    "protocol": {"asyncio", "select", "selectors", "socket", "time"},
     "interface": {"asyncio", "msgpack", "selectors", "socket", "threading"},
 }
 """Modules that a whole floor does without: it does not run, wait or send."""

@@ -161,7 +161,7 @@ class Intake:
                     self._rare_packet(size, sender, trouble)
                     size = 0
             if size:
-                try:  # as in _give_packet
+                try:  # as in _take
                     self.protocol.packet_received(self._buffer[:size].tobytes(), fds, sender)
                 except Exception as exc:
                     close_all(fds)
