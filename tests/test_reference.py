@@ -49,7 +49,9 @@ def errors() -> dict[str, tuple[type, set[str]]]:
     return {name: (standard_class(base), set(re.findall(r"`(\w+)`", names))) for name, base, names in rows}
 
 
-def test_the_page_has_each_public_class_once() -> None:
+def test_the_page_has_each_public_name_once() -> None:
+    others = PAGE.partition("\n## Functions and values\n")[2].partition("\n## ")[0]
+    assert sorted(re.findall(r"^\* `(\w+)`:", others, re.MULTILINE)) == sorted({*seqrpc.__all__} - CLASSES.keys())
     assert sorted(sections()) == sorted(OTHERS)
     assert sorted(errors()) == sorted(ERRORS)
 

@@ -18,6 +18,7 @@ from support.daemons import on_a_pair
 from support.waiting import PATIENCE
 
 import seqrpc
+from seqrpc import OwnedFd
 
 ENDED: list[asyncio.Task[Any]] = []
 
@@ -216,6 +217,10 @@ class Owners(seqrpc.Service):
     async def exits(self) -> str:
         return "done"
 
+    @seqrpc.method(oneway=True)
+    async def hold(self, fd: OwnedFd) -> None:
+        raise AssertionError("its task could not be made")
+
 
 word: contextvars.ContextVar[str] = contextvars.ContextVar("word", default="nobody's")
 
@@ -304,6 +309,28 @@ async def test_a_task_factory_that_fails_costs_its_call_only() -> None:
         finally:
             loop.set_task_factory(None)
         assert await connection.call("Owners.exits") == "done"
+
+
+async def test_a_one_way_call_whose_task_cannot_be_made_leaves_nothing_that_a_drain_waits_for(
+    socket_path: Path, pipe: tuple[int, int]
+) -> None:
+    loop = asyncio.get_running_loop()
+
+    def failing(loop: asyncio.AbstractEventLoop, coro: Any, context: Any = None, **kwargs: Any) -> Any:
+        if "Dispatcher._run" in repr(coro):
+            raise MemoryError
+        return asyncio.Task(coro, loop=loop, context=context)
+
+    async with seqrpc.serve(Owners(), socket_path) as server, seqrpc.connect(socket_path) as connection:
+        loop.set_task_factory(failing)
+        try:
+            with OwnedFd.dup(pipe[0]) as fd:
+                await connection.notify("Owners.hold", fd)
+            await connection.call("rpc.ping")  # which comes after it
+        finally:
+            loop.set_task_factory(None)
+        async with asyncio.timeout(PATIENCE):
+            assert await server.drain(PATIENCE)
 
 
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="tasks begin at once from 3.12 on")
