@@ -22,13 +22,12 @@ from seqrpc.errors import (
     WrongProcess,
 )
 from seqrpc.interface.answers import Finish, result_of
-from seqrpc.interface.signature import Params
 from seqrpc.kernel.descriptors import close_all
 from seqrpc.kernel.pieces import Content
 from seqrpc.limits import LONGEST_TIMER, MAX_PACKET, Limits
 from seqrpc.logs import get_logger
 from seqrpc.protocol.lenders import Lender, tell_sent, tell_unsent
-from seqrpc.protocol.messages import Response
+from seqrpc.protocol.messages import Params, Response
 from seqrpc.protocol.session import Session
 from seqrpc.text import shown
 

@@ -15,12 +15,12 @@ from seqrpc.aio.remote import Remote
 from seqrpc.errors import ConnectionLost, LocalProtocolError
 from seqrpc.interface.answers import Finish, result_of
 from seqrpc.interface.scope import run_outside
-from seqrpc.interface.signature import Params
 from seqrpc.kernel import forks
 from seqrpc.kernel.closing import Sender
 from seqrpc.kernel.descriptors import OwnedFd, sender_of, value_fd
 from seqrpc.kernel.unread import close_value
 from seqrpc.limits import Limits
+from seqrpc.protocol.messages import Params
 from seqrpc.protocol.values import Living
 
 LivingOf = Callable[["ChannelEnd | None"], Living]

@@ -18,12 +18,11 @@ from seqrpc.aio.running import RunningCalls
 from seqrpc.errors import RpcError
 from seqrpc.interface.answers import Finish, result_of
 from seqrpc.interface.scope import Scope, scope
-from seqrpc.interface.signature import Params
 from seqrpc.kernel.credentials import Credentials
 from seqrpc.limits import Limits
 from seqrpc.logs import get_logger
 from seqrpc.protocol.admission import Refused
-from seqrpc.protocol.messages import NO_OPTIONS, Options, Request
+from seqrpc.protocol.messages import NO_OPTIONS, Options, Params, Request
 
 _log = get_logger("seqrpc.dispatch")
 

@@ -12,7 +12,8 @@ from seqrpc.interface.answers import Finish, result_of
 from seqrpc.interface.proxies import ProxyClasses
 from seqrpc.interface.scope import scope
 from seqrpc.interface.service import RemoteService
-from seqrpc.interface.signature import MethodSpec, Params
+from seqrpc.interface.signature import MethodSpec
+from seqrpc.protocol.messages import Params
 
 
 class Callee(Protocol):

@@ -15,9 +15,7 @@ from seqrpc.interface.description import MethodDescription, Parameter, ServiceDe
 from seqrpc.interface.planning import plan
 from seqrpc.interface.standins import Plan
 from seqrpc.interface.types import exact_type, takes_descriptors
-
-Params = tuple[Any, ...] | list[Any] | dict[str, Any]
-"""The arguments of a call as they are sent: by position or by name."""
+from seqrpc.protocol.messages import Params
 
 _PARAMS = Terms(InvalidParams)
 _INDEX = r"`\$\[(\d{1,3})\]"

@@ -30,6 +30,9 @@ REQUEST_NAMES: Final = ("kind", "id", "method", "params", "options")
 RESPONSE_NAMES: Final = ("kind", "id", "error", "result")
 NOTIFY_NAMES: Final = ("kind", "method", "params", "options")
 
+Params = tuple[Any, ...] | list[Any] | dict[str, Any]
+"""The arguments of a call as they are sent: by position or by name."""
+
 
 class Options(msgspec.Struct, frozen=True, gc=False):
     """What may come with a request: its deadline (``CLOCK_MONOTONIC``, nanoseconds) and metadata."""

@@ -45,6 +45,7 @@ from seqrpc.protocol.messages import (
     Cancel,
     Closing,
     Message,
+    Params,
     Request,
     Response,
     Spilled,
@@ -55,6 +56,9 @@ from seqrpc.text import sendable
 
 Waiter = TypeVar("Waiter")
 Work = TypeVar("Work")
+
+Event = Message | Refused
+"""What a packet may ask for."""
 
 _ARRAY_OF_FOUR = 0x94  # how nearly all packets begin
 
@@ -103,7 +107,7 @@ class Session(Generic[Waiter, Work]):
 
     def receive_packet(
         self, data: bytes, fds: list[OwnedFd], sender: Credentials | None = None, *, lost: bool = False
-    ) -> Request | Response | Cancel | Closing | Refused | None:
+    ) -> Event | None:
         """Take one packet and return what it asks for; None if it asks for nothing.
 
         The session takes ``fds``: it closes those of ignored, refused and malformed packets, the others belong to
@@ -177,7 +181,7 @@ class Session(Generic[Waiter, Work]):
 
     def _receive_closely(
         self, data: bytes, fds: list[OwnedFd], sender: Credentials | None, *, lost: bool
-    ) -> Request | Response | Cancel | Closing | Refused | None:
+    ) -> Event | None:
         """Take any packet: its head first, and the rest if somebody wants it and who sent it may ask for it."""
         try:
             head = read_head(data)
@@ -248,9 +252,7 @@ class Session(Generic[Waiter, Work]):
         self._owe(head.call_id)
         return Request(head.call_id, head.method, [], NO_OPTIONS, [], 0, True)
 
-    def _take(
-        self, head: Head, value: Any, fds: list[OwnedFd], problem: str | RpcError | None
-    ) -> Request | Response | Cancel | Closing | Refused | None:
+    def _take(self, head: Head, value: Any, fds: list[OwnedFd], problem: str | RpcError | None) -> Event | None:
         """Take a message that was read."""
         if isinstance(problem, str):
             raise RemoteProtocolError(f"malformed message: {problem}")
@@ -286,7 +288,7 @@ class Session(Generic[Waiter, Work]):
 
     def _receive_spilled(
         self, spilled: Spilled, fds: list[OwnedFd], sender: Credentials | None, *, lost: bool
-    ) -> Request | Response | Cancel | Closing | Refused | None:
+    ) -> Event | None:
         """Read a message from its memory file, or answer, or fail, the one call that it belongs to."""
         length = spilled.length
         self.references.on_work()
@@ -348,11 +350,7 @@ class Session(Generic[Waiter, Work]):
         return message
 
     def send_request(
-        self,
-        waiter: Waiter,
-        method: str,
-        params: tuple[Any, ...] | list[Any] | dict[str, Any],
-        options: dict[str, Any] | None = None,
+        self, waiter: Waiter, method: str, params: Params, options: dict[str, Any] | None = None
     ) -> tuple[int, Packed]:
         """Begin a call; return its id and its packet. ``waiter`` comes back with its :class:`Response`.
 
@@ -368,12 +366,7 @@ class Session(Generic[Waiter, Work]):
         calls[call_id] = waiter
         return call_id, packet
 
-    def send_notify(
-        self,
-        method: str,
-        params: tuple[Any, ...] | list[Any] | dict[str, Any],
-        options: dict[str, Any] | None = None,
-    ) -> Packed:
+    def send_notify(self, method: str, params: Params, options: dict[str, Any] | None = None) -> Packed:
         """Return the packet of a call that wants no answer.
 
         Raises:

@@ -10,9 +10,9 @@ import pytest
 from seqrpc.interface.answers import Finish
 from seqrpc.interface.proxies import ProxyClasses
 from seqrpc.interface.service import RemoteService, Service, method
-from seqrpc.interface.signature import MethodSpec, Params
+from seqrpc.interface.signature import MethodSpec
 from seqrpc.limits import DEFAULT_LIMITS
-from seqrpc.protocol.messages import Response
+from seqrpc.protocol.messages import Params, Response
 
 
 class Echo(RemoteService):
