@@ -129,12 +129,10 @@ class Hub:
         run_outside(listener.accept_connections)
 
     def refuse_new(self) -> None:
-        """Stop listening, and refuse what comes on the connections that there are; the first step of :meth:`drain`.
-
-        Who waits to be accepted is told why. What runs goes on. From when it is being closed it does nothing.
-        """
+        """Do what :meth:`seqrpc.Server.refuse_new` says."""
         if self._closing is not None:
             return
+        self._check_place()
         self._stop_listening()
         for link in self._dispatchers:
             link.answers.send_closing(_STOPPING)

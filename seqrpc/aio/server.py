@@ -55,6 +55,9 @@ class Server:
         """Stop listening, and refuse what comes on the connections that there are; the first step of :meth:`drain`.
 
         Who waits to be accepted is told why. What runs goes on. From when it is being closed it does nothing.
+
+        Raises:
+            WrongProcess, WrongLoop: the server belongs to another process, or to another event loop.
         """
         self._hub.refuse_new()
 
