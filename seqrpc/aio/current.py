@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import inspect
+import weakref
 from collections.abc import Awaitable, Coroutine, Mapping
 from contextvars import copy_context
 from typing import Any, Protocol, TypeVar
@@ -55,8 +56,8 @@ class HandledCall(Scope, kw_only=True, eq=False):
     stopped: RpcError | None = None
     """What to answer if it ends by being cancelled."""
 
-    view: CurrentCall | None = None
-    """The call as its handler sees it, made when it first looks."""
+    view: weakref.ref[CurrentCall] | None = None
+    """The call as its handler sees it, made when it looks; not held, for it holds the call."""
 
     handling: Any = None
     """What surrounds the handler, if interceptors do (:class:`~seqrpc.aio.interception.Handling`)."""
@@ -74,7 +75,7 @@ class HandledCall(Scope, kw_only=True, eq=False):
 class CurrentCall:
     """The call that a handler answers, as :func:`current_call` tells."""
 
-    __slots__ = ("_call",)
+    __slots__ = ("__weakref__", "_call")
 
     def __init__(self, call: HandledCall) -> None:
         """Show a call."""
@@ -207,6 +208,8 @@ def current_call() -> CurrentCall:
 
 def view_of(call: HandledCall) -> CurrentCall:
     """Return a call as its handler sees it."""
-    if call.view is None:
-        call.view = CurrentCall(call)
-    return call.view
+    view = None if call.view is None else call.view()
+    if view is None:
+        view = CurrentCall(call)
+        call.view = weakref.ref(view)
+    return view

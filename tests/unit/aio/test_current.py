@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import time
 from pathlib import Path
@@ -152,3 +153,19 @@ async def test_an_end_that_was_given_a_name_does_not_pass_for_the_pair_s_maker(
             async with seqrpc.connect(sock=ours, services=Looking()):
                 (answer,) = await as_user(PAIR, str(number), "Looking.look", pass_fds=[number])
     assert answer[0][0] == "rpc.PermissionDenied"
+
+
+async def test_a_call_that_was_looked_at_needs_no_garbage_collector() -> None:
+    service = Looking()
+    async with on_a_pair(service) as connection:
+        gc.collect()
+        gc.disable()
+        try:
+            for _ in range(3):
+                assert (await connection.call("Looking.look"))[0] == "Looking.look"
+                assert await connection.call("Looking.look_from_a_thread") == "Looking.look_from_a_thread"
+            service.calls.clear()
+            await connection.call("rpc.ping")  # the last handler's task is gone, too
+            assert [found for found in gc.get_objects() if isinstance(found, seqrpc.CurrentCall)] == []
+        finally:
+            gc.enable()
