@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import inspect
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Collection, Container, Iterable
 from typing import Any, Protocol
 
 from seqrpc.aio.plain import PlainCalls
-from seqrpc.interface.builtin import BuiltIn
+from seqrpc.interface.builtin import BuiltIn, everybody
 from seqrpc.interface.description import Runs, describe
 from seqrpc.interface.policy import Policy, PolicyLike, as_policy
 from seqrpc.interface.policy import default as default_policy
@@ -35,6 +36,19 @@ class Entry:
         self.result_check = ResultCheck(spec.wire_name, spec.result) if checked else None
         self.is_native = bool(spec.function.__code__.co_flags & inspect.CO_COROUTINE)
         """Whether calling the handler gives a coroutine and does nothing else, as of an ``async def``."""
+
+
+def _entries_of(service: Service, policy: Policy) -> dict[str, Entry]:
+    """Return the methods of a service by their names on the wire; ``policy`` holds where they do not say."""
+    methods = spec_of(type(service)).methods.values()
+    allowed = [(method, method.description.allow) for method in methods]
+    return {method.wire_name: Entry(service, method, policy if allow is None else allow) for method, allow in allowed}
+
+
+@functools.cache
+def _built_in() -> dict[str, Entry]:
+    """Return the methods that every server has, made once: each end of each channel has a registry of its own."""
+    return _entries_of(BuiltIn(), everybody)
 
 
 class Lingering(Protocol):
@@ -86,22 +100,23 @@ class Registry:
         self._when_quiet: list[Callable[[], object]] = []
         for service in self.services:
             self._add_service(service)
-        self.unread = frozenset(self._add_service(BuiltIn()))
+        built_in = _built_in()  # whose name no other can have
+        for name, entry in built_in.items():
+            self._add(name, entry)
+        self.unread: Collection[str] = built_in.keys()
         """The methods that look at nothing that comes with a request."""
 
-    def _add_service(self, service: Service) -> list[str]:
-        """Serve one more; return the names of its methods."""
+    def _add_service(self, service: Service) -> None:
+        """Serve one more."""
         if not isinstance(service, Service):
             raise TypeError(f"an object of a seqrpc.Service was expected, got {service!r}")
-        spec = spec_of(type(service))
-        name, policy = spec.description.name, spec.description.policy
+        description = spec_of(type(service)).description
+        name, policy = description.name, description.policy
         if name in self._service_policies:
             raise ValueError(f"two services are named {name!r}; give one class another name=")
         self._service_policies[name] = policy = self.policy if policy is None else policy
-        for method in spec.methods.values():
-            allow = method.description.allow
-            self._add(method.wire_name, Entry(service, method, policy if allow is None else allow))
-        return [method.wire_name for method in spec.methods.values()]
+        for method, entry in _entries_of(service, policy).items():
+            self._add(method, entry)
 
     def _add(self, name: str, entry: Entry) -> None:
         if name not in self.entries:

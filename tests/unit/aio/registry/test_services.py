@@ -24,6 +24,13 @@ def test_a_registry_takes_services_only_and_no_name_twice() -> None:
         Registry([Everything(), Another()])
 
 
+def test_what_is_built_in_is_made_once() -> None:
+    one, other = Registry([]), Registry([Everything()], policy.uid(1))  # as each end of each channel has one
+    assert one.entries["rpc.ping"] is other.entries["rpc.ping"]
+    assert one.entries is not other.entries
+    assert list(one.unread) == list(other.unread) == ["rpc.ping"]
+
+
 def test_a_registry_knows_whether_anything_takes_descriptors() -> None:
     class Plain(seqrpc.Service):
         @seqrpc.method
