@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from support.lifespans import Annex, Broken, Group, Stuck, Vault
-from support.waiting import PATIENCE
+from support.waiting import PATIENCE, comes_true, turns_of_the_loop
 
 import seqrpc
 from seqrpc.aio.connection import link_of
@@ -151,3 +151,28 @@ async def test_a_time_out_and_metadata_that_surround_the_connecting_are_not_the_
         await later.stage.wait("looked")
         await connection.close()
     assert later.told == ["Later begins", "None", "{}", "Later ends"]
+
+
+async def test_they_end_after_calls_that_want_no_answer_and_outlive_the_connection() -> None:
+    class Teller(Vault):
+        @seqrpc.method(oneway=True)
+        async def hear(self) -> None:
+            self.stage.reach("hears")
+            await self.stage.wait("may end")
+            self.tell("heard")
+
+    teller = Teller()
+    ours, theirs = seqrpc.socket_pair()
+    async with seqrpc.serve((), sock=theirs) as server:
+        connection = await seqrpc.connect(sock=ours, services=teller)
+        await connection.call("rpc.ping")
+        (other,) = server.connections
+        await other.notify("Teller.hear")
+        await teller.stage.wait("hears")
+        closing = asyncio.ensure_future(connection.close())
+        await comes_true(lambda: connection.closed)
+        await turns_of_the_loop()
+        assert not closing.done()
+        teller.stage.reach("may end")
+        await closing
+    assert teller.told == ["Teller begins", "Teller heard", "Teller ends"]

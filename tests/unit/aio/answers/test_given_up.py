@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from support.descriptors import owned
-from support.link import one_end
+from support.link import next_message, one_end
 from support.waiting import comes_true
 
 from seqrpc.aio.link import Link
@@ -33,3 +33,13 @@ def test_what_is_given_up_when_the_loop_is_closed_lets_go_of_its_descriptors() -
         (fd,) = fds
         connection.answers.give_up([fd])
         assert fd.closed
+
+
+async def test_the_result_of_a_call_that_wants_no_answer_is_given_up_and_nothing_is_sent() -> None:
+    async with one_end() as (end, raw):
+        with owned(1) as fds:
+            (fd,) = fds
+            assert end.connection.answers.send_result(None, [fd]) == []
+            assert fd.closed
+        end.connection.answers.send_result(1, "the next")
+        assert await next_message(raw) == [1, 1, None, "the next"]
