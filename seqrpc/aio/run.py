@@ -208,12 +208,14 @@ class _Daemon:
             await draining
 
     async def _unless_stopped(self, work: Awaitable[T], patience: float) -> T | None:
-        """Return what comes of ``work``; if a signal comes first, cancel it, and return None."""
+        """Return, or raise, what comes of ``work``; if a signal comes first, cancel it, and return None."""
         task = asyncio.ensure_future(work)
         await _first(task, self._stop)
         if not task.done():
             await _end(task, patience)
-        return None if task.cancelled() or not task.done() else task.result()
+        if self._stop.done() and (task.cancelled() or not task.done()):
+            return None
+        return task.result()
 
     def _stop_soon(self) -> None:
         if self._stop.done():

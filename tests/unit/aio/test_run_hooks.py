@@ -118,6 +118,22 @@ def test_what_is_raised_at_the_start_ends_the_daemon(socket_path: Path, manager:
     assert manager.hears_nothing()
 
 
+def test_a_start_that_is_cancelled_by_itself_ends_the_daemon(socket_path: Path, manager: Manager) -> None:
+    service = Work()
+
+    async def start(_server: seqrpc.Server) -> None:
+        loop = asyncio.get_running_loop()
+        loop.call_later(PATIENCE, os.kill, os.getpid(), signal.SIGTERM)  # if it serves all the same
+        waited = loop.create_future()
+        waited.cancel()
+        await waited
+
+    with pytest.raises(asyncio.CancelledError):
+        seqrpc.run(service, socket_path, on_start=start)
+    assert service.told == ["begins", "ends"]
+    assert manager.hears_nothing()  # nobody waits for what never became ready
+
+
 @pytest.mark.parametrize("goes_on", [False, True])
 def test_a_signal_stops_what_is_done_at_the_start(
     goes_on: bool, socket_path: Path, caplog: pytest.LogCaptureFixture
