@@ -8,7 +8,7 @@ from seqrpc.kernel.credentials import Credentials
 
 
 class _Everybody(Policy):
-    """Admits whoever it is, also whom the kernel does not name."""
+    """Admits everybody, also callers whom the kernel does not name."""
 
     def verdict(self, caller: Credentials) -> Verdict:  # noqa: ARG002 - whoever it is
         return True

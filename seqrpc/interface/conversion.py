@@ -42,7 +42,7 @@ class Terms(NamedTuple):
     """What a stream raises at an item that does not fit."""
 
     max_other_keys: int = DEFAULT_LIMITS.max_other_keys
-    """Elements of a set at most that may be chosen to collide (:mod:`seqrpc.interface.sets`)."""
+    """The most elements of a set that may be chosen to collide (:mod:`seqrpc.interface.sets`)."""
 
 
 RESULT: Final = Terms(InvalidResult)
@@ -57,8 +57,8 @@ def convert(value: Any, wanted: Plan, terms: Terms = RESULT) -> Any:
         terms: how it is converted.
 
     Raises:
-        msgspec.ValidationError: it does not fit; the message says where and why. So does what a class of the
-            application's own says in a ValueError or TypeError as it is made (``__post_init__``).
+        msgspec.ValidationError: it does not fit; the message says where and why. A ValueError or TypeError that a class
+            of the application's own raises as it is made (``__post_init__``) becomes one, too.
     """
     return _Conversion(terms).convert(value, wanted)
 

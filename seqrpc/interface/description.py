@@ -1,4 +1,4 @@
-"""What a service is, as data: read once from its class, for all who want to know and not to call.
+"""What a service is, as data: read once from its class, for all who want to know it and not to call it.
 
 A description has what is written in the class and nothing that does something: discovery, stubs, proxies of any kind
 and command lines read it. What types hold is asked of :mod:`seqrpc.interface.types`; what converts arguments is made
@@ -52,10 +52,10 @@ class Value(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def item_type(self) -> Any:
-        """The annotation of the items, of a stream.
+        """The annotation of a stream's items.
 
         Raises:
-            TypeError: it is none.
+            TypeError: it is no stream.
         """
         if not self.is_stream:
             raise TypeError(f"{self.annotation!r} is no stream, and has no items")
@@ -63,7 +63,7 @@ class Value(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def types(self) -> list[msgspec.inspect.Type]:
-        """What msgspec knows of its type and of all types in it; stand-ins say what they are of.
+        """What msgspec knows of its type and of all types in it; stand-ins say what they stand for.
 
         Raises:
             TypeError, NameError: such a value cannot be sent.
@@ -95,13 +95,13 @@ class Parameter(Value, frozen=True, kw_only=True):
     name: str
 
     default: Any
-    """What it is if it is not given, or :data:`msgspec.NODEFAULT`: it has to be."""
+    """What it is if it is not given, or :data:`msgspec.NODEFAULT`: it has to be given."""
 
     by_position: bool
     """Whether Python takes it by position."""
 
     by_name: bool
-    """Whether Python takes it by name; on the wire each has one."""
+    """Whether Python takes it by name; on the wire each has a name."""
 
     @property
     def is_required(self) -> bool:
@@ -163,7 +163,7 @@ def describe(cls: type) -> ServiceDescription:
         cls: of a :class:`~seqrpc.Service` the marked methods are described, of any other class the public functions.
 
     Raises:
-        TypeError: a method cannot be called from elsewhere. Of the types of arguments and results it is not said:
+        TypeError: a method cannot be called from elsewhere. The types of arguments and results are not looked at:
             whoever calls or serves it plans them (:func:`seqrpc.interface.signature.spec_of`).
     """
     made = _described.get(cls)
@@ -190,7 +190,7 @@ def functions_of(cls: type) -> Iterator[tuple[str, tuple[Callable[..., Any], Mar
     """Yield the functions of a class that can be called from elsewhere, by name, with what is marked on them.
 
     Raises:
-        TypeError: one is marked, and no plain method.
+        TypeError: one is marked that is no plain method.
     """
     is_service = issubclass(cls, Service)
     for name in dir(cls):

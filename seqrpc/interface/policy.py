@@ -34,7 +34,7 @@ class Policy:
         raise NotImplementedError
 
     def admits(self, caller: Credentials | None) -> bool:
-        """Return whether ``caller`` is admitted; nobody is without credentials, or by a rule that raises."""
+        """Return whether ``caller`` is admitted; without credentials, or by a rule that raises, nobody is."""
         if caller is None:
             return False
         try:
@@ -232,7 +232,7 @@ class _Group(Policy):
         return None if self._number is None else _is_member(caller, self._number)
 
     def _look_up(self) -> None:
-        """Ask the group database, which may be slow; of a group that is not there no more than once a while."""
+        """Ask the group database, which may be slow; for a group that is not there, only once in a while."""
         now = time.monotonic()
         if now < self._next_look:
             return
@@ -283,7 +283,7 @@ def gid(number: int) -> Policy:
 
 
 def group(name: str) -> Policy:
-    """Admit members of the group of this name, as :func:`gid`. A group that does not exist admits nobody."""
+    """Admit members of the group of this name, as :func:`gid` does. A group that does not exist admits nobody."""
     if not name or "\0" in name:
         raise ValueError(f"group() takes the name of a group, got {name!r}")
     return _Group(name)

@@ -1,4 +1,4 @@
-"""What can be known of a function that is to say who may call, before it is asked: whether it can say so at all."""
+"""Whether a function that is to say who may call can say so at all, as far as that shows before it is asked."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, Union
 def objection(function: object) -> str | None:
     """Return why a callable cannot be a function of one argument that answers True or False; None if it may be one.
 
-    What it answers in truth shows only when it is asked.
+    What it really answers shows only when it is asked.
     """
     if not callable(function):
         return "it cannot be called"

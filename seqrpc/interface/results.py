@@ -76,8 +76,8 @@ class ResultCheck:
     def check(self, result: Any) -> None:
         """Compare a result with its annotation, as its caller will.
 
-        Results that may hold streams, descriptors, buffers or services, or objects of classes that do something as they
-        are made (``__post_init__``), are looked at no further than that these objects are of the right class.
+        In results that may hold streams, descriptors, buffers or services, or objects of classes that do something as
+        they are made (``__post_init__``), it only checks that these objects are of the right class.
 
         Raises:
             InvalidResult: it does not fit; the message says where and why.

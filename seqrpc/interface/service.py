@@ -94,7 +94,7 @@ class Service:
     async def close(self) -> None:
         """Clean up: called once nobody holds the object any more, when it was given away as a channel.
 
-        Also if it never arrived where it went, and so nobody ever held it.
+        It is called also if the object never arrived where it was sent, so that nobody ever held it.
 
         Override it. On the proxy of a channel, ``await proxy.close()`` lets go of the object.
         """
@@ -154,7 +154,7 @@ def method(function: F | None = None, /, *, allow: PolicyLike | None = None, one
 
 
 def marks_of(cls: type, name: str) -> Marks | None:
-    """Return the marks of a method of ``cls``; those nearest to it win, ``allow`` among those that say it."""
+    """Return the marks of a method of ``cls``; the nearest win, and for ``allow`` the nearest that say it."""
     # Of static and class methods, too: they cannot be served, and whoever wrote them is to be told.
     attributes = [vars(base)[name] for base in cls.__mro__ if name in vars(base)]
     functions = [getattr(attribute, "__func__", attribute) for attribute in attributes]

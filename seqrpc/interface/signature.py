@@ -25,8 +25,8 @@ class MethodSpec:
     """A method, ready to be called or to call: its function, and what its arguments and results are converted to.
 
     Args:
-        description: what it is.
-        function: that of its class.
+        description: what the method is.
+        function: the method's function in its class.
 
     Raises:
         TypeError: it cannot be called from elsewhere; the message names the method and the parameter.
@@ -60,7 +60,7 @@ class MethodSpec:
             raise TypeError(f"{self.function.__qualname__}: {name}: {exc}") from exc
 
     def _read_exact(self, planned: list[Plan]) -> None:
-        """Find out with what arguments by position the function can be called as they came."""
+        """Find out which arguments by position the function can be given as they came."""
         exact = [exact_type(one) for one in planned]
         may_be_enough = not self._keyword_required
         self.exact = exact if may_be_enough and None not in exact else None

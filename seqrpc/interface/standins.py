@@ -1,7 +1,7 @@
 """What stands in for types that msgspec cannot have: streams, services, unions with a descriptor among them.
 
 A stand-in is a class, for msgspec takes nothing else as a type that it does not know, and so each kind of them is a
-metaclass. Of what it takes the place is in its attributes. ``isinstance``, which msgspec asks about all that
+metaclass. Its attributes say what it takes the place of. ``isinstance``, which msgspec asks about all that
 ``dec_hook`` returns, is answered by what the stand-in makes.
 """
 
@@ -101,7 +101,7 @@ class ServiceStandIn(StandIn):
 
     def build(cls, value: Any, conversion: Conversion) -> Any:  # noqa: ARG002 - it has no parts
         """Return a proxy."""
-        make_proxy = getattr(value, "proxy", None)  # channels are made of connections, and stand higher up
+        make_proxy = getattr(value, "proxy", None)  # channels are made of connections, on a higher floor
         if make_proxy is None:
             raise msgspec.ValidationError(expected("a channel", value))
         return make_proxy(cls.service)
@@ -149,7 +149,7 @@ class UnionStandIn(StandIn):
 
 
 class DataclassStandIn(StandIn):
-    """Takes the fields of a dataclass, of which msgspec cannot have some, and makes it."""
+    """Takes the fields of a dataclass, some of which msgspec cannot convert by itself, and makes it."""
 
     def __init__(cls, original: type) -> None:
         """Stand for a dataclass. Its fields come later: one of them may hold the class itself."""

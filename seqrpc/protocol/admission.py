@@ -1,4 +1,4 @@
-"""Who may call what: asked by a session, answered by whoever knows the methods, before a request is read."""
+"""Who may call what: a session asks before it reads a request, and whoever knows the methods answers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from seqrpc.kernel.credentials import Credentials
 class Refused(msgspec.Struct, eq=False):
     """A request that is to be answered with an error at once: ``send_error(call_id, code, message)``.
 
-    ``call_id`` is None for a NOTIFY, of which nobody is told. ``method`` is None where the message was lost before its
+    ``call_id`` is None for a NOTIFY, whose sender is not told. ``method`` is None where the message was lost before its
     method was read, and "" for a name that is longer than any that exists.
     """
 
@@ -32,7 +32,7 @@ class Admits(Protocol):
 
 
 class Admission(Protocol):
-    """Says which requests a session takes, before anything but kind, id and method of them is read."""
+    """Says which requests a session takes, when only their kind, id and method have been read."""
 
     @property
     def policies(self) -> Mapping[str, Admits]:
@@ -53,5 +53,5 @@ class Admission(Protocol):
         ...
 
     def lack_of_room(self, size: int) -> str | None:
-        """Return why a request cannot be taken that keeps so many bytes in memory; None if it can."""
+        """Return why a request that keeps ``size`` bytes in memory cannot be taken; None if it can."""
         ...

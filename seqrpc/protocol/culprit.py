@@ -1,4 +1,4 @@
-"""Where in a message the value is that cannot be sent, for whoever wrote it: looked for once sending has failed."""
+"""Where in a message the value is that cannot be sent: looked for once sending has failed, to tell whoever wrote it."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from seqrpc.limits import MAX_VALUES_SEARCHED
 LONGEST_PATH: Final = 200
 """Characters of a path."""
 
-_SHORT_KEY: Final = 4  # parts of a tuple up to which it is written down
+_SHORT_KEY: Final = 4  # parts of the longest tuple that is written out
 
-_LONG_INTEGER: Final = 64  # bits up to which one is written down
+_LONG_INTEGER: Final = 64  # bits of the longest integer that is written out
 
 
 class NotFound(Exception):
-    """There are too many values to look at all; the message says how many were."""
+    """There are too many values to look at them all; the message says how many were looked at."""
 
 
 class Search:
@@ -28,7 +28,7 @@ class Search:
     Args:
         travels: whether a value travels as a descriptor.
         pack: packs a value that has no parts here, or raises.
-        deepest: how far inside it looks, at most half as far as the stack allows calls.
+        deepest: how many levels inside it looks: at most half as many as the stack allows calls.
     """
 
     def __init__(self, travels: Callable[[Any], bool], pack: Callable[[Any], object], deepest: int) -> None:
@@ -134,7 +134,7 @@ def label(key: Any) -> str:
     if isinstance(key, str | bytes):
         return repr(key[:LONGEST_PATH])
     if isinstance(key, int) and key.bit_length() > _LONG_INTEGER + 1:
-        return f"<{key.bit_length()} bits>"  # Python writes down none of more than some thousand digits
+        return f"<{key.bit_length()} bits>"  # Python writes out none of more than some thousand digits
     if isinstance(key, tuple) and len(key) <= _SHORT_KEY and not any(isinstance(part, tuple) for part in key):
         return f"({', '.join(map(label, key))}{',' * (len(key) == 1)})"
     if isinstance(key, tuple | frozenset):

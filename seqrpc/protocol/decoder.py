@@ -42,12 +42,12 @@ class Decoder:
         self._max_containers = limits.max_containers
         self._max_other_keys = limits.max_other_keys
         self.references = References(limits, BareValues() if living is None else living)
-        """What resolves those in a message: whoever decodes may want to hear of work, and bound what is copied."""
+        """What resolves the references in a message; whoever decodes may hear of its work, and bound what it copies."""
 
     def decode_plain(self, packet: bytes, longest: int = _LARGE) -> Any:
         """Return the value of a packet that is plain data, short and not deep, as its bytes show; None for others.
 
-        Nothing is made of references to descriptors, and nothing is said of what is wrong: :meth:`decode` does both.
+        It neither resolves references to descriptors nor says what is wrong: :meth:`decode` does both.
 
         Args:
             packet: what came, without descriptors.
@@ -66,8 +66,8 @@ class Decoder:
 
         The value refers to the objects in ``fds``, which stay the caller's, whatever happens; those of
         streams, channels and buffers are :class:`~seqrpc.kernel.descriptors.ValueFd` afterwards. Depth
-        and sizes are checked before anything is built. Arrays and maps that are keys of a map become tuples,
-        a map one of its keys and values by turns.
+        and sizes are checked before anything is built. An array that is a key of a map becomes a tuple, and so does
+        a map: a tuple of its keys and values by turns.
 
         Returns:
             The value and its problem: a text if the message is malformed, an error if it cannot be taken here.
@@ -102,7 +102,7 @@ class Decoder:
         Args:
             data: the message.
             fds: as :meth:`decode` takes them.
-            read: returns what is in ``data`` from a position on, so many bytes: for long ones quicker than a slice.
+            read: returns so many bytes of ``data`` from a position on: for long ones quicker than a slice.
         """
         rest, self.references.taken = take_long_bytes(data, min(self._max_depth, self._max_containers), read)
         try:
@@ -113,10 +113,10 @@ class Decoder:
     def decode_unwanted(self, data: bytes, fds: list[OwnedFd]) -> tuple[Any, str | None]:
         """Return what :meth:`decode` does, of a short packet that will not be taken: references stay what they are.
 
-        Of one whose maps msgpack must not make it is only known that it is one value.
+        If msgpack must not make its maps, all that is checked is that it is one value.
 
         Raises:
-            RemoteProtocolError: it is not.
+            RemoteProtocolError: it is not one.
         """
         references = self.references
         try:
@@ -137,10 +137,10 @@ class Decoder:
         try:
             return self._unpack_at_once(data)
         except ValueError as exc:
-            if "map" not in str(exc):  # msgpack has no class of its own for what it does not take of maps
+            if "map" not in str(exc):  # msgpack has no exception class of its own for maps that it does not take
                 raise
         self.references.begin_again()
-        # Of bytes: an exception would keep what it saw of a mapping, which could not be closed.
+        # From a copy: an exception would keep a view of a mapping, which then could not be closed.
         return read_maps(bytes(data), self.references.resolve, self._max_containers, self._max_other_keys)
 
     def _unpack_at_once(self, data: bytes | memoryview) -> Any:

@@ -1,7 +1,7 @@
 """How deep a message is nested, and whether its sizes are true, found out before anything is built of it.
 
-Nearly all are settled at a glance. Of the others msgpack's own C code steps over the value, building nothing, with
-the stack that it keeps for arrays and maps filled up in front, so that just ``max_depth`` places are left.
+A glance settles nearly all messages. msgpack's own C code steps over the others and builds nothing of them; its stack
+for arrays and maps is filled up beforehand, so that just ``max_depth`` places are left.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import msgpack
 
 from seqrpc.limits import MAX_PACKET
 
-# All bytes but the first ones of arrays and maps. A packet has at most as many arrays and maps as bytes are left
-# without these, so a short rest settles the depth without looking closer, and the sizes too if the packet is short:
+# All bytes that begin no array or map. A packet has at most as many arrays and maps as bytes are left when these are
+# taken out. If few are left, the depth is settled without a closer look, and so are the sizes if the packet is short:
 # none can promise more values than the packet has bytes (msgpack's rule), each of them a place in a list.
 _NO_CONTAINER: Final = bytes(byte for byte in range(256) if not (0x80 <= byte <= 0x9F or 0xDC <= byte <= 0xDF))
 
@@ -23,7 +23,7 @@ _MAX_PROMISED: Final = 2 * MAX_PACKET  # values that all arrays of a packet may 
 
 _FEW: Final = 64  # values of a large message that are stepped over here: most have few, and stepping in C copies them
 
-_MOST_FILLING: Final = 1 << 16  # arrays inside one another of which no msgpack has the stack
+_MOST_FILLING: Final = 1 << 16  # arrays inside one another, more than the stack of any msgpack holds
 
 
 def check_depth(data: bytes | memoryview, max_depth: int) -> None:

@@ -30,10 +30,10 @@ _PACKER_BYTES: Final = 256
 """Bytes that a packer begins with; it takes more as it needs it, and keeps it. By default it has 256 KiB, of which the
 first page is written at once: 4 KiB for each connection."""
 
-_MOST_KINDS: Final = 64  # dataclasses of which an encoder knows that they are plain data
+_MOST_KINDS: Final = 64  # dataclasses that an encoder remembers as plain data
 
 _TELLING: Final = (LocalProtocolError, RpcError, WrongLoop, WrongProcess)
-"""What says by itself why a value cannot be sent; of other exceptions the path to the value is told."""
+"""Exceptions that say by themselves why a value cannot be sent; for others the path to the value is told."""
 
 
 class Encoder:
@@ -73,8 +73,8 @@ class Encoder:
             names: what errors call its parts.
             values: what of it may be long: the arguments by position or by name, the result, or the item of a
                 stream. ``bytes`` among these that no packet holds are not copied, and are not to change.
-            given: what it holds was given away: if it cannot be sent, what lent descriptors to it is let go, as far
-                as it was reached; :meth:`give_up` is for the rest.
+            given: whether what it holds was given away. If it was and cannot be sent, whatever lent descriptors to it
+                is let go, as far as it was reached; :meth:`give_up` is for the rest.
 
         Raises:
             TooLarge: it is longer than ``max_message_bytes``.

@@ -1,6 +1,6 @@
 """What Python has and MessagePack has not, taken apart: dataclasses, Structs, enums, sets, datetimes, UUIDs.
 
-Most of it is msgspec's work. It puts these together again where the annotation is known, at the receiver.
+msgspec does most of the work. At the receiver, where the annotation is known, it puts these together again.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ def flatten(value: Any, travels: Callable[[Any], bool]) -> Any:
     What msgspec does not know either is left in it, in a :class:`Borrowed`.
 
     Args:
-        value: neither is it plain data, nor does it travel as a descriptor.
-        travels: whether a value does.
+        value: neither plain data nor what travels as a descriptor.
+        travels: whether a value travels as a descriptor.
 
     Raises:
         TypeError, ValueError: it cannot be sent; the message says why.

@@ -20,7 +20,7 @@ METHOD_BYTES: Final = 4_096
 _PLAIN_ARRAYS: Final = range(0x92, 0xA0)  # fixarray of two elements and more
 _FIXSTR: Final = range(0xA0, 0xC0)
 _STR_8: Final = 0xD9
-_LONGEST: Final = 0x7FFF_FFFF  # bytes of a text: that not all of it is here is found out by itself
+_LONGEST: Final = 0x7FFF_FFFF  # bytes of a text: if not all of it is here, that shows by itself
 _UINTS: Final = {0xCC: 1, 0xCD: 2, 0xCE: 4}  # and their bytes
 
 
@@ -40,8 +40,8 @@ def read_head(data: bytes | memoryview, size: int | None = None) -> Head:
 
     Args:
         data: the message, or its first :data:`METHOD_BYTES`.
-        size: how many bytes it has, if there are more than those. The name of a method that goes on after them, which
-            nothing has, is "" here.
+        size: how many bytes it has, if there are more than those. The name of a method that goes on after them is ""
+            here: no method has one so long.
 
     Raises:
         RemoteProtocolError: it begins like no message; the text says what was expected.

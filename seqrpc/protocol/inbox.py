@@ -19,7 +19,7 @@ from seqrpc.kernel.platforms import PLATFORM
 from seqrpc.limits import MAX_PACKET
 
 BUFFER_BYTES = MAX_PACKET + 1
-"""Of a buffer to receive into: one more than the longest packet, so that what is longer does not look whole."""
+"""Bytes of a buffer to receive into: one more than the longest packet, so that what is longer does not look whole."""
 
 _thread = threading.local()
 
@@ -52,8 +52,8 @@ class Inbox:
     """Tells what came in over one socket.
 
     Args:
-        peer: who is at the other end, if he is known.
-        uid: of who is at the other end, if no more is known.
+        peer: who is at the other end, if that is known.
+        uid: that of whoever is at the other end, if no more is known.
         names_senders: whether each packet tells who sent it; ``peer`` does not count then.
     """
 
@@ -63,7 +63,7 @@ class Inbox:
         """Begin with nothing."""
         self.peer = peer
         self.uid = uid if peer is None else peer.uid
-        """Whose what comes is, where a packet does not tell."""
+        """Who sends what comes, where a packet does not tell."""
         self.names_senders = names_senders
 
     def take(

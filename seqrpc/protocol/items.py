@@ -28,10 +28,10 @@ END: Final = 1
 _NAMES: Final = ("kind", "item")
 
 PACKET_ITEMS: Final = 256
-"""Items that share a packet at most."""
+"""The most items that share a packet."""
 
 PACKET_BYTES: Final = 8_192
-"""Bytes from which on a packet takes no further items: where more would hardly be quicker."""
+"""Bytes from which on a packet takes no further items: more would hardly be quicker."""
 
 _SMALL_TEXT: Final = 256  # characters or bytes of what still counts as a small scalar
 
@@ -201,7 +201,7 @@ class ItemReader:
 
     Args:
         decoder: decodes them; it may be shared.
-        max_message_bytes: of one message.
+        max_message_bytes: the most bytes of one message.
     """
 
     def __init__(self, decoder: Decoder, max_message_bytes: int) -> None:

@@ -77,14 +77,14 @@ def without_long_bytes(pieces: Pieces) -> bytes:
 def take_long_bytes(
     data: memoryview, most: int, read: Callable[[int, int], bytes]
 ) -> tuple[bytes | memoryview, list[bytes]]:
-    """Return a message with an :data:`EXT_TAKEN` in place of all long bytes, with their index; and those.
+    """Return a message with an :data:`EXT_TAKEN`, which holds an index, in place of each long bytes; and these.
 
     If it has none, or is cut, or has more than a few values or more than ``most``, it is returned as it is.
 
     Args:
         data: the message, whatever it holds.
         most: how many values it may have.
-        read: returns what is in ``data`` from a position on, so many bytes.
+        read: returns so many bytes of ``data`` from a position on.
     """
     parts: list[bytes | memoryview] = []
     taken: list[bytes] = []

@@ -85,7 +85,7 @@ class Counter:
 
 
 def hooks_for(data: bytes | memoryview, most_containers: int) -> dict[str, Callable[[Any], Any]]:
-    """Return what msgpack needs to count what a long message has too many of, if it may have so many."""
+    """Return the hooks with which msgpack counts what a long message may have too many of; none if it cannot."""
     possible = min(len(data), possible_containers(data))
     counter = Counter(most_containers)
     hooks: dict[str, Callable[[Any], Any]] = {}

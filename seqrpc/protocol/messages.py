@@ -48,7 +48,7 @@ class Request(msgspec.Struct, eq=False, gc=False):
     """REQUEST, or NOTIFY with ``call_id`` None. ``fds`` are the receiver's to close when it is done.
 
     ``held_bytes`` is what it keeps in memory besides a packet: how long it was if it was longer than one, and copies of
-    buffers that cannot be mapped. ``is_admitted``: its caller was found to be, before it was read. ``is_plain``: it is
+    buffers that cannot be mapped. ``is_admitted``: its caller was admitted before it was read. ``is_plain``: it is
     known to want an answer and to have neither options nor descriptors, and to have been short.
     """
 

@@ -20,7 +20,7 @@ from seqrpc.kernel.pieces import Content, Pieces
 from seqrpc.limits import DEFAULT_LIMITS, MAX_DESCRIPTORS, MAX_PACKET
 
 RETRY_DELAY: Final = 0.01
-"""Seconds until a packet is tried again that the kernel had no room for (:attr:`Verdict.LATER`)."""
+"""Seconds until a packet that the kernel had no room for is tried again (:attr:`Verdict.LATER`)."""
 
 TOO_LONG: Final = frozenset({errno.EMSGSIZE, errno.ENOBUFS})
 """What the kernel says of a packet that is too long for it."""
@@ -56,7 +56,7 @@ class Packet:
 
     Args:
         data: its bytes; more than a packet takes until :meth:`shorten`.
-        fds: descriptors of its own: it closes them once it was sent, or was not.
+        fds: descriptors of its own: it closes them once it was sent, or will not be.
         lent: numbers of descriptors that go after those, which somebody else owns.
         failed: called with the reason if it had to wait and is refused then.
         narrow: whether memory files go with it, which the kernel does not count as what waits in a socket.
@@ -148,7 +148,7 @@ def lending(
     Args:
         data: its bytes; what is longer than a packet goes as ``spill`` says.
         lenders: up to 253 things with a descriptor.
-        spill: see there.
+        spill: see :data:`Spill`.
         failed: see :class:`Packet`.
         own: the number of the socket that it is to be sent over.
 
@@ -192,17 +192,17 @@ def judge(packet: Packet, exc: Exception, spill: Spill) -> tuple[Verdict, Except
     One that the kernel finds too long is shortened, if it can be.
 
     Args:
-        packet: it.
+        packet: the packet.
         exc: what sending it raised.
-        spill: see there. If it cannot do what it should, that is the reason of a refusal; but not for a packet that
-            was kept, whose sender hears what the kernel said.
+        spill: see :data:`Spill`. If it cannot do what it should, that is the reason of a refusal; but not for a packet
+            that was kept, whose sender hears what the kernel said.
     """
     if isinstance(exc, BlockingIOError | InterruptedError):
         return Verdict.WAIT, exc
     if not isinstance(exc, OSError):
         return Verdict.REFUSED, exc
     number = exc.errno
-    if number in _GONE or (number == errno.EBADF and packet.kept):  # of what is lent it is the lender's fault
+    if number in _GONE or (number == errno.EBADF and packet.kept):  # if it is lent, that is the lender's fault
         return Verdict.BROKEN, exc
     if number in TOO_LONG and len(packet.data) > _SHORT and len(packet.fds) + len(packet.lent) < MAX_DESCRIPTORS:
         try:
@@ -219,7 +219,7 @@ class Outbox:
 
     Args:
         high: bytes above which whoever sends should pause.
-        low: bytes at which he may go on.
+        low: bytes at which sending may go on.
     """
 
     __slots__ = ("high", "low", "packets", "paused", "unsent_bytes")
@@ -253,7 +253,7 @@ class Outbox:
 
         Args:
             exc: what sending it raised.
-            spill: see there.
+            spill: see :data:`Spill`.
         """
         packet = self.packets[0]
         verdict, reason = judge(packet, exc, spill)
@@ -279,7 +279,7 @@ class Outbox:
         return packets
 
     def set_marks(self, high: int | None, low: int | None) -> None:
-        """Set the water marks in bytes, as asyncio does it: of one that is None a usual one is made.
+        """Set the water marks in bytes, as asyncio does it: for one that is None a usual value is taken.
 
         Raises:
             ValueError: not ``0 <= low <= high``.

@@ -19,7 +19,7 @@ ItemCheck = Callable[[list[Any]], list[Any]]
 class ReceivedItems:
     """Gives out items in their order, and closes what is in those that nobody takes.
 
-    What comes with descriptors is kept apart from what comes without: it need never be searched for them.
+    What comes with descriptors is kept apart from what comes without, which need never be searched for them.
     """
 
     __slots__ = ("_backlog", "_carried", "_owners", "check", "failure", "ready")
@@ -76,7 +76,7 @@ class ReceivedItems:
             self.look()
 
     def look(self) -> None:
-        """Look at some of the items that were not looked at yet: at one that has descriptors by itself."""
+        """Look at some of the items that were not looked at yet; one that has descriptors is looked at by itself."""
         backlog = self._backlog
         fds = self._owners.pop(len(backlog) - 1, None)
         if fds is not None:

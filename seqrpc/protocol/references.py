@@ -145,7 +145,7 @@ class References:
         return self._receive_buffer(fd, data) if kind == EXT_BUFFER else self._living.receive(kind, fd)
 
     def _receive_buffer(self, fd: ValueFd, data: bytes) -> Buffer | bytes | None:
-        """Return a buffer, or None and there is a problem."""
+        """Return a buffer; None if there is a problem, which is then remembered."""
         _index, offset, length = BUFFER_DATA.unpack(data)
         if length > self._max_buffer_bytes:
             text = f"a buffer has at most {self._max_buffer_bytes} bytes (max_buffer_bytes), this one {length}"

@@ -155,7 +155,7 @@ class Session(Generic[Waiter, Work]):
         """Return code and message of the error that a request is answered with at once; None if it may be read.
 
         Raises:
-            RemoteProtocolError: one of this id is in flight already.
+            RemoteProtocolError: another request of this id is in flight already.
         """
         if call_id in self.requests:
             raise _in_flight(call_id)
@@ -182,7 +182,7 @@ class Session(Generic[Waiter, Work]):
     def _receive_closely(
         self, data: bytes, fds: list[OwnedFd], sender: Credentials | None, *, lost: bool
     ) -> Event | None:
-        """Take any packet: its head first, and the rest if somebody wants it and who sent it may ask for it."""
+        """Take any packet: its head first, and the rest if somebody wants it and its sender may ask for it."""
         try:
             head = read_head(data)
             if head.kind == SPILLED:
@@ -209,7 +209,7 @@ class Session(Generic[Waiter, Work]):
             raise
 
     def _check_unwanted(self, kind: int, data: bytes, fds: list[OwnedFd]) -> None:
-        """Check that a short message which is not taken is none that breaks the protocol."""
+        """Check that a short message that is not taken does not break the protocol."""
         value, problem = self._decoder.decode_unwanted(data, fds)
         if kind > LAST_KIND or value is None:
             return
@@ -218,7 +218,7 @@ class Session(Generic[Waiter, Work]):
         messages.parse(kind, value, [])
 
     def _receive_sign(self, kind: int, data: bytes, fds: list[OwnedFd]) -> Cancel | Closing | None:
-        """Take a message that is a number or a text, and of anybody: nothing else that may be in it is made."""
+        """Take a message that is a number or a text: anybody may send one, so nothing else in it is made."""
         value, problem = self._decoder.decode_unwanted(data, fds)
         if problem is None and value is None:
             problem = f"one of kind {kind} holds no maps"
@@ -229,7 +229,7 @@ class Session(Generic[Waiter, Work]):
         return self._receive_rare(message)
 
     def _is_wanted(self, head: Head, sender: Credentials | None) -> tuple[bool, tuple[str, str] | None]:
-        """Return whether the rest of a message is to be read, and if not, of what error it is to be told, if of any."""
+        """Return whether the rest of a message is to be read, and if not, the error to answer it with, if any."""
         kind, call_id = head.kind, head.call_id
         if kind > LAST_KIND:  # unknown kinds are ignored (protocol 1.4)
             return False, None
@@ -419,7 +419,7 @@ class Session(Generic[Waiter, Work]):
         self._encoder.give_up(value, kept)
 
     def spill(self, data: Content) -> bytes:
-        """Return the packet that goes, with a memory file of it, in place of an encoded message (protocol 5.1)."""
+        """Return the packet that goes in place of an encoded message, with a memory file of that (protocol 5.1)."""
         head = head_of(data)
         call_id = () if head is None or head.call_id is None else (head.call_id,)
         return bytes(self._encoder.encode((SPILLED, len(data), *call_id))[0])

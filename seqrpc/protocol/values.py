@@ -1,7 +1,7 @@
 """Values that are more than bytes: what travels as a descriptor and has a life of its own.
 
-Encoder and decoder know them by these few names. What a stream or a channel *is* here, whoever owns these
-says, by a :class:`Living`; the plain one leaves them as :class:`BareValue`.
+Encoder and decoder know them by these few names. Whoever owns streams and channels says by a :class:`Living` what
+they *are* here; the plain one leaves them as :class:`BareValue`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ EXT_CHANNEL: Final = 3
 EXT_BUFFER: Final = 4
 
 SCALARS: Final = frozenset({type(None), bool, int, float, str, bytes})
-"""What most values are, and nothing is in."""
+"""The types of most values, which have nothing in them."""
 
 
 class Departure(Protocol):
@@ -47,7 +47,7 @@ class Departure(Protocol):
         ...
 
     def given_up(self) -> None:
-        """Hear that the message will not be sent, and what it is of was given away with it: let go of that, too."""
+        """Hear that the message will not be sent, and that what departs was given away with it: let go of that, too."""
         ...
 
 
@@ -165,7 +165,7 @@ def descriptors_in(value: Any, most: int = MAX_VALUES_SEARCHED) -> list[OwnedFd]
 
 
 def not_in(value: Any, fds: Iterable[OwnedFd], most: int = MAX_VALUES_SEARCHED) -> list[OwnedFd]:
-    """Return which of some descriptors are not in a value: none if it has more than ``most``, and so it is not known.
+    """Return which of some descriptors are not in a value: none if it has more than ``most``, for then it is not known.
 
     The search ends when all are found.
     """
