@@ -20,7 +20,7 @@ from seqrpc.protocol.values import descriptors_in
 
 _log = get_logger("seqrpc.connection")
 
-_SHORT_TEXT = 200  # characters of an error that is told to a peer that does not read
+_SHORT_TEXT = 200  # characters of an error message that a peer that does not read is sent
 _PACKET_COST = 256  # bytes that an unsent packet costs besides its content
 
 _UNSENT = (OSError, WrongProcess)
@@ -28,7 +28,7 @@ _UNSENT = (OSError, WrongProcess)
 
 
 class Check(Protocol):
-    """Looks whether what a handler returned fits its annotation."""
+    """Checks that what a handler returned fits its annotation."""
 
     exact: type | None
     """The type whose values fit, if there is one; for those :meth:`check` need not be called."""
@@ -61,7 +61,7 @@ class Answers:
         Args:
             call_id: of the request; None for one that wants no answer, whose result is given up.
             result: what the handler returned.
-            check: looks whether it fits.
+            check: checks that the result fits; None if nothing has to be checked.
 
         Returns:
             What lent descriptors to the answer.
@@ -69,7 +69,7 @@ class Answers:
         Raises:
             InvalidResult, LocalProtocolError, TooLarge, ValueError: the result does not fit, or cannot be sent; the
                 request is still to be answered, and the result to be given up.
-            Overloaded: as before, for so many bytes of answers are unsent already.
+            Overloaded: as above; too many bytes of answers are unsent already.
         """
         if call_id is None:
             self.give_up(result)
@@ -109,7 +109,7 @@ class Answers:
     def send_error(self, call_id: int, code: str, message: str, data: Any = None) -> None:
         """Answer a request with an error; what is in ``data`` is given away.
 
-        With ``max_unsent_bytes`` of answers unsent it goes without ``data``, and with the beginning of its message.
+        If ``max_unsent_bytes`` of answers are unsent, it goes without ``data`` and with a shortened message.
 
         Raises:
             ValueError: a descriptor in ``data`` is closed; the request is still to be answered, and the data given up.
@@ -128,7 +128,7 @@ class Answers:
         has_descriptors: bool,  # noqa: FBT001 - not public
         exc: OSError | WrongProcess,
     ) -> None:
-        """Answer without what the kernel would not take; if it takes not even that, the connection ends."""
+        """Answer without what the kernel refused; if it refuses even that answer, the connection ends."""
         if isinstance(exc, ConnectionLost | WrongProcess):
             return
         refusal = refusal_of(exc)
@@ -149,18 +149,18 @@ class Answers:
             self._line.end_by(another)
 
     def slow_down(self, call_id: int | None) -> None:
-        """Bound what is kept for a peer that asks on and does not read its answers.
+        """Bound what is kept for a peer that keeps asking and does not read its answers.
 
-        Not reading its requests is enough, unless we wait for its own answers: then only an end helps.
+        It is enough not to read its requests, unless this side waits for answers from it: then the connection must end.
         """
-        if call_id is None:  # it will not be answered
+        if call_id is None:  # this request is not answered
             return
         session = self._line.session
         if not session.calls and not session.given_up:
             self._line.transport.pause_reading()
             return
         unsent = self._unsent_bytes()
-        if unsent > self._limits.max_unsent_bytes + self._limits.max_message_bytes:  # one large answer may well wait
+        if unsent > self._limits.max_unsent_bytes + self._limits.max_message_bytes:  # one large answer may wait
             self._line.end_by(ConnectionLost(f"the other side left {unsent} bytes of answers unread"))
 
     def _unsent_bytes(self) -> int:
@@ -169,7 +169,7 @@ class Answers:
         return transport.get_write_buffer_size() + _PACKET_COST * transport.get_write_buffer_packets()
 
     def _is_over(self) -> bool:
-        """Return whether more is unsent than is to be added to: a short answer must do."""
+        """Return whether so much is unsent that only a short answer may be added."""
         return self._line.writing_paused and self._unsent_bytes() > self._limits.max_unsent_bytes
 
     def give_up(self, value: Any, kept: Any = None) -> None:
@@ -180,7 +180,7 @@ class Answers:
 
         Args:
             value: what nobody gets.
-            kept: what takes its place; what is also in that is left alone.
+            kept: what takes its place; what is part of both is left alone.
         """
         line = self._line
         if runs_here(line.loop):
@@ -188,7 +188,7 @@ class Answers:
             return
         try:
             line.loop.call_soon_threadsafe(line.session.give_up, value, kept)
-        except RuntimeError:  # the loop is closed, and so are the objects that it had
+        except RuntimeError:  # the loop is closed, and so are the objects that belonged to it
             close_all(descriptors_in(value))
 
     def send_closing(self, reason: str) -> None:

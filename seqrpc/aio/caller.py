@@ -37,7 +37,7 @@ Waiter = asyncio.Future[Response]
 
 
 class Line(Protocol):
-    """What making calls, and answering them, need of a connection."""
+    """What making and answering calls need from a connection."""
 
     loop: asyncio.AbstractEventLoop
     home: asyncio.AbstractEventLoop | None
@@ -65,7 +65,7 @@ class Line(Protocol):
         ...
 
     def end_by(self, exc: Exception) -> None:
-        """End the connection now, for a reason that those are told who wait on it."""
+        """End the connection now, and tell the reason to those who wait on it."""
         ...
 
 
@@ -94,7 +94,7 @@ class Caller:
         return not self._line.writing_paused and in_flight + going < self._max_calls
 
     def _stalled(self) -> RpcError | None:
-        """Return what to raise in calls that wait for answers, for none comes; None if they wait for something else."""
+        """Return what to raise in calls that wait while no answer comes; None if they wait for something else."""
         in_flight = len(self._session.calls) + len(self._session.given_up)
         if self._line.writing_paused or in_flight < self._max_calls:
             return None
@@ -133,12 +133,12 @@ class Caller:
             WrongProcess, WrongLoop: the connection belongs to another process, or to another event loop.
             LocalProtocolError, TooLarge, PermissionDenied, Overloaded, OSError, ValueError: it could not be sent.
 
-        Cancel: the other side is told to stop; a call that was not sent never is.
+        Cancel: the other side is told to stop; a call that was not yet sent is never sent.
         """
         line = self._line
         try:
             is_home = get_running_loop() is line.home
-        except RuntimeError:  # none runs: in a forked child, or where coroutines are driven by hand
+        except RuntimeError:  # no loop runs: in a forked child, or where coroutines are driven by hand
             is_home = False
         if not is_home:
             raise line.misuse()
@@ -165,7 +165,7 @@ class Caller:
             tell_unsent(lenders)
             error = await self._explain(exc)
             raise error from error.__cause__
-        del data, lenders  # a large message is not to be kept until it is answered
+        del data, lenders  # do not keep a large message until it is answered
         if deadline is not None:
             timer = self._loop.call_later(_seconds_until(deadline), _expire, waiter)
         try:
@@ -192,7 +192,7 @@ class Caller:
     async def _explain(self, exc: BaseException) -> BaseException:
         """Return what to raise for a packet that could not be sent."""
         if isinstance(exc, ConnectionLost):
-            if not self._line.transport.is_closing():  # what the other side said before it went is still being read
+            if not self._line.transport.is_closing():  # what the other side sent before it went is still being read
                 await self._line.wait_lost()
             return self._line.lost_error() if self._session.closing_received is None else self._unavailable()
         return explain_refusal(exc) if isinstance(exc, OSError) else exc
@@ -219,10 +219,10 @@ class Caller:
     def _give_up(self, call_id: int, waiter: Waiter) -> None:
         """Clean up after a call that ends without its answer being used."""
         if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
-            close_all(waiter.result().fds)  # it came, and its task was cancelled before it could take it
+            close_all(waiter.result().fds)  # the answer came, and the task was cancelled before it took it
         packet = self._session.send_cancel(call_id)
         if packet is not None:
-            with contextlib.suppress(OSError):  # it is a hint, and may get lost
+            with contextlib.suppress(OSError):  # a cancel is a hint, and may get lost
                 self._line.transport.send_packet(*packet)
         self.turns.next()
 
@@ -246,7 +246,7 @@ class Caller:
     async def send_notify(
         self, method: str, params: Params, deadline: int | None = None, meta: dict[str, str] | None = None
     ) -> None:
-        """Call without wanting an answer; return when it is on its way. Arguments as for :meth:`request`.
+        """Call without wanting an answer; return when the call is on its way. Arguments as for :meth:`request`.
 
         Raises:
             ConnectionLost, Unavailable, DeadlineExceeded, WrongProcess, WrongLoop, LocalProtocolError, TooLarge,
@@ -276,7 +276,7 @@ class Caller:
         """Do nothing: a connection is held by whoever made it, not by its proxies."""
 
     def __repr__(self) -> str:
-        """Return what the connection is."""
+        """Return the state of the connection, and who is at the other end."""
         return repr(self._line)
 
 
@@ -287,7 +287,7 @@ def explain_refusal(exc: OSError) -> Exception:
 
 
 def _of_this_call(error: RpcError) -> RpcError:
-    """Mark an error as one that a call met: in a handler that does not expect it, it is not the handler's answer."""
+    """Mark an error as met by a call: a handler that does not catch it does not answer with it."""
     error.remote = True
     return error
 

@@ -1,6 +1,6 @@
-"""One end of a connection at work: its intake, the outlet of what had to wait, and how it ends.
+"""What does the work of one end of a connection: its intake, the outlet for packets that wait, and how it ends.
 
-Users have a transport of it (:mod:`seqrpc.aio.transport`).
+Users see it as a transport (:mod:`seqrpc.aio.transport`).
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ _monotonic: Final = time.monotonic
 
 
 class Carrier:
-    """Has a connected socket, which it closes at the end.
+    """Owns a connected socket, which it closes at the end.
 
     Args:
         loop: the running loop.
         sock: the socket.
-        protocol: whom to tell.
+        protocol: is told what happens.
         limits: as for the transport.
-        names_senders: whether each packet tells who sent it; None: to be found out from the socket's names.
+        names_senders: whether each packet tells who sent it; if None, the socket's names tell.
     """
 
     __slots__ = (
@@ -94,7 +94,7 @@ class Carrier:
         """Begin to read, and tell the protocol of its transport.
 
         Raises:
-            Exception: what the protocol raises; the socket is its maker's then.
+            Exception: what the protocol raises; then whoever made the socket owns it again.
         """
         self._transport = transport
         forks.register(self, Carrier._let_go_in_child)
@@ -106,7 +106,7 @@ class Carrier:
             raise
 
     def pause_reading(self) -> None:
-        """Read nothing more. A connection over which nothing can be sent any more ends: nothing else would tell."""
+        """Stop reading. A connection over which nothing can be sent any more ends: nothing else would notice."""
         if self.intake.is_reading:
             self.intake.stop()
             if self.broken is not None:
@@ -122,7 +122,7 @@ class Carrier:
     def send_packet(
         self, data: Content, fds: Sequence[HasFileno], failed: Callable[[OSError], object] | None = None
     ) -> None:
-        """Send a packet in the long way: with descriptors, or behind others, or where the quick way failed.
+        """Send a packet in the slow way: with descriptors, or behind others, or after the quick way failed.
 
         Raises:
             ValueError, ConnectionLost, WrongProcess, OSError: as the transport's ``send_packet``.
@@ -143,7 +143,7 @@ class Carrier:
                 outlet.room.change(narrow=False)
 
     def make_outlet(self) -> Outlet:
-        """Return where packets wait, made if it has to be."""
+        """Return the outlet where packets wait; make it if there is none."""
         if self.outlet is None:
             outbox = Outbox(self._limits.high_water_bytes, self._limits.low_water_bytes)
             self.outlet = Outlet(self._loop, self._sock, self, outbox)
@@ -157,16 +157,16 @@ class Carrier:
         return self.outlet.outbox.low, self.outlet.outbox.high
 
     def check_high_water(self) -> None:
-        """Have the protocol pause if more waits than is good."""
+        """Tell the protocol to pause if more waits than the high water mark allows."""
         if self.outlet is not None and self.outlet.outbox.begins_pause():
             self._call_protocol("pause_writing")
 
     def too_long(self, data: Content) -> tuple[bytes, OwnedFd] | None:
-        """Return what to send in place of what is too long."""
+        """Return what to send in place of data that is too long."""
         return self.intake.protocol.packet_too_long(data)
 
     def writable(self) -> None:
-        """Send what waits, until the kernel takes no more, or others on the loop have waited long enough."""
+        """Send what waits until the kernel takes no more, or until others on the loop have waited long enough."""
         outlet = self.make_outlet()
         is_empty = outlet.flush(_monotonic() + TURN_SECONDS)
         if self.broken is not None:
@@ -181,7 +181,7 @@ class Carrier:
                 self._finish_soon(None)
 
     def refused(self, packet: Packet, reason: Exception) -> None:
-        """Tell whoever sent a packet that the kernel refuses it; if nobody is to be told, that is the end."""
+        """Tell whoever sent a packet that the kernel refuses it; if nobody asked to be told, end the connection."""
         assert isinstance(reason, OSError)
         if packet.failed is None:
             self.lose(reason)
@@ -201,7 +201,7 @@ class Carrier:
             return
         self._loop.call_soon(self.intake.read_rest)
         outlet = self.outlet
-        if outlet is not None and outlet.outbox.ends_pause():  # nothing else would end it: it may send, and hear
+        if outlet is not None and outlet.outbox.ends_pause():  # nothing else would end it; a send then tells of the end
             self._call_protocol("resume_writing")
 
     def _drop_queue(self) -> None:
@@ -231,7 +231,7 @@ class Carrier:
         return self.outlet is not None and len(self.outlet.outbox.packets) > 0
 
     def _end(self) -> None:
-        """Be over, with nobody told."""
+        """End without telling anybody."""
         self.intake.stop()
         self.intake.leave_share()
         self.closing = self.lost = True
@@ -239,9 +239,9 @@ class Carrier:
         self._drop_queue()
 
     def _let_go_in_child(self) -> None:
-        """Be closed, without a word to anybody: this is a copy in a forked child.
+        """Close without telling anybody: this is a copy in a forked child.
 
-        What a loop that was inherited may still call does nothing, and asks nothing of that loop.
+        An inherited loop may still call methods of this; they do nothing, and ask nothing of that loop.
         """
         self._forked = self.closing = self.lost = True
         self.sends_at_once = False
@@ -273,7 +273,7 @@ class Carrier:
             self.intake.close(discard=exc is None)
 
     def fail(self, exc: Exception, message: str) -> None:
-        """End, because of an exception that is the protocol's."""
+        """End because of an exception that the protocol raised."""
         self._tell_loop(exc, message)
         self.lose(exc)
 

@@ -35,14 +35,14 @@ class ChannelEnd:
     Args:
         fd: one end of a socket pair.
         limits: bounds of the connection over it.
-        living_of: makes what streams and channels are there.
-        interception: of the connection that the channel came over.
+        living_of: makes what carries streams and channels over that connection.
+        interception: what surrounds calls on the connection that the channel came over.
     """
 
     def __init__(
         self, fd: OwnedFd, limits: Limits, living_of: LivingOf, interception: Interception = NO_INTERCEPTION
     ) -> None:
-        """Hold it; the connection is made when it is first used."""
+        """Hold the descriptor; the connection is made when it is first used."""
         self._fd: OwnedFd | None = fd
         self._limits = limits
         self._living_of = living_of
@@ -71,7 +71,7 @@ class ChannelEnd:
             self._sender = sender_of(self._fd)
             sock = socket.socket(fileno=self._fd.detach())
             self._fd = None
-            # It holds the registry, and not this end: that is to be dropped when nobody uses it any more.
+            # It holds the registry and not this end, which must be dropped when nobody uses it any more.
             calls = self._interception
             dispatcher = calls.new_dispatcher(Registry((), limits=self._limits))
             link = Link(dispatcher, self._limits, self._living_of(self), None, calls.new_caller)
@@ -165,17 +165,17 @@ class Channel(Remote):
     """The right to call one object at the other side, held by whoever has this.
 
     A method that returns a service gives one, as the service's proxy; :meth:`~seqrpc.Connection.call` gives the
-    channel itself. It may be sent on, as an argument or a result: it is then the receiver's, and over here.
+    channel itself. It may be sent on, as an argument or a result: then the receiver owns it, and it is over here.
     It is let go by :meth:`close`, or when nothing refers to it or its proxies any more.
 
-    It belongs to the process that received it, and to the event loop on which it is first used: elsewhere everything
-    raises WrongProcess or WrongLoop, and nothing is sent.
+    It belongs to the process that received it, and to the event loop on which it is first used: in other places, every
+    method raises WrongProcess or WrongLoop, and nothing is sent.
     """
 
     __slots__ = ("__weakref__", "_end")
 
     def __init__(self, end: ChannelEnd) -> None:
-        """Show what an end does."""
+        """Wrap an end."""
         super().__init__(end)
         self._end = end
 

@@ -19,7 +19,7 @@ class Connection(Remote):
     __slots__ = ("__weakref__", "_link")
 
     def __init__(self, link: Link) -> None:
-        """Show what a link does."""
+        """Wrap a link."""
         super().__init__(link.caller)
         self._link = link
 

@@ -33,7 +33,7 @@ class Runner(Protocol):
 
 
 class HandledCall(Scope, kw_only=True, eq=False):
-    """A request, and the handler that runs for it, or is about to. It surrounds the calls that the handler makes."""
+    """A request, and the handler that runs, or is about to run, for it. It surrounds calls that the handler makes."""
 
     request: Request
     caller: Credentials
@@ -63,7 +63,7 @@ class HandledCall(Scope, kw_only=True, eq=False):
     """What surrounds the handler, if interceptors do (:class:`~seqrpc.aio.interception.Handling`)."""
 
     def __call__(self, _task: object) -> None:
-        """Hear that the task has ended; while the handler has not begun that is watched."""
+        """Hear that the task has ended; this is called only while the handler has not begun."""
         self.dispatcher.end_unbegun(self)
 
     def stop(self) -> None:
@@ -78,7 +78,7 @@ class CurrentCall:
     __slots__ = ("__weakref__", "_call")
 
     def __init__(self, call: HandledCall) -> None:
-        """Show a call."""
+        """Wrap a call."""
         self._call = call
 
     @property
@@ -114,8 +114,8 @@ class CurrentCall:
         connection.proxy(Screen).show("working")`` is in a coroutine function. It has the context of whoever calls
         this: the deadline of the call, ``seqrpc.metadata``, ``current_call()``. What it returns is returned.
 
-        It belongs to the call. Is that cancelled, because its caller gave up, its deadline passed or its connection
-        ended, the awaitable is cancelled too.
+        The awaitable belongs to the call. If the call is cancelled, because its caller gave up, its deadline passed
+        or its connection ended, the awaitable is cancelled too.
 
         Args:
             awaitable: a coroutine, or a future of that loop.
@@ -144,14 +144,14 @@ class CurrentCall:
                 if loop.is_closed() and not future.done():
                     raise concurrent.futures.CancelledError("the event loop was closed")
         finally:
-            for coroutine in (errand, awaitable):  # what never began is not to complain
+            for coroutine in (errand, awaitable):  # what never began must not warn that it was not awaited
                 if inspect.iscoroutine(coroutine) and inspect.getcoroutinestate(coroutine) == inspect.CORO_CREATED:
                     coroutine.close()
         result: T = future.result()
         return result
 
     def __repr__(self) -> str:
-        """Return what is called, and by whom."""
+        """Return which method is called, and by whom."""
         return f"<CurrentCall {self.method} caller={self.caller}>"
 
 

@@ -33,14 +33,14 @@ _log = get_logger("seqrpc.dispatch")
 
 _NO_KEYWORDS: dict[str, Any] = {}
 
-_LONGEST_NAME = 200  # characters of a method's name that no service has
+_LONGEST_NAME = 200  # characters that are shown of the name of a method that no service has
 
 
 class Work(Awaitable[Any], Protocol):
-    """What a call awaits, and returns its result: the handler's coroutine, or what surrounds it."""
+    """What a call awaits for its result: the handler's coroutine, or what surrounds it."""
 
     def close(self) -> None:
-        """Let go of what has not begun."""
+        """Let go of the work if it has not begun."""
         ...
 
 
@@ -75,7 +75,7 @@ class Dispatcher:
 
     @property
     def admission(self) -> Admission:
-        """Say which requests are taken: those of methods that there are, by their policies."""
+        """Say which requests are taken: those for existing methods whose policies admit the caller."""
         return self
 
     def connection_made(self, link: Link) -> None:
@@ -93,17 +93,17 @@ class Dispatcher:
 
     def unknown(self, method: str, caller: Credentials | None) -> tuple[str, str]:
         """Return code and message of the error for the caller of a method that no service has."""
-        # The names under "rpc." are the protocol's, and nobody's secret.
+        # The names under "rpc." belong to the protocol and are not secret.
         if method.startswith("rpc.") or self._registry.policy_of_unknown(method).admits(caller):
             return "rpc.MethodNotFound", f"there is no method {bounded_name(method)!r}"
         return "rpc.PermissionDenied", f"{bounded_name(method)}: this caller is not admitted"
 
     def lack_of_room(self, size: int) -> str | None:
-        """Return why a request cannot be taken that keeps so many bytes; None if it can."""
+        """Return why a request that keeps ``size`` bytes cannot be taken; None if it can."""
         return self.running.lack_of_room(size)
 
     def request_refused(self, refused: Refused, caller: Credentials | None) -> None:  # noqa: ARG002 - nothing to stop
-        """Say in the log that a request was dropped which wanted no answer: nobody else hears of it."""
+        """Log that a request that wanted no answer was dropped: nobody else hears of it."""
         if refused.call_id is None:
             _log.debug("! a NOTIFY is dropped: %s: %s", refused.code, shown(refused.message))
 
@@ -113,7 +113,7 @@ class Dispatcher:
         if entry.is_immediate:
             self._answer_at_once(request, caller, entry)
             return
-        if caller is None:  # whatever a policy says: handlers know who calls
+        if caller is None:  # whatever a policy says, handlers must know who calls
             self._refuse(request, caller, *self.denied(request.method, caller))
             return
         call = HandledCall(request=request, caller=caller, connection=self.connection, dispatcher=self, entry=entry)
@@ -135,7 +135,7 @@ class Dispatcher:
             self._refuse_params(request, caller, exc)
             return
         if request.is_plain:
-            self._requests[request.call_id] = call  # type: ignore[index] # it has an id, being plain
+            self._requests[request.call_id] = call  # type: ignore[index] # a plain request has an id
         else:
             self.running.add(call)
         call.coroutine = coroutine
@@ -159,7 +159,7 @@ class Dispatcher:
         exc: Exception,
     ) -> None:
         """Answer a call whose task could not be made."""
-        if call.has_begun:  # its task is the factory's to keep, and answers
+        if call.has_begun:  # the factory keeps its task, and that answers
             _log.exception("! the task factory of %r failed after its handler began", call.request.method)
             return
         running.close()
@@ -168,7 +168,7 @@ class Dispatcher:
         self.running.end(call)
 
     def _answer_at_once(self, request: Request, caller: Credentials | None, entry: Entry) -> None:  # noqa: ARG002 - see interception
-        """Answer a request of what is built in."""
+        """Answer a request for a built-in method."""
         close_all(request.fds)
         if request.call_id is not None:
             self._answers.send_result(request.call_id, entry.handler())
@@ -182,9 +182,9 @@ class Dispatcher:
             _log.debug("! a NOTIFY of %r is dropped: %s: %s", bounded_name(request.method), code, shown(message))
 
     def _prepare(self, call: HandledCall) -> bool:
-        """Look at what a call has besides a method and arguments; return whether it may go on, else it is refused.
+        """Check what a call has besides a method and arguments; refuse it and return False if it may not go on.
 
-        Whoever is admitted is told why; nothing of the request has been converted.
+        A caller who is admitted is told why; nothing of the request has been converted.
         """
         request, deadline = call.request, call.request.options.deadline
         if deadline is not None and deadline <= time.monotonic_ns():
@@ -199,7 +199,7 @@ class Dispatcher:
     def _refuse_params(self, request: Request, caller: Credentials, exc: Exception) -> None:
         if isinstance(exc, RpcError):
             self._refuse(request, caller, exc.code, exc.message)
-        else:  # types of the application's own raise what they like while they are built
+        else:  # the application's own types may raise anything while they are built
             what = "failed: its arguments could not be converted, or not be taken"
             self._refuse(request, caller, *internal_error(exc, request.method, what))
 
@@ -221,12 +221,12 @@ class Dispatcher:
         else:
             try:
                 lenders = self._answers.send_result(call.request.call_id, result, call.entry.result_check)
-            except (Exception, asyncio.CancelledError) as exc:  # it does not fit, or cannot be sent
+            except (Exception, asyncio.CancelledError) as exc:  # the result does not fit, or cannot be sent
                 self._answers.give_up(result)
                 self._answer_error(call, exc)
             else:
                 if lenders:
-                    call.deadline_ns = None  # that was for the call; a stream in its result lives on
+                    call.deadline_ns = None  # the deadline was for the call; a stream in its result lives on
         finally:
             self.running.end(call)
 
@@ -237,7 +237,7 @@ class Dispatcher:
             GeneratorExit: the loop has ended: nobody waits for an answer.
         """
         if isinstance(exc, asyncio.CancelledError):
-            work.close()  # if it was not its turn yet
+            work.close()  # in case its turn had not come
             self._answer_stopped(call)
         elif isinstance(exc, GeneratorExit) and not self._runs(call):
             work.close()
@@ -248,7 +248,7 @@ class Dispatcher:
                 self._loop.call_soon(_raise, exc)
 
     def _runs(self, call: HandledCall) -> bool:
-        """Return whether a handler is running now, and not being thrown away."""
+        """Return whether the handler is still run by its loop, rather than being thrown away."""
         try:
             task = asyncio.current_task(self._loop)
         except RuntimeError:  # no loop runs here
@@ -284,7 +284,7 @@ class Dispatcher:
             return
         try:
             self._answers.send_error(call_id, code, message, data)
-        except Exception:  # a descriptor in it is closed
+        except Exception:  # a descriptor in ``data`` is closed
             _log.exception("! %r: the data of its error cannot be sent", call.request.method)
             self._answers.give_up(data)
             self._answers.send_error(call_id, code, message)
@@ -309,5 +309,5 @@ def _raise(exc: BaseException) -> NoReturn:
 
 
 def bounded_name(method: str) -> str:
-    """Return the name of a method that a caller made up, cut."""
+    """Return a method name that a caller made up, cut to a bounded length."""
     return method if len(method) <= _LONGEST_NAME else f"{method[:_LONGEST_NAME]}…"

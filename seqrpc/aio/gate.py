@@ -1,4 +1,4 @@
-"""Receiving with care, while this process has, or closes, more descriptors of others than it should."""
+"""Receiving with care while this process has, or is closing, more descriptors from others than it should."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from seqrpc.protocol.inbox import BUFFER_BYTES, Inbox
 
 
 class Gate:
-    """Holds up the packets of one socket that bring descriptors while there is no room for them.
+    """Makes packets that bring descriptors over one socket wait while there is no room for these.
 
     It is asked before each packet, as long as :data:`~seqrpc.kernel.closing.CLOSER` is careful.
 
@@ -51,7 +51,7 @@ class Gate:
         """Whether nothing is to be received until one of the two was called."""
 
     def is_open(self) -> bool:
-        """Return whether the next packet may be received now; if not, it is shut, and one of the two is called."""
+        """Return whether the next packet may be received now; if not, ``reopened`` or ``arrived`` is called later."""
         if self.shut:
             return False
         try:
@@ -64,7 +64,7 @@ class Gate:
         if not CLOSER.has_room(uid, self, self._tell):
             self.shut = True
         elif CLOSER.is_table_short():
-            # The kernel closes what it finds no number for in the thread that receives.
+            # The kernel closes descriptors for which it finds no number, in the thread that receives.
             self.shut = self._elsewhere = True
             CLOSER.put(-1, uid, self._receive)
         return not self.shut

@@ -21,7 +21,7 @@ from seqrpc.kernel.descriptors import OwnedFd, close_all
 async def handle(
     call: HandledCall, args: Sequence[Any], kwargs: dict[str, Any], threads: PlainCalls, answers: Answers
 ) -> Any:
-    """Run a handler that is no ``async def``, or may not be, and return its result.
+    """Run a handler that is not, or may not be, an ``async def``, and return its result.
 
     Args:
         call: what it answers.
@@ -41,7 +41,7 @@ async def handle(
 def _stream_of(call: HandledCall, generator: AsyncIterator[Any]) -> Source:
     """Return what the answer's stream is made of. It outlives the call, with the descriptors that came with it."""
     fds, call.request.fds = call.request.fds, []
-    call.deadline_ns = None  # that was for the call; of a stream the reader takes as much as it likes
+    call.deadline_ns = None  # the deadline was for the call; the reader of a stream takes as much as it likes
     return Source(generator, call.request.method, fds)
 
 
@@ -60,8 +60,8 @@ async def _run_in_thread(call: HandledCall, function: Callable[[], Any], threads
 def _run_plain(function: Callable[[], Any]) -> Any:
     """Call a plain function in its thread.
 
-    What is not to end more than its call becomes RuntimeError: StopIteration, which no future can hold,
-    and what would stop the loop, such as SystemExit.
+    Exceptions that must not end more than the call become RuntimeError: StopIteration, which no future can hold,
+    and those that would stop the loop, such as SystemExit.
     """
     try:
         return function()

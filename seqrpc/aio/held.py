@@ -30,7 +30,7 @@ class Held(Protocol):
 
 
 class HeldValues:
-    """All of one server's, or one client connection's."""
+    """Everything that others hold of one server, or of one client connection."""
 
     def __init__(self) -> None:
         """Begin with none."""

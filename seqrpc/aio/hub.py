@@ -35,11 +35,11 @@ _FOR_OTHERS = 64
 
 
 class Hub:
-    """Keeps the connections of one server: takes them in, lets them go, and ends them all.
+    """Keeps the connections of one server: takes them in, forgets those that ended, and ends them all.
 
     Args:
         registry: the services.
-        address: where, for people.
+        address: where the server listens, to be shown to people.
         limits: ``max_connections``, ``drain_timeout`` and ``close_timeout`` are used, and the rest passed on.
         interception: what surrounds calls.
     """
@@ -68,7 +68,7 @@ class Hub:
         forks.register(self, Hub._let_go_in_child)
 
     def _let_go_in_child(self) -> None:
-        """Serve nobody: this is a copy in a forked child. What it is made of hears of it by itself."""
+        """Serve nobody: this is a copy in a forked child. The parts of the server hear of the fork by themselves."""
         self._forked = True
         self._dispatchers.clear()
 
@@ -109,7 +109,7 @@ class Hub:
             link.refuse(f"the server has {most} connections of this user already")
 
     def connection_lost(self, link: Link) -> None:
-        """Let a connection go; a server on a socket pair is done with its only one."""
+        """Forget a connection; a server on a socket pair ends with its only one."""
         if self._dispatchers.pop(link, None) is not None:
             self._connections_of[link.uid] -= 1
             if not self._connections_of[link.uid]:
@@ -160,7 +160,7 @@ class Hub:
             await self.close()
 
     def _spare_current(self) -> None:
-        """Leave the call, or the stream, that stops the server out of what that waits for: it waits for the stop."""
+        """Do not wait for the call, or the stream, that stops the server: it waits for the stop itself."""
         self._spared.add(producing.get())
         call = handled_call()
         if call is not None:
@@ -175,19 +175,19 @@ class Hub:
         self._spare_current()
         self._begin_closing()
         assert self._closing is not None
-        await self.lifespans.wait(self._closing)  # a handler that closes its own server is cancelled by it
+        await self.lifespans.wait(self._closing)  # closing cancels a handler that closes its own server
 
     def _begin_closing(self) -> None:
         self._stop_listening()
         if self._closing is None:
             self._last_reads.close()
             dispatchers = dict(self._dispatchers)
-            for link in dispatchers:  # at once, for they are not read any more then
+            for link in dispatchers:  # at once: after that they are not read any more
                 link.abandon()
             self._closing = asyncio.ensure_future(self._close_connections(dispatchers))
 
     def _stop_listening(self) -> None:
-        """Refuse what comes; who waits to be accepted is told why."""
+        """Accept no more; tell those who wait to be accepted why."""
         self._draining = True
         if self._listener is not None:
             self._listener.accept_waiting()
@@ -222,7 +222,7 @@ class Hub:
 
 
 def _max_connections(limits: Limits) -> int:
-    """Return how many connections a server takes: beyond the process's descriptors it could refuse none politely."""
+    """Return how many connections a server takes: it needs a free descriptor even to refuse one politely."""
     soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY:
         return limits.max_connections

@@ -1,4 +1,4 @@
-"""Receiving on an event loop: a connection's packets, as many in a turn of the loop as are good for the others."""
+"""Receiving a connection's packets on an event loop, in each turn only as many as are fair to the others."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _monotonic: Final = time.monotonic
 
 
 class Owner(Protocol):
-    """Who is told of what goes wrong."""
+    """Whoever is told what goes wrong."""
 
     broken: OSError | None
     """Why nothing can be sent any more; what was sent to us is still read, and then the connection is lost."""
@@ -59,8 +59,8 @@ class Intake:
         loop: the running loop.
         sock: a connected socket, borrowed.
         protocol: takes what comes.
-        owner: is told of what goes wrong.
-        inbox: tells what came.
+        owner: is told what goes wrong.
+        inbox: decides what each received packet is.
         uid: whose connection it is, None if that is not known.
         limits: ``max_packets_per_wakeup`` and ``busy_poll_timeout`` are used.
     """
@@ -81,7 +81,7 @@ class Intake:
         uid: int | None,
         limits: Limits,
     ) -> None:
-        """Begin with not reading."""
+        """Begin without reading."""
         self._loop = loop
         self._sock = sock
         self.fd = sock.fileno()
@@ -94,11 +94,11 @@ class Intake:
         self._takes_descriptors = inbox.names_senders or PLATFORM.takes_descriptors(sock)
         make_receiver: Callable[..., Any] = ancillary.receiver if self._takes_descriptors else ancillary.plain_receiver
         self._receive = make_receiver(sock, self._buffer)
-        self._gate: Gate | None = None  # made when it is needed first
-        self._arrived: tuple[Received | OSError, bytes] | None = None  # from there, while reading is paused
+        self._gate: Gate | None = None  # made when it is first needed
+        self._arrived: tuple[Received | OSError, bytes] | None = None  # what the gate received while reading was paused
         self._packets = range(limits.max_packets_per_wakeup)
         self._share = share_of(uid)
-        self._round = self._share.round  # in which it was admitted last
+        self._round = self._share.round  # the round in which this was admitted last
         self._lone_wakeups = 0
         self._polling = Polling(loop, self._read_ready, limits.busy_poll_timeout) if limits.busy_poll_timeout else None
         self.is_reading = False
@@ -122,19 +122,19 @@ class Intake:
                 self._polling.stop()
 
     def leave_share(self) -> None:
-        """Take no part any more in its user's share of the loop's turns: the connection is over."""
+        """Leave the user's share of the loop's turns: the connection is over."""
         self._share = NOBODYS
 
     def _watch_readable(self) -> None:
         self._loop.add_reader(self.fd, self._read_ready if self._polling is None else self._polling.read)
 
     def end_wakeup(self) -> None:
-        """Let others on the loop go on after the packet that is being received: it was much work."""
+        """Let others on the loop run after the packet that is being received: it was much work."""
         self._lone_wakeups = max(1, self._lone_wakeups)
 
     def _read_ready(self) -> None:  # noqa: C901, PLR0912 - the hottest place of all: a function of its own for a part costs
         """Read what is there, up to three bounds; alone packets are read one a wake-up."""
-        share = self._share  # a connection that ends meanwhile has it no more
+        share = self._share  # a connection that ends meanwhile no longer has it
         if (CLOSER.careful or share.crowded) and not self._may_receive():
             return
         taken, receive, is_plain = 0, self._receive, not self._takes_descriptors
@@ -195,7 +195,7 @@ class Intake:
         return False
 
     def _read_on(self) -> None:
-        """Receive again, after there was no room for descriptors."""
+        """Receive again after there was no room for descriptors."""
         if self.is_reading:
             self._watch_readable()
             if self._owner.broken is not None:
@@ -230,14 +230,14 @@ class Intake:
             self._owner.fail(exc, "the protocol's packet_received failed")
 
     def read_rest(self) -> None:
-        """Read what came before the connection broke. The loop need not call: there may be no end of file."""
+        """Read what came before the connection broke. The loop may never call again: there may be no end of file."""
         if self.is_reading and not (self._gate is not None and self._gate.shut):
             self._lone_wakeups = 0
             self._read_ready()
             self._loop.call_soon(self.read_rest)
 
     def _receive_failed(self, exc: OSError, received: int) -> bool:
-        """Take a failure to receive; return whether to go on at once."""
+        """Handle a failure to receive; return whether to go on at once."""
         if isinstance(exc, BlockingIOError | InterruptedError):
             if self._owner.broken is not None:  # everything that was sent to us is read
                 self._owner.lose(self._owner.broken)
@@ -267,7 +267,7 @@ class Intake:
     # Ending
 
     def close(self, *, discard: bool) -> None:
-        """Close the socket, and what came and nobody took.
+        """Close the socket, and drop what came and nobody took.
 
         Args:
             discard: throw away what is unread first, so that the peer is not reset.

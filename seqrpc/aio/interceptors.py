@@ -67,37 +67,37 @@ class Interceptor:
     async def handle(self, call: CurrentCall, proceed: Proceed) -> Any:  # noqa: ARG002 - for those that override it
         """Surround the handler of a request, in its own task and context.
 
-        The caller was admitted, and the arguments fit; of what is refused, only :meth:`ended` hears. So does it alone
-        of ``rpc.ping``, which has no handler's task. Context variables that are set here are seen by the handler, and
-        end with the call. What is raised here is answered as if the handler had raised it.
+        The caller was admitted, and the arguments fit; only :meth:`ended` hears of requests that are refused, and of
+        ``rpc.ping``, which has no handler's task. The handler sees context variables that are set here; they end with
+        the call. What is raised here is answered as if the handler had raised it.
 
         Args:
             call: the request; its arguments are not shown.
-            proceed: runs the handler, once at most, and returns its result or raises its error. It is to be awaited
-                before this returns. Of a method that streams the result stands for the stream: its items come later,
+            proceed: runs the handler, once at most, and returns its result or raises its error. It must be awaited
+                before this returns. The result of a method that streams stands for the stream: its items come later,
                 and not through here.
 
         Returns:
             The result that is sent: what ``proceed`` returned, or something in its place that fits the method, too.
-            It is given away as a handler's is. What ``proceed`` returned and is not part of it, nor of the data of an
-            error that is raised, is let go: descriptors are closed, objects that nobody else holds, too.
+            It is given away as a handler's result is. What ``proceed`` returned that is part neither of it nor of the
+            data of a raised error is let go: descriptors are closed, and so are objects that nobody else holds.
 
-        Cancel: as a handler's, when the caller gives up, its deadline passes, or the connection ends.
+        Cancel: as a handler is cancelled, when the caller gives up, its deadline passes, or the connection ends.
         """
         return await proceed()
 
     def ended(self, record: CallRecord) -> None:
         """Hear that a request has ended: each of them, once, whether a handler ran for it or not.
 
-        Also those that were refused (by policy, for there is no such method, or too many calls), whose arguments did
-        not fit, that came too late or were dropped, that were cancelled, and whose results could not be sent. Only
-        malformed packets are no requests: they end their connection. In a forked child it is not called.
+        That includes requests that were refused (by policy, because there is no such method, or because of too many
+        calls), whose arguments did not fit, that came too late, were dropped or cancelled, and whose results could not
+        be sent. Malformed packets are not requests: they end their connection. In a forked child it is not called.
 
         It is called on the event loop, after the answer was sent, and should not take long: callers who are refused
         call it, too, as often as they like. What it raises is logged, and changes nothing.
 
         Args:
-            record: what is known of it.
+            record: what is known of the request.
         """
 
     async def request(self, call: OutgoingCall, proceed: Proceed) -> Any:  # noqa: ARG002 - for those that override it
@@ -110,13 +110,13 @@ class Interceptor:
             call: what is called; its arguments are not shown.
             proceed: makes the call, and returns its result or raises its error; for a one-way call it returns None. It
                 takes the deadline and the metadata that surround it: ``with seqrpc.metadata(...)`` and ``async with
-                seqrpc.timeout(...)`` around it add to those of ``call``. Each time that it is awaited the call is made
-                anew.
+                seqrpc.timeout(...)`` around it add to those of ``call``. Each time that it is awaited, the call is
+                made anew.
 
         Returns:
-            The result: what ``proceed`` returned, or something in its place. What this does not return of it is its own
-            to close.
+            The result: what ``proceed`` returned, or something in its place. The override itself closes the
+            parts of what ``proceed`` returned that it does not return.
 
-        Cancel: as the call's.
+        Cancel: as that of the call.
         """
         return await proceed()

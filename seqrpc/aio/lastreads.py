@@ -1,4 +1,4 @@
-"""What a server that stops still reads: what was sent before its CLOSING arrived is answered (protocol 2.5, 2.8)."""
+"""What a stopping server still reads: it answers what was sent before its CLOSING arrived (protocol 2.5, 2.8)."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class _Reading:
     def __init__(self, link: Link, sock: Any) -> None:
         self.link = link
         self.sock = sock  # lent
-        self.reads = 0  # since it is held back
+        self.reads = 0  # how many since it was held back
 
     @property
     def is_waited_on(self) -> bool:
@@ -39,7 +39,7 @@ class _Reading:
     async def read_on(self) -> None:
         """Read for a wake-up or two of the loop, and hold back again.
 
-        Cancel: it is held back.
+        Cancel: the connection is held back again.
         """
         self.reads += 1
         self.link.transport.resume_reading()
@@ -53,8 +53,8 @@ class _Reading:
 class LastReads:
     """Reads connections one after the other, so that no turn of the loop is longer than one of them makes it.
 
-    Otherwise a turn takes as long as all who send on and on can make it, some 64 packets of each (on uvloop 48 times
-    as many where more than 1,024 do), and what is left of the stop takes some ten turns.
+    Otherwise all peers that never stop sending could make a turn long, with some 64 packets each (on uvloop 48 times
+    as many if there are more than 1,024 such peers), and the rest of the stop takes some ten turns.
 
     Args:
         seconds: how long :meth:`finish` takes at most.
@@ -97,7 +97,7 @@ class LastReads:
         self._task = run_outside(self._loop.create_task, self._read_on())
 
     def forget(self, link: Link) -> None:
-        """Read a connection no longer: it ended, or was read often enough."""
+        """Stop reading a connection: it ended, or was read often enough."""
         reading = self._held.pop(link, None)
         if reading is not None and self._selector is not None:
             self._selector.unregister(reading.sock)

@@ -22,8 +22,8 @@ _surrounding: ContextVar[_Life | None] = ContextVar("_surrounding", default=None
 class _Life:
     """The lifespan of one service, in a task of its own, which enters it and leaves it.
 
-    So what it uses that belongs to a task, as task groups, time-outs and cancel scopes do, is used by one task only;
-    and if these cancel the task that they surround, that is no other service's.
+    Task groups, time-outs and cancel scopes belong to a task: so only one task uses those of the lifespan, and if
+    they cancel the task that they surround, no other service is affected.
     """
 
     def __init__(self, service: Service) -> None:
@@ -77,7 +77,7 @@ class Lifespans:
     """
 
     def __init__(self, services: Iterable[Service], limits: Limits, when_broken: Callable[[], None]) -> None:
-        """Look which there are."""
+        """Find the services that have one."""
         self._services = [service for service in services if type(service).lifespan is not Service.lifespan]
         self._limits = limits
         self._when_broken = when_broken
@@ -136,7 +136,7 @@ class Lifespans:
                 self._break(life)
 
     def _break(self, life: _Life) -> None:
-        """Close the server, since a service of it has ended, unless that is being done."""
+        """Close the server because one of its services has ended, unless it is being closed already."""
         if life.is_ending:
             return
         _log.error("= the lifespan of %s ended before its server, which is closed", life.name)
@@ -166,7 +166,7 @@ class Lifespans:
     async def wait(self, closed: asyncio.Future[None]) -> None:
         """Wait until all is closed, and raise what the first raised of those that failed after they had begun.
 
-        Lifespans that wait, and tasks that they started, wait for no lifespan: it would be for themselves.
+        Lifespans that call this, and tasks that they started, wait for no lifespan: they would wait for themselves.
 
         Args:
             closed: done when the lifespans, too, have ended.

@@ -65,15 +65,15 @@ class LinkOwner(Protocol):
     """Whoever keeps a connection."""
 
     def connection_made(self, link: Link) -> None:
-        """Hear that it can be used."""
+        """Hear that the connection can be used."""
         ...
 
     def connection_lost(self, link: Link) -> None:
-        """Hear that it has ended, and that its handlers were stopped."""
+        """Hear that the connection has ended, and that its handlers were stopped."""
         ...
 
     async def wait_left(self) -> None:
-        """Wait until what the owner keeps for it has ended; whoever closes it waits for that, too."""
+        """Wait until what the owner keeps for the connection has ended; whoever closes the connection waits for it."""
         ...
 
 
@@ -126,9 +126,9 @@ class Link(SeqpacketProtocol):
         forks.register(self, Link._let_go_in_child)
 
     def _let_go_in_child(self) -> None:
-        """Be of no use: this is a copy in a forked child. Its transport has closed, or will close, the socket."""
+        """Stop working: this is a copy in a forked child. Its transport has closed, or will close, the socket."""
         self.home = None
-        self.session.lose()  # else calls that are given up would be cancelled at the other side
+        self.session.lose()  # else giving up a call here would cancel it at the other side
 
     def misuse(self) -> WrongProcess | WrongLoop:
         """Return what to raise where the connection is used from elsewhere."""
@@ -181,7 +181,7 @@ class Link(SeqpacketProtocol):
             self._owner.connection_made(self)
 
     def packet_received(self, data: bytes, fds: list[OwnedFd], credentials: Credentials | None) -> None:
-        """Take a packet apart and pass it on to whom it concerns."""
+        """Decode a packet and pass it to whoever it concerns."""
         try:
             event = self.session.receive_packet(data, fds, credentials)
         except RemoteProtocolError as exc:
@@ -194,14 +194,14 @@ class Link(SeqpacketProtocol):
             return
         if isinstance(event, Response):
             waiter = event.waiter
-            event.waiter = None  # which will refer to this answer
-            if waiter.done():  # given up, and its task has not yet run to say so
+            event.waiter = None  # the waiter will refer to this answer
+            if waiter.done():  # the call was given up, and its task has not run since
                 close_all(event.fds)
             else:
                 waiter.set_result(event)
         elif event is not None:
             self._rare_event(event, credentials)
-        if self.caller.turns.waiting:  # the packet may have answered a call, also one that was given up
+        if self.caller.turns.waiting:  # the packet may have answered a call, even one that was given up
             self.caller.turns.next()
 
     def descriptors_lost(self, data: bytes, credentials: Credentials | None) -> bool:
@@ -226,7 +226,7 @@ class Link(SeqpacketProtocol):
         return True
 
     def packet_too_long(self, data: Content) -> tuple[bytes, OwnedFd]:
-        """Let a message that does not fit in a packet go as a memory file (protocol section 5)."""
+        """Send a message that does not fit in a packet as a memory file (protocol section 5)."""
         return self.session.spill(data), write_spilled(data)
 
     def _rare_event(self, event: Cancel | Closing | Refused, sender: Credentials | None) -> None:
@@ -244,12 +244,12 @@ class Link(SeqpacketProtocol):
 
     def _end_malformed(self, exc: RemoteProtocolError) -> None:
         _log.info("x %r: %s", self, exc)
-        self._reason = exc.with_traceback(None)  # its frames hold what came, buffers among it
+        self._reason = exc.with_traceback(None)  # its frames hold what was received, including buffers
         self.answers.send_closing(str(exc))
         self._close_transport()
 
     def pause_writing(self) -> None:
-        """Let calls wait."""
+        """Make calls wait."""
         self.writing_paused = True
 
     def resume_writing(self) -> None:
@@ -257,7 +257,7 @@ class Link(SeqpacketProtocol):
         self.writing_paused = False
         if not self.is_held:
             self.transport.resume_reading()
-        self.caller.turns.restart()  # the line did not wait for answers
+        self.caller.turns.restart()  # until now the line did not wait for answers
         self.caller.turns.next()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -265,7 +265,7 @@ class Link(SeqpacketProtocol):
         if self._close_timer is not None:
             self._close_timer.cancel()
         self._reason = self._reason or exc
-        self.writing_paused = False  # calls that are made from now on fail; nothing would end their waiting
+        self.writing_paused = False  # calls made from now on must fail: nothing would end their waiting
         self.caller.lose()
         self.handler.connection_lost()
         self._closed.set_result(None)
@@ -273,7 +273,7 @@ class Link(SeqpacketProtocol):
             self._owner.connection_lost(self)
 
     def lost_error(self) -> ConnectionLost:
-        """Return why the connection ended, made anew: one that is raised again and again keeps all its tracebacks."""
+        """Return why the connection ended, made anew: an exception raised repeatedly keeps all its tracebacks."""
         cause, said = self._reason, self.session.closing_received
         if isinstance(cause, ConnectionLost):
             error = ConnectionLost(*cause.args)
@@ -294,12 +294,12 @@ class Link(SeqpacketProtocol):
         return self.home is None or self._closed.done()
 
     def end_by(self, exc: Exception) -> None:
-        """End now, for a reason that those are told who wait."""
+        """End the connection now, and tell the reason to those who wait."""
         self._reason = exc
         self.transport.abort()
 
     def refuse(self, reason: str) -> None:
-        """End a connection that is not wanted, with the reason."""
+        """End a connection that is not wanted, and tell the other side the reason."""
         self.answers.send_closing(reason)
         self._close_transport()
 
@@ -361,7 +361,7 @@ class Link(SeqpacketProtocol):
         if self.home is None:
             return
         if not loop.is_running():
-            if not loop.is_closed():  # it may run again, and must not watch a number that is somebody else's then
+            if not loop.is_closed():  # it may run again, and must not watch a number that somebody else has by then
                 self.transport.abort()
             self.transport.get_extra_info("socket").close()
         elif runs_here(loop):
@@ -381,7 +381,7 @@ class Link(SeqpacketProtocol):
             await self._owner.wait_left()
 
     async def wait_lost(self) -> None:
-        """Wait until the connection has ended, and not for what its owner keeps for it."""
+        """Wait until the connection has ended, but not for what its owner keeps for it."""
         await asyncio.shield(self._closed)
 
     def __repr__(self) -> str:

@@ -70,7 +70,7 @@ class Listener:
             raise wrong_process("this server")
 
     def _let_go_in_child(self) -> None:
-        """Be closed, without a word to anybody: this is a copy in a forked child."""
+        """Close without telling anybody: this is a copy in a forked child."""
         self._forked = True
         self.is_accepting = False
         self._listening.forked()
@@ -84,7 +84,7 @@ class Listener:
     def accept_waiting(self) -> None:
         """Accept what waits in the backlog, for ``close_timeout`` at most: ``close`` resets the rest.
 
-        They are no more than fit there by default: as many again may come meanwhile.
+        It accepts no more than fit there by default: as many again may come meanwhile.
 
         The backlog of an inherited socket is left alone: it outlives ``close``, and whoever shares the
         socket, as a service manager does with the daemon's next run, serves it.
@@ -163,7 +163,7 @@ class SeqpacketServer(asyncio.AbstractServer):
     """
 
     def __init__(self, listener: Listener) -> None:
-        """Show what a listener does."""
+        """Wrap a listener."""
         self._listener = listener
 
     @property

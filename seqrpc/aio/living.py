@@ -1,4 +1,4 @@
-"""What streams and channels are on one connection: the asyncio side's :class:`seqrpc.protocol.values.Living`."""
+"""How streams and channels travel over one connection: the asyncio side's :class:`seqrpc.protocol.values.Living`."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _NO_ROOM: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.EN
 
 
 class Tally:
-    """How many streams and channels left, or are about to, over a connection, and over those that came of it."""
+    """How many streams and channels left, or are about to leave, over a connection and its channels' connections."""
 
     __slots__ = ("alive",)
 
@@ -69,7 +69,7 @@ class LivingValues:
     Args:
         limits: ``max_living_values`` and those of messages are used, and all passed on to channels.
         held: keeps what leaves.
-        own: the end of the channel that the connection is of, if it is one's.
+        own: the end of the channel whose connection this is, if it is a channel's.
         tally: counts what left, together with the connection that the channel came over.
         interception: of this connection, and of those of channels.
     """
@@ -84,11 +84,11 @@ class LivingValues:
         tally: Tally | None = None,
         interception: Interception = NO_INTERCEPTION,
     ) -> None:
-        """Begin with nothing that left."""
+        """Begin with none that left."""
         self._limits = limits
         self._held = held
         self._interception = interception
-        # Not the end itself: its connection, which refers to this, must not keep it.
+        # Not the end itself: its connection refers to this and must not keep the end alive.
         self._own_id = None if own is None else id(own)
         self._made_encoder: Encoder | None = None
         self._made_decoder: Decoder | None = None
@@ -96,14 +96,14 @@ class LivingValues:
 
     @property
     def _encoder(self) -> Encoder:
-        """What encodes the items of all streams that leave, of which most connections never have one."""
+        """What encodes the items of all streams that leave; made late, for most connections never have one."""
         if self._made_encoder is None:
             self._made_encoder = Encoder(self._limits, self)
         return self._made_encoder
 
     @property
     def _decoder(self) -> Decoder:
-        """What decodes the items of all streams that come in, of which most connections never have one."""
+        """What decodes the items of all streams that come in; made late, for most connections never have one."""
         if self._made_decoder is None:
             self._made_decoder = Decoder(self._limits, self)
         return self._made_decoder
@@ -144,7 +144,7 @@ class LivingValues:
             raise Overloaded(f"{most} streams and channels are alive here already (half of RLIMIT_NOFILE)")
 
     def _move(self, value: Any) -> Departure | None:
-        """Return how something that was received goes on; None if it is no such thing, or can only be relayed."""
+        """Return how a received stream or channel is passed on; None if it is neither, or can only be relayed."""
         if isinstance(value, Proxy | Channel):
             end = callee_of(value) if isinstance(value, Proxy) else end_of(value)
             if not isinstance(end, ChannelEnd):
@@ -168,7 +168,7 @@ class LivingValues:
         return StreamDeparture(value, self._encoder, self._held.add, ended, dropped=place.free)
 
     def _within(self, own: ChannelEnd | None) -> LivingValues:
-        """Return what streams and channels are on the connection of a channel."""
+        """Return what carries streams and channels over the connection of a channel."""
         return LivingValues(self._limits, self._held, own, self._tally, self._interception)
 
     def _ended(self, place: _Place, value: Held) -> None:
@@ -178,8 +178,8 @@ class LivingValues:
     def give_up(self, value: Any) -> None:
         """Let go of a stream or a channel that was given away and that nobody gets, as if its holder had let go.
 
-        An object that nobody else holds is closed, and so is an async iterator; what was received, and was to go on, is
-        let go. But for the channel that the connection is of, which whoever called over it has. It may be done again.
+        It closes an object that nobody else holds, and an async iterator. It lets go of what was received and was to
+        be passed on, except the channel whose connection this is: whoever called over it has that. It may be repeated.
         """
         if isinstance(value, Proxy | Channel):
             end = callee_of(value) if isinstance(value, Proxy) else end_of(value)
@@ -223,5 +223,5 @@ async def _close(iterator: Any) -> None:
         done = iterator.aclose()
         if inspect.isawaitable(done):
             await done
-    except Exception:  # it does as it likes, and may be running
+    except Exception:  # it may raise anything, and may be running
         _log.exception("! closing %r failed, which nobody got", iterator)

@@ -39,7 +39,7 @@ class _HeldObject:
         self._registry: Registry | None = None
         self.ends: set[ObjectEnd] = set()
         self.pending: set[ObjectDeparture] = set()
-        self.was_held = False  # since its close() ran last
+        self.was_held = False  # since its close() last ran
         self.closing: asyncio.Task[None] | None = None
         self._key = key
         _held[key] = self
@@ -53,14 +53,14 @@ class _HeldObject:
 
     @staticmethod
     def of(service: Service, limits: Limits) -> _HeldObject:
-        """Return what is known of a service on the running loop, or begin to know it."""
+        """Return the record of a service on the running loop; make it if there is none."""
         loop = asyncio.get_running_loop()
         for key in [key for key in _held if key[0].is_closed()]:
             del _held[key]  # nobody can hold those any more
         return _held.get((loop, id(service))) or _HeldObject(service, limits, (loop, id(service)))
 
     def make_registry(self) -> Registry:
-        """Return what serves the object, made when that is first wanted.
+        """Return what serves the object; it is made when it is first needed.
 
         Raises:
             TypeError: a method of it cannot be called from elsewhere.
@@ -76,7 +76,7 @@ class _HeldObject:
         if self.ends or self.pending or self.closing is not None:
             return
         if self.was_held and type(self.service).close is not Service.close:
-            # Not by the loop's task factory, which may begin, and even end, before it is known here.
+            # Not by the loop's task factory: its task might begin, and even end, before it is known here.
             self.closing = run_outside(lambda: asyncio.Task(self._close(), loop=self._key[0]))
         else:
             self._forget()
@@ -112,8 +112,8 @@ class ObjectEnd:
     Args:
         held: the object.
         limits: bounds of the connection.
-        living: what streams and channels are there.
-        ended: called with this at its end.
+        living: carries streams and channels over it.
+        ended: called with this end when it has ended.
         interception: of the connection that the object was given away over.
     """
 
@@ -142,7 +142,7 @@ class ObjectEnd:
         """Wait for nothing: whoever closes the connection may be what runs in it."""
 
     def connection_lost(self, link: Link) -> None:
-        """Hear that what runs was stopped; then this holder is one less."""
+        """Hear that what runs was stopped; once it has ended, the object has one holder less."""
         if self._dispatcher.running.is_idle:
             self._leave()
         else:
@@ -179,12 +179,12 @@ class ObjectEnd:
         await self._dispatcher.running.wait_idle(spared)
 
     def stop(self, reason: str) -> None:
-        """End it now."""
+        """End the connection now."""
         self.refuse(reason)
         self.link.abandon()
 
     def stop_after(self, call: HandledCall) -> None:
-        """End it once no handler runs: the one of ``call`` is answered, the others are cancelled."""
+        """End the connection once no handler runs: ``call`` is answered, the other handlers are cancelled."""
         if self.revoking:
             return
         self.revoking = True
@@ -212,7 +212,7 @@ class ObjectDeparture(PairDeparture):
     Args:
         service: the object.
         limits: bounds of the connection.
-        living_of: makes what streams and channels are there.
+        living_of: makes what carries streams and channels over it.
         started: called with the serving end once it serves.
         ended: called with it at its end.
         dropped: called if the object is not sent.
@@ -254,7 +254,7 @@ class ObjectDeparture(PairDeparture):
         """Whether the object was revoked before the message left."""
 
     def sent(self) -> None:
-        """Let the end go that left, and serve at the other."""
+        """Close the end that left, and serve at the other."""
         held = self._held
         self._theirs.close()
         end = ObjectEnd(held, self._limits, self._living_of(None), self._ended, self._interception)

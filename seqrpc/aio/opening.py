@@ -22,7 +22,7 @@ class Opening(Generic[T]):
     """Await it, or use it in ``async with``.
 
     Args:
-        open_one: opens what it is about.
+        open_one: opens it, and returns what was opened.
     """
 
     def __init__(self, open_one: Callable[[], Coroutine[Any, Any, T]]) -> None:

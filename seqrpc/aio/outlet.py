@@ -1,4 +1,4 @@
-"""Sending on an event loop: an outbox, the socket that it is for, and the loop that watches for room in it."""
+"""Sending on an event loop: an outbox, the socket that it sends over, and the loop that watches that for room."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _monotonic: Final = time.monotonic
 
 
 class Owner(Protocol):
-    """Who sends through an outlet, and is told what becomes of it."""
+    """Whoever sends through an outlet, and is told what becomes of the packets."""
 
     def too_long(self, data: Content) -> tuple[bytes, OwnedFd] | None:
-        """Return what to send in place of what is too long, see :data:`~seqrpc.protocol.outbox.Spill`."""
+        """Return what to send in place of data that is too long; see :data:`~seqrpc.protocol.outbox.Spill`."""
         ...
 
     def writable(self) -> None:
-        """Hear that there may be room again; what waits is to be flushed."""
+        """Hear that there may be room again, and flush what waits."""
         ...
 
     def refused(self, packet: Packet, reason: Exception) -> None:
@@ -35,19 +35,19 @@ class Owner(Protocol):
         ...
 
     def broke(self, reason: OSError) -> None:
-        """Hear that nobody reads any more; what waits is to be dropped."""
+        """Hear that nobody reads any more, and drop what waits."""
         ...
 
 
 class Outlet:
-    """Sends packets over one socket, those that must wait as soon as there is room.
+    """Sends packets over one socket; a packet that must wait goes as soon as there is room.
 
-    Most connections send everything at once, by themselves; they have none.
+    Most connections have no outlet: they send everything at once by themselves.
 
     Args:
         loop: the running loop.
         sock: the socket, borrowed.
-        owner: who is told.
+        owner: is told what becomes of the packets.
         outbox: where packets wait.
     """
 
@@ -69,12 +69,12 @@ class Outlet:
         """Send a packet to which descriptors are lent, now or as soon as there is room; never wait.
 
         Args:
-            packet: it.
+            packet: the packet.
             sender: see :meth:`~seqrpc.protocol.outbox.Packet.keep`.
 
         Raises:
             ConnectionLost: nobody reads any more; the owner was told.
-            Exception: it is refused.
+            Exception: the packet is refused.
         """
         if not self.outbox.packets and self._sends_at_once(packet):
             return
@@ -83,14 +83,14 @@ class Outlet:
         self._watch()
 
     def _sends_at_once(self, packet: Packet) -> bool:
-        """Return whether a packet was sent; if not, it is to be kept."""
+        """Send a packet if that goes at once; return False if it must be kept."""
         room = self.room
         while True:
             try:
                 if packet.narrow is not room.narrow:
                     room.change(narrow=packet.narrow)
                 numbers = packet.numbers() if packet.fds else packet.lent
-                ancillary.send(self._sock, packet.data, numbers)  # type: ignore[arg-type] # what is in pieces is spilled
+                ancillary.send(self._sock, packet.data, numbers)  # type: ignore[arg-type] # data in pieces is spilled
             except OSError as exc:
                 verdict, reason = judge(packet, exc, self._owner.too_long)
             else:
@@ -108,10 +108,10 @@ class Outlet:
                 raise ConnectionLost(f"nobody reads the connection any more: {reason.strerror}") from reason
 
     def flush(self, until: float = math.inf) -> bool:
-        """Send what waits, until the kernel takes no more; return whether nothing waits any more.
+        """Send what waits until the kernel takes no more; return whether nothing waits any more.
 
         Args:
-            until: when to stop, by the monotonic clock, so that others on the loop go on.
+            until: when to stop, by the monotonic clock, so that others on the loop can run.
         """
         outbox = self.outbox
         while (packet := outbox.first) is not None and _monotonic() < until:
@@ -129,7 +129,7 @@ class Outlet:
         return True
 
     def failed(self, exc: Exception) -> bool:
-        """Take that the first packet was not sent; return whether to go on at once."""
+        """Handle a failure to send the first packet; return whether to go on at once."""
         packet = self.outbox.first
         assert packet is not None
         verdict, reason = self.outbox.failed(exc, self._owner.too_long)
@@ -171,7 +171,7 @@ class Outlet:
         self.outbox.drop()
 
     def let_go_in_child(self) -> list[Any]:
-        """Be of no use: this is a copy in a forked child. Return what waits, without a word to it."""
+        """Stop working: this is a copy in a forked child. Return the packets that wait, without telling them."""
         self._retry = None
         self.watching = self.room.narrow = False
         return self.outbox.forget()

@@ -15,8 +15,8 @@ from seqrpc.limits import Limits
 class PlainCalls:
     """The threads of one server, or one client connection, and a watch on the line before them.
 
-    A plain function that calls another one of its own server holds its thread until that one had a thread: once all
-    threads are held so, none ever comes free, unless who waits is refused.
+    A plain function that calls another one of its own server holds its thread until that one has had a thread. Once all
+    threads are held in this way, none ever comes free unless those that wait are refused.
 
     Args:
         limits: ``max_threads`` and ``stall_timeout`` are used.

@@ -45,15 +45,15 @@ class Source:
     """What a stream is made of.
 
     Args:
-        items: what it yields; their iterator is closed at the end, however it comes.
-        where: whose failure it is if they raise, for the log.
+        items: what the stream yields; their iterator is closed at the end, however that comes.
+        where: what the log names as failed if they raise.
         fds: descriptors that are lent to the items and closed after their end.
     """
 
     __slots__ = ("fds", "items", "where")
 
     def __init__(self, items: AsyncIterable[Any], where: str, fds: list[OwnedFd] | None = None) -> None:
-        """Hold it."""
+        """Hold the items."""
         self.items = items
         self.where = where
         self.fds = [] if fds is None else fds
@@ -77,14 +77,14 @@ class Producer:
         self._loop = asyncio.get_running_loop()
         self._task: asyncio.Task[None] | None = None
         self._send = sock.send
-        self._outlet: Outlet | None = None  # made when a packet does not leave in the quick way
+        self._outlet: Outlet | None = None  # made when a packet first cannot leave in the quick way
         self._room: asyncio.Future[None] | None = None
         self._soon: asyncio.Handle | None = None
-        self._stopped: RpcError | None = None  # why this side stops it, to be told to the reader
+        self._stopped: RpcError | None = None  # why this side stops it; the reader is told
         self._failure: Exception | None = None  # why an item could not be sent
         self._refused: Exception | None = None  # the same, of the packet that waited
         self._reader_gone = False
-        self._packets = 0  # that left
+        self._packets = 0  # how many left
         forks.register(self, Producer._let_go_in_child)
 
     def _let_go_in_child(self) -> None:
@@ -103,7 +103,7 @@ class Producer:
         self._task.add_done_callback(lambda _task: self._ended(done))
 
     def _ended(self, done: Callable[[Producer], object]) -> None:
-        if self._sock.fileno() >= 0:  # it was cancelled before its first step, and so never ran
+        if self._sock.fileno() >= 0:  # it was cancelled before its first step, so _run never ran
             stopped = self._stopped or Unavailable("the producer was cancelled")
             self._put_last(self._writer.end((stopped.code, stopped.message, None)))
             if self._stopped is not None:  # else the loop ends, which closes generators itself
@@ -129,7 +129,7 @@ class Producer:
     def stop(self, reason: str) -> None:
         """Stop producing; the reader is told ``reason`` if the socket has room for it."""
         if self._stopped is not None or self._reader_gone:
-            return  # what the source does at its end is not to be interrupted
+            return  # do not interrupt what the source does at its end
         self._stopped = Unavailable(reason)
         if self._task is not None:
             self._task.cancel()
@@ -140,7 +140,7 @@ class Producer:
             await asyncio.wait([self._task])
 
     def _on_readable(self) -> None:
-        """Stop: the reader closed its end. Or it wrote to it, which readers do not: it is not listened to."""
+        """Stop: the reader closed its end, or wrote to it, which readers never do; what it wrote is not read."""
         if self._sock.fileno() < 0:  # a forked child runs the loop that it inherited
             return
         self._loop.remove_reader(self._sock.fileno())
@@ -214,7 +214,7 @@ class Producer:
     # Writing
 
     def _flush_soon(self) -> None:
-        """Send what waits, for the source waits too."""
+        """Send what waits, because the source is waiting too."""
         self._soon = None
         try:
             self._flush()
@@ -222,7 +222,7 @@ class Producer:
             self._fail(exc)
 
     def _fail(self, exc: Exception) -> None:
-        """Stop the source, because of what could not be sent."""
+        """Stop the source because an item could not be sent."""
         self._failure = exc
         assert self._task is not None
         self._task.cancel()
@@ -304,10 +304,10 @@ class Producer:
     # What the outlet tells
 
     def too_long(self, data: Content) -> tuple[bytes, OwnedFd]:
-        """Let a packet that is too long go as a memory file (protocol section 5).
+        """Send a packet that is too long as a memory file (protocol section 5).
 
         Raises:
-            TooLarge, Overloaded: none can be made; the reader is told.
+            TooLarge, Overloaded: no memory file can be made; the reader is told.
         """
         try:
             file = write_spilled(data)
@@ -331,7 +331,7 @@ class Producer:
         self._refused = reason
 
     def broke(self, reason: OSError) -> None:  # noqa: ARG002
-        """Send nothing more: nobody is there to read it. The loop tells of that, too, and stops the source."""
+        """Send nothing more: nobody reads it. The loop notices that too, and has the source stopped."""
         self._reader_gone = True
         self._drop()
 

@@ -1,4 +1,4 @@
-"""The reading end of a stream at work; users have a :class:`~seqrpc.aio.streams.Stream` of it."""
+"""What does the work of a stream's reading end; users see it as a :class:`~seqrpc.aio.streams.Stream`."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ _PACKETS_A_TURN = 8
 
 
 class StreamReader:
-    """Reads a stream when it is asked for an item and has none.
+    """Reads a stream when it is asked for an item and has none ready.
 
-    It holds the reading end and what takes its packets apart, or knows how to get both.
+    It holds the reading end and what decodes its packets, or knows how to get both.
 
     Args:
         fd: the reading end.
-        reader: takes packets apart.
-        opening: makes the call whose result the stream is, and returns who reads that.
+        reader: decodes packets.
+        opening: makes the call that returns the stream, and returns the reader of that stream.
     """
 
     __slots__ = (
@@ -65,11 +65,11 @@ class StreamReader:
         self.items = ReceivedItems()
         """What came in and nobody has taken."""
         self._sock: socket.socket | None = None
-        self._inbox: Inbox  # made with that
-        self._gate: Gate | None = None  # made when it is needed first
+        self._inbox: Inbox  # made together with the socket
+        self._gate: Gate | None = None  # made when it is first needed
         self._closed = False
         self._moved = False
-        self._loop: asyncio.AbstractEventLoop | None = None  # that watches the socket, or None
+        self._loop: asyncio.AbstractEventLoop | None = None  # the loop that watches the socket, or None
         self._waiter: asyncio.Future[None] | None = None
         self._busy = False
         self._unwaited = 0
@@ -77,7 +77,7 @@ class StreamReader:
         forks.register(self, StreamReader._let_go_in_child)
 
     def _let_go_in_child(self) -> None:
-        """Be over, without a word to anybody: this is a copy in a forked child."""
+        """End without telling anybody: this is a copy in a forked child."""
         self._forked = self._closed = True
         self.items.forget()  # what was received is the parent's to read
         self._opening = self._loop = self._waiter = None
@@ -93,12 +93,12 @@ class StreamReader:
 
     @property
     def is_closed(self) -> bool:
-        """Whether nothing more is received; there may be items that nobody has taken."""
+        """Whether no more is received; there may still be items that nobody has taken."""
         return self._closed
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing more is to be had of it."""
+        """Whether it will give no more items."""
         return self._closed and not self.items and self.items.failure is None
 
     # Reading
@@ -108,7 +108,7 @@ class StreamReader:
 
         Raises:
             WrongProcess, WrongLoop: it is to be opened in another process, or on another event loop.
-            Exception: what else the call raises; the stream is over then.
+            Exception: anything else that the call raises; the stream is over then.
         """
         self._check_process()
         opening, self._opening = self._opening, None
@@ -117,7 +117,7 @@ class StreamReader:
         try:
             opened = await opening()
         except (asyncio.CancelledError, WrongLoop, WrongProcess):
-            self._opening = None if self._closed else opening  # the next to read makes the call again
+            self._opening = None if self._closed else opening  # whoever reads next makes the call again
             raise
         except BaseException:
             self.close()
@@ -128,7 +128,7 @@ class StreamReader:
         opened.close()
 
     async def next(self) -> Any:
-        """Return the next item, where none is ready.
+        """Wait for the next item and return it; called when none is ready.
 
         Raises:
             StopAsyncIteration: there is none.
@@ -166,7 +166,7 @@ class StreamReader:
             raise wrong_process("this stream")
 
     def _check_reader(self) -> None:
-        """Refuse one reader too many; let one go on that comes after the loop that was read on before."""
+        """Refuse a second reader, but let one read on if the loop of the reader before it no longer runs."""
         self._check_process()
         if not self._busy:
             self._unwatch()
@@ -192,7 +192,7 @@ class StreamReader:
         try:
             raise failure
         finally:
-            del failure  # else it would hold this frame, which holds it, and keep what came until it is collected
+            del failure  # else it and this frame would hold each other, and what was received, until collected
 
     def _socket(self) -> socket.socket:
         if self._sock is None:
@@ -218,7 +218,7 @@ class StreamReader:
         return True
 
     def _receive_failed(self, exc: OSError) -> bool:
-        """Take a failure to receive; return whether to go on at once."""
+        """Handle a failure to receive; return whether to go on at once."""
         if isinstance(exc, BlockingIOError | InterruptedError):
             return False
         if not hides_packets(exc):
@@ -226,7 +226,7 @@ class StreamReader:
         return True
 
     def _take(self, size: int, control: ancillary.Control, flags: int, data: memoryview | bytes) -> None:
-        """Take what came with more than a packet, or in place of one."""
+        """Handle what came with more than a packet, or in place of one."""
         fds: list[OwnedFd] = []
         size, _sender, trouble = self._inbox.take(size, control, flags, fds)
         if trouble is Trouble.END:
@@ -254,7 +254,7 @@ class StreamReader:
             self.items.failure = RpcError.from_wire(*event.error)
 
     async def _pass_gate(self) -> bool:
-        """Return whether a packet may be received in the ordinary way; if not, wait until that may be asked again."""
+        """Return whether a packet may be received in the ordinary way; if not, wait until it is time to ask again."""
         loop = asyncio.get_running_loop()
         gate = self._gate
         if gate is None:
@@ -270,7 +270,7 @@ class StreamReader:
         finally:
             self._waiter = None
             if self._gate is gate and not gate.receives:
-                gate.leave()  # else it would keep the stream
+                gate.leave()  # else the gate would keep the stream alive
                 self._gate = None
         return False
 
@@ -303,21 +303,21 @@ class StreamReader:
             self._waiter = None
 
     def readable(self) -> None:
-        """Take a packet for the task that waits; if none does, stop looking: the kernel holds up the producer."""
+        """Take a packet for the task that waits; if none waits, stop watching: the kernel makes the producer wait."""
         waiter = self._waiter
         if waiter is None or waiter.done():
             self._unwatch()
-        elif CLOSER.careful:  # the task is to look first
+        elif CLOSER.careful:  # the task must ask first
             self._unwatch()
             waiter.set_result(None)
-        elif self._receive() and not waiter.done():  # an end has woken it already
+        elif self._receive() and not waiter.done():  # at an end it has been woken already
             waiter.set_result(None)
 
     def _unwatch(self) -> None:
-        """Let the loop look away: this one, or that of an earlier asyncio.run.
+        """Stop the loop's watching of the socket: this loop, or that of an earlier asyncio.run.
 
         Raises:
-            WrongLoop: it runs in another thread; only that one could tell it.
+            WrongLoop: the loop runs in another thread; only that thread could tell it.
         """
         loop = self._loop
         if loop is None:
@@ -334,8 +334,8 @@ class StreamReader:
         """Give up the reading end, to be passed on.
 
         Returns:
-            The reading end, owned by the caller; None if it has to be relayed, since items were received that
-            nobody took yet, or the call was not made yet.
+            The reading end, owned by the caller; None if the stream has to be relayed, because items were received
+            that nobody took yet, or because the call was not made yet.
 
         Raises:
             LocalProtocolError: a task is reading it, or it is over here.
@@ -346,7 +346,7 @@ class StreamReader:
             raise LocalProtocolError("a stream that a task is reading cannot be passed on")
         if self.items or self.items.failure is not None or self._opening is not None:
             return None
-        if self._gate is not None:  # a packet is being received elsewhere
+        if self._gate is not None:  # another thread is receiving a packet
             return None
         if self._closed:
             over = "was passed on already" if self._moved else "is closed, or was read to its end,"
@@ -361,7 +361,7 @@ class StreamReader:
         self._fd, self._closed, self._moved = fd, False, False
 
     def close(self) -> None:
-        """Want no more: the producer stops; items that nobody took are dropped unless the producer had ended."""
+        """Stop reading for good: the producer stops. If it had not ended, items that nobody took are dropped."""
         self._unwatch()
         self._closed = True
         self._opening = None
@@ -376,14 +376,14 @@ class StreamReader:
             self._fd = None
 
     def drop(self) -> None:
-        """Want no more, and let go of the items that nobody took."""
+        """Stop reading for good, and let go of the items that nobody took."""
         self.close()
         self.items.failure = None
         self.items.drop()
 
     def __del__(self) -> None:
         """Close: nobody refers to it any more."""
-        if not hasattr(self, "_forked"):  # its making failed
+        if not hasattr(self, "_forked"):  # __init__ failed
             return
         self.items.drop()
         if self._sock is None:
@@ -392,7 +392,7 @@ class StreamReader:
             return
         loop = self._loop
         if loop is not None and loop.is_running() and not runs_here(loop):
-            # Collected in another thread: the loop watches the number until it has run this.
+            # Collected in another thread: the loop watches the descriptor until it has run this.
             loop.call_soon_threadsafe(_unwatch_and_close, loop, self._sock, self._inbox.uid)
             return
         self.close()

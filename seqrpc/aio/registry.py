@@ -25,13 +25,13 @@ class Entry:
     __slots__ = ("handler", "is_immediate", "is_native", "policy", "result_check", "spec")
 
     def __init__(self, service: Service, spec: MethodSpec, policy: Policy) -> None:
-        """Join what is known of it."""
+        """Join what is known of the method."""
         self.handler = spec.function.__get__(service)
         self.spec = spec
         self.policy = policy
         self.is_immediate = isinstance(service, BuiltIn)
         """Whether it is called without arguments, at once, and answered with what it returns."""
-        # Items of streams are their readers' to check.
+        # The readers of streams check the items.
         checked = spec.result is not Any and spec.description.runs is not Runs.GENERATOR
         self.result_check = ResultCheck(spec.wire_name, spec.result) if checked else None
         self.is_native = bool(spec.function.__code__.co_flags & inspect.CO_COROUTINE)
@@ -142,7 +142,7 @@ class Registry:
         return self._service_policies.get(method.rpartition(".")[0], self.policy)
 
     def has_room_to_linger(self, number: int) -> bool:
-        """Return whether so many calls more may run on: who connects anew leaves no more behind than others."""
+        """Return whether so many calls more may run on: a peer that reconnects leaves no more behind."""
         running = sum(calls.number for calls in self._lingering)
         return running + number <= self.limits.max_calls_in_flight
 

@@ -1,4 +1,4 @@
-"""Somebody to call: what connections and channels have in common."""
+"""Something to call: what connections and channels have in common."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 class Remote:
-    """The other side of a socket, to call.
+    """The other side of a socket, whose services can be called.
 
     Args:
         callee: sends the calls.
@@ -43,7 +43,7 @@ class Remote:
                 run.
             ConnectionLost: the connection ended, or the channel was closed or passed on here; the call may have run.
             LocalProtocolError, TooLarge: the arguments cannot be sent.
-            TypeError: arguments by position and by name.
+            TypeError: arguments were given both by position and by name.
 
         Cancel: the handler at the other side is cancelled; until it has answered, the call counts as in flight.
         """
@@ -54,7 +54,7 @@ class Remote:
     async def notify(self, method: str, /, *args: Any, **kwargs: Any) -> None:
         """Call a method without waiting for, or ever hearing, its answer; arguments as for :meth:`call`.
 
-        Returns when the message is on its way; errors at the other side are not told.
+        Returns when the message is on its way; errors at the other side are not reported.
 
         Raises:
             Unavailable, ConnectionLost, LocalProtocolError, TooLarge, DeadlineExceeded, TypeError: it was not sent.

@@ -40,8 +40,8 @@ def run(
 ) -> None:
     """Be a daemon: serve on uvloop until SIGTERM or SIGINT, then drain and return.
 
-    The first signal refuses what comes and lets what runs finish; a second one stops at once. While it starts a signal
-    ends that. On a socket pair it also ends when the other side goes. The stop takes ``drain_timeout``,
+    The first signal refuses what comes and lets what runs finish; a second one stops at once. A signal while
+    it starts ends the start. On a socket pair it also ends when the other side goes. The stop takes ``drain_timeout``,
     ``lifespan_timeout`` and a few times ``close_timeout`` of the limits at most: handlers that go on although they were
     cancelled are left.
 

@@ -17,31 +17,31 @@ class RunningCalls:
     """Knows what runs, stops it, and waits for its end.
 
     Args:
-        registry: of the services, which knows what runs on after its connection ended.
+        registry: the services; it also knows which handlers run on after their connection ended.
         requests: the session's table of requests, with what runs for each.
     """
 
     __slots__ = ("_held_bytes", "_idle", "_lingering", "_loop", "_oneway", "_registry", "_requests")
 
     def __init__(self, registry: Registry, requests: dict[int, HandledCall | None]) -> None:
-        """Begin with nothing that runs."""
+        """Begin with no call running."""
         self._registry = registry
         self._requests = requests
-        self._oneway: dict[HandledCall, None] = {}  # that want no answer, and so are in no table; smaller than a set
+        self._oneway: dict[HandledCall, None] = {}  # they want no answer, so they are in no table; smaller than a set
         self._loop = asyncio.get_running_loop()
-        self._held_bytes = 0  # of requests longer than a packet
+        self._held_bytes = 0  # bytes of requests longer than a packet
         self._idle: asyncio.Future[None] | None = None  # while somebody waits for handlers to end
         self._lingering: asyncio.Future[None] | None = None  # while handlers run on although the connection ended
 
     def lack_of_room(self, size: int) -> str | None:
-        """Return why a request cannot be taken that keeps so many bytes; None if it can. One alone always can."""
+        """Return why a request that keeps ``size`` bytes cannot be taken; None if it can. One alone always can."""
         held, most = self._held_bytes, self._registry.limits.max_held_bytes
         if held and held + size > most:
             return f"{held} bytes of large requests are being worked on already (max_held_bytes)"
         return None
 
     def add(self, call: HandledCall) -> None:
-        """Know of one more, and count what it holds until it ends.
+        """Add a call, and count the bytes that it holds until it ends.
 
         Buffers, streams and channels belong to whoever refers to them.
         """
@@ -54,10 +54,10 @@ class RunningCalls:
             self._requests[request.call_id] = call
 
     def end(self, call: HandledCall) -> None:
-        """Forget a call; what of its descriptors nobody took is closed."""
+        """Forget a call, and close those of its descriptors that nobody took."""
         request = call.request
         call.task = None  # its context refers to the call
-        request.params = _NO_PARAMS  # what was started in its context, and lives on, is not to keep its arguments
+        request.params = _NO_PARAMS  # tasks started in its context that live on must not keep its arguments
         if request.call_id is None:
             self._oneway.pop(call, None)
         elif self._requests.get(request.call_id) is call:  # it was not answered
@@ -74,7 +74,7 @@ class RunningCalls:
 
     @property
     def number(self) -> int:
-        """How many there are."""
+        """How many calls run."""
         return len(self._requests) + len(self._oneway)
 
     @property
@@ -83,14 +83,14 @@ class RunningCalls:
         return not self._requests and not self._oneway
 
     def _all(self) -> list[HandledCall]:
-        """Return all of them. A request that is being refused, or is malformed, has none."""
+        """Return all calls that run. A request that is being refused, or is malformed, has none."""
         return [*filter(None, self._requests.values()), *self._oneway]
 
     def connection_lost(self) -> None:
         """Cancel the handlers whose answers nobody waits for any more.
 
-        For those of one-way calls nobody ever did: they run on, and are cancelled after ``close_timeout``. Of all
-        connections that ended, together no more than ``max_calls_in_flight``.
+        Nobody ever waited for handlers of one-way calls: they run on, and are cancelled after ``close_timeout``. Over
+        all connections that ended, no more than ``max_calls_in_flight`` of them run on.
         """
         for call in self._all():
             if call.request.call_id is not None:
@@ -110,7 +110,7 @@ class RunningCalls:
             self._registry.end_soon(self, self._lingering)
 
     def stop_oneway(self) -> None:
-        """Cancel the handlers of one-way calls; the others were when the connection ended."""
+        """Cancel the handlers of one-way calls; the others were cancelled when the connection ended."""
         for call in [*self._oneway]:
             call.stop()
 

@@ -33,7 +33,7 @@ class Server:
     __slots__ = ("__weakref__", "_hub")
 
     def __init__(self, hub: Hub) -> None:
-        """Show what a hub does."""
+        """Wrap a hub."""
         self._hub = hub
 
     @property
@@ -54,7 +54,7 @@ class Server:
     def refuse_new(self) -> None:
         """Stop listening, and refuse what comes on the connections that there are; the first step of :meth:`drain`.
 
-        Who waits to be accepted is told why. What runs goes on. From when it is being closed it does nothing.
+        Clients that wait to be accepted are told why. What runs goes on. Once the closing has begun, this does nothing.
 
         Raises:
             WrongProcess, WrongLoop: the server belongs to another process, or to another event loop.
@@ -62,15 +62,15 @@ class Server:
         self._hub.refuse_new()
 
     async def drain(self, drain_timeout: float | None = None) -> bool:
-        """Stop: refuse what comes, let what runs finish, answer what was sent before that was known, then close.
+        """Stop: refuse what comes, let what runs finish, answer what was sent before clients knew, then close.
 
         It takes ``drain_timeout`` and a few times ``close_timeout`` at most. What is sent meanwhile is refused;
-        who sends on and on is not read for ever.
+        a client that never stops sending is not read for ever.
 
-        Streams run on as long as they have something to send: one that has been quiet for ``close_timeout`` is ended.
+        Streams run on while they have something to send: one that has been quiet for ``close_timeout`` is ended.
 
-        A handler may drain its own server, also in a task or a thread that it started. Neither it nor any other that
-        drains the same server is waited for: once the rest has finished they are cancelled, as by :meth:`close`.
+        A handler may drain its own server, also from a task or a thread that it started. The drain does not wait for
+        handlers that drain the same server: once the rest has finished they are cancelled, as by :meth:`close`.
 
         Args:
             drain_timeout: seconds to wait for what runs; by default ``drain_timeout`` of the limits.
@@ -89,8 +89,8 @@ class Server:
     async def close(self) -> None:
         """Stop now: handlers are cancelled, connections closed, the socket file removed.
 
-        Handlers that go on although they were cancelled are waited for ``close_timeout`` seconds, and then
-        left running, with a warning in the log. In a forked child this does nothing: the server is the parent's.
+        It waits ``close_timeout`` seconds for handlers that go on although they were cancelled, and then leaves
+        them running, with a warning in the log. In a forked child this does nothing: the server is the parent's.
 
         After that the lifespans of the services are left, within ``lifespan_timeout``.
 
@@ -103,7 +103,7 @@ class Server:
         await self._hub.close()
 
     async def wait_closed(self) -> None:
-        """Wait until the server has stopped, or on a socket pair, the other side has gone.
+        """Wait until the server has stopped or, on a socket pair, the other side has gone.
 
         Raises:
             WrongProcess, WrongLoop: the server belongs to another process, or to another event loop.
@@ -218,7 +218,7 @@ def serve(
         allow: who may call where neither class nor method says; by default the same user and root.
         mode: permission bits of the socket file, whatever the umask, in place before it can be reached.
         group: group of the socket file, by name or number.
-        backlog: connections that may wait to be accepted.
+        backlog: how many connections may wait to be accepted.
         accept_descriptors: whether clients may send descriptors; by default whether any argument may take
             one, or be too large for a packet, for a large message travels as a descriptor, too. Where the
             kernel can it refuses them itself (``SO_PASSRIGHTS``, protocol 9.3).

@@ -21,10 +21,10 @@ _ALONE_SECONDS: Final = 0.02
 class Share:
     """One user's share of each turn of this thread's event loop, from which all of its connections are read.
 
-    What reading them takes is added up. Once that is a turn's time, connections that come later in the same turn are
-    left out until the next one, in which those that were left out come first; so the user is heard on each of its
-    connections, and keeps others waiting no longer than on one. Where there is nobody else, it is a good while until
-    that happens, for looking at those that are left out takes time too.
+    The time that reading takes is added up. Once it reaches a turn's time, connections that come later in the same turn
+    are left out until the next one, in which those that were left out come first. So the user is heard on each of its
+    connections, and keeps others waiting no longer than with one. If there is nobody else, a turn's time is long,
+    because looking at connections that are left out takes time too.
     """
 
     __slots__ = ("__weakref__", "_left_out", "_others", "_spent", "_turn_of", "crowded", "look_at", "round", "used")
@@ -33,12 +33,12 @@ class Share:
         """Begin with no connection.
 
         Args:
-            others: those of this thread.
+            others: the shares of all users in this thread.
         """
         self._others = others
-        self._turn_of: asyncio.AbstractEventLoop | None = None  # whose turn has begun and is going to be ended
+        self._turn_of: asyncio.AbstractEventLoop | None = None  # the loop whose turn has begun and will be ended
         self._spent = False  # whether this turn has ended for the user
-        self._left_out = False  # whether a connection was, that had not been read in this round
+        self._left_out = False  # whether a connection was left out that had not been read in this round
         self.used = 0.0
         """Seconds of reading; where it is not crowded, since whichever turn. To be added to, as in :meth:`charge`."""
         self.look_at = TURN_SECONDS
@@ -58,13 +58,13 @@ class Share:
         return began + min(TURN_SECONDS, max(_LEAST_SECONDS, self.turn_seconds - self.used))
 
     def charge(self, seconds: float, loop: asyncio.AbstractEventLoop) -> None:
-        """Add what reading a connection took; if that was the time of a turn of ``loop``, it ends for the user."""
+        """Add what reading a connection took; if a turn of ``loop`` is used up, it ends for the user."""
         self.used += seconds
         if self.used >= self.look_at:
             self.look(loop)
 
     def look(self, loop: asyncio.AbstractEventLoop) -> None:
-        """See whether what was used is the time of a turn of ``loop``, which then ends for the user."""
+        """End a turn of ``loop`` for the user if its time is used up."""
         self.look_at = self.used + TURN_SECONDS
         if self.used >= self.turn_seconds:
             self._begin(loop)
@@ -77,7 +77,7 @@ class Share:
             last_round: the round in which it was admitted last, or made.
             loop: calls at the end of the turn.
         """
-        self._begin(loop)  # it ends even if nobody is read in it
+        self._begin(loop)  # the turn ends even if nobody is read in it
         if last_round == self.round:
             return False  # others have not been read since
         if self._spent:
@@ -86,7 +86,7 @@ class Share:
         return True
 
     def _begin(self, loop: asyncio.AbstractEventLoop) -> None:
-        if self._turn_of is not loop:  # it may also be one that was closed, or is a forked parent's
+        if self._turn_of is not loop:  # it may be a loop that was closed, or a forked parent's
             self._turn_of = loop
             self._spent = self._left_out = False
             loop.call_soon(self._over, loop)
@@ -103,7 +103,7 @@ class Share:
 
 
 class _Nobodys(Share):
-    """What connections have that have ended: they keep no user's share alive, and ask nothing of a loop."""
+    """The share of connections that have ended: it keeps no user's share alive, and asks nothing of a loop."""
 
     __slots__ = ()
 
@@ -115,7 +115,7 @@ NOBODYS: Final = _Nobodys(WeakValueDictionary())
 
 
 class _Shares(threading.local):
-    """Those of this thread."""
+    """The shares of this thread."""
 
     def __init__(self) -> None:
         self.by_uid: WeakValueDictionary[int | None, Share] = WeakValueDictionary()

@@ -1,4 +1,4 @@
-"""How handlers begin: each in a task of its own, which was nobody's before it and is nobody's after."""
+"""How handlers begin: each in a task of its own, which nothing else uses before or after."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _STARTS_AT_ONCE: Final = sys.version_info >= (3, 12)
 
 
 class Starts(Protocol):
-    """What is started."""
+    """Whatever has a coroutine started."""
 
     has_begun: bool
     """Whether its first step was taken; to be set by it."""
@@ -39,9 +39,9 @@ class Starts(Protocol):
 class Pace:
     """How handlers of one user begin in the turns of a loop: of all its connections, for as long as those are read.
 
-    Those that come too late in a turn wait in line, one of each connection after the other, while what else the loop
-    has to do goes before, handlers of other users first of all. As long as any wait, new ones wait behind them.
-    As many are told that it is their turn as began in the turn before, or twice as many if none of them came too late.
+    Those that come too late in a turn wait in line, and the connections take turns. Everything else that the loop has
+    to do goes first, handlers of other users before all. As long as any wait, new ones wait behind them.
+    In each turn, as many are told to begin as began in the turn before, or twice as many if none came too late.
     """
 
     __slots__ = (
@@ -55,9 +55,9 @@ class Pace:
         self._uid = uid
         self.turn_ends = 0.0
         """When a turn ends in which several begin; 0 while there is none."""
-        self._ends = False  # whether the end of a turn is going to be called
+        self._ends = False  # whether the loop is going to call the end of the turn
         self._lines: deque[deque[asyncio.Future[None]]] = deque()  # none of them empty
-        self._again: deque[asyncio.Future[None]] = deque()  # that were told, came too late, and go before them
+        self._again: deque[asyncio.Future[None]] = deque()  # told, but came too late; they go before the lines
         self._late: list[asyncio.Future[None]] = []  # the same, of this turn
         self._told = 1
         self.waiting = 0
@@ -68,14 +68,14 @@ class Pace:
     def must_wait(self) -> bool:
         """Return whether what is about to begin should let the others on the loop go first.
 
-        It is not among the :attr:`started` any more. Where there are none of those, nor of the :attr:`waiting`, and no
+        It no longer counts among the :attr:`started`. If nothing is :attr:`started` or :attr:`waiting`, and there is no
         turn, it is alone and need not ask.
         """
         if self.waiting:
             return True
         if self.turn_ends:
             return time.monotonic() >= self.turn_ends
-        if self.started:  # else it is alone in its turn
+        if self.started:  # else this one is alone in its turn
             self._begin_turn()
         return False
 
@@ -106,10 +106,10 @@ class Pace:
                 self._late.append(turn)
         finally:
             self.waiting -= 1
-            if turn in line:  # it was not told: its place is given up
+            if turn in line:  # it was not told: give up its place
                 line.remove(turn)
                 if not line:
-                    self._lines.remove(line)  # which is the only one that is empty
+                    self._lines.remove(line)  # no other line is empty, so none is equal to it
 
     def _end_soon(self) -> None:
         if not self._ends:
@@ -145,7 +145,7 @@ _paces: Final[WeakValueDictionary[tuple[int, int | None], Pace]] = WeakValueDict
 
 def pace_of(loop: asyncio.AbstractEventLoop, uid: int | None) -> Pace:
     """Return what the connections of one user share on a loop; None: all whom the kernel does not name."""
-    key = (id(loop), uid)  # which is no other loop's as long as the pace is there, for that holds the loop
+    key = (id(loop), uid)  # no other loop gets this id while the pace exists: the pace holds the loop
     pace = _paces.get(key)
     if pace is None:
         pace = _paces[key] = Pace(loop, uid)
@@ -155,8 +155,8 @@ def pace_of(loop: asyncio.AbstractEventLoop, uid: int | None) -> Pace:
 class Starter:
     """Starts coroutines of one connection as tasks of a loop.
 
-    By the loop's task factory where one is set; else at once on Python 3.12 and later (``eager_start``), before that in
-    the loop's next turn, in order. There several may begin in one turn, and those that come too late wait.
+    If the loop has a task factory, that makes the tasks. Otherwise they begin at once on Python 3.12 and later
+    (``eager_start``), and on 3.11 in the loop's next turn, in order: several may begin in one turn, and late ones wait.
 
     Args:
         loop: the running loop.
@@ -170,7 +170,7 @@ class Starter:
         self._loop = loop
         self.pace = pace_of(loop, uid)
         """What the connections of one user share."""
-        self._line: deque[asyncio.Future[None]] | None = None  # on most connections nobody ever waits: it has 760 bytes
+        self._line: deque[asyncio.Future[None]] | None = None  # made when needed: it has 760 bytes
 
     def start(self, context: Context, owner: Starts, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Return the task of ``coroutine``, which may be done already.
@@ -178,7 +178,7 @@ class Starter:
         Args:
             context: the coroutine's own.
             owner: is told the task, and called when it ends before the coroutine began.
-            coroutine: has not begun; if this fails it is still the caller's.
+            coroutine: has not begun; if this fails, the caller still owns it.
         """
         loop = self._loop
         is_free = loop.get_task_factory() is None

@@ -1,7 +1,7 @@
 """Streams: values that come one after the other, over a socket pair of their own (protocol section 6).
 
 :class:`Stream` is the reading end; :mod:`seqrpc.aio.producers` writes to the other.
-The kernel's socket buffer is the flow control: a reader that does not read holds up its producer, and nobody else.
+The kernel's socket buffer is the flow control: a reader that does not read makes its producer wait, and nobody else.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ class Stream(AsyncIterator[T_co], ReceivedStream[T_co]):
     Only one task may read at a time. Reading raises what a call would raise: the producer's error, as the class
     of its code; Unavailable if the producer died; InvalidResult, or in a handler InvalidParams, for an item
     that does not fit the annotation; RemoteProtocolError. After any of these but DescriptorsLost, which costs
-    the items of one packet, the stream is over. In a forked child it raises WrongProcess, and on another event loop
-    than one that runs and watches the stream WrongLoop: these change nothing.
+    the items of one packet, the stream is over. In a forked child it raises WrongProcess. While one running event loop
+    watches the stream, reading on another raises WrongLoop. These two change nothing.
 
     Cancel: no item is lost; the stream can be read on.
     """
@@ -44,18 +44,18 @@ class Stream(AsyncIterator[T_co], ReceivedStream[T_co]):
         reader: ItemReader | None = None,
         opening: Callable[[], Awaitable[Stream[Any]]] | None = None,
     ) -> None:
-        """Hold the reading end and what takes its packets apart, or know how to get both; calls make streams."""
+        """Hold the reading end and what decodes its packets, or know how to get both; calls make streams."""
         self._reader = StreamReader(fd, reader, None if opening is None else functools.partial(_reader_of, opening))
         self._ready = self._reader.items.ready
 
     @staticmethod
     def of(items: AsyncIterator[T]) -> Stream[T]:
-        """Return the same object as the stream that it is: for type checkers, which know a method's annotation only.
+        """Return the same object, typed as the stream that it is: type checkers know only a method's annotation.
 
         ``async with seqrpc.Stream.of(proxy.count(10)) as items: ...``
 
         Raises:
-            TypeError: it is no stream, but an async iterator of another kind.
+            TypeError: the object is no stream, but an async iterator of another kind.
         """
         if not isinstance(items, Stream):
             raise TypeError(f"a stream was expected, got {type(items).__name__}")
@@ -69,7 +69,7 @@ class Stream(AsyncIterator[T_co], ReceivedStream[T_co]):
 
         Raises:
             WrongProcess, WrongLoop: it is to be opened in another process, or on another event loop.
-            Exception: what else the call raises; the stream is over then.
+            Exception: anything else that the call raises; the stream is over then.
         """
         await self._reader.open()
         return self
@@ -101,7 +101,7 @@ class Stream(AsyncIterator[T_co], ReceivedStream[T_co]):
         self._reader.drop()
 
     async def aclose(self) -> None:
-        """Want no more: the producer stops, and items that nobody took are dropped.
+        """Stop reading for good: the producer stops, and items that nobody took are dropped.
 
         In a forked child this does nothing: the stream is the parent's.
 
@@ -132,5 +132,5 @@ async def _reader_of(opening: Callable[[], Awaitable[Stream[Any]]]) -> StreamRea
 
 
 def reader_of(stream: Stream[Any]) -> StreamReader:
-    """Return what does the work of a stream: that is no affair of users."""
+    """Return what does the work of a stream, which users do not see."""
     return stream._reader  # noqa: SLF001 - for this function only

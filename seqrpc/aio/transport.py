@@ -30,10 +30,10 @@ class SeqpacketTransport(asyncio.ReadTransport):
     Args:
         loop: the running loop.
         sock: a connected socket; the transport owns it.
-        protocol: whom to tell.
+        protocol: is told what happens.
         limits: ``max_packets_per_wakeup``, ``high_water_bytes`` and ``low_water_bytes`` are used.
-        names_senders: whether each packet tells who sent it, as on a socket pair; by default that is
-            found out from the socket's names, which whoever made it may have chosen.
+        names_senders: whether each packet tells who sent it, as on a socket pair; by default the transport
+            finds that out from the socket's names, which whoever made the socket may have chosen.
     """
 
     __slots__ = ("__weakref__", "_carrier")
@@ -63,7 +63,7 @@ class SeqpacketTransport(asyncio.ReadTransport):
     def pause_reading(self) -> None:
         """Stop receiving: not one more packet is read. The kernel then makes the peer wait.
 
-        A connection over which nothing can be sent any more ends here: nothing else would tell of its end.
+        A connection over which nothing can be sent any more ends here: nothing else would notice its end.
         """
         self._carrier.pause_reading()
 
@@ -100,11 +100,11 @@ class SeqpacketTransport(asyncio.ReadTransport):
         """
         carrier = self._carrier
         if carrier.sends_at_once and not fds and 0 < len(data) <= MAX_PACKET:
-            send = carrier.send  # an attribute that is called where it stands is looked up the long way (3.11)
+            send = carrier.send  # calling carrier.send directly would look it up the slow way (3.11)
             try:
-                send(data, SEND_FLAGS)  # type: ignore[arg-type] # what comes in pieces is longer
+                send(data, SEND_FLAGS)  # type: ignore[arg-type] # data in pieces is longer
                 return
-            except OSError:  # rare enough to be tried again, in the long way
+            except OSError:  # rare enough to be tried again in the slow way
                 pass
         carrier.send_packet(data, fds, failed)
 
@@ -174,5 +174,5 @@ class SeqpacketTransport(asyncio.ReadTransport):
 
 
 def carrier_of(transport: SeqpacketTransport) -> Carrier:
-    """Return what does the work of a transport: that is no affair of users."""
+    """Return what does the work of a transport, which users do not see."""
     return transport._carrier  # noqa: SLF001 - for this function only
