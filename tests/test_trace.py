@@ -59,8 +59,12 @@ async def way(socket_path: Path) -> tuple[list[str], list[str]]:
         sums = connection.proxy(Sums)
         for _ in range(3):
             await sums.add(1, 2)
-        with Trace() as functions:
-            assert await sums.add(1, 2) == 3
+        traces: list[list[str]] = []
+        for _ in range(16):
+            with Trace() as functions:
+                assert await sums.add(1, 2) == 3
+            traces.append(functions)
+    functions = min(traces, key=len)  # a slow machine's turns of the loop end in between, which takes functions, too
     begin = functions.index("Intake._read_ready (aio/intake)")
     end = functions.index("SeqpacketTransport.send_packet (aio/transport)", begin)
     rest = functions[end + 1 :]
