@@ -61,7 +61,7 @@ def checked(command: Sequence[str]) -> str:
     """Return what a program prints; end if it fails."""
     done = run(command)
     if done.returncode:
-        sys.exit(f"{' '.join(command[-4:])} failed:\n{done.stderr}")
+        sys.exit(f"{' '.join(command[-4:])} failed with status {done.returncode}:\n{done.stderr}")
     return done.stdout
 
 
