@@ -102,9 +102,7 @@ def _fits(wanted: Any, value: Any) -> Any:
         return _A_DESCRIPTOR
     if (isinstance(wanted, StreamStandIn) or is_stream(wanted)) and not hasattr(type(value), "__aiter__"):
         raise ValueError(expected("a stream", value))
-    if isinstance(wanted, ServiceStandIn) and not (
-        isinstance(value, Service | RemoteService) or hasattr(value, "proxy")
-    ):
+    if isinstance(wanted, ServiceStandIn) and not _is_service(value):
         raise ValueError(expected("a service", value))
     if wanted is Buffer and not isinstance(value, Buffer):
         raise ValueError(expected("a buffer", value))

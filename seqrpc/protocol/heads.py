@@ -11,9 +11,6 @@ from seqrpc.kernel.pieces import Content, Pieces
 from seqrpc.protocol import messages
 from seqrpc.protocol.messages import NOTIFY, REQUEST, RESPONSE
 
-HEAD_BYTES: Final = 23
-"""Bytes that hold the beginning of an array, a kind and an id, however they are written."""
-
 METHOD_BYTES: Final = 4_096
 """Bytes that hold the name of a method, too, if it is one that exists."""
 
