@@ -40,6 +40,8 @@ ORDER = (
     # the wire, without sockets, clocks and loops
     "protocol",
     "protocol.typeinfo",
+    "protocol.kinds",
+    "protocol.codings",
     "protocol.values",
     "protocol.depth",
     "protocol.maps",

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
-import msgspec
-
 from seqrpc.limits import MAX_VALUES_SEARCHED
+from seqrpc.protocol.codings import coding_of
+from seqrpc.protocol.kinds import names_of
 
 LONGEST_PATH: Final = 200
 """Characters of a path."""
@@ -16,6 +15,9 @@ LONGEST_PATH: Final = 200
 _SHORT_KEY: Final = 4  # parts of the longest tuple that is written out
 
 _LONG_INTEGER: Final = 64  # bits of the longest integer that is written out
+
+
+_NO_TEXT: Final = "a file name that is not UTF-8 can be sent as a pathlib.Path, or as bytes (os.fsencode)"
 
 
 class NotFound(Exception):
@@ -97,7 +99,7 @@ class Search:
             if names:
                 return ((f".{name}", part) for name, part in zip(names, value, strict=False))
             return ((f"[{index}]", part) for index, part in enumerate(value))
-        if names is None or self._travels(value):
+        if names is None or self._travels(value) or coding_of(type(value)) is not None:
             return None
         return ((f".{name}", getattr(value, name)) for name in names if hasattr(value, name))
 
@@ -107,19 +109,18 @@ class Search:
         except Exception as exc:
             if isinstance(value, int):
                 return path, f"integers have at most 64 bits, this one has {value.bit_length()}"
+            if isinstance(exc, UnicodeEncodeError):
+                return (
+                    path,
+                    f"{exc}; {_NO_TEXT}",
+                )
             return path, str(exc) or type(exc).__name__
         return None
 
 
 def _names_of(value: Any) -> tuple[str, ...] | None:
-    """Return the names of the parts of a NamedTuple, a Struct or a dataclass; None for all else."""
-    if isinstance(value, tuple):
-        return getattr(value, "_fields", None)
-    if isinstance(value, msgspec.Struct):
-        return value.__struct_fields__
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return tuple(value.__dataclass_fields__)
-    return None
+    """Return the names of the parts of a NamedTuple, a Struct, a dataclass or of attrs; None for all else."""
+    return getattr(value, "_fields", None) if isinstance(value, tuple) else names_of(type(value))
 
 
 def _entries(value: dict[Any, Any]) -> Iterator[tuple[str, Any]]:

@@ -6,7 +6,6 @@ channels and buffers (extension types 1 to 4, protocol section 4). All else is t
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
@@ -18,11 +17,12 @@ from seqrpc.kernel.pieces import Content, Pieces
 from seqrpc.limits import DEFAULT_LIMITS, MAX_DESCRIPTORS, MAX_PACKET, Limits
 from seqrpc.protocol.culprit import Search
 from seqrpc.protocol.depth import check_depth
-from seqrpc.protocol.flattening import Borrowed, flatten, names_of
+from seqrpc.protocol.flattening import Borrowed, flatten, is_one_level
+from seqrpc.protocol.kinds import lends_descriptor, names_of
 from seqrpc.protocol.lenders import Lender, Packed, give_up_lenders, tell_unsent
 from seqrpc.protocol.longbytes import has_long_bytes, pack_in_pieces, without_long_bytes
 from seqrpc.protocol.references import BUFFER_DATA
-from seqrpc.protocol.values import EXT_BUFFER, EXT_DESCRIPTOR, BareValue, BareValues, Living, give_up
+from seqrpc.protocol.values import EXT_BUFFER, EXT_DESCRIPTOR, SCALARS, BareValues, Living, give_up
 
 _DEEPEST: Final = 512  # how far inside a message the culprit is looked for: the stack holds 1,000 calls
 
@@ -30,7 +30,10 @@ _PACKER_BYTES: Final = 256
 """Bytes that a packer begins with; it takes more as it needs it, and keeps it. By default it has 256 KiB, of which the
 first page is written at once: 4 KiB for each connection."""
 
-_MOST_KINDS: Final = 64  # dataclasses that an encoder remembers as plain data
+_MOST_KINDS: Final = 64  # dataclasses, and the like, that an encoder remembers as plain data
+
+_PACKED: Final = frozenset({list, tuple, dict, bytearray, memoryview, *SCALARS})
+"""Types that msgpack knows."""
 
 _TELLING: Final = (LocalProtocolError, RpcError, WrongLoop, WrongProcess)
 """Exceptions that say by themselves why a value cannot be sent; for others the path to the value is told."""
@@ -193,13 +196,17 @@ class Encoder:
 
         def plain(value: Any) -> Any:
             value = value.value if isinstance(value, Borrowed) else value
-            return None if self._travels(value) else flatten(value, self._travels)
+            return None if self._travels(value) else flatten(value)
 
         msgpack.Packer(default=plain, buf_size=_PACKER_BYTES).pack(value)
 
     def _travels(self, value: Any) -> bool:
         """Return whether a value travels as a descriptor."""
-        return isinstance(value, Buffer) or hasattr(value, "fileno") or self._living.travels(value)
+        return isinstance(value, Buffer) or self._living.travels(value) or lends_descriptor(value)
+
+    def _lends(self, value: Any) -> bool:
+        """Return whether a value is sent as a descriptor; an object of a service may have a method of any name."""
+        return lends_descriptor(value) and (hasattr(type(value), "__aiter__") or not self._living.travels(value))
 
     def _replace(self, value: Any) -> Any:
         """Return something that msgpack knows in place of ``value``, which it does not."""
@@ -208,18 +215,20 @@ class Encoder:
             return value.__dict__
         if isinstance(value, Borrowed):
             value = value.value
+            if type(value) in _PACKED:
+                return value
         if isinstance(value, Buffer):
             value.seal()
             index = self._lend(value)
             return msgpack.ExtType(EXT_BUFFER, BUFFER_DATA.pack(index, value.offset, len(value)))
-        if hasattr(value, "fileno") and not isinstance(value, BareValue):
+        if self._lends(value):
             return msgpack.ExtType(EXT_DESCRIPTOR, bytes((self._lend(value),)))
         departure = self._living.departure_of(value)
         if departure is None:
             kind = type(value)
-            if dataclasses.is_dataclass(kind) and hasattr(value, "__dict__") and len(self._plain_kinds) < _MOST_KINDS:
-                self._plain_kinds[kind] = frozenset(names_of(kind))  # and need not be asked what it is again
-            return flatten(value, self._travels)
+            if is_one_level(kind) and hasattr(value, "__dict__") and len(self._plain_kinds) < _MOST_KINDS:
+                self._plain_kinds[kind] = frozenset(names_of(kind) or ())  # and need not be asked what it is again
+            return flatten(value)
         try:
             index = self._lend(departure)
         except BaseException:

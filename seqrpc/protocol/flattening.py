@@ -5,19 +5,21 @@ msgspec does most of the work. At the receiver, where the annotation is known, i
 
 from __future__ import annotations
 
-import dataclasses
+import copy
 import datetime as dt
-import functools
-from collections.abc import Callable
+import decimal
+import enum
+import typing
+import uuid
 from typing import Any, Final
 
 import msgpack
 import msgspec
-from msgspec import inspect
 
 from seqrpc.kernel.descriptors import OwnedFd
-from seqrpc.protocol.typeinfo import types_in
-from seqrpc.protocol.values import SCALARS, parts_of
+from seqrpc.protocol.codings import coding_of
+from seqrpc.protocol.kinds import by_class, fields_of, names_of
+from seqrpc.protocol.values import SCALARS
 
 _EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _FIRST_DAY: Final = (dt.datetime.min.replace(tzinfo=dt.UTC) - _EPOCH).days
@@ -36,70 +38,92 @@ class Borrowed:
 
 _NATIVE: Final = (bytes, bytearray, memoryview, dt.datetime, OwnedFd, Borrowed)
 
+_CONTAINERS: Final = (list, tuple, set, frozenset, dict)
 
-def flatten(value: Any, travels: Callable[[Any], bool]) -> Any:
+_KNOWN: Final = (dt.date, dt.time, dt.timedelta, uuid.UUID, decimal.Decimal, msgspec.UnsetType)
+"""Classes that msgspec takes apart as they should be, besides the scalars and enums."""
+
+
+def flatten(value: Any) -> Any:
     """Return what msgpack knows in place of a value that it does not, one level of it or more.
 
     What msgspec does not know either is left in it, in a :class:`Borrowed`.
 
     Args:
         value: neither plain data nor what travels as a descriptor.
-        travels: whether a value travels as a descriptor.
 
     Raises:
         TypeError, ValueError: it cannot be sent; the message says why.
+        Exception: what a registered class raises as it is encoded.
     """
     if isinstance(value, dt.datetime):
-        if value.tzinfo is None:
-            return value.isoformat()  # not a moment, so not a timestamp
-        since = value - _EPOCH
-        if not _FIRST_DAY <= since.days < _END_DAY:  # and so datetime cannot hold it at the receiver
-            raise ValueError("a moment is before the year 1 or after 9999, in UTC")
-        return msgpack.Timestamp(since.days * 86_400 + since.seconds, since.microseconds * 1000)
-    if dataclasses.is_dataclass(value):  # one level: its fields come here themselves, and some may be whole services
-        return _fields_of(value)
+        return _moment(value)
+    kind = type(value)
+    coding = coding_of(kind)
+    if coding is not None:
+        return coding.encode(value)
+    if is_one_level(kind):  # its fields come here themselves, and some may be whole services
+        return fields_of(value)
     if isinstance(value, set | frozenset):
         return list(value)
-    if isinstance(value, msgspec.Struct) and _may_hold_objects(type(value)):
-        _check_struct(value, travels)
+    if isinstance(value, msgspec.Struct) and not _is_plain(kind):
+        value = _with_borrowed_fields(value)
     plain = msgspec.to_builtins(value, builtin_types=_NATIVE, enc_hook=Borrowed)
     if type(plain) is Borrowed:
-        raise TypeError(f"a value of type {type(value).__name__} cannot be sent")
+        raise TypeError(f"a value of type {kind.__name__} cannot be sent")
     return plain
 
 
-@functools.lru_cache(maxsize=1024)
-def names_of(kind: type) -> tuple[str, ...]:
-    """Return the names of the fields of a dataclass."""
-    return tuple(kind.__dataclass_fields__)  # type: ignore[attr-defined] # every dataclass has it
+def _moment(value: dt.datetime) -> Any:
+    if value.tzinfo is None:
+        return value.isoformat()  # not a moment, so not a timestamp
+    since = value - _EPOCH
+    if not _FIRST_DAY <= since.days < _END_DAY:  # and so datetime cannot hold it at the receiver
+        raise ValueError("a moment is before the year 1 or after 9999, in UTC")
+    return msgpack.Timestamp(since.days * 86_400 + since.seconds, since.microseconds * 1000)
 
 
-def _fields_of(value: Any) -> dict[str, Any]:
-    """Return the fields of a dataclass that it has of its own, as msgspec does."""
-    own = getattr(value, "__dict__", None)
-    if own is None:  # it has slots
-        return {name: getattr(value, name) for name in names_of(value.__class__) if hasattr(value, name)}
-    return {name: own[name] for name in names_of(value.__class__) if name in own}
+def is_one_level(kind: type) -> bool:
+    """Return whether objects of a class travel as a map of their fields, and as nothing else."""
+    return names_of(kind) is not None and not issubclass(kind, msgspec.Struct) and coding_of(kind) is None
 
 
-@functools.lru_cache(maxsize=1024)
-def _may_hold_objects(kind: type) -> bool:
-    """Return whether the annotations of a Struct let it hold what is not plain data."""
-    return any(isinstance(info, inspect.AnyType | inspect.CustomType) for info in types_in(kind))
-
-
-def _check_struct(value: Any, travels: Callable[[Any], bool]) -> None:
-    """Refuse a Struct with a dataclass in it that is a service: msgspec would take that apart as data, too."""
-    todo, seen = [value], {id(value)}
+@by_class
+def _is_plain(kind: type) -> bool:
+    """Return whether the annotations of a Struct let it hold nothing but what msgspec takes apart as it should be."""
+    seen: set[Any] = set()
+    todo: list[Any] = [kind]
     while todo:
-        parts = parts_of(todo.pop())
-        if SCALARS.issuperset(map(type, parts)):  # a great many are looked at in C
-            continue
-        for part in parts:
-            if type(part) in SCALARS:
-                continue
-            if dataclasses.is_dataclass(part) and travels(part):
-                raise TypeError(f"a {type(value).__name__} holds a service (a dataclass may)")
-            if id(part) not in seen:
-                seen.add(id(part))
-                todo.append(part)
+        annotation = todo.pop()
+        if isinstance(annotation, type) and issubclass(annotation, msgspec.Struct):
+            if annotation not in seen:
+                seen.add(annotation)
+                try:
+                    todo += typing.get_type_hints(annotation).values()
+                except Exception:  # annotations that are text hold any expression
+                    return False
+        elif typing.get_origin(annotation) is not None:
+            if typing.get_origin(annotation) is not typing.Literal:
+                todo += (argument for argument in typing.get_args(annotation) if argument is not ...)
+        elif not _is_plain_leaf(annotation):
+            return False
+    return True
+
+
+def _is_plain_leaf(annotation: Any) -> bool:
+    if annotation in SCALARS or annotation in _CONTAINERS or annotation in _KNOWN:
+        return True
+    return isinstance(annotation, type) and issubclass(annotation, enum.Enum | dt.date)
+
+
+def _with_borrowed_fields(value: msgspec.Struct) -> msgspec.Struct:
+    """Return a copy of a Struct in which msgspec looks no further than one level.
+
+    It would take apart as plain data what is a dataclass and also a service, or has a coding of its own.
+    """
+    copied = copy.copy(value)
+    for name in copied.__struct_fields__:
+        field = getattr(copied, name, None)
+        if type(field) not in SCALARS and field is not msgspec.UNSET:
+            msgspec.structs.force_setattr(copied, name, Borrowed(field))
+    return copied

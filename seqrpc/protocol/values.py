@@ -6,15 +6,13 @@ they *are* here; the plain one leaves them as :class:`BareValue`.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any, Final, Protocol
 
-import msgspec
-
 from seqrpc.kernel.descriptors import OwnedFd, close_all
 from seqrpc.limits import MAX_VALUES_SEARCHED
+from seqrpc.protocol.kinds import fields_of
 
 EXT_DESCRIPTOR: Final = 1
 EXT_STREAM: Final = 2
@@ -248,8 +246,5 @@ def parts_of(value: Any, most: int | None = None) -> list[Any]:
         return [*islice(value, most), *islice(value.values(), most)]
     if isinstance(value, list | tuple | set | frozenset):
         return list(islice(value, most))
-    if isinstance(value, msgspec.Struct):
-        return [getattr(value, name, None) for name in value.__struct_fields__]
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return [getattr(value, field.name, None) for field in dataclasses.fields(value)]
-    return []
+    fields = fields_of(value)
+    return [] if fields is None else list(fields.values())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import gc
 import io
 import mmap
@@ -15,6 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+import attrs
 import pytest
 from support.coding import NAMES, Life, Made, Record, Structure, borrowed, buffer_data, nested, refusal, travel
 from support.descriptors import Lender, memory_file, owned
@@ -28,6 +30,21 @@ from seqrpc.protocol.decoder import Decoder
 from seqrpc.protocol.encoder import Encoder
 from seqrpc.protocol.lenders import tell_sent
 from seqrpc.protocol.values import EXT_CHANNEL, EXT_STREAM, BareValue
+
+
+@attrs.define
+class Opened:
+    file: Any
+
+
+@dataclass
+class Numbered:
+    fileno: int
+
+
+class Named(enum.Enum):
+    fileno = 1
+    OTHER = 2
 
 
 def test_3_1_descriptors_are_numbered_in_the_order_of_the_message() -> None:
@@ -241,3 +258,14 @@ def test_what_was_given_away_is_given_up_in_what_it_is_in() -> None:
         Encoder(living=life).give_up({"a": [made, alone]})
         assert life.given_up == [made]
         assert alone.closed
+
+
+def test_what_lends_a_descriptor_is_found_in_any_kind_of_object() -> None:
+    for hold in (Structure, lambda held: Structure([Record(held)]), Opened, lambda held: Opened([held])):
+        lender = Lender()
+        assert Encoder().encode((1, 1, None, hold(lender)), NAMES)[1] == [lender]
+
+
+def test_data_with_a_field_of_that_name_is_data() -> None:
+    for value, wire in ((Numbered(3), {"fileno": 3}), (Named.fileno, 1), (Named.OTHER, 2)):
+        assert travel([value]) == ([wire], None, [])

@@ -101,8 +101,7 @@ def test_a_message_with_long_bytes_is_bounded_as_any_and_nothing_is_left_of_one_
 
 def test_an_interrupt_while_a_message_is_packed_leaves_no_descriptor_to_the_next_one() -> None:
     class Interrupting:
-        @property
-        def fileno(self) -> Any:
+        def __getattr__(self, name: str) -> Any:
             raise KeyboardInterrupt
 
     encoder, lender = Encoder(), Lender()

@@ -71,8 +71,7 @@ def test_what_cannot_be_sent_is_told_without_names_too() -> None:
 
 def test_an_exception_without_a_text_is_told_by_its_class() -> None:
     class Silent:
-        @property
-        def fileno(self) -> int:
+        def __getattr__(self, name: str) -> int:
             raise RuntimeError
 
     class SilentMapping(dict[str, int]):

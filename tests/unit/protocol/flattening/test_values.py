@@ -97,16 +97,15 @@ def test_a_dataclass_is_taken_apart_the_same_each_time_whatever_else_its_objects
     extended.extra = 5  # type: ignore[attr-defined]
     del short.value
     holder = Record(4)
-    holder.fileno = lambda: 0  # type: ignore[attr-defined]
+    holder.fileno = lambda: 0  # type: ignore[attr-defined] # its class says that it is data
 
     for _ in range(2):
-        assert [decoder.decode(encode(record, encoder), [])[0][3] for record in (plain, extended, short)] == [
+        assert [decoder.decode(encode(record, encoder), [])[0][3] for record in (plain, extended, short, holder)] == [
             {"value": 1},
             {"value": 2},
             {},
+            {"value": 4},
         ]
-        lenders: list[Any] = list(encoder.encode((1, 1, None, holder))[1])
-        assert lenders == [holder]
 
 
 def test_nan_arrives_as_nan() -> None:
