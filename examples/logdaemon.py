@@ -164,22 +164,26 @@ class LogDaemon(seqrpc.Service, name="Logs", allow=policy.default | policy.group
     @seqrpc.method
     def open_log(self, name: str) -> seqrpc.OwnedFd:
         """Return a log file, open for reading."""
-        fd = self._open(name)
-        if not stat.S_ISREG(os.fstat(fd.fileno()).st_mode):
-            fd.close()
-            raise NoSuchLog(f"not a log file: {name!r}")
-        return fd  # given away: seqrpc closes our copy once it is sent
+        return self._open_log(name)  # given away: seqrpc closes our copy once it is sent
 
     @seqrpc.method
     async def follow(self, name: str, start: int | None = None) -> AsyncIterator[str]:
         """Stream what is appended. Reads nothing while the reader has no room; closes all when the reader goes."""
-        with contextlib.closing(Tail(functools.partial(self.open_log, name), start)) as tail:
+        with contextlib.closing(Tail(functools.partial(self._open_log, name), start)) as tail:
             while True:
                 lines = await in_thread(tail.read)
                 for line in lines:
                     yield line
                 if not lines:
                     await asyncio.sleep(POLL_SECONDS)
+
+    def _open_log(self, name: str) -> seqrpc.OwnedFd:
+        """Open a log file; for other files that is refused."""
+        fd = self._open(name)
+        if not stat.S_ISREG(os.fstat(fd.fileno()).st_mode):
+            fd.close()
+            raise NoSuchLog(f"not a log file: {name!r}")
+        return fd
 
     def _open(self, name: str) -> seqrpc.OwnedFd:
         """Open ``name`` one component at a time, so that nobody can slip in a link between a check and its use."""

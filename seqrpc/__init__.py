@@ -29,8 +29,10 @@ from seqrpc.errors import (
     WrongProcess,
 )
 from seqrpc.interface import policy
+from seqrpc.interface.methods import method
 from seqrpc.interface.scope import metadata
-from seqrpc.interface.service import Service, method
+from seqrpc.interface.service import Service
+from seqrpc.interface.streams import Items
 from seqrpc.kernel.buffers import Buffer
 from seqrpc.kernel.credentials import Credentials
 from seqrpc.kernel.descriptors import OwnedFd
@@ -75,6 +77,7 @@ __all__ = (
     "Internal",
     "InvalidParams",
     "InvalidResult",
+    "Items",
     "Limits",
     "LocalProtocolError",
     "MethodNotFound",

@@ -53,7 +53,7 @@ def admits(caller: seqrpc.Credentials) -> bool:
 
 async def decorated_functions_keep_their_type(calculator: Calculator) -> None:
     assert_type(await calculator.add(1, b=2), int)
-    assert_type(calculator.in_a_thread(b""), bytes)
+    assert_type(await calculator.in_a_thread(b""), bytes)
     await calculator.add("1")  # type: ignore[arg-type]
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import functools
-from collections.abc import AsyncIterator, Callable, Sequence
+import inspect
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextvars import copy_context
 from typing import Any
 
@@ -14,7 +15,7 @@ from seqrpc.aio.current import HandledCall
 from seqrpc.aio.plain import PlainCalls
 from seqrpc.aio.producers import Source
 from seqrpc.errors import RpcError
-from seqrpc.interface.description import Runs
+from seqrpc.interface.functions import Runs
 from seqrpc.kernel.descriptors import OwnedFd, close_all
 
 
@@ -32,14 +33,30 @@ async def handle(
     """
     handler, spec = call.entry.handler, call.entry.spec
     if spec.description.runs is Runs.COROUTINE:
-        return await handler(*args, **kwargs)
+        return await _to_await(call, handler(*args, **kwargs))
     if spec.description.runs is Runs.GENERATOR:
         return _stream_of(call, handler(*args, **kwargs))
     return await _run_in_thread(call, functools.partial(handler, *args, **kwargs), threads, answers)
 
 
+def _to_await(call: HandledCall, coroutine: Any) -> Awaitable[Any]:
+    """Return what a plain function returned that wraps a coroutine function, if it can be awaited."""
+    if not isinstance(coroutine, Awaitable):
+        raise _wraps_wrongly(call, "a coroutine function", coroutine, "something to await")
+    return coroutine
+
+
+def _wraps_wrongly(call: HandledCall, wrapped: str, returned: object, wanted: str) -> TypeError:
+    if inspect.iscoroutine(returned):
+        returned.close()  # nobody awaits it, and Python is not to complain of that, too
+    name = call.entry.spec.function.__qualname__
+    return TypeError(f"{name} wraps {wrapped}, and returned an object of {type(returned).__name__} and not {wanted}")
+
+
 def _stream_of(call: HandledCall, generator: AsyncIterator[Any]) -> Source:
     """Return what the answer's stream is made of. It outlives the call, with the descriptors that came with it."""
+    if not hasattr(type(generator), "__aiter__"):
+        raise _wraps_wrongly(call, "an async generator function", generator, "an async iterator")
     fds, call.request.fds = call.request.fds, []
     call.deadline_ns = None  # the deadline was for the call; the reader of a stream takes as much as it likes
     return Source(generator, call.request.method, fds)
@@ -60,15 +77,23 @@ async def _run_in_thread(call: HandledCall, function: Callable[[], Any], threads
 def _run_plain(function: Callable[[], Any]) -> Any:
     """Call a plain function in its thread.
 
+    A coroutine that it returns is nobody's: what it wraps was not to be recognized, or it forgot that it cannot await.
     Exceptions that must not end more than the call become RuntimeError: StopIteration, which no future can hold,
     and those that would stop the loop, such as SystemExit.
     """
     try:
-        return function()
+        result = function()
     except BaseException as exc:
         if isinstance(exc, Exception) and not isinstance(exc, StopIteration):
             raise
         raise RuntimeError(f"a handler raised {type(exc).__name__}") from exc
+    if inspect.iscoroutine(result):
+        result.close()
+        raise TypeError(
+            f"{result.__qualname__} was called and not awaited: a plain function returned its coroutine; write it as"
+            " 'async def', and a wrapper with functools.wraps"
+        )
+    return result
 
 
 def _clean_up_after_thread(answers: Answers, fds: list[OwnedFd], finished: concurrent.futures.Future[Any]) -> None:

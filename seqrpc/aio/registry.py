@@ -10,7 +10,8 @@ from typing import Any, Protocol
 
 from seqrpc.aio.plain import PlainCalls
 from seqrpc.interface.builtin import BuiltIn, everybody
-from seqrpc.interface.description import Runs, describe
+from seqrpc.interface.description import describe
+from seqrpc.interface.functions import Runs
 from seqrpc.interface.policy import Policy, PolicyLike, as_policy
 from seqrpc.interface.policy import default as default_policy
 from seqrpc.interface.results import ResultCheck

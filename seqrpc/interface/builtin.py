@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from seqrpc.interface.methods import method
 from seqrpc.interface.policy import Policy, Verdict
-from seqrpc.interface.service import Service, method
+from seqrpc.interface.service import Service
 from seqrpc.kernel.credentials import Credentials
 
 

@@ -7,7 +7,6 @@ from it, and stands beside it, in :mod:`seqrpc.interface.signature`.
 
 from __future__ import annotations
 
-import enum
 import inspect
 import typing
 import weakref
@@ -17,26 +16,14 @@ from typing import Any
 
 import msgspec
 
+from seqrpc.interface.functions import Runs, served, way_of
 from seqrpc.interface.planning import plan
 from seqrpc.interface.policy import Policy
-from seqrpc.interface.service import Marks, Service, marks_of
+from seqrpc.interface.service import Marks, Service, marks_of, served_function
 from seqrpc.interface.types import holds_descriptors, is_stream, item_type, may_be_large, types_in
 
 _P = inspect.Parameter
 _NO_MARKS = Marks(None, oneway=False)
-
-
-class Runs(enum.Enum):
-    """How a method's function runs."""
-
-    COROUTINE = "coroutine"
-    """``async def``: on the event loop."""
-
-    GENERATOR = "generator"
-    """``async def`` with ``yield``: on the event loop, while its items are asked for."""
-
-    THREAD = "thread"
-    """``def``: in a thread."""
 
 
 class Value(msgspec.Struct, frozen=True, kw_only=True):
@@ -175,12 +162,13 @@ def describe(cls: type) -> ServiceDescription:
 def _describe(cls: type) -> ServiceDescription:
     services = [base for base in cls.__mro__ if issubclass(base, Service) and base is not Service]
     name = cls.service_name if issubclass(cls, Service) else cls.__name__
+    methods = {attribute: _describe_method(name, attribute, *found) for attribute, found in functions_of(cls)}
+    for method in methods.values():
+        _check_stand_in(cls, method)
     return ServiceDescription(
         name=name,
         doc=inspect.cleandoc(cls.__doc__ or ""),
-        methods=MappingProxyType(
-            {attribute: _describe_method(name, attribute, *found) for attribute, found in functions_of(cls)}
-        ),
+        methods=MappingProxyType(methods),
         policy=cls.service_policy if issubclass(cls, Service) else None,
         bases=tuple(base.service_name for base in services if base is not cls),
     )
@@ -194,14 +182,19 @@ def functions_of(cls: type) -> Iterator[tuple[str, tuple[Callable[..., Any], Mar
     """
     is_service = issubclass(cls, Service)
     for name in dir(cls):
-        function = inspect.getattr_static(cls, name)
-        marks = marks_of(cls, name) if is_service else _NO_MARKS
-        if marks is None or function is None or (not is_service and name.startswith("_")):
+        marks = marks_of(cls, name) if is_service else None if name.startswith("_") else _NO_MARKS
+        if marks is None:
             continue
+        function = served_function(cls, name) if is_service else inspect.getattr_static(cls, name)
         if inspect.isfunction(function):
-            yield name, (function, marks)
-        elif is_service:
-            raise TypeError(f"{cls.__qualname__}.{name}: only plain methods can be called, not {function!r}")
+            yield name, (served(function), marks)
+
+
+def _check_stand_in(cls: type, method: MethodDescription) -> None:
+    """Check that a method is on the object itself what it is on a proxy, as far as one of them streams."""
+    if method.streams and inspect.iscoroutinefunction(inspect.getattr_static(cls, method.name)):
+        where = f"{cls.__qualname__}.{method.name}"
+        raise TypeError(f"{where}: that it streams shows only later: define what its annotation names before it")
 
 
 def _describe_method(service: str, name: str, function: Callable[..., Any], marks: Marks) -> MethodDescription:
@@ -212,7 +205,7 @@ def _describe_method(service: str, name: str, function: Callable[..., Any], mark
         hints = typing.get_type_hints(function, include_extras=True)
     except Exception as exc:  # annotations that are text hold any expression
         raise TypeError(f"{where}: an annotation cannot be resolved: {exc}") from exc
-    runs = _way_of(function)
+    runs = way_of(function)
     return MethodDescription(
         name=name,
         wire_name=f"{service}.{name}",
@@ -223,12 +216,6 @@ def _describe_method(service: str, name: str, function: Callable[..., Any], mark
         oneway=marks.oneway,
         allow=marks.allow,
     )
-
-
-def _way_of(function: Callable[..., Any]) -> Runs:
-    if inspect.isasyncgenfunction(function):
-        return Runs.GENERATOR
-    return Runs.COROUTINE if inspect.iscoroutinefunction(function) else Runs.THREAD
 
 
 def _parameters(where: str, function: Callable[..., Any], hints: dict[str, Any]) -> tuple[Parameter, ...]:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, nullcontext
 from types import TracebackType
-from typing import Any, ClassVar, Self, TypeVar, overload
+from typing import Any, ClassVar, Self
 
 import msgspec
 
+from seqrpc.interface.functions import hides_thread, layers_within, served
 from seqrpc.interface.policy import Policy, PolicyLike, as_policy
-
-F = TypeVar("F", bound=Callable[..., Any])
 
 _MARK = "__seqrpc_method__"
 
@@ -20,14 +20,14 @@ _NOTHING = nullcontext()
 
 
 class Marks(msgspec.Struct, frozen=True):
-    """What :func:`method` was told."""
+    """What :func:`seqrpc.method` was told."""
 
     allow: Policy | None
     oneway: bool
 
 
 class Service:
-    """Base of services. Methods marked with :func:`method` can be called from the other side.
+    """Base of services. Methods marked with :func:`seqrpc.method` can be called from the other side.
 
     Class arguments:
         name: what the service is called on the wire; by default the name of the class.
@@ -47,7 +47,8 @@ class Service:
 
         Raises:
             ValueError: the name is empty, begins or ends with a dot, or begins with ``rpc.``.
-            TypeError: ``lifespan`` is marked as a method that others call.
+            TypeError: something is marked with :func:`seqrpc.method` that cannot be called from elsewhere, such as
+                ``lifespan``, or a property.
         """
         super().__init_subclass__(**kwargs)
         name = cls.__name__ if name is None else name
@@ -60,6 +61,9 @@ class Service:
             raise TypeError(
                 f"{cls.__qualname__}.lifespan is what surrounds the service's life, and not for others to call"
             )
+        for attribute in dir(cls):
+            if marks_of(cls, attribute) is not None:
+                served_function(cls, attribute)
 
     def lifespan(self) -> AbstractAsyncContextManager[object]:
         """Surround the time in which the service is served: override it to open what the service needs, and close it.
@@ -116,50 +120,37 @@ class RemoteService:
     __slots__ = ()
 
 
-@overload
-def method(function: F, /) -> F: ...
-
-
-@overload
-def method(*, allow: PolicyLike | None = None, oneway: bool = False) -> Callable[[F], F]: ...
-
-
-def method(function: F | None = None, /, *, allow: PolicyLike | None = None, oneway: bool = False) -> Any:
-    """Mark a method of a :class:`Service` as callable from the other side; the function itself is unchanged.
-
-    A coroutine function runs on the loop, a plain function in a thread; an async generator is a stream of results.
-
-    Arguments that do not fit the annotations are answered with ``rpc.InvalidParams``. The text of a ValueError or
-    TypeError that a class of an argument raises in its ``__post_init__`` is part of that answer; other exceptions are
-    ``rpc.Internal``, and tell nothing.
-
-    Args:
-        function: what is decorated.
-        allow: who may call it: a policy, or a function of the caller's credentials. By default what the
-            class says, else the server, else :data:`seqrpc.policy.default`.
-        oneway: proxies send it without waiting for an answer (NOTIFY); it returns None.
-
-    Raises:
-        TypeError: it decorates something else than a function.
-    """
-    marks = Marks(None if allow is None else as_policy(allow), oneway)
-
-    def mark(marked: F) -> F:
-        if not inspect.isfunction(marked):
-            raise TypeError(f"@seqrpc.method decorates functions, got {marked!r}")
-        setattr(marked, _MARK, marks)
-        return marked
-
-    return mark if function is None else mark(function)
+def mark(function: Callable[..., Any], marks: Marks) -> Callable[..., Any]:
+    """Mark a function; return it."""
+    setattr(function, _MARK, marks)
+    return function
 
 
 def marks_of(cls: type, name: str) -> Marks | None:
     """Return the marks of a method of ``cls``; the nearest win, and for ``allow`` the nearest that say it."""
-    # Of static and class methods, too: they cannot be served, and whoever wrote them is to be told.
+    # Of what is made of functions, too, such as properties: it cannot be served, and whoever wrote it is to be told.
     attributes = [vars(base)[name] for base in cls.__mro__ if name in vars(base)]
-    functions = [getattr(attribute, "__func__", attribute) for attribute in attributes]
-    found = [marks for function in functions if isinstance(marks := getattr(function, _MARK, None), Marks)]
+    layers = itertools.chain.from_iterable(map(layers_within, attributes))
+    found = [marks for layer in layers if isinstance(marks := getattr(layer, _MARK, None), Marks)]
     if not found:
         return None
     allow = next((marks.allow for marks in found if marks.allow is not None), None)
     return Marks(allow, found[0].oneway)
+
+
+def served_function(cls: type, name: str) -> Callable[..., Any] | None:
+    """Return the function of a class that is served under a name; None if a class took away what its base serves.
+
+    Raises:
+        TypeError: it is marked, and cannot be served.
+    """
+    attribute = inspect.getattr_static(cls, name)
+    where = f"{cls.__qualname__}.{name}"
+    if attribute is None:
+        return None
+    if not inspect.isfunction(attribute):
+        kind = type(attribute).__name__
+        raise TypeError(f"{where}: only plain methods can be called, and this is a {kind}: write a 'def' that uses it")
+    if hides_thread(attribute):
+        raise TypeError(f"{where}: put @seqrpc.method above the other decorators of a plain function")
+    return served(attribute)

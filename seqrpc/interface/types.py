@@ -18,12 +18,12 @@ from msgspec import inspect
 
 from seqrpc.interface.service import Service
 from seqrpc.interface.standins import DataclassStandIn, Plan, StandIn, UnionStandIn
-from seqrpc.interface.streams import ReceivedStream
+from seqrpc.interface.streams import Items, ReceivedStream
 from seqrpc.protocol import typeinfo
 
 # Annotations
 
-_STREAMS: Final = (collections.abc.AsyncIterator, collections.abc.AsyncIterable, collections.abc.AsyncGenerator)
+_STREAMS: Final = (collections.abc.AsyncIterator, collections.abc.AsyncIterable, collections.abc.AsyncGenerator, Items)
 
 
 def is_stream(annotation: Any) -> bool:

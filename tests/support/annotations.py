@@ -15,8 +15,9 @@ import msgspec
 from seqrpc.aio.channels import Channel, ChannelEnd
 from seqrpc.aio.streams import Stream
 from seqrpc.interface.conversion import convert
+from seqrpc.interface.methods import method
 from seqrpc.interface.planning import plan
-from seqrpc.interface.service import Service, method
+from seqrpc.interface.service import Service
 from seqrpc.kernel.buffers import Buffer
 from seqrpc.kernel.descriptors import OwnedFd, ValueFd, close_all
 from seqrpc.limits import DEFAULT_LIMITS

@@ -183,7 +183,7 @@ async def test_the_callee_refuses_to_keep_more_than_its_bound() -> None:
         with pytest.raises(seqrpc.Overloaded):
             await anext(proxy.endless())
         assert house.stage.reached.count("endless began") == 1
-        await stream.aclose()  # type: ignore[attr-defined]
+        await stream.aclose()
         await house.stage.wait("endless ended")
         async with asyncio.timeout(PATIENCE):
             while True:  # its producer ends a little after its source

@@ -306,7 +306,7 @@ async def test_a_proxy_s_stream_makes_its_call_when_it_is_read_or_opened() -> No
         assert [number async for number in await room.count(to=2).open()] == [0, 1]  # type: ignore[attr-defined]
         with pytest.raises(TypeError, match="got the argument 'to' twice"):
             room.count(1, to=2)  # type: ignore[misc]
-        await room.count(1).aclose()  # type: ignore[attr-defined]
+        await room.count(1).aclose()
         with pytest.raises(seqrpc.InvalidParams):
             await anext(room.count("x"))  # type: ignore[arg-type]
 

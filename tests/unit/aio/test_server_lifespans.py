@@ -82,7 +82,7 @@ async def test_on_a_pair_it_ends_with_the_other_side() -> None:
     assert broken.told == ["Broken begins", "Broken counts no more", "Broken ends"]
     with pytest.raises(OSError, match="the disk is full"):
         await server.close()
-    await numbers.aclose()  # type: ignore[attr-defined]
+    await numbers.aclose()
 
 
 async def test_where_the_socket_is_not_connected_it_ends_too() -> None:

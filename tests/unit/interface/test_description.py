@@ -9,8 +9,10 @@ import msgspec
 import pytest
 
 from seqrpc.interface import policy
-from seqrpc.interface.description import MethodDescription, Parameter, Runs, ServiceDescription, Value, describe
-from seqrpc.interface.service import Service, method
+from seqrpc.interface.description import MethodDescription, Parameter, ServiceDescription, Value, describe
+from seqrpc.interface.functions import Runs
+from seqrpc.interface.methods import method
+from seqrpc.interface.service import Service
 from seqrpc.interface.standins import StreamStandIn
 from seqrpc.kernel.buffers import Buffer
 from seqrpc.kernel.descriptors import OwnedFd
@@ -155,13 +157,14 @@ def test_inherited_methods_are_described_and_none_takes_one_away() -> None:
 
 def test_marked_functions_that_are_no_plain_methods_are_a_type_error() -> None:
     class Static(Service):
-        @staticmethod
-        @method
-        def helper(a: int) -> int:
-            return a
+        pass
 
+    Static.helper = staticmethod(method(_nothing))  # type: ignore[attr-defined]
     with pytest.raises(TypeError, match=r"Static\.helper: only plain methods can be called"):
         describe(Static)
+
+
+async def _nothing() -> None: ...
 
 
 class Broken:

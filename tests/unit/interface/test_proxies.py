@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from seqrpc.interface.answers import Finish
+from seqrpc.interface.methods import method
 from seqrpc.interface.proxies import ProxyClasses
-from seqrpc.interface.service import RemoteService, Service, method
+from seqrpc.interface.service import RemoteService, Service
 from seqrpc.interface.signature import MethodSpec
 from seqrpc.limits import DEFAULT_LIMITS
 from seqrpc.protocol.messages import Params, Response

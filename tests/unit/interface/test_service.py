@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from typing import Any
 
 import pytest
@@ -8,7 +9,8 @@ from support.daemons import on_a_pair
 from support.waiting import PATIENCE
 
 from seqrpc.interface import policy
-from seqrpc.interface.service import Marks, Service, marks_of, method
+from seqrpc.interface.methods import method
+from seqrpc.interface.service import Marks, Service, marks_of
 
 
 class Plain(Service):
@@ -24,17 +26,6 @@ class Plain(Service):
         pass
 
 
-def test_a_marked_function_is_the_function_itself() -> None:
-    async def function(self: Any, a: int) -> int:
-        return a
-
-    before = dict(vars(function))
-    assert method(function) is function
-    assert method(oneway=True)(function) is function
-    assert function.__name__ == "function"
-    assert len(vars(function)) == len(before) + 1
-
-
 def test_marks_are_what_method_was_told() -> None:
     assert marks_of(Plain, "add") == Marks(None, oneway=False)
     assert marks_of(Plain, "log") == Marks(policy.root, oneway=True)
@@ -44,7 +35,7 @@ def test_marks_are_what_method_was_told() -> None:
 
 def test_an_overridden_method_keeps_the_marks_of_its_base() -> None:
     class Child(Plain):
-        def log(self, text: str) -> None:
+        def log(self, text: str) -> None:  # type: ignore[override] # it lacks the mark, and others await it
             pass
 
     assert marks_of(Child, "log") == Marks(policy.root, oneway=True)
@@ -89,12 +80,6 @@ def test_a_function_of_the_caller_may_stand_in_for_a_policy() -> None:
     marks = marks_of(Holder, "held")
     assert marks is not None
     assert isinstance(marks.allow, policy.Policy)
-
-
-@pytest.mark.parametrize("what", [property(lambda self: 1), staticmethod(len), classmethod(print), Plain, len, 5])
-def test_only_functions_are_decorated(what: Any) -> None:
-    with pytest.raises(TypeError, match="decorates functions"):
-        method(what)
 
 
 def test_what_is_no_policy_is_refused_where_it_is_written() -> None:
@@ -173,6 +158,44 @@ async def test_a_service_may_have_a_method_named_close_that_is_called_like_any_o
 async def test_the_lifespan_of_the_base_does_nothing() -> None:
     async with Plain().lifespan() as nothing:
         assert nothing is None
+
+
+async def add(self: Any, a: int) -> int:
+    return a
+
+
+MADE_OF_A_METHOD: list[Any] = [
+    property(method(add)),  # type: ignore[arg-type]
+    functools.cached_property(method(add)),  # type: ignore[arg-type]
+    functools.partial(method(add), 1),
+    functools.partialmethod(method(add), 1),
+    functools.partialmethod(functools.partial(method(add)), 1),
+    functools.lru_cache(method(add)),
+    staticmethod(method(add)),
+    classmethod(method(add)),
+    property(None, method(add)),
+]
+
+
+@pytest.mark.parametrize("attribute", MADE_OF_A_METHOD, ids=lambda attribute: type(attribute).__name__)
+def test_what_is_made_of_a_marked_function_is_refused_where_the_class_is_defined(attribute: Any) -> None:
+    kind = type(attribute).__name__
+    message = rf"^Wrong\.made: only plain methods can be called, and this is a {kind}: write a 'def' that uses it$"
+    with pytest.raises(TypeError, match=message):
+        type("Wrong", (Service,), {"made": attribute})
+    mixin = type("Mixin", (), {"made": attribute})
+    with pytest.raises(TypeError, match=message):
+        type("Wrong", (mixin, Service), {})
+
+
+def test_what_is_made_of_other_functions_is_nobody_s_business() -> None:
+    class Fine(Service):
+        size = property(lambda self: 1)
+        other = functools.partialmethod(print, 1)
+        constant = 5
+
+    assert marks_of(Fine, "size") is None
+    assert marks_of(Fine, "other") is None
 
 
 def test_the_lifespan_is_not_for_others_to_call() -> None:

@@ -17,7 +17,8 @@ from support.properties import values as wire_values
 from seqrpc.errors import InvalidParams
 from seqrpc.interface import policy
 from seqrpc.interface.description import describe
-from seqrpc.interface.service import Service, method
+from seqrpc.interface.methods import method
+from seqrpc.interface.service import Service
 from seqrpc.interface.signature import MethodSpec, params_of, spec_of
 from seqrpc.kernel.buffers import Buffer
 from seqrpc.kernel.descriptors import OwnedFd

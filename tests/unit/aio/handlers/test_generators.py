@@ -141,7 +141,7 @@ async def test_streams_that_are_returned_are_streams_as_well(how: str) -> None:
 
 async def test_a_generator_without_an_annotation_gives_anything() -> None:
     async with on_a_pair(Flow()) as connection:
-        assert await every(connection.proxy(Flow).unannotated()) == [{"any": "thing"}]  # type: ignore[no-untyped-call]
+        assert await every(connection.proxy(Flow).unannotated()) == [{"any": "thing"}]
 
 
 async def test_a_generator_that_fails_raises_at_the_reader_what_a_call_would(caplog: pytest.LogCaptureFixture) -> None:
@@ -182,6 +182,6 @@ async def test_a_reader_that_wants_no_more_stops_the_generator(how: str) -> None
             stream = connection.proxy(Flow).count(10**9)
             assert await anext(stream) == 0
             if how == "aclose":
-                await stream.aclose()  # type: ignore[attr-defined]
+                await stream.aclose()
             del stream
         await flow.stage.wait("count ended")

@@ -1,0 +1,125 @@
+"""Methods that others call: their mark, and what they are on the object itself, the same as on a proxy."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine
+from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, overload
+
+from seqrpc.interface.functions import Runs, result_annotation, stand_in, way_of
+from seqrpc.interface.policy import PolicyLike, as_policy
+from seqrpc.interface.service import Marks, mark
+from seqrpc.interface.streams import LocalItems
+from seqrpc.interface.types import is_stream
+
+if TYPE_CHECKING:
+    import os
+
+    from seqrpc.interface.streams import ItemsOf
+
+    # What a type checker takes an ``async def`` for, so that a plain function may override one. Only pyright knows
+    # os.name, and mypy takes the first.
+    if os.name != "posix":
+        from collections.abc import Coroutine as Awaited
+    else:
+        from types import CoroutineType as Awaited
+
+P = ParamSpec("P")
+R = TypeVar("R")
+A = TypeVar("A", bound=AsyncIterable[Any])
+C = TypeVar("C", bound=Coroutine[Any, Any, Any])
+
+
+class Marking(Protocol):
+    """What ``@seqrpc.method(...)`` decorates with."""
+
+    @overload
+    def __call__(self, function: Callable[P, C], /) -> Callable[P, C]: ...
+    @overload
+    def __call__(  # type: ignore[overload-overlap] # a stream is told from other results by its type
+        self, function: Callable[P, A], /
+    ) -> Callable[P, ItemsOf[A]]: ...
+    @overload
+    def __call__(self, function: Callable[P, R], /) -> Callable[P, Awaited[Any, Any, R]]: ...
+
+
+@overload
+def method(function: Callable[P, C], /) -> Callable[P, C]: ...
+@overload
+def method(  # type: ignore[overload-overlap] # as above
+    function: Callable[P, A], /
+) -> Callable[P, ItemsOf[A]]: ...
+@overload
+def method(function: Callable[P, R], /) -> Callable[P, Awaited[Any, Any, R]]: ...
+@overload
+def method(*, allow: PolicyLike | None = None, oneway: bool = False) -> Marking: ...
+
+
+def method(
+    function: Callable[..., Any] | None = None, /, *, allow: PolicyLike | None = None, oneway: bool = False
+) -> Any:
+    """Mark a method of a :class:`Service` as callable from the other side.
+
+    A coroutine function runs on the loop, a plain function in a thread; an async generator is a stream of results.
+
+    On the object itself the method is called as on a proxy. A plain function becomes a coroutine function: awaiting it
+    runs it in a thread of the loop's (``asyncio.to_thread``), which a cancelled caller does not wait for. An async
+    generator becomes a function that gives :class:`seqrpc.Items`, and so does a plain function whose result is
+    annotated as a stream. Coroutine functions are unchanged. The function as it is written is its ``__wrapped__``; the
+    server calls that, plain functions in its own threads.
+
+    Arguments that do not fit the annotations are answered with ``rpc.InvalidParams``. The text of a ValueError or
+    TypeError that a class of an argument raises in its ``__post_init__`` is part of that answer; other exceptions are
+    ``rpc.Internal``, and tell nothing.
+
+    Args:
+        function: what is decorated. One that wraps another (``functools.wraps``) runs as that one does.
+        allow: who may call it: a policy, or a function of the caller's credentials. By default what the
+            class says, else the server, else :data:`seqrpc.policy.default`.
+        oneway: proxies send it without waiting for an answer (NOTIFY); it returns None.
+
+    Raises:
+        TypeError: it decorates something else than a function.
+    """
+    marks = Marks(None if allow is None else as_policy(allow), oneway)
+
+    def marked(function: Callable[..., Any]) -> Callable[..., Any]:
+        if not inspect.isfunction(function):
+            raise TypeError(
+                f"@seqrpc.method decorates functions, got {function!r}: write a 'def' or an 'async def' that calls it"
+            )
+        return mark(_on_the_object(function), marks)
+
+    return marked if function is None else marked(function)
+
+
+def _on_the_object(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return what is called on the object itself in place of a function."""
+    runs = way_of(function)
+    if runs is Runs.COROUTINE:
+        return function
+    if runs is Runs.GENERATOR:
+        return stand_in(function, lambda *args, **kwargs: LocalItems(function(*args, **kwargs)))
+    if is_stream(result_annotation(function)):
+        return stand_in(function, lambda *args, **kwargs: LocalItems(_items_from_thread(function, args, kwargs)))
+
+    async def awaited(*args: Any, **kwargs: Any) -> Any:
+        return await _in_thread(function, args, kwargs)
+
+    return stand_in(function, awaited)
+
+
+async def _in_thread(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    import asyncio  # noqa: PLC0415 - whoever awaits this has loaded it; who only declares services does without
+
+    return await asyncio.to_thread(function, *args, **kwargs)
+
+
+async def _items_from_thread(
+    function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> AsyncIterator[Any]:
+    """Yield what a plain function's stream has; the function is called as the first item is asked for."""
+    items = LocalItems(await _in_thread(function, args, kwargs))
+    async with items:
+        async for item in items:
+            yield item

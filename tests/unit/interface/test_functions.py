@@ -1,0 +1,164 @@
+"""What functions are, when others wrap them."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import AsyncIterator, Callable
+from typing import TYPE_CHECKING, Annotated, Any
+
+import pytest
+
+from seqrpc.interface.functions import (
+    Runs,
+    hides_thread,
+    layers_of,
+    layers_within,
+    result_annotation,
+    served,
+    stand_in,
+    way_of,
+)
+
+if TYPE_CHECKING:
+    from decimal import Decimal
+
+Numbers = AsyncIterator[int]
+
+
+def plain(self: Any) -> int:
+    """Return one."""
+    return 1
+
+
+async def coroutine(self: Any) -> int:
+    return 1
+
+
+async def generator(self: Any) -> AsyncIterator[int]:
+    yield 1
+
+
+def plainly(function: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(function)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        return function(*args, **kwargs)
+
+    return wrapper
+
+
+def asynchronously(function: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(function)
+    async def wrapper(*args: Any, **kwargs: Any) -> Any:
+        return function(*args, **kwargs)
+
+    return wrapper
+
+
+@pytest.mark.parametrize(
+    "function, runs",
+    [
+        (plain, Runs.THREAD),
+        (coroutine, Runs.COROUTINE),
+        (generator, Runs.GENERATOR),
+        (lambda self: 1, Runs.THREAD),
+        (plainly(plain), Runs.THREAD),
+        (plainly(coroutine), Runs.COROUTINE),
+        (plainly(plainly(generator)), Runs.GENERATOR),
+        (asynchronously(plain), Runs.COROUTINE),
+        (plainly(asynchronously(plain)), Runs.COROUTINE),
+        (asynchronously(generator), Runs.COROUTINE),
+    ],
+)
+def test_a_function_runs_as_it_is_written_and_a_plain_one_as_what_it_wraps(
+    function: Callable[..., Any], runs: Runs
+) -> None:
+    assert way_of(function) is runs
+
+
+def test_the_layers_of_a_function_end_also_where_they_go_round() -> None:
+    def one() -> None: ...
+
+    def other() -> None: ...
+
+    one.__wrapped__ = other  # type: ignore[attr-defined]
+    assert list(layers_of(one)) == [one, other]
+    other.__wrapped__ = one  # type: ignore[attr-defined]
+    assert list(layers_of(one)) == [one, other]
+    assert way_of(one) is Runs.THREAD
+
+
+def test_a_stand_in_looks_like_its_function_and_leads_to_it() -> None:
+    made = stand_in(plain, lambda: 5)
+    assert (made.__name__, made.__doc__, made()) == ("plain", "Return one.", 5)
+    assert served(made) is plain
+    assert served(plain) is plain
+
+
+def test_who_wraps_a_stand_in_takes_its_attributes_and_not_its_place() -> None:
+    made = stand_in(plain, asynchronously(plain))
+    wrapper = plainly(made)
+    assert vars(wrapper).keys() == vars(made).keys()
+    assert served(wrapper) is wrapper
+
+
+def test_a_plain_function_is_hidden_where_its_stand_in_is_wrapped() -> None:
+    assert hides_thread(plainly(stand_in(plain, asynchronously(plain))))
+    assert not hides_thread(stand_in(plain, asynchronously(plain)))
+    assert not hides_thread(stand_in(plainly(plain), asynchronously(plain)))
+    assert not hides_thread(plainly(stand_in(generator, plainly(generator))))
+    assert not hides_thread(plainly(coroutine))
+
+
+def test_what_an_attribute_is_made_of_is_found() -> None:
+    assert list(layers_within(5)) == [5]
+    both: Any = property(plain, None, plainly(plain))
+    assert list(layers_within(both)) == [both, plain, both.fdel]
+    inner = functools.partial(plain, 1)
+    outer = functools.partialmethod(inner, 2)
+    assert list(layers_within(outer)) == [outer, inner, plain]
+    once = functools.cached_property(plain)
+    again = property(once, once)  # type: ignore[arg-type]
+    assert list(layers_within(again)) == [again, once, plain]
+
+
+def text_of_aliases(self: Any) -> Numbers:
+    raise NotImplementedError
+
+
+def text_with_more(self: Any) -> Annotated[AsyncIterator[int], "more"]:
+    raise NotImplementedError
+
+
+def text_of_what_is_not_there(self: Any) -> AsyncIterator[Decimal]:
+    raise NotImplementedError
+
+
+def text_of_nothing_that_is_there(self: Any) -> Decimal:
+    raise NotImplementedError
+
+
+def unannotated(self):  # type: ignore[no-untyped-def]
+    raise NotImplementedError
+
+
+def annotated_by_a_type(self: Any) -> Any: ...
+
+
+annotated_by_a_type.__annotations__["return"] = Numbers
+
+
+@pytest.mark.parametrize(
+    "function, annotation",
+    [
+        (plain, int),
+        (plainly(plain), int),
+        (text_of_aliases, Numbers),
+        (text_with_more, Annotated[AsyncIterator[int], "more"]),
+        (text_of_what_is_not_there, AsyncIterator),
+        (text_of_nothing_that_is_there, Any),
+        (unannotated, Any),
+        (annotated_by_a_type, Numbers),
+    ],
+)
+def test_of_a_result_s_annotation_is_read_what_can_be(function: Callable[..., Any], annotation: Any) -> None:
+    assert result_annotation(function) == annotation

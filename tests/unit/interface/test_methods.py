@@ -1,0 +1,287 @@
+"""The mark of methods, and what they are on the object itself."""
+
+from __future__ import annotations
+
+import abc
+import asyncio
+import functools
+import inspect
+import threading
+from collections.abc import AsyncIterator, Callable
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import pytest
+from support.daemons import on_a_pair
+
+import seqrpc
+from seqrpc.interface.description import describe
+from seqrpc.interface.functions import Runs
+from seqrpc.interface.methods import method
+from seqrpc.interface.service import Service, marks_of
+from seqrpc.interface.signature import spec_of
+
+if TYPE_CHECKING:
+    Found = int
+    FoundItems = AsyncIterator[int]
+
+
+class Plain(Service):
+    pass
+
+
+def test_a_marked_coroutine_function_is_the_function_itself() -> None:
+    async def function(self: Any, a: int) -> int:
+        return a
+
+    before = dict(vars(function))
+    assert method(function) is function
+    assert method(oneway=True)(function) is function
+    assert function.__name__ == "function"
+    assert len(vars(function)) == len(before) + 1
+
+
+@pytest.mark.parametrize(
+    "what",
+    [property(lambda self: 1), staticmethod(len), classmethod(print), Plain, len, 5, functools.partial(len), Plain()],
+)
+def test_only_functions_are_decorated(what: Any) -> None:
+    with pytest.raises(TypeError, match=r"decorates functions, got .*: write a 'def' or an 'async def' that calls it$"):
+        method(what)
+
+
+def logged(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Wrap a function in a plain one, as most decorators do."""
+
+    @functools.wraps(function)
+    def wrapper(self: Any, *args: Any, **kwargs: Any) -> Any:
+        self.log.append(function.__name__)
+        return function(self, *args, **kwargs)
+
+    return wrapper
+
+
+class Counter(Service):
+    """Every kind of function."""
+
+    def __init__(self) -> None:
+        self.log: list[str] = []
+
+    @method
+    def thread(self, offset: int = 0) -> int:
+        """Return the thread's number."""
+        return threading.get_ident() + offset
+
+    @method
+    async def count(self, to: int) -> AsyncIterator[int]:
+        """Count."""
+        try:
+            for number in range(to):
+                yield number
+        finally:
+            self.log.append("count ended")
+
+    @method
+    def counted(self, to: int) -> AsyncIterator[int]:
+        self.log.append(f"counted in {threading.get_ident() == threading.main_thread().ident}")
+        return Counter.count.__wrapped__(self, to)  # type: ignore[attr-defined,no-any-return]
+
+    @method
+    @logged
+    async def wrapped(self, a: int) -> int:
+        return a
+
+    @method
+    @logged
+    async def wrapped_stream(self, to: int) -> AsyncIterator[int]:
+        for number in range(to):
+            yield number
+
+    @method
+    @logged
+    def wrapped_plain(self) -> int:
+        return threading.get_ident()
+
+    squared = method(lambda self, number: number * number)
+
+
+@pytest.fixture(params=["itself", "proxy"])
+async def counter(request: pytest.FixtureRequest) -> AsyncIterator[Counter]:
+    itself = Counter()
+    async with on_a_pair(itself) as connection:
+        proxy = connection.proxy(Counter)
+        proxy_log = itself.log
+        if request.param == "proxy":
+            with pytest.raises(AttributeError):
+                proxy.log  # noqa: B018
+        yield itself if request.param == "itself" else proxy
+        assert proxy_log is itself.log
+
+
+async def test_a_plain_function_is_awaited_and_runs_in_a_thread(counter: Counter) -> None:
+    assert await counter.thread() != threading.get_ident()
+    coroutine = counter.thread(offset=1)
+    assert inspect.iscoroutine(coroutine)
+    await coroutine
+    assert await counter.wrapped_plain() != threading.get_ident()
+    assert await counter.squared(3) == 9
+
+
+async def test_a_wrapped_coroutine_function_is_awaited(counter: Counter) -> None:
+    assert await counter.wrapped(5) == 5
+
+
+async def test_a_generator_gives_items(counter: Counter) -> None:
+    for count in (counter.count, counter.counted, counter.wrapped_stream):
+        assert [number async for number in count(3)] == [0, 1, 2]
+        async with count(3) as items:
+            assert [number async for number in items] == [0, 1, 2]
+        items = count(2)
+        assert await anext(items) == 0
+        await items.aclose()
+        assert [number async for number in items] == []
+
+
+async def test_on_the_object_itself_closing_the_items_ends_the_generator() -> None:
+    counter = Counter()
+    async with counter.count(5) as items:
+        assert await anext(aiter(items)) == 0
+    assert counter.log == ["count ended"]
+    items = counter.counted(5)
+    assert await anext(aiter(items)) == 0
+    await items.aclose()
+    assert counter.log[1:] == ["counted in False", "count ended"]
+
+
+async def test_items_of_the_object_itself_can_be_passed_on() -> None:
+    class Total(Service):
+        @method
+        async def total(self, numbers: AsyncIterator[int]) -> int:
+            return sum([number async for number in numbers])
+
+        @method
+        async def numbers(self) -> AsyncIterator[int]:
+            return Counter().count(4)
+
+    async with on_a_pair(Total()) as connection:
+        total = connection.proxy(Total)
+        assert await total.total(Counter().count(4)) == 6
+        assert [number async for number in await total.numbers()] == [0, 1, 2, 3]
+
+
+def test_they_look_like_what_is_written() -> None:
+    assert inspect.iscoroutinefunction(Counter.thread)
+    assert str(inspect.signature(Counter.thread)) == "(self, offset: 'int' = 0) -> 'int'"
+    assert Counter.thread.__doc__ == "Return the thread's number."
+    assert Counter.count.__doc__ == "Count."
+    assert Counter.count.__qualname__ == "Counter.count"
+    assert inspect.isasyncgenfunction(inspect.unwrap(Counter.count))
+
+
+def test_the_server_has_the_functions_as_they_are_written() -> None:
+    methods = spec_of(Counter).methods
+    functions = {name: spec.function for name, spec in methods.items()}
+    assert functions["thread"] is Counter.thread.__wrapped__  # type: ignore[attr-defined]
+    assert functions["count"] is Counter.count.__wrapped__  # type: ignore[attr-defined]
+    assert inspect.isasyncgenfunction(functions["count"])
+    assert {name: method.runs for name, method in describe(Counter).methods.items()} == {
+        "count": Runs.GENERATOR,
+        "counted": Runs.THREAD,
+        "squared": Runs.THREAD,
+        "thread": Runs.THREAD,
+        "wrapped": Runs.COROUTINE,
+        "wrapped_plain": Runs.THREAD,
+        "wrapped_stream": Runs.GENERATOR,
+    }
+
+
+def test_abstract_methods_stay_abstract() -> None:
+    class Base(Service, abc.ABC):
+        @method
+        @abc.abstractmethod
+        def under(self) -> int: ...
+
+        @abc.abstractmethod
+        @method
+        def above(self) -> int: ...
+
+    assert Base.__abstractmethods__ == {"under", "above"}
+    assert list(describe(Base).methods) == ["above", "under"]
+
+
+def test_other_decorators_stand_below_the_mark_of_a_plain_function() -> None:
+    message = r"^.*Wrong\.size: put @seqrpc\.method above the other decorators of a plain function$"
+    with pytest.raises(TypeError, match=message):
+
+        class Wrong(Service):
+            @logged
+            @method
+            def size(self) -> int:
+                return 1
+
+    class Right(Service):
+        log: ClassVar[list[str]] = []
+
+        @logged
+        @method
+        async def size(self) -> int:
+            return 1
+
+        @logged
+        @method
+        async def count(self) -> AsyncIterator[int]:
+            yield 1
+
+    assert marks_of(Right, "size") is not None
+    assert [method.runs for method in describe(Right).methods.values()] == [Runs.GENERATOR, Runs.COROUTINE]
+
+
+async def test_a_stream_whose_annotation_names_what_is_defined_later_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Later(Service):
+        @method
+        def find(self) -> AsyncIterator[Found]:
+            async def found() -> AsyncIterator[Any]:
+                yield 1
+
+            return found()
+
+    async with Later().find() as items:
+        assert [item async for item in items] == [1]
+    monkeypatch.setitem(globals(), "Found", int)
+    assert describe(Later).methods["find"].streams
+
+
+def test_a_stream_that_cannot_be_known_for_one_where_it_is_defined_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Later(Service):
+        @method
+        def find(self) -> FoundItems:
+            raise NotImplementedError
+
+    monkeypatch.setitem(globals(), "FoundItems", AsyncIterator[int])
+    with pytest.raises(
+        TypeError, match=r"Later\.find: that it streams shows only later: define what its annotation names before it"
+    ):
+        describe(Later)
+
+
+async def test_a_cancelled_caller_of_the_object_itself_does_not_wait_for_the_thread() -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    class Slow(Service):
+        @method
+        def wait(self) -> None:
+            begun.set()
+            go_on.wait()
+
+    waiting = asyncio.ensure_future(Slow().wait())
+    assert await asyncio.to_thread(begun.wait, 60)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    go_on.set()
+
+
+async def test_who_only_looks_at_a_proxy_s_class_finds_the_same_there() -> None:
+    async with on_a_pair(Counter()) as connection:
+        proxy = connection.proxy(Counter)
+        assert inspect.signature(proxy.thread) == inspect.signature(Counter().thread)
+        assert isinstance(proxy.count(1), seqrpc.Stream)
