@@ -33,7 +33,7 @@ from seqrpc.interface.methods import method
 from seqrpc.interface.scope import metadata
 from seqrpc.interface.service import Service
 from seqrpc.interface.streams import Items
-from seqrpc.kernel.buffers import Buffer
+from seqrpc.kernel.buffers import Buffer, BytesLike
 from seqrpc.kernel.credentials import Credentials
 from seqrpc.kernel.descriptors import OwnedFd
 from seqrpc.kernel.sockets import socket_pair
@@ -63,6 +63,7 @@ __all__ = (
     "AddressError",
     "AddressInUse",
     "Buffer",
+    "BytesLike",
     "CallRecord",
     "Cancelled",
     "Channel",

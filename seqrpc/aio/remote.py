@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
 from seqrpc.aio.proxy import Callee, proxy_class
@@ -65,15 +66,19 @@ class Remote:
         params = params_of(method, args, kwargs)
         await self._callee.send_notify(method, params, here.deadline_ns, here.outgoing_meta)
 
-    def proxy(self, cls: type[T]) -> T:
+    def proxy(self, cls: Callable[..., T]) -> T:
         """Return an object with the methods of ``cls``, which call the service of that name at the other side.
 
-        For type checkers it is a ``cls``. Any class with annotated methods will do: results are
-        converted to what the methods are annotated with.
+        For type checkers it is a ``cls``. Any class with annotated methods will do, abstract ones and Protocols too:
+        results are converted to what the methods are annotated with.
+
+        Args:
+            cls: the class. (To type checkers it is something that makes a ``T``, for they do not take abstract classes
+                for a ``type[T]``.)
 
         Its methods raise what :meth:`call` raises, and InvalidResult: the answer does not fit the annotation.
 
         Raises:
             TypeError: a method of the class cannot be called from elsewhere.
         """
-        return cast("T", proxy_class(cls)(self._callee))
+        return cast("T", proxy_class(cast("type", cls))(self._callee))

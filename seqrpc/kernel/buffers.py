@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import mmap
 import os
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 from seqrpc.kernel import memfd, memory
 from seqrpc.kernel.descriptors import OwnedFd, ValueFd
@@ -170,6 +170,17 @@ def prepare() -> None:
     """
     _libc_mmap()
     memory.prepare()
+
+
+if TYPE_CHECKING:
+    BytesLike: TypeAlias = bytes | bytearray | memoryview | Buffer
+else:
+    BytesLike = memoryview
+"""The annotation of a parameter that takes :class:`Buffer` and plain bytes, which the handler looks at in place.
+
+To type checkers it is all that a caller may pass; when it runs it is :class:`memoryview`, as is what the handler gets.
+It calls ``memoryview(content)``, which for type checkers makes one of it, and changes nothing.
+"""
 
 
 def _own(owned: OwnedFd) -> ValueFd:

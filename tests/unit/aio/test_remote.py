@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import abc
 import os
 import time
+from collections.abc import AsyncIterator
+from typing import Protocol, runtime_checkable
 
 import pytest
 from support.daemons import on_a_pair, raw_client
@@ -108,3 +111,54 @@ async def test_what_the_other_side_s_other_side_refuses_is_not_the_handler_s_own
     async with on_a_pair(Echo()) as connection:
         with pytest.raises(seqrpc.Internal):
             await connection.call("Echo.ask_back", "well?")
+
+
+@runtime_checkable
+class Greets(Protocol):
+    async def answer(self, question: str) -> str: ...
+
+    def many(self, number: int) -> AsyncIterator[int]: ...
+
+
+class Abstract(abc.ABC):
+    @abc.abstractmethod
+    async def answer(self, question: str) -> str: ...
+
+    @abc.abstractmethod
+    def many(self, number: int) -> seqrpc.Items[int]: ...
+
+
+class Guests(seqrpc.Service):
+    @seqrpc.method
+    def answer(self, question: str) -> str:
+        return f"{question} yes"
+
+    @seqrpc.method
+    async def many(self, number: int) -> AsyncIterator[int]:
+        for item in range(number):
+            yield item
+
+
+async def test_a_proxy_is_made_of_a_protocol_and_of_an_abstract_class() -> None:
+    for interface in (Greets, Abstract):
+        service = type(interface.__name__, (Guests,), {})()
+        async with on_a_pair(service) as connection:
+            proxy = connection.proxy(interface)
+            assert await proxy.answer("again?") == "again? yes"
+            assert [item async for item in proxy.many(3)] == [0, 1, 2]
+            assert isinstance(proxy.many(3), seqrpc.Stream)
+
+
+class Largest(seqrpc.Service):
+    @seqrpc.method
+    async def of(self, content: seqrpc.BytesLike) -> list[str]:
+        view = memoryview(content)
+        return [type(content).__name__, str(max(view))]
+
+
+async def test_a_parameter_takes_whatever_is_like_bytes() -> None:
+    async with on_a_pair(Largest()) as connection:
+        largest = connection.proxy(Largest)
+        with seqrpc.Buffer.copy_of(b"ab") as buffer:
+            for content in (b"ab", bytearray(b"ab"), memoryview(b"ab"), buffer):
+                assert await largest.of(content) == ["memoryview", "98"]

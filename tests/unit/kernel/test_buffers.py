@@ -23,7 +23,7 @@ from support.properties import PROPERTY
 from support.scarcity import address_space_used_up
 
 from seqrpc.kernel import buffers, memfd
-from seqrpc.kernel.buffers import Buffer, must_copy, received_buffer
+from seqrpc.kernel.buffers import Buffer, BytesLike, must_copy, received_buffer
 from seqrpc.kernel.descriptors import OwnedFd, ValueFd
 
 PAGE = mmap.PAGESIZE
@@ -352,3 +352,8 @@ def test_once_it_is_prepared_no_more_modules_are_loaded_to_seal() -> None:
 def test_preparing_twice_does_no_harm() -> None:
     buffers.prepare()
     buffers.prepare()
+
+
+def test_what_is_like_bytes_is_a_memoryview_when_it_runs() -> None:
+    annotation: object = BytesLike
+    assert annotation is memoryview
