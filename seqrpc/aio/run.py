@@ -7,14 +7,18 @@ import inspect
 import math
 import resource
 import signal
+import socket
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from seqrpc.aio.interceptors import Interceptor
 from seqrpc.aio.server import Server, serve
+from seqrpc.interface.policy import PolicyLike
 from seqrpc.interface.service import Service
 from seqrpc.kernel import forks
 from seqrpc.kernel.addresses import AddressLike
+from seqrpc.kernel.listening import BACKLOG
 from seqrpc.limits import DEFAULT_LIMITS, Limits
 from seqrpc.logs import get_logger
 
@@ -33,10 +37,18 @@ def run(
     services: Service | Iterable[Service],
     address: AddressLike | None = None,
     *,
+    sock: socket.socket | None = None,
+    allow: PolicyLike | None = None,
+    mode: int = 0o600,
+    group: int | str | None = None,
+    backlog: int = BACKLOG,
+    accept_descriptors: bool | None = None,
+    pass_credentials: bool = False,
+    interceptors: Iterable[Interceptor] = (),
+    limits: Limits = DEFAULT_LIMITS,
     drain_timeout: float | None = None,
     on_start: Hook | None = None,
     on_reload: Hook | None = None,
-    **options: Any,
 ) -> None:
     """Be a daemon: serve on uvloop until SIGTERM or SIGINT, then drain and return.
 
@@ -54,13 +66,21 @@ def run(
     Args:
         services: as for :func:`serve`.
         address: as for :func:`serve`.
+        sock: as for :func:`serve`.
+        allow: as for :func:`serve`.
+        mode: as for :func:`serve`.
+        group: as for :func:`serve`.
+        backlog: as for :func:`serve`.
+        accept_descriptors: as for :func:`serve`.
+        pass_credentials: as for :func:`serve`.
+        interceptors: as for :func:`serve`.
+        limits: as for :func:`serve`.
         drain_timeout: seconds that running handlers get to finish; by default that of the limits.
         on_start: called with the :class:`Server` once it accepts connections; the daemon is ready when it has
             returned. A plain or a coroutine function, on the loop.
         on_reload: called likewise at SIGHUP, as to read a configuration again. Its runs do not overlap: after signals
             that come while it runs, it runs once more. What it raises is logged. When the daemon stops it is cancelled.
             Without it SIGHUP does what it did before, which is to end the process.
-        options: as for :func:`serve`.
 
     Raises:
         Exception: as :func:`serve`, what ``on_start`` raised, and what the lifespan of a service raised at its end; the
@@ -70,8 +90,19 @@ def run(
 
     from seqrpc.kernel.systemd import Manager  # noqa: PLC0415 - likewise
 
-    serving = serve(services, address, **options)
-    limits: Limits = options.get("limits", DEFAULT_LIMITS)
+    serving = serve(
+        services,
+        address,
+        sock=sock,
+        allow=allow,
+        mode=mode,
+        group=group,
+        backlog=backlog,
+        accept_descriptors=accept_descriptors,
+        pass_credentials=pass_credentials,
+        interceptors=interceptors,
+        limits=limits,
+    )
     _raise_descriptor_limit()
     daemon = _Daemon(Manager(), on_start, on_reload, limits.close_timeout)
     # The runner is not closed, only its loop: it would wait without a bound for tasks that do not end when

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import os
 import resource
 import signal
@@ -174,3 +175,10 @@ async def test_what_a_signal_did_before_it_does_in_children(socket_path: Path) -
         async with seqrpc.connect(socket_path) as connection:
             assert await connection.call("Parent.terminate_in_thread", signal.SIGTERM) is None
             assert await connection.call("Parent.pid") == process.pid
+
+
+def test_a_daemon_takes_what_a_server_takes() -> None:
+    options = dict(inspect.signature(seqrpc.run).parameters)
+    own = {name: options.pop(name).default for name in ("drain_timeout", "on_start", "on_reload")}
+    assert own == dict.fromkeys(own)
+    assert options == dict(inspect.signature(seqrpc.serve).parameters)
