@@ -78,6 +78,7 @@ ORDER = (
     "interface.conversion",
     "interface.results",
     "interface.answers",
+    "interface.lending",
     "interface.signature",
     "interface.proxies",
     "interface.builtin",

@@ -9,6 +9,7 @@ from typing import Any, Protocol, Self
 
 from seqrpc.aio.streams import Stream
 from seqrpc.interface.answers import Finish, result_of
+from seqrpc.interface.lending import check_of_owners
 from seqrpc.interface.proxies import ProxyClasses
 from seqrpc.interface.scope import scope
 from seqrpc.interface.service import RemoteService
@@ -74,8 +75,21 @@ def callee_of(proxy: Proxy) -> Callee:
     return proxy._callee  # noqa: SLF001 - this module's own
 
 
+def _checking(spec: MethodSpec, finish: Finish) -> Callable[..., Any]:
+    """Return the method of a proxy that calls ``spec``, and looks at its arguments if they have to have owners."""
+    calling, check = _calling(spec, finish), check_of_owners(spec.description)
+    if check is None:
+        return calling
+
+    def checked(self: Proxy, /, *args: Any, **kwargs: Any) -> Any:
+        check(spec.params(args, kwargs))
+        return calling(self, *args, **kwargs)
+
+    return checked
+
+
 def _calling(spec: MethodSpec, finish: Finish) -> Callable[..., Any]:
-    """Return the method of a proxy that calls ``spec``."""
+    """Return what calls ``spec``."""
     wire_name = spec.wire_name
     if spec.description.oneway:
 
@@ -108,7 +122,7 @@ def _open(callee: Callee, wire_name: str, params: Params, finish: Finish) -> Cor
     return callee.request(wire_name, params, here.deadline_ns, here.outgoing_meta, finish)
 
 
-proxy_class = ProxyClasses(Proxy, _calling).of
+proxy_class = ProxyClasses(Proxy, _checking).of
 """Returns the class of proxies of a class, made once.
 
 Raises:

@@ -5,6 +5,7 @@ import contextlib
 import dataclasses
 import os
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -330,3 +331,43 @@ async def test_a_stream_or_channel_in_an_answer_that_does_not_fit_is_let_go() ->
         with pytest.raises(seqrpc.InvalidResult, match=r"Expected `int`, got `Channel`"):
             await connection.proxy(WrongHouse).enter()
         await house.room.stage.wait("closed")
+
+
+class Keeper(seqrpc.Service):
+    def __init__(self) -> None:
+        self.kept = 0
+
+    @seqrpc.method
+    async def keep(self, file: seqrpc.OwnedFd | None = None) -> int:
+        self.kept += 1
+        return 0 if file is None else os.fstat(file.fileno()).st_ino
+
+    @seqrpc.method(oneway=True)
+    async def tell(self, file: seqrpc.OwnedFd) -> None:
+        self.kept += 1
+
+    @seqrpc.method
+    async def lines(self, file: seqrpc.OwnedFd) -> AsyncIterator[int]:
+        yield os.fstat(file.fileno()).st_ino
+
+
+async def test_a_file_where_an_owner_is_annotated_is_refused_before_anything_is_sent(tmp_path: Path) -> None:
+    keeper = Keeper()
+    path = tmp_path / "file"
+    path.touch()
+    async with on_a_pair(keeper) as connection:
+        proxy = connection.proxy(Keeper)
+        with path.open("rb") as file, seqrpc.OwnedFd.dup(file) as fd:
+            inode = path.stat().st_ino
+            wrong: Any = file
+            for call in (proxy.keep, proxy.tell, proxy.lines):
+                with pytest.raises(TypeError, match=rf"^Keeper\.{call.__name__}: `file` is annotated as an OwnedFd"):
+                    call(wrong)
+                with pytest.raises(TypeError, match=rf"^Keeper\.{call.__name__}: `file` is annotated as an OwnedFd"):
+                    call(file=wrong)
+            assert keeper.kept == 0
+            assert await proxy.keep(fd) == await proxy.keep(file=fd) == inode
+            assert await anext(proxy.lines(fd)) == inode
+            assert await proxy.keep() == 0
+            assert await connection.call("Keeper.keep", file) == inode
+            assert not fd.closed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterator
 from typing import Annotated, Any
 
@@ -273,6 +274,16 @@ def test_what_values_hold_is_known() -> None:
     assert stream.cls.item_type is bytes
     with pytest.raises(TypeError, match=r"<class 'int'> is no stream, and has no items"):
         limit.item_type  # noqa: B018
+
+
+def test_a_stream_that_is_no_stream_on_the_object_itself_is_a_type_error() -> None:
+    class Later(Service):
+        @method
+        def find(self) -> Any: ...
+
+    inspect.unwrap(Later.find).__annotations__["return"] = AsyncIterator[int]  # as if it had only now been resolved
+    with pytest.raises(TypeError, match=r"Later\.find: that it streams shows only later: define what its annotation"):
+        describe(Later)
 
 
 @pytest.mark.parametrize("annotated", [True, False])

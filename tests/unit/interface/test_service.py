@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import inspect
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from support.waiting import PATIENCE
 
 from seqrpc.interface import policy
 from seqrpc.interface.methods import method
-from seqrpc.interface.service import Marks, Service, marks_of
+from seqrpc.interface.service import Marks, Service, marks_of, served_function
 
 
 class Plain(Service):
@@ -196,6 +197,37 @@ def test_what_is_made_of_other_functions_is_nobody_s_business() -> None:
 
     assert marks_of(Fine, "size") is None
     assert marks_of(Fine, "other") is None
+
+
+def test_what_stands_above_the_mark_of_a_plain_function_is_refused() -> None:
+    def function(self: Any) -> int:
+        return 1
+
+    wrapper = functools.wraps(method(function))(lambda self: 2)
+    message = r"^Wrong\.size: put @seqrpc\.method above the other decorators of a plain function$"
+    with pytest.raises(TypeError, match=message):
+        type("Wrong", (Service,), {"size": wrapper})
+
+
+def test_of_what_a_class_serves_the_functions_are_known_as_they_are_written() -> None:
+    class Child(Plain):
+        add = None  # type: ignore[assignment]
+
+    assert served_function(Plain, "log") is inspect.unwrap(Plain.log)
+    assert served_function(Plain, "add") is Plain.add
+    assert served_function(Child, "add") is None
+
+
+async def test_a_service_is_closed_at_the_end_of_its_block() -> None:
+    class Door(Service):
+        closed = False
+
+        async def close(self) -> None:
+            self.closed = True
+
+    async with Door() as door:
+        assert not door.closed
+    assert door.closed
 
 
 def test_the_lifespan_is_not_for_others_to_call() -> None:

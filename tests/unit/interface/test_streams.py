@@ -1,8 +1,8 @@
-"""The base of the reading ends of streams, as whoever checks items sees it."""
+"""Streams as others see them: the base of the reading ends, and items of the object itself."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any, TypeVar
 
 import msgspec
@@ -11,7 +11,7 @@ import pytest
 from seqrpc.errors import InvalidParams, InvalidResult
 from seqrpc.interface.conversion import Terms, convert
 from seqrpc.interface.planning import plan
-from seqrpc.interface.streams import ReceivedStream, checked
+from seqrpc.interface.streams import LocalItems, ReceivedStream, checked
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -55,3 +55,49 @@ def test_items_of_no_type_are_left_as_they_come() -> None:
 def test_the_base_itself_reads_nothing() -> None:
     with pytest.raises(NotImplementedError):
         checked(ReceivedStream(), lambda values: values)
+
+
+async def count(log: list[str]) -> AsyncIterator[int]:
+    try:
+        yield 0
+        yield 1
+    finally:
+        log.append("ended")
+
+
+async def test_local_items_are_read_one_by_one_and_closed() -> None:
+    log: list[str] = []
+    items = LocalItems(count(log))
+    assert aiter(items) is items
+    assert [item async for item in items] == [0, 1]
+    async with LocalItems(count(log)) as items:
+        assert await anext(items) == 0
+    assert log == ["ended", "ended"]
+    await LocalItems(count(log)).aclose()
+    assert LocalItems(count(log)).__qualname__ == "count", "as logs name what failed"
+
+
+async def test_local_items_may_come_from_what_cannot_be_closed() -> None:
+    class Two:
+        """It begins anew each time."""
+
+        def __aiter__(self) -> AsyncIterator[int]:
+            return Iterated()
+
+    class Iterated:
+        left = 2
+
+        def __aiter__(self) -> AsyncIterator[int]:
+            return self
+
+        async def __anext__(self) -> int:
+            if self.left == 0:
+                raise StopAsyncIteration
+            self.left -= 1
+            return self.left
+
+    items = LocalItems(Two())
+    assert await anext(items) == 1
+    await items.aclose()
+    assert await anext(items) == 0
+    assert items.__qualname__.endswith("Two")

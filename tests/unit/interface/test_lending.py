@@ -1,0 +1,126 @@
+"""Files where a parameter says that a descriptor has an owner."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import tempfile
+from collections.abc import Iterator
+from typing import Annotated, Any, NewType, Protocol
+
+import pytest
+
+from seqrpc.interface.description import MethodDescription, describe
+from seqrpc.interface.lending import check_of_owners
+from seqrpc.kernel.buffers import Buffer
+from seqrpc.kernel.descriptors import OwnedFd
+
+Kept = NewType("Kept", OwnedFd)
+
+
+class Named(Protocol):
+    name: str
+
+
+class Special(OwnedFd):
+    pass
+
+
+class Journal:
+    """Data that lends nothing, although one of its methods is called as if."""
+
+    def fileno(self) -> str:
+        return "seven"
+
+
+class Files:
+    async def put(self, name: str, file: OwnedFd, *, other: OwnedFd | None = None) -> None: ...
+
+    async def plain(self, name: str, files: list[OwnedFd]) -> None: ...
+
+    async def anything(self, file: Any) -> None: ...
+
+    async def nothing(self) -> None: ...
+
+
+def method_with(annotation: Any) -> MethodDescription:
+    async def take(self: Any, value: Any) -> None: ...
+
+    take.__annotations__["value"] = annotation
+    return describe(type("Files", (), {"take": take})).methods["take"]
+
+
+@pytest.fixture
+def file() -> Iterator[Any]:
+    with tempfile.TemporaryFile() as opened:
+        yield opened
+
+
+@pytest.mark.parametrize("name", ["plain", "anything", "nothing"])
+def test_methods_without_such_parameters_have_nothing_to_check(name: str) -> None:
+    assert check_of_owners(describe(Files).methods[name]) is None
+
+
+MESSAGE = (
+    r"^Files\.{}: `{}` is annotated as an OwnedFd, got `.+`: pass seqrpc\.OwnedFd\.dup\(\.\.\.\) of it, which stays"
+    r" yours to close, or use call, which takes any file$"
+)
+
+
+def test_a_file_is_refused_by_position_and_by_name(file: Any) -> None:
+    check = check_of_owners(describe(Files).methods["put"])
+    assert check is not None
+    with OwnedFd.dup(file) as fd, socket.socket() as sock:
+        check(("name", fd))
+        check({"file": fd, "other": fd})
+        check({"file": fd, "other": None})
+        check(("too few",))
+        check(())
+        check({})
+        for params in (("name", file), ["name", sock], {"file": file}):
+            with pytest.raises(TypeError, match=MESSAGE.format("put", "file")):
+                check(params)
+        with pytest.raises(TypeError, match=MESSAGE.format("put", "other")):
+            check({"file": fd, "other": file})
+
+
+@pytest.mark.parametrize(
+    "annotation",
+    [OwnedFd, OwnedFd | None, OwnedFd | str, Annotated[OwnedFd, "more"], Kept, Special, OwnedFd | Named, Kept | None],
+)
+def test_an_owner_is_wanted_wherever_the_annotation_is_one(annotation: Any, file: Any) -> None:
+    check = check_of_owners(method_with(annotation))
+    assert check is not None
+    with Special(os.dup(file.fileno())) as special, OwnedFd.dup(file) as fd:
+        check([special])
+        check([fd])
+    for value in ("text", 5, None):
+        check([value])  # whether it fits is for the other side to say
+    with pytest.raises(TypeError, match=MESSAGE.format("take", "value")):
+        check([file])
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="the type statement is younger")
+def test_an_alias_is_what_it_stands_for(file: Any) -> None:
+    scope: dict[str, Any] = {"OwnedFd": OwnedFd}
+    exec("type Alias = OwnedFd | None", scope)
+    check = check_of_owners(method_with(scope["Alias"]))
+    assert check is not None
+    with pytest.raises(TypeError, match=MESSAGE.format("take", "value")):
+        check([file])
+
+
+def test_what_else_the_annotation_takes_is_taken() -> None:
+    check = check_of_owners(method_with(OwnedFd | Buffer))
+    assert check is not None
+    with Buffer.allocate(1) as buffer:
+        check([buffer])
+        only = check_of_owners(method_with(OwnedFd))
+        assert only is not None
+        with pytest.raises(TypeError, match="got `Buffer`"):
+            only([buffer])
+    mixed = check_of_owners(method_with(OwnedFd | Journal))
+    assert mixed is not None
+    mixed([Journal()])
+    assert check_of_owners(method_with(OwnedFd | Any)) is None
