@@ -121,8 +121,8 @@ async def in_thread(function: Callable[[], T]) -> T:
         await asyncio.wait([running])
 
 
-class LogDaemon(seqrpc.Service, name="Logs", allow=policy.default | policy.group("adm")):
-    """The log files of a directory. See ``logs.Logs`` for what the methods do.
+class LogDaemon(seqrpc.Service, Logs, name="Logs", allow=policy.default | policy.group("adm")):
+    """The log files of a directory. See :class:`logs.Logs` for what the methods do.
 
     The methods touch the file system, which may be slow, so they are plain functions, which seqrpc runs in threads.
     ``follow`` streams, so it is an async generator: it runs on the event loop, and uses threads itself.

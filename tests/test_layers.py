@@ -79,6 +79,7 @@ ORDER = (
     "interface.results",
     "interface.answers",
     "interface.lending",
+    "interface.fitting",
     "interface.signature",
     "interface.proxies",
     "interface.builtin",

@@ -12,7 +12,9 @@ import msgspec
 from seqrpc.errors import InvalidParams
 from seqrpc.interface.conversion import Terms, cause_to_tell, convert
 from seqrpc.interface.description import MethodDescription, Parameter, ServiceDescription, describe, functions_of
+from seqrpc.interface.fitting import check_bases
 from seqrpc.interface.planning import plan
+from seqrpc.interface.service import Service
 from seqrpc.interface.standins import Plan
 from seqrpc.interface.types import exact_type, takes_descriptors
 from seqrpc.protocol.messages import Params
@@ -137,12 +139,14 @@ class ServiceSpec:
         cls: its class.
 
     Raises:
-        TypeError: a method cannot be called from elsewhere.
+        TypeError: a method cannot be called from elsewhere, or does not fit what a base of the class declares.
     """
 
     def __init__(self, cls: type) -> None:
         """Make the methods ready."""
         self.description: ServiceDescription = describe(cls)
+        if issubclass(cls, Service):
+            check_bases(cls)
         functions = {name: function for name, (function, _marks) in functions_of(cls)}
         self.methods = {name: MethodSpec(method, functions[name]) for name, method in self.description.methods.items()}
         """By their names in Python."""

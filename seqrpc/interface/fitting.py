@@ -1,0 +1,118 @@
+"""Whether a service fits what it is made of: whoever calls it as one of its bases is to find what that one declares.
+
+Its bases are other services, Protocols, abstract classes, and plain classes that serve as interfaces. Type checkers see
+most of this, but not what is served and how.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from seqrpc.interface.description import MethodDescription, Parameter, describe
+from seqrpc.interface.functions import served
+from seqrpc.interface.service import Service, marks_of
+
+
+def check_bases(cls: type[Service]) -> None:
+    """Check that a service takes the calls that its bases take.
+
+    What a Protocol declares, and what is abstract in a class that is no service, has to be served. A method that
+    overrides another, or implements it, has to have its parameters, none besides that has to be given, and is to be
+    called in the same way. The types of parameters and results are not compared.
+
+    Raises:
+        TypeError: it does not fit; the message names the methods of both.
+    """
+    methods = describe(cls).methods
+    for base in cls.__mro__[1:]:
+        for name, function in _declared_in(base):
+            method = methods.get(name)
+            if method is None:
+                if _must_be_served(base, function):
+                    raise TypeError(_not_served(cls, base, name))
+                continue
+            if base is not _definer(cls, name):
+                declared = _description_of(base, name, function)
+                why = None if declared is None else _objection(declared, method, is_service=issubclass(base, Service))
+                if why is not None:
+                    raise TypeError(f"{cls.__qualname__}.{name} does not fit {base.__qualname__}.{name}: {why}")
+
+
+def _declared_in(base: type) -> Iterator[tuple[str, Callable[..., Any]]]:
+    """Yield the functions that a class itself declares for others to call."""
+    for name, attribute in vars(base).items():
+        function = served(attribute)
+        is_meant = marks_of(base, name) is not None if issubclass(base, Service) else not name.startswith("_")
+        if is_meant and inspect.isfunction(function):
+            yield name, function
+
+
+def _must_be_served(base: type, function: Callable[..., Any]) -> bool:
+    if issubclass(base, Service):  # where what is not marked is its own affair
+        return False
+    return _is_protocol(base) or getattr(function, "__isabstractmethod__", False)
+
+
+def _is_protocol(base: type) -> bool:
+    return bool(vars(base).get("_is_protocol", False))
+
+
+def _definer(cls: type, name: str) -> type:
+    return next(base for base in cls.__mro__ if name in vars(base))
+
+
+def _not_served(cls: type, base: type, name: str) -> str:
+    where = f"{cls.__qualname__}.{name}"
+    if _definer(cls, name) is base:
+        return f"{where} is missing, and {base.__qualname__} declares it: write it, with @seqrpc.method"
+    return f"{where} is not served, and {base.__qualname__} declares it: mark it with @seqrpc.method"
+
+
+def _description_of(base: type, name: str, function: Callable[..., Any]) -> MethodDescription | None:
+    """Return what a base says of one of its methods; None if nobody could call it as that."""
+    if issubclass(base, Service):
+        return describe(base).methods.get(name)
+    alone = type(base.__name__, (), {name: function})  # others of the class may be no methods that can be called
+    try:
+        return describe(alone).methods[name]
+    except TypeError:
+        if _must_be_served(base, function):
+            raise
+        return None
+
+
+def _objection(base: MethodDescription, own: MethodDescription, *, is_service: bool) -> str | None:
+    """Return why calls of ``base`` cannot be made of ``own``, or None."""
+    if (own.streams, own.oneway) != (base.streams, base.oneway if is_service else own.oneway):
+        return f"it {_way_of(own)}, and that one {_way_of(base)}"
+    given = {parameter.name: parameter for parameter in own.parameters}
+    positions = [parameter.name for parameter in own.parameters if parameter.by_position]
+    for index, wanted in enumerate(base.parameters):
+        if wanted.name not in given:
+            return f"it has no parameter `{wanted.name}`"
+        if wanted.by_position and wanted.name not in positions[index : index + 1]:
+            return f"its parameter `{wanted.name}` is not the {_ordinal(index)} by position"
+        why = _objection_to(wanted, given.pop(wanted.name))
+        if why is not None:
+            return f"its parameter `{wanted.name}` {why}"
+    required = [parameter.name for parameter in given.values() if parameter.is_required]
+    return f"its parameter `{required[0]}` has to be given, and that one has none of the name" if required else None
+
+
+def _objection_to(base: Parameter, own: Parameter) -> str | None:
+    """Return why a parameter does not take what that of a base takes, or None; types are not looked at."""
+    if base.by_name and not own.by_name:
+        return "is not taken by name"
+    if own.is_required and not base.is_required:
+        return "has to be given"
+    return None
+
+
+def _way_of(method: MethodDescription) -> str:
+    return "streams" if method.streams else "is one-way" if method.oneway else "gives one answer"
+
+
+def _ordinal(index: int) -> str:
+    return ("first", "second", "third")[index] if index < 3 else f"{index + 1}th"

@@ -1,0 +1,270 @@
+"""A service and what it is made of."""
+
+from __future__ import annotations
+
+import abc
+import types
+from collections.abc import AsyncIterator, Callable
+from typing import Any, Protocol
+
+import pytest
+
+from seqrpc.interface.fitting import check_bases
+from seqrpc.interface.methods import method
+from seqrpc.interface.service import Service
+from seqrpc.interface.signature import spec_of
+
+
+async def base(self: Any, a: int, b: int = 1, *, c: int = 2) -> int:
+    return a
+
+
+async def base_stream(self: Any, a: int) -> AsyncIterator[int]:
+    yield a
+
+
+def declared_stream(self: Any, a: int) -> AsyncIterator[int]: ...  # type: ignore[empty-body]
+
+
+def plain(self: Any, a: int, b: int = 1, *, c: int = 2) -> int:
+    return a
+
+
+async def more(self: Any, a: int, b: int = 1, more: int = 3, *, c: int = 2, yet: int = 4) -> int:
+    return a
+
+
+async def both_ways(self: Any, a: int, b: int = 1, c: int = 2) -> int:
+    return a
+
+
+async def renamed(self: Any, x: int, b: int = 1, *, c: int = 2) -> int:
+    return x
+
+
+async def swapped(self: Any, b: int, a: int = 1, *, c: int = 2) -> int:
+    return a
+
+
+async def lacks_a_name(self: Any, a: int, b: int = 1) -> int:
+    return a
+
+
+async def required(self: Any, a: int, b: int, *, c: int = 2) -> int:
+    return a
+
+
+async def required_name(self: Any, a: int, b: int = 1, *, c: int = 2, more: int) -> int:
+    return a
+
+
+async def only_by_position(self: Any, a: int, /, b: int = 1, *, c: int = 2) -> int:
+    return a
+
+
+async def only_by_name(self: Any, a: int, *, b: int = 1, c: int = 2) -> int:
+    return a
+
+
+def copy_of(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function of its own, since a mark is on the function."""
+    assert isinstance(function, types.FunctionType)
+    copy = types.FunctionType(function.__code__, globals(), None, function.__defaults__)
+    copy.__kwdefaults__ = function.__kwdefaults__
+    copy.__annotations__ = function.__annotations__
+    return copy
+
+
+def class_of(name: str, bases: tuple[type, ...], function: Callable[..., Any]) -> type:
+    return types.new_class(name, bases, {}, lambda namespace: namespace.update(call=function))
+
+
+def service(function: Callable[..., Any], *, oneway: bool = False) -> type:
+    return class_of("Base", (Service,), method(oneway=oneway)(copy_of(function)))
+
+
+def protocol(function: Callable[..., Any]) -> type:
+    return class_of("Base", (Protocol,), function)
+
+
+def interface(function: Callable[..., Any]) -> type:
+    return class_of("Base", (), function)
+
+
+KINDS = pytest.mark.parametrize("kind", [service, protocol, interface])
+
+
+def made(base: type, function: Callable[..., Any], *, oneway: bool = False) -> type[Service]:
+    bases = (base,) if issubclass(base, Service) else (Service, base)
+    return class_of("Own", bases, method(oneway=oneway)(copy_of(function)))
+
+
+@KINDS
+@pytest.mark.parametrize("function", [base, plain, more, both_ways])
+def test_what_takes_the_calls_of_its_base_fits(kind: Callable[..., type], function: Callable[..., Any]) -> None:
+    check_bases(made(kind(base), function))
+
+
+@KINDS
+@pytest.mark.parametrize("declared", [base_stream, declared_stream])
+def test_a_stream_fits_a_stream(kind: Callable[..., type], declared: Callable[..., Any]) -> None:
+    check_bases(made(kind(declared), base_stream))
+    check_bases(made(kind(declared), declared_stream))
+
+
+@KINDS
+@pytest.mark.parametrize(
+    "function, why",
+    [
+        (renamed, "it has no parameter `a`"),
+        (lacks_a_name, "it has no parameter `c`"),
+        (swapped, "its parameter `a` is not the first by position"),
+        (only_by_name, "its parameter `b` is not the second by position"),
+        (only_by_position, "its parameter `a` is not taken by name"),
+        (required, "its parameter `b` has to be given"),
+        (required_name, "its parameter `more` has to be given, and that one has none of the name"),
+        (base_stream, "it streams, and that one gives one answer"),
+    ],
+)
+def test_what_does_not_take_them_is_a_type_error_that_names_both(
+    kind: Callable[..., type], function: Callable[..., Any], why: str
+) -> None:
+    with pytest.raises(TypeError, match=rf"^Own\.call does not fit Base\.call: {why}$"):
+        spec_of(made(kind(base), function))
+
+
+@KINDS
+def test_what_gives_one_answer_is_no_stream(kind: Callable[..., type]) -> None:
+    with pytest.raises(TypeError, match=r"it gives one answer, and that one streams$"):
+        check_bases(made(kind(base_stream), base))
+
+
+async def nothing(self: Any) -> None: ...
+
+
+def test_what_is_called_one_way_is_so_in_all_services_but_an_interface_cannot_say_it() -> None:
+    check_bases(made(service(nothing, oneway=True), nothing, oneway=True))
+    check_bases(made(protocol(nothing), nothing, oneway=True))
+    with pytest.raises(TypeError, match=r"it gives one answer, and that one is one-way$"):
+        check_bases(made(service(nothing, oneway=True), nothing))
+    with pytest.raises(TypeError, match=r"it is one-way, and that one gives one answer$"):
+        check_bases(made(service(nothing), nothing, oneway=True))
+
+
+def test_of_many_parameters_each_has_its_place() -> None:
+    with pytest.raises(TypeError, match=r"its parameter `d` is not the 4th by position$"):
+        check_bases(made(interface(in_order), last_swapped))
+
+
+async def in_order(self: Any, a: int, b: int, c: int, d: int) -> None: ...
+
+
+async def last_swapped(self: Any, a: int, b: int, c: int, *, d: int) -> None: ...
+
+
+def test_all_bases_count_and_the_nearest_first() -> None:
+    class First(Service):
+        @method
+        async def call(self, a: int) -> int:
+            return a
+
+    class Second(First):
+        @method
+        async def call(self, a: int, b: int = 1) -> int:
+            return a
+
+    class Third(Second):
+        pass
+
+    check_bases(Third)
+    with pytest.raises(TypeError, match=r"^Own\.call does not fit .*Second\.call: it has no parameter `b`$"):
+        check_bases(made(Third, base_less))
+
+
+async def base_less(self: Any, a: int) -> int:
+    return a
+
+
+class Declares(Protocol):
+    constant: int
+
+    async def call(self, a: int) -> int: ...
+
+    async def other(self) -> int: ...
+
+    async def _private(self) -> int: ...
+
+
+class Abstract(abc.ABC):
+    @abc.abstractmethod
+    async def call(self, a: int) -> int: ...
+
+    async def ready(self) -> int:
+        return 1
+
+
+def test_what_an_interface_declares_has_to_be_served() -> None:
+    class Unmarked(Service, Declares):
+        constant = 1
+
+        async def call(self, a: int) -> int:
+            return a
+
+        async def other(self) -> int:
+            return 1
+
+    class Missing(Service, Declares):
+        constant = 1
+
+        @method
+        async def call(self, a: int) -> int:
+            return a
+
+    class OfAbstract(Service, Abstract):
+        async def call(self, a: int) -> int:
+            return a
+
+    with pytest.raises(
+        TypeError, match=r"Unmarked\.call is not served, and Declares declares it: mark it with @seqrpc\.method$"
+    ):
+        spec_of(Unmarked)
+    with pytest.raises(
+        TypeError, match=r"Missing\.other is missing, and Declares declares it: write it, with @seqrpc\.method$"
+    ):
+        spec_of(Missing)
+    with pytest.raises(TypeError, match=r"OfAbstract\.call is not served, and Abstract declares it"):
+        spec_of(OfAbstract)
+
+
+def test_what_others_have_besides_need_not_be_served() -> None:
+    class Helper:
+        def help(self, *how: int) -> None: ...
+
+        def call(self, *how: int) -> None: ...
+
+    class Base(Service, abc.ABC):
+        @abc.abstractmethod
+        def read(self) -> bytes: ...
+
+    class Own(Base, Helper, Abstract):
+        def read(self) -> bytes:
+            return b""
+
+        @method
+        async def call(self, a: int) -> int:  # type: ignore[override]
+            return a
+
+    assert list(spec_of(Own).methods) == ["call"]
+
+
+def test_an_interface_that_cannot_be_called_is_told() -> None:
+    class Stars(Protocol):
+        async def call(self, *stars: int) -> int: ...
+
+    with pytest.raises(TypeError, match=r"Stars\.call: parameters have names on the wire"):
+        check_bases(made(Stars, base))
+
+
+def test_a_class_that_serves_a_method_no_longer_need_not_fit() -> None:
+    nobody = type("Second", (service(renamed),), {"call": None})
+    assert list(spec_of(nobody).methods) == []
