@@ -138,7 +138,7 @@ class LogDaemon(seqrpc.Service, Logs, name="Logs", allow=policy.default | policy
     @seqrpc.method
     def list_logs(self, after: str = "") -> list[LogFile]:
         """Return a page of the list, without names that cannot be printed, such as those that are not UTF-8."""
-        page = []
+        page: list[LogFile] = []
         room = PAGE_BYTES
         for log in sorted(self._files(), key=lambda log: log.name):
             if log.name > after:
@@ -288,8 +288,8 @@ def visit_as(address: str, groups: list[int], who: str, *, admitted: bool) -> No
         except PermissionError as exc:
             sys.stderr.write(f"this process may not become {who}: {exc}\n")
             os._exit(0)
-        except BaseException:
-            sys.excepthook(*sys.exc_info())
+        except BaseException as exc:
+            sys.excepthook(type(exc), exc, exc.__traceback__)
             os._exit(1)
         os._exit(0 if served is admitted else 1)
     if os.waitpid(pid, 0)[1]:

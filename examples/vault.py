@@ -15,7 +15,7 @@ import contextlib
 import hmac
 import os
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 
 import seqrpc
 
@@ -99,7 +99,7 @@ ROLES = {"vault": lambda: Vault(PASSPHRASE), "helper": Helper}
 
 
 @contextlib.asynccontextmanager
-async def process_of(role: str) -> AsyncIterator[tuple[int, seqrpc.Connection]]:
+async def process_of(role: str) -> AsyncGenerator[tuple[int, seqrpc.Connection]]:
     """Run this program in another role; yield its pid and a connection to it. It ends when the connection does."""
     ours, theirs = seqrpc.socket_pair()
     with theirs:

@@ -139,4 +139,6 @@ def test_the_extra_for_development_leaves_out_the_benchmark_s_peers() -> None:
 
     assert "seqrpc[test]" in extras["dev"]
     assert not [wanted for wanted in extras["dev"] if "bench" in wanted]
-    assert {"mypy", "ruff", "build", "pre-commit"} == {re.split("[><=]", name)[0] for name in extras["dev"][1:]}
+    assert {"mypy", "pyright[nodejs]", "ruff", "build", "pre-commit"} == {
+        re.split("[><=]", name)[0] for name in extras["dev"][1:]
+    }

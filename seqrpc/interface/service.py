@@ -71,7 +71,7 @@ class Service:
         ::
 
             @contextlib.asynccontextmanager
-            async def lifespan(self) -> AsyncIterator[None]:
+            async def lifespan(self) -> AsyncGenerator[None]:
                 async with open_database() as self.database:
                     yield
 

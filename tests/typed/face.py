@@ -1,4 +1,8 @@
-"""Every way to use the face, for mypy --strict to pass; nothing here is run."""
+"""Every way to use the face, and some in which it cannot be used; nothing here is run.
+
+mypy --strict and pyright --strict pass it. A line with ``type: ignore`` must be an error in both of them: each
+complains of an ignore that nothing needs.
+"""
 
 from __future__ import annotations
 
@@ -74,6 +78,25 @@ async def serve_in_every_way(path: Path, sock: socket.socket) -> None:
     seqrpc.serve(5, path)  # type: ignore[arg-type]
 
 
+async def serve_in_no_way(path: Path, sock: socket.socket) -> None:
+    seqrpc.serve(Calculator, path)  # type: ignore[arg-type]
+    seqrpc.serve([Calculator(), 5], path)  # type: ignore[list-item]
+    seqrpc.serve(Calculator(), path, mode="660")  # type: ignore[arg-type]
+    seqrpc.serve(Calculator(), path, allow="root")  # type: ignore[arg-type]
+    seqrpc.serve(Calculator(), path, allow=policy.group)  # type: ignore[arg-type]
+    seqrpc.serve(Calculator(), path, allow=lambda: True)  # type: ignore[arg-type]
+    seqrpc.serve(Calculator(), path, limits=5)  # type: ignore[arg-type]
+    seqrpc.serve(Calculator(), path, interceptors=Look())  # type: ignore[arg-type]
+    seqrpc.serve(Calculator(), path, interceptors=[Look])  # type: ignore[list-item]
+    seqrpc.serve(Calculator(), path, sock)  # type: ignore[call-arg]
+    seqrpc.serve(Calculator(), path, drain_timeout=5.0)  # type: ignore[call-arg]
+    server: seqrpc.Server = seqrpc.serve(Calculator(), path)  # type: ignore[assignment]
+    server.close()  # type: ignore[unused-coroutine]
+    server.drain()  # type: ignore[unused-coroutine]
+    seqrpc.Limits(max_connections="5")  # type: ignore[arg-type]
+    seqrpc.Limits(max_everything=5)  # type: ignore[call-arg]
+
+
 async def connect_in_every_way(path: Path, sock: socket.socket) -> None:
     async with seqrpc.connect(path) as connection:
         assert_type(connection, seqrpc.Connection)
@@ -85,6 +108,17 @@ async def connect_in_every_way(path: Path, sock: socket.socket) -> None:
     ours, theirs = seqrpc.socket_pair()
     assert_type(ours, socket.socket)
     assert_type(theirs, socket.socket)
+
+
+async def connect_in_no_way(path: Path) -> None:
+    with seqrpc.connect(path):  # type: ignore[attr-defined]
+        pass
+    connection: seqrpc.Connection = seqrpc.connect(path)  # type: ignore[assignment]
+    connection.close()  # type: ignore[unused-coroutine]
+    await seqrpc.connect(5)  # type: ignore[arg-type]
+    await seqrpc.connect(path, server="root")  # type: ignore[arg-type]
+    await seqrpc.connect(path, services=Calculator)  # type: ignore[arg-type]
+    await seqrpc.connect(path, mode=0o600)  # type: ignore[call-arg]
 
 
 async def call_in_every_way(connection: seqrpc.Connection) -> None:
@@ -108,6 +142,27 @@ async def call_in_every_way(connection: seqrpc.Connection) -> None:
         assert_type(exc.code, str)
     except seqrpc.DeadlineExceeded as exc:
         raise TimeoutError from exc
+
+
+async def call_in_no_way(connection: seqrpc.Connection) -> None:
+    connection.call("Calculator.add", 1, 2)  # type: ignore[unused-coroutine]
+    connection.notify("Calculator.add", 1, 2)  # type: ignore[unused-coroutine]
+    await connection.call(Calculator.add, 1, 2)  # type: ignore[arg-type]
+    await connection.proxy(Interface).add("1")  # type: ignore[arg-type]
+    with seqrpc.timeout(0.5):  # type: ignore[attr-defined]
+        pass
+    async with seqrpc.timeout("0.5"):  # type: ignore[arg-type]
+        pass
+    with seqrpc.metadata(trace=1):  # type: ignore[arg-type]
+        pass
+    seqrpc.connection  # type: ignore[attr-defined] # noqa: B018
+
+
+def combine_policies() -> None:
+    assert_type(policy.root | policy.uid(5) & ~policy.gid(6), policy.Policy)
+    policy.root | 5  # type: ignore[operator]
+    policy.uid("root")  # type: ignore[arg-type]
+    policy.group()  # type: ignore[call-arg]
 
 
 def look_at_a_call() -> None:
@@ -144,10 +199,35 @@ class Look(seqrpc.Interceptor):
         return await proceed()
 
 
-def own_descriptors() -> None:
-    with seqrpc.OwnedFd.dup(0) as fd:
+class Archive(seqrpc.Service):
+    """Descriptors."""
+
+    @seqrpc.method
+    async def keep(self, file: seqrpc.OwnedFd | None) -> seqrpc.OwnedFd:
+        assert file is not None
+        return file
+
+    @seqrpc.method
+    def size(self, files: list[seqrpc.OwnedFd]) -> int:
+        return len(files)
+
+    @seqrpc.method
+    async def wrong(self) -> seqrpc.OwnedFd:
+        return open("name")  # type: ignore[return-value] # noqa: ASYNC230
+
+
+async def own_descriptors(connection: seqrpc.Connection, path: Path) -> None:
+    archive = connection.proxy(Archive)
+    with path.open("rb") as file, seqrpc.OwnedFd.dup(file) as fd:
         assert_type(fd, seqrpc.OwnedFd)
+        assert_type(await archive.keep(fd), seqrpc.OwnedFd)
+        assert_type(await archive.size([fd]), int)
         assert_type(fd.detach(), int)
+        await archive.keep(file)  # type: ignore[arg-type]
+        await archive.size([file])  # type: ignore[list-item]
+        await archive.keep(file.fileno())  # type: ignore[arg-type]
+        await connection.call("Archive.keep", file)
+    seqrpc.OwnedFd.dup("name")  # type: ignore[arg-type]
 
 
 class Packets(seqrpc.SeqpacketProtocol):
@@ -207,6 +287,11 @@ class Living(seqrpc.Service):
         content[0] = view[0]
         return content
 
+    @seqrpc.method
+    async def largest(self, content: seqrpc.BytesLike, other: seqrpc.BytesLike | None = None) -> int:
+        assert_type(memoryview(content), memoryview[int])
+        return max(memoryview(content))
+
 
 async def points() -> AsyncIterator[Point]:
     yield {"x": 1}
@@ -218,16 +303,16 @@ async def use_living_values(connection: seqrpc.Connection) -> None:
         assert_type(number, int)
     async for point in living.doubled(points()):
         assert_type(point, Point)
-    stream = living.count(5)
-    assert isinstance(stream, seqrpc.Stream)
-    async with stream:
-        await stream.open()
-    await stream.aclose()
+    await living.count(5).aclose()
+    living.doubled([{"x": 1}])  # type: ignore[arg-type]
+    living.doubled(living.count(5))  # type: ignore[arg-type]
     vault = await living.open(Vault())
     assert_type(vault, Vault)
     assert_type(await vault.look(), int)
     await vault.close()
     await seqrpc.revoke(vault)
+    await living.open(Calculator())  # type: ignore[arg-type]
+    await seqrpc.revoke(5)  # type: ignore[arg-type]
     channel: seqrpc.Channel = await connection.call("Living.open")
     assert_type(channel.proxy(Vault), Vault)
     assert_type(channel.closed, bool)
@@ -239,7 +324,32 @@ async def use_living_values(connection: seqrpc.Connection) -> None:
     assert_type(await living.fill(buffer, memoryview(b"x")), seqrpc.Buffer)
     with seqrpc.Buffer.copy_of(b"abc") as copy:
         assert_type(copy, seqrpc.Buffer)
+        for content in (b"abc", bytearray(b"abc"), memoryview(b"abc"), copy):
+            assert_type(await living.largest(content), int)
+    await living.largest("abc")  # type: ignore[arg-type]
+    await living.fill(b"abc", memoryview(b"x"))  # type: ignore[arg-type]
 
 
-def be_a_daemon(path: Path) -> None:
+async def reload(server: seqrpc.Server) -> None:
+    await server.drain()
+
+
+def be_a_daemon(path: Path, sock: socket.socket) -> None:
     seqrpc.run(Calculator(), path, drain_timeout=5.0, mode=0o660)
+    seqrpc.run([Calculator()], sock=sock, on_start=lambda server: server.refuse_new(), on_reload=reload)
+    seqrpc.run(
+        Calculator(),
+        path,
+        allow=policy.anyone,
+        group="adm",
+        backlog=5,
+        accept_descriptors=False,
+        pass_credentials=True,
+        interceptors=[Look()],
+        limits=seqrpc.Limits(),
+    )
+    seqrpc.run(Calculator, path)  # type: ignore[arg-type]
+    seqrpc.run(Calculator(), path, mode="660")  # type: ignore[arg-type]
+    seqrpc.run(Calculator(), path, groups="adm")  # type: ignore[call-arg]
+    seqrpc.run(Calculator(), path, on_start=5)  # type: ignore[arg-type]
+    seqrpc.run(Calculator(), path, allow=reload)  # type: ignore[arg-type]
