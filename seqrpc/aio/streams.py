@@ -50,9 +50,9 @@ class Stream(AsyncIterator[T_co], ReceivedStream[T_co]):
 
     @staticmethod
     def of(items: AsyncIterator[T]) -> Stream[T]:
-        """Return the same object, typed as the stream that it is: type checkers know only a method's annotation.
+        """Return the same object, typed as the stream that it is: type checkers know it as :class:`Items`.
 
-        ``async with seqrpc.Stream.of(proxy.count(10)) as items: ...``
+        ``received = await seqrpc.Stream.of(proxy.count(10)).open()``
 
         Raises:
             TypeError: the object is no stream, but an async iterator of another kind.

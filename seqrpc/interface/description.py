@@ -194,7 +194,10 @@ def _check_stand_in(cls: type, method: MethodDescription) -> None:
     """Check that a method is on the object itself what it is on a proxy, as far as one of them streams."""
     if method.streams and inspect.iscoroutinefunction(inspect.getattr_static(cls, method.name)):
         where = f"{cls.__qualname__}.{method.name}"
-        raise TypeError(f"{where}: that it streams shows only later: define what its annotation names before it")
+        raise TypeError(
+            f"{where}: it streams, which does not show where it is defined: annotate its result as a stream, with names"
+            " that are defined before it"
+        )
 
 
 def _describe_method(service: str, name: str, function: Callable[..., Any], marks: Marks) -> MethodDescription:

@@ -85,6 +85,8 @@ def _description_of(base: type, name: str, function: Callable[..., Any]) -> Meth
 
 def _objection(base: MethodDescription, own: MethodDescription, *, is_service: bool) -> str | None:
     """Return why calls of ``base`` cannot be made of ``own``, or None."""
+    if own.streams and base.result.is_stream and not base.streams:
+        return "it streams, and that one is awaited for its stream; without a yield 'def' declares one, not 'async def'"
     if (own.streams, own.oneway) != (base.streams, base.oneway if is_service else own.oneway):
         return f"it {_way_of(own)}, and that one {_way_of(base)}"
     given = {parameter.name: parameter for parameter in own.parameters}

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 from seqrpc.interface.description import MethodDescription
 from seqrpc.interface.types import is_union
 from seqrpc.kernel.descriptors import OwnedFd
+from seqrpc.protocol.kinds import lends_descriptor
 from seqrpc.protocol.messages import Params
 
 Check = Callable[[Params], None]
@@ -36,7 +37,7 @@ def check_of_owners(method: MethodDescription) -> Check | None:
                 value = params.get(name)
             else:
                 value = params[positions[name]] if positions[name] < len(params) else None
-            if callable(getattr(value, "fileno", None)) and not isinstance(value, kinds):
+            if lends_descriptor(value) and not isinstance(value, kinds):
                 raise TypeError(
                     f"{method.wire_name}: `{name}` is annotated as an OwnedFd, got `{type(value).__name__}`: pass"
                     " seqrpc.OwnedFd.dup(...) of it, which stays yours to close, or use call, which takes any file"

@@ -282,7 +282,9 @@ def test_a_stream_that_is_no_stream_on_the_object_itself_is_a_type_error() -> No
         def find(self) -> Any: ...
 
     inspect.unwrap(Later.find).__annotations__["return"] = AsyncIterator[int]  # as if it had only now been resolved
-    with pytest.raises(TypeError, match=r"Later\.find: that it streams shows only later: define what its annotation"):
+    with pytest.raises(
+        TypeError, match=r"Later\.find: it streams, which does not show where it is defined: annotate its result"
+    ):
         describe(Later)
 
 

@@ -139,6 +139,18 @@ def test_what_gives_one_answer_is_no_stream(kind: Callable[..., type]) -> None:
         check_bases(made(kind(base_stream), base))
 
 
+async def awaited_stream(self: Any, a: int) -> AsyncIterator[int]: ...  # type: ignore[empty-body]
+
+
+@KINDS
+def test_a_stub_without_a_yield_is_told_how_a_stream_is_declared(kind: Callable[..., type]) -> None:
+    check_bases(made(kind(awaited_stream), awaited_stream))
+    with pytest.raises(TypeError, match=r"that one is awaited for its stream; without a yield 'def' declares one"):
+        check_bases(made(kind(awaited_stream), base_stream))
+    with pytest.raises(TypeError, match=r"it gives one answer, and that one streams$"):
+        check_bases(made(kind(base_stream), awaited_stream))
+
+
 async def nothing(self: Any) -> None: ...
 
 

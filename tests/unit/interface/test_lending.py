@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import socket
 import sys
@@ -32,6 +33,13 @@ class Journal:
 
     def fileno(self) -> str:
         return "seven"
+
+
+@dataclasses.dataclass
+class Entry:
+    """Data with a field of that name."""
+
+    fileno: int
 
 
 class Files:
@@ -95,7 +103,7 @@ def test_an_owner_is_wanted_wherever_the_annotation_is_one(annotation: Any, file
     with Special(os.dup(file.fileno())) as special, OwnedFd.dup(file) as fd:
         check([special])
         check([fd])
-    for value in ("text", 5, None):
+    for value in ("text", 5, None, Entry(7)):
         check([value])  # whether it fits is for the other side to say
     with pytest.raises(TypeError, match=MESSAGE.format("take", "value")):
         check([file])

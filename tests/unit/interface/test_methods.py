@@ -258,7 +258,7 @@ def test_a_stream_that_cannot_be_known_for_one_where_it_is_defined_is_refused(mo
 
     monkeypatch.setitem(globals(), "FoundItems", AsyncIterator[int])
     with pytest.raises(
-        TypeError, match=r"Later\.find: that it streams shows only later: define what its annotation names before it"
+        TypeError, match=r"Later\.find: it streams, which does not show where it is defined: annotate its result"
     ):
         describe(Later)
 
