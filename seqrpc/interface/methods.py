@@ -6,7 +6,7 @@ import inspect
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine
 from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, overload
 
-from seqrpc.interface.functions import Runs, result_annotation, stand_in, way_of
+from seqrpc.interface.functions import Runs, layers_within, result_annotation, stand_in, way_of
 from seqrpc.interface.policy import PolicyLike, as_policy
 from seqrpc.interface.service import Marks, mark
 from seqrpc.interface.streams import LocalItems
@@ -85,12 +85,17 @@ def method(
 
     def marked(function: Callable[..., Any]) -> Callable[..., Any]:
         if not inspect.isfunction(function):
-            raise TypeError(
-                f"@seqrpc.method decorates functions, got {function!r}: write a 'def' or an 'async def' that calls it"
-            )
+            what = _named(function)
+            raise TypeError(f"@seqrpc.method decorates functions, got {what}: write a 'def' that uses it")
         return mark(_on_the_object(function), marks)
 
     return marked if function is None else marked(function)
+
+
+def _named(what: object) -> str:
+    """Return what something is that is no function, and of which function it is made."""
+    functions = [layer.__qualname__ for layer in layers_within(what) if inspect.isfunction(layer)]
+    return f"a {type(what).__name__} of {functions[0]}" if functions else repr(what)
 
 
 def _on_the_object(function: Callable[..., Any]) -> Callable[..., Any]:

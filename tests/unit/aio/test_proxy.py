@@ -361,9 +361,9 @@ async def test_a_file_where_an_owner_is_annotated_is_refused_before_anything_is_
             inode = path.stat().st_ino
             wrong: Any = file
             for call in (proxy.keep, proxy.tell, proxy.lines):
-                with pytest.raises(TypeError, match=rf"^Keeper\.{call.__name__}: `file` is annotated as an OwnedFd"):
+                with pytest.raises(TypeError, match=rf"^Keeper\.{call.__name__}: `file` is annotated with OwnedFd"):
                     call(wrong)
-                with pytest.raises(TypeError, match=rf"^Keeper\.{call.__name__}: `file` is annotated as an OwnedFd"):
+                with pytest.raises(TypeError, match=rf"^Keeper\.{call.__name__}: `file` is annotated with OwnedFd"):
                     call(file=wrong)
             assert keeper.kept == 0
             assert await proxy.keep(fd) == await proxy.keep(file=fd) == inode

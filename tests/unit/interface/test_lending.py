@@ -7,7 +7,7 @@ import os
 import socket
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, NewType, Protocol
 
 import pytest
@@ -45,7 +45,7 @@ class Entry:
 class Files:
     async def put(self, name: str, file: OwnedFd, *, other: OwnedFd | None = None) -> None: ...
 
-    async def plain(self, name: str, files: list[OwnedFd]) -> None: ...
+    async def plain(self, name: str, files: list[str]) -> None: ...
 
     async def anything(self, file: Any) -> None: ...
 
@@ -71,7 +71,7 @@ def test_methods_without_such_parameters_have_nothing_to_check(name: str) -> Non
 
 
 MESSAGE = (
-    r"^Files\.{}: `{}` is annotated as an OwnedFd, got `.+`: pass seqrpc\.OwnedFd\.dup\(\.\.\.\) of it, which stays"
+    r"^Files\.{}: `{}` is annotated with OwnedFd, got `.+`: pass seqrpc\.OwnedFd\.dup\(\.\.\.\) of it, which stays"
     r" yours to close, or use call, which takes any file$"
 )
 
@@ -119,6 +119,17 @@ def test_an_alias_is_what_it_stands_for(file: Any) -> None:
         check([file])
 
 
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="the type statement is younger")
+def test_a_type_within_itself_is_looked_into_once(file: Any) -> None:
+    scope: dict[str, Any] = {"OwnedFd": OwnedFd}
+    exec("type Tree = OwnedFd | list[Tree]", scope)
+    check = check_of_owners(method_with(scope["Tree"]))
+    assert check is not None
+    check([[[file]]])
+    with pytest.raises(TypeError, match=MESSAGE.format("take", "value")):
+        check([file])
+
+
 def test_what_else_the_annotation_takes_is_taken() -> None:
     check = check_of_owners(method_with(OwnedFd | Buffer))
     assert check is not None
@@ -132,3 +143,38 @@ def test_what_else_the_annotation_takes_is_taken() -> None:
     assert mixed is not None
     mixed([Journal()])
     assert check_of_owners(method_with(OwnedFd | Any)) is None
+
+
+@pytest.mark.parametrize(
+    "annotation, wrap",
+    [
+        (list[OwnedFd], lambda value: [value]),
+        (tuple[str, OwnedFd], lambda value: ("name", value)),
+        (tuple[OwnedFd, ...] | None, lambda value: (value, value)),
+        (Sequence[OwnedFd], lambda value: [value]),
+        (Iterable[OwnedFd], lambda value: (value,)),
+        (dict[str, OwnedFd], lambda value: {"name": value}),
+        (Mapping[str, list[OwnedFd]], lambda value: {"name": [value]}),
+        (list[list[OwnedFd | None]], lambda value: [[None, value]]),
+        (list[OwnedFd] | OwnedFd, lambda value: value),
+        (list[OwnedFd] | OwnedFd, lambda value: [value]),
+        (tuple[OwnedFd, list[OwnedFd]], lambda value: (None, [value])),
+    ],
+)
+def test_owners_are_wanted_in_containers_too(annotation: Any, wrap: Callable[[Any], Any], file: Any) -> None:
+    check = check_of_owners(method_with(annotation))
+    assert check is not None
+    with OwnedFd.dup(file) as fd:
+        check([wrap(fd)])
+    others: list[Any] = ["text", 5, None, [], {}]
+    for value in others:
+        check([value])
+    with pytest.raises(TypeError, match=MESSAGE.format("take", "value")):
+        check([wrap(file)])
+
+
+@pytest.mark.parametrize(
+    "annotation", [list[Any], list[str], dict[str, Any], AsyncIterator[OwnedFd], list[OwnedFd | Any], Entry, object]
+)
+def test_nothing_is_looked_for_where_no_owner_is_wanted(annotation: Any) -> None:
+    assert check_of_owners(method_with(annotation)) is None

@@ -45,8 +45,22 @@ def test_a_marked_coroutine_function_is_the_function_itself() -> None:
     [property(lambda self: 1), staticmethod(len), classmethod(print), Plain, len, 5, functools.partial(len), Plain()],
 )
 def test_only_functions_are_decorated(what: Any) -> None:
-    with pytest.raises(TypeError, match=r"decorates functions, got .*: write a 'def' or an 'async def' that calls it$"):
+    with pytest.raises(TypeError, match=r"decorates functions, got .*: write a 'def' that uses it$"):
         method(what)
+
+
+def test_of_what_is_no_function_it_is_told_what_it_is_made_of() -> None:
+    with pytest.raises(TypeError, match=r"got a property of Plain\.size: write"):
+        method(property(named_size))  # type: ignore[call-overload]
+    with pytest.raises(TypeError, match="got 5: write"):
+        method(5)  # type: ignore[call-overload]
+
+
+def named_size(self: Any) -> int:
+    return 1
+
+
+named_size.__qualname__ = "Plain.size"
 
 
 def logged(function: Callable[..., Any]) -> Callable[..., Any]:
