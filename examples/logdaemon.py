@@ -207,7 +207,7 @@ class LogDaemon(seqrpc.Service, Logs, name="Logs", allow=policy.default | policy
             raise NoSuchLog(f"not a log file: {name!r}: {exc.strerror}") from exc
 
 
-def serve(address: str, directory: str, mode: int, group: str | None) -> None:
+def serve(address: str, directory: str, mode: int | None, group: str | None) -> None:
     """Be the daemon, until SIGTERM or SIGINT."""
     with seqrpc.OwnedFd(os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)) as root:
         seqrpc.run(LogDaemon(root), address, drain_timeout=STOP_SECONDS, mode=mode, group=group)
@@ -319,7 +319,7 @@ def main() -> None:
     parser.add_argument("--demo", action="store_true", help="show a daemon and its callers, and end")
     parser.add_argument("--address", default=DEFAULT_ADDRESS, help="where to listen (default: %(default)s)")
     parser.add_argument("--directory", default="/var/log", help="what to serve (default: %(default)s)")
-    parser.add_argument("--mode", type=octal, default=0o600, help="permissions of the socket file (default: 600)")
+    parser.add_argument("--mode", type=octal, help="permissions of the socket file (default: 600)")
     parser.add_argument("--group", help="group of the socket file")
     args = parser.parse_args()
     if args.demo:

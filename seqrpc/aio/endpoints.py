@@ -120,7 +120,7 @@ async def create_server(
     protocol_factory: Callable[[], SeqpacketProtocol],
     address: AddressLike,
     *,
-    mode: int = 0o600,
+    mode: int | None = None,
     group: int | str | None = None,
     backlog: int = BACKLOG,
     accept_descriptors: bool = True,
@@ -133,8 +133,9 @@ async def create_server(
     Args:
         protocol_factory: called without arguments for each connection.
         address: where to listen.
-        mode: permission bits of the socket file, in place before it can be reached.
-        group: group of the socket file, by name or number.
+        mode: permission bits of the socket file, by default 0o600, in place before it can be reached; not for
+            ``fd:N`` and ``systemd:name``, whose file is made elsewhere.
+        group: group of the socket file, by name or number; likewise.
         backlog: connections that may wait to be accepted.
         accept_descriptors: False makes the kernel refuse descriptors where it can (protocol 9.3).
         pass_credentials: True makes ``credentials`` of ``packet_received`` those of whoever sent the packet, not of
@@ -144,7 +145,7 @@ async def create_server(
 
     Raises:
         AddressInUse: a live server has the address.
-        AddressError: the address cannot be listened on.
+        AddressError: the address cannot be listened on, or mode and group are given where others set them.
     """
     listening = listen(
         parse_address(address),

@@ -21,8 +21,8 @@ from seqrpc.interface.policy import PolicyLike
 from seqrpc.interface.scope import run_outside
 from seqrpc.interface.service import Service
 from seqrpc.kernel import buffers, sockets
-from seqrpc.kernel.addresses import Address, AddressLike, parse_address
-from seqrpc.kernel.listening import BACKLOG, ListeningSocket, adopt_listening, claim
+from seqrpc.kernel.addresses import Address, AddressLike, FdAddress, SystemdAddress, parse_address
+from seqrpc.kernel.listening import BACKLOG, ListeningSocket, adopt_listening, check_access_of_others, claim
 from seqrpc.kernel.platforms import PLATFORM
 from seqrpc.limits import DEFAULT_LIMITS, Limits
 
@@ -133,7 +133,7 @@ async def _start(
     *,
     sock: socket.socket | None,
     allow: PolicyLike | None,
-    mode: int,
+    mode: int | None,
     group: int | str | None,
     backlog: int,
     accept_descriptors: bool | None,
@@ -148,6 +148,8 @@ async def _start(
     if accept_descriptors is None:
         accept_descriptors = registry.takes_descriptors
     where = None if address is None else parse_address(address)
+    if sock is not None or isinstance(where, FdAddress | SystemdAddress):
+        check_access_of_others("sock=" if where is None else str(where), mode, group)
     buffers.prepare()
     if sock is not None:
         sockets.check_socket(sock, "sock=")
@@ -200,7 +202,7 @@ def serve(
     *,
     sock: socket.socket | None = None,
     allow: PolicyLike | None = None,
-    mode: int = 0o600,
+    mode: int | None = None,
     group: int | str | None = None,
     backlog: int = BACKLOG,
     accept_descriptors: bool | None = None,
@@ -216,8 +218,9 @@ def serve(
             long as it is served; a connected ``fd:N`` is one end of a socket pair, served alone.
         sock: instead of ``address``: a listening socket or an end of a pair; the server owns it.
         allow: who may call where neither class nor method says; by default the same user and root.
-        mode: permission bits of the socket file, whatever the umask, in place before it can be reached.
-        group: group of the socket file, by name or number.
+        mode: permission bits of the socket file, by default 0o600, whatever the umask, in place before it can be
+            reached. Not for ``sock=``, ``fd:N`` and ``systemd:name``: whoever made the socket has set them.
+        group: group of the socket file, by name or number; likewise.
         backlog: how many connections may wait to be accepted.
         accept_descriptors: whether clients may send descriptors; by default whether any argument may take
             one, or be too large for a packet, for a large message travels as a descriptor, too. Where the
@@ -234,7 +237,7 @@ def serve(
 
     Raises:
         AddressInUse: a live server has the address.
-        AddressError: the address cannot be listened on.
+        AddressError: the address cannot be listened on, or ``mode`` and ``group`` are given where others set them.
         TypeError, ValueError: a service cannot be served; the message names the method. Or one is no interceptor.
         Exception: what the lifespan of a service raised; the others were left again, and nothing is served.
 

@@ -13,7 +13,7 @@ import sys
 
 from seqrpc.errors import AddressError, AddressInUse
 from seqrpc.kernel import forks, sockets
-from seqrpc.kernel.addresses import AbstractAddress, Address, PathAddress
+from seqrpc.kernel.addresses import AbstractAddress, Address, FdAddress, PathAddress, SystemdAddress
 from seqrpc.kernel.closing import CLOSER
 from seqrpc.kernel.descriptors import OwnedFd
 from seqrpc.kernel.platforms import PLATFORM
@@ -24,6 +24,7 @@ BACKLOG = 4096
 
 _NAME_BYTES = 255  # NAME_MAX
 _PERMISSION_BITS = 0o777
+_DEFAULT_MODE = 0o600
 _OWNER_BITS = 0o700
 _NO_GROUP = 0xFFFF_FFFF  # (gid_t) -1
 
@@ -98,7 +99,7 @@ class ListeningSocket:
 def listen(
     address: Address,
     *,
-    mode: int = 0o600,
+    mode: int | None = None,
     group: int | str | None = None,
     backlog: int = BACKLOG,
     accept_descriptors: bool = True,
@@ -109,7 +110,7 @@ def listen(
     Args:
         address: where. An inherited socket (``fd:``, ``systemd:``) must listen already; its file,
             mode and group are the business of whoever made it.
-        mode: permission bits of the socket file, whatever the umask; set before anybody can connect.
+        mode: permission bits of the socket file, whatever the umask, by default 0o600; set before anybody can connect.
         group: group of the socket file, by name or number; until it is set, only the owner can connect.
         backlog: connections that may wait to be accepted.
         accept_descriptors: False makes the kernel refuse descriptors sent to this server where it
@@ -118,7 +119,8 @@ def listen(
 
     Raises:
         AddressInUse: a live server has it, or what is there is no socket; ``errno`` is ``EADDRINUSE``.
-        AddressError: an inherited socket does not fit, there is no such group, or the mode is none.
+        AddressError: an inherited socket does not fit, there is no such group, the mode is none, or mode and group are
+            given for a socket that others made.
         OSError: the directory does not exist, or is not writable.
     """
     listening = claim(
@@ -137,7 +139,7 @@ def listen(
 
 
 def claim(
-    address: Address, *, mode: int, group: int | str | None, accept_descriptors: bool, pass_credentials: bool
+    address: Address, *, mode: int | None, group: int | str | None, accept_descriptors: bool, pass_credentials: bool
 ) -> ListeningSocket:
     """Have the right to an address before anybody can connect there: :meth:`ListeningSocket.listen` makes that so.
 
@@ -146,6 +148,9 @@ def claim(
     Raises:
         AddressInUse, AddressError, OSError: as for :func:`listen`.
     """
+    if isinstance(address, FdAddress | SystemdAddress):
+        check_access_of_others(str(address), mode, group)
+    mode = _DEFAULT_MODE if mode is None else mode
     if mode & ~_PERMISSION_BITS:
         raise AddressError(f"mode= takes permission bits up to 0o777, got {mode:#o}")
     inherited = sockets.inherited_socket(address)
@@ -190,6 +195,29 @@ def adopt_listening(
     sock.setblocking(False)  # accept(2) has no flag for it
     _prepare(sock, accept_descriptors=accept_descriptors, pass_credentials=pass_credentials)
     return ListeningSocket(sock, address)
+
+
+def check_access_of_others(where: str, mode: int | None, group: int | str | None) -> None:
+    """Check that nobody asks for the mode or the group of a socket that others made.
+
+    To take no notice would leave the file open to those whom the caller wants to keep out.
+
+    Args:
+        where: the socket, as the caller named it.
+        mode: what was asked for, None if nothing was.
+        group: likewise.
+
+    Raises:
+        AddressError: one is given; the message says who has to set it.
+    """
+    asked = [name for name, value in (("mode=", mode), ("group=", group)) if value is not None]
+    if not asked:
+        return
+    if where.startswith("systemd:"):
+        way_out = "the service manager made the socket; set SocketMode= and SocketGroup= in its .socket unit"
+    else:
+        way_out = "the socket was made elsewhere; whoever binds it sets the mode and the group of its file"
+    raise AddressError(f"{where}: {' and '.join(asked)} cannot be given here: {way_out}")
 
 
 def _group_number(group: int | str | None) -> int | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import time
 
@@ -10,13 +11,20 @@ from seqrpc.errors import AddressError
 from seqrpc.kernel.descriptors import OwnedFd
 from seqrpc.limits import NOTIFY_TIMEOUT
 from seqrpc.logs import get_logger
+from seqrpc.text import shown
 
 _log = get_logger("seqrpc.systemd")
 
 _FIRST_FD = 3
 _VARIABLES = ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PIDFDID")
+_COUNT = re.compile(r"[0-9]{1,6}")
+_MOST_NAME = 100  # characters that are shown of what the environment says
 
 _passed: dict[str, list[int]] = {}
+"""The sockets of each name that nobody has taken yet; a name whose sockets were all taken stays."""
+
+_trouble: list[str] = []
+"""Why there are no sockets, or not all, once that is known: the environment tells it only once."""
 
 
 def take_passed_socket(name: str) -> OwnedFd:
@@ -26,44 +34,70 @@ def take_passed_socket(name: str) -> OwnedFd:
     close-on-exec, and removes the ``LISTEN_*`` variables so that children do not take them for theirs.
 
     Raises:
-        AddressError: no socket of that name is left; the message names those that are.
+        AddressError: no socket of that name is left; the message names those that are, or says why there are none.
     """
-    _take_in()
+    values = {variable: os.environ.pop(variable, "") for variable in _VARIABLES}
+    if any(values.values()):
+        _trouble[:] = [trouble] if (trouble := _take_in(values)) else []
     fds = _passed.get(name)
-    if not fds:
-        left = ", ".join(sorted(known for known, rest in _passed.items() if rest)) or "none"
-        raise AddressError(f"the service manager passed no socket named {name!r} (passed and not yet used: {left})")
+    if not fds or _trouble:
+        raise AddressError(f"systemd:{name}: {_lack_of(name)}")
     return OwnedFd(fds.pop(0))
 
 
-def _take_in() -> None:
-    """Own the sockets that the environment names, if they are meant for this process."""
-    values = {variable: os.environ.pop(variable, "") for variable in _VARIABLES}
-    if not _is_meant_for_us(values["LISTEN_PID"], values["LISTEN_PIDFDID"]):
-        return
-    try:
-        count = int(values["LISTEN_FDS"])
-    except ValueError:
-        raise AddressError(f"LISTEN_FDS is not a number: {values['LISTEN_FDS']!r}") from None
+def _lack_of(name: str) -> str:
+    """Return why there is no socket of this name."""
+    if _trouble:
+        return _trouble[0]
+    if not _passed:
+        return (
+            "the service manager passed no socket to this process (LISTEN_FDS is not set):"
+            " start it by its .socket unit, or give it a path as its address"
+        )
+    left = ", ".join(sorted(shown(known, _MOST_NAME) for known, rest in _passed.items() if rest)) or "none"
+    if name in _passed:
+        return f"all sockets of that name are in use already (passed and not yet used: {left})"
+    return f"the service manager passed no socket of that name (passed and not yet used: {left})"
+
+
+def _take_in(values: dict[str, str]) -> str | None:
+    """Own the sockets that the environment names, if they are meant for this process; return what is wrong."""
+    trouble = _whose_they_are(values["LISTEN_PID"], values["LISTEN_PIDFDID"])
+    if trouble is not None:
+        return trouble
+    if not _COUNT.fullmatch(values["LISTEN_FDS"]):
+        return f"LISTEN_FDS is not the number of sockets that were passed: {shown(values['LISTEN_FDS'])!r}"
+    count = int(values["LISTEN_FDS"])
     names = values["LISTEN_FDNAMES"].split(":") if values["LISTEN_FDNAMES"] else []
     for index in range(count):
         fd = _FIRST_FD + index
         try:
             os.set_inheritable(fd, False)
-        except OSError as exc:
-            raise AddressError(f"LISTEN_FDS says {count}, but descriptor {fd} is not open") from exc
+        except OSError:
+            return f"LISTEN_FDS says {count}, but descriptor {fd} is not open"
         name = names[index] if index < len(names) and names[index] else "unknown"  # as sd_listen_fds_with_names(3)
         _passed.setdefault(name, []).append(fd)
+    return None
 
 
-def _is_meant_for_us(pid: str, pidfd_id: str) -> bool:
-    """Check ``LISTEN_PID`` and, because pids are reused, ``LISTEN_PIDFDID`` if the manager sets it (systemd 257)."""
+def _whose_they_are(pid: str, pidfd_id: str) -> str | None:
+    """Return why the sockets are not for this process; None if they are.
+
+    ``LISTEN_PID`` says it and, because pids are reused, ``LISTEN_PIDFDID`` if the manager sets it (systemd 257).
+    """
+    if not pid:
+        return "LISTEN_FDS is set, but LISTEN_PID does not say for which process"
     if pid != str(os.getpid()):
-        return False
+        return (
+            f"the sockets were passed to process {shown(pid, _MOST_NAME)} (LISTEN_PID), and this is process"
+            f" {os.getpid()}: a shell or another wrapper that starts this program must replace itself with it (exec)"
+        )
     if not pidfd_id or not hasattr(os, "pidfd_open"):
-        return True
+        return None
     with OwnedFd(os.pidfd_open(os.getpid())) as pidfd:
-        return str(os.fstat(pidfd.fileno()).st_ino) == pidfd_id
+        if str(os.fstat(pidfd.fileno()).st_ino) == pidfd_id:
+            return None
+    return f"the sockets were passed to another process that had the number {pid}, too (LISTEN_PIDFDID)"
 
 
 class Manager:

@@ -85,6 +85,23 @@ async def test_what_cannot_be_served_is_told_at_once(socket_path: Path, pipe: tu
     assert not exists(socket_path)
 
 
+@pytest.mark.parametrize("is_pair", [True, False])
+async def test_a_mode_for_a_socket_that_others_made_is_refused_and_the_socket_left_alone(
+    is_pair: bool, socket_path: Path
+) -> None:
+    first, second = seqrpc.socket_pair()
+    with first, second, socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listening:
+        listening.bind(os.fspath(socket_path))
+        listening.listen()
+        sock = first if is_pair else listening
+        with pytest.raises(seqrpc.AddressError, match=r"^sock=: mode= and group= cannot be given here: "):
+            await seqrpc.serve(Work(), sock=sock, mode=0o600, group=0)
+        with pytest.raises(seqrpc.AddressError, match=rf"^fd:{sock.fileno()}: mode= cannot be given here: "):
+            await seqrpc.serve(Work(), f"fd:{sock.fileno()}", mode=0o660)
+        assert sock.fileno() >= 0
+        os.fstat(sock.fileno())
+
+
 async def test_a_second_server_is_told_that_the_address_is_in_use(socket_path: Path) -> None:
     async with seqrpc.serve(Work(), socket_path):
         with pytest.raises(seqrpc.AddressInUse):

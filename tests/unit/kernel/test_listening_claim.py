@@ -15,7 +15,7 @@ from seqrpc.kernel.listening import ListeningSocket, claim, listen
 
 
 def claimed(address: Address) -> ListeningSocket:
-    return claim(address, mode=0o600, group=None, accept_descriptors=True, pass_credentials=False)
+    return claim(address, mode=None, group=None, accept_descriptors=True, pass_credentials=False)
 
 
 def test_a_claimed_path_has_no_file_before_it_is_listened_on(socket_path: Path) -> None:

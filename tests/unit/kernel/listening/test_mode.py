@@ -10,6 +10,7 @@ import stat
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.listening import contents, listen_at, needs_root
@@ -17,6 +18,8 @@ from support.processes import OTHER_GID, OTHER_UID, in_child
 
 from seqrpc.errors import AddressError
 from seqrpc.kernel import listening as module
+from seqrpc.kernel.addresses import parse_address
+from seqrpc.kernel.listening import listen
 
 
 @contextlib.contextmanager
@@ -121,3 +124,20 @@ def test_only_the_file_that_was_made_is_given_a_mode(socket_path: Path) -> None:
     finally:
         os.close(directory)
     assert stat.S_IMODE(victim.stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize(
+    "address, asked, reason",
+    [
+        ("systemd:web", {"mode": 0o660}, r"systemd:web: mode= cannot be given here: .* SocketMode= and SocketGroup="),
+        ("systemd:web", {"mode": 0o600, "group": 0}, r"systemd:web: mode= and group= cannot be given here: "),
+        ("fd:999", {"group": "root"}, r"fd:999: group= cannot be given here: .* whoever binds it sets the mode"),
+    ],
+)
+def test_who_asks_for_the_mode_of_a_socket_that_others_made_is_told_who_sets_it(
+    address: str, asked: dict[str, Any], reason: str
+) -> None:
+    with pytest.raises(AddressError, match=reason) as caught:
+        listen(parse_address(address), **asked)
+    assert isinstance(caught.value, ValueError)
+    assert "\n" not in str(caught.value)
