@@ -2,9 +2,14 @@
 
 SeqrpcError
 ├── AddressError          an address that cannot be read (yours)
-├── AddressInUse          another server lives at that address
+├── ListenError           the address cannot be listened at
+│   └── AddressInUse          another server lives there
 ├── ConnectError          nobody to talk to at that address
-│   └── UntrustedServer   somebody listens, but not whom you asked for
+│   ├── NobodyListens         no such socket, or its daemon has ended
+│   ├── ConnectDenied         this user may not connect
+│   ├── WrongSocketType       what is there is no SEQPACKET socket
+│   ├── ServerBusy            somebody listens, but does not accept
+│   └── UntrustedServer       somebody listens, but not whom you asked for
 ├── ConnectionLost        the connection ended before the answer came
 ├── ProtocolError
 │   ├── LocalProtocolError    this side asked for what the wire cannot carry
@@ -37,12 +42,44 @@ class AddressError(SeqrpcError, ValueError):
     """An address is not one of the forms of :mod:`seqrpc.kernel.addresses`, or names nothing usable."""
 
 
-class AddressInUse(SeqrpcError, OSError):
+class ListenError(SeqrpcError, OSError):
+    """The address cannot be listened at; ``errno`` is the kernel's reason, and nothing was left there."""
+
+    def __str__(self) -> str:
+        """Return the sentence for people, without the number."""
+        return super().__str__() if self.strerror is None else self.strerror
+
+
+class AddressInUse(ListenError):
     """A live server, or something that is no socket, is at the address; seqrpc touched nothing there."""
 
 
 class ConnectError(SeqrpcError, OSError):
-    """No connection could be made; ``errno`` is the kernel's reason, and nothing was sent."""
+    """No connection could be made; ``errno`` is the kernel's reason, and nothing was sent.
+
+    The subclasses say what kind of reason it is. Those that are none of them, as when the process has no descriptor
+    left, are of this class itself.
+    """
+
+    def __str__(self) -> str:
+        """Return the sentence for people, without the number."""
+        return super().__str__() if self.strerror is None else self.strerror
+
+
+class NobodyListens(ConnectError):
+    """There is no such socket, or nobody listens at it any more: the daemon has not started yet, or has ended."""
+
+
+class ConnectDenied(ConnectError):
+    """This user may not write to the socket file, or not pass through one of its directories."""
+
+
+class WrongSocketType(ConnectError):
+    """What is at the address is a socket of another type (a stream, datagrams), or a file that is no socket."""
+
+
+class ServerBusy(ConnectError, TimeoutError):
+    """Somebody listens, but accepted nobody for ``connect_timeout`` seconds. It is a :class:`TimeoutError` too."""
 
 
 class UntrustedServer(ConnectError):

@@ -145,7 +145,7 @@ def connect(
         To be awaited, or used in ``async with``: the :class:`~seqrpc.Connection`.
 
     Raises:
-        ConnectError: there is nobody to connect to; ``errno`` and the message say why.
+        ConnectError: there is nobody to connect to; its subclass, the message and ``errno`` say why.
         UntrustedServer: ``server`` does not admit who listens; nothing was sent.
         AddressError: the address cannot be read, or an inherited socket does not fit.
         TypeError, ValueError: a service cannot be served, or one is no interceptor.

@@ -12,13 +12,14 @@ from typing import TypeVar
 from seqrpc.aio.listener import Listener, SeqpacketServer
 from seqrpc.aio.packets import SeqpacketProtocol
 from seqrpc.aio.transport import SeqpacketTransport
-from seqrpc.errors import AddressError, ConnectError
+from seqrpc.errors import AddressError, ServerBusy
 from seqrpc.kernel import sockets
 from seqrpc.kernel.addresses import Address, AddressLike, parse_address
 from seqrpc.kernel.listening import BACKLOG, listen
 from seqrpc.kernel.platforms import PLATFORM
 from seqrpc.kernel.unread import close_unread
 from seqrpc.limits import DEFAULT_LIMITS, Limits
+from seqrpc.text import shown
 
 P = TypeVar("P", bound=SeqpacketProtocol)
 
@@ -30,7 +31,7 @@ async def connected_socket(address: Address, connect_timeout: float) -> socket.s
     """Return a socket connected to ``address``, owned by the caller; a full backlog is tried again.
 
     Raises:
-        ConnectError: there is nobody, or ``connect_timeout`` seconds passed (``errno`` is ``EAGAIN``).
+        ConnectError: there is nobody, or ``connect_timeout`` seconds passed (ServerBusy, ``errno`` is ``EAGAIN``).
         AddressError: an inherited socket does not fit.
 
     Cancel: nothing is left open.
@@ -41,10 +42,10 @@ async def connected_socket(address: Address, connect_timeout: float) -> socket.s
     while True:
         try:
             return sockets.connect(address)
-        except BlockingIOError as exc:
+        except BlockingIOError:
             if loop.time() >= deadline:
-                message = f"cannot connect to {address}: its backlog was full for {connect_timeout:g} s"
-                raise ConnectError(errno.EAGAIN, message) from exc
+                message = f"cannot connect to {shown(address)}: its backlog was full for {connect_timeout:g} s"
+                raise ServerBusy(errno.EAGAIN, f"{message}: the daemon is overloaded, or hangs") from None
         await asyncio.sleep(delay * (0.5 + os.urandom(1)[0] / 510))  # so that waiting clients spread
         delay = min(2 * delay, _LAST_DELAY)
 
@@ -145,6 +146,7 @@ async def create_server(
 
     Raises:
         AddressInUse: a live server has the address.
+        ListenError: the system does not let this process listen there.
         AddressError: the address cannot be listened on, or mode and group are given where others set them.
     """
     listening = listen(

@@ -237,6 +237,7 @@ def serve(
 
     Raises:
         AddressInUse: a live server has the address.
+        ListenError: the system does not let this process listen there, as where there is no such directory.
         AddressError: the address cannot be listened on, or ``mode`` and ``group`` are given where others set them.
         TypeError, ValueError: a service cannot be served; the message names the method. Or one is no interceptor.
         Exception: what the lifespan of a service raised; the others were left again, and nothing is served.

@@ -10,14 +10,16 @@ import os
 import socket
 import stat
 import sys
+from collections.abc import Iterator
 
-from seqrpc.errors import AddressError, AddressInUse
+from seqrpc.errors import AddressError, AddressInUse, ListenError
 from seqrpc.kernel import forks, sockets
 from seqrpc.kernel.addresses import AbstractAddress, Address, FdAddress, PathAddress, SystemdAddress
 from seqrpc.kernel.closing import CLOSER
 from seqrpc.kernel.descriptors import OwnedFd
 from seqrpc.kernel.platforms import PLATFORM
 from seqrpc.kernel.unread import close_listening
+from seqrpc.text import shown
 
 BACKLOG = 4096
 """Connections that may wait to be accepted; the kernel caps it at ``net.core.somaxconn``."""
@@ -25,6 +27,14 @@ BACKLOG = 4096
 _NAME_BYTES = 255  # NAME_MAX
 _PERMISSION_BITS = 0o777
 _DEFAULT_MODE = 0o600
+
+_REASONS = {
+    errno.ENOENT: "there is no directory {directory}; make it first (in a systemd unit: RuntimeDirectory=)",
+    errno.ENOTDIR: "{directory} is no directory",
+    errno.EACCES: "permission denied: this user may not make files in {directory}",
+    errno.EPERM: "the system does not permit it; a file's group may be one of its owner's only, unless root sets it",
+    errno.EROFS: "{directory} is in a file system that is read-only",
+}
 _OWNER_BITS = 0o700
 _NO_GROUP = 0xFFFF_FFFF  # (gid_t) -1
 
@@ -62,13 +72,14 @@ class ListeningSocket:
 
         Raises:
             AddressInUse: somebody took the claimed path all the same.
-            OSError: the kernel refuses.
+            ListenError: the kernel refuses.
         """
         if sockets.is_listening(self.sock):
             return
-        if self._claim is not None:
-            self._claim.bind(self.sock, *self._access)
-        self.sock.listen(backlog)
+        with _explaining(self.address):
+            if self._claim is not None:
+                self._claim.bind(self.sock, *self._access)
+            self.sock.listen(backlog)
 
     def forked(self) -> None:
         """Let go of the parent's socket and lock, which would outlive the parent here; the files are the parent's."""
@@ -121,7 +132,7 @@ def listen(
         AddressInUse: a live server has it, or what is there is no socket; ``errno`` is ``EADDRINUSE``.
         AddressError: an inherited socket does not fit, there is no such group, the mode is none, or mode and group are
             given for a socket that others made.
-        OSError: the directory does not exist, or is not writable.
+        ListenError: the directory does not exist, or is not writable, or this user is not in the group.
     """
     listening = claim(
         address,
@@ -146,7 +157,7 @@ def claim(
     A path is locked, and has no file yet; an abstract name is bound. Arguments are those of :func:`listen`.
 
     Raises:
-        AddressInUse, AddressError, OSError: as for :func:`listen`.
+        AddressInUse, AddressError, ListenError: as for :func:`listen`.
     """
     if isinstance(address, FdAddress | SystemdAddress):
         check_access_of_others(str(address), mode, group)
@@ -158,19 +169,36 @@ def claim(
         return adopt_listening(
             inherited, address, accept_descriptors=accept_descriptors, pass_credentials=pass_credentials
         )
-    listening = ListeningSocket(sockets.new_socket(), address)
-    sock = listening.sock
-    try:
-        _prepare(sock, accept_descriptors=accept_descriptors, pass_credentials=pass_credentials)
-        if isinstance(address, PathAddress):
-            listening.claim(address.path, mode, _group_number(group))
-        else:
-            assert isinstance(address, AbstractAddress)
-            _bind_abstract(sock, address)
-    except BaseException:
-        listening.close()
-        raise
+    with _explaining(address):
+        listening = ListeningSocket(sockets.new_socket(), address)
+        sock = listening.sock
+        try:
+            _prepare(sock, accept_descriptors=accept_descriptors, pass_credentials=pass_credentials)
+            if isinstance(address, PathAddress):
+                listening.claim(address.path, mode, _group_number(group))
+            else:
+                assert isinstance(address, AbstractAddress)
+                _bind_abstract(sock, address)
+        except BaseException:
+            listening.close()
+            raise
     return listening
+
+
+@contextlib.contextmanager
+def _explaining(address: Address | None) -> Iterator[None]:
+    """Raise what the system says about an address as a ListenError with a sentence for people."""
+    try:
+        yield
+    except ListenError:
+        raise
+    except OSError as exc:
+        number = exc.errno or errno.EIO
+        directory = os.path.dirname(address.path) or "." if isinstance(address, PathAddress) else ""
+        reason = _REASONS.get(number, "{strerror}") if directory else "{strerror}"
+        text = reason.format(directory=repr(shown(directory)), strerror=exc.strerror or exc)
+        where = "the socket" if address is None else shown(address)
+        raise ListenError(number, f"cannot listen at {where}: {text}") from None
 
 
 def _prepare(sock: socket.socket, *, accept_descriptors: bool, pass_credentials: bool) -> None:
@@ -239,7 +267,7 @@ def _bind_abstract(sock: socket.socket, address: AbstractAddress) -> None:
     except OSError as exc:
         if exc.errno != errno.EADDRINUSE:
             raise
-        raise AddressInUse(errno.EADDRINUSE, f"{address} is in use by another process") from exc
+        raise AddressInUse(errno.EADDRINUSE, f"{shown(address)} is in use by another process") from None
 
 
 class _Claim:
@@ -279,19 +307,19 @@ class _Claim:
             flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
             try:
                 lock = OwnedFd(os.open(self._lock_name(), flags, 0o600, dir_fd=self._directory.fileno()))
-            except PermissionError as exc:
+            except PermissionError:
                 if self._status(self._lock_name()) is None:
                     raise
-                message = f"{self._path} is in use: the lock beside it belongs to another user"
-                raise AddressInUse(errno.EADDRINUSE, message) from exc
+                message = f"{shown(self._path)} is in use: the lock beside it belongs to another user"
+                raise AddressInUse(errno.EADDRINUSE, message) from None
             try:
                 fcntl.flock(lock.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
                 if self._is_same(os.fstat(lock.fileno()), self._lock_name()):
                     return lock
-            except BlockingIOError as exc:
+            except BlockingIOError:
                 lock.close()
-                message = f"{self._path} is in use: another process holds its lock"
-                raise AddressInUse(errno.EADDRINUSE, message) from exc
+                message = f"{shown(self._path)} is in use: another process holds its lock"
+                raise AddressInUse(errno.EADDRINUSE, message) from None
             except BaseException:
                 lock.close()
                 raise
@@ -327,7 +355,8 @@ class _Claim:
         except OSError as exc:
             if exc.errno not in (errno.EADDRINUSE, errno.EEXIST):
                 raise
-            raise AddressInUse(errno.EADDRINUSE, f"{self._path} is in use: another process made it meanwhile") from exc
+            message = f"{shown(self._path)} is in use: another process made it meanwhile"
+            raise AddressInUse(errno.EADDRINUSE, message) from None
 
     def _bind_narrow(self, sock: socket.socket, mode: int) -> str:
         """Bind to the path, or to a short name beside it if the path's own is too long; return the name."""
@@ -354,7 +383,7 @@ class _Claim:
         if status is None:
             return
         if not stat.S_ISSOCK(status.st_mode):
-            raise AddressInUse(errno.EADDRINUSE, f"{self._path} exists and is no socket; it was left alone")
+            raise AddressInUse(errno.EADDRINUSE, f"{shown(self._path)} exists and is no socket; it was left alone")
         with sockets.new_socket() as probe:
             try:
                 sockets.connect_path(probe, self._path)
@@ -363,9 +392,9 @@ class _Claim:
             except FileNotFoundError:
                 return
             except OSError as exc:  # EAGAIN: its backlog is full; EPROTOTYPE: another type; EACCES: not ours
-                raise AddressInUse(errno.EADDRINUSE, f"{self._path} is in use: {exc.strerror}") from exc
+                raise AddressInUse(errno.EADDRINUSE, f"{shown(self._path)} is in use: {exc.strerror}") from None
             else:
-                raise AddressInUse(errno.EADDRINUSE, f"{self._path} is in use: somebody listens there")
+                raise AddressInUse(errno.EADDRINUSE, f"{shown(self._path)} is in use: somebody listens there")
         if self._is_same(status, self._name):
             os.unlink(self._name, dir_fd=self._directory.fileno())
 

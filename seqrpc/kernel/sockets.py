@@ -9,19 +9,26 @@ import socket
 import stat
 import sys
 
-from seqrpc.errors import AddressError, ConnectError
+from seqrpc.errors import AddressError, ConnectDenied, ConnectError, NobodyListens, WrongSocketType
 from seqrpc.kernel.addresses import AbstractAddress, Address, FdAddress, PathAddress
 from seqrpc.kernel.descriptors import OwnedFd
 from seqrpc.kernel.platforms import PLATFORM
+from seqrpc.text import shown
 
 _AUTOBIND = rb"\0[0-9a-f]{5}"  # unix(7), "Autobind feature"
 
-_REASONS = {
-    errno.ENOENT: "there is no such file",
-    errno.ECONNREFUSED: "nobody listens there",
-    errno.EPROTOTYPE: "the socket there is not of type SOCK_SEQPACKET",
-    errno.EACCES: "permission denied (connecting needs write permission on the socket file)",
-    errno.ENOTDIR: "a part of the path is no directory",
+_DENIED = (
+    "permission denied: this needs write permission on the socket file, for which the daemon's mode= and group= are,"
+    " and search permission on its directories"
+)
+
+_REASONS: dict[int, tuple[type[ConnectError], str]] = {
+    errno.ENOENT: (NobodyListens, "there is no such file: the daemon has not started yet, or listens elsewhere"),
+    errno.ECONNREFUSED: (NobodyListens, "nobody listens there: the daemon has ended, or has not started yet"),
+    errno.EPROTOTYPE: (WrongSocketType, "the socket there is not of type SOCK_SEQPACKET: it is another program's"),
+    errno.EACCES: (ConnectDenied, _DENIED),
+    errno.EPERM: (ConnectDenied, "permission denied, by a security module or a filter"),
+    errno.ENOTDIR: (ConnectError, "a part of the path is no directory"),
 }
 
 
@@ -175,7 +182,7 @@ def connect(address: Address) -> socket.socket:
     Raises:
         BlockingIOError: the listener's backlog is full and *nothing is in progress*: try again later.
             (Waiting for the socket to become writable would end at once, with an unconnected socket.)
-        ConnectError: connecting failed; the message says why.
+        ConnectError: connecting failed; class and message say why.
         AddressError: an inherited descriptor does not fit.
     """
     inherited = inherited_socket(address)
@@ -193,7 +200,7 @@ def connect(address: Address) -> socket.socket:
         raise
     except OSError as exc:
         sock.close()
-        raise _explain(exc, address) from exc
+        raise _explain(exc, address) from None
     except BaseException:
         sock.close()
         raise
@@ -251,10 +258,10 @@ def abstract_name(address: AbstractAddress) -> bytes:
 
 def _explain(exc: OSError, address: Address) -> ConnectError:
     number = exc.errno or errno.EIO
-    reason = _REASONS.get(number) or exc.strerror or str(exc)
+    kind, reason = _REASONS.get(number) or (ConnectError, exc.strerror or str(exc))
     if number == errno.ECONNREFUSED and isinstance(address, PathAddress) and not _is_socket_file(address.path):
-        reason = "the file there is not a socket"
-    return ConnectError(number, f"cannot connect to {address}: {reason}")
+        kind, reason = WrongSocketType, "the file there is not a socket"
+    return kind(number, f"cannot connect to {shown(address)}: {reason}")
 
 
 def _is_socket_file(path: str) -> bool:

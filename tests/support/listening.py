@@ -65,3 +65,4 @@ def refused(path: Path, reason: str) -> None:
     with pytest.raises(AddressInUse, match=reason) as caught:
         listen_at(path)
     assert caught.value.errno == errno.EADDRINUSE
+    assert caught.value.__suppress_context__ or caught.value.__context__ is None  # one traceback for people, not two

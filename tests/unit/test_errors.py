@@ -41,9 +41,15 @@ def test_every_exception_has_one_root() -> None:
     "cls, base",
     [
         (errors.AddressError, ValueError),
-        (errors.AddressInUse, OSError),
+        (errors.AddressInUse, errors.ListenError),
+        (errors.ListenError, OSError),
         (errors.ConnectError, OSError),
         (errors.UntrustedServer, errors.ConnectError),
+        (errors.NobodyListens, errors.ConnectError),
+        (errors.ConnectDenied, errors.ConnectError),
+        (errors.WrongSocketType, errors.ConnectError),
+        (errors.ServerBusy, errors.ConnectError),
+        (errors.ServerBusy, TimeoutError),
         (errors.ConnectionLost, ConnectionError),
         (errors.LocalProtocolError, errors.ProtocolError),
         (errors.RemoteProtocolError, errors.ProtocolError),
@@ -54,12 +60,13 @@ def test_they_are_what_their_readers_catch(cls: type[Exception], base: type[Exce
     assert issubclass(cls, base)
 
 
-@pytest.mark.parametrize("cls", [errors.AddressInUse, errors.ConnectError, errors.UntrustedServer])
-def test_those_of_the_kernel_carry_its_number(cls: type[OSError]) -> None:
+@pytest.mark.parametrize("cls", [errors.AddressInUse, errors.ConnectError, errors.UntrustedServer, errors.ServerBusy])
+def test_those_of_the_kernel_carry_its_number_and_print_a_sentence(cls: type[OSError]) -> None:
     error = cls(111, "nobody listens there")
     assert type(error) is cls
     assert error.errno == 111
-    assert "nobody listens there" in str(error)
+    assert str(error) == "nobody listens there"
+    assert str(cls("made by somebody else")) == "made by somebody else"
 
 
 def test_the_reserved_codes_have_a_class_each() -> None:

@@ -16,7 +16,7 @@ from support.transport import Recorder
 from support.waiting import turns_of_the_loop
 
 import seqrpc
-from seqrpc import AddressError, AddressInUse, ConnectError, Limits
+from seqrpc import AddressError, AddressInUse, Limits, NobodyListens, ServerBusy
 
 
 class Unmade(Recorder):
@@ -125,7 +125,7 @@ async def test_a_protocol_that_cannot_be_made_leaves_no_socket_open(factory: typ
 
 
 async def test_nobody_at_an_address_is_a_clear_error(socket_path: Path) -> None:
-    with pytest.raises(ConnectError, match="there is no such file") as caught:
+    with pytest.raises(NobodyListens, match="there is no such file") as caught:
         await seqrpc.create_connection(Recorder, socket_path)
     assert caught.value.errno == errno.ENOENT
 
@@ -176,9 +176,10 @@ async def test_a_full_backlog_is_tried_again_until_there_is_room(socket_path: Pa
 async def test_a_backlog_that_stays_full_is_an_error_after_the_time_given(socket_path: Path) -> None:
     busy = Busy(socket_path)
     busy.fill()
-    with pytest.raises(ConnectError, match=r"its backlog was full for 0\.02 s") as caught:
+    with pytest.raises(ServerBusy, match=r"its backlog was full for 0\.02 s") as caught:
         await seqrpc.create_connection(Recorder, socket_path, limits=Limits(connect_timeout=0.02))
     assert caught.value.errno == errno.EAGAIN
+    assert caught.value.__suppress_context__
     busy.close()
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from support.processes import AS_ROOT, OTHER_UID, in_child
 
-from seqrpc.errors import AddressError, ConnectError
+from seqrpc.errors import AddressError, ConnectDenied, ConnectError, NobodyListens, WrongSocketType
 from seqrpc.kernel import sockets, systemd
 from seqrpc.kernel.addresses import AbstractAddress, Address, FdAddress, PathAddress, SystemdAddress, parse_address
 from seqrpc.kernel.credentials import Credentials
@@ -238,57 +238,60 @@ def test_an_inherited_socket_must_be_connected(listener: socket.socket) -> None:
         sockets.connect(FdAddress(os.dup(fresh.fileno())))
 
 
-def fails_to_connect(path: str | Path, number: int, reason: str) -> None:
+def fails_to_connect(path: str | Path, kind: type[ConnectError], number: int, reason: str) -> None:
     with pytest.raises(ConnectError) as caught:
         sockets.connect(PathAddress(os.fspath(path)))
-    assert caught.value.errno == number
-    assert str(caught.value) == f"[Errno {number}] cannot connect to {path}: {reason}"
+    assert (type(caught.value), caught.value.errno) == (kind, number)
+    assert str(caught.value).startswith(f"cannot connect to {path}: {reason}")
+    assert caught.value.__suppress_context__  # one traceback for people, not two
 
 
 @pytest.mark.parametrize("name", ["test.sock", "n" * 200])
 def test_nobody_to_connect_to_is_told_with_the_reason(name: str, socket_path: Path, pipe: tuple[int, int]) -> None:
     path = socket_path.with_name(name)
-    fails_to_connect(path, errno.ENOENT, "there is no such file")
-    fails_to_connect(path / "x", errno.ENOENT, "there is no such file")
+    fails_to_connect(path, NobodyListens, errno.ENOENT, "there is no such file")
+    fails_to_connect(path / "x", NobodyListens, errno.ENOENT, "there is no such file")
     path.touch()
-    fails_to_connect(path, errno.ECONNREFUSED, "the file there is not a socket")
-    fails_to_connect(path / "x", errno.ENOTDIR, "a part of the path is no directory")
+    fails_to_connect(path, WrongSocketType, errno.ECONNREFUSED, "the file there is not a socket")
+    fails_to_connect(path / "x", ConnectError, errno.ENOTDIR, "a part of the path is no directory")
     path.unlink()
     path.mkdir()
-    fails_to_connect(path, errno.ECONNREFUSED, "the file there is not a socket")
+    fails_to_connect(path, WrongSocketType, errno.ECONNREFUSED, "the file there is not a socket")
     path.rmdir()
     os.mkfifo(path)
-    fails_to_connect(path, errno.ECONNREFUSED, "the file there is not a socket")
+    fails_to_connect(path, WrongSocketType, errno.ECONNREFUSED, "the file there is not a socket")
     path.unlink()
     path.symlink_to(path)
-    fails_to_connect(path, errno.ELOOP, os.strerror(errno.ELOOP))
+    fails_to_connect(path, ConnectError, errno.ELOOP, os.strerror(errno.ELOOP))
 
 
 def test_a_dead_socket_is_told_as_such(socket_path: Path) -> None:
     with listener_at(os.fspath(socket_path)):
         pass
-    fails_to_connect(socket_path, errno.ECONNREFUSED, "nobody listens there")
+    fails_to_connect(socket_path, NobodyListens, errno.ECONNREFUSED, "nobody listens there")
     os.rename(socket_path, long := socket_path.with_name("n" * 200))
-    fails_to_connect(long, errno.ECONNREFUSED, "nobody listens there")
+    fails_to_connect(long, NobodyListens, errno.ECONNREFUSED, "nobody listens there")
 
 
 @pytest.mark.parametrize("kind", [socket.SOCK_STREAM, socket.SOCK_DGRAM])
 def test_a_socket_of_another_type_is_told_as_such(kind: socket.SocketKind, socket_path: Path) -> None:
     with listener_at(os.fspath(socket_path), kind):
-        fails_to_connect(socket_path, errno.EPROTOTYPE, "the socket there is not of type SOCK_SEQPACKET")
+        fails_to_connect(
+            socket_path, WrongSocketType, errno.EPROTOTYPE, "the socket there is not of type SOCK_SEQPACKET"
+        )
 
 
 @pytest.mark.skipif(not AS_ROOT, reason="only root may become another user")
 def test_a_socket_that_may_not_be_written_to_is_told_as_such(listener: socket.socket, socket_path: Path) -> None:
     socket_path.chmod(0o600)
     socket_path.parent.chmod(0o755)
-    reason = "permission denied (connecting needs write permission on the socket file)"
-    in_child(lambda: fails_to_connect(socket_path, errno.EACCES, reason), uid=OTHER_UID)
+    reason = "permission denied: this needs write permission on the socket file, for which the daemon's mode= and"
+    in_child(lambda: fails_to_connect(socket_path, ConnectDenied, errno.EACCES, reason), uid=OTHER_UID)
 
 
 def test_an_abstract_name_that_nobody_has_is_told_as_such() -> None:
     address = abstract("nobody")
-    with pytest.raises(ConnectError, match=f"cannot connect to {address}: nobody listens there") as caught:
+    with pytest.raises(NobodyListens, match=f"cannot connect to {address}: nobody listens there") as caught:
         sockets.connect(address)
     assert caught.value.errno == errno.ECONNREFUSED
 
@@ -327,7 +330,7 @@ def test_other_kernels_have_neither_abstract_names_nor_long_paths(
     with pytest.raises(AddressError, match="@x: abstract names exist on Linux only"):
         sockets.abstract_name(AbstractAddress(b"x"))
     long = socket_path.with_name("n" * 200)
-    fails_to_connect(long, errno.ENAMETOOLONG, "paths of sockets have less than 108 bytes here")
+    fails_to_connect(long, ConnectError, errno.ENAMETOOLONG, "paths of sockets have less than 108 bytes here")
 
 
 def test_fits_counts_bytes_and_the_final_nul() -> None:

@@ -13,7 +13,7 @@ import pytest
 from support.listening import contents, foreign_server, listen_at, serves
 from support.processes import running_child
 
-from seqrpc.errors import AddressError, AddressInUse
+from seqrpc.errors import AddressError, AddressInUse, ListenError
 from seqrpc.kernel import sockets
 from seqrpc.kernel.addresses import AbstractAddress, FdAddress, PathAddress
 from seqrpc.kernel.descriptors import OwnedFd
@@ -96,16 +96,28 @@ def test_a_name_too_long_for_the_file_system_is_an_error(socket_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    "path, error", [("missing/x", FileNotFoundError), ("x/", IsADirectoryError), ("file/x", NotADirectoryError)]
+    "path, number, reason",
+    [
+        (
+            "missing/x",
+            errno.ENOENT,
+            "there is no directory 'missing'; make it first (in a systemd unit: RuntimeDirectory=)",
+        ),
+        ("x/", errno.EISDIR, "a socket's path ends with a file name"),
+        ("file/x", errno.ENOTDIR, "'file' is no directory"),
+    ],
 )
-def test_a_path_where_no_file_can_be_is_an_error(
-    path: str, error: type[OSError], socket_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_path_where_no_file_can_be_is_an_error_that_says_what_to_do(
+    path: str, number: int, reason: str, socket_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(socket_path.parent)
     Path("file").touch()
     Path("x").mkdir()
-    with pytest.raises(error):
+    with pytest.raises(ListenError) as caught:
         listen_at(path)
+    assert caught.value.errno == number
+    assert str(caught.value) == f"cannot listen at {path}: {reason}"
+    assert caught.value.__suppress_context__  # one traceback for people, not two
     assert contents(socket_path.parent) == ["file", "x"]
 
 
