@@ -101,6 +101,11 @@ class ChannelEnd:
         """True once it was let go or passed on here, or the object is known to be gone."""
         return self._fd is None and (self._link is None or self._link.closed)
 
+    @property
+    def closing_reason(self) -> str | None:
+        """Why the object takes no new calls; None as long as it takes them, or has said nothing."""
+        return None if self._link is None else self._link.session.closing_received
+
     async def let_go(self) -> None:
         """Let go of the object.
 
@@ -183,6 +188,14 @@ class Channel(Remote):
     def closed(self) -> bool:
         """True once it was let go or passed on here, or the object is known to be gone."""
         return self._end.closed
+
+    @property
+    def closing_reason(self) -> str | None:
+        """Why the object takes no new calls, in the other side's words; None as long as it does.
+
+        So it is when the object was revoked. What a channel is told is read from its first use on.
+        """
+        return self._end.closing_reason
 
     async def close(self) -> None:
         """Let go of the object: if nobody else holds it, it is closed at the other side.

@@ -36,6 +36,16 @@ class Connection(Remote):
         """True once the connection has ended; a copy in a forked child never was one."""
         return self._link.closed
 
+    @property
+    def closing_reason(self) -> str | None:
+        """Why the other side takes no new calls, in its own words; None as long as it takes them.
+
+        A server that drains says so, and lets what runs finish. From then on new calls raise
+        :class:`~seqrpc.Unavailable`, and this connection is no longer worth keeping: connect again. It stays when the
+        connection has ended; a connection may also end without a word (:attr:`closed`).
+        """
+        return self._link.session.closing_received
+
     def get_loop(self) -> asyncio.AbstractEventLoop:
         """Return the event loop that the connection belongs to."""
         return self._link.loop

@@ -8,7 +8,7 @@ import weakref
 from pathlib import Path
 
 import pytest
-from support.daemons import on_a_pair, raw_client
+from support.daemons import on_a_pair, raw_client, said_closing
 from support.echo import Echo
 
 import seqrpc
@@ -59,6 +59,22 @@ async def test_it_is_closed_by_either_side_and_waited_for() -> None:
         await connection.close()
         await connection.wait_closed()
         assert repr(connection) == "<Connection closed peer=None>"
+
+
+async def test_it_says_whether_it_is_worth_keeping_while_the_server_drains(socket_path: Path) -> None:
+    server = await seqrpc.serve(Echo(), socket_path)
+    async with seqrpc.connect(socket_path) as connection:
+        await connection.call("rpc.ping")
+        assert connection.closing_reason is None
+        server.refuse_new()
+        await said_closing(connection)
+        with pytest.raises(seqrpc.Unavailable) as caught:
+            await connection.call("rpc.ping")
+        assert connection.closing_reason == caught.value.reason == "the server is stopping"
+        assert not connection.closed
+        await server.close()
+        await connection.wait_closed()
+        assert connection.closing_reason == "the server is stopping"
 
 
 async def test_it_can_be_referred_to_weakly_and_takes_nothing_else() -> None:

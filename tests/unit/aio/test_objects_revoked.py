@@ -30,6 +30,18 @@ class Revoked(seqrpc.Service):
         return "revoked"
 
 
+async def test_a_holder_sees_that_its_object_was_revoked(socket_path: Path) -> None:
+    service = Revoked()
+    async with seqrpc.serve(service, socket_path), seqrpc.connect(socket_path) as connection:
+        channel = await connection.call("Revoked.me")
+        assert channel.closing_reason is None
+        await channel.call("rpc.ping")
+        assert channel.closing_reason is None
+        await seqrpc.revoke(service)
+        await channel.wait_closed()
+        assert channel.closing_reason == "the object was revoked"
+
+
 @pytest.mark.parametrize("connections", [1, 2])
 async def test_handlers_that_revoke_the_same_object_do_not_wait_for_each_other(
     connections: int, socket_path: Path
