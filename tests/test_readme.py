@@ -40,6 +40,7 @@ def module_of_the_rest() -> str:
 
         import asyncio
         import contextlib
+        import logging
         import os
         import stat
         from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
@@ -82,7 +83,7 @@ def test_there_is_a_daemon_and_a_client_of_about_twenty_lines() -> None:
     lines = [line for text in PROGRAMS.values() for line in text.splitlines() if line and not line.startswith("#")]
 
     assert list(PROGRAMS) == ["daemon.py", "client.py"]
-    assert len(lines) <= 26
+    assert len(lines) <= 32
 
 
 def test_daemon_and_client_run_as_printed(written: Path) -> None:
@@ -90,9 +91,12 @@ def test_daemon_and_client_run_as_printed(written: Path) -> None:
     with subprocess.Popen([*program, "daemon.py"], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE) as daemon:
         try:
             until = time.monotonic() + WITHIN
-            client = None
-            while client is None or (client.returncode and b"cannot connect to" in client.stderr):
+            client: subprocess.CompletedProcess[bytes] | None = None
+            while client is None or client.returncode == 1:
                 assert time.monotonic() < until
+                if client is not None:  # it came first
+                    assert client.stderr.startswith(b"client: cannot connect to machine.sock: ")
+                    assert client.stderr.count(b"\n") == 1
                 client = subprocess.run([*program, "client.py"], capture_output=True, timeout=WITHIN, check=False)
         finally:
             daemon.send_signal(signal.SIGTERM)
@@ -102,6 +106,17 @@ def test_daemon_and_client_run_as_printed(written: Path) -> None:
     assert client.stdout.decode().splitlines() == ["5", Path("/etc/os-release").read_text().splitlines()[0].strip()]
     assert (daemon.returncode, complaints) == (0, b"")
     assert not (written / "machine.sock").exists()
+
+
+def test_a_client_without_a_daemon_ends_in_one_line(written: Path) -> None:
+    client = subprocess.run(
+        [sys.executable, "-W", "error", "client.py"], capture_output=True, timeout=WITHIN, check=False, cwd=written
+    )
+    assert (client.returncode, client.stdout) == (1, b"")
+    assert client.stderr.decode() == (
+        "client: cannot connect to machine.sock: there is no such file:"
+        " the daemon has not started yet, or listens elsewhere\n"
+    )
 
 
 WHAT_IT_PRINTS = [
@@ -251,3 +266,31 @@ def test_every_public_name_it_writes_exists() -> None:
     written_names = set(re.findall(r"\bseqrpc\.([A-Za-z_]+)", "\n".join(BLOCKS)))
 
     assert {name for name in written_names if not hasattr(seqrpc, name)} == set()
+
+
+def log_calls() -> list[tuple[Path, str]]:
+    """Return the beginnings of all lines that the package logs, with their files."""
+    found = re.compile(r"_log\.(?:debug|info|warning|error|exception)[(,]\s*\"([^\"]*)")
+    files = sorted((ROOT / "seqrpc").rglob("*.py"))
+    return [(file, template) for file in files for template in found.findall(file.read_text())]
+
+
+def test_each_logger_is_named_in_the_table_and_each_line_has_its_prefix() -> None:
+    sources = "".join(file.read_text() for file in (ROOT / "seqrpc").rglob("*.py"))
+    table = README.partition("\n### Logs\n")[2].partition("\n#")[0]
+    named = [name for row in re.findall(r"^\| (`seqrpc\..*?) \|", table, re.MULTILINE) for name in row.split(", ")]
+
+    assert sorted(named) == sorted({f"`{name}`" for name in re.findall(r"get_logger\(\"(.*?)\"\)", sources)})
+    assert len(log_calls()) > 30
+    assert [call for call in log_calls() if not call[1].startswith(("! ", "= ", "x "))] == []
+
+
+def test_the_line_that_turns_logs_on_shows_where_a_daemon_serves(written: Path) -> None:
+    (line,) = [block for block in BLOCKS if block.startswith("logging.basicConfig")]
+    program = f"import logging, daemon, seqrpc\n{line}seqrpc.run(daemon.Machine(), 'machine.sock')"
+    with subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.PIPE, cwd=written) as child:
+        assert child.stderr is not None
+        said = child.stderr.readline().decode()
+        child.terminate()
+        rest, status = child.stderr.read(), child.wait(WITHIN)
+    assert (said, rest, status) == ("INFO:seqrpc.server:= serving at machine.sock\n", b"", 0)

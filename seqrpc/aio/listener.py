@@ -149,7 +149,7 @@ class Listener:
         """Look away for a while: a listener that cannot accept stays readable and would spin."""
         if not self._delay:
             what = "out of descriptors" if exc.errno in _FULL else "cannot accept"
-            _log.error("%s: %s; trying again until it works", what, exc)
+            _log.error("! %s: %s; trying again until it works", what, exc)
         self._delay = min(max(_FIRST_DELAY, 2 * self._delay), _LAST_DELAY)
         self.loop.remove_reader(self._fd)
         self.is_accepting = False

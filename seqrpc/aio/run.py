@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from seqrpc.aio.interceptors import Interceptor
 from seqrpc.aio.server import Server, serve
+from seqrpc.errors import AddressError, ListenError
 from seqrpc.interface.policy import PolicyLike
 from seqrpc.interface.service import Service
 from seqrpc.kernel import forks
@@ -83,8 +84,11 @@ def run(
             Without it SIGHUP does what it did before, which is to end the process.
 
     Raises:
-        Exception: as :func:`serve`, what ``on_start`` raised, and what the lifespan of a service raised at its end; the
-            daemon has stopped.
+        SystemExit: the address cannot be served (AddressError, ListenError, AddressInUse): an administrator can do
+            something about that, and reads one line, with which Python ends the process with status 1. The error is its
+            ``__cause__``. A program that wants the errors themselves uses :func:`serve`.
+        Exception: else as :func:`serve`, what ``on_start`` raised, and what the lifespan of a service raised at its
+            end; the daemon has stopped.
     """
     import uvloop  # noqa: PLC0415 - only daemons need it
 
@@ -113,6 +117,10 @@ def run(
             runner.run(daemon.live(serving, drain_timeout))
         finally:
             runner.run(_end_tasks(limits.close_timeout))
+    except (AddressError, ListenError) as exc:
+        if daemon.has_started:  # it comes from something else than the start
+            raise
+        raise SystemExit(str(exc)) from exc
     finally:
         runner.get_loop().close()
 
@@ -192,6 +200,11 @@ class _Daemon:
         self._reload_wanted = False
         self._reloading: asyncio.Task[None] | None = None
 
+    @property
+    def has_started(self) -> bool:
+        """Whether the services are, or were, served."""
+        return self._server is not None
+
     async def live(self, serving: Awaitable[Server], drain_timeout: float | None) -> None:
         """Start, serve, and stop."""
         loop = asyncio.get_running_loop()
@@ -213,7 +226,7 @@ class _Daemon:
 
     async def _serve(self, server: Server) -> None:
         """Return when the server is to stop, or was closed."""
-        _log.info("= serving at %s", server.address)
+        _log.info("= serving at %s", "a socket that was passed" if server.address is None else server.address)
         if self._stop.done():
             server.refuse_new()
         elif self._on_start is not None:

@@ -204,7 +204,7 @@ async def test_out_of_descriptors_the_listener_looks_away_and_comes_back(
         assert site.recorders == []
         await site.until_connections(2)
     assert [record.getMessage() for record in caplog.records] == [
-        "out of descriptors: [Errno 24] Too many open files; trying again until it works"
+        "! out of descriptors: [Errno 24] Too many open files; trying again until it works"
     ], "said once"
     assert server.is_serving()
     assert server._listener._delay == 0.0
@@ -223,7 +223,7 @@ async def test_a_listener_that_looks_away_can_be_closed(socket_path: Path, caplo
             await receive(sock)
     assert server._listener._retry is not None
     assert server._listener._retry.cancelled()
-    assert "out of descriptors" in caplog.text
+    assert "! out of descriptors" in caplog.text
 
 
 async def test_what_else_keeps_it_from_accepting_is_said_and_tried_again(

@@ -8,6 +8,7 @@ import os
 import resource
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.daemons import daemon, wait_until_it_listens
@@ -71,11 +72,72 @@ def test_run_on_a_pair_ends_with_the_other_side() -> None:
     seqrpc.run(Work(), sock=theirs)
 
 
-def test_run_tells_what_cannot_be_served(socket_path: Path) -> None:
+@pytest.mark.parametrize(
+    "address, options, error, text",
+    [
+        ("test.sock", {}, seqrpc.AddressInUse, "test.sock exists and is no socket; it was left alone"),
+        ("missing/x", {}, seqrpc.ListenError, "cannot listen at missing/x: there is no directory 'missing'; make it"),
+        ("x", {"group": "no such group"}, seqrpc.AddressError, "group= names no group of this machine"),
+        ("fd:x", {}, seqrpc.AddressError, "an inherited socket is written 'fd:' and its number"),
+        ("systemd:x", {}, seqrpc.AddressError, "systemd:x: the service manager passed no socket"),
+        ("systemd:x", {"mode": 0o660}, seqrpc.AddressError, "systemd:x: mode= cannot be given here"),
+    ],
+)
+def test_what_an_administrator_can_mend_ends_run_in_one_line(
+    address: str,
+    options: dict[str, Any],
+    *,
+    error: type[Exception],
+    text: str,
+    socket_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("LISTEN_PID", "LISTEN_FDS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(socket_path.parent)
     socket_path.write_text("no socket")
-    with pytest.raises(seqrpc.AddressInUse, match="is no socket"):
-        seqrpc.run(Work(), socket_path)
+    with pytest.raises(SystemExit) as caught:
+        seqrpc.run(Work(), address, **options)
+    assert type(caught.value.__cause__) is error
+    assert isinstance(caught.value.code, str)
+    assert caught.value.code == str(caught.value.__cause__)
+    assert caught.value.code.startswith(text)
+    assert "\n" not in caught.value.code
     assert socket_path.read_text() == "no socket"
+
+
+class Elsewhere(seqrpc.Service):
+    @seqrpc.method
+    async def nothing(self) -> None:
+        pass
+
+    async def on_start(self, server: seqrpc.Server) -> None:
+        await seqrpc.serve(Work(), f"{server.address}.lock")
+
+
+def test_what_a_programmer_has_to_mend_stays_an_exception(socket_path: Path) -> None:
+    with pytest.raises(ValueError, match="two services are named 'Work'"):
+        seqrpc.run([Work(), Work()], socket_path)
+    with pytest.raises(TypeError, match=r"an object of a seqrpc\.Service was expected"):
+        seqrpc.run([3], socket_path)  # type: ignore[list-item]
+    elsewhere = Elsewhere()
+    with pytest.raises(seqrpc.AddressInUse, match="is no socket"):  # it is not run's own address
+        seqrpc.run(elsewhere, socket_path, on_start=elsewhere.on_start)
+
+
+def test_run_says_once_where_it_serves(socket_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def stop(_server: seqrpc.Server) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    ours, theirs = seqrpc.socket_pair()
+    with ours, caplog.at_level("INFO", "seqrpc"):
+        seqrpc.run(Work(), socket_path, on_start=stop)
+        seqrpc.run(Work(), sock=theirs, on_start=stop)
+    said = [(record.name, record.levelname, record.getMessage()) for record in caplog.records]
+    assert said == [
+        ("seqrpc.server", "INFO", f"= serving at {socket_path}"),
+        ("seqrpc.server", "INFO", "= serving at a socket that was passed"),
+    ]
 
 
 STUBBORN = """
