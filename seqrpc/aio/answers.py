@@ -7,7 +7,7 @@ import functools
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from seqrpc.aio.caller import Line
+from seqrpc.aio.calls import Line
 from seqrpc.aio.failures import internal_error, refusal_of
 from seqrpc.aio.places import runs_here
 from seqrpc.errors import ConnectionLost, DescriptorsLost, Overloaded, WrongProcess

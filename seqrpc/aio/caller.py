@@ -1,4 +1,4 @@
-"""The calls that this side makes over one connection."""
+"""Making calls over one connection."""
 
 from __future__ import annotations
 
@@ -7,77 +7,33 @@ import contextlib
 import functools
 import time
 from asyncio import get_running_loop
-from typing import Any, Protocol
+from typing import Any
 
-from seqrpc.aio.failures import refusal_of
-from seqrpc.aio.transport import SeqpacketTransport
-from seqrpc.aio.turns import Turns
-from seqrpc.errors import (
-    ConnectionLost,
-    DeadlineExceeded,
-    Overloaded,
-    RpcError,
-    Unavailable,
-    WrongLoop,
-    WrongProcess,
-)
+from seqrpc.aio.calls import Line, Waiter, explain_refusal, of_this_call
+from seqrpc.errors import ConnectionLost, DeadlineExceeded, RpcError
 from seqrpc.interface.answers import Finish, result_of
 from seqrpc.kernel.descriptors import close_all
 from seqrpc.kernel.pieces import Content
 from seqrpc.limits import LONGEST_TIMER, MAX_PACKET, Limits
 from seqrpc.logs import get_logger
 from seqrpc.protocol.lenders import Lender, tell_sent, tell_unsent
-from seqrpc.protocol.messages import Params, Response
-from seqrpc.protocol.session import Session
-from seqrpc.text import shown
+from seqrpc.protocol.messages import Params
 
 _log = get_logger("seqrpc.connection")
-
-Waiter = asyncio.Future[Response]
-
-
-class Line(Protocol):
-    """What making and answering calls need from a connection."""
-
-    loop: asyncio.AbstractEventLoop
-    home: asyncio.AbstractEventLoop | None
-    """Where the connection can be used; nowhere in a forked child."""
-
-    session: Session[Waiter, Any]
-    transport: SeqpacketTransport
-    writing_paused: bool
-    """Whether so much waits to be sent that nothing should be added."""
-
-    def misuse(self) -> WrongProcess | WrongLoop:
-        """Return what to raise where the connection is used from elsewhere."""
-        ...
-
-    def check_place(self) -> None:
-        """Raise what :meth:`misuse` returns unless the connection can be used here."""
-        ...
-
-    def lost_error(self) -> ConnectionLost:
-        """Return why the connection ended."""
-        ...
-
-    async def wait_lost(self) -> None:
-        """Wait until the connection has ended."""
-        ...
-
-    def end_by(self, exc: Exception) -> None:
-        """End the connection now, and tell the reason to those who wait on it."""
-        ...
 
 
 class Caller:
     """Makes calls: each waits its turn, is sent, and waits for its answer.
 
+    Everything that can call over a connection holds this: the connection as its users see it, proxies, and calls under
+    way. The machinery does not, so this goes when nobody can call any more.
+
     Args:
         line: the connection.
-        limits: ``max_calls_in_flight`` and ``stall_timeout`` are used.
+        limits: ``max_calls_in_flight`` is used, and the rest is passed on.
     """
 
-    __slots__ = ("_limits", "_line", "_loop", "_max_calls", "_session", "turns")
+    __slots__ = ("__weakref__", "_calls", "_limits", "_line", "_loop", "_max_calls", "_session", "guard", "turns")
 
     def __init__(self, line: Line, limits: Limits) -> None:
         """Begin with no call."""
@@ -86,23 +42,11 @@ class Caller:
         self._session = line.session
         self._limits = limits
         self._max_calls = limits.max_calls_in_flight
-        self.turns = Turns(self._loop, self._has_room, limits.stall_timeout, self._stalled)
+        self._calls = line.calls
+        self.turns = line.calls.turns
         """The line of calls that wait to be sent."""
-
-    def _has_room(self, going: int) -> bool:
-        in_flight = len(self._session.calls) + len(self._session.given_up)
-        return not self._line.writing_paused and in_flight + going < self._max_calls
-
-    def _stalled(self) -> RpcError | None:
-        """Return what to raise in calls that wait while no answer comes; None if they wait for something else."""
-        in_flight = len(self._session.calls) + len(self._session.given_up)
-        if self._line.writing_paused or in_flight < self._max_calls:
-            return None
-        text = (
-            f"{in_flight} calls of this connection are unanswered (max_calls_in_flight), and no answer came for"
-            f" {self._limits.stall_timeout:g} s (stall_timeout)"
-        )
-        return _of_this_call(Overloaded(text))
+        self.guard: object | None = None
+        """What is to be dropped with this (:class:`~seqrpc.aio.unclosed.Guard`)."""
 
     async def request(  # noqa: C901 - calling a function would take longer than the check of the loop
         self,
@@ -153,7 +97,7 @@ class Caller:
         try:
             call_id, (data, lenders) = session.send_request(waiter, method, params, options)
         except RpcError as exc:
-            _of_this_call(exc)
+            of_this_call(exc)
             raise
         try:
             if lenders or len(data) > MAX_PACKET:
@@ -180,12 +124,12 @@ class Caller:
 
     def _send_request(self, call_id: int, waiter: Waiter, data: Content, lenders: list[Lender]) -> None:
         """Send a request with descriptors."""
-        self._line.transport.send_packet(data, lenders, functools.partial(self._request_refused, call_id, waiter))
+        self._line.transport.send_packet(data, lenders, functools.partial(self._calls.request_refused, call_id, waiter))
         tell_sent(lenders)
 
     def _check_may_call(self, deadline: int | None) -> None:
         if self._session.closing_received is not None:
-            raise self._unavailable()
+            raise self._calls.unavailable()
         if deadline is not None and deadline <= time.monotonic_ns():
             raise DeadlineExceeded("the deadline passed before the call was sent")
 
@@ -194,12 +138,12 @@ class Caller:
         if isinstance(exc, ConnectionLost):
             if not self._line.transport.is_closing():  # what the other side sent before it went is still being read
                 await self._line.wait_lost()
-            return self._line.lost_error() if self._session.closing_received is None else self._unavailable()
+            return self._line.lost_error() if self._session.closing_received is None else self._calls.unavailable()
         return explain_refusal(exc) if isinstance(exc, OSError) else exc
 
     async def _wait_turn(self, deadline: int | None) -> None:
         """Wait while there is no room for one more call, or others wait for it."""
-        if not self.turns.waiting and self._has_room(0):
+        if not self.turns.waiting and self._calls.has_room(0):
             return
         self._check_may_call(deadline)
         try:
@@ -207,14 +151,6 @@ class Caller:
                 await self.turns.wait()
         except TimeoutError:
             raise DeadlineExceeded("the deadline passed before the call could be sent") from None
-
-    def _request_refused(self, call_id: int, waiter: Waiter, exc: OSError) -> None:
-        """Fail a call whose packet the kernel did not take: the other side never hears of it."""
-        self._session.calls.pop(call_id, None)
-        self._session.given_up.discard(call_id)
-        if not waiter.done():
-            waiter.set_exception(explain_refusal(exc))
-        self.turns.next()
 
     def _give_up(self, call_id: int, waiter: Waiter) -> None:
         """Clean up after a call that ends without its answer being used."""
@@ -225,23 +161,6 @@ class Caller:
             with contextlib.suppress(OSError):  # a cancel is a hint, and may get lost
                 self._line.transport.send_packet(*packet)
         self.turns.next()
-
-    def refuse(self) -> None:
-        """Fail the calls that wait to be sent: the other side takes no new ones."""
-        self.turns.fail(self._unavailable())
-
-    def lose(self) -> None:
-        """Fail all calls: the connection ended."""
-        for waiter in self._session.lose():
-            if not waiter.done():
-                waiter.set_exception(self._line.lost_error())
-        self.turns.fail(self._line.lost_error())
-
-    def _unavailable(self) -> RpcError:
-        said = self._session.closing_received
-        error = Unavailable(f"the other side takes no new requests: {shown(said)}")
-        error.reason = said
-        return _of_this_call(error)
 
     async def send_notify(
         self, method: str, params: Params, deadline: int | None = None, meta: dict[str, str] | None = None
@@ -261,7 +180,7 @@ class Caller:
         try:
             data, lenders = self._session.send_notify(method, params, _options(deadline, meta))
         except RpcError as exc:
-            _of_this_call(exc)
+            of_this_call(exc)
             raise
         try:
             refused = functools.partial(_log.debug, "! NOTIFY %s: %s", method)
@@ -278,18 +197,6 @@ class Caller:
     def __repr__(self) -> str:
         """Return the state of the connection, and who is at the other end."""
         return repr(self._line)
-
-
-def explain_refusal(exc: OSError) -> Exception:
-    """Return what to raise for a packet that the kernel does not take."""
-    refusal = refusal_of(exc)
-    return exc if refusal is None else _of_this_call(refusal)
-
-
-def _of_this_call(error: RpcError) -> RpcError:
-    """Mark an error as met by a call: a handler that does not catch it does not answer with it."""
-    error.remote = True
-    return error
 
 
 def _options(deadline: int | None, meta: dict[str, str] | None) -> dict[str, Any] | None:

@@ -14,7 +14,7 @@ from typing import Final
 from seqrpc.aio.intake import Intake
 from seqrpc.aio.outlet import Outlet
 from seqrpc.aio.packets import SeqpacketProtocol
-from seqrpc.aio.places import wrong_process
+from seqrpc.aio.places import runs_here, wrong_process
 from seqrpc.aio.shares import TURN_SECONDS
 from seqrpc.errors import ConnectionLost
 from seqrpc.kernel import forks, sockets
@@ -45,7 +45,7 @@ class Carrier:
 
     __slots__ = (
         "__weakref__", "_forked", "_inbox", "_limits", "_loop", "_sock", "_transport", "broken", "closing", "intake",
-        "lost", "outlet", "send", "sends_at_once", "uid",
+        "lost", "outlet", "send", "sends_at_once", "tells_unclosed", "uid",
     )  # fmt: skip
 
     def __init__(
@@ -83,6 +83,8 @@ class Carrier:
         """Whether the end was told, or is about to be."""
         self.broken: OSError | None = None
         """Why nothing can be sent any more; what was sent to us is still read."""
+        self.tells_unclosed = True
+        """Whether its transport warns if it is dropped unclosed; False where somebody else does."""
         self._forked = False  # whether this is a copy in a forked child
 
     @property
@@ -257,6 +259,22 @@ class Carrier:
             self._end()
             self._finish_soon(exc)
 
+    @property
+    def is_unclosed(self) -> bool:
+        """Whether only its transport could close it, and has not begun to."""
+        return self.tells_unclosed and not self.closing and not self.lost and self._sock.fileno() >= 0
+
+    def abandon(self) -> None:
+        """End without waiting for it; from any thread, and also when the loop runs no more."""
+        loop = self._loop
+        if loop.is_running() and not runs_here(loop):
+            loop.call_soon_threadsafe(self.lose, None)
+            return
+        if not loop.is_closed():
+            self.lose(None)
+        if not loop.is_running():
+            self._sock.close()
+
     def _finish_soon(self, exc: Exception | None) -> None:
         self.lost = True
         self.intake.leave_share()
@@ -280,6 +298,10 @@ class Carrier:
     def _tell_loop(self, exc: Exception, message: str) -> None:
         context = {"message": message, "exception": exc, "transport": self._transport, "protocol": self.intake.protocol}
         tell_loop(self._loop, _log, context)
+
+    def __repr__(self) -> str:
+        """Return what the transport is for people."""
+        return repr(self._transport)
 
     def _call_protocol(self, name: str) -> None:
         try:

@@ -6,6 +6,7 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
+from seqrpc.aio.caller import Caller
 from seqrpc.aio.endpoints import open_transport
 from seqrpc.aio.interception import NO_INTERCEPTION, Interception
 from seqrpc.aio.link import Link
@@ -48,6 +49,7 @@ class ChannelEnd:
         self._living_of = living_of
         self._interception = interception
         self._link: Link | None = None
+        self._caller: Caller | None = None
         self._sender: Sender = None
         self._forked = False  # whether this is a copy in a forked child
         forks.register(self, ChannelEnd._let_go_in_child)
@@ -63,9 +65,9 @@ class ChannelEnd:
         if self._forked:
             raise wrong_process("this channel")
 
-    def _open(self) -> Link:
+    def _open(self) -> Caller:
         self._check_process()
-        if self._link is None:
+        if self._caller is None:
             if self._fd is None:
                 raise ConnectionLost("the channel was closed, or passed on, on this side")
             self._sender = sender_of(self._fd)
@@ -76,8 +78,8 @@ class ChannelEnd:
             dispatcher = calls.new_dispatcher(Registry((), limits=self._limits))
             link = Link(dispatcher, self._limits, self._living_of(self), None, calls.new_caller)
             run_outside(open_transport, sock, link, self._limits)
-            self._link = link
-        return self._link
+            self._link, self._caller = link, link.caller
+        return self._caller
 
     async def request(
         self,
@@ -88,13 +90,13 @@ class ChannelEnd:
         finish: Finish = result_of,
     ) -> Any:
         """Call, as :meth:`seqrpc.aio.caller.Caller.request`; the channel is held meanwhile."""
-        return await self._open().caller.request(method, params, deadline, meta, finish)
+        return await self._open().request(method, params, deadline, meta, finish)
 
     async def send_notify(
         self, method: str, params: Params, deadline: int | None = None, meta: dict[str, str] | None = None
     ) -> None:
         """Call without wanting an answer."""
-        await self._open().caller.send_notify(method, params, deadline, meta)
+        await self._open().send_notify(method, params, deadline, meta)
 
     @property
     def closed(self) -> bool:
@@ -129,7 +131,9 @@ class ChannelEnd:
 
     async def wait_closed(self) -> None:
         """Wait until the object is gone, or the channel was closed here."""
-        await self._open().wait_closed()
+        self._open()
+        assert self._link is not None
+        await self._link.wait_closed()
 
     def detach(self) -> OwnedFd:
         """Give up the socket, to be passed on.
@@ -146,7 +150,7 @@ class ChannelEnd:
         if sock is None:
             what = "is closed" if self.closed else "has calls under way, or was revoked,"
             raise LocalProtocolError(f"a channel that {what} cannot be passed on")
-        self._link = None
+        self._link = self._caller = None
         return value_fd(sock.detach(), self._sender)
 
     def attach(self, fd: OwnedFd) -> None:

@@ -18,6 +18,7 @@ from seqrpc.aio.link import Link
 from seqrpc.aio.living import LivingValues
 from seqrpc.aio.opening import Opening
 from seqrpc.aio.registry import Registry
+from seqrpc.aio.unclosed import Guard
 from seqrpc.errors import UntrustedServer
 from seqrpc.interface.policy import PolicyLike, as_policy
 from seqrpc.interface.scope import run_outside
@@ -58,7 +59,8 @@ class _Client:
         except BaseException:
             await self._lifespans.end()
             raise
-        return self._dispatcher.connection
+        self._link.caller.guard = Guard(self._link)
+        return self._dispatcher.give_away_connection()
 
     def connection_made(self, link: Link) -> None:
         pass
@@ -142,7 +144,9 @@ def connect(
         limits: bounds of the connection; ``connect_timeout`` covers a full backlog.
 
     Returns:
-        To be awaited, or used in ``async with``: the :class:`~seqrpc.Connection`.
+        To be awaited, or used in ``async with``: the :class:`~seqrpc.Connection`. If it is dropped without being closed
+        (nobody has it, a proxy of it, or a call on it under way, nor runs a handler of its services), it is closed with
+        a ResourceWarning.
 
     Raises:
         ConnectError: there is nobody to connect to; its subclass, the message and ``errno`` say why.

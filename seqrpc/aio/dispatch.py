@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+import weakref
 from collections.abc import Awaitable, Collection, Coroutine, Mapping
 from contextvars import copy_context
 from typing import Any, NoReturn, Protocol
@@ -52,8 +53,8 @@ class Dispatcher:
     """
 
     __slots__ = (
-        "_answers", "_entries", "_loop", "_max_calls", "_registry", "_requests", "_starter", "_terms", "connection",
-        "policies", "running", "unread",
+        "_answers", "_connection", "_entries", "_known", "_link", "_loop", "_max_calls", "_registry", "_requests",
+        "_starter", "_terms", "policies", "running", "unread",
     )  # fmt: skip
 
     def __init__(self, registry: Registry) -> None:
@@ -70,8 +71,9 @@ class Dispatcher:
         self._requests: dict[int, HandledCall | None]  # the session's table
         self.running: RunningCalls
         """What runs."""
-        self.connection: Connection
-        """The connection, as handlers see it."""
+        self._link: Link
+        self._connection: Connection | None = None
+        self._known: weakref.ref[Connection] | None = None
 
     @property
     def admission(self) -> Admission:
@@ -83,8 +85,26 @@ class Dispatcher:
         self._answers = link.answers
         self._requests = link.session.requests
         self.running = RunningCalls(self._registry, self._requests)
-        self.connection = Connection(link)
+        self._link = link
+        self._connection = Connection(link)
         self._starter = Starter(self._loop, link.uid)
+
+    @property
+    def connection(self) -> Connection:
+        """The connection, as handlers see it."""
+        connection = self._connection
+        if connection is None and self._known is not None:
+            connection = self._known()
+        if connection is None:
+            connection = Connection(self._link)
+            self._known = weakref.ref(connection)
+        return connection
+
+    def give_away_connection(self) -> Connection:
+        """Return the connection, to be held by its users, and by handlers while they run, but not here any more."""
+        connection, self._connection = self.connection, None
+        self._known = weakref.ref(connection)
+        return connection
 
     def denied(self, method: str, caller: Credentials | None) -> tuple[str, str]:
         """Return code and message of the error for a caller who may not call a method."""
@@ -116,7 +136,8 @@ class Dispatcher:
         if caller is None:  # whatever a policy says, handlers must know who calls
             self._refuse(request, caller, *self.denied(request.method, caller))
             return
-        call = HandledCall(request=request, caller=caller, connection=self.connection, dispatcher=self, entry=entry)
+        connection = self._connection or self.connection  # asking the property alone would take longer
+        call = HandledCall(request=request, caller=caller, connection=connection, dispatcher=self, entry=entry)
         if not request.is_plain and not self._prepare(call):
             return
         params, spec = request.params, entry.spec

@@ -17,7 +17,7 @@ from seqrpc.aio.lifespans import Lifespans
 from seqrpc.aio.link import Link
 from seqrpc.aio.listener import Listener
 from seqrpc.aio.living import LivingValues
-from seqrpc.aio.places import check_loop, wrong_process
+from seqrpc.aio.places import check_loop, runs_here, wrong_process
 from seqrpc.aio.producers import producing
 from seqrpc.aio.registry import Registry
 from seqrpc.interface.scope import run_outside
@@ -177,6 +177,29 @@ class Hub:
         assert self._closing is not None
         await self.lifespans.wait(self._closing)  # closing cancels a handler that closes its own server
 
+    @property
+    def is_unclosed(self) -> bool:
+        """Whether it still serves, or may, and nobody has begun to close it."""
+        if self._forked or self._closing is not None:
+            return False
+        return bool(self._dispatchers) or (self._listener is not None and self._listener.is_unclosed)
+
+    def abandon(self) -> None:
+        """Close without waiting; from any thread, and also when the loop runs no more."""
+        loop = self._loop
+        if loop.is_running():
+            if runs_here(loop):
+                run_outside(self._begin_closing)
+            else:
+                loop.call_soon_threadsafe(self._begin_closing)
+            return
+        if self._listener is not None:
+            self._listener.abandon()
+        for link in list(self._dispatchers):
+            link.abandon()
+        if not loop.is_closed():  # it may run again, and then leave the lifespans
+            loop.call_soon(self._begin_closing)
+
     def _begin_closing(self) -> None:
         self._stop_listening()
         if self._closing is None:
@@ -211,6 +234,11 @@ class Hub:
             )
         await self.lifespans.end()
         self._finish()
+
+    def __repr__(self) -> str:
+        """Return where it listens, for people."""
+        where = "on a socket that was passed" if self.address is None else f"at {self.address}"
+        return f"<Server {where}>"
 
     async def wait_left(self) -> None:
         """Wait for nothing: what the server keeps outlives its connections."""

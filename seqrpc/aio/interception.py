@@ -8,7 +8,8 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable
 from typing import Any
 
-from seqrpc.aio.caller import Caller, Line
+from seqrpc.aio.caller import Caller
+from seqrpc.aio.calls import Line
 from seqrpc.aio.current import HandledCall, view_of
 from seqrpc.aio.dispatch import Dispatcher, Work, bounded_name
 from seqrpc.aio.interceptors import CallRecord, Interceptor, OutgoingCall
@@ -145,20 +146,18 @@ class InterceptedDispatcher(Dispatcher):
         hearing: are told.
     """
 
-    __slots__ = ("_answering", "_around", "_hearing", "_link")
+    __slots__ = ("_answering", "_around", "_hearing")
 
     def __init__(self, registry: Registry, around: tuple[Interceptor, ...], hearing: tuple[Interceptor, ...]) -> None:
         """Begin with no call."""
         super().__init__(registry)
         self._around = around
         self._hearing = hearing
-        self._link: Link
         self._answering: HandledCall | None = None  # whose handler has ended, and that is being answered
 
     def connection_made(self, link: Link) -> None:
         """Remember the connection, and hear of answers that the kernel does not take."""
         super().connection_made(link)
-        self._link = link
         self._answers.replaced = self._replaced
         self.running = _HeardCalls(self._registry, self._requests, self._call_ended)
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import weakref
 from collections.abc import Callable
 from typing import Any, Protocol, cast
 
 from seqrpc.aio.answers import Answers
-from seqrpc.aio.caller import Caller, Line, Waiter
+from seqrpc.aio.caller import Caller
+from seqrpc.aio.calls import Calls, Line, Waiter
 from seqrpc.aio.packets import SeqpacketProtocol
 from seqrpc.aio.places import check_loop, runs_here, wrong_loop, wrong_process
 from seqrpc.aio.transport import SeqpacketTransport, carrier_of
@@ -89,8 +91,8 @@ class Link(SeqpacketProtocol):
     """
 
     __slots__ = (
-        "__weakref__", "_close_timer", "_closed", "_limits", "_owner", "_reason", "answers", "caller", "handler",
-        "home", "is_held", "loop", "session", "transport", "writing_paused",
+        "__weakref__", "_caller", "_close_timer", "_closed", "_limits", "_new_caller", "_owner", "_reason", "answers",
+        "calls", "handler", "home", "is_held", "loop", "session", "transport", "writing_paused",
     )  # fmt: skip
 
     def __init__(
@@ -115,8 +117,10 @@ class Link(SeqpacketProtocol):
         """Whether so much waits to be sent that nothing should be added."""
         self.is_held = False
         """Whether the loop reads it no longer by itself (:class:`~seqrpc.aio.lastreads.LastReads`)."""
-        self.caller = new_caller(self, limits)
-        """Makes the calls of this side."""
+        self.calls = Calls(self, limits)
+        """The calls of this side that are under way."""
+        self._new_caller = new_caller
+        self._caller: weakref.ref[Caller] | None = None
         self.answers = Answers(self, limits)
         """Sends the answers of this side."""
         self.transport: SeqpacketTransport
@@ -129,6 +133,15 @@ class Link(SeqpacketProtocol):
         """Stop working: this is a copy in a forked child. Its transport has closed, or will close, the socket."""
         self.home = None
         self.session.lose()  # else giving up a call here would cancel it at the other side
+
+    @property
+    def caller(self) -> Caller:
+        """Makes the calls of this side; held by those who make them, and not here."""
+        caller = None if self._caller is None else self._caller()
+        if caller is None:
+            caller = self._new_caller(self, self._limits)
+            self._caller = weakref.ref(caller)
+        return caller
 
     def misuse(self) -> WrongProcess | WrongLoop:
         """Return what to raise where the connection is used from elsewhere."""
@@ -175,7 +188,9 @@ class Link(SeqpacketProtocol):
         """Remember the transport."""
         assert isinstance(transport, SeqpacketTransport)
         self.transport = transport
-        self.session.references.on_work = carrier_of(transport).intake.end_wakeup
+        carrier = carrier_of(transport)
+        carrier.tells_unclosed = False  # whoever owns this connection does
+        self.session.references.on_work = carrier.intake.end_wakeup
         self.handler.connection_made(self)
         if self._owner is not None:
             self._owner.connection_made(self)
@@ -201,8 +216,8 @@ class Link(SeqpacketProtocol):
                 waiter.set_result(event)
         elif event is not None:
             self._rare_event(event, credentials)
-        if self.caller.turns.waiting:  # the packet may have answered a call, even one that was given up
-            self.caller.turns.next()
+        if self.calls.turns.waiting:  # the packet may have answered a call, even one that was given up
+            self.calls.turns.next()
 
     def descriptors_lost(self, data: bytes, credentials: Credentials | None) -> bool:
         """Answer, or fail, the one call that the lost descriptors belonged to (protocol 3.3)."""
@@ -217,7 +232,7 @@ class Link(SeqpacketProtocol):
                 waiter.set_result(event)
         elif event is not None and not isinstance(event, Request):  # the session refuses those itself
             self._rare_event(event, credentials)
-        self.caller.turns.next()
+        self.calls.turns.next()
         return True
 
     def packet_truncated(self, size: int) -> bool:
@@ -240,7 +255,7 @@ class Link(SeqpacketProtocol):
             self.handler.request_refused(event, sender)
         else:
             _log.debug("= %r takes no new requests: %s", self, shown(event.reason))
-            self.caller.refuse()
+            self.calls.refuse()
 
     def _end_malformed(self, exc: RemoteProtocolError) -> None:
         _log.info("x %r: %s", self, exc)
@@ -257,8 +272,8 @@ class Link(SeqpacketProtocol):
         self.writing_paused = False
         if not self.is_held:
             self.transport.resume_reading()
-        self.caller.turns.restart()  # until now the line did not wait for answers
-        self.caller.turns.next()
+        self.calls.turns.restart()  # until now the line did not wait for answers
+        self.calls.turns.next()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Fail the calls that wait here, stop those that run here."""
@@ -266,7 +281,7 @@ class Link(SeqpacketProtocol):
             self._close_timer.cancel()
         self._reason = self._reason or exc
         self.writing_paused = False  # calls made from now on must fail: nothing would end their waiting
-        self.caller.lose()
+        self.calls.lose()
         self.handler.connection_lost()
         self._closed.set_result(None)
         if self._owner is not None:
@@ -292,6 +307,14 @@ class Link(SeqpacketProtocol):
     def closed(self) -> bool:
         """True once the connection has ended; a copy in a forked child never was one."""
         return self.home is None or self._closed.done()
+
+    @property
+    def is_unclosed(self) -> bool:
+        """Whether it is open, and neither side has begun to close it."""
+        if self.closed or self.transport.is_closing():
+            return False
+        # Where its loop has ended, nobody was told that it was closed.
+        return cast("socket.socket", self.transport.get_extra_info("socket")).fileno() >= 0
 
     def end_by(self, exc: Exception) -> None:
         """End the connection now, and tell the reason to those who wait."""

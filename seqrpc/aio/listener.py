@@ -9,8 +9,9 @@ import time
 from collections.abc import Callable
 
 from seqrpc.aio.packets import SeqpacketProtocol
-from seqrpc.aio.places import wrong_process
+from seqrpc.aio.places import runs_here, wrong_process
 from seqrpc.aio.transport import SeqpacketTransport
+from seqrpc.aio.unclosed import Guard
 from seqrpc.kernel import forks
 from seqrpc.kernel.addresses import AbstractAddress, PathAddress
 from seqrpc.kernel.listening import BACKLOG, ListeningSocket
@@ -112,6 +113,24 @@ class Listener:
         self.closed.set_result(None)
         self._listening.close()
 
+    @property
+    def is_unclosed(self) -> bool:
+        """Whether the address is still taken, by this process."""
+        return not self._forked and not self.closed.done()
+
+    def abandon(self) -> None:
+        """Close without waiting; from any thread, and also when the loop runs no more."""
+        if self.loop.is_running() and not runs_here(self.loop):
+            self.loop.call_soon_threadsafe(self.close)
+        elif not self.loop.is_closed():
+            self.close()
+        elif not self._forked:
+            self._listening.close()
+
+    def __repr__(self) -> str:
+        """Return where it listens, for people."""
+        return f"<SeqpacketServer at {self._listening.address}>"
+
     async def wait_closed(self) -> None:
         """Wait until ``close`` was called; a copy in a forked child is closed from its beginning."""
         if not self._forked:
@@ -159,12 +178,14 @@ class Listener:
 class SeqpacketServer(asyncio.AbstractServer):
     """Accepts connections and gives each a transport and a protocol of its own, as :class:`asyncio.Server` does.
 
-    Made by :func:`seqrpc.create_server`. Closing it ends the accepting, not the connections.
+    Made by :func:`seqrpc.create_server`. Closing it ends the accepting, not the connections. If it is dropped unclosed,
+    it is closed with a ResourceWarning.
     """
 
     def __init__(self, listener: Listener) -> None:
         """Wrap a listener."""
         self._listener = listener
+        self._guard = Guard(listener)
 
     @property
     def sockets(self) -> tuple[socket.socket, ...]:

@@ -17,6 +17,7 @@ from seqrpc.aio.interceptors import Interceptor
 from seqrpc.aio.listener import Listener
 from seqrpc.aio.opening import Opening
 from seqrpc.aio.registry import Registry
+from seqrpc.aio.unclosed import Guard
 from seqrpc.interface.policy import PolicyLike
 from seqrpc.interface.scope import run_outside
 from seqrpc.interface.service import Service
@@ -28,13 +29,17 @@ from seqrpc.limits import DEFAULT_LIMITS, Limits
 
 
 class Server:
-    """Services that are being served; made by :func:`serve`."""
+    """Services that are being served; made by :func:`serve`.
 
-    __slots__ = ("__weakref__", "_hub")
+    If it is dropped without being closed, it is closed, as by :meth:`close`, with a ResourceWarning.
+    """
+
+    __slots__ = ("__weakref__", "_guard", "_hub")
 
     def __init__(self, hub: Hub) -> None:
         """Wrap a hub."""
         self._hub = hub
+        self._guard = Guard(hub)
 
     @property
     def address(self) -> Address | None:
@@ -120,6 +125,10 @@ class Server:
     ) -> None:
         """Close."""
         await self.close()
+
+    def __repr__(self) -> str:
+        """Return where it listens."""
+        return repr(self._hub)
 
 
 def hub_of(server: Server) -> Hub:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 
 from seqrpc.aio.carrier import Carrier
 from seqrpc.aio.packets import SeqpacketProtocol
+from seqrpc.aio.unclosed import close_dropped
 from seqrpc.kernel.ancillary import SEND_FLAGS
 from seqrpc.kernel.descriptors import HasFileno
 from seqrpc.kernel.pieces import Content
@@ -22,7 +23,8 @@ class SeqpacketTransport(asyncio.ReadTransport):
     """A connected SEQPACKET socket on an event loop.
 
     Made by :func:`seqrpc.create_connection` and :class:`SeqpacketServer`. Use it from its loop's thread.
-    It has what :class:`asyncio.Transport` has, with ``send_packet`` in place of a stream's ``write``.
+    It has what :class:`asyncio.Transport` has, with ``send_packet`` in place of ``write``. As there, the loop
+    holds one that is read, and its protocol; one that is dropped unclosed is closed with a ResourceWarning.
     ``get_extra_info`` knows ``socket``, ``sockname``, ``peername``, ``credentials`` (who connected, or who
     listens; None on a socket pair, where each packet tells) and ``connected_uid`` (whose connection it is, also where
     each packet tells; on a pair, who made it; None if the kernel does not say).
@@ -165,6 +167,12 @@ class SeqpacketTransport(asyncio.ReadTransport):
         if not isinstance(protocol, SeqpacketProtocol):
             raise TypeError(f"a SeqpacketProtocol was expected, got {type(protocol).__name__}")
         self._carrier.intake.protocol = protocol
+
+    def __del__(self) -> None:
+        """Close a dropped transport, and say so; the loop holds one that is read."""
+        carrier = getattr(self, "_carrier", None)
+        if carrier is not None:
+            close_dropped(carrier, self)
 
     def __repr__(self) -> str:
         """Return the state and the descriptor."""

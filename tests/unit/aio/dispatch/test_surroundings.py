@@ -161,21 +161,23 @@ def test_a_handler_that_is_thrown_away_with_its_loop_is_not_answered_for(pipe: t
     service = Watching()
     ours, theirs = seqrpc.socket_pair()
 
-    async def begin() -> None:
-        await start(service, theirs)
+    async def begin() -> seqrpc.Server:
+        server = await start(service, theirs)
         with OwnedFd.dup(pipe[0]) as fd:
             socket.send_fds(
                 ours, [msgpack.packb([0, 1, "Watching.hold", [msgpack.ExtType(1, bytes(1))]])], [fd.fileno()]
             )
         await service.stage.wait("holds")
+        return server
 
     with ours:
         loop = asyncio.new_event_loop()
-        loop.run_until_complete(begin())
+        server = loop.run_until_complete(begin())
         before = len(service.held)
         loop.close()
-        theirs.close()
-        del loop
+        with pytest.warns(ResourceWarning, match="unclosed <Server on a socket that was passed>"):
+            del loop, server
+        assert theirs.fileno() == -1
         gc.collect()
         assert service.stage.reached == ["holds", "left"]
         assert ours.recv(10) == b""
