@@ -139,6 +139,7 @@ def test_everything_else_runs(
 ) -> None:
     machine = load("daemon", written / "daemon.py", monkeypatch)
     rest = load("rest", written / "rest.py", monkeypatch)
+    rest.test_who_may_read()
     archive = rest.Archive()
     names = ("Journal", "Library", "Worker", "Images", "Numbers", "Desk", "Diary")
     services = [machine.Machine(), archive, *(getattr(rest, name)() for name in names)]
@@ -223,10 +224,12 @@ def test_everything_passes_the_other_type_checker(written: Path) -> None:
     assert looked_at == len(PROGRAMS) + 1
 
 
-def test_the_two_commands_are_one_line_each_and_name_what_is_there() -> None:
-    first, second = re.findall(r"^```sh\n(.*)\n```$", README, re.MULTILINE)
+def test_the_three_commands_are_one_line_each_and_name_what_is_there() -> None:
+    installing, first, second = re.findall(r"^```sh\n(.*)\n```$", README, re.MULTILINE)
     extra = re.search(r"\.\[(\w+)\]", second)
 
+    assert shlex.split(installing)[-3:] == ["pip", "install", "."]
+    assert README.index(installing) < README.index("```python")  # before anything that needs it
     assert "examples/logdaemon.py" in shlex.split(first)
     assert (ROOT / "examples" / "logdaemon.py").exists()
     assert second.endswith(" -m pytest -q")
@@ -258,8 +261,20 @@ def test_its_links_lead_somewhere() -> None:
 
 def headlines(page: str) -> set[str]:
     """Return what the titles of a page are called in links."""
-    titles = re.findall(r"^##+ (.*)$", page, re.MULTILINE)
-    return {title.lower().replace(",", "").replace(" ", "-") for title in titles}
+    return {name_in_links(title) for title in re.findall(r"^##+ (.*)$", page, re.MULTILINE)}
+
+
+def name_in_links(title: str) -> str:
+    return re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-")
+
+
+@pytest.mark.parametrize(
+    "path", [Path("README.md"), *sorted(file.relative_to(ROOT) for file in ROOT.glob("docs/*.md"))]
+)
+def test_a_page_begins_with_a_list_of_all_that_is_on_it(path: Path) -> None:
+    page = (ROOT / path).read_text(encoding="utf-8")
+    listed = re.findall(r"\]\(#([^)]+)\)", page.partition("\nOn this page:")[2].partition("\n## ")[0])
+    assert listed == [name_in_links(title) for title in re.findall(r"^## (.*)$", page, re.MULTILINE)]
 
 
 def test_every_public_name_it_writes_exists() -> None:

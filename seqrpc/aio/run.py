@@ -40,7 +40,7 @@ def run(
     *,
     sock: socket.socket | None = None,
     allow: PolicyLike | None = None,
-    mode: int = 0o600,
+    mode: int | None = None,
     group: int | str | None = None,
     backlog: int = BACKLOG,
     accept_descriptors: bool | None = None,
