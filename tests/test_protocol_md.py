@@ -317,3 +317,15 @@ async def test_the_example_answers_what_is_printed(socket_path: Path) -> None:
         printed, _nothing = await process.communicate()
 
     assert printed.decode().strip() == promised[1]
+
+
+def test_packets_on_the_end_of_a_pair_that_is_given_away_may_tell_their_sender() -> None:
+    assert "The end that is given away may have `SO_PASSCRED` set, too" in PAGE.replace("\n", " ")
+    ours, theirs = seqrpc.socket_pair()
+    with ours, theirs, open("/dev/null", "rb") as file:
+        socket.send_fds(ours, [b"\xc0"], [file.fileno()])
+        _data, ancillary, flags, _address = theirs.recvmsg(10, socket.CMSG_SPACE(4) + socket.CMSG_SPACE(12))
+        received = {kind: content for _level, kind, content in ancillary}
+        os.close(int.from_bytes(received[socket.SCM_RIGHTS], "little"))
+        assert int.from_bytes(received[socket.SCM_CREDENTIALS][:4], "little") == os.getpid()
+        assert not flags & socket.MSG_CTRUNC
