@@ -151,7 +151,7 @@ async def test_whatever_can_call_holds_the_connection(socket_path: Path) -> None
             assert await anext(aiter(stream)) == 0
             await is_left(server)
         assert await anext(aiter(stream)) == 1
-        await stream.aclose()  # type: ignore[attr-defined] # it is a Stream
+        await stream.aclose()
 
 
 async def test_streams_and_channels_live_on(socket_path: Path) -> None:
