@@ -113,7 +113,7 @@ def open_transport(sock: socket.socket, protocol: SeqpacketProtocol, limits: Lim
     except BaseException as exc:
         close_unread(sock, None, discard=False)
         if isinstance(exc, OSError) and exc.errno == errno.ENOTCONN:
-            raise AddressError("the socket is not connected") from exc
+            raise AddressError("the socket is not connected") from None
         raise
 
 

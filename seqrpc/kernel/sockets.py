@@ -106,13 +106,13 @@ def adopt(owned_fd: OwnedFd, name: str) -> socket.socket:
     fd = owned_fd.detach()
     try:
         os.set_inheritable(fd, False)
-    except OSError as exc:
-        raise AddressError(f"{name}: the descriptor is not open") from exc
+    except OSError:
+        raise AddressError(f"{name}: the descriptor is not open") from None
     try:
         sock = socket.socket(fileno=fd)
-    except OSError as exc:
+    except OSError:
         os.close(fd)
-        raise AddressError(f"{name}: the descriptor is not a socket") from exc
+        raise AddressError(f"{name}: the descriptor is not a socket") from None
     try:
         check_socket(sock, name)
     except BaseException:
@@ -169,8 +169,8 @@ def inherited_socket(address: Address) -> socket.socket | None:
         return adopt(take_passed_socket(address.name), str(address))
     try:
         duplicate = OwnedFd.dup(address.fd)
-    except OSError as exc:
-        raise AddressError(f"{address}: the descriptor is not open") from exc
+    except OSError:
+        raise AddressError(f"{address}: the descriptor is not open") from None
     # A wrong number may belong to somebody else, such as the event loop: take the descriptor only once it fits.
     adopt(duplicate, str(address)).close()
     return adopt(OwnedFd(address.fd), str(address))
@@ -210,10 +210,10 @@ def connect(address: Address) -> socket.socket:
 def _check_connected(sock: socket.socket, address: Address) -> socket.socket:
     try:
         sock.getpeername()
-    except OSError as exc:
+    except OSError:
         what = "listens" if is_listening(sock) else "is not connected"
         sock.close()
-        raise AddressError(f"{address}: a connected socket was expected, this one {what}") from exc
+        raise AddressError(f"{address}: a connected socket was expected, this one {what}") from None
     distrust_names(sock)
     return sock
 

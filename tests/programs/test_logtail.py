@@ -12,11 +12,11 @@ from support.programs import WITHIN, command, daemon, output_of, wait_for
 
 
 def failure_of(program: str, *args: str | Path) -> str:
-    """Run an example that must fail, tell why on stderr, and print nothing else; return the reason."""
+    """Run an example that must fail, tell why in one line on stderr, and print nothing else; return the reason."""
     done = subprocess.run(
         command(program, *args), stdin=subprocess.DEVNULL, capture_output=True, timeout=WITHIN, check=False
     )
-    assert (done.returncode, done.stdout) == (1, b"")
+    assert (done.returncode, done.stdout, done.stderr.count(b"\n")) == (1, b"", 1)
     return done.stderr.decode()
 
 
@@ -128,3 +128,6 @@ def test_the_daemon_says_why_it_cannot_serve(logs: Path, socket_path: Path) -> N
         assert "is in use" in start(logs)
     assert "No such file or directory" in start(logs / "nowhere")
     assert "names no group" in start(logs, "--group", "no such group")
+    missing = socket_path.with_name("missing") / "x.sock"
+    assert "there is no directory" in failure_of("logdaemon.py", "--address", missing, "--directory", logs)
+    assert "SocketMode=" in failure_of("logdaemon.py", "--address", "systemd:x", "--mode", "660", "--directory", logs)
