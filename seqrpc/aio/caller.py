@@ -7,7 +7,7 @@ import contextlib
 import functools
 import time
 from asyncio import get_running_loop
-from typing import Any
+from typing import Any, NoReturn
 
 from seqrpc.aio.calls import Line, Waiter, explain_refusal, of_this_call
 from seqrpc.errors import ConnectionLost, DeadlineExceeded, RpcError
@@ -107,8 +107,8 @@ class Caller:
         except BaseException as exc:
             session.calls.pop(call_id, None)
             tell_unsent(lenders)
-            error = await self._explain(exc)
-            raise error from error.__cause__
+            del waiter
+            await self._raise_explained(exc)
         del data, lenders  # do not keep a large message until it is answered
         if deadline is not None:
             timer = self._loop.call_later(_seconds_until(deadline), _expire, waiter)
@@ -116,6 +116,7 @@ class Caller:
             response = await waiter
         except BaseException:
             self._give_up(call_id, waiter)
+            del waiter  # its error refers to this frame, which holds the connection
             raise
         finally:
             if timer is not None:
@@ -133,13 +134,19 @@ class Caller:
         if deadline is not None and deadline <= time.monotonic_ns():
             raise DeadlineExceeded("the deadline passed before the call was sent")
 
-    async def _explain(self, exc: BaseException) -> BaseException:
-        """Return what to raise for a packet that could not be sent."""
+    async def _raise_explained(self, exc: BaseException) -> NoReturn:
+        """Raise what is to be raised for a packet that could not be sent."""
+        error = exc
         if isinstance(exc, ConnectionLost):
             if not self._line.transport.is_closing():  # what the other side sent before it went is still being read
                 await self._line.wait_lost()
-            return self._line.lost_error() if self._session.closing_received is None else self._calls.unavailable()
-        return explain_refusal(exc) if isinstance(exc, OSError) else exc
+            error = self._line.lost_error() if self._session.closing_received is None else self._calls.unavailable()
+        elif isinstance(exc, OSError):
+            error = explain_refusal(exc)
+        try:
+            raise error from error.__cause__
+        finally:
+            del error, exc  # they refer to this frame, which holds the connection
 
     async def _wait_turn(self, deadline: int | None) -> None:
         """Wait while there is no room for one more call, or others wait for it."""
@@ -187,8 +194,7 @@ class Caller:
             self._line.transport.send_packet(data, lenders, refused)
         except BaseException as exc:
             tell_unsent(lenders)
-            error = await self._explain(exc)
-            raise error from error.__cause__
+            await self._raise_explained(exc)
         tell_sent(lenders)
 
     async def let_go(self) -> None:

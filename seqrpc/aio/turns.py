@@ -61,6 +61,7 @@ class Turns:
             if not self._line:
                 self._watch.stop()
             self._loop.call_soon(self.next)  # whether or not this one goes, there may be room still
+            del turn  # its error, if it has one, refers to this frame, and to those that wait for it
 
     def next(self) -> None:
         """Give the first in line its turn, if there is room."""

@@ -8,9 +8,10 @@ import gc
 import socket
 import subprocess
 import sys
+import time
 import warnings
 import weakref
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from support.transport import Recorder
 from support.waiting import PATIENCE, comes_true, turns_of_the_loop
 
 import seqrpc
+from seqrpc.aio.connection import link_of
 from seqrpc.aio.unclosed import close_dropped
 
 
@@ -152,6 +154,73 @@ async def test_whatever_can_call_holds_the_connection(socket_path: Path) -> None
             await is_left(server)
         assert await anext(aiter(stream)) == 1
         await stream.aclose()
+
+
+async def fails_by_a_deadline(connection: seqrpc.Connection) -> None:
+    with contextlib.suppress(seqrpc.DeadlineExceeded):
+        async with seqrpc.timeout(0.01):
+            await connection.call("Work.wait")
+
+
+async def fails_by_a_deadline_of_its_own(connection: seqrpc.Connection) -> None:
+    with contextlib.suppress(seqrpc.DeadlineExceeded):
+        await link_of(connection).caller.request("Work.wait", (), time.monotonic_ns() + 10_000_000)
+
+
+async def fails_by_being_cancelled(connection: seqrpc.Connection) -> None:
+    call = asyncio.ensure_future(connection.call("Work.wait"))
+    await turns_of_the_loop()
+    call.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await call
+
+
+async def fails_by_an_error(connection: seqrpc.Connection) -> None:
+    with contextlib.suppress(seqrpc.MethodNotFound):
+        await connection.call("Work.nothing")
+
+
+async def fails_because_it_cannot_be_sent(connection: seqrpc.Connection) -> None:
+    with contextlib.suppress(seqrpc.LocalProtocolError):
+        await connection.call("Work.wait", object())
+    with contextlib.suppress(ValueError):
+        await connection.call("Work.wait", link_of(connection).transport.get_extra_info("socket"))
+    with contextlib.suppress(ValueError):
+        await connection.notify("Work.wait", link_of(connection).transport.get_extra_info("socket"))
+
+
+async def fails_because_nothing_is_answered(connection: seqrpc.Connection) -> None:
+    calls = [asyncio.ensure_future(connection.call("Work.wait")) for _ in range(2)]
+    await turns_of_the_loop()
+    with contextlib.suppress(seqrpc.Overloaded):
+        await connection.call("Work.wait")
+    for call in calls:
+        call.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await call
+
+
+@pytest.mark.parametrize(
+    "fail",
+    [
+        fails_by_a_deadline,
+        fails_by_a_deadline_of_its_own,
+        fails_by_being_cancelled,
+        fails_by_an_error,
+        fails_because_it_cannot_be_sent,
+        fails_because_nothing_is_answered,
+    ],
+)
+async def test_a_call_that_failed_does_not_hold_the_connection(
+    fail: Callable[[seqrpc.Connection], Awaitable[None]], socket_path: Path
+) -> None:
+    async with seqrpc.serve(Work(), socket_path) as server:
+        limits = seqrpc.Limits(max_calls_in_flight=2, stall_timeout=0.01)
+        connection = await seqrpc.connect(socket_path, limits=limits)
+        with unclosed():
+            await fail(connection)
+            del connection
+            await is_left(server)
 
 
 async def test_streams_and_channels_live_on(socket_path: Path) -> None:
