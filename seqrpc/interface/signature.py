@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from seqrpc.errors import InvalidParams
+from seqrpc.interface.arguments import counts_of, misfit
 from seqrpc.interface.conversion import Terms, cause_to_tell, convert
 from seqrpc.interface.description import MethodDescription, Parameter, ServiceDescription, describe, functions_of
 from seqrpc.interface.fitting import check_bases
@@ -20,7 +21,7 @@ from seqrpc.interface.types import exact_type, takes_descriptors
 from seqrpc.protocol.messages import Params
 
 _PARAMS = Terms(InvalidParams)
-_INDEX = r"`\$\[(\d{1,3})\]"
+_INDEX = r"`\$\[(\d{1,9})\]"
 
 
 class MethodSpec:
@@ -46,9 +47,10 @@ class MethodSpec:
         """Whether an argument may hold descriptors, or be so large that it travels as one."""
         positional = [parameter for parameter in parameters if parameter.by_position]
         self._positional = [parameter.name for parameter in positional]
-        self._required = sum(parameter.is_required for parameter in positional)
-        named = parameters[len(positional) :]
-        self._keyword_required = [parameter.name for parameter in named if parameter.is_required]
+        self._names = frozenset(parameter.name for parameter in parameters)
+        self._required = frozenset(parameter.name for parameter in parameters if parameter.is_required)
+        self.counts = counts_of(description)
+        """How many arguments by position, and none by name, it takes."""
         self._read_exact(planned[: len(positional)])
         fields = list(map(_field, parameters, planned))
         name = description.name
@@ -64,7 +66,7 @@ class MethodSpec:
     def _read_exact(self, planned: list[Plan]) -> None:
         """Find out which arguments by position the function can be given as they came."""
         exact = [exact_type(one) for one in planned]
-        may_be_enough = not self._keyword_required
+        may_be_enough = bool(self.counts)
         self.exact = exact if may_be_enough and None not in exact else None
         """The types of arguments by position for which there is nothing to convert; None if that is never so."""
         self.untyped = len(planned) if may_be_enough and planned.count(Any) == len(planned) else None
@@ -84,20 +86,15 @@ class MethodSpec:
                 values = msgspec.structs.asdict(named)
                 return tuple(values.pop(name) for name in self._positional), values
             count = len(params)
-            if not self._required <= count <= len(self._positional) or self._keyword_required:
-                raise self._wrong_count(count)
+            if count not in self.counts:
+                raise InvalidParams(misfit(self.description, count) or self.wire_name)
             return msgspec.structs.astuple(convert(params, self._by_position, terms)), {}
         except msgspec.ValidationError as exc:
-            text = f"{self.wire_name}: {self._with_names(str(exc))}"
+            told = misfit(self.description, 0, params) if isinstance(params, dict) else None
+            text = told or f"{self.wire_name}: {self._with_names(str(exc))}"
             raise InvalidParams(text) from cause_to_tell(exc)
         except RecursionError as exc:
             raise InvalidParams(f"{self.wire_name}: the arguments are nested too deeply") from exc
-
-    def _wrong_count(self, count: int) -> InvalidParams:
-        missing = [*self._positional[count : self._required], *self._keyword_required]
-        if missing:
-            return InvalidParams(f"{self.wire_name}: missing argument `{missing[0]}`")
-        return InvalidParams(f"{self.wire_name}: takes at most {len(self._positional)} arguments, got {count}")
 
     def _with_names(self, text: str) -> str:
         """Name parameters in the path of an error, in place of ``$`` and indexes."""
@@ -108,20 +105,16 @@ class MethodSpec:
         return f"`{self._positional[index]}" if index < len(self._positional) else match[0]
 
     def params(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Params:
-        """Return what to send for a call in Python's own way: by position where that is enough, else by name.
+        """Return what to send for a call in Python's own way: by position where no name is used, else by name.
 
         Raises:
-            TypeError: too many by position, or one of them twice.
+            TypeError: they do not fit the parameters, whatever they are.
         """
-        if not kwargs:
+        if not kwargs and len(args) in self.counts:
             return args
-        if len(args) > len(self._positional):
-            raise TypeError(f"{self.wire_name} takes {len(self._positional)} positional arguments, got {len(args)}")
-        named = dict(zip(self._positional, args, strict=False))
-        for name, value in kwargs.items():
-            if name in named:
-                raise TypeError(f"{self.wire_name} got the argument {name!r} twice")
-            named[name] = value
+        named = dict(zip(self._positional, args, strict=False)) | kwargs
+        if len(named) != len(args) + len(kwargs) or not self._required <= named.keys() <= self._names:
+            raise TypeError(misfit(self.description, len(args), kwargs))
         return named
 
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.properties import PROPERTY
 
-from seqrpc.text import MOST_SHOWN, sendable, shown
+from seqrpc.text import MOST_SHOWN, nearest, offered, sendable, shown
 
 
 @pytest.mark.parametrize("text", ["", "plain", "Grüße, 世界", r"C:\new", "x" * MOST_SHOWN], ids=repr)
@@ -60,3 +60,18 @@ def test_whatever_it_is_it_becomes_one_line_that_can_be_written(text: str, most:
 def test_a_text_that_cannot_be_sent_as_it_is_is_cut_and_escaped() -> None:
     assert [sendable(""), sendable("é"), sendable("a\udcff")] == ["", "é", "a\\udcff"]
     assert sendable("x" * 1_001) == "x" * 1_000
+
+
+def test_what_may_have_been_meant_is_offered_the_likeliest_first() -> None:
+    names = ["release", "add", "added", "count"]
+    assert nearest("adde", names) == ["added", "add"]
+    assert nearest("relase", names) == ["release"]
+    assert nearest("something else", names) == []
+    assert offered("relase", names) == "; did you mean 'release'?"
+    assert offered("xyz", names) == ""
+
+
+def test_neither_long_names_nor_many_are_compared() -> None:
+    assert nearest("x" * 1_000_000, ["x" * 1_000_000]) == []
+    assert nearest("x" * 40, ["x" * 1_000_000]) == []
+    assert nearest("add", [*(["other"] * 1_000), "add"]) == []

@@ -198,15 +198,15 @@ def test_what_needs_no_conversion_is_bound_as_it_came(name: str, params: list[An
 @pytest.mark.parametrize(
     "name, params, message",
     [
-        ("any", [1], "missing argument `other`"),
-        ("any", [1, 2, 3], "takes at most 2 arguments, got 3"),
-        ("any", {"value": 1}, "missing required field `other`"),
-        ("some", [1], "missing argument `number`"),
-        ("some", [1, 2, 3], "takes at most 2 arguments, got 3"),
+        ("any", [1], "is missing 1 required argument: 'other'"),
+        ("any", [1, 2, 3], "takes 2 arguments by position, and got 3"),
+        ("any", {"value": 1}, "is missing 1 required argument: 'other'"),
+        ("some", [1], "is missing 1 required argument: 'number'"),
+        ("some", [1, 2, 3], "takes 2 arguments by position, and got 3"),
         ("some", [1, True], "Expected `int`, got `bool` - at `number`"),
         ("some", [1, "x"], "Expected `int`, got `str` - at `number`"),
-        ("named", [1], "missing argument `number`"),
-        ("named", [1, 2], "missing argument `number`"),
+        ("named", [1], "is missing 1 required argument: 'number'"),
+        ("named", [1, 2], "takes 1 argument by position, and got 2"),
     ],
 )
 def test_where_anything_goes_the_others_are_looked_at_all_the_same(name: str, params: Any, message: str) -> None:
@@ -217,21 +217,21 @@ def test_where_anything_goes_the_others_are_looked_at_all_the_same(name: str, pa
 @pytest.mark.parametrize(
     "name, params, message",
     [
-        ("nothing", [1], "takes at most 0 arguments, got 1"),
-        ("nothing", {"a": 1}, "unknown field `a`"),
-        ("add", [], "missing argument `a`"),
-        ("add", {}, "missing required field `a`"),
-        ("add", {"b": 1}, "missing required field `a`"),
-        ("add", [1, 2, 3], "takes at most 2 arguments, got 3"),
-        ("add", {"a": 1, "c": 2}, "unknown field `c`"),
+        ("nothing", [1], "takes no arguments by position, and got 1"),
+        ("nothing", {"a": 1}, "got an unexpected argument 'a'$"),
+        ("add", [], r"a, b=\.\.\.\) is missing 1 required argument: 'a'"),
+        ("add", {}, "is missing 1 required argument: 'a'"),
+        ("add", {"b": 1}, "is missing 1 required argument: 'a'"),
+        ("add", [1, 2, 3], "takes 2 arguments by position, and got 3"),
+        ("add", {"a": 1, "c": 2}, r"a, b=\.\.\.\) got an unexpected argument 'c'"),
         ("add", ["x"], "Expected `int`, got `str` - at `a`"),
         ("add", [1, "x"], "Expected `int`, got `str` - at `b`"),
         ("add", {"a": 1, "b": "x"}, "Expected `int`, got `str` - at `b`"),
         ("add", [True], "Expected `int`, got `bool` - at `a`"),
-        ("mixed", [1, "x"], "missing argument `c`"),
-        ("mixed", [1], "missing argument `b`"),
-        ("mixed", [1, "x", True], "missing argument `c`"),
-        ("optional", [1, 2], "takes at most 1 arguments, got 2"),
+        ("mixed", [1, "x"], r"a, b, \*, c, d=\.\.\.\) is missing 1 required argument: 'c'"),
+        ("mixed", [1], "is missing 2 required arguments: 'b', 'c'"),
+        ("mixed", [1, "x", True], "takes 2 arguments by position, and got 3"),
+        ("optional", [1, 2], "takes 1 argument by position, and got 2"),
         ("invite", [{"name": "n"}], "missing required field `address` - at `person`"),
         ("invite", [{"name": "n", "address": {"street": "s", "numbers": ["x"]}}], r"at `person.address.numbers\[0\]`"),
         ("invite", {"person": {"name": 5, "address": {}}}, "Expected `str`, got `int` - at `person.name`"),
@@ -240,7 +240,9 @@ def test_where_anything_goes_the_others_are_looked_at_all_the_same(name: str, pa
     ],
 )  # fmt: skip
 def test_what_does_not_fit_names_the_method_and_the_path_to_the_field(name: str, params: Any, message: str) -> None:
-    with pytest.raises(InvalidParams, match=rf"^rpc\.InvalidParams: org\.example\.Everything\.{name}: .*{message}"):
+    with pytest.raises(
+        InvalidParams, match=rf"^rpc\.InvalidParams: org\.example\.Everything\.{name}(: |\().*{message}"
+    ):
         spec(name).bind(params)
 
 
@@ -281,10 +283,31 @@ def test_calls_in_python_s_own_way_go_by_position_where_that_is_enough() -> None
 
 
 def test_calls_that_python_would_refuse_are_refused_before_they_are_sent() -> None:
-    with pytest.raises(TypeError, match=r"Everything\.add got the argument 'a' twice"):
+    with pytest.raises(TypeError, match=r"Everything\.add\(.*\) got the argument 'a' twice: by position and by name"):
         spec("add").params((1,), {"a": 2})
-    with pytest.raises(TypeError, match=r"Everything\.mixed takes 2 positional arguments, got 3"):
+    with pytest.raises(TypeError, match=r"Everything\.mixed\(.*\) takes 2 arguments by position, and got 3"):
         spec("mixed").params((1, "x", True), {"d": 2.0})
+    with pytest.raises(TypeError, match=r"Everything\.mixed\(.*\) is missing 1 required argument: 'c'"):
+        spec("mixed").params((1, "x"), {})
+    with pytest.raises(TypeError, match=r"Everything\.add\(.*\) got an unexpected argument 'aa'; did you mean 'a'\?"):
+        spec("add").params((), {"a": 1, "aa": 2})
+
+
+def test_the_thousandth_parameter_is_named_as_the_first_is() -> None:
+    names = [f"p{number}" for number in range(1_100)]
+    namespace: dict[str, Any] = {}
+    exec(f"async def many(self, {': int, '.join(names)}: int) -> None: ...", namespace)
+    many = spec_of(type("Many", (Service,), {"many": method(namespace["many"])})).methods["many"]
+    numbers: list[Any] = [*range(1_100)]
+    assert many.bind(numbers)[0] == tuple(numbers)
+    for place in (0, 999, 1_000, 1_099):
+        with pytest.raises(InvalidParams, match=f"Expected `int`, got `str` - at `p{place}`"):
+            many.bind([*numbers[:place], "x", *numbers[place + 1 :]])
+    with pytest.raises(
+        InvalidParams, match=r"is missing 100 required arguments: 'p1000', 'p1001', .*, \.\.\.$"
+    ) as caught:
+        many.bind(numbers[:1_000])
+    assert len(caught.value.message) < 400
 
 
 def test_arguments_of_a_call_by_name_go_by_position_or_by_name() -> None:
