@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import weakref
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
 from seqrpc.interface.answers import Finish, finishing
-from seqrpc.interface.service import RemoteService
+from seqrpc.interface.service import RemoteService, Service
 from seqrpc.interface.signature import MethodSpec, spec_of
+from seqrpc.text import offered, shown
 
 P = TypeVar("P", bound=RemoteService)
 
@@ -39,14 +41,41 @@ class ProxyClasses(Generic[P]):
         """Return the class of proxies of ``cls``, made once.
 
         Raises:
-            TypeError: a method of the class cannot be called from elsewhere.
+            TypeError: it is no class, or a method of it cannot be called from elsewhere.
         """
+        if not isinstance(cls, type):
+            raise TypeError(_no_class(cls))
         made = self._made.get(cls)
         if made is None:
             methods = {name: self._method(spec) for name, spec in spec_of(cls).methods.items()}
-            made = self._made[cls] = type(f"{cls.__name__}Proxy", (self._base,), {"__slots__": (), **methods})
+            others = {"__slots__": (), "__getattr__": functools.partialmethod(_no_attribute, cls)}
+            made = self._made[cls] = type(f"{cls.__name__}Proxy", (self._base,), {**others, **methods})
         return made
 
     def _method(self, spec: MethodSpec) -> Callable[..., Any]:
         calling = self._calling(spec, finishing(spec.wire_name, spec.result))
         return functools.wraps(spec.function)(calling)
+
+
+def _no_class(given: object) -> str:
+    """Return why no proxy can be made of what is no class, but most often an object of one."""
+    if isinstance(given, RemoteService):
+        return f"a proxy is made of a class, and {given!r} is a proxy already"
+    if isinstance(given, Service):
+        name = type(given).__name__
+        return f"a proxy is made of a class, and this is an object of {name}: write proxy({name})"
+    return f"a proxy is made of a class that describes the service, got {shown(repr(given))}"
+
+
+def _no_attribute(_proxy: RemoteService, cls: type, name: str) -> Any:
+    """Say why there is no such attribute: others are asked for whatever looks at an object.
+
+    Raises:
+        AttributeError: always.
+    """
+    methods = spec_of(cls).methods
+    if not name.startswith("_") and inspect.isroutine(getattr(cls, name, None)):
+        text = f"{cls.__name__}.{name} is not marked with @seqrpc.method, so it cannot be called from here"
+    else:
+        text = f"{cls.__name__} has no method {name!r} to call{offered(name, methods)}"
+    raise AttributeError(text, name=name)

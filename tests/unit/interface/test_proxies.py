@@ -73,3 +73,27 @@ def test_a_class_that_cannot_be_called_is_a_type_error() -> None:
 
     with pytest.raises(TypeError, match=r"Wrong\.stars"):
         CLASSES.of(Wrong)
+
+
+def test_a_name_that_it_has_not_is_told_with_the_nearest_that_it_has() -> None:
+    shapes: Any = CLASSES.of(Shapes)()
+    with pytest.raises(AttributeError, match=r"^Shapes has no method 'mov' to call; did you mean 'move'\?$"):
+        shapes.mov()
+    with pytest.raises(AttributeError, match=r"^Shapes has no method 'colour' to call$"):
+        _ = shapes.colour
+    with pytest.raises(AttributeError, match=r"^Shapes\.hidden is not marked with @seqrpc\.method, so it cannot"):
+        shapes.hidden()
+
+
+@pytest.mark.parametrize(
+    "given, told",
+    [
+        (Shapes(), r"a proxy is made of a class, and this is an object of Shapes: write proxy\(Shapes\)"),
+        (CLASSES.of(Shapes)(), "a proxy is made of a class, and .* is a proxy already"),
+        ("Shapes", "a proxy is made of a class that describes the service, got 'Shapes'"),
+    ],
+    ids=["object", "proxy", "name"],
+)
+def test_what_is_no_class_is_a_type_error(given: Any, told: str) -> None:
+    with pytest.raises(TypeError, match=told):
+        CLASSES.of(given)
