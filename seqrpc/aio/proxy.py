@@ -90,7 +90,7 @@ def _checking(spec: MethodSpec, finish: Finish) -> Callable[..., Any]:
 
 def _calling(spec: MethodSpec, finish: Finish) -> Callable[..., Any]:
     """Return what calls ``spec``."""
-    wire_name = spec.wire_name
+    wire_name, counts = spec.wire_name, spec.counts
     if spec.description.oneway:
 
         async def tell(self: Proxy, /, *args: Any, **kwargs: Any) -> None:
@@ -110,8 +110,10 @@ def _calling(spec: MethodSpec, finish: Finish) -> Callable[..., Any]:
 
     def call(self: Proxy, /, *args: Any, **kwargs: Any) -> Coroutine[Any, Any, Any]:
         here = scope.get()
-        params = spec.params(args, kwargs) if kwargs else args
-        return self._callee.request(wire_name, params, here.deadline_ns, here.outgoing_meta, finish)
+        params = spec.params(args, kwargs) if kwargs or len(args) not in counts else args
+        calling = self._callee.request(wire_name, params, here.deadline_ns, here.outgoing_meta, finish)
+        calling.__qualname__ = wire_name  # type: ignore[attr-defined] # in warnings that it was not awaited, and in its task
+        return calling
 
     return call
 

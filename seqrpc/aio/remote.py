@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar, cast
 
 from seqrpc.aio.proxy import Callee, proxy_class
 from seqrpc.interface.scope import scope
 from seqrpc.interface.signature import params_of
+from seqrpc.protocol.messages import Params
+from seqrpc.text import shown
 
 T = TypeVar("T")
 
@@ -25,7 +27,7 @@ class Remote:
         """Hold what sends the calls."""
         self._callee = callee
 
-    async def call(self, method: str, /, *args: Any, **kwargs: Any) -> Any:
+    def call(self, method: str, /, *args: Any, **kwargs: Any) -> Coroutine[Any, Any, Any]:
         """Call a method by its name on the wire and return its result as plain data.
 
         Args:
@@ -44,15 +46,17 @@ class Remote:
                 run.
             ConnectionLost: the connection ended, or the channel was closed or passed on here; the call may have run.
             LocalProtocolError, TooLarge: the arguments cannot be sent.
-            TypeError: arguments were given both by position and by name.
+            TypeError: arguments were given both by position and by name, or the name is none.
 
         Cancel: the handler at the other side is cancelled; until it has answered, the call counts as in flight.
         """
+        params = _params(method, args, kwargs)
         here = scope.get()
-        params = params_of(method, args, kwargs)
-        return await self._callee.request(method, params, here.deadline_ns, here.outgoing_meta)
+        calling = self._callee.request(method, params, here.deadline_ns, here.outgoing_meta)
+        calling.__qualname__ = method  # type: ignore[attr-defined] # in warnings that it was not awaited, and in its task
+        return calling
 
-    async def notify(self, method: str, /, *args: Any, **kwargs: Any) -> None:
+    def notify(self, method: str, /, *args: Any, **kwargs: Any) -> Coroutine[Any, Any, None]:
         """Call a method without waiting for, or ever hearing, its answer; arguments as for :meth:`call`.
 
         Returns when the message is on its way; errors at the other side are not reported.
@@ -62,9 +66,11 @@ class Remote:
 
         Cancel: it was not sent.
         """
+        params = _params(method, args, kwargs)
         here = scope.get()
-        params = params_of(method, args, kwargs)
-        await self._callee.send_notify(method, params, here.deadline_ns, here.outgoing_meta)
+        calling = self._callee.send_notify(method, params, here.deadline_ns, here.outgoing_meta)
+        calling.__qualname__ = method  # type: ignore[attr-defined] # as above
+        return calling
 
     def proxy(self, cls: Callable[..., T]) -> T:
         """Return an object with the methods of ``cls``, which call the service of that name at the other side.
@@ -79,6 +85,12 @@ class Remote:
         Its methods raise what :meth:`call` raises, and InvalidResult: the answer does not fit the annotation.
 
         Raises:
-            TypeError: a method of the class cannot be called from elsewhere.
+            TypeError: it is no class, or a method of the class cannot be called from elsewhere.
         """
         return cast("T", proxy_class(cast("type", cls))(self._callee))
+
+
+def _params(method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Params:
+    if not isinstance(method, str):  # a message with something else would end the connection
+        raise TypeError(f"a method is called by its name, as 'Service.method', not by {shown(repr(method))}")
+    return params_of(method, args, kwargs)

@@ -6,7 +6,7 @@ import abc
 import os
 import time
 from collections.abc import AsyncIterator
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import pytest
 from support.daemons import on_a_pair, raw_client
@@ -32,6 +32,27 @@ async def test_arguments_go_by_position_or_by_name() -> None:
             await connection.call("Echo.echo", 1, a=5)
         with pytest.raises(TypeError, match="by position or by name, not both"):
             await connection.notify("Echo.echo", 1, a=5)
+
+
+@pytest.mark.parametrize("name", [5, None, Echo, Echo.give, b"Echo.give"], ids=str)
+async def test_a_name_that_is_none_is_refused_and_ends_no_connection(name: Any) -> None:
+    async with on_a_pair(Echo()) as connection:
+        with pytest.raises(TypeError, match=r"a method is called by its name, as 'Service\.method', not by "):
+            await connection.call(name)
+        with pytest.raises(TypeError, match=r"a method is called by its name, as 'Service\.method', not by "):
+            await connection.notify(name)
+        assert await connection.call("Echo.give", 1) == 1
+
+
+async def test_a_call_that_was_not_awaited_is_told_by_its_method() -> None:
+    async with on_a_pair(Echo()) as connection:
+        for make in (
+            lambda: connection.call("Echo.give", 1),
+            lambda: connection.notify("Echo.give", 1),
+            lambda: connection.proxy(Echo).give(1),
+        ):
+            with pytest.warns(RuntimeWarning, match=r"^coroutine 'Echo\.give' was never awaited$"):
+                make()
 
 
 async def test_anything_with_a_descriptor_is_lent(pipe: tuple[int, int]) -> None:
