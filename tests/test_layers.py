@@ -75,6 +75,7 @@ ORDER = (
     "interface.planning",
     "interface.methods",
     "interface.description",
+    "interface.services",
     "interface.arguments",
     "interface.conversion",
     "interface.results",

@@ -23,6 +23,7 @@ from seqrpc.errors import UntrustedServer
 from seqrpc.interface.policy import PolicyLike, as_policy
 from seqrpc.interface.scope import run_outside
 from seqrpc.interface.service import Service
+from seqrpc.interface.services import services_of
 from seqrpc.kernel.addresses import AddressLike, parse_address
 from seqrpc.kernel.platforms import PLATFORM
 from seqrpc.limits import DEFAULT_LIMITS, Limits
@@ -100,7 +101,7 @@ async def _connect(
     interceptors: Iterable[Interceptor],
     limits: Limits,
 ) -> Connection:
-    registry = Registry([services] if isinstance(services, Service) else services, allow, limits)
+    registry = Registry(services_of(services), allow, limits)
     interception = Interception(interceptors)
     policy = None if server is None else as_policy(server)
     sock = await socket_for(address, sock, limits)

@@ -16,6 +16,7 @@ from seqrpc.interface.policy import Policy, PolicyLike, as_policy
 from seqrpc.interface.policy import default as default_policy
 from seqrpc.interface.results import ResultCheck
 from seqrpc.interface.service import Service
+from seqrpc.interface.services import check_service
 from seqrpc.interface.signature import MethodSpec, spec_of
 from seqrpc.limits import DEFAULT_LIMITS, Limits
 
@@ -109,8 +110,7 @@ class Registry:
 
     def _add_service(self, service: Service) -> None:
         """Serve one more."""
-        if not isinstance(service, Service):
-            raise TypeError(f"an object of a seqrpc.Service was expected, got {service!r}")
+        check_service(service)
         description = spec_of(type(service)).description
         name, policy = description.name, description.policy
         if name in self._service_policies:

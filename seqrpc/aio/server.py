@@ -21,6 +21,7 @@ from seqrpc.aio.unclosed import Guard
 from seqrpc.interface.policy import PolicyLike
 from seqrpc.interface.scope import run_outside
 from seqrpc.interface.service import Service
+from seqrpc.interface.services import services_of
 from seqrpc.kernel import buffers, sockets
 from seqrpc.kernel.addresses import Address, AddressLike, FdAddress, SystemdAddress, parse_address
 from seqrpc.kernel.listening import BACKLOG, ListeningSocket, adopt_listening, check_access_of_others, claim
@@ -150,7 +151,7 @@ async def _start(
     interceptors: Iterable[Interceptor],
     limits: Limits,
 ) -> Server:
-    registry = Registry([services] if isinstance(services, Service) else services, allow, limits)
+    registry = Registry(services_of(services), allow, limits)
     interception = Interception(interceptors)
     if (address is None) == (sock is None):
         raise ValueError("pass an address, or sock=, and not both")

@@ -74,6 +74,10 @@ def logged(function: Callable[..., Any]) -> Callable[..., Any]:
     return wrapper
 
 
+def _square(_self: object, number: int) -> int:
+    return number * number
+
+
 class Counter(Service):
     """Every kind of function."""
 
@@ -115,7 +119,7 @@ class Counter(Service):
     def wrapped_plain(self) -> int:
         return threading.get_ident()
 
-    squared = method(lambda self, number: number * number)
+    squared = method(_square)
 
 
 @pytest.fixture(params=["itself", "proxy"])

@@ -14,7 +14,7 @@ from seqrpc.aio.registry import Registry
 def test_a_registry_takes_services_only_and_no_name_twice() -> None:
     with pytest.raises(TypeError, match=r"an object of a seqrpc\.Service was expected, got 5"):
         Registry([5])  # type: ignore[list-item]
-    with pytest.raises(TypeError, match=r"an object of a seqrpc\.Service was expected, got <class"):
+    with pytest.raises(TypeError, match=r"an object of Everything was expected, got the class: write Everything\(\)"):
         Registry([Everything])  # type: ignore[list-item]
 
     class Another(seqrpc.Service, name="Everything"):
