@@ -87,6 +87,7 @@ ORDER = (
     "interface.builtin",
     # the event loop's side: packets on it
     "aio",
+    "aio.blocks",
     "aio.stalls",
     "aio.turns",
     "aio.places",

@@ -168,5 +168,6 @@ def connect(
             allow=allow,
             interceptors=interceptors,
             limits=limits,
-        )
+        ),
+        "seqrpc.connect",
     )

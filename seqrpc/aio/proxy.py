@@ -7,6 +7,7 @@ from collections.abc import Callable, Coroutine
 from types import TracebackType
 from typing import Any, Protocol, Self
 
+from seqrpc.aio.blocks import AsyncBlock
 from seqrpc.aio.streams import Stream
 from seqrpc.interface.answers import Finish, result_of
 from seqrpc.interface.lending import check_of_owners
@@ -42,7 +43,7 @@ class Callee(Protocol):
         ...
 
 
-class Proxy(RemoteService):
+class Proxy(AsyncBlock, RemoteService):
     """Base of proxies; made by :meth:`seqrpc.Connection.proxy`."""
 
     __slots__ = ("_callee",)

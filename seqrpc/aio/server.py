@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from types import TracebackType
 from typing import Self
 
+from seqrpc.aio.blocks import AsyncBlock
 from seqrpc.aio.connection import Connection
 from seqrpc.aio.endpoints import open_transport
 from seqrpc.aio.hub import Hub
@@ -29,7 +30,7 @@ from seqrpc.kernel.platforms import PLATFORM
 from seqrpc.limits import DEFAULT_LIMITS, Limits
 
 
-class Server:
+class Server(AsyncBlock):
     """Services that are being served; made by :func:`serve`.
 
     If it is dropped without being closed, it is closed, as by :meth:`close`, with a ResourceWarning.
@@ -268,5 +269,6 @@ def serve(
             pass_credentials=pass_credentials,
             interceptors=interceptors,
             limits=limits,
-        )
+        ),
+        "seqrpc.serve",
     )

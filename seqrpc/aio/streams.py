@@ -9,8 +9,9 @@ from __future__ import annotations
 import functools
 from collections.abc import AsyncIterator, Awaitable, Callable
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar
 
+from seqrpc.aio.blocks import AsyncBlock
 from seqrpc.aio.readers import StreamReader
 from seqrpc.interface.streams import ReceivedStream
 from seqrpc.kernel.descriptors import OwnedFd
@@ -21,7 +22,7 @@ T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
 
-class Stream(AsyncIterator[T_co], ReceivedStream[T_co]):
+class Stream(AsyncBlock, AsyncIterator[T_co], ReceivedStream[T_co]):
     """The reading end of a stream: ``async for item in stream``.
 
     Calling a method that streams returns one; the call is made when the first item is asked for, or by
@@ -77,6 +78,11 @@ class Stream(AsyncIterator[T_co], ReceivedStream[T_co]):
     def __aiter__(self) -> Self:
         """Return itself."""
         return self
+
+    if not TYPE_CHECKING:
+
+        def __iter__(self) -> NoReturn:
+            raise TypeError(f"{self!r} is read by 'async for', not by 'for'")
 
     async def __anext__(self) -> T_co:
         """Return the next item."""

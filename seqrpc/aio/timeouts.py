@@ -8,11 +8,12 @@ from contextlib import AbstractAsyncContextManager
 from contextvars import Token
 from types import TracebackType
 
+from seqrpc.aio.blocks import AsyncBlock
 from seqrpc.errors import DeadlineExceeded
 from seqrpc.interface.scope import Scope, bounded, scope
 
 
-class _Bounded:
+class _Bounded(AsyncBlock):
     """What ``async with seqrpc.timeout(...)`` enters; a class, for entering a generator takes longer than the call."""
 
     __slots__ = ("_bound", "_delay", "_token")
@@ -40,6 +41,9 @@ class _Bounded:
             raise DeadlineExceeded("the time given by seqrpc.timeout is up") from timeout
         if self._bound.expired() and isinstance(exc, TimeoutError) and not isinstance(exc, DeadlineExceeded):
             raise DeadlineExceeded("the time given by seqrpc.timeout is up") from exc
+
+    def __repr__(self) -> str:
+        return f"seqrpc.timeout({self._delay!r})"
 
 
 def timeout(delay: float | None) -> AbstractAsyncContextManager[None]:

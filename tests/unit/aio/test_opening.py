@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from seqrpc.aio.opening import Opening
@@ -26,7 +28,7 @@ async def open_nothing() -> Door:
 
 
 async def test_what_is_awaited_is_whose_awaits_it() -> None:
-    opening = Opening(open_door)
+    opening = Opening(open_door, "house.open")
     first, second = await opening, await opening
     assert first is not second
     assert [first.is_open, second.is_open] == [True, True]
@@ -36,7 +38,7 @@ async def test_what_is_awaited_is_whose_awaits_it() -> None:
 async def test_what_is_opened_for_a_block_is_closed_at_its_end(fails: bool) -> None:
     doors = []
     try:
-        async with Opening(open_door) as door:
+        async with Opening(open_door, "house.open") as door:
             doors.append(door)
             assert door.is_open
             if fails:
@@ -48,7 +50,26 @@ async def test_what_is_opened_for_a_block_is_closed_at_its_end(fails: bool) -> N
 
 async def test_a_block_is_not_entered_where_opening_fails() -> None:
     with pytest.raises(OSError, match="it is stuck"):
-        async with Opening(open_nothing):
+        async with Opening(open_nothing, "house.open"):
             pytest.fail("nothing is open")
     with pytest.raises(OSError, match="it is stuck"):
-        await Opening(open_nothing)
+        await Opening(open_nothing, "house.open")
+
+
+async def test_one_that_is_dropped_unopened_says_so_and_one_that_failed_does_not() -> None:
+    with pytest.warns(
+        RuntimeWarning, match=r"^house\.open\(\.\.\.\) was never awaited, and nothing was opened: "
+    ) as told:
+        Opening(open_door, "house.open")
+    assert len(told) == 1
+    with pytest.raises(OSError, match="it is stuck"):
+        await Opening(open_nothing, "house.open")
+
+
+async def test_who_takes_it_for_what_it_opens_is_told() -> None:
+    opening: Any = Opening(open_door, "house.open")
+    with pytest.raises(AttributeError, match=r"house\.open\(\.\.\.\) is not open yet, and has no 'is_open'"):
+        _ = opening.is_open
+    with pytest.raises(TypeError, match=r"^house\.open\(\.\.\.\) is entered by 'async with', not by 'with'$"), opening:
+        pytest.fail("nothing is open")
+    await opening
