@@ -17,6 +17,7 @@ from collections.abc import Callable
 from seqrpc.interface.predicates import answers_later, objection
 from seqrpc.kernel.credentials import Credentials
 from seqrpc.logs import get_logger
+from seqrpc.text import shown
 
 _log = get_logger("seqrpc.policy")
 
@@ -92,8 +93,23 @@ def as_policy(rule: PolicyLike) -> Policy:
     why = objection(rule)
     if why is not None:
         expected = "a policy, or a plain function of the caller's Credentials, was expected"
-        raise TypeError(f"{expected}, got {rule!r}: {why}")
+        raise TypeError(f"{expected}, got {shown(repr(rule))}: {_meant(rule) or why}")
     return _Custom(rule)
+
+
+def _meant(rule: object) -> str | None:
+    """Return what to write in place of something that is no policy, if that can be guessed."""
+    for maker, call in ((uid, "uid(1000)"), (gid, "gid(1000)"), (group, "group('adm')")):
+        if rule is maker:
+            return f"policy.{maker.__name__} is to be called, as in policy.{call}"
+    if isinstance(rule, bool):
+        return "write policy.anyone, which admits everybody, or ~policy.anyone, which admits nobody"
+    if isinstance(rule, int):
+        return f"write policy.uid({rule}) or policy.gid({rule})"
+    if isinstance(rule, str):
+        known = isinstance(globals().get(rule), Policy)
+        return f"write policy.{rule}" if known else f"write policy.group({shown(rule)!r})"
+    return None
 
 
 def _tell_no_bool(rule: Policy, answer: object) -> None:

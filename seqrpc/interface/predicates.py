@@ -23,7 +23,7 @@ def objection(function: object) -> str | None:
     if any(map(answers_later, layers)):
         return "it gives its answer later, and an answer is wanted at once"
     if not _takes_one(function):
-        return "it cannot be called with the caller alone"
+        return "it cannot be called with the caller alone, as 'lambda caller: ...' can"
     annotation = _result_of(layers[-1])
     if not _may_be_bool(annotation):
         return f"its answer is annotated as {inspect.formatannotation(annotation)}, and True or False is wanted"

@@ -362,3 +362,24 @@ def test_a_group_that_is_missing_is_looked_for_and_told_of_once_a_while(
 def test_and_or_and_not_are_refused_where_they_are_written(combine: Callable[[Policy, Policy], object]) -> None:
     with pytest.raises(TypeError, match=r"combined with &, \| and ~"):
         combine(policy.root, policy.anyone)
+
+
+@pytest.mark.parametrize(
+    "given, told",
+    [
+        (policy.group, "policy.group is to be called, as in policy.group('adm')"),
+        (policy.uid, "policy.uid is to be called, as in policy.uid(1000)"),
+        (policy.gid, "policy.gid is to be called, as in policy.gid(1000)"),
+        ("root", "write policy.root"),
+        ("adm", "write policy.group('adm')"),
+        ("uid", "write policy.group('uid')"),
+        (1000, "write policy.uid(1000) or policy.gid(1000)"),
+        (True, "write policy.anyone, which admits everybody, or ~policy.anyone, which admits nobody"),
+    ],
+    ids=str,
+)
+def test_who_gives_something_else_is_told_the_policy_that_was_probably_meant(given: Any, told: str) -> None:
+    with pytest.raises(TypeError) as caught:
+        as_policy(given)
+    expected = "a policy, or a plain function of the caller's Credentials, was expected"
+    assert str(caught.value) == f"{expected}, got {given!r}: {told}"

@@ -88,7 +88,7 @@ def test_what_answers_later_is_refused(function: Any) -> None:
     ids=repr,
 )
 def test_what_does_not_take_one_argument_is_refused(function: Any) -> None:
-    assert objection(function) == "it cannot be called with the caller alone"
+    assert objection(function) == "it cannot be called with the caller alone, as 'lambda caller: ...' can"
 
 
 Sure = NewType("Sure", bool)
@@ -200,8 +200,11 @@ async def test_also_by_a_server_and_a_client(rule: Any) -> None:
 
 
 def test_the_error_names_what_was_given_and_what_is_wrong_with_it() -> None:
-    with pytest.raises(TypeError, match=r"got <function group at .*>: .*annotated as .*Policy"):
-        as_policy(policy.group)  # type: ignore[arg-type]
+    def makes(name: object) -> policy.Policy:
+        return policy.root
+
+    with pytest.raises(TypeError, match=r"got <function .*makes at .*>: .*annotated as .*Policy"):
+        as_policy(makes)  # type: ignore[arg-type]
 
 
 def test_a_policy_of_one_s_own_answers_at_once_too() -> None:
