@@ -5,7 +5,12 @@ Times are seconds as ``float``, like the standard library's, unless the name say
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from dataclasses import dataclass, fields
+from typing import Any
+
+from seqrpc.text import offered, shown
 
 MAX_PACKET = 65_536
 """Bytes in one packet at most (protocol 1.2): what every receiver can take."""
@@ -70,7 +75,8 @@ every sender that has some among them is held up as if it had too many. Senders 
 class Limits:
     """The bounds of a server or a connection; pass one as ``limits=`` to change some of them.
 
-    All are positive, only ``busy_poll_timeout`` may be 0; a wrong one raises a :class:`ValueError` that names it.
+    All are positive, only ``busy_poll_timeout`` may be 0; a wrong one raises a :class:`ValueError`, or one that is none
+    a :class:`TypeError`, that names it.
     """
 
     max_depth: int = 64
@@ -155,6 +161,8 @@ class Limits:
         """Refuse bounds that would mean nothing."""
         for field in fields(self):
             value = getattr(self, field.name)
+            if not isinstance(value, int | float):
+                raise TypeError(f"limits.{field.name} is a number, got {value!r}")
             if not value > 0 and field.name != "busy_poll_timeout":
                 raise ValueError(f"limits.{field.name} must be positive, got {value!r}")
         if not 0 <= self.busy_poll_timeout <= 1:
@@ -166,6 +174,30 @@ class Limits:
                 f"limits.low_water_bytes ({self.low_water_bytes}) is above"
                 f" limits.high_water_bytes ({self.high_water_bytes})"
             )
+
+
+def _telling(init: Callable[..., None]) -> Callable[..., None]:
+    @functools.wraps(init)
+    def telling(self: Limits, /, **bounds: Any) -> None:
+        for name in bounds.keys() - Limits.__dataclass_fields__.keys():
+            raise TypeError(f"Limits has no bound {name!r}{offered(name, Limits.__dataclass_fields__)}")
+        init(self, **bounds)
+
+    return telling
+
+
+# Python names the argument that it does not know, but not the nearest that there is.
+Limits.__init__ = _telling(Limits.__init__)  # type: ignore[method-assign]
+
+
+def check_limits(limits: object) -> None:
+    """Check that what is given as ``limits=`` is some.
+
+    Raises:
+        TypeError: it is not.
+    """
+    if not isinstance(limits, Limits):
+        raise TypeError(f"limits= takes a seqrpc.Limits, got {shown(repr(limits))}: write seqrpc.Limits(max_threads=8)")
 
 
 DEFAULT_LIMITS = Limits()

@@ -26,7 +26,7 @@ from seqrpc.interface.service import Service
 from seqrpc.interface.services import services_of
 from seqrpc.kernel.addresses import AddressLike, parse_address
 from seqrpc.kernel.platforms import PLATFORM
-from seqrpc.limits import DEFAULT_LIMITS, Limits
+from seqrpc.limits import DEFAULT_LIMITS, Limits, check_limits
 from seqrpc.logs import get_logger
 
 _log = get_logger("seqrpc.client")
@@ -158,6 +158,7 @@ def connect(
 
     Cancel: nothing is left open, and lifespans that were entered are left.
     """
+    check_limits(limits)
     return Opening(
         functools.partial(
             _connect,

@@ -202,7 +202,9 @@ def current_call() -> CurrentCall:
     """
     call = handled_call()
     if call is None:
-        raise LookupError("current_call() works inside a handler only")
+        raise LookupError(
+            "current_call() works inside a handler only: take there what is needed elsewhere, and pass it on"
+        )
     return view_of(call)
 
 

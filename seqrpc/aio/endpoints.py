@@ -18,7 +18,7 @@ from seqrpc.kernel.addresses import Address, AddressLike, parse_address
 from seqrpc.kernel.listening import BACKLOG, listen
 from seqrpc.kernel.platforms import PLATFORM
 from seqrpc.kernel.unread import close_unread
-from seqrpc.limits import DEFAULT_LIMITS, Limits
+from seqrpc.limits import DEFAULT_LIMITS, Limits, check_limits
 from seqrpc.text import shown
 
 P = TypeVar("P", bound=SeqpacketProtocol)
@@ -74,6 +74,7 @@ async def create_connection(
 
     Cancel: nothing is left open.
     """
+    check_limits(limits)
     sock = await socket_for(address, sock, limits)
     try:
         protocol = protocol_factory()
@@ -149,6 +150,7 @@ async def create_server(
         ListenError: the system does not let this process listen there.
         AddressError: the address cannot be listened on, or mode and group are given where others set them.
     """
+    check_limits(limits)
     listening = listen(
         parse_address(address),
         mode=mode,

@@ -24,6 +24,7 @@ from seqrpc.limits import Limits
 from seqrpc.logs import get_logger
 from seqrpc.protocol.admission import Refused
 from seqrpc.protocol.messages import NO_OPTIONS, Options, Params, Request
+from seqrpc.text import shown
 
 _log = get_logger("seqrpc.dispatch")
 
@@ -42,10 +43,14 @@ class Interception:
 
     def __init__(self, given: Iterable[Interceptor] = ()) -> None:
         """Sort them by what they override."""
+        if not isinstance(given, Iterable):
+            raise TypeError(f"interceptors= takes a list of them, got {shown(repr(given))}: write [...] around it")
         interceptors = tuple(given)
         for each in interceptors:
+            if isinstance(each, type) and issubclass(each, Interceptor):
+                raise TypeError(f"an object of {each.__name__} was expected, got the class: write {each.__name__}()")
             if not isinstance(each, Interceptor):
-                raise TypeError(f"an object of a seqrpc.Interceptor was expected, got {each!r}")
+                raise TypeError(f"an object of a seqrpc.Interceptor was expected, got {shown(repr(each))}")
             if inspect.iscoroutinefunction(each.ended):
                 raise TypeError(f"{type(each).__name__}.ended must be a plain function: nobody awaits it")
         self._around = tuple(each for each in interceptors if type(each).handle is not Interceptor.handle)

@@ -375,7 +375,9 @@ class Link(SeqpacketProtocol):
 
     def _begin_close(self) -> None:
         if self._reason is None:
-            self._reason = ConnectionLost("the connection was closed on this side")
+            self._reason = ConnectionLost(
+                "the connection was closed on this side: use it within its 'async with', or connect again"
+            )
         self._close_transport()
 
     def abandon(self) -> None:

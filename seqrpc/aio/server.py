@@ -27,7 +27,7 @@ from seqrpc.kernel import buffers, sockets
 from seqrpc.kernel.addresses import Address, AddressLike, FdAddress, SystemdAddress, parse_address
 from seqrpc.kernel.listening import BACKLOG, ListeningSocket, adopt_listening, check_access_of_others, claim
 from seqrpc.kernel.platforms import PLATFORM
-from seqrpc.limits import DEFAULT_LIMITS, Limits
+from seqrpc.limits import DEFAULT_LIMITS, Limits, check_limits
 
 
 class Server(AsyncBlock):
@@ -255,6 +255,7 @@ def serve(
 
     Cancel: lifespans that were entered are left, nothing is served, and no file is left.
     """
+    check_limits(limits)
     return Opening(
         functools.partial(
             _start,

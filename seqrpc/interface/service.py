@@ -47,13 +47,16 @@ class Service:
 
         Raises:
             ValueError: the name is empty, begins or ends with a dot, or begins with ``rpc.``.
-            TypeError: something is marked with :func:`seqrpc.method` that cannot be called from elsewhere, such as
-                ``lifespan``, or a property.
+            TypeError: the name is no text, or something is marked with :func:`seqrpc.method` that cannot be called from
+                elsewhere, such as ``lifespan``, or a property.
         """
         super().__init_subclass__(**kwargs)
         name = cls.__name__ if name is None else name
+        if not isinstance(name, str):
+            raise TypeError(f"{cls.__qualname__}: name= takes text, as 'org.example.{cls.__name__}', got {name!r}")
         if not name or name.startswith((".", "rpc.")) or name.endswith(".") or name == "rpc":
-            raise ValueError(f"{cls.__qualname__}: not a service name: {name!r} (names under 'rpc' are reserved)")
+            why = "it neither begins nor ends with a dot, is not empty, and not under 'rpc', which is reserved"
+            raise ValueError(f"{cls.__qualname__}: not a service name: {name!r}; {why}")
         cls.service_name = name
         if allow is not None:
             cls.service_policy = as_policy(allow)

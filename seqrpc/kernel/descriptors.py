@@ -38,6 +38,7 @@ class OwnedFd:
 
     Raises:
         ValueError: ``fd`` is negative.
+        TypeError: it is no number.
     """
 
     __slots__ = ("__weakref__", "_fd", "_generation", "_sender")
@@ -47,7 +48,12 @@ class OwnedFd:
 
     def __init__(self, fd: int) -> None:
         """Own ``fd``."""
-        if fd < 0:
+        try:
+            is_one = fd >= 0
+        except TypeError:
+            self._fd = _CLOSED
+            raise TypeError(f"OwnedFd takes a descriptor's number, got {fd!r}: write OwnedFd.dup(file)") from None
+        if not is_one:
             self._fd = _CLOSED
             raise ValueError(f"a file descriptor is not negative, got {fd}")
         self._fd = fd

@@ -7,6 +7,7 @@ import errno
 import fcntl
 import grp
 import os
+import re
 import socket
 import stat
 import sys
@@ -26,6 +27,7 @@ BACKLOG = 4096
 
 _NAME_BYTES = 255  # NAME_MAX
 _PERMISSION_BITS = 0o777
+_OCTAL = re.compile("[0-7]{3}")  # how people write them
 _DEFAULT_MODE = 0o600
 
 _REASONS = {
@@ -162,8 +164,7 @@ def claim(
     if isinstance(address, FdAddress | SystemdAddress):
         check_access_of_others(str(address), mode, group)
     mode = _DEFAULT_MODE if mode is None else mode
-    if mode & ~_PERMISSION_BITS:
-        raise AddressError(f"mode= takes permission bits up to 0o777, got {mode:#o}")
+    _check_mode(mode)
     inherited = sockets.inherited_socket(address)
     if inherited is not None:
         return adopt_listening(
@@ -225,6 +226,17 @@ def adopt_listening(
     return ListeningSocket(sock, address)
 
 
+def _check_mode(mode: object) -> None:
+    if not isinstance(mode, int):
+        digits = mode if isinstance(mode, str) and mode.isdecimal() else "660"
+        raise TypeError(f"mode= takes a number, got {mode!r}: write mode=0o{digits}")
+    if mode & ~_PERMISSION_BITS:
+        text = f"mode= takes permission bits up to 0o777, got {mode:#o}"
+        if _OCTAL.fullmatch(str(mode)):
+            text = f"{text}, which is {mode} without its 0o: write mode=0o{mode}"
+        raise AddressError(text)
+
+
 def check_access_of_others(where: str, mode: int | None, group: int | str | None) -> None:
     """Check that nobody asks for the mode or the group of a socket that others made.
 
@@ -258,7 +270,7 @@ def _group_number(group: int | str | None) -> int | None:
     try:
         return grp.getgrnam(group).gr_gid
     except KeyError:
-        raise AddressError(f"group= names no group of this machine: {group!r}") from None
+        raise AddressError(f"group= names no group of this machine: {group!r}; 'getent group' lists them") from None
 
 
 def _bind_abstract(sock: socket.socket, address: AbstractAddress) -> None:

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
+import re
+from typing import Any
 
 import pytest
 
-from seqrpc.limits import DEFAULT_LIMITS, MAX_DESCRIPTORS, MAX_PACKET, RESERVED_DESCRIPTORS, Limits
+from seqrpc.limits import DEFAULT_LIMITS, MAX_DESCRIPTORS, MAX_PACKET, RESERVED_DESCRIPTORS, Limits, check_limits
 
 NAMES = [field.name for field in dataclasses.fields(Limits)]
 
@@ -33,6 +36,30 @@ def test_a_bound_that_would_mean_nothing_is_refused_by_name(value: float) -> Non
     for name in set(NAMES) - {"busy_poll_timeout"}:
         with pytest.raises(ValueError, match=f"limits.{name} must be positive, got {value!r}"):
             Limits(**{name: value})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("value", ["5", None, [5]])
+def test_a_bound_that_is_no_number_is_refused_by_name(value: Any) -> None:
+    with pytest.raises(TypeError, match=re.escape(f"limits.max_depth is a number, got {value!r}")):
+        Limits(max_depth=value)
+
+
+def test_a_bound_that_there_is_not_is_told_with_the_nearest_that_there_is() -> None:
+    name: Any = "max_calls_in_fligth"
+    with pytest.raises(TypeError, match=rf"^Limits has no bound '{name}'; did you mean 'max_calls_in_flight'\?$"):
+        Limits(**{name: 5})
+    with pytest.raises(TypeError, match=r"Limits\.__init__\(\) takes 1 positional argument but 2 were given"):
+        Limits(5)  # type: ignore[call-arg]
+    assert list(inspect.signature(Limits).parameters) == NAMES
+
+
+@pytest.mark.parametrize("given", [5, None, Limits, {"max_depth": 5}], ids=str)
+def test_what_is_given_as_limits_is_some(given: Any) -> None:
+    check_limits(Limits())
+    with pytest.raises(
+        TypeError, match=r"^limits= takes a seqrpc\.Limits, got .*: write seqrpc\.Limits\(max_threads=8\)$"
+    ):
+        check_limits(given)
 
 
 @pytest.mark.parametrize("value", [-0.001, 1.001, float("inf"), float("nan")])

@@ -61,13 +61,20 @@ class Mistaken(seqrpc.Interceptor):
 
 
 @pytest.mark.parametrize(
-    "given, text", [(Audit, "Interceptor was expected"), (Files(), "expected"), (Mistaken(), "Mistaken.ended")]
+    "given, text",
+    [
+        ([Audit], r"an object of Audit was expected, got the class: write Audit\(\)"),
+        ([Files()], "an object of a seqrpc.Interceptor was expected, got <"),
+        ([Mistaken()], "Mistaken.ended"),
+        (Audit(), r"interceptors= takes a list of them, got <.*Audit object at .*>: write \[\.\.\.\] around it"),
+        (Audit, "interceptors= takes a list of them, got <class "),
+    ],
 )
 async def test_what_is_no_interceptor_is_refused_where_it_is_given(given: Any, text: str, socket_path: Path) -> None:
     with pytest.raises(TypeError, match=text):
-        await seqrpc.serve(Files(), socket_path, interceptors=[given])
+        await seqrpc.serve(Files(), socket_path, interceptors=given)
     with pytest.raises(TypeError, match=text):
-        await seqrpc.connect(socket_path, interceptors=[given])
+        await seqrpc.connect(socket_path, interceptors=given)
 
 
 async def test_an_answer_that_waited_and_that_the_kernel_does_not_take_then_was_told_of_already(

@@ -106,6 +106,13 @@ def test_a_service_is_called_as_its_class_or_as_it_says() -> None:
     assert Child.service_policy is policy.anyone, "whom it admits is"
 
 
+def test_a_name_is_text() -> None:
+    with pytest.raises(TypeError, match=r"Wrong: name= takes text, as 'org\.example\.Wrong', got 5$"):
+
+        class Wrong(Plain, name=5):  # type: ignore[arg-type]
+            pass
+
+
 @pytest.mark.parametrize("name", ["", ".", ".a", "a.", "rpc", "rpc.a", "rpc."])
 def test_names_that_cannot_be_called_are_refused(name: str) -> None:
     with pytest.raises(ValueError, match="not a service name"):

@@ -45,6 +45,11 @@ def test_lends_the_number_and_stays_the_owner(pipe: tuple[int, int]) -> None:
     assert not is_open(number)
 
 
+def test_what_is_no_number_is_refused_and_nothing_is_warned_of() -> None:
+    with tempfile.TemporaryFile() as file, pytest.raises(TypeError, match=r"got <.*>: write OwnedFd\.dup\(file\)$"):
+        OwnedFd(file)  # type: ignore[arg-type]
+
+
 def test_a_negative_number_is_refused_and_nothing_is_warned_of() -> None:
     with pytest.raises(ValueError, match="not negative, got -1"):
         OwnedFd(-1)

@@ -50,6 +50,21 @@ def test_a_mode_is_permission_bits(mode: int, socket_path: Path) -> None:
         listen_at(socket_path, mode=mode)
 
 
+@pytest.mark.parametrize("mode", [600, 660, 666, 777])
+def test_a_mode_that_is_written_without_its_0o_is_told_as_what_was_meant(mode: int, socket_path: Path) -> None:
+    text = (
+        f"mode= takes permission bits up to 0o777, got {mode:#o}, which is {mode} without its 0o: write mode=0o{mode}"
+    )
+    with pytest.raises(AddressError, match=f"^{text}$"):
+        listen_at(socket_path, mode=mode)
+
+
+@pytest.mark.parametrize("mode, meant", [("600", "0o600"), ("0o600", "0o660"), (6.6, "0o660")])
+def test_a_mode_is_a_number(mode: Any, meant: str, socket_path: Path) -> None:
+    with pytest.raises(TypeError, match=f"^mode= takes a number, got {mode!r}: write mode={meant}$"):
+        listen_at(socket_path, mode=mode)
+
+
 @needs_root
 def test_a_group_by_number_and_by_name(socket_path: Path) -> None:
     known = next(entry for entry in grp.getgrall() if entry.gr_gid != os.getegid())
