@@ -35,6 +35,13 @@ LOOP_LOOK_INTERVAL = 1.0
 """Seconds after which a thread that waits for an event loop checks whether the loop was closed, which would never wake
 the thread. A loop closes once in its life, and checking more often would take processor time from waiting threads."""
 
+MOST_OFFERS = 10
+"""Names of methods that are offered in :data:`OFFERS_WINDOW` to callers of names that no service has. No person
+mistypes more often, and a program that does could make others compare names all the time."""
+
+OFFERS_WINDOW = 1.0
+"""Seconds. Ten comparisons of a hundred names that are alike take some milliseconds, and never more than 0.2 s."""
+
 NOTIFY_TIMEOUT = 1.0
 """Seconds that a daemon waits for its service manager to take what it is told, which is microseconds unless that is
 stuck: the daemon stands still meanwhile, three times in its life."""

@@ -126,6 +126,7 @@ ORDER = (
     "aio.running",
     "aio.handlers",
     "aio.starting",
+    "aio.offers",
     "aio.dispatch",
     "aio.interception",
     # what others hold

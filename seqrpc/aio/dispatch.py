@@ -15,6 +15,7 @@ from seqrpc.aio.current import HandledCall
 from seqrpc.aio.failures import error_for, internal_error
 from seqrpc.aio.handlers import handle
 from seqrpc.aio.link import Link
+from seqrpc.aio.offers import OFFERS
 from seqrpc.aio.registry import Entry, Registry
 from seqrpc.aio.running import RunningCalls
 from seqrpc.aio.starting import Starter
@@ -108,14 +109,17 @@ class Dispatcher:
 
     def denied(self, method: str, caller: Credentials | None) -> tuple[str, str]:
         """Return code and message of the error for a caller who may not call a method."""
-        _log.info("! %r refused to %r", method, caller)
+        _log.info("! %r refused to %r, whom %r does not admit", method, caller, self.policies[method])
         return "rpc.PermissionDenied", f"{method}: this caller is not admitted"
 
     def unknown(self, method: str, caller: Credentials | None) -> tuple[str, str]:
         """Return code and message of the error for the caller of a method that no service has."""
         # The names under "rpc." belong to the protocol and are not secret.
         if method.startswith("rpc.") or self._registry.policy_of_unknown(method).admits(caller):
-            return "rpc.MethodNotFound", f"there is no method {bounded_name(method)!r}"
+            if self._registry.is_unmarked(method):
+                _log.warning("! %r was called, which is not marked with @seqrpc.method", bounded_name(method))
+            offered = OFFERS.offer(method, self.policies, caller)
+            return "rpc.MethodNotFound", f"there is no method {bounded_name(method)!r}{offered}"
         return "rpc.PermissionDenied", f"{bounded_name(method)}: this caller is not admitted"
 
     def lack_of_room(self, size: int) -> str | None:

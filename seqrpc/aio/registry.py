@@ -142,6 +142,14 @@ class Registry:
         """Return who may learn that there is no such method: the names under ``rpc.`` are nobody's secret."""
         return self._service_policies.get(method.rpartition(".")[0], self.policy)
 
+    def is_unmarked(self, method: str) -> bool:
+        """Return whether a service has a function of the name of a method, which is not marked as one."""
+        service, _dot, name = method.rpartition(".")
+        if method in self.entries or name.startswith("_") or hasattr(Service, name):
+            return False
+        cls = next((type(each) for each in self.services if type(each).service_name == service), None)
+        return inspect.isroutine(inspect.getattr_static(cls, name, None))
+
     def has_room_to_linger(self, number: int) -> bool:
         """Return whether so many calls more may run on: a peer that reconnects leaves no more behind."""
         running = sum(calls.number for calls in self._lingering)

@@ -215,7 +215,7 @@ async def hold(connection: seqrpc.Connection) -> None:
     await (await connection.call("Odd.vault")).close()
 
 
-REFUSED = "! %r refused to %r"
+REFUSED = "! %r refused to %r, whom %r does not admit"
 FAILED = "! %r %s (incident %s)"
 POLICY = "! the policy %r failed, which admits nobody"
 

@@ -24,6 +24,36 @@ def test_a_registry_takes_services_only_and_no_name_twice() -> None:
         Registry([Everything(), Another()])
 
 
+@pytest.mark.parametrize(
+    "name, is_unmarked",
+    [
+        ("Half.forgotten", True),
+        ("Half.marked", False),
+        ("Half.close", False),
+        ("Half.lifespan", False),
+        ("Half.number", False),
+        ("Half._hidden", False),
+        ("Half.nothing", False),
+        ("Half.", False),
+        ("Other.forgotten", False),
+        ("forgotten", False),
+        ("rpc.ping", False),
+    ],
+)
+def test_a_function_that_is_not_marked_is_known_from_what_is_not_there(name: str, is_unmarked: bool) -> None:
+    class Half(seqrpc.Service):
+        number = 5
+
+        @seqrpc.method
+        async def marked(self) -> None: ...
+
+        async def forgotten(self) -> None: ...
+
+        async def _hidden(self) -> None: ...
+
+    assert Registry([Half()]).is_unmarked(name) is is_unmarked
+
+
 def test_what_is_built_in_is_made_once() -> None:
     one, other = Registry([]), Registry([Everything()], policy.uid(1))  # as each end of each channel has one
     assert one.entries["rpc.ping"] is other.entries["rpc.ping"]
