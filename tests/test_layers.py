@@ -47,6 +47,7 @@ ORDER = (
     "protocol.maps",
     "protocol.longbytes",
     "protocol.culprit",
+    "protocol.closed",
     "protocol.flattening",
     "protocol.lenders",
     "protocol.references",

@@ -15,6 +15,7 @@ from seqrpc.kernel.descriptors import OwnedFd, close_all
 from seqrpc.kernel.pieces import Content
 from seqrpc.limits import MAX_PACKET, Limits
 from seqrpc.logs import get_logger
+from seqrpc.protocol.closed import closed_in
 from seqrpc.protocol.lenders import Lender, give_up_lenders, tell_sent
 from seqrpc.protocol.values import descriptors_in
 
@@ -22,6 +23,8 @@ _log = get_logger("seqrpc.connection")
 
 _SHORT_TEXT = 200  # characters of an error message that a peer that does not read is sent
 _PACKET_COST = 256  # bytes that an unsent packet costs besides its content
+
+_GIVEN_AWAY = "what a handler returns is given away: return it open, and not out of its 'with' block"
 
 _UNSENT = (OSError, WrongProcess)
 """What sending raises where a message is of no use any more; in a forked child, whoever goes on there is not told."""
@@ -81,7 +84,7 @@ class Answers:
             raise Overloaded(f"{self._unsent_bytes()} bytes of answers are not read yet (max_unsent_bytes)")
         data, lenders = line.session.send_result(call_id, result)
         if lenders or len(data) > MAX_PACKET:
-            self._send(call_id, data, lenders)
+            self._send(call_id, data, lenders, result)
         else:
             try:
                 line.transport.send_packet(data)
@@ -89,8 +92,12 @@ class Answers:
                 self._refused(call_id, False, exc)
         return lenders
 
-    def _send(self, call_id: int, data: Content, lenders: list[Lender]) -> None:
-        """Send an answer, and close the descriptors that were given away with it."""
+    def _send(self, call_id: int, data: Content, lenders: list[Lender], result: Any = None) -> None:
+        """Send an answer, and close the descriptors that were given away with it.
+
+        Raises:
+            ValueError: one is closed; of a result, the message says which.
+        """
         failed = None
         if lenders or len(data) > MAX_PACKET:
             failed = functools.partial(self._refused, call_id, bool(lenders))
@@ -99,8 +106,11 @@ class Answers:
         except _UNSENT as exc:
             give_up_lenders(lenders)
             self._refused(call_id, bool(lenders), exc)
-        except BaseException:
+        except BaseException as exc:
+            closed = closed_in(result, "the result") if isinstance(exc, ValueError) else None
             give_up_lenders(lenders)
+            if closed is not None:
+                raise ValueError(f"{closed}; {_GIVEN_AWAY}") from None
             raise
         else:
             tell_sent(lenders)

@@ -16,6 +16,7 @@ from seqrpc.kernel.descriptors import close_all
 from seqrpc.kernel.pieces import Content
 from seqrpc.limits import LONGEST_TIMER, MAX_PACKET, Limits
 from seqrpc.logs import get_logger
+from seqrpc.protocol.closed import closed_in
 from seqrpc.protocol.lenders import Lender, tell_sent, tell_unsent
 from seqrpc.protocol.messages import Params
 
@@ -108,7 +109,7 @@ class Caller:
             session.calls.pop(call_id, None)
             tell_unsent(lenders)
             del waiter
-            await self._raise_explained(exc)
+            await self._raise_explained(exc, method, params)
         del data, lenders  # do not keep a large message until it is answered
         if deadline is not None:
             timer = self._loop.call_later(_seconds_until(deadline), _expire, waiter)
@@ -134,8 +135,8 @@ class Caller:
         if deadline is not None and deadline <= time.monotonic_ns():
             raise DeadlineExceeded("the deadline passed before the call was sent")
 
-    async def _raise_explained(self, exc: BaseException) -> NoReturn:
-        """Raise what is to be raised for a packet that could not be sent."""
+    async def _raise_explained(self, exc: BaseException, method: str, params: Params) -> NoReturn:
+        """Raise what is to be raised for a call that could not be sent."""
         error = exc
         if isinstance(exc, ConnectionLost):
             if not self._line.transport.is_closing():  # what the other side sent before it went is still being read
@@ -143,6 +144,10 @@ class Caller:
             error = self._line.lost_error() if self._session.closing_received is None else self._calls.unavailable()
         elif isinstance(exc, OSError):
             error = explain_refusal(exc)
+        elif type(exc) is ValueError:
+            closed = closed_in(params, "params")
+            if closed is not None:
+                error = ValueError(f"{method}: cannot send {closed}; lend it open, until {method} returns")
         try:
             raise error from error.__cause__
         finally:
@@ -194,7 +199,7 @@ class Caller:
             self._line.transport.send_packet(data, lenders, refused)
         except BaseException as exc:
             tell_unsent(lenders)
-            await self._raise_explained(exc)
+            await self._raise_explained(exc, method, params)
         tell_sent(lenders)
 
     async def let_go(self) -> None:

@@ -13,9 +13,10 @@ from seqrpc.errors import DescriptorsLost, RemoteProtocolError, RpcError, TooLar
 from seqrpc.kernel.descriptors import OwnedFd, close_all
 from seqrpc.logs import get_logger, new_incident
 from seqrpc.protocol import messages
+from seqrpc.protocol.closed import closed_in
 from seqrpc.protocol.decoder import Decoder
 from seqrpc.protocol.encoder import Encoder
-from seqrpc.protocol.lenders import Packed, give_up_lenders, tell_sent
+from seqrpc.protocol.lenders import Lender, Packed, give_up_lenders, tell_sent
 from seqrpc.protocol.messages import SPILLED, error_parts
 from seqrpc.protocol.spilled import read_spilled
 from seqrpc.text import shown
@@ -100,7 +101,8 @@ class ItemWriter:
         """Take one more item; it is encoded at once, or cannot change. What is in it is given away.
 
         Raises:
-            LocalProtocolError, TooLarge, RpcError: it cannot be sent, and was given up; what waits still can be.
+            LocalProtocolError, TooLarge, RpcError, ValueError: it cannot be sent, and was given up; what waits still
+                can be.
         """
         kind = type(item)
         most = _SCALARS.get(kind)
@@ -120,6 +122,8 @@ class ItemWriter:
             if self.failure is not None:  # of one before it, which it must not overtake
                 raise self.failure
             packed = data, lenders = self._encoder.encode((ITEMS, item), _NAMES, (item,), given=True)
+            if lenders:
+                _check_open(item, lenders)
         except Exception:
             self._encoder.give_up(item)
             raise
@@ -194,6 +198,14 @@ class ItemWriter:
         incident, message = new_incident()
         _log.error("! the error of a stream cannot be sent: %s (incident %s)", shown(error and error[0]), incident)
         return Outgoing(self._encoder.encode((END, ("rpc.Internal", message, None))))
+
+
+def _check_open(item: Any, lenders: list[Lender]) -> None:
+    """Let go of what lent descriptors to an item if one of those is closed, while it is known whose it was."""
+    if any(getattr(lender, "closed", False) is True for lender in lenders):
+        closed = closed_in(item, "the item")
+        give_up_lenders(lenders)
+        raise ValueError(f"{closed}; what is yielded is given away: yield it open, and leave it open")
 
 
 class ItemReader:

@@ -61,8 +61,13 @@ async def test_anything_with_a_descriptor_is_lent(pipe: tuple[int, int]) -> None
         with os.fdopen(os.dup(pipe[0]), "rb") as file:
             assert await connection.call("Echo.echo", fd=file) == [None, inode]
             assert not file.closed
-        with pytest.raises(ValueError, match="closed"):
+        told = r"^Echo\.echo: cannot send params\['fd'\]: I/O operation on closed file; lend it open, until .* returns$"
+        with pytest.raises(ValueError, match=told):
             await connection.call("Echo.echo", fd=file)
+        with pytest.raises(
+            ValueError, match=r"^Echo\.give: cannot send params\[0\]\['a'\]\[1\]: I/O operation on closed file"
+        ):
+            await connection.notify("Echo.give", {"a": [pipe[0], file]})
         with pytest.raises(seqrpc.LocalProtocolError, match="cannot send"):
             await connection.call("Echo.give", object())
         assert await connection.call("Echo.give", b"x" * 70_000) == b"x" * 70_000

@@ -529,3 +529,15 @@ def test_a_descriptor_belongs_to_the_packet_that_brought_it(pipe: tuple[int, int
     os.write(event.fds[0].fileno(), b"through")
     assert os.read(pipe[0], 10) == b"through"
     close_all(event.fds)
+
+
+def test_an_item_with_a_closed_descriptor_is_told_by_the_path_to_that_and_given_up() -> None:
+    items = writer()
+    items.add(1)
+    with owned(2) as (opened, closed):
+        closed.close()
+        told = r"^the item\['a'\]\[1\]: the descriptor is closed; what is yielded is given away: "
+        with pytest.raises(ValueError, match=told):
+            items.add({"a": [opened, closed]})
+        assert opened.closed
+    assert arrive_all(items) == [1]

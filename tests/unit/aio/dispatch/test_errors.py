@@ -45,7 +45,10 @@ async def test_typed_errors_come_back_as_their_class_with_their_data() -> None:
         ("unforeseen", "RuntimeError: the secret of the house"),
         ("upstream", "rpc.MethodNotFound: at another house"),
         ("upstream takes none", "the other side takes no descriptors"),
-        ("closed descriptor", "ValueError: the descriptor is closed"),
+        (
+            "closed descriptor",
+            "ValueError: the result: the descriptor is closed; what a handler returns is given away: ",
+        ),
         ("endless", "LocalProtocolError"),
         ("object", "a value of type object cannot be sent"),
     ],
