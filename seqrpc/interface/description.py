@@ -227,7 +227,8 @@ def _parameters(where: str, function: Callable[..., Any], hints: dict[str, Any])
         raise TypeError(f"{where}: the first parameter of a method is its object, usually 'self'")
     for parameter in parameters[1:]:
         if parameter.kind in (_P.VAR_POSITIONAL, _P.VAR_KEYWORD):
-            raise TypeError(f"{where}: parameters have names on the wire; '{parameter}' has none")
+            bare = parameter.replace(annotation=_P.empty)
+            raise TypeError(f"{where}: parameters have names on the wire; '{bare}' has none: take a list, or a dict")
     return tuple(
         Parameter(
             name=parameter.name,

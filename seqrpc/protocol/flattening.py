@@ -70,7 +70,7 @@ def flatten(value: Any) -> Any:
         value = _with_borrowed_fields(value)
     plain = msgspec.to_builtins(value, builtin_types=_NATIVE, enc_hook=Borrowed)
     if type(plain) is Borrowed:
-        raise TypeError(f"a value of type {kind.__name__} cannot be sent")
+        raise TypeError(f"a value of type {kind.__name__} cannot be sent; make it a dataclass, or send its parts")
     return plain
 
 

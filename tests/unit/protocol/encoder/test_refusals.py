@@ -14,6 +14,8 @@ from seqrpc.limits import MAX_VALUES_SEARCHED, Limits
 from seqrpc.protocol.decoder import Decoder
 from seqrpc.protocol.encoder import Encoder
 
+NO_OBJECT = "a value of type object cannot be sent; make it a dataclass, or send its parts"
+
 
 class Unhelpful:
     """Raises whatever it is asked."""
@@ -35,13 +37,13 @@ class UnhelpfulMapping(dict[Any, Any]):
         ([1, {"a": (0, 2**64)}], "cannot send result[1]['a'][1]: integers have at most 64 bits, this one has 65"),
         ({2**64: 1}, "cannot send result's key 18446744073709551616: integers have at most 64 bits"),
         (Record(2**64), "cannot send result.value: integers have at most 64 bits, this one has 65"),
-        (object(), "cannot send result: a value of type object cannot be sent"),
+        (object(), f"cannot send result: {NO_OBJECT}"),
         (
             {"a": [Lender(), Record(object())]},
-            "cannot send result['a'][1].value: a value of type object cannot be sent",
+            f"cannot send result['a'][1].value: {NO_OBJECT}",
         ),
-        ([[1], {2: ()}, object()], "cannot send result[2]: a value of type object cannot be sent"),
-        (1j, "cannot send result: a value of type complex cannot be sent"),
+        ([[1], {2: ()}, object()], f"cannot send result[2]: {NO_OBJECT}"),
+        (1j, f"cannot send result: {NO_OBJECT.replace('object', 'complex')}"),
         ("\udcff", "cannot send result: 'utf-8' codec can't encode character"),
         (Record("\udcff"), "cannot send result.value: 'utf-8' codec can't encode character"),
         ({"\udcff": 1}, "cannot send result's key '\\udcff': 'utf-8' codec can't encode character"),
@@ -65,7 +67,7 @@ def test_what_cannot_be_sent_is_told_without_its_place_if_that_would_take_long()
 
 
 def test_what_cannot_be_sent_is_told_without_names_too() -> None:
-    with pytest.raises(LocalProtocolError, match=r"^cannot send: a value of type object cannot be sent$"):
+    with pytest.raises(LocalProtocolError, match=f"^cannot send: {NO_OBJECT}$"):
         Encoder().encode((3, object()))
 
 
@@ -129,10 +131,10 @@ def test_a_value_is_explained_also_when_the_stack_is_nearly_full() -> None:
 
 def test_of_what_cannot_be_sent_the_place_is_told_if_it_is_not_far_behind() -> None:
     many = [1] * MAX_VALUES_SEARCHED
-    assert refusal([*many[:100], object()]) == "cannot send result[100]: a value of type object cannot be sent"
+    assert refusal([*many[:100], object()]) == f"cannot send result[100]: {NO_OBJECT}"
     for value in ([many, object()], {"a": dict.fromkeys(range(MAX_VALUES_SEARCHED)), "b": object()}):
         with steps_of_python() as steps:
-            assert refusal(value).startswith("cannot send: a value of type object cannot be sent")
+            assert refusal(value).startswith(f"cannot send: {NO_OBJECT}")
         assert steps[0] < 40 * MAX_VALUES_SEARCHED
     many *= 100
     with steps_of_python() as steps:
