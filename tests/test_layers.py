@@ -76,7 +76,6 @@ ORDER = (
     "interface.planning",
     "interface.methods",
     "interface.description",
-    "interface.services",
     "interface.arguments",
     "interface.conversion",
     "interface.results",
@@ -84,6 +83,7 @@ ORDER = (
     "interface.lending",
     "interface.fitting",
     "interface.signature",
+    "interface.services",
     "interface.proxies",
     "interface.builtin",
     # the event loop's side: packets on it

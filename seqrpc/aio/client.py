@@ -96,12 +96,12 @@ async def _connect(
     *,
     sock: socket.socket | None,
     server: PolicyLike | None,
-    services: Service | Iterable[Service],
+    services: Iterable[Service],
     allow: PolicyLike | None,
     interceptors: Iterable[Interceptor],
     limits: Limits,
 ) -> Connection:
-    registry = Registry(services_of(services), allow, limits)
+    registry = Registry(services, allow, limits)
     interception = Interception(interceptors)
     policy = None if server is None else as_policy(server)
     sock = await socket_for(address, sock, limits)
@@ -165,7 +165,7 @@ def connect(
             address,
             sock=sock,
             server=server,
-            services=services,
+            services=services_of(services),
             allow=allow,
             interceptors=interceptors,
             limits=limits,

@@ -84,6 +84,7 @@ def run(
             Without it SIGHUP does what it did before, which is to end the process.
 
     Raises:
+        RuntimeError: an event loop runs here already: :func:`serve` there.
         SystemExit: the address cannot be served (AddressError, ListenError, AddressInUse): an administrator can do
             something about that, and reads one line, with which Python ends the process with status 1. The error is its
             ``__cause__``. A program that wants the errors themselves uses :func:`serve`.
@@ -94,6 +95,7 @@ def run(
 
     from seqrpc.kernel.systemd import Manager  # noqa: PLC0415 - likewise
 
+    _check_no_loop()
     serving = serve(
         services,
         address,
@@ -123,6 +125,17 @@ def run(
         raise SystemExit(str(exc)) from exc
     finally:
         runner.get_loop().close()
+
+
+def _check_no_loop() -> None:
+    """Check that no event loop runs in this thread, before anything is made for another one."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return
+    raise RuntimeError(
+        "seqrpc.run runs an event loop of its own, and one runs here already: write 'async with seqrpc.serve(...)'"
+    )
 
 
 def _raise_descriptor_limit() -> None:

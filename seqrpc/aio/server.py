@@ -139,7 +139,7 @@ def hub_of(server: Server) -> Hub:
 
 
 async def _start(
-    services: Service | Iterable[Service],
+    services: Iterable[Service],
     address: AddressLike | None,
     *,
     sock: socket.socket | None,
@@ -152,7 +152,7 @@ async def _start(
     interceptors: Iterable[Interceptor],
     limits: Limits,
 ) -> Server:
-    registry = Registry(services_of(services), allow, limits)
+    registry = Registry(services, allow, limits)
     interception = Interception(interceptors)
     if (address is None) == (sock is None):
         raise ValueError("pass an address, or sock=, and not both")
@@ -259,7 +259,7 @@ def serve(
     return Opening(
         functools.partial(
             _start,
-            services,
+            services_of(services),
             address,
             sock=sock,
             allow=allow,

@@ -8,8 +8,8 @@ import weakref
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from seqrpc.interface.description import functions_of
 from seqrpc.interface.service import Service
+from seqrpc.interface.signature import spec_of
 from seqrpc.text import shown
 
 _looked_at: weakref.WeakSet[type] = weakref.WeakSet()
@@ -21,8 +21,8 @@ def services_of(given: Service | Iterable[Service]) -> tuple[Service, ...]:
     Whoever writes no annotation for a parameter is warned, once for each class: whatever callers send is taken there.
 
     Raises:
-        TypeError: what is given is no service, or one that nobody could call, for no method is marked. One that has a
-            lifespan of its own needs no methods.
+        TypeError: what is given is no service, a method cannot be called from elsewhere, or none is marked, so that
+            nobody could call it. One that has a lifespan of its own needs no methods.
     """
     is_many = isinstance(given, Iterable) and not isinstance(given, Service | type | str)
     services: tuple[Any, ...] = tuple(given) if is_many else (given,)  # type: ignore[arg-type] # that is looked at now
@@ -51,15 +51,15 @@ def _look_at(cls: type[Service]) -> None:
     """Look at a class that is served for the first time."""
     if cls in _looked_at:
         return
-    functions = {name: function for name, (function, _marks) in functions_of(cls)}
-    if not functions and cls.lifespan is Service.lifespan:
+    methods = spec_of(cls).methods
+    if not methods and cls.lifespan is Service.lifespan:
         raise TypeError(f"{cls.__name__} has no method that others may call: mark those that they may @seqrpc.method")
     _looked_at.add(cls)
-    for function in functions.values():
-        missing = _unannotated(function)
+    for name, method in methods.items():
+        missing = _unannotated(method.function)
         if missing:
             text = (
-                f"{function.__qualname__} takes whatever is sent as {', '.join(missing)}: write the type of each"
+                f"{cls.__name__}.{name} takes whatever is sent as {', '.join(missing)}: write the type of each"
                 " parameter, or typing.Any if that is meant"
             )
             warnings.warn(text, UserWarning, stacklevel=4)

@@ -43,6 +43,20 @@ def test_run_takes_all_descriptors_that_it_may_have() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
+async def test_run_is_not_for_a_running_loop(socket_path: Path) -> None:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with pytest.raises(
+        RuntimeError, match=r"^seqrpc\.run runs an event loop .*: write 'async with seqrpc\.serve\(\.\.\.\)'$"
+    ):
+        seqrpc.run(Work(), socket_path)
+    assert resource.getrlimit(resource.RLIMIT_NOFILE) == before
+
+
+def test_run_of_a_class_says_so_before_anything_is_made() -> None:
+    with pytest.raises(TypeError, match=r"an object of Work was expected, got the class: write Work\(\)"):
+        seqrpc.run(Work, "x.sock")  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_run_drains_at_a_signal_and_returns(number: signal.Signals) -> None:
     ours, theirs = seqrpc.socket_pair()

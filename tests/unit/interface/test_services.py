@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from seqrpc.interface.service import Service, method
+from seqrpc import Service, method
 from seqrpc.interface.services import services_of
 
 
@@ -80,9 +80,7 @@ def test_parameters_without_annotations_are_warned_of_once() -> None:
         @method
         async def anything(self, a: Any): ...  # type: ignore[no-untyped-def]
 
-    with pytest.warns(
-        UserWarning, match=r"^test_.*Bare\.add takes whatever is sent as 'a', 'c': write the type"
-    ) as told:
+    with pytest.warns(UserWarning, match=r"^Bare\.add takes whatever is sent as 'a', 'c': write the type") as told:
         services_of([Bare(), Bare()])
     assert len(told) == 1
     with warnings.catch_warnings():
