@@ -59,7 +59,8 @@ which takes a few milliseconds. Python's garbage collector closes what lies behi
 
 MAX_CONVERTED_VALUES = 131_072
 """Values of one message that are converted in Python and not by msgspec: those whose annotation mixes descriptors with
-other types, and dataclasses with streams, services or such a mixture in them. They take up to a second."""
+other types, objects with streams, services or such a mixture in them, paths, addresses, flags and what an application
+registered, and each value of a type that has itself in it and is no class. They take up to a second."""
 
 CLOSING_THREADS = 16
 """The most threads of a process that close what others sent: each may have to wait as long as somebody else likes.

@@ -34,7 +34,7 @@ class Entry:
         self.is_immediate = isinstance(service, BuiltIn)
         """Whether it is called without arguments, at once, and answered with what it returns."""
         # The readers of streams check the items.
-        checked = spec.result is not Any and spec.description.runs is not Runs.GENERATOR
+        checked = spec.result.kind is not Any and spec.description.runs is not Runs.GENERATOR
         self.result_check = ResultCheck(spec.wire_name, spec.result) if checked else None
         self.is_native = bool(spec.function.__code__.co_flags & inspect.CO_COROUTINE)
         """Whether calling the handler gives a coroutine and does nothing else, as of an ``async def``."""

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 from seqrpc.errors import InvalidResult
+from seqrpc.interface.contents import exact_type
 from seqrpc.interface.conversion import Terms, cause_to_tell, convert
-from seqrpc.interface.standins import Plan
-from seqrpc.interface.types import exact_type
+from seqrpc.interface.standins import Planned
 from seqrpc.kernel.descriptors import close_all
 from seqrpc.limits import Limits
 from seqrpc.protocol.messages import Response, error_of
@@ -28,7 +28,7 @@ def result_of(answer: Response, limits: Limits) -> Any:  # noqa: ARG001 - there 
     return answer.result
 
 
-def finishing(wire_name: str, wanted: Plan) -> Finish:
+def finishing(wire_name: str, wanted: Planned) -> Finish:
     """Return what makes results of a type of the answers to a method.
 
     It raises the RpcError that an answer tells of, and InvalidResult where the result does not fit; what came with
@@ -38,9 +38,9 @@ def finishing(wire_name: str, wanted: Plan) -> Finish:
         wire_name: the method's.
         wanted: the type, planned.
     """
-    if wanted is Any:
+    if wanted.kind is Any:
         return result_of
-    exact = exact_type(wanted)
+    exact = exact_type(wanted.shape)
 
     def finish(answer: Response, limits: Limits) -> Any:
         result = answer.result

@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import functools
 import re
+from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
 import msgspec
 
 from seqrpc.errors import InvalidParams, InvalidResult
-from seqrpc.interface.planning import plan_stream
-from seqrpc.interface.sets import SetBounds
-from seqrpc.interface.standins import Plan, StandIn, expected
-from seqrpc.interface.types import is_stream
+from seqrpc.interface.planning import listed, plan
+from seqrpc.interface.standins import Planned, StandIn, expected
 from seqrpc.kernel.buffers import Buffer
 from seqrpc.kernel.descriptors import OwnedFd
 from seqrpc.limits import DEFAULT_LIMITS, MAX_CONVERTED_VALUES
+from seqrpc.protocol.codings import coding_of
 from seqrpc.protocol.received import ItemCheck
 
 NATIVE: Final = (bytes, bytearray, memoryview)
@@ -48,7 +48,7 @@ class Terms(NamedTuple):
 RESULT: Final = Terms(InvalidResult)
 
 
-def convert(value: Any, wanted: Plan, terms: Terms = RESULT) -> Any:
+def convert(value: Any, wanted: Planned, terms: Terms = RESULT) -> Any:
     """Return ``value``, as it came off the wire, as the type that ``wanted`` was planned from.
 
     Args:
@@ -63,6 +63,25 @@ def convert(value: Any, wanted: Plan, terms: Terms = RESULT) -> Any:
     return _Conversion(terms).convert(value, wanted)
 
 
+def convert_by(hook: Callable[[Any, Any], Any], value: Any, wanted: Planned) -> Any:
+    """Have msgspec convert a value; what it does not know, ``hook`` is asked for.
+
+    Raises:
+        msgspec.ValidationError: it does not fit; the path leads through stand-ins, too.
+    """
+    try:
+        return msgspec.convert(value, wanted.kind, builtin_types=NATIVE, dec_hook=hook)
+    except msgspec.ValidationError as exc:
+        text = str(exc)
+        short = _cut(text)
+        # No name for what is raised: it would be held by this frame, which it holds, and keep what came.
+        raise msgspec.ValidationError(re.sub(_TWO_PATHS, r" - at `\2\1`", short)) from (exc if short is text else None)
+    except AttributeError as exc:
+        if isinstance(exc.obj, Buffer):  # it can be indexed, and msgspec takes it for a map
+            raise msgspec.ValidationError("Expected `object`, got `Buffer`") from exc
+        raise
+
+
 class _Conversion:
     """One conversion, with those that are parts of it; msgspec calls it for the values that it cannot convert."""
 
@@ -73,52 +92,47 @@ class _Conversion:
         self._terms = terms
         self._left = MAX_CONVERTED_VALUES  # values of this conversion, with those inside it
 
-    def convert(self, value: Any, wanted: Plan) -> Any:
+    def convert(self, value: Any, wanted: Planned) -> Any:
         """Return a value as the type that ``wanted`` was planned from."""
-        bounds = _bounds_of(wanted)
-        try:
-            if bounds:
-                bounds.check(value, self._terms.max_other_keys)
-            return msgspec.convert(value, wanted, builtin_types=NATIVE, dec_hook=self)
-        except msgspec.ValidationError as exc:
-            text = str(exc)
-            short = _cut(text)
-            # No name for what is raised: it would be held by this frame, which it holds, and keep what came.
-            raise msgspec.ValidationError(re.sub(_TWO_PATHS, r" - at `\2\1`", short)) from (
-                exc if short is text else None
-            )
-        except AttributeError as exc:
-            if isinstance(exc.obj, Buffer):  # it can be indexed, and msgspec takes it for a map
-                raise msgspec.ValidationError("Expected `object`, got `Buffer`") from exc
-            raise
+        if wanted.bounds is not None:
+            wanted.bounds.check(value, self._terms.max_other_keys)
+        return convert_by(self, value, wanted)
 
     def __call__(self, wanted: Any, value: Any) -> Any:
         """Return ``value`` as the type ``wanted``, which msgspec does not know."""
         self._left -= 1
         if self._left < 0:
-            raise ValueError(f"More than {MAX_CONVERTED_VALUES} values that may be descriptors, streams or services")
-        if is_stream(wanted):  # within a Struct, whose fields msgspec reads itself
-            wanted = plan_stream(wanted)
-        if isinstance(wanted, StandIn):
-            try:
+            raise ValueError(f"More than {MAX_CONVERTED_VALUES} values that are converted one by one")
+        try:
+            if isinstance(wanted, StandIn):
                 return wanted.build(value, self)
-            except msgspec.ValidationError as exc:
-                raise ValueError(str(exc)) from exc  # to this msgspec adds the path
+            if wanted is not OwnedFd and wanted is not Buffer:
+                return self._decoded(wanted, value)
+        except msgspec.ValidationError as exc:
+            raise ValueError(str(exc)) from exc  # to this msgspec adds the path
         if isinstance(value, wanted):
             return value
         raise ValueError(expected("a descriptor" if wanted is OwnedFd else "a buffer", value))
 
-    def item_check(self, wanted: Plan) -> ItemCheck:
+    def _decoded(self, wanted: type, value: Any) -> Any:
+        """Return an object of a class that travels as something else."""
+        coding = coding_of(wanted)
+        if coding is None:
+            raise TypeError(f"there is no way to make a {wanted.__name__}")
+        return coding.decode(self.convert(value, _wire_plan(wanted)))
+
+    def item_check(self, wanted: Planned) -> ItemCheck:
         """Return what converts items of a stream."""
-        return functools.partial(_check_items, list[wanted], self._terms)
+        return functools.partial(_check_items, listed(wanted), self._terms)
 
 
 @functools.lru_cache(maxsize=4096)
-def _bounds_of(wanted: Plan) -> SetBounds:
-    return SetBounds(wanted)
+def _wire_plan(wanted: Any) -> Planned:
+    coding = coding_of(wanted)
+    return plan(Any if coding is None else coding.wire_type)
 
 
-def _check_items(planned: Plan, terms: Terms, items: list[Any]) -> list[Any]:
+def _check_items(planned: Planned, terms: Terms, items: list[Any]) -> list[Any]:
     try:
         converted: list[Any] = convert(items, planned, terms)
     except Exception as exc:  # types of the application's own raise what they like while they are built

@@ -1,29 +1,32 @@
 """What a service is, as data: read once from its class, for all who want to know it and not to call it.
 
 A description has what is written in the class and nothing that does something: discovery, stubs, proxies of any kind
-and command lines read it. What types hold is asked of :mod:`seqrpc.interface.types`; what converts arguments is made
-from it, and stands beside it, in :mod:`seqrpc.interface.signature`.
+and command lines read it. Types are shapes (:mod:`seqrpc.interface.shapes`); what converts arguments is made from them,
+and stands beside it, in :mod:`seqrpc.interface.signature`.
 """
 
 from __future__ import annotations
 
 import inspect
 import typing
-import weakref
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
+from seqrpc.interface.annotations import shape_of
+from seqrpc.interface.byclass import ByClass
+from seqrpc.interface.contents import holds_descriptors, inner_of, may_be_large, spelling
 from seqrpc.interface.functions import Runs, served, way_of
-from seqrpc.interface.planning import plan
+from seqrpc.interface.hints import NOWHERE, Scope, bases_of, function_hints
 from seqrpc.interface.policy import Policy
 from seqrpc.interface.service import Marks, Service, marks_of, served_function
-from seqrpc.interface.types import holds_descriptors, is_stream, item_type, may_be_large, types_in
+from seqrpc.interface.shapes import Shape, Stream
 
 _P = inspect.Parameter
 _NO_MARKS = Marks(None, oneway=False)
+_UNSAID: Final = (Any, NOWHERE)
 
 
 class Value(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,10 +35,13 @@ class Value(msgspec.Struct, frozen=True, kw_only=True):
     annotation: Any
     """As it is written, with what :data:`typing.Annotated` adds; Any where nothing is."""
 
+    shape: Shape
+    """What the annotation says, with type variables bound, and names resolved."""
+
     @property
     def is_stream(self) -> bool:
         """Whether it is a stream."""
-        return is_stream(self.annotation)
+        return isinstance(inner_of(self.shape), Stream)
 
     @property
     def item_type(self) -> Any:
@@ -44,36 +50,20 @@ class Value(msgspec.Struct, frozen=True, kw_only=True):
         Raises:
             TypeError: it is no stream.
         """
-        if not self.is_stream:
+        shape = inner_of(self.shape)
+        if not isinstance(shape, Stream):
             raise TypeError(f"{self.annotation!r} is no stream, and has no items")
-        return item_type(self.annotation)
-
-    @property
-    def types(self) -> list[msgspec.inspect.Type]:
-        """What msgspec knows of its type and of all types in it; stand-ins say what they stand for.
-
-        Raises:
-            TypeError, NameError: such a value cannot be sent.
-        """
-        return types_in(plan(self.annotation))
+        return spelling(shape.item)
 
     @property
     def holds_descriptors(self) -> bool:
-        """Whether there may be descriptors, buffers, streams or services in it.
-
-        Raises:
-            TypeError, NameError: such a value cannot be sent.
-        """
-        return holds_descriptors(plan(self.annotation))
+        """Whether there may be descriptors, buffers, streams or services in it."""
+        return holds_descriptors(self.shape)
 
     @property
     def may_be_large(self) -> bool:
-        """Whether it may be too long for a packet, apart from what travels as a descriptor.
-
-        Raises:
-            TypeError, NameError: such a value cannot be sent.
-        """
-        return may_be_large(plan(self.annotation))
+        """Whether it may be too long for a packet, apart from what travels as a descriptor."""
+        return may_be_large(self.shape)
 
 
 class Parameter(Value, frozen=True, kw_only=True):
@@ -89,6 +79,9 @@ class Parameter(Value, frozen=True, kw_only=True):
 
     by_name: bool
     """Whether Python takes it by name; on the wire each has a name."""
+
+    is_annotated: bool = True
+    """Whether an annotation is written there, or in a method that this one overrides."""
 
     @property
     def is_required(self) -> bool:
@@ -140,29 +133,28 @@ class ServiceDescription(msgspec.Struct, frozen=True, kw_only=True):
     """The names on the wire of the services that its class is made of, the nearest first."""
 
 
-_described: weakref.WeakKeyDictionary[type, ServiceDescription] = weakref.WeakKeyDictionary()
-
-
-def describe(cls: type) -> ServiceDescription:
+def describe(cls: Any) -> ServiceDescription:
     """Return the description of a class, made once.
 
     Args:
         cls: of a :class:`~seqrpc.Service` the marked methods are described, of any other class the public functions.
+            The type variables of a generic class may be bound: ``Store[User]``.
 
     Raises:
-        TypeError: a method cannot be called from elsewhere. The types of arguments and results are not looked at:
-            whoever calls or serves it plans them (:func:`seqrpc.interface.signature.spec_of`).
+        TypeError: a method cannot be called from elsewhere, or takes or gives what cannot be sent.
     """
-    made = _described.get(cls)
-    if made is None:
-        made = _described[cls] = _describe(cls)
-    return made
+    return _described.of(cls)
 
 
-def _describe(cls: type) -> ServiceDescription:
+def _describe(described: Any) -> ServiceDescription:
+    cls = typing.get_origin(described) or described
+    scopes = bases_of(cls, typing.get_args(described))
     services = [base for base in cls.__mro__ if issubclass(base, Service) and base is not Service]
     name = cls.service_name if issubclass(cls, Service) else cls.__name__
-    methods = {attribute: _describe_method(name, attribute, *found) for attribute, found in functions_of(cls)}
+    methods = {
+        attribute: _describe_method(name, attribute, *found, _hints_of(cls, attribute, scopes))
+        for attribute, found in functions_of(cls)
+    }
     for method in methods.values():
         _check_stand_in(cls, method)
     return ServiceDescription(
@@ -172,6 +164,9 @@ def _describe(cls: type) -> ServiceDescription:
         policy=cls.service_policy if issubclass(cls, Service) else None,
         bases=tuple(base.service_name for base in services if base is not cls),
     )
+
+
+_described = ByClass(_describe)
 
 
 def functions_of(cls: type) -> Iterator[tuple[str, tuple[Callable[..., Any], Marks]]]:
@@ -200,28 +195,49 @@ def _check_stand_in(cls: type, method: MethodDescription) -> None:
         )
 
 
-def _describe_method(service: str, name: str, function: Callable[..., Any], marks: Marks) -> MethodDescription:
+Hints = Mapping[str, tuple[Any, Scope]]
+"""Annotations by the names of parameters, and ``return``, with what surrounds each."""
+
+
+def _hints_of(cls: type, name: str, scopes: Mapping[type, Scope]) -> Hints:
+    """Return the annotations of a method; what it does not say itself, the methods say that it overrides.
+
+    Raises:
+        TypeError: an annotation cannot be resolved.
+    """
+    hints: dict[str, tuple[Any, Scope]] = {}
+    for base in cls.__mro__:
+        found: Any = vars(base).get(name)
+        function = served(getattr(found, "__func__", found))
+        if base in scopes and inspect.isfunction(function):
+            try:
+                hints = {**function_hints(function, scopes[base]), **hints}
+            except Exception as exc:  # annotations that are text hold any expression
+                text = f"an annotation cannot be resolved: {exc} (only names at the top of its module are known)"
+                raise TypeError(f"{function.__qualname__}: {text}") from exc
+    return hints
+
+
+def _describe_method(
+    service: str, name: str, function: Callable[..., Any], marks: Marks, hints: Hints
+) -> MethodDescription:
     where = function.__qualname__
     if inspect.isgeneratorfunction(function):
         raise TypeError(f"{where}: a generator that streams is written 'async def'")
-    try:
-        hints = typing.get_type_hints(function, include_extras=True)
-    except Exception as exc:  # annotations that are text hold any expression
-        raise TypeError(f"{where}: an annotation cannot be resolved: {exc}") from exc
     runs = way_of(function)
     return MethodDescription(
         name=name,
         wire_name=f"{service}.{name}",
         doc=inspect.cleandoc(function.__doc__ or ""),
         parameters=_parameters(where, function, hints),
-        result=_result(where, hints.get("return", Any), runs, oneway=marks.oneway),
+        result=_result(where, hints, runs, oneway=marks.oneway),
         runs=runs,
         oneway=marks.oneway,
         allow=marks.allow,
     )
 
 
-def _parameters(where: str, function: Callable[..., Any], hints: dict[str, Any]) -> tuple[Parameter, ...]:
+def _parameters(where: str, function: Callable[..., Any], hints: Hints) -> tuple[Parameter, ...]:
     parameters = list(inspect.signature(function).parameters.values())
     if not parameters or parameters[0].kind not in (_P.POSITIONAL_ONLY, _P.POSITIONAL_OR_KEYWORD):
         raise TypeError(f"{where}: the first parameter of a method is its object, usually 'self'")
@@ -229,23 +245,28 @@ def _parameters(where: str, function: Callable[..., Any], hints: dict[str, Any])
         if parameter.kind in (_P.VAR_POSITIONAL, _P.VAR_KEYWORD):
             bare = parameter.replace(annotation=_P.empty)
             raise TypeError(f"{where}: parameters have names on the wire; '{bare}' has none: take a list, or a dict")
-    return tuple(
-        Parameter(
-            name=parameter.name,
-            annotation=hints.get(parameter.name, Any),
-            default=msgspec.NODEFAULT if parameter.default is _P.empty else parameter.default,
-            by_position=parameter.kind is not _P.KEYWORD_ONLY,
-            by_name=parameter.kind is not _P.POSITIONAL_ONLY,
-        )
-        for parameter in parameters[1:]
+    return tuple(_parameter(where, parameter, hints) for parameter in parameters[1:])
+
+
+def _parameter(where: str, parameter: inspect.Parameter, hints: Hints) -> Parameter:
+    annotation, scope = hints.get(parameter.name, _UNSAID)
+    return Parameter(
+        name=parameter.name,
+        annotation=annotation,
+        shape=shape_of(annotation, scope, f"{where}: {parameter.name}"),
+        is_annotated=parameter.name in hints,
+        default=msgspec.NODEFAULT if parameter.default is _P.empty else parameter.default,
+        by_position=parameter.kind is not _P.KEYWORD_ONLY,
+        by_name=parameter.kind is not _P.POSITIONAL_ONLY,
     )
 
 
-def _result(where: str, annotation: Any, runs: Runs, *, oneway: bool) -> Value:
-    if runs is Runs.GENERATOR and not is_stream(annotation):
-        if annotation is not Any:
-            raise TypeError(f"{where}: the result of a generator is AsyncIterator[...], not {annotation!r}")
-        annotation = AsyncIterator[Any]
-    if oneway and is_stream(annotation):
+def _result(where: str, hints: Hints, runs: Runs, *, oneway: bool) -> Value:
+    is_generator = runs is Runs.GENERATOR
+    annotation, scope = hints.get("return", (AsyncIterator[Any] if is_generator else Any, NOWHERE))
+    value = Value(annotation=annotation, shape=shape_of(annotation, scope, f"{where}: the result"))
+    if is_generator and not value.is_stream:
+        raise TypeError(f"{where}: the result of a generator is AsyncIterator[...], not {annotation!r}")
+    if oneway and value.is_stream:
         raise TypeError(f"{where}: a stream is an answer, and oneway methods have none")
-    return Value(annotation=annotation)
+    return value

@@ -10,9 +10,10 @@ import inspect
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from seqrpc.interface.description import MethodDescription, Parameter, describe
+from seqrpc.interface.description import MethodDescription, Parameter, Value, describe
 from seqrpc.interface.functions import served
 from seqrpc.interface.service import Service, marks_of
+from seqrpc.interface.shapes import Anything
 
 
 def check_bases(cls: type[Service]) -> None:
@@ -20,7 +21,8 @@ def check_bases(cls: type[Service]) -> None:
 
     What a Protocol declares, and what is abstract in a class that is no service, has to be served. A method that
     overrides another, or implements it, has to have its parameters, none besides that has to be given, and is to be
-    called in the same way. The types of parameters and results are not compared.
+    called in the same way. A parameter has to take whatever that one's may be on the wire, and a result to give nothing
+    else.
 
     Raises:
         TypeError: it does not fit; the message names the methods of both.
@@ -74,7 +76,10 @@ def _description_of(base: type, name: str, function: Callable[..., Any]) -> Meth
     """Return what a base says of one of its methods; None if nobody could call it as that."""
     if issubclass(base, Service):
         return describe(base).methods.get(name)
-    alone = type(base.__name__, (), {name: function})  # others of the class may be no methods that can be called
+    names = {"__module__": base.__module__, "__type_params__": getattr(base, "__type_params__", ())}
+    alone = type(
+        base.__name__, (), {**names, name: function}
+    )  # others of the class may be no methods that can be called
     try:
         return describe(alone).methods[name]
     except TypeError:
@@ -89,6 +94,14 @@ def _objection(base: MethodDescription, own: MethodDescription, *, is_service: b
         return "it streams, and that one is awaited for its stream; without a yield 'def' declares one, not 'async def'"
     if (own.streams, own.oneway) != (base.streams, base.oneway if is_service else own.oneway):
         return f"it {_way_of(own)}, and that one {_way_of(base)}"
+    strange = _strange(own.result, base.result)
+    if strange is not None:
+        return f"its result may be {strange}, and that of that one not"
+    return _objection_to_all(base, own)
+
+
+def _objection_to_all(base: MethodDescription, own: MethodDescription) -> str | None:
+    """Return why the parameters of a method do not take those of a base, or None."""
     given = {parameter.name: parameter for parameter in own.parameters}
     positions = [parameter.name for parameter in own.parameters if parameter.by_position]
     for index, wanted in enumerate(base.parameters):
@@ -104,12 +117,20 @@ def _objection(base: MethodDescription, own: MethodDescription, *, is_service: b
 
 
 def _objection_to(base: Parameter, own: Parameter) -> str | None:
-    """Return why a parameter does not take what that of a base takes, or None; types are not looked at."""
+    """Return why a parameter does not take what that of a base takes, or None."""
     if base.by_name and not own.by_name:
         return "is not taken by name"
     if own.is_required and not base.is_required:
         return "has to be given"
-    return None
+    strange = _strange(base, own)
+    return None if strange is None else f"does not take {strange}, and that of that one does"
+
+
+def _strange(given: Value, taken: Value) -> str | None:
+    """Return something that one value may be on the wire and the other not; None where nothing is known of one."""
+    if isinstance(given.shape, Anything) or isinstance(taken.shape, Anything):
+        return None
+    return min((wire.value for wire in given.shape.wires - taken.shape.wires), default=None)
 
 
 def _way_of(method: MethodDescription) -> str:

@@ -6,15 +6,28 @@ what they refuse is not to pass when it runs.
 
 from __future__ import annotations
 
-import collections
-import collections.abc
 import functools
 import typing
 from collections.abc import Callable, Iterable
-from typing import Annotated, Any, Final
+from typing import Any, Final
 
 from seqrpc.interface.description import MethodDescription
-from seqrpc.interface.types import is_union
+from seqrpc.interface.shapes import (
+    Alias,
+    Anything,
+    Array,
+    BufferShape,
+    Constrained,
+    Descriptor,
+    FixedTuple,
+    Map,
+    Memory,
+    Object,
+    ServiceObject,
+    Shape,
+    Union,
+)
+from seqrpc.kernel.buffers import Buffer
 from seqrpc.kernel.descriptors import OwnedFd
 from seqrpc.protocol.kinds import lends_descriptor
 from seqrpc.protocol.messages import Params
@@ -24,8 +37,7 @@ Check = Callable[[Params], None]
 Finder = Callable[[Any], object]
 """Returns what lends a descriptor in a value and has no owner, or None."""
 
-_PLAIN: Final = (list, tuple, set, frozenset, collections.deque)
-_MAPS: Final = (dict, collections.abc.Mapping, collections.abc.MutableMapping)
+_ARRAYS: Final = (list, tuple, set, frozenset)
 
 
 def check_of_owners(method: MethodDescription) -> Check | None:
@@ -37,7 +49,7 @@ def check_of_owners(method: MethodDescription) -> Check | None:
     wanted = [
         (index, parameter.name, find)
         for index, parameter in enumerate(method.parameters)
-        if (find := _finder(parameter.annotation)) is not None
+        if (find := _finder(parameter.shape)) is not None
     ]
     if not wanted:
         return None
@@ -62,31 +74,48 @@ def check_of_owners(method: MethodDescription) -> Check | None:
     return check
 
 
-def _finder(annotation: Any, within: tuple[Any, ...] = ()) -> Finder | None:
-    """Return what finds lenders without an owner in values of an annotation; None if there need not be owners.
+def _finder(shape: Shape, within: tuple[Shape, ...] = ()) -> Finder | None:
+    """Return what finds lenders without an owner in values of a shape; None if there need not be owners.
 
-    Where an annotation is ``within`` itself, it looks no further.
+    Where a shape is ``within`` itself, it looks no further.
     """
-    parts = _parts_of(annotation)
-    if Any in parts or object in parts or annotation in within:
+    if any(shape is outer for outer in within):
         return None
-    within = (*within, annotation)
-    finders = [_finder_in(part, within) for part in parts if typing.get_args(part)]
-    if any(isinstance(part, type) and issubclass(part, OwnedFd) for part in parts):
-        classes = [typing.get_origin(part) or part for part in parts]
-        kinds = (OwnedFd, *(cls for cls in classes if isinstance(cls, type) and not _is_for_checkers_only(cls)))
-        finders.append(functools.partial(_itself, kinds))
-    return _first_of([find for find in finders if find is not None])
+    choices = _choices(shape)
+    if any(isinstance(choice, Anything) for choice in choices):
+        return None
+    within = (*within, shape)
+    finders = [find for choice in choices if (find := _finder_in(choice, within)) is not None]
+    if any(isinstance(choice, Descriptor) for choice in choices):
+        finders.append(functools.partial(_itself, tuple(map(_class_of, choices))))
+    return _first_of(finders)
 
 
-def _finder_in(container: Any, within: tuple[Any, ...]) -> Finder | None:
-    """Return what finds them in a container; None if there need not be any, or it is not known for one."""
-    origin, arguments = typing.get_origin(container), typing.get_args(container)
-    if origin in _MAPS:
-        find = _finder(arguments[1], within)
+def _choices(shape: Shape) -> list[Shape]:
+    """Return what a shape is: more than one if it is a union."""
+    if isinstance(shape, Union | Constrained | Alias):
+        return [choice for part in shape.parts for choice in _choices(part)]
+    return [shape]
+
+
+def _class_of(choice: Shape) -> type:
+    """Return the class whose objects may lend descriptors where a choice of a union says so."""
+    if isinstance(choice, BufferShape | Memory):
+        return Buffer
+    if isinstance(choice, Object):
+        return dict if typing.is_typeddict(choice.cls) else typing.cast("type", choice.cls)
+    if isinstance(choice, ServiceObject):
+        return typing.get_origin(choice.annotation) or typing.cast("type", choice.annotation)
+    return OwnedFd
+
+
+def _finder_in(container: Shape, within: tuple[Shape, ...]) -> Finder | None:
+    """Return what finds them in a container; None if there need not be any, or it is none."""
+    if isinstance(container, Map):
+        find = _finder(container.value, within)
         return None if find is None else functools.partial(_among_values, find)
-    if isinstance(origin, type) and (origin in _PLAIN or any(issubclass(kind, origin) for kind in _PLAIN)):
-        find = _first_of([one for argument in arguments if (one := _finder(argument, within)) is not None])
+    if isinstance(container, Array | FixedTuple):
+        find = _first_of([one for part in container.parts if (one := _finder(part, within)) is not None])
         return None if find is None else functools.partial(_among, find)
     return None
 
@@ -102,7 +131,7 @@ def _itself(kinds: tuple[type, ...], value: Any) -> object:
 
 
 def _among(find: Finder, value: Any) -> object:
-    return _first_in(find, value) if isinstance(value, _PLAIN) else None
+    return _first_in(find, value) if isinstance(value, _ARRAYS) else None
 
 
 def _among_values(find: Finder, value: Any) -> object:
@@ -111,20 +140,3 @@ def _among_values(find: Finder, value: Any) -> object:
 
 def _first_in(find: Finder, values: Iterable[Any]) -> object:
     return next((found for one in values if (found := find(one)) is not None), None)
-
-
-def _is_for_checkers_only(cls: type) -> bool:
-    """Return whether a class is for type checkers: nothing can be said of an object by it."""
-    return getattr(cls, "_is_protocol", False) and not getattr(cls, "_is_runtime_protocol", False)
-
-
-def _parts_of(annotation: Any) -> list[Any]:
-    """Return what an annotation consists of: itself, or if it is a union, what that is of."""
-    for name in ("__supertype__", "__value__"):  # of a NewType, and of ``type X = ...``
-        if hasattr(annotation, name):
-            return _parts_of(getattr(annotation, name))
-    if typing.get_origin(annotation) is Annotated:
-        return _parts_of(typing.get_args(annotation)[0])
-    if is_union(annotation):
-        return [part for one in typing.get_args(annotation) for part in _parts_of(one)]
-    return [annotation]

@@ -6,11 +6,11 @@ import inspect
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine
 from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, overload
 
+from seqrpc.interface.annotations import is_stream
 from seqrpc.interface.functions import Runs, layers_within, result_annotation, stand_in, way_of
 from seqrpc.interface.policy import PolicyLike, as_policy
 from seqrpc.interface.service import Marks, mark
 from seqrpc.interface.streams import LocalItems
-from seqrpc.interface.types import is_stream
 
 if TYPE_CHECKING:
     import os

@@ -1,147 +1,273 @@
-"""Annotations to types as msgspec takes them: what it cannot have is swapped for a stand-in.
+"""Shapes to types as msgspec takes them: what it cannot have is swapped for a stand-in.
 
 To msgspec :class:`~seqrpc.OwnedFd` is a type that it does not know, and such a type may not share a union with
 anything but None. Where an annotation says more (``OwnedFd | str``, a stream of some type, a service), that part, and
-the dataclass around it, are swapped (:mod:`seqrpc.interface.standins`).
+the object around it, are swapped (:mod:`seqrpc.interface.standins`).
 """
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import operator
-import typing
-from typing import Annotated, Any, Final
+from collections.abc import Iterable
+from typing import Any, Final
 
 import msgspec
 
-from seqrpc.interface.service import Service
+from seqrpc.interface.annotations import shape_of
+from seqrpc.interface.contents import composed, holds_living, inner_of, shapes_in, spelling
+from seqrpc.interface.sets import EachBounds, FieldBounds, SetBounds
+from seqrpc.interface.shapes import (
+    Alias,
+    Anything,
+    Coded,
+    Constrained,
+    FixedTuple,
+    Map,
+    Memory,
+    Object,
+    Scalar,
+    ServiceObject,
+    Shape,
+    Stream,
+    Union,
+    Wire,
+)
 from seqrpc.interface.standins import (
-    DataclassStandIn,
+    AliasStandIn,
+    CodedStandIn,
+    MapStandIn,
     MemoryStandIn,
-    Plan,
+    ObjectStandIn,
+    Planned,
     ServiceStandIn,
     StandIn,
     StreamStandIn,
     UnionStandIn,
 )
-from seqrpc.interface.types import is_dataclass, is_service, is_stream, is_union, item_type, unknown_types
-from seqrpc.kernel.buffers import Buffer
-from seqrpc.kernel.descriptors import OwnedFd
 
 _MEMORY: Final = MemoryStandIn()
 
+_TEXTS: Final = frozenset({Wire.STR, Wire.BYTES, Wire.TIME})
 
-def plan(annotation: Any) -> Plan:
-    """Return what msgspec converts to in place of ``annotation``.
+
+def plan(annotation: Any) -> Planned:
+    """Return what values are converted to in place of ``annotation``.
+
+    Raises:
+        TypeError: such values cannot be sent; the message says why.
+    """
+    return plan_shape(shape_of(annotation))
+
+
+def plan_shape(shape: Shape, *, looking: bool = False) -> Planned:
+    """Return what values are converted to in place of a shape.
+
+    Args:
+        shape: what an annotation says.
+        looking: whether values of this side, taken apart, are only to be looked at: no code of the application's runs.
 
     Raises:
         TypeError: msgspec cannot convert to it; the message says why.
-        NameError: it is a dataclass whose annotations cannot be resolved.
     """
-    planned = type(None) if annotation is None else _plan(annotation, {})
-    for unknown in unknown_types(planned):
-        if not isinstance(unknown, StandIn) and not is_stream(unknown) and not issubclass(unknown, (OwnedFd, Buffer)):
-            where = " within a Struct (a dataclass would do)" if is_service(unknown) else ""
-            raise TypeError(f"values of type {unknown.__qualname__} cannot be sent{where}")
+    planner = _Planner(shape, looking=looking)
+    planned = planner.planned(shape)
+    planner.finish()
+    if planned.kind is not Any:
+        msgspec.inspect.type_info(planned.kind)  # says what msgspec cannot have, before anything has come
     return planned
 
 
-@functools.cache
-def plan_stream(annotation: Any) -> StreamStandIn:
-    """Return what stands in for a stream.
+def plan_struct(name: str, fields: Iterable[tuple[str, Planned, Any]], **options: Any) -> Planned:
+    """Return what a map or an array of values is converted to, as a Struct.
 
-    Raises:
-        TypeError: msgspec cannot convert to the type of its items.
+    Args:
+        name: that of the Struct.
+        fields: of each value its name, what it is converted to, and what :func:`msgspec.field` says of its default.
+        options: as for :func:`msgspec.defstruct`.
     """
-    items = item_type(annotation)
-    return StreamStandIn(items, plan(items))
+    given = list(fields)
+    struct = msgspec.defstruct(name, [(field, planned.kind, default) for field, planned, default in given], **options)
+    bounds = FieldBounds({field: planned.bounds for field, planned, _default in given})
+    return Planned(struct, bounds=bounds or None)
 
 
-@functools.cache
-def _plan_service(cls: type[Service]) -> ServiceStandIn:
-    return ServiceStandIn(cls)
+def listed(planned: Planned) -> Planned:
+    """Return what a list of values is converted to."""
+    if planned.listed is None:
+        bounds = planned.bounds
+        planned.listed = Planned(list[planned.kind], bounds=EachBounds(bounds) if bounds else None)  # type: ignore[name-defined]
+    return planned.listed
 
 
-def _plan_living(annotation: Any, within: dict[type, DataclassStandIn]) -> StandIn | None:
-    """Return the stand-in of a type that msgspec cannot have by itself, or None."""
-    if is_stream(annotation):
-        if not within:
-            return plan_stream(annotation)
-        items = item_type(annotation)  # which may be a dataclass that this is in
-        return StreamStandIn(items, _plan(items, within))
-    if is_service(annotation):
-        return _plan_service(annotation)
-    return _MEMORY if annotation is memoryview else None
+class _Planner:
+    """Plans one shape, with all in it."""
+
+    def __init__(self, root: Shape, *, looking: bool) -> None:
+        """Find out what msgspec cannot have as it is: what holds such a shape is such a one, too."""
+        self._looking = looking
+        self._types: dict[int, Any] = {}
+        self._planned: dict[int, Planned] = {}
+        self._unmirrored: list[tuple[ObjectStandIn, Object]] = []  # of many classes, each may lead to the next
+        parents: dict[int, list[int]] = {}
+        marked: list[int] = []
+        self._apart: set[int] = set()
+        foreign: set[int] = set()
+        shapes = {id(shape): shape for shape in shapes_in(root)}
+        for number, shape in shapes.items():
+            for part in shape.parts:
+                parents.setdefault(id(part), []).append(number)
+            if self._is_foreign(shape):
+                marked.append(number)
+        while marked:
+            number = marked.pop()
+            if number not in foreign:
+                foreign.add(number)
+                marked += parents.get(number, ())
+        self._foreign = foreign
+        self._apart = {
+            number
+            for number in foreign
+            if isinstance(shapes[number], Object | Alias | Coded | Stream) or _makes_keys(shapes[number])
+        }
+
+    def finish(self) -> None:
+        """Plan the fields of the objects in what was planned."""
+        for made, shape in self._unmirrored:  # which grows
+            made.mirror(self._mirror(shape))
+
+    def _is_foreign(self, shape: Shape) -> bool:
+        """Return whether msgspec cannot have a shape, whatever its parts are."""
+        if isinstance(shape, Union):
+            return shape.is_respelled or not _takes_union(shape)
+        if isinstance(shape, Object):
+            runs_code = shape.runs_code and (self._looking or not hasattr(shape.cls, "__post_init__"))
+            return shape.is_respelled or runs_code
+        if isinstance(shape, Coded):
+            return shape.is_respelled or self._looking
+        if _makes_keys(shape):
+            return True
+        return shape.is_respelled or isinstance(shape, Alias | Stream | ServiceObject | Memory)
+
+    def planned(self, shape: Shape) -> Planned:
+        """Return what a shape is converted to."""
+        made = self._planned.get(id(shape))
+        if made is None:
+            made = self._planned[id(shape)] = Planned(None, shape)
+            made.kind = self._type_of(shape)
+            bounds = SetBounds(shape, self._apart)
+            made.bounds = bounds or None
+        return made
+
+    def _type_of(self, shape: Shape) -> Any:
+        """Return the type that msgspec is given, or the stand-in."""
+        known = self._types.get(id(shape))
+        if known is not None:
+            return known
+        if id(shape) not in self._foreign:
+            made: Any = spelling(shape)
+        elif isinstance(shape, Object):
+            made = ObjectStandIn(shape)
+            self._unmirrored.append((made, shape))
+        elif isinstance(shape, Alias):
+            made = self._types[id(shape)] = AliasStandIn()
+            assert shape.target is not None
+            made.name(self.planned(shape.target))
+        elif isinstance(shape, Stream):
+            made = StreamStandIn(self.planned(shape.item))
+        elif isinstance(shape, Coded):
+            made = CodedStandIn(shape, self.planned(shape.inner))
+        elif isinstance(shape, Map) and _makes_keys(shape):
+            whole = Planned(dict, bounds=SetBounds(shape, self._apart) or None)
+            made = MapStandIn(whole, listed(self.planned(shape.key)), listed(self.planned(shape.value)))
+        elif isinstance(shape, ServiceObject):
+            made = ServiceStandIn(shape.annotation)
+        elif isinstance(shape, Memory):
+            made = _MEMORY
+        else:
+            made = self._rebuilt(shape)
+        self._types[id(shape)] = made
+        return made
+
+    def _rebuilt(self, shape: Shape) -> Any:
+        """Return the type of a shape whose parts are swapped."""
+        if isinstance(shape, Union):
+            return self._union(shape)
+        return composed(shape, tuple(map(self._type_of, shape.parts)))
+
+    def _union(self, shape: Union) -> Any:
+        made = [self._type_of(choice) for choice in shape.parts]
+        unknown = sum(
+            isinstance(getattr(one, "__origin__", one), StandIn) or _is_unknown(choice)
+            for one, choice in zip(made, shape.parts, strict=True)
+        )
+        besides_none = sum(one is not type(None) for one in made)
+        if (not unknown and _takes_union(shape)) or (unknown == besides_none == 1):
+            return functools.reduce(operator.or_, made)
+        choices = sorted(shape.parts, key=_how_wide)
+        return UnionStandIn([(choice.wires, self.planned(choice)) for choice in choices])
+
+    def _mirror(self, shape: Object) -> Planned:
+        """Return a Struct with the fields of an object; what is not given is UNSET."""
+        names = {f"field{number}": field for number, field in enumerate(shape.fields)}
+        fields = [
+            (
+                name,
+                self._type_of(field.shape),
+                msgspec.field() if field.is_required else msgspec.field(default=msgspec.UNSET),
+            )
+            for name, field in names.items()
+        ]
+        config = getattr(shape.cls, "__struct_config__", None)
+        tag = shape.tag
+        struct = msgspec.defstruct(
+            shape.cls.__name__,
+            fields,
+            kw_only=True,
+            array_like=shape.is_array,
+            rename={name: field.wire_name for name, field in names.items()},
+            forbid_unknown_fields=config is not None and config.forbid_unknown_fields,
+            tag_field=None if tag is None else tag[0],
+            tag=None if tag is None else tag[1],
+        )
+        bounds = SetBounds(shape, self._apart)
+        return Planned(struct, shape, bounds or None)
 
 
-def _is_living(annotation: Any) -> bool:
-    return is_stream(annotation) or is_service(annotation) or annotation is memoryview
+def _makes_keys(shape: Shape) -> bool:
+    """Return whether it is a map, and its keys are not what msgspec makes of strings."""
+    todo = [shape.key] if isinstance(shape, Map) else []
+    while todo:
+        key = todo.pop()
+        if isinstance(key, Coded | Alias) or (isinstance(key, Union) and (key.is_respelled or not _takes_union(key))):
+            return True
+        if isinstance(key, Constrained | Union):
+            todo += key.parts
+    return False
 
 
-def _is_mixed(annotation: Any) -> bool:
-    """Return whether it is a union of what travels as a descriptor and something besides None."""
-    if not is_union(annotation):
-        return False
-    args = [arg for arg in typing.get_args(annotation) if arg is not type(None)]
-    return len(args) > 1 and any(arg in (OwnedFd, Buffer) or _is_living(arg) for arg in args)
+def _is_unknown(choice: Shape) -> bool:
+    """Return whether msgspec does not know the class of a shape."""
+    choice = inner_of(choice)
+    return isinstance(choice, Coded) or (not choice.parts and holds_living(choice))
 
 
-def _holds_mixed(annotation: Any, seen: set[Any]) -> bool:
-    """Return whether such a union, or a living value, is anywhere inside, through dataclasses too."""
-    if _is_mixed(annotation) or _is_living(annotation):
-        return True
-    if is_dataclass(annotation):
-        if annotation in seen:
-            return False
-        seen.add(annotation)
-        hints = typing.get_type_hints(annotation, include_extras=True)
-        return any(_holds_mixed(hint, seen) for hint in hints.values())
-    return any(_holds_mixed(arg, seen) for arg in typing.get_args(annotation))
+def _how_wide(shape: Shape) -> int:
+    """Return the order in which the choices of a union are tried: an integer fits a float, and everything fits Any."""
+    shape = inner_of(shape)
+    if isinstance(shape, Anything):
+        return 2
+    return int(isinstance(shape, Scalar) and shape.annotation is float)
 
 
-def _plan(annotation: Any, within: dict[type, DataclassStandIn]) -> Plan:
-    """Swap what msgspec cannot have; ``within`` holds the stand-ins of the dataclasses around it."""
-    if not _holds_mixed(annotation, set()):
-        return annotation
-    living = _plan_living(annotation, within)
-    if living is not None:
-        return living
-    if is_dataclass(annotation):
-        return within.get(annotation) or _plan_dataclass(annotation, within)
-    planned = [_plan(arg, within) for arg in typing.get_args(annotation)]
-    if is_union(annotation):
-        return _plan_union(planned, annotation)
-    if typing.get_origin(annotation) is Annotated:
-        return Annotated[(planned[0], *annotation.__metadata__)]
-    return typing.get_origin(annotation)[tuple(planned)]
-
-
-def _plan_union(planned: list[Plan], annotation: Any) -> Plan:
-    for kind, name in ((StreamStandIn, "a stream"), (ServiceStandIn, "a service")):
-        if sum(isinstance(arg, kind) for arg in planned) > 1:
-            raise TypeError(f"{annotation} cannot be sent: {name} does not say which of them it is")
-    carriers = [arg for arg in planned if isinstance(arg, type) and issubclass(arg, (OwnedFd, Buffer))]
-    stand_ins = [arg for arg in planned if isinstance(arg, StandIn)]
-    others = [arg for arg in planned if arg not in carriers and arg not in stand_ins]
-    if len(carriers) + len(stand_ins) == 1 and others in ([], [type(None)]):
-        return functools.reduce(operator.or_, planned)
-    rest = [functools.reduce(operator.or_, others)] if others else []
-    return UnionStandIn(tuple(carriers), (*rest, *stand_ins))
-
-
-def _plan_dataclass(original: Any, within: dict[type, DataclassStandIn]) -> DataclassStandIn:
-    stand_in = within[original] = DataclassStandIn(original)
-    hints = typing.get_type_hints(original, include_extras=True)
-    stand_in.mirror(
-        [_mirrored(field, _plan(hints[field.name], within)) for field in dataclasses.fields(original) if field.init]
-    )
-    return stand_in
-
-
-def _mirrored(field: dataclasses.Field[Any], planned: Plan) -> tuple[str, Plan, Any]:
-    if field.default_factory is not dataclasses.MISSING:
-        return field.name, planned, msgspec.field(default_factory=field.default_factory)
-    if field.default is not dataclasses.MISSING:
-        return field.name, planned, msgspec.field(default_factory=lambda: field.default)
-    return field.name, planned, msgspec.field()
+def _takes_union(shape: Union) -> bool:
+    """Return whether msgspec can have a union, as far as that does not depend on what is in its choices."""
+    choices = [choice for choice in shape.parts if choice.wires != {Wire.NIL}]
+    inner = list(map(inner_of, choices))
+    if any(_is_unknown(choice) or isinstance(choice, Stream | ServiceObject | Alias | Anything) for choice in inner):
+        return len(choices) == 1
+    has_bounds = any(isinstance(choice, Constrained) for choice in choices)
+    if has_bounds and any(isinstance(choice, FixedTuple | Object) and Wire.ARRAY in choice.wires for choice in inner):
+        return False  # msgspec would corrupt its memory
+    texts = [choice for choice in inner if choice.wires & _TEXTS]
+    return len(texts) < 2 or all("Literal" in str(choice.annotation) for choice in texts)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import functools
 import inspect
-import weakref
+import typing
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
 from seqrpc.interface.answers import Finish, finishing
+from seqrpc.interface.byclass import ByClass
 from seqrpc.interface.service import RemoteService, Service
 from seqrpc.interface.signature import MethodSpec, spec_of
 from seqrpc.text import offered, shown
@@ -35,22 +36,22 @@ class ProxyClasses(Generic[P]):
         """Begin with none."""
         self._base = base
         self._calling = calling
-        self._made: weakref.WeakKeyDictionary[type, type[P]] = weakref.WeakKeyDictionary()
+        self._made = ByClass(self._make)
 
-    def of(self, cls: type) -> type[P]:
-        """Return the class of proxies of ``cls``, made once.
+    def of(self, cls: Any) -> type[P]:
+        """Return the class of proxies of ``cls``, whose type variables may be bound, made once.
 
         Raises:
             TypeError: it is no class, or a method of it cannot be called from elsewhere.
         """
-        if not isinstance(cls, type):
+        if not isinstance(typing.get_origin(cls) or cls, type):
             raise TypeError(_no_class(cls))
-        made = self._made.get(cls)
-        if made is None:
-            methods = {name: self._method(spec) for name, spec in spec_of(cls).methods.items()}
-            others = {"__slots__": (), "__getattr__": functools.partialmethod(_no_attribute, cls)}
-            made = self._made[cls] = type(f"{cls.__name__}Proxy", (self._base,), {**others, **methods})
-        return made
+        return self._made.of(cls)
+
+    def _make(self, cls: Any) -> type[P]:
+        methods = {name: self._method(spec) for name, spec in spec_of(cls).methods.items()}
+        others = {"__slots__": (), "__getattr__": functools.partialmethod(_no_attribute, typing.get_origin(cls) or cls)}
+        return type(f"{cls.__name__}Proxy", (self._base,), {**others, **methods})
 
     def _method(self, spec: MethodSpec) -> Callable[..., Any]:
         calling = self._calling(spec, finishing(spec.wire_name, spec.result))

@@ -3,36 +3,30 @@
 from __future__ import annotations
 
 import datetime as dt
-import re
 from collections.abc import Callable
 from typing import Any, Final
 
 import msgspec
 
 from seqrpc.errors import InvalidResult
-from seqrpc.interface.conversion import NATIVE
+from seqrpc.interface.contents import LIVING, exact_type, shapes_in
+from seqrpc.interface.conversion import NATIVE, convert_by
+from seqrpc.interface.fields import kind_of
+from seqrpc.interface.planning import plan_shape
 from seqrpc.interface.service import RemoteService, Service
-from seqrpc.interface.standins import UNMADE, Plan, ServiceStandIn, StandIn, StreamStandIn, expected
-from seqrpc.interface.types import exact_type, is_stream, runs_code, unknown_types
+from seqrpc.interface.shapes import Coded, Shape
+from seqrpc.interface.standins import TO_LEND, UNMADE, Apart, Planned, StandIn, expected
 from seqrpc.kernel.buffers import Buffer
 from seqrpc.kernel.descriptors import OwnedFd
-
-
-class Something:
-    """Stands for what msgspec does not know, such as a descriptor where only numbers should be."""
-
-    __slots__ = ("value",)
-
-    def __init__(self, value: object) -> None:
-        """Hold it."""
-        self.value = value
-
+from seqrpc.protocol.codings import coding_of
+from seqrpc.protocol.kinds import lends_descriptor
+from seqrpc.protocol.received import ItemCheck
+from seqrpc.protocol.values import SCALARS
 
 _A_DESCRIPTOR: Final = OwnedFd.__new__(OwnedFd)
 """Shown to msgspec in place of whatever lends a descriptor."""
 
-
-_KNOWN: Final = (*NATIVE, Something)
+_PASSED: Final = (*NATIVE, Apart)
 
 _BASES: Final[dict[type, Callable[[Any], Any]]] = {
     str: str.__str__,
@@ -42,17 +36,6 @@ _BASES: Final[dict[type, Callable[[Any], Any]]] = {
     dt.datetime: dt.datetime.isoformat,
 }
 """Classes that msgpack sends also where a value is of a subclass, and how it is one of the class itself."""
-
-_AN_OBJECT: Final = re.compile(r"Expected `.*, got `(?!(?:int|float|bool|str|bytes|null|array|object|None)`)\w+`")
-"""What msgspec says of an object that it did not take apart, such as one of a subclass."""
-
-
-def _known(value: object) -> Any:
-    """Return what stands for a value that msgspec does not take apart."""
-    for base, made in _BASES.items():
-        if isinstance(value, base):
-            return made(value)
-    return Something(value)
 
 
 class ResultCheck:
@@ -65,49 +48,128 @@ class ResultCheck:
 
     __slots__ = ("_is_plain", "_name", "_planned", "exact")
 
-    def __init__(self, name: str, planned: Plan) -> None:
+    def __init__(self, name: str, planned: Planned) -> None:
         """Find out what there is to look at."""
+        shape = planned.shape
+        assert shape is not None
         self._name = name
-        self._planned = planned
-        self._is_plain = not unknown_types(planned) and not runs_code(planned)
-        self.exact = exact_type(planned)
+        self._planned = plan_shape(shape, looking=True)
+        self._is_plain = not any(isinstance(found, LIVING) or _is_coded_data(found) for found in shapes_in(shape))
+        self.exact = exact_type(shape)
         """The type whose values fit, if there is one; whoever has such a value need not call :meth:`check`."""
 
     def check(self, result: Any) -> None:
         """Compare a result with its annotation, as its caller will.
 
-        In results that may hold streams, descriptors, buffers or services, or objects of classes that do something as
-        they are made (``__post_init__``), it only checks that these objects are of the right class.
+        What it would be sent as is looked at, and nothing is made of it: no code of the application's runs. Items of
+        streams are for their readers to look at.
 
         Raises:
             InvalidResult: it does not fit; the message says where and why.
         """
+        looking = _Looking()
         try:
-            if self._is_plain:  # dataclasses and the like are not only of the right class: their fields fit, too
-                result = msgspec.to_builtins(result, builtin_types=_KNOWN, enc_hook=_known)
-            msgspec.convert(result, self._planned, builtin_types=NATIVE, dec_hook=_fits)
+            if self._is_plain:
+                apart = msgspec.to_builtins(result, builtin_types=_PASSED, enc_hook=looking.known)
+            else:
+                apart = looking.apart(result)
+            looking.convert(apart, self._planned)
         except msgspec.ValidationError as exc:
-            if not self._is_plain and _AN_OBJECT.match(str(exc)):  # on its way it is taken apart, and may fit
-                return
-            raise InvalidResult(f"{self._name} returned what does not fit its annotation: {exc}") from None
+            text = str(exc).replace(f"`{Apart.__name__}`", f"`{' or '.join(sorted(looking.unknown))}`")
+            raise InvalidResult(f"{self._name} returned what does not fit its annotation: {text}") from None
         except Exception:  # noqa: S110 - it cannot be told from here, or not be sent: that will be noticed
             pass
 
 
-def _fits(wanted: Any, value: Any) -> Any:
-    """Return a value of a type that msgspec does not know, if it is what travels as that type."""
-    if isinstance(wanted, type) and issubclass(wanted, OwnedFd):
-        if not callable(getattr(value, "fileno", None)):
-            raise ValueError(expected("a descriptor (an OwnedFd, or a file)", value))  # noqa: TRY004 - msgspec adds the path
-        return _A_DESCRIPTOR
-    if (isinstance(wanted, StreamStandIn) or is_stream(wanted)) and not hasattr(type(value), "__aiter__"):
-        raise ValueError(expected("a stream", value))
-    if isinstance(wanted, ServiceStandIn) and not _is_service(value):
-        raise ValueError(expected("a service", value))
-    if wanted is Buffer and not isinstance(value, Buffer):
-        raise ValueError(expected("a buffer", value))
-    return UNMADE if isinstance(wanted, StandIn) else value
+class _Looking:
+    """Looks at one result, and at what is in it."""
+
+    __slots__ = ("unknown",)
+
+    def __init__(self) -> None:
+        """Begin."""
+        self.unknown: set[str] = set()  # the names of the classes of what was not taken apart
+
+    def convert(self, value: Any, wanted: Planned) -> Any:
+        """Look at a part of the result; what is returned is not used."""
+        return convert_by(self, value, wanted)
+
+    def item_check(self, wanted: Planned) -> ItemCheck:
+        """Look at no item."""
+        raise NotImplementedError
+
+    def __call__(self, wanted: Any, value: Any) -> Any:
+        """Look at a value of a type that msgspec does not know; return something of this type."""
+        if isinstance(wanted, StandIn):
+            try:
+                wanted.look(value, self)
+            except msgspec.ValidationError as exc:
+                raise ValueError(str(exc)) from exc  # to this msgspec adds the path
+            return UNMADE
+        one = value.value if isinstance(value, Apart) else value
+        if isinstance(one, wanted):
+            return _A_DESCRIPTOR if wanted is OwnedFd else one
+        text = expected("an OwnedFd" if wanted is OwnedFd else "a buffer", value)
+        raise ValueError(f"{text}{TO_LEND}" if lends_descriptor(one) else text)
+
+    def known(self, value: Any) -> Any:
+        """Return what is sent in place of a value that msgspec does not take apart."""
+        coding = coding_of(type(value))
+        if coding is not None:
+            return coding.encode(value)
+        for base, made in _BASES.items():
+            if isinstance(value, base):
+                return made(value)
+        return self._whole(value)
+
+    def _whole(self, value: Any) -> Apart:
+        self.unknown.add(type(value).__name__)
+        return Apart(value)
+
+    def apart(self, value: Any) -> Any:
+        """Return a value taken apart as it will be sent, but for what travels as a descriptor."""
+        if type(value) in SCALARS or isinstance(value, NATIVE):
+            return value
+        if isinstance(value, list | tuple):
+            return [self.apart(item) for item in value]
+        if isinstance(value, dict):
+            return {_as_key(self.apart(key)): self.apart(item) for key, item in value.items()}
+        return self._part_apart(value)
+
+    def _part_apart(self, value: Any) -> Any:
+        """Return what has no parts of its own, or fields."""
+        from seqrpc.protocol.flattening import Borrowed, flatten  # noqa: PLC0415 - it needs msgpack, as only senders do
+
+        if isinstance(value, Borrowed):
+            value = value.value
+            if isinstance(value, list | tuple | dict):
+                return self.apart(value)
+        if _travels(value):
+            return self._whole(value)
+        for base, made in _BASES.items():
+            if isinstance(value, base):
+                return made(value)
+        try:
+            return self.apart(flatten(value))
+        except TypeError:
+            return self._whole(value)
 
 
-def _is_service(value: object) -> bool:
-    return isinstance(value, Service | RemoteService) or hasattr(value, "proxy")
+def _is_coded_data(shape: Shape) -> bool:
+    """Return whether msgspec would take apart as data what travels as something else."""
+    return isinstance(shape, Coded) and kind_of(shape.coding.kind) is not None
+
+
+def _as_key(value: Any) -> Any:
+    return tuple(map(_as_key, value)) if isinstance(value, list) else value
+
+
+def _travels(value: Any) -> bool:
+    """Return whether a value is sent as a descriptor; this side's channels are known by what they have."""
+    kind = type(value)
+    return (
+        isinstance(value, OwnedFd | Buffer | Service | RemoteService)
+        or hasattr(kind, "__aiter__")
+        or hasattr(kind, "proxy")
+        or lends_descriptor(value)
+    )

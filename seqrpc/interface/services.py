@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import inspect
 import warnings
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
+from seqrpc.interface.description import MethodDescription
 from seqrpc.interface.service import Service
 from seqrpc.interface.signature import spec_of
 from seqrpc.text import shown
@@ -56,7 +56,7 @@ def _look_at(cls: type[Service]) -> None:
         raise TypeError(f"{cls.__name__} has no method that others may call: mark those that they may @seqrpc.method")
     _looked_at.add(cls)
     for name, method in methods.items():
-        missing = _unannotated(method.function)
+        missing = _unannotated(method.description)
         if missing:
             text = (
                 f"{cls.__name__}.{name} takes whatever is sent as {', '.join(missing)}: write the type of each"
@@ -65,6 +65,5 @@ def _look_at(cls: type[Service]) -> None:
             warnings.warn(text, UserWarning, stacklevel=4)
 
 
-def _unannotated(function: Callable[..., Any]) -> list[str]:
-    parameters = [*inspect.signature(function).parameters.values()][1:]
-    return [repr(parameter.name) for parameter in parameters if parameter.annotation is inspect.Parameter.empty]
+def _unannotated(method: MethodDescription) -> list[str]:
+    return [repr(parameter.name) for parameter in method.parameters if not parameter.is_annotated]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-import weakref
+import typing
 from collections.abc import Callable
 from typing import Any
 
@@ -11,13 +11,21 @@ import msgspec
 
 from seqrpc.errors import InvalidParams
 from seqrpc.interface.arguments import counts_of, misfit
+from seqrpc.interface.byclass import ByClass
+from seqrpc.interface.contents import exact_type, takes_descriptors
 from seqrpc.interface.conversion import Terms, cause_to_tell, convert
-from seqrpc.interface.description import MethodDescription, Parameter, ServiceDescription, describe, functions_of
+from seqrpc.interface.description import (
+    MethodDescription,
+    Parameter,
+    ServiceDescription,
+    Value,
+    describe,
+    functions_of,
+)
 from seqrpc.interface.fitting import check_bases
-from seqrpc.interface.planning import plan
+from seqrpc.interface.planning import plan_shape, plan_struct
 from seqrpc.interface.service import Service
-from seqrpc.interface.standins import Plan
-from seqrpc.interface.types import exact_type, takes_descriptors
+from seqrpc.interface.standins import Planned
 from seqrpc.protocol.messages import Params
 
 _PARAMS = Terms(InvalidParams)
@@ -41,9 +49,9 @@ class MethodSpec:
         self.wire_name = description.wire_name
         self.function = function
         parameters = description.parameters
-        planned = [self._plan(parameter.name, parameter.annotation) for parameter in parameters]
-        self.result = self._plan("the result", description.result.annotation)
-        self.takes_descriptors = any(map(takes_descriptors, planned))
+        planned = [self._plan(parameter.name, parameter) for parameter in parameters]
+        self.result = self._plan("the result", description.result)
+        self.takes_descriptors = any(takes_descriptors(parameter.shape) for parameter in parameters)
         """Whether an argument may hold descriptors, or be so large that it travels as one."""
         positional = [parameter for parameter in parameters if parameter.by_position]
         self._positional = [parameter.name for parameter in positional]
@@ -54,22 +62,23 @@ class MethodSpec:
         self._read_exact(planned[: len(positional)])
         fields = list(map(_field, parameters, planned))
         name = description.name
-        self._by_position = msgspec.defstruct(name, fields[: len(positional)], array_like=True)
-        self._by_name = msgspec.defstruct(name, fields, kw_only=True, forbid_unknown_fields=True)
+        self._by_position = plan_struct(name, fields[: len(positional)], array_like=True)
+        self._by_name = plan_struct(name, fields, kw_only=True, forbid_unknown_fields=True)
 
-    def _plan(self, name: str, annotation: Any) -> Plan:
+    def _plan(self, name: str, value: Value) -> Planned:
         try:
-            return plan(annotation)
-        except (TypeError, NameError) as exc:
+            return plan_shape(value.shape)
+        except TypeError as exc:
             raise TypeError(f"{self.function.__qualname__}: {name}: {exc}") from exc
 
-    def _read_exact(self, planned: list[Plan]) -> None:
+    def _read_exact(self, planned: list[Planned]) -> None:
         """Find out which arguments by position the function can be given as they came."""
-        exact = [exact_type(one) for one in planned]
+        exact = [exact_type(one.shape) for one in planned]
         may_be_enough = bool(self.counts)
         self.exact = exact if may_be_enough and None not in exact else None
         """The types of arguments by position for which there is nothing to convert; None if that is never so."""
-        self.untyped = len(planned) if may_be_enough and planned.count(Any) == len(planned) else None
+        is_untyped = may_be_enough and all(one.kind is Any for one in planned)
+        self.untyped = len(planned) if is_untyped else None
         """How many arguments by position are taken as they come, whatever they are; None if some are looked at."""
 
     def bind(
@@ -118,7 +127,7 @@ class MethodSpec:
         return named
 
 
-def _field(parameter: Parameter, planned: Plan) -> tuple[str, Any, Any]:
+def _field(parameter: Parameter, planned: Planned) -> tuple[str, Planned, Any]:
     if parameter.is_required:
         return parameter.name, planned, msgspec.field()
     # A factory, for msgspec takes no mutable defaults; like Python's own, the object is shared.
@@ -135,29 +144,27 @@ class ServiceSpec:
         TypeError: a method cannot be called from elsewhere, or does not fit what a base of the class declares.
     """
 
-    def __init__(self, cls: type) -> None:
+    def __init__(self, cls: Any) -> None:
         """Make the methods ready."""
         self.description: ServiceDescription = describe(cls)
-        if issubclass(cls, Service):
-            check_bases(cls)
-        functions = {name: function for name, (function, _marks) in functions_of(cls)}
+        origin = typing.get_origin(cls) or cls
+        if issubclass(origin, Service):
+            check_bases(origin)
+        functions = {name: function for name, (function, _marks) in functions_of(origin)}
         self.methods = {name: MethodSpec(method, functions[name]) for name, method in self.description.methods.items()}
         """By their names in Python."""
 
 
-_specs: weakref.WeakKeyDictionary[type, ServiceSpec] = weakref.WeakKeyDictionary()
+_specs = ByClass(ServiceSpec)
 
 
-def spec_of(cls: type) -> ServiceSpec:
+def spec_of(cls: Any) -> ServiceSpec:
     """Return what serves or calls the services of a class, made once.
 
     Raises:
         TypeError: a method cannot be called from elsewhere.
     """
-    spec = _specs.get(cls)
-    if spec is None:
-        spec = _specs[cls] = ServiceSpec(cls)
-    return spec
+    return _specs.of(cls)
 
 
 def params_of(method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Params:

@@ -6,6 +6,7 @@ channels and buffers (extension types 1 to 4, protocol section 4). All else is t
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
@@ -21,6 +22,7 @@ from seqrpc.protocol.flattening import Borrowed, flatten, is_one_level
 from seqrpc.protocol.kinds import lends_descriptor, names_of
 from seqrpc.protocol.lenders import Lender, Packed, give_up_lenders, tell_unsent
 from seqrpc.protocol.longbytes import has_long_bytes, pack_in_pieces, without_long_bytes
+from seqrpc.protocol.moments import moment
 from seqrpc.protocol.references import BUFFER_DATA
 from seqrpc.protocol.values import EXT_BUFFER, EXT_DESCRIPTOR, SCALARS, BareValues, Living, give_up
 
@@ -196,7 +198,7 @@ class Encoder:
 
         def plain(value: Any) -> Any:
             value = value.value if isinstance(value, Borrowed) else value
-            return None if self._travels(value) else flatten(value)
+            return None if self._travels(value) else _flat(value)
 
         msgpack.Packer(default=plain, buf_size=_PACKER_BYTES).pack(value)
 
@@ -228,7 +230,7 @@ class Encoder:
             kind = type(value)
             if is_one_level(kind) and hasattr(value, "__dict__") and len(self._plain_kinds) < _MOST_KINDS:
                 self._plain_kinds[kind] = frozenset(names_of(kind) or ())  # and need not be asked what it is again
-            return flatten(value)
+            return _flat(value)
         try:
             index = self._lend(departure)
         except BaseException:
@@ -243,3 +245,8 @@ class Encoder:
             raise LocalProtocolError(f"a message holds at most {MAX_DESCRIPTORS} descriptors, this one more")
         self._lenders.append(lender)
         return index
+
+
+def _flat(value: Any) -> Any:
+    """Return what msgpack knows in place of a value that does not travel as a descriptor."""
+    return moment(value) if isinstance(value, dt.datetime) else flatten(value)

@@ -1,4 +1,4 @@
-"""What Python has and MessagePack has not, taken apart: dataclasses, Structs, enums, sets, datetimes, UUIDs.
+"""What Python has and MessagePack has not, taken apart: dataclasses, Structs, enums, sets, UUIDs.
 
 msgspec does most of the work. At the receiver, where the annotation is known, it puts these together again.
 """
@@ -13,17 +13,12 @@ import typing
 import uuid
 from typing import Any, Final
 
-import msgpack
 import msgspec
 
 from seqrpc.kernel.descriptors import OwnedFd
 from seqrpc.protocol.codings import coding_of
 from seqrpc.protocol.kinds import by_class, fields_of, names_of
 from seqrpc.protocol.values import SCALARS
-
-_EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
-_FIRST_DAY: Final = (dt.datetime.min.replace(tzinfo=dt.UTC) - _EPOCH).days
-_END_DAY: Final = (dt.datetime.max.replace(tzinfo=dt.UTC) - _EPOCH).days + 1
 
 
 class Borrowed:
@@ -50,14 +45,12 @@ def flatten(value: Any) -> Any:
     What msgspec does not know either is left in it, in a :class:`Borrowed`.
 
     Args:
-        value: neither plain data nor what travels as a descriptor.
+        value: neither plain data, nor a datetime, nor what travels as a descriptor.
 
     Raises:
         TypeError, ValueError: it cannot be sent; the message says why.
         Exception: what a registered class raises as it is encoded.
     """
-    if isinstance(value, dt.datetime):
-        return _moment(value)
     kind = type(value)
     coding = coding_of(kind)
     if coding is not None:
@@ -72,15 +65,6 @@ def flatten(value: Any) -> Any:
     if type(plain) is Borrowed:
         raise TypeError(f"a value of type {kind.__name__} cannot be sent; make it a dataclass, or send its parts")
     return plain
-
-
-def _moment(value: dt.datetime) -> Any:
-    if value.tzinfo is None:
-        return value.isoformat()  # not a moment, so not a timestamp
-    since = value - _EPOCH
-    if not _FIRST_DAY <= since.days < _END_DAY:  # and so datetime cannot hold it at the receiver
-        raise ValueError("a moment is before the year 1 or after 9999, in UTC")
-    return msgpack.Timestamp(since.days * 86_400 + since.seconds, since.microseconds * 1000)
 
 
 def is_one_level(kind: type) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 
 import pytest
@@ -204,7 +205,7 @@ async def test_an_object_is_closed_once_where_tasks_begin_at_once() -> None:
 async def test_an_object_for_which_there_is_no_pair_or_that_cannot_be_called_is_forgotten() -> None:
     class Odd(seqrpc.Service):
         @seqrpc.method
-        async def take(self, thing: object) -> None: ...
+        async def take(self, thing: socket.socket) -> None: ...
 
     box = Box()
     with table_full(), pytest.raises(seqrpc.Overloaded):

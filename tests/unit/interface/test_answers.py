@@ -63,7 +63,7 @@ def test_what_needs_no_conversion_comes_as_it_is() -> None:
     result = [1, {"a": b"x"}]
     assert finished(Any, answer(result)) is result
     assert result_of(answer(result), DEFAULT_LIMITS) is result
-    assert finishing("S.m", Any) is result_of
+    assert finishing("S.m", plan(Any)) is result_of
 
 
 @pytest.mark.parametrize("annotation", [int, None, Point, Any])

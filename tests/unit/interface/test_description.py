@@ -10,15 +10,20 @@ import msgspec
 import pytest
 
 from seqrpc.interface import policy
+from seqrpc.interface.annotations import shape_of
 from seqrpc.interface.description import MethodDescription, Parameter, ServiceDescription, Value, describe
 from seqrpc.interface.functions import Runs
 from seqrpc.interface.methods import method
 from seqrpc.interface.service import Service
-from seqrpc.interface.standins import StreamStandIn
+from seqrpc.interface.shapes import Constrained, Stream
 from seqrpc.kernel.buffers import Buffer
 from seqrpc.kernel.descriptors import OwnedFd
 
 Short = Annotated[str, msgspec.Meta(max_length=3)]
+
+
+def value(annotation: Any) -> Value:
+    return Value(annotation=annotation, shape=shape_of(annotation))
 
 
 class Archive(Service, name="org.example.Archive", allow=policy.anyone):
@@ -61,18 +66,32 @@ def test_a_service_is_described_by_what_is_written_in_its_class() -> None:
         wire_name="org.example.Archive.fetch",
         doc="Return a thing.\n\nOr nothing.",
         parameters=(
-            Parameter(name="name", annotation=Short, default=msgspec.NODEFAULT, by_position=True, by_name=False),
-            Parameter(name="limit", annotation=int, default=10, by_position=True, by_name=True),
-            Parameter(name="parts", annotation=list[str], default=[], by_position=False, by_name=True),
+            Parameter(
+                name="name",
+                annotation=Short,
+                shape=shape_of(Short),
+                default=msgspec.NODEFAULT,
+                by_position=True,
+                by_name=False,
+            ),
+            Parameter(name="limit", annotation=int, shape=shape_of(int), default=10, by_position=True, by_name=True),
+            Parameter(
+                name="parts",
+                annotation=list[str],
+                shape=shape_of(list[str]),
+                default=[],
+                by_position=False,
+                by_name=True,
+            ),
         ),
-        result=Value(annotation=OwnedFd | None),
+        result=value(OwnedFd | None),
         runs=Runs.COROUTINE,
         oneway=False,
         allow=None,
     )
     tell, bare = description.methods["tell"], description.methods["bare"]
-    assert (tell.oneway, tell.runs, tell.doc, tell.result) == (True, Runs.THREAD, "", Value(annotation=type(None)))
-    assert (bare.allow, bare.result) == (policy.root, Value(annotation=Any))
+    assert (tell.oneway, tell.runs, tell.doc, tell.result) == (True, Runs.THREAD, "", value(type(None)))
+    assert (bare.allow, bare.result) == (policy.root, value(Any))
     assert [parameter.annotation for parameter in bare.parameters] == [Any, Any]
     assert [parameter.is_required for parameter in bare.parameters] == [True, False]
 
@@ -97,7 +116,7 @@ def test_descriptions_are_compared_and_printed() -> None:
     assert describe(Twin) != describe(Archive), "it has a base"
     text = repr(describe(Archive))
     assert "name='org.example.Archive'" in text
-    assert "Parameter(annotation=<class 'int'>, name='limit', default=10, by_position=True, by_name=True)" in text
+    assert "Parameter(annotation=<class 'int'>, shape=<Scalar int>, name='limit', default=10, by_position=True" in text
 
 
 def test_the_services_that_one_is_made_of_are_named() -> None:
@@ -258,20 +277,16 @@ def test_what_values_hold_is_known() -> None:
     assert not description.streams
     assert numbers.item_type is bytes
     assert (numbers.is_stream, buffer.is_stream, description.result.is_stream) == (True, False, False)
-    assert [value.holds_descriptors for value in (numbers, buffer, description.result)] == [True, True, True]
-    assert [value.may_be_large for value in (numbers, buffer, description.result)] == [False, False, False]
+    assert [one.holds_descriptors for one in (numbers, buffer, description.result)] == [True, True, True]
+    assert [one.may_be_large for one in (numbers, buffer, description.result)] == [False, False, False]
     name, limit, parts = describe(Archive).methods["fetch"].parameters
-    assert [value.holds_descriptors for value in (name, limit, parts)] == [False, False, False]
-    assert [value.may_be_large for value in (name, limit, parts)] == [True, False, True]
-    assert [type(info).__name__ for info in parts.types] == ["ListType", "StrType"]
-    (short,) = name.types
-    assert isinstance(short, msgspec.inspect.StrType)
-    assert short.max_length == 3
-    stream, items = numbers.types
-    assert isinstance(items, msgspec.inspect.BytesType)
-    assert isinstance(stream, msgspec.inspect.CustomType)
-    assert isinstance(stream.cls, StreamStandIn)
-    assert stream.cls.item_type is bytes
+    assert [one.holds_descriptors for one in (name, limit, parts)] == [False, False, False]
+    assert [one.may_be_large for one in (name, limit, parts)] == [True, False, True]
+    assert parts.shape == shape_of(list[str])
+    assert isinstance(name.shape, Constrained)
+    assert [meta.max_length for meta in name.shape.metas] == [3]
+    assert isinstance(numbers.shape, Stream)
+    assert numbers.shape.item == shape_of(bytes)
     with pytest.raises(TypeError, match=r"<class 'int'> is no stream, and has no items"):
         limit.item_type  # noqa: B018
 

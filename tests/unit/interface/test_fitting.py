@@ -280,3 +280,38 @@ def test_an_interface_that_cannot_be_called_is_told() -> None:
 def test_a_class_that_serves_a_method_no_longer_need_not_fit() -> None:
     nobody = type("Second", (service(renamed),), {"call": None})
     assert list(spec_of(nobody).methods) == []
+
+
+class Wide(Service):
+    @method
+    async def put(self, value: int | str) -> int | None: ...
+
+    @method
+    async def any(self, value: Any) -> Any: ...
+
+
+def test_a_parameter_takes_what_that_of_the_base_does_and_a_result_gives_nothing_else() -> None:
+    class Fits(Wide):
+        @method
+        async def put(self, value: int | str | list[int]) -> int: ...  # type: ignore[empty-body]
+
+        @method
+        async def any(self, value: int) -> int: ...  # type: ignore[empty-body]
+
+    class Narrow(Wide):
+        @method
+        async def put(self, value: int) -> int: ...  # type: ignore[empty-body, override]
+
+    class Gives(Wide):
+        @method
+        async def put(self, value: int | str) -> str: ...  # type: ignore[empty-body, override]
+
+    check_bases(Fits)
+    with pytest.raises(
+        TypeError, match=r"Narrow\.put does not fit Wide\.put: its parameter `value` does not take a string"
+    ):
+        check_bases(Narrow)
+    with pytest.raises(
+        TypeError, match=r"Gives\.put does not fit Wide\.put: its result may be a string, and that of that one"
+    ):
+        check_bases(Gives)

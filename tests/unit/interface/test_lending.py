@@ -8,8 +8,9 @@ import socket
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Annotated, Any, NewType, Protocol
+from typing import Annotated, Any, NewType
 
+import msgspec
 import pytest
 
 from seqrpc.interface.description import MethodDescription, describe
@@ -20,19 +21,17 @@ from seqrpc.kernel.descriptors import OwnedFd
 Kept = NewType("Kept", OwnedFd)
 
 
-class Named(Protocol):
-    name: str
-
-
 class Special(OwnedFd):
     pass
 
 
-class Journal:
-    """Data that lends nothing, although one of its methods is called as if."""
+class Journal(msgspec.Struct):
+    """Data that lends a descriptor itself."""
 
-    def fileno(self) -> str:
-        return "seven"
+    fd: int = 0
+
+    def fileno(self) -> int:
+        return self.fd
 
 
 @dataclasses.dataclass
@@ -95,7 +94,7 @@ def test_a_file_is_refused_by_position_and_by_name(file: Any) -> None:
 
 @pytest.mark.parametrize(
     "annotation",
-    [OwnedFd, OwnedFd | None, OwnedFd | str, Annotated[OwnedFd, "more"], Kept, Special, OwnedFd | Named, Kept | None],
+    [OwnedFd, OwnedFd | None, OwnedFd | str, Annotated[OwnedFd, "more"], Kept, OwnedFd | Entry, Kept | None],
 )
 def test_an_owner_is_wanted_wherever_the_annotation_is_one(annotation: Any, file: Any) -> None:
     check = check_of_owners(method_with(annotation))

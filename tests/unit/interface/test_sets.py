@@ -15,14 +15,17 @@ from typing import Annotated, Any, Literal, NamedTuple, TypedDict
 
 import msgspec
 import pytest
+from support.annotations import Mixed, Vault
 from support.daemons import on_a_pair
 from support.waiting import PATIENCE
 
 import seqrpc
 from seqrpc.errors import InvalidParams
+from seqrpc.interface.annotations import shape_of
 from seqrpc.interface.conversion import Terms, convert
 from seqrpc.interface.planning import plan
 from seqrpc.interface.sets import SetBounds
+from seqrpc.kernel.descriptors import OwnedFd
 
 COLLIDING = [number << 44 for number in range(6_000)]
 """Their hashes are different, and begin to look for a place at the same spot."""
@@ -135,10 +138,28 @@ def test_what_does_not_fit_at_all_is_left_to_msgspec() -> None:
             convert(value, plan(annotation), TERMS)
 
 
+@pytest.mark.parametrize(
+    "annotation",
+    [
+        list[dict[str, Mixed] | set[int]],
+        list[dict[str, OwnedFd | int] | set[int] | None],
+        dict[str, list[Vault] | dict[int, set[int]]],
+        list[Annotated[Mixed, msgspec.Meta(description="one")] | set[int]],
+        list[Mixed | set[int]],
+        list[Vault | set[int] | str],
+    ],
+)
+def test_a_set_beside_what_is_converted_by_itself_is_looked_at_too(annotation: Any) -> None:
+    value: Any = {"a": {1: FOUR}} if "dict[int" in str(annotation) else [FOUR]
+    convert(value, plan(annotation), Terms(InvalidParams, 4))
+    with pytest.raises(msgspec.ValidationError, match=r"at most 3 elements .max_other_keys., got 4"):
+        convert(value, plan(annotation), TERMS)
+
+
 def test_most_types_have_nothing_to_look_for() -> None:
     for annotation in (int, list[int], dict[str, list[str]], Point, set[str], dict[Any, Any]):
-        assert not SetBounds(annotation)
-    assert SetBounds(Node)
+        assert not SetBounds(shape_of(annotation))
+    assert SetBounds(shape_of(Node))
 
 
 class Sets(seqrpc.Service):
@@ -195,11 +216,11 @@ class Listed(msgspec.Struct, tag="l", array_like=True):
 
 def test_of_a_union_only_what_the_tag_says_is_looked_at() -> None:
     numbers = [1, 2, 3, 4]
-    bounds = SetBounds(plan(OfNumbers | InOrder))
+    bounds = SetBounds(shape_of(OfNumbers | InOrder))
     bounds.check({"type": "list", "numbers": numbers}, 3)
     with pytest.raises(msgspec.ValidationError, match="at most 3 elements"):
         bounds.check({"type": "set", "numbers": numbers}, 3)
-    arrays = SetBounds(plan(Written | Listed))
+    arrays = SetBounds(shape_of(Written | Listed))
     arrays.check(["l", "name", numbers], 3)
     arrays.check([], 3)
     with pytest.raises(msgspec.ValidationError, match="at most 3 elements"):

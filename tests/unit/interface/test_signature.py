@@ -121,7 +121,7 @@ def test_a_class_is_made_ready_once_from_its_description() -> None:
     assert spec("add").description is describe(Everything).methods["add"]
     assert spec("add").wire_name == "org.example.Everything.add"
     assert spec("add").function is Everything.add
-    assert (spec("add").result, spec("nothing").result, spec("bare").result) == (int, type(None), Any)
+    assert [spec(name).result.kind for name in ("add", "nothing", "bare")] == [int, type(None), Any]
     assert [spec(name).takes_descriptors for name in ("add", "open", "bare")] == [False, True, True]
 
 
@@ -335,6 +335,8 @@ class Broken:
 
     async def inner(self, a: Inside) -> None: ...
 
+    async def shadowed(self, a: Shadowing) -> None: ...
+
     def iterate(self) -> Iterator[int]:
         yield 1
 
@@ -345,10 +347,6 @@ class Broken:
     async def only_stars(*args: int) -> None: ...
 
     async def two(self, a: Address | Person) -> None: ...
-
-    async def in_a_struct(self, a: int, b: list[HoldsService]) -> None: ...
-
-    async def gives_in_a_struct(self) -> HoldsService: ...  # type: ignore[empty-body]
 
     async def either(self, a: Nesting | Everything) -> None: ...
 
@@ -361,8 +359,12 @@ class Broken:
         yield socket.socket()
 
 
-class HoldsService(msgspec.Struct):
-    service: Nesting
+@dataclasses.dataclass
+class Shadowing:
+    """Calls a field as a type is called, with a default: msgspec takes that for the type."""
+
+    items: list[int]
+    int: int = 5
 
 
 @dataclasses.dataclass
@@ -379,17 +381,16 @@ class Inside:
         ("gives_alien", "the result: values of type socket cannot be sent"),
         ("unresolved", "an annotation cannot be resolved: name 'NoSuchName' is not defined"),
         ("no_attribute", "an annotation cannot be resolved: .*no_such_thing"),
-        ("inner", "a: name 'NoSuchName' is not defined"),
+        ("inner", "a: an annotation of Inside cannot be resolved: name 'NoSuchName' is not defined"),
+        ("shadowed", "a: Type '5' is not supported"),
         ("iterate", "a generator that streams is written 'async def'"),
         ("no_self", "the first parameter of a method is its object"),
         ("only_names", "the first parameter of a method is its object"),
         ("only_stars", "the first parameter of a method is its object"),
-        ("two", "a: Type unions may not contain more than one"),
-        ("in_a_struct", r"b: values of type Nesting cannot be sent within a Struct \(a dataclass would do\)"),
-        ("gives_in_a_struct", "the result: values of type Nesting cannot be sent within a Struct"),
-        ("either", "a: .* cannot be sent: a service does not say which of them it is"),
-        ("alien_items", "a: values of type socket cannot be sent"),
-        ("gives_alien_items", "the result: values of type socket cannot be sent"),
+        ("two", "a: Address and Person cannot be told apart, for both may be a map on the wire: make them msgspec"),
+        ("either", "a: a service does not say which of Nesting and Everything it is"),
+        ("alien_items", r"a\[\]: values of type socket cannot be sent"),
+        ("gives_alien_items", r"the result\[\]: values of type socket cannot be sent"),
         ("no_stream", r"the result of a generator is AsyncIterator\[...\], not <class 'int'>"),
     ],
 )

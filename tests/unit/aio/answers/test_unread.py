@@ -17,6 +17,7 @@ from seqrpc import (
     Overloaded,
 )
 from seqrpc.aio.transport import carrier_of
+from seqrpc.interface.planning import plan
 from seqrpc.interface.results import ResultCheck
 from seqrpc.limits import Limits
 
@@ -170,9 +171,9 @@ async def test_a_result_that_does_not_fit_is_told_to_be_so_also_while_nobody_rea
         await comes_true(lambda: bool(end.handler.requests))
         end.jam()
         with pytest.raises(InvalidResult, match=r"S\.m"):
-            end.connection.answers.send_result(1, answer, ResultCheck("S.m", int))
+            end.connection.answers.send_result(1, answer, ResultCheck("S.m", plan(int)))
         assert set(end.connection.session.requests) == {1}, "it is still to be answered"
-        end.connection.answers.send_result(1, None, ResultCheck("S.m", None))
+        end.connection.answers.send_result(1, None, ResultCheck("S.m", plan(None)))
         while (message := await next_message(raw))[0] != 1:
             pass
         assert message == [1, 1, None, None]

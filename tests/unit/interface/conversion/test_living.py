@@ -25,9 +25,10 @@ from support.annotations import (
 from seqrpc.aio.channels import end_of
 from seqrpc.aio.proxy import Proxy, callee_of
 from seqrpc.aio.streams import Stream
+from seqrpc.interface.annotations import shape_of
+from seqrpc.interface.contents import takes_descriptors
 from seqrpc.interface.conversion import convert
 from seqrpc.interface.planning import plan
-from seqrpc.interface.types import takes_descriptors
 from seqrpc.kernel.buffers import Buffer
 from seqrpc.kernel.descriptors import OwnedFd
 
@@ -54,7 +55,7 @@ from seqrpc.kernel.descriptors import OwnedFd
 )
 def test_streams_are_found_wherever_they_are(annotation: Any, wrap: Callable[[Any], Any]) -> None:
     planned = plan(annotation)
-    assert takes_descriptors(planned)
+    assert takes_descriptors(shape_of(annotation))
     with living_values() as (stream, _channel, _buffer):
         assert convert(wrap(stream), planned) == wrap(stream)
 
@@ -78,7 +79,7 @@ def test_channels_become_proxies_of_the_annotated_service(
     annotation: Any, wrap: Callable[[Any], Any], unwrap: Callable[[Any], Any]
 ) -> None:
     planned = plan(annotation)
-    assert takes_descriptors(planned)
+    assert takes_descriptors(shape_of(annotation))
     with living_values() as (_stream, channel, _buffer):
         proxy = unwrap(convert(wrap(channel), planned))
         assert isinstance(proxy, Proxy)
@@ -91,7 +92,7 @@ def test_channels_become_proxies_of_the_annotated_service(
 )
 def test_buffers_come_as_they_are(annotation: Any) -> None:
     with living_values() as (_stream, _channel, buffer):
-        assert takes_descriptors(plan(annotation))
+        assert takes_descriptors(shape_of(annotation))
         assert converted(buffer, annotation) is buffer
         assert converted([buffer], list[annotation])[0] is buffer
 
@@ -99,12 +100,14 @@ def test_buffers_come_as_they_are(annotation: Any) -> None:
 @pytest.mark.parametrize("annotation", [memoryview, memoryview | None, memoryview | int, memoryview | OwnedFd])
 def test_a_memoryview_is_of_a_buffer_or_of_bytes(annotation: Any) -> None:
     with living_values() as (_stream, _channel, buffer):
-        assert takes_descriptors(plan(annotation))
+        assert takes_descriptors(shape_of(annotation))
         for value in (buffer, b"abc", memoryview(b"abc")):
             with converted(value, annotation) as view:
                 assert type(view) is memoryview
                 assert bytes(view) == b"abc"
-        with pytest.raises(msgspec.ValidationError, match="Expected a buffer or bytes, got `str`"):
+        with pytest.raises(
+            msgspec.ValidationError, match=r"Expected (a buffer or bytes|`memoryview \| .*`), got `str`"
+        ):
             converted("abc", annotation)
 
 
@@ -134,7 +137,7 @@ def test_streams_and_buffers_are_found_in_structs() -> None:
         (Vault, "Expected a channel, got `int`"),
         (Buffer, "Expected a buffer, got `int`"),
         (list[Vault], r"Expected a channel, got `int` - at `\$\[0\]`"),
-        (Vault | str, "Expected `str`, got `int`; Expected a channel, got `int`"),
+        (Vault | str, r"Expected `Vault \| str`, got `int`"),
         (Vault | None, "Expected a channel, got `int`"),
     ],
 )
