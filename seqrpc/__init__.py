@@ -35,6 +35,7 @@ from seqrpc.errors import (
 )
 from seqrpc.interface import policy
 from seqrpc.interface.methods import method
+from seqrpc.interface.registering import register_type
 from seqrpc.interface.scope import metadata
 from seqrpc.interface.service import Service
 from seqrpc.interface.streams import Items
@@ -118,6 +119,7 @@ __all__ = (
     "metadata",
     "method",
     "policy",
+    "register_type",
     "revoke",
     "run",
     "serve",

@@ -79,6 +79,7 @@ ORDER = (
     "interface.fields",
     "interface.flags",
     "interface.annotations",
+    "interface.registering",
     "interface.sets",
     "interface.standins",
     "interface.planning",
