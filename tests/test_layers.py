@@ -88,6 +88,7 @@ ORDER = (
     "interface.description",
     "interface.arguments",
     "interface.conversion",
+    "interface.glances",
     "interface.results",
     "interface.answers",
     "interface.lending",

@@ -139,7 +139,7 @@ class _Planner:
     def _is_foreign(self, shape: Shape) -> bool:
         """Return whether msgspec cannot have a shape, whatever its parts are."""
         if isinstance(shape, Union):
-            return shape.is_respelled or not _takes_union(shape)
+            return shape.is_respelled or not takes_union(shape)
         if isinstance(shape, Object):
             runs_code = shape.runs_code and (self._looking or not hasattr(shape.cls, "__post_init__"))
             return shape.is_respelled or runs_code
@@ -202,7 +202,7 @@ class _Planner:
             for one, choice in zip(made, shape.parts, strict=True)
         )
         besides_none = sum(one is not type(None) for one in made)
-        if (not unknown and _takes_union(shape)) or (unknown == besides_none == 1):
+        if (not unknown and takes_union(shape)) or (unknown == besides_none == 1):
             return functools.reduce(operator.or_, made)
         choices = sorted(shape.parts, key=_how_wide)
         return UnionStandIn([(choice.wires, self.planned(choice)) for choice in choices])
@@ -239,7 +239,7 @@ def _makes_keys(shape: Shape) -> bool:
     todo = [shape.key] if isinstance(shape, Map) else []
     while todo:
         key = todo.pop()
-        if isinstance(key, Coded | Alias) or (isinstance(key, Union) and (key.is_respelled or not _takes_union(key))):
+        if isinstance(key, Coded | Alias) or (isinstance(key, Union) and (key.is_respelled or not takes_union(key))):
             return True
         if isinstance(key, Constrained | Union):
             todo += key.parts
@@ -260,7 +260,7 @@ def _how_wide(shape: Shape) -> int:
     return int(isinstance(shape, Scalar) and shape.annotation is float)
 
 
-def _takes_union(shape: Union) -> bool:
+def takes_union(shape: Union) -> bool:
     """Return whether msgspec can have a union, as far as that does not depend on what is in its choices."""
     choices = [choice for choice in shape.parts if choice.wires != {Wire.NIL}]
     inner = list(map(inner_of, choices))

@@ -12,6 +12,7 @@ from seqrpc.errors import InvalidResult
 from seqrpc.interface.contents import LIVING, exact_type, shapes_in
 from seqrpc.interface.conversion import NATIVE, convert_by
 from seqrpc.interface.fields import kind_of
+from seqrpc.interface.glances import glance_type
 from seqrpc.interface.planning import plan_shape
 from seqrpc.interface.service import RemoteService, Service
 from seqrpc.interface.shapes import Coded, Shape
@@ -46,13 +47,14 @@ class ResultCheck:
         planned: what its results are to be.
     """
 
-    __slots__ = ("_is_plain", "_name", "_planned", "exact")
+    __slots__ = ("_glance", "_is_plain", "_name", "_planned", "exact")
 
     def __init__(self, name: str, planned: Planned) -> None:
         """Find out what there is to look at."""
         shape = planned.shape
         assert shape is not None
         self._name = name
+        self._glance = glance_type(shape)
         self._planned = plan_shape(shape, looking=True)
         self._is_plain = not any(isinstance(found, LIVING) or _is_coded_data(found) for found in shapes_in(shape))
         self.exact = exact_type(shape)
@@ -67,6 +69,13 @@ class ResultCheck:
         Raises:
             InvalidResult: it does not fit; the message says where and why.
         """
+        if self._glance is not None:
+            try:
+                msgspec.convert(result, self._glance, builtin_types=NATIVE, from_attributes=True)
+            except Exception:  # noqa: S110 - then it is taken apart
+                pass
+            else:
+                return
         looking = _Looking()
         try:
             if self._is_plain:
