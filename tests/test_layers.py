@@ -78,6 +78,7 @@ ORDER = (
     "interface.hints",
     "interface.fields",
     "interface.flags",
+    "interface.names",
     "interface.annotations",
     "interface.registering",
     "interface.sets",

@@ -6,20 +6,20 @@ What cannot be sent is refused here, with the path to it and a way out, before a
 from __future__ import annotations
 
 import enum
-import sys
 import types
 import typing
 from collections.abc import Callable, Collection, Hashable, Sequence
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
 import msgspec
 
 from seqrpc.interface import wires
-from seqrpc.interface.contents import inner_of, spelling
+from seqrpc.interface.contents import spelling
 from seqrpc.interface.excuses import way_out, why_alike
 from seqrpc.interface.fields import fields_of, kind_of
 from seqrpc.interface.flags import flag_coding
-from seqrpc.interface.hints import NOWHERE, Scope, bases_of, field_hints, resolve
+from seqrpc.interface.hints import NOWHERE, Scope, bases_of, field_hints
+from seqrpc.interface.names import DEEPEST, ENDLESS, LONGEST_PATH, MOST_ALIKE, NameReader, refuse, respelled
 from seqrpc.interface.service import Service
 from seqrpc.interface.shapes import (
     Alias,
@@ -57,15 +57,6 @@ from seqrpc.kernel.descriptors import OwnedFd
 from seqrpc.protocol.codings import coding_of
 
 _BOUNDS: Final = ("gt", "ge", "lt", "le", "multiple_of", "pattern", "min_length", "max_length", "tz")
-
-_LONGEST_PATH: Final = 60  # characters
-
-_DEEPEST: Final = 60  # levels of containers and names; a message has no more
-
-_MOST_ALIKE: Final = 8
-"""Generic classes, or aliases, of one kind that may be in each other, each bound to something else."""
-
-_ENDLESS: Final = "it is nested without an end: write a class that does not hold more and more of itself"
 
 
 def shape_of(annotation: Any, scope: Scope = NOWHERE, path: str = "") -> Shape:
@@ -111,13 +102,13 @@ def is_service(annotation: Any) -> bool:
     return isinstance(origin, type) and issubclass(origin, Service)
 
 
-class _Reader:
+class _Reader(NameReader):
     """Reads one annotation, and knows what it has read of it."""
 
     def __init__(self) -> None:
         self._unions: dict[Any, Union] = {}
         self._objects: dict[Any, Object] = {}  # also those whose fields are not read yet
-        self._aliases: dict[Any, Alias] = {}  # those that are being read
+        super().__init__()
         self._depth = 0
         self._around: tuple[Any, ...] = ()  # the generic classes that what is being read is in
         self._unread: list[Callable[[], None]] = []  # fields of objects: of many classes, each may lead to the next
@@ -134,14 +125,14 @@ class _Reader:
         """Return the shape of an annotation, or of a part of one."""
         self._depth += 1
         try:
-            if self._depth > _DEEPEST:
-                _refuse(path[:_LONGEST_PATH], _ENDLESS)
+            if self._depth > DEEPEST:
+                refuse(path[:LONGEST_PATH], ENDLESS)
             return self._read(annotation, scope, path)
         finally:
             self._depth -= 1
 
     def _read(self, annotation: Any, scope: Scope, path: str) -> Shape:
-        for read in (self._read_variable, self._read_text, self._read_alias, self._read_form):
+        for read in (self._read_name, self._read_form):
             shape = read(annotation, scope, path)
             if shape is not None:
                 return shape
@@ -151,7 +142,7 @@ class _Reader:
             or self._read_living(annotation, origin, arguments, scope, path)
             or self._read_leaf(annotation, path)
             or self._read_object(annotation, origin, arguments, scope, path)
-            or _refuse(path, way_out(annotation))
+            or refuse(path, way_out(annotation))
         )
 
     def _read_form(self, annotation: Any, scope: Scope, path: str) -> Shape | None:
@@ -162,76 +153,15 @@ class _Reader:
         if _is_among(origin, QUALIFIERS):
             return self.read(arguments[0], scope, path)
         if origin is typing.Literal:
-            return literal_shape(annotation) or _refuse(path, way_out(annotation))
+            return literal_shape(annotation) or refuse(path, way_out(annotation))
         if origin in (typing.Union, types.UnionType):
-            return self._union(annotation, [self.read(argument, scope, path) for argument in arguments], path)
+            return self.union(annotation, [self.read(argument, scope, path) for argument in arguments], path)
         supertype = getattr(annotation, "__supertype__", None)  # of a NewType
         if annotation is None or supertype is not None:
             return self.read(supertype or type(None), scope, path)
         return None
 
-    # What stands for another type
-
-    def _read_variable(self, annotation: Any, scope: Scope, path: str) -> Shape | None:
-        if annotation is typing.Self:
-            if scope.itself is None:
-                _refuse(path, "there is no class here that Self could mean")
-            return _respelled(self.read(*scope.itself, path))
-        if not isinstance(annotation, typing.TypeVar):
-            return None
-        if annotation in scope.bindings:
-            return self.read(*scope.bindings[annotation], path)
-        if annotation.__constraints__:
-            choices = [self.read(choice, scope, path) for choice in annotation.__constraints__]
-            return _respelled(self._union(annotation, choices, path))
-        has_default = getattr(annotation, "has_default", None)
-        if has_default is not None and has_default():
-            return _respelled(self.read(annotation.__default__, scope, path))  # type: ignore[attr-defined] # since 3.13
-        return Anything(annotation) if annotation.__bound__ is None else self.read(annotation.__bound__, scope, path)
-
-    def _read_text(self, annotation: Any, scope: Scope, path: str) -> Shape | None:
-        if isinstance(annotation, typing.ForwardRef):
-            annotation = annotation.__forward_arg__
-        if not isinstance(annotation, str):
-            return None
-
-        def target() -> Shape:
-            try:
-                meant = resolve(annotation, scope)
-            except Exception as exc:  # the text may be any expression
-                text = f"{annotation!r} cannot be resolved: {exc} (only names at the top of a module are known)"
-                raise TypeError(f"{path}: {text}") from exc
-            return self.read(meant, scope, path)
-
-        return _respelled(self._named(annotation, ("text", annotation, id(scope)), path, target))
-
-    def _read_alias(self, annotation: Any, scope: Scope, path: str) -> Shape | None:
-        origin = typing.get_origin(annotation) or annotation
-        if type(origin).__name__ != "TypeAliasType":  # of typing, since 3.12, or of typing_extensions
-            return None
-        arguments = typing.get_args(annotation)
-        bindings = {name: (one, scope) for name, one in zip(origin.__type_params__, arguments, strict=False)}
-        inside = Scope({**scope.names, **_names_around(origin)}, bindings, scope.itself)
-        key = (origin, *(key_of(self.read(argument, scope, path)) for argument in arguments))
-        if sum(known[0] is origin for known in self._aliases) > _MOST_ALIKE:
-            _refuse(path[:_LONGEST_PATH], _ENDLESS)
-        return self._named(annotation, key, path, lambda: self.read(origin.__value__, inside, path))
-
-    def _named(self, annotation: Any, key: Any, path: str, target: Callable[[], Shape]) -> Shape:
-        """Return what a name stands for, which may be something with the same name in it."""
-        if key in self._aliases:
-            return _respelled(self._aliases[key])
-        alias = self._aliases[key] = Alias(annotation)
-        try:
-            shape = target()
-        finally:
-            del self._aliases[key]
-        if not alias.is_respelled:  # nothing in it refers to it
-            return shape
-        if inner_of(shape) is alias:
-            _refuse(path, f"{name_of(annotation)} stands for itself")
-        alias.target = shape
-        return alias
+    # What consists of others
 
     def _read_annotated(self, annotation: Any, scope: Scope, path: str) -> Shape:
         inner = self.read(annotation.__origin__, scope, path)
@@ -242,17 +172,15 @@ class _Reader:
         if any(_has_bounds(meta) for meta in metas) and isinstance(
             inner, Stream | ServiceObject | Union | Alias | Coded
         ):
-            _refuse(path, f"bounds cannot be checked on {name_of(inner.annotation)}: write them beside what is in it")
+            refuse(path, f"bounds cannot be checked on {name_of(inner.annotation)}: write them beside what is in it")
         return shape
 
-    # What consists of others
-
-    def _union(self, annotation: Any, choices: Sequence[Shape], path: str) -> Shape:
+    def union(self, annotation: Any, choices: Sequence[Shape], path: str) -> Shape:
         flat: dict[Any, Shape] = {}
         for choice in choices:
             for part in choice.parts if isinstance(choice, Union) else (choice,):
                 if isinstance(part, Alias) and part.target is None:
-                    _refuse(path, f"{name_of(part.annotation)} is a union of itself")
+                    refuse(path, f"{name_of(part.annotation)} is a union of itself")
                 flat.setdefault(key_of(part), part)
         within = {
             key_of(part)
@@ -271,7 +199,7 @@ class _Reader:
         alike = wires.look_alike(kept)
         if alike is not None:
             one, other, wire = alike
-            _refuse(
+            refuse(
                 path,
                 why_alike(name_of(one.annotation), name_of(other.annotation), wire, have_tags=_have_tags(one, other)),
             )
@@ -288,7 +216,7 @@ class _Reader:
             kind, is_known = ARRAYS[origin]
             item = self.read(arguments[0] if arguments else Any, scope, f"{path}[]")
             array = self._array(annotation, kind, item, path)
-            return array if is_known else _respelled(array)
+            return array if is_known else respelled(array)
         if _is_among(origin, MAPS):
             key, value = arguments or (Any, Any)
             shape = Map(annotation, self.read(key, scope, f"{path}'s keys"), self.read(value, scope, f"{path}[]"))
@@ -313,7 +241,7 @@ class _Reader:
         def check() -> None:
             reason = why_not(shape)
             if reason:
-                _refuse(path, f"{reason}, and {text}")
+                refuse(path, f"{reason}, and {text}")
 
         self._unchecked.append(check)
 
@@ -339,7 +267,7 @@ class _Reader:
         if annotation is Any:
             return Anything(annotation)
         if annotation is object:
-            return _respelled(Anything(annotation))
+            return respelled(Anything(annotation))
         scalar = scalar_shape(annotation)
         if scalar is not None or not isinstance(annotation, type):
             return scalar
@@ -350,9 +278,9 @@ class _Reader:
             return coded
         if issubclass(annotation, enum.Flag):
             try:
-                return _respelled(Coded(annotation, flag_coding(annotation), shape_of(int)))
+                return respelled(Coded(annotation, flag_coding(annotation), shape_of(int)))
             except TypeError as exc:
-                _refuse(path, str(exc))
+                refuse(path, str(exc))
         return enum_shape(annotation) if issubclass(annotation, enum.Enum) else None
 
     def _read_object(
@@ -366,8 +294,8 @@ class _Reader:
         known = self._objects.get(key)
         if known is not None:
             return known
-        if arguments and self._around.count(cls) > _MOST_ALIKE:
-            _refuse(path[:_LONGEST_PATH], _ENDLESS)
+        if arguments and self._around.count(cls) > MOST_ALIKE:
+            refuse(path[:LONGEST_PATH], ENDLESS)
         shape = self._objects[key] = Object(annotation, cls, kind, read)
         bases = bases_of(cls, arguments, scope)
         around = (*self._around, cls) if arguments else self._around
@@ -389,7 +317,7 @@ class _Reader:
         try:
             fields = fields_of(cls, shape.kind)
         except TypeError as exc:
-            _refuse(path, str(exc))
+            refuse(path, str(exc))
         for field in fields:
             hint, inside = hints.get(field.name, (Any, NOWHERE))
             if shape.kind is Kind.TYPED_DICT:
@@ -415,19 +343,5 @@ def _is_required(hint: Any, *, default: bool) -> bool:
     return _is_required(hint.__origin__, default=default) if origin is typing.Annotated else default
 
 
-def _respelled(shape: Shape) -> Shape:
-    """Mark a shape as one whose annotation says nothing to msgspec."""
-    shape.is_respelled = True
-    return shape
-
-
-def _names_around(alias: Any) -> dict[str, Any]:
-    return vars(sys.modules.get(getattr(alias, "__module__", None) or "", object))
-
-
 def _has_bounds(meta: msgspec.Meta) -> bool:
     return any(getattr(meta, name) is not None for name in _BOUNDS)
-
-
-def _refuse(path: str, text: str) -> NoReturn:
-    raise TypeError(f"{path}: {text}" if path else text)

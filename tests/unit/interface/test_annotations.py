@@ -6,7 +6,6 @@ import dataclasses
 import enum
 import ipaddress
 import socket
-import sys
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterator
 from pathlib import Path
 from typing import (
@@ -36,7 +35,6 @@ from seqrpc.interface.hints import Scope
 from seqrpc.interface.planning import plan
 from seqrpc.interface.service import Service
 from seqrpc.interface.shapes import (
-    Alias,
     Anything,
     Array,
     BufferShape,
@@ -352,134 +350,6 @@ def test_tuples_are_of_any_length_or_of_one() -> None:
     assert shape_of(tuple[()]).parts == ()
     with pytest.raises(TypeError, match=r"x: values of type Literal\[1.5\] cannot be sent: a Literal holds strings"):
         shape_of(Literal[1.5], path="x")
-
-
-# Names for types
-
-
-def aliases() -> Any:
-    extensions = pytest.importorskip("typing_extensions")
-    module = module_of("""
-        import dataclasses
-        from typing import Annotated, TypeVar
-        from typing_extensions import TypeAliasType
-        T = TypeVar("T")
-        Json = TypeAliasType("Json", "dict[str, Json] | list[Json] | str | int | None")
-        Ids = TypeAliasType("Ids", list[int])
-        Row = TypeAliasType("Row", list[T], type_params=(T,))
-        Tree = TypeAliasType("Tree", "T | list[Tree[T]]", type_params=(T,))
-        Loop = TypeAliasType("Loop", "Loop")
-        Here = TypeAliasType("Here", "There")
-        There = TypeAliasType("There", "Annotated[Here, 'a note']")
-        Either = TypeAliasType("Either", "Either | int")
-        Wrong = TypeAliasType("Wrong", "list[Wrong | complex]")
-        Wider = TypeAliasType("Wider", "list[Wider[tuple[T, T, T]]]", type_params=(T,))
-        @dataclasses.dataclass
-        class Document:
-            body: "Json"
-            ids: Ids = dataclasses.field(default_factory=list)
-    """)
-    assert extensions
-    return module
-
-
-def new_aliases() -> Any:
-    if sys.version_info < (3, 12):
-        pytest.skip("it is syntax since 3.12")
-    return module_of("""
-        import dataclasses
-        from typing import Annotated
-        type Json = dict[str, Json] | list[Json] | str | int | None
-        type Ids = list[int]
-        type Row[T] = list[T]
-        type Tree[T] = T | list[Tree[T]]
-        type Loop = Loop
-        type Here = There
-        type There = Annotated[Here, 'a note']
-        type Either = Either | int
-        type Wrong = list[Wrong | complex]
-        type Wider[T] = list[Wider[tuple[T, T, T]]]
-        @dataclasses.dataclass
-        class Document:
-            body: Json
-            ids: Ids = dataclasses.field(default_factory=list)
-    """)
-
-
-@pytest.mark.parametrize("made", [aliases, new_aliases])
-def test_a_name_says_what_it_stands_for(made: Any) -> None:
-    module = made()
-    assert spelling(shape_of(module.Ids)) == list[int]
-    assert spelling(shape_of(module.Row[str])) == list[str]
-    assert spelling(shape_of(module.Row)) == list[Any]
-    assert isinstance(shape_of(module.Json), Alias)
-    value = {"a": [1, "x", {"b": None}]}
-    assert convert(value, plan(module.Json)) == value
-    assert convert({"body": value}, plan(module.Document)).body == value
-    assert convert(value, plan(module.Json | None | bytes)) == value
-    with pytest.raises(msgspec.ValidationError, match="got `float`"):
-        convert({"a": [1, "x", {"b": 1.5}]}, plan(module.Json))
-    assert convert([["x"], "y"], plan(module.Tree[str])) == [["x"], "y"]
-    with pytest.raises(msgspec.ValidationError, match=r"got `str` - at `\$\[0\]\[0\]`"):
-        convert([["x"]], plan(module.Tree[int]))
-
-
-@pytest.mark.parametrize("made", [aliases, new_aliases])
-@pytest.mark.parametrize(
-    "name, message",
-    [
-        ("Loop", "x: .* stands for itself"),
-        ("Here", "x: .* stands for itself"),
-        ("Either", "x: Either is a union of itself"),
-        ("Wrong", r"x\[\]: values of type complex cannot be sent"),
-        ("Wider", r"x(\[\]?)*: it is nested without an end: write a class"),
-    ],
-)
-def test_a_name_that_stands_for_nothing_is_refused(made: Any, name: str, message: str) -> None:
-    with pytest.raises(TypeError, match=message):
-        shape_of(getattr(made(), name), path="x")
-
-
-def test_the_same_text_in_two_names_means_what_it_means_there() -> None:
-    pytest.importorskip("typing_extensions")
-    module = module_of("""
-        from typing import TypeVar
-        from typing_extensions import TypeAliasType
-        T = TypeVar("T")
-        One = TypeAliasType("One", "list[T]", type_params=(T,))
-        Other = TypeAliasType("Other", "list[T]", type_params=(T,))
-    """)
-    assert spelling(shape_of(module.One[module.Other[module.One[int]]])) == list[list[list[int]]]
-
-
-def test_an_old_name_may_hold_itself() -> None:
-    module = module_of("""
-        from __future__ import annotations
-        import dataclasses
-        from typing import Union
-        Json = Union[dict[str, "Json"], list["Json"], str, int, None]
-        @dataclasses.dataclass
-        class Document:
-            body: Json
-    """)
-    value = {"a": [1, "x", {"b": None}]}
-    assert convert({"body": value}, plan(module.Document)).body == value
-    with pytest.raises(msgspec.ValidationError, match=r"got `float`.* - at `\$\.body"):
-        convert({"body": {"a": [[[1.5]]]}}, plan(module.Document))
-
-
-@pytest.mark.skipif(sys.version_info < (3, 13), reason="type variables have defaults since 3.13")
-def test_a_type_variable_may_have_a_default() -> None:
-    module = module_of("""
-        import dataclasses
-        @dataclasses.dataclass
-        class Box[T = int]:
-            item: T
-    """)
-    assert convert({"item": 5}, plan(module.Box)).item == 5
-    with pytest.raises(msgspec.ValidationError):
-        convert({"item": "a"}, plan(module.Box))
-    assert convert({"item": "a"}, plan(module.Box[str])).item == "a"
 
 
 def test_a_union_of_names_for_addresses_is_flat() -> None:
