@@ -20,9 +20,13 @@ def flag_coding(cls: type[enum.Flag]) -> Coding:
     one kept for each number.
 
     Raises:
-        TypeError: there are more bits than that all combinations could be kept, and the class is no IntFlag.
+        TypeError: there are more bits than that all combinations could be kept, and the class is no IntFlag; or a
+            member is negative.
     """
-    known = functools.reduce(operator.or_, (int(member.value) for member in cls), 0)
+    values = [int(member.value) for member in cls.__members__.values()]  # iteration leaves out those of several bits
+    known = functools.reduce(operator.or_, values, 0)
+    if known < 0:
+        raise TypeError(f"{cls.__qualname__} has a negative member, which has all bits: write the bits that are meant")
     if known.bit_count() <= _MOST_KEPT:
         decode = functools.partial(_combination, cls, known)
     elif issubclass(cls, enum.IntFlag):

@@ -104,3 +104,26 @@ def test_flags_are_found_among_arguments() -> None:
         bind([8])
     with pytest.raises(InvalidParams, match="Invalid value 2: Loose"):
         bind([1, {1: [2]}])
+
+
+class Mask(enum.Flag):
+    LOW = 1
+    HIGH = 0xF0
+    ALL = 0xF1
+
+
+class Sign(enum.IntFlag):
+    ALL = -1
+
+
+def test_members_of_several_bits_are_members() -> None:
+    coding = flag_coding(Mask)
+    for member in (Mask.HIGH, Mask.ALL, Mask.LOW):
+        assert coding.decode(member.value) is member
+    with pytest.raises(ValueError, match="Invalid value 256: Mask has the bits 0xf1"):
+        coding.decode(256)
+
+
+def test_a_member_that_has_all_bits_is_refused() -> None:
+    with pytest.raises(TypeError, match="Sign has a negative member"):
+        flag_coding(Sign)
