@@ -25,36 +25,49 @@ def glance_type(shape: Shape) -> Any:
     would look at no field. What it does not convert may fit all the same.
     """
     try:
-        return _type_of(shape, ())
+        return _Glances().type_of(shape)
     except _NotSo:
         return None
 
 
-def _type_of(shape: Shape, within: tuple[Shape, ...]) -> Any:
-    if shape.is_respelled or (isinstance(shape, Union) and not takes_union(shape)):
-        raise _NotSo
-    if isinstance(shape, Scalar):
-        return spelling(shape)
-    if isinstance(shape, Object):
-        return _mirror(shape, within)
-    if isinstance(shape, _MADE_OF):
-        return composed(shape, tuple(_type_of(part, within) for part in shape.parts))
-    raise _NotSo
+class _Glances:
+    """Makes the types for one shape."""
 
+    def __init__(self) -> None:
+        self._made: dict[int, Any] = {}  # None: it is being made
 
-def _mirror(shape: Object, within: tuple[Shape, ...]) -> Any:
-    if any(shape is outer for outer in within):  # it would have no end
-        raise _NotSo
-    if shape.kind is Kind.NAMED_TUPLE:
-        return types.GenericAlias(tuple, tuple(_type_of(part, (*within, shape)) for part in shape.parts))
-    if shape.kind is Kind.TYPED_DICT:  # msgspec looks at its entries, as it knows them
-        if any(isinstance(part, Object) for part in shapes_in(shape) if part is not shape):
+    def type_of(self, shape: Shape) -> Any:
+        """Return the type for a shape, made once."""
+        if id(shape) not in self._made:
+            self._made[id(shape)] = None
+            self._made[id(shape)] = self._make(shape)
+        made = self._made[id(shape)]
+        if made is None:  # it holds itself, and would have no end
             raise _NotSo
-        [_type_of(part, within) for part in shape.parts]
-        return spelling(shape)
-    if shape.kind is Kind.ATTRS or shape.is_array or shape.tag is not None:
+        return made
+
+    def _make(self, shape: Shape) -> Any:
+        if shape.is_respelled or (isinstance(shape, Union) and not takes_union(shape)):
+            raise _NotSo
+        if isinstance(shape, Scalar):
+            return spelling(shape)
+        if isinstance(shape, Object):
+            return self._mirror(shape)
+        if isinstance(shape, _MADE_OF):
+            return composed(shape, tuple(map(self.type_of, shape.parts)))
         raise _NotSo
-    if any(field.name != field.wire_name for field in shape.fields):
-        raise _NotSo
-    fields = [(field.name, _type_of(field.shape, (*within, shape))) for field in shape.fields]
-    return msgspec.defstruct(shape.cls.__name__, fields)
+
+    def _mirror(self, shape: Object) -> Any:
+        kinds = tuple(map(self.type_of, shape.parts))
+        if shape.kind is Kind.NAMED_TUPLE:
+            return types.GenericAlias(tuple, kinds)
+        if shape.kind is Kind.TYPED_DICT:  # msgspec looks at its entries, as it knows them
+            if any(isinstance(part, Object) for part in shapes_in(shape) if part is not shape):
+                raise _NotSo
+            return spelling(shape)
+        if shape.kind is Kind.ATTRS or shape.is_array or shape.tag is not None:
+            raise _NotSo
+        if any(field.name != field.wire_name for field in shape.fields):
+            raise _NotSo
+        names = [field.name for field in shape.fields]
+        return msgspec.defstruct(shape.cls.__name__, list(zip(names, kinds, strict=True)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import enum
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -11,11 +12,10 @@ import msgspec
 from seqrpc.errors import InvalidResult
 from seqrpc.interface.contents import LIVING, exact_type, shapes_in
 from seqrpc.interface.conversion import NATIVE, convert_by
-from seqrpc.interface.fields import kind_of
 from seqrpc.interface.glances import glance_type
 from seqrpc.interface.planning import plan_shape
 from seqrpc.interface.service import RemoteService, Service
-from seqrpc.interface.shapes import Coded, Shape
+from seqrpc.interface.shapes import Coded, Kind, Object, Shape
 from seqrpc.interface.standins import TO_LEND, UNMADE, Apart, Planned, StandIn, expected
 from seqrpc.kernel.buffers import Buffer
 from seqrpc.kernel.descriptors import OwnedFd
@@ -47,7 +47,7 @@ class ResultCheck:
         planned: what its results are to be.
     """
 
-    __slots__ = ("_glance", "_is_plain", "_name", "_planned", "exact")
+    __slots__ = ("_class", "_glance", "_is_plain", "_name", "_planned", "exact")
 
     def __init__(self, name: str, planned: Planned) -> None:
         """Find out what there is to look at."""
@@ -56,7 +56,8 @@ class ResultCheck:
         self._name = name
         self._glance = glance_type(shape)
         self._planned = plan_shape(shape, looking=True)
-        self._is_plain = not any(isinstance(found, LIVING) or _is_coded_data(found) for found in shapes_in(shape))
+        self._is_plain = not any(isinstance(found, LIVING) or _is_taken_apart_here(found) for found in shapes_in(shape))
+        self._class = shape.cls if isinstance(shape, Object) else None
         self.exact = exact_type(shape)
         """The type whose values fit, if there is one; whoever has such a value need not call :meth:`check`."""
 
@@ -69,7 +70,7 @@ class ResultCheck:
         Raises:
             InvalidResult: it does not fit; the message says where and why.
         """
-        if self._glance is not None:
+        if self._glance is not None and (self._class is None or type(result) is self._class):
             try:
                 msgspec.convert(result, self._glance, builtin_types=NATIVE, from_attributes=True)
             except Exception:  # noqa: S110 - then it is taken apart
@@ -164,9 +165,11 @@ class _Looking:
             return self._whole(value)
 
 
-def _is_coded_data(shape: Shape) -> bool:
-    """Return whether msgspec would take apart as data what travels as something else."""
-    return isinstance(shape, Coded) and kind_of(shape.coding.kind) is not None
+def _is_taken_apart_here(shape: Shape) -> bool:
+    """Return whether msgspec takes values apart in another way than the encoder does, at this level."""
+    if isinstance(shape, Object):
+        return shape.kind is Kind.ATTRS  # of which it leaves out private fields
+    return isinstance(shape, Coded) and not issubclass(shape.coding.kind, enum.Flag)
 
 
 def _as_key(value: Any) -> Any:

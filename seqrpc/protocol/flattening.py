@@ -59,6 +59,8 @@ def flatten(value: Any) -> Any:
         return fields_of(value)
     if isinstance(value, set | frozenset):
         return list(value)
+    if isinstance(value, dt.date | dt.time):  # msgspec knows no subclasses of them
+        return value.isoformat()
     if isinstance(value, msgspec.Struct) and not _is_plain(kind):
         value = _with_borrowed_fields(value)
     plain = msgspec.to_builtins(value, builtin_types=_NATIVE, enc_hook=Borrowed)
@@ -79,6 +81,8 @@ def _is_plain(kind: type) -> bool:
     todo: list[Any] = [kind]
     while todo:
         annotation = todo.pop()
+        if isinstance(annotation, type) and annotation is not kind and coding_of(annotation) is not None:
+            return False
         if isinstance(annotation, type) and issubclass(annotation, msgspec.Struct):
             if annotation not in seen:
                 seen.add(annotation)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import pathlib
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, make_dataclass
 from enum import Enum
 from typing import Annotated, Any, NamedTuple, TypedDict
 
@@ -68,6 +68,11 @@ class Pair(NamedTuple):
 
 class Movie(TypedDict):
     title: str
+
+
+class Folder(TypedDict):
+    name: str
+    folders: list[Folder]
 
 
 class Scene(TypedDict):
@@ -135,6 +140,7 @@ def test_no_object_of_the_application_is_made() -> None:
         Tagged,
         Arrayed,
         Scene,
+        Folder,
         Song,
         pathlib.Path,
         str | bytes,
@@ -146,3 +152,10 @@ def test_no_object_of_the_application_is_made() -> None:
 )
 def test_where_it_could_accept_too_much_there_is_none(annotation: Any) -> None:
     assert glance_type(shape_of(annotation)) is None
+
+
+def test_of_classes_that_lead_to_the_same_ones_each_is_looked_at_once() -> None:
+    kind: Any = int
+    for number in range(40):  # 2 to the 40th paths
+        kind = make_dataclass(f"Level{number}", [("one", kind), ("other", kind)])
+    assert glance_type(shape_of(kind)) is not None

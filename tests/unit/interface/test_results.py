@@ -21,6 +21,7 @@ import seqrpc
 from seqrpc.errors import InvalidResult
 from seqrpc.interface.planning import plan
 from seqrpc.interface.results import ResultCheck, _Looking
+from seqrpc.protocol import codings
 
 
 class Colour(Enum):
@@ -393,3 +394,44 @@ def test_a_type_whose_values_fit_need_not_be_looked_at() -> None:
 async def test_only_what_is_read_of_a_stream_is_looked_at() -> None:
     with pytest.raises(NotImplementedError):
         _Looking().item_check(plan(int))
+
+
+@attrs.define
+class Private:
+    _x: int
+    y: int = 0
+
+
+class Kind(Enum):
+    A = (1, 2)
+
+
+def kind_of_number(_number: int) -> Kind:
+    return Kind.A
+
+
+@dataclass
+class Holds:
+    private: Private
+    kind: Any = None
+
+
+@pytest.mark.parametrize(
+    "annotation, result", [(Private, Private(1)), (list[Private], [Private(1)]), (Holds, Holds(Private(1)))]
+)
+def test_private_fields_of_attrs_fit(annotation: Any, result: Any) -> None:
+    check(annotation, result)
+    with pytest.raises(InvalidResult):
+        check(Private, Private("a"))  # type: ignore[arg-type]
+
+
+def test_an_enum_that_travels_as_something_else_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(codings, "_registered", {})
+    codings._search.cache_clear()
+    seqrpc.register_type(Kind, wire_type=int, encode=lambda kind: kind.value[0], decode=kind_of_number)
+    check(Kind, Kind.A)
+    check(list[Kind], [Kind.A])
+    check(Kind | None, None)
+    with pytest.raises(InvalidResult):
+        check(Kind, "a")
+    codings._search.cache_clear()
