@@ -9,12 +9,12 @@ import enum
 import types
 import typing
 from collections.abc import Callable, Collection, Hashable, Sequence
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 
 from seqrpc.interface import wires
-from seqrpc.interface.contents import spelling
+from seqrpc.interface.contents import has_bounds, spelling
 from seqrpc.interface.excuses import way_out, why_alike
 from seqrpc.interface.fields import fields_of, kind_of
 from seqrpc.interface.flags import flag_coding
@@ -55,8 +55,6 @@ from seqrpc.interface.streams import ReceivedStream
 from seqrpc.kernel.buffers import Buffer
 from seqrpc.kernel.descriptors import OwnedFd
 from seqrpc.protocol.codings import coding_of
-
-_BOUNDS: Final = ("gt", "ge", "lt", "le", "multiple_of", "pattern", "min_length", "max_length", "tz")
 
 
 def shape_of(annotation: Any, scope: Scope = NOWHERE, path: str = "") -> Shape:
@@ -169,7 +167,7 @@ class _Reader(NameReader):
         if not metas:
             return inner
         shape = Constrained(annotation, inner, metas)
-        if any(_has_bounds(meta) for meta in metas) and isinstance(
+        if any(has_bounds(meta) for meta in metas) and isinstance(
             inner, Stream | ServiceObject | Union | Alias | Coded
         ):
             refuse(path, f"bounds cannot be checked on {name_of(inner.annotation)}: write them beside what is in it")
@@ -341,7 +339,3 @@ def _is_required(hint: Any, *, default: bool) -> bool:
     if origin in (typing.Required, typing.NotRequired):
         return origin is typing.Required
     return _is_required(hint.__origin__, default=default) if origin is typing.Annotated else default
-
-
-def _has_bounds(meta: msgspec.Meta) -> bool:
-    return any(getattr(meta, name) is not None for name in _BOUNDS)

@@ -8,6 +8,8 @@ import types
 from collections.abc import AsyncIterator, Iterator
 from typing import Annotated, Any, Final
 
+import msgspec
+
 from seqrpc.interface.shapes import (
     Anything,
     Array,
@@ -24,6 +26,8 @@ from seqrpc.interface.shapes import (
     Stream,
     Union,
 )
+
+_BOUNDS: Final = ("gt", "ge", "lt", "le", "multiple_of", "pattern", "min_length", "max_length", "tz")
 
 LIVING: Final = (Stream, ServiceObject, Descriptor, BufferShape, Memory)
 """What travels as a descriptor."""
@@ -113,3 +117,8 @@ def composed(shape: Shape, parts: tuple[Any, ...]) -> Any:
     if isinstance(shape, Anything):
         return Any
     return types.GenericAlias(AsyncIterator, parts) if isinstance(shape, Stream) else shape.annotation
+
+
+def has_bounds(meta: msgspec.Meta) -> bool:
+    """Return whether a note has bounds to be checked."""
+    return any(getattr(meta, name) is not None for name in _BOUNDS)

@@ -10,6 +10,8 @@ import msgspec
 from seqrpc.interface.hints import is_typed_dict
 from seqrpc.interface.shapes import Anything, Field, Kind
 
+_CONTAINERS = (list, dict, set, frozenset, tuple, str, bytes, int, float)
+
 _UNREAD = Anything(Any)
 
 
@@ -19,10 +21,11 @@ def kind_of(cls: Any) -> Kind | None:
         return None
     if issubclass(cls, msgspec.Struct):
         return Kind.STRUCT
-    if dataclasses.is_dataclass(cls):
-        return Kind.DATACLASS
-    if isinstance(getattr(cls, "__attrs_attrs__", None), tuple):
-        return Kind.ATTRS
+    if not issubclass(cls, _CONTAINERS):  # on the wire it would be what it derives from
+        if dataclasses.is_dataclass(cls):
+            return Kind.DATACLASS
+        if isinstance(getattr(cls, "__attrs_attrs__", None), tuple):
+            return Kind.ATTRS
     if issubclass(cls, tuple) and hasattr(cls, "_fields"):
         return Kind.NAMED_TUPLE
     return Kind.TYPED_DICT if is_typed_dict(cls) else None

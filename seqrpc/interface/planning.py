@@ -15,11 +15,12 @@ from typing import Any, Final
 import msgspec
 
 from seqrpc.interface.annotations import shape_of
-from seqrpc.interface.contents import composed, holds_living, inner_of, shapes_in, spelling
+from seqrpc.interface.contents import composed, has_bounds, holds_living, inner_of, shapes_in, spelling
 from seqrpc.interface.sets import EachBounds, FieldBounds, SetBounds
 from seqrpc.interface.shapes import (
     Alias,
     Anything,
+    Array,
     Coded,
     Constrained,
     FixedTuple,
@@ -32,6 +33,7 @@ from seqrpc.interface.shapes import (
     Stream,
     Union,
     Wire,
+    name_of,
 )
 from seqrpc.interface.standins import (
     AliasStandIn,
@@ -41,6 +43,7 @@ from seqrpc.interface.standins import (
     ObjectStandIn,
     Planned,
     ServiceStandIn,
+    SetStandIn,
     StandIn,
     StreamStandIn,
     UnionStandIn,
@@ -73,8 +76,10 @@ def plan_shape(shape: Shape, *, looking: bool = False) -> Planned:
     planner = _Planner(shape, looking=looking)
     planned = planner.planned(shape)
     planner.finish()
-    if planned.kind is not Any:
+    try:
         msgspec.inspect.type_info(planned.kind)  # says what msgspec cannot have, before anything has come
+    except Exception as exc:  # such as UnicodeEncodeError, of a member of an enum
+        raise TypeError(f"{str(exc) or type(exc).__name__}: write a type that MessagePack has") from exc
     return planned
 
 
@@ -145,7 +150,7 @@ class _Planner:
             return shape.is_respelled or runs_code
         if isinstance(shape, Coded):
             return shape.is_respelled or self._looking
-        if _makes_keys(shape):
+        if _makes_keys(shape) or (isinstance(shape, Array) and _may_have_lists(shape)):
             return True
         return shape.is_respelled or isinstance(shape, Alias | Stream | ServiceObject | Memory)
 
@@ -173,27 +178,35 @@ class _Planner:
             made = self._types[id(shape)] = AliasStandIn()
             assert shape.target is not None
             made.name(self.planned(shape.target))
-        elif isinstance(shape, Stream):
-            made = StreamStandIn(self.planned(shape.item))
-        elif isinstance(shape, Coded):
-            made = CodedStandIn(shape, self.planned(shape.inner))
-        elif isinstance(shape, Map) and _makes_keys(shape):
-            whole = Planned(dict, bounds=SetBounds(shape, self._apart) or None)
-            made = MapStandIn(whole, listed(self.planned(shape.key)), listed(self.planned(shape.value)))
-        elif isinstance(shape, ServiceObject):
-            made = ServiceStandIn(shape.annotation)
-        elif isinstance(shape, Memory):
-            made = _MEMORY
         else:
-            made = self._rebuilt(shape)
+            made = self._stand_in(shape) or self._rebuilt(shape)
         self._types[id(shape)] = made
         return made
+
+    def _stand_in(self, shape: Shape) -> StandIn | None:
+        """Return what stands in for a shape that leads to itself by nothing but its parts; None for all else."""
+        if isinstance(shape, Stream):
+            return StreamStandIn(self.planned(shape.item))
+        if isinstance(shape, Coded):
+            return CodedStandIn(shape, self.planned(shape.inner))
+        if isinstance(shape, Map) and _makes_keys(shape):
+            whole = Planned(dict, bounds=SetBounds(shape, self._apart) or None)
+            return MapStandIn(whole, listed(self.planned(shape.key)), listed(self.planned(shape.value)))
+        if isinstance(shape, Array) and _may_have_lists(shape):
+            return SetStandIn(Planned(composed(shape, tuple(map(self._type_of, shape.parts))), shape))
+        if isinstance(shape, ServiceObject):
+            return ServiceStandIn(shape.annotation)
+        return _MEMORY if isinstance(shape, Memory) else None
 
     def _rebuilt(self, shape: Shape) -> Any:
         """Return the type of a shape whose parts are swapped."""
         if isinstance(shape, Union):
             return self._union(shape)
-        return composed(shape, tuple(map(self._type_of, shape.parts)))
+        parts = tuple(map(self._type_of, shape.parts))
+        if isinstance(shape, Constrained) and isinstance(parts[0], StandIn) and any(map(has_bounds, shape.metas)):
+            name = name_of(shape.inner.annotation)
+            raise TypeError(f"bounds cannot be checked on {name}: write them beside what is in it")
+        return composed(shape, parts)
 
     def _union(self, shape: Union) -> Any:
         made = [self._type_of(choice) for choice in shape.parts]
@@ -246,6 +259,11 @@ def _makes_keys(shape: Shape) -> bool:
     return False
 
 
+def _may_have_lists(shape: Array) -> bool:
+    """Return whether it is a set in which there may be what is a tuple here and an array on the wire."""
+    return shape.kind in (set, frozenset) and any(isinstance(part, Anything) for part in shapes_in(shape.item))
+
+
 def _is_unknown(choice: Shape) -> bool:
     """Return whether msgspec does not know the class of a shape."""
     choice = inner_of(choice)
@@ -269,5 +287,7 @@ def takes_union(shape: Union) -> bool:
     has_bounds = any(isinstance(choice, Constrained) for choice in choices)
     if has_bounds and any(isinstance(choice, FixedTuple | Object) and Wire.ARRAY in choice.wires for choice in inner):
         return False  # msgspec would corrupt its memory
+    if len({choice.is_array for choice in inner if isinstance(choice, Object) and choice.tag}) > 1:
+        return False  # one tagged Struct is an array, and another a map
     texts = [choice for choice in inner if choice.wires & _TEXTS]
     return len(texts) < 2 or all("Literal" in str(choice.annotation) for choice in texts)

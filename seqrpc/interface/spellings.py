@@ -100,6 +100,6 @@ def enum_shape(annotation: type[enum.Enum]) -> Scalar | None:
     """Return the shape of an enum; None if it cannot be sent: msgspec knows those of integers, and those of strings."""
     values = [member.value for member in annotation]
     for kind, wire in ((int, Wire.INT), (str, Wire.STR)):
-        if values and all(isinstance(value, kind) for value in values):
+        if values and all(isinstance(value, kind) and not isinstance(value, bool) for value in values):
             return Scalar(annotation, (wire,), is_small=True)
     return None

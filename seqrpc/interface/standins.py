@@ -17,7 +17,7 @@ import msgspec
 from seqrpc.interface.contents import inner_of
 from seqrpc.interface.service import RemoteService, Service
 from seqrpc.interface.sets import Bounds
-from seqrpc.interface.shapes import Coded, Field, Kind, Object, Shape, Wire, name_of
+from seqrpc.interface.shapes import Array, Coded, Field, Kind, Object, Shape, Wire, name_of
 from seqrpc.interface.streams import ReceivedStream, checked
 from seqrpc.kernel.buffers import Buffer
 from seqrpc.kernel.descriptors import OwnedFd
@@ -240,6 +240,35 @@ class MapStandIn(StandIn):
             raise msgspec.ValidationError(expected("`object`", value))
         for some, planned in zip((value, value.values()), cls.parts, strict=True):
             conversion.convert(list(some), planned)
+
+
+class SetStandIn(StandIn):
+    """Takes a set that may have in it what is a tuple here, and an array on the wire, where nothing says so."""
+
+    def __init__(cls, native: Planned) -> None:
+        """Stand for a set; msgspec makes it, once there are tuples for arrays."""
+        assert isinstance(native.shape, Array)
+        cls.makes = (native.shape.kind,)
+        cls.parts = (native,)
+
+    def build(cls, value: Any, conversion: Conversion) -> Any:
+        """Return the set."""
+        if not isinstance(value, list | tuple):
+            raise msgspec.ValidationError(expected("`array`", value))
+        return conversion.convert([_with_tuples(item) for item in value], cls.parts[0])
+
+    def look(cls, value: Any, conversion: Conversion) -> None:
+        """Look at what is in it."""
+        cls.build(value, conversion)
+
+
+def _with_tuples(value: Any) -> Any:
+    """Return plain data with tuples for arrays, as for keys of maps; a message bounds how deep it is."""
+    if isinstance(value, list | tuple):
+        return tuple(map(_with_tuples, value))
+    if isinstance(value, dict):
+        return {key: _with_tuples(item) for key, item in value.items()}
+    return value
 
 
 class ObjectStandIn(StandIn):

@@ -19,7 +19,7 @@ from seqrpc.limits import DEFAULT_LIMITS, MAX_DESCRIPTORS, MAX_PACKET, Limits
 from seqrpc.protocol.culprit import Search
 from seqrpc.protocol.depth import check_depth
 from seqrpc.protocol.flattening import Borrowed, flatten, is_one_level
-from seqrpc.protocol.kinds import lends_descriptor, names_of
+from seqrpc.protocol.kinds import lends_descriptor, may_be_unset, names_of
 from seqrpc.protocol.lenders import Lender, Packed, give_up_lenders, tell_unsent
 from seqrpc.protocol.longbytes import has_long_bytes, pack_in_pieces, without_long_bytes
 from seqrpc.protocol.moments import moment
@@ -228,7 +228,8 @@ class Encoder:
         departure = self._living.departure_of(value)
         if departure is None:
             kind = type(value)
-            if is_one_level(kind) and hasattr(value, "__dict__") and len(self._plain_kinds) < _MOST_KINDS:
+            is_plain = is_one_level(kind) and not may_be_unset(kind) and hasattr(value, "__dict__")
+            if is_plain and len(self._plain_kinds) < _MOST_KINDS:
                 self._plain_kinds[kind] = frozenset(names_of(kind) or ())  # and need not be asked what it is again
             return _flat(value)
         try:

@@ -42,18 +42,25 @@ def names_of(kind: type) -> tuple[str, ...] | None:
     return None
 
 
+@by_class
+def may_be_unset(kind: type) -> bool:
+    """Return whether an annotation of a class says that a field may be left out (``UnsetType``)."""
+    return any("UnsetType" in str(note) for base in kind.__mro__ for note in inspect.get_annotations(base).values())
+
+
 def fields_of(value: Any) -> dict[str, Any] | None:
-    """Return the fields of a Struct, a dataclass or an object of attrs that it has, by name; None for all else."""
+    """Return the fields that a Struct, a dataclass or an object of attrs has, by name; None for all else."""
     names = names_of(type(value))
     if names is None:
         return None
     kind = type(value)
     own = getattr(value, "__dict__", _NO_NAMES)
-    return {
+    found = {
         name: own[name] if name in own else getattr(value, name)
         for name in names
         if name in own or (inspect.ismemberdescriptor(getattr(kind, name, None)) and hasattr(value, name))  # a slot
     }
+    return {name: part for name, part in found.items() if part is not msgspec.UNSET}
 
 
 def lends_descriptor(value: Any) -> bool:

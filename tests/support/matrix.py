@@ -146,6 +146,25 @@ class Line(msgspec.Struct, tag=True, tag_field="kind"):
     length: float
 
 
+class Row(msgspec.Struct, tag=True, array_like=True):
+    x: int
+
+
+class Folder(TypedDict):
+    name: str
+    folders: list[Folder]
+
+
+@attrs.define
+class Secret:
+    _x: int
+
+
+class Mask(enum.Flag):
+    LOW = 1
+    HIGH = 0xF0
+
+
 @dataclasses.dataclass
 class Initial:
     x: int
@@ -239,6 +258,16 @@ LEAVES: tuple[tuple[str, Any, Any], ...] = (
     ("`NamedTuple`", Pair, Pair(1, "c")),
     ("`TypedDict`", Movie, {"title": "M"}),
     ("`attrs`", Song, Song("a", 1999)),
+    ("`attrs`, private field", Secret, Secret(1)),
+    ("recursive `TypedDict`", Folder, {"name": "a", "folders": [{"name": "b", "folders": []}]}),
+    ("`Flag` with a member of several bits", Mask, Mask.HIGH),
+    ("`set[Any]`", set[Any], {(1, ("a",)), 2}),
+    ("array-like and other tagged Structs", Circle | Row, Row(1)),
+    (
+        "`Annotated[dict[Path, int], Meta(max_length=1)]`",
+        Annotated[dict[pathlib.Path, int], msgspec.Meta(max_length=1)],
+        None,
+    ),
     ("`Annotated[int, Meta(ge=0)]`", Annotated[int, msgspec.Meta(ge=0)], 5),
     ('`Annotated[str, "a note"]`', Annotated[str, "a note"], "x"),
     ("`int | str`", int | str, "x"),

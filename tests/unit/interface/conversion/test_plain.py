@@ -118,3 +118,22 @@ def test_a_descriptor_is_nothing_else(pipe: tuple[int, int]) -> None:
         for annotation in (int, str, list[int], Point, Literal["a"], int | None):
             with pytest.raises(msgspec.ValidationError, match=r"Expected `.*`, got `OwnedFd`"):
                 converted(fd, annotation)
+
+
+@pytest.mark.parametrize(
+    "annotation, came, made",
+    [
+        (set[Any], [[1, 2], "a"], {(1, 2), "a"}),
+        (set, [[1, [2, 3]]], {(1, (2, 3))}),
+        (frozenset[tuple[Any, ...]], [[1, [2]]], frozenset({(1, (2,))})),
+        (list[set[Any]], [[[1]], []], [{(1,)}, set()]),
+    ],
+)
+def test_arrays_in_a_set_of_anything_are_tuples(annotation: Any, came: Any, made: Any) -> None:
+    assert converted(came, annotation) == made
+
+
+@pytest.mark.parametrize("came", [[{"a": 1}], [[{"a": 1}]], 5, {"a": 1}])
+def test_what_has_no_hash_does_not_fit_a_set(came: Any) -> None:
+    with pytest.raises(msgspec.ValidationError):
+        converted(came, set[Any])

@@ -9,7 +9,7 @@ import struct
 from collections import OrderedDict, namedtuple
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta, timezone
+from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
@@ -173,3 +173,23 @@ def test_structs_of_a_great_many_values_are_not_looked_through_one_by_one() -> N
     with steps_of_python() as steps:
         assert sent(Loose([many, dict.fromkeys(texts, "x")])) == {"value": [many, dict.fromkeys(texts, "x")]}
     assert steps[0] < 10_000
+
+
+class Day(date):
+    """Not only a date."""
+
+
+class Clock(time):
+    """Not only a time."""
+
+
+@dataclass
+class Sparse:
+    a: int | msgspec.UnsetType = msgspec.UNSET
+    b: int = 1
+
+
+def test_what_is_unset_is_not_sent_and_subclasses_of_dates_are_dates() -> None:
+    assert [sent(Sparse()), sent(Sparse(5)), sent([Sparse()])] == [{"b": 1}, {"a": 5, "b": 1}, [{"b": 1}]]
+    assert [sent(Day(2026, 1, 2)), sent(Clock(3, 4))] == ["2026-01-02", "03:04:00"]
+    assert sent(time(3, 4, tzinfo=timezone(timedelta(hours=5, minutes=30)))) == "03:04:00+05:30"
