@@ -6,9 +6,10 @@ most of this, but not what is served and how.
 
 from __future__ import annotations
 
+import dis
 import inspect
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 from seqrpc.interface.description import MethodDescription, Parameter, Value, describe
 from seqrpc.interface.functions import served
@@ -29,10 +30,13 @@ def check_bases(cls: type[Service]) -> None:
     """
     methods = describe(cls).methods
     for base in cls.__mro__[1:]:
-        for name, function in _declared_in(base):
+        declared_there = dict(_declared_in(base))
+        # An abstract class of which nothing is served is for use in the program alone.
+        is_interface = _is_protocol(base) or any(name in methods for name in declared_there)
+        for name, function in declared_there.items():
             method = methods.get(name)
             if method is None:
-                if _must_be_served(base, function):
+                if is_interface and _must_be_served(base, function):
                     raise TypeError(_not_served(cls, base, name))
                 continue
             if base is not _definer(cls, name):
@@ -46,15 +50,24 @@ def _declared_in(base: type) -> Iterator[tuple[str, Callable[..., Any]]]:
     """Yield the functions that a class itself declares for others to call."""
     for name, attribute in vars(base).items():
         function = served(attribute)
-        is_meant = marks_of(base, name) is not None if issubclass(base, Service) else not name.startswith("_")
-        if is_meant and inspect.isfunction(function):
+        if issubclass(base, Service):
+            is_meant = marks_of(base, name) is not None
+        else:
+            is_meant = not name.startswith("_") and not hasattr(Service, name)  # close is never called from elsewhere
+        if is_meant and inspect.isfunction(function) and function.__module__ != "typing":  # as what @overload leaves
             yield name, function
 
 
 def _must_be_served(base: type, function: Callable[..., Any]) -> bool:
     if issubclass(base, Service):  # where what is not marked is its own affair
         return False
-    return _is_protocol(base) or getattr(function, "__isabstractmethod__", False)
+    return getattr(function, "__isabstractmethod__", False) or (_is_protocol(base) and _is_stub(function))
+
+
+def _is_stub(function: Callable[..., Any]) -> bool:
+    """Return whether a function has no body that does anything: ``...``, or ``raise NotImplementedError``."""
+    looks_at_something = any(step.opname.startswith("LOAD_FAST") for step in dis.get_instructions(function))
+    return not looks_at_something and set(function.__code__.co_names) <= {"NotImplementedError"}
 
 
 def _is_protocol(base: type) -> bool:
@@ -83,9 +96,14 @@ def _description_of(base: type, name: str, function: Callable[..., Any]) -> Meth
     try:
         return describe(alone).methods[name]
     except TypeError:
-        if _must_be_served(base, function):
+        if _must_be_served(base, function) and not _is_generic(base):
             raise
         return None
+
+
+def _is_generic(base: type) -> bool:
+    """Return whether a class has type variables, of which more is known in classes that bind them."""
+    return bool(getattr(base, "__parameters__", ()))
 
 
 def _objection(base: MethodDescription, own: MethodDescription, *, is_service: bool) -> str | None:
@@ -105,13 +123,14 @@ def _objection_to_all(base: MethodDescription, own: MethodDescription) -> str | 
     given = {parameter.name: parameter for parameter in own.parameters}
     positions = [parameter.name for parameter in own.parameters if parameter.by_position]
     for index, wanted in enumerate(base.parameters):
-        if wanted.name not in given:
-            return f"it has no parameter `{wanted.name}`"
-        if wanted.by_position and wanted.name not in positions[index : index + 1]:
-            return f"its parameter `{wanted.name}` is not the {_ordinal(index)} by position"
-        why = _objection_to(wanted, given.pop(wanted.name))
+        name = wanted.name if wanted.by_name else next(iter(positions[index : index + 1]), wanted.name)
+        if name not in given:
+            return f"it has no parameter `{name}`"
+        if wanted.by_position and name not in positions[index : index + 1]:
+            return f"its parameter `{name}` is not the {_ordinal(index)} by position"
+        why = _objection_to(wanted, given.pop(name))
         if why is not None:
-            return f"its parameter `{wanted.name}` {why}"
+            return f"its parameter `{name}` {why}"
     required = [parameter.name for parameter in given.values() if parameter.is_required]
     return f"its parameter `{required[0]}` has to be given, and that one has none of the name" if required else None
 
@@ -130,7 +149,13 @@ def _strange(given: Value, taken: Value) -> str | None:
     """Return something that one value may be on the wire and the other not; None where nothing is known of one."""
     if isinstance(given.shape, Anything) or isinstance(taken.shape, Anything):
         return None
+    if _has_variables(given.annotation) or _has_variables(taken.annotation):
+        return None
     return min((wire.value for wire in given.shape.wires - taken.shape.wires), default=None)
+
+
+def _has_variables(annotation: Any) -> bool:
+    return isinstance(annotation, TypeVar) or bool(getattr(annotation, "__parameters__", ()))
 
 
 def _way_of(method: MethodDescription) -> str:
