@@ -15,7 +15,7 @@ from seqrpc.aio.current import HandledCall
 from seqrpc.aio.plain import PlainCalls
 from seqrpc.aio.producers import Source
 from seqrpc.errors import RpcError
-from seqrpc.interface.functions import Runs
+from seqrpc.interface.functions import Runs, call_plain
 from seqrpc.kernel.descriptors import OwnedFd, close_all
 
 
@@ -64,7 +64,7 @@ def _stream_of(call: HandledCall, generator: AsyncIterator[Any]) -> Source:
 
 async def _run_in_thread(call: HandledCall, function: Callable[[], Any], threads: PlainCalls, answers: Answers) -> Any:
     """Run a plain function. A thread cannot be stopped: descriptors it was given live as long as it runs."""
-    running = threads.submit(functools.partial(copy_context().run, _run_plain, function))
+    running = threads.submit(functools.partial(copy_context().run, call_plain, function))
     try:
         return await asyncio.wrap_future(running)
     except asyncio.CancelledError:
@@ -72,28 +72,6 @@ async def _run_in_thread(call: HandledCall, function: Callable[[], Any], threads
         fds, call.request.fds = call.request.fds, []
         running.add_done_callback(functools.partial(_clean_up_after_thread, answers, fds))
         raise
-
-
-def _run_plain(function: Callable[[], Any]) -> Any:
-    """Call a plain function in its thread.
-
-    A coroutine that it returns is nobody's: what it wraps was not to be recognized, or it forgot that it cannot await.
-    Exceptions that must not end more than the call become RuntimeError: StopIteration, which no future can hold,
-    and those that would stop the loop, such as SystemExit.
-    """
-    try:
-        result = function()
-    except BaseException as exc:
-        if isinstance(exc, Exception) and not isinstance(exc, StopIteration):
-            raise
-        raise RuntimeError(f"a handler raised {type(exc).__name__}") from exc
-    if inspect.iscoroutine(result):
-        result.close()
-        raise TypeError(
-            f"{result.__qualname__} was called and not awaited: a plain function returned its coroutine; write it as"
-            " 'async def', and a wrapper with functools.wraps"
-        )
-    return result
 
 
 def _clean_up_after_thread(answers: Answers, fds: list[OwnedFd], finished: concurrent.futures.Future[Any]) -> None:

@@ -52,8 +52,9 @@ OFFERS: Final = Offers()
 def _likely(method: str, names: Mapping[str, object]) -> list[str]:
     """Return names that may have been meant: of the same service, else of the same method, else the nearest."""
     service, _dot, name = method.rpartition(".")
-    of_service = [each[len(service) + 1 :] for each in names if each.startswith(f"{service}.")]
+    prefix, suffix = f"{service}.", f".{name}"
+    of_service = [each[len(prefix) :] for each in names if each.startswith(prefix)]
     if of_service:
         return [f"{service}.{each}" for each in nearest(name, of_service)]
-    of_method = [each for each in names if each.endswith(f".{name}")]
+    of_method = [each for each in names if each.endswith(suffix)]
     return of_method or nearest(method, names)

@@ -35,6 +35,7 @@ class Opening(AsyncBlock, Generic[T]):
         self._name = name
         self._was_used = False
         self._opened: T | None = None
+        self._is_entered = False
 
     def __await__(self) -> Generator[Any, Any, T]:
         """Open it, for whoever awaits this to close."""
@@ -44,6 +45,9 @@ class Opening(AsyncBlock, Generic[T]):
     async def __aenter__(self) -> T:
         """Open it; it is closed at the end of the block."""
         self._was_used = True
+        if self._is_entered:
+            raise RuntimeError(f"{self!r} is in a block already, which closes what it opened: call {self._name} anew")
+        self._is_entered = True
         self._opened = await self._open_one()
         return self._opened
 

@@ -121,3 +121,25 @@ def result_annotation(function: Callable[..., Any]) -> Any:
         except Exception:  # noqa: S112 - annotations that are text hold any expression
             continue
     return Any
+
+
+def call_plain(function: Callable[[], Any]) -> Any:
+    """Call a plain function in its thread.
+
+    A coroutine that it returns is nobody's: what it wraps was not to be recognized, or it forgot that it cannot await.
+    Exceptions that must not end more than the call become RuntimeError: StopIteration, which no future can hold,
+    and those that would stop the loop, such as SystemExit.
+    """
+    try:
+        result = function()
+    except BaseException as exc:
+        if isinstance(exc, Exception) and not isinstance(exc, StopIteration):
+            raise
+        raise RuntimeError(f"a handler raised {type(exc).__name__}") from exc
+    if inspect.iscoroutine(result):
+        result.close()
+        raise TypeError(
+            f"{result.__qualname__} was called and not awaited: a plain function returned its coroutine; write it as"
+            " 'async def', and a wrapper with functools.wraps"
+        )
+    return result

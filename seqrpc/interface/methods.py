@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine
 from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, overload
 
 from seqrpc.interface.annotations import is_stream
-from seqrpc.interface.functions import Runs, layers_within, result_annotation, stand_in, way_of
+from seqrpc.interface.functions import Runs, call_plain, layers_within, result_annotation, stand_in, way_of
 from seqrpc.interface.policy import PolicyLike, as_policy
-from seqrpc.interface.service import Marks, mark
+from seqrpc.interface.service import Marks, adopt_with, mark
 from seqrpc.interface.streams import LocalItems
+from seqrpc.kernel.descriptors import close_all
+from seqrpc.protocol.values import descriptors_in
 
 if TYPE_CHECKING:
     import os
@@ -63,7 +66,7 @@ def method(
     A coroutine function runs on the loop, a plain function in a thread; an async generator is a stream of results.
 
     On the object itself the method is called as on a proxy. A plain function becomes a coroutine function: awaiting it
-    runs it in a thread of the loop's (``asyncio.to_thread``), which a cancelled caller does not wait for. An async
+    runs it in a thread of the loop's (``asyncio.to_thread``), which a cancelled caller waits for. An async
     generator becomes a function that gives :class:`seqrpc.Items`, and so does a plain function whose result is
     annotated as a stream. Coroutine functions are unchanged. The function as it is written is its ``__wrapped__``; the
     server calls that, plain functions in its own threads.
@@ -114,10 +117,29 @@ def _on_the_object(function: Callable[..., Any]) -> Callable[..., Any]:
     return stand_in(function, awaited)
 
 
+adopt_with(_on_the_object)
+
+
 async def _in_thread(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Call a plain function in a thread of the loop's, and wait for it even if this is cancelled.
+
+    Whoever called may close what the function was given as soon as this ends, and the thread is not to find something
+    else under the number of a descriptor.
+    """
     import asyncio  # noqa: PLC0415 - whoever awaits this has loaded it; who only declares services does without
 
-    return await asyncio.to_thread(function, *args, **kwargs)
+    running = asyncio.ensure_future(asyncio.to_thread(call_plain, functools.partial(function, *args, **kwargs)))
+    cancelled: asyncio.CancelledError | None = None
+    while not running.done():
+        try:
+            await asyncio.wait([running])
+        except asyncio.CancelledError as exc:
+            cancelled = exc
+    if cancelled is None:
+        return running.result()
+    if not running.cancelled() and running.exception() is None:
+        close_all(descriptors_in(running.result()))  # nobody gets it
+    raise cancelled
 
 
 async def _items_from_thread(

@@ -66,6 +66,7 @@ class Service:
             )
         for attribute in dir(cls):
             if marks_of(cls, attribute) is not None:
+                _adopt(cls, attribute)
                 served_function(cls, attribute)
 
     def lifespan(self) -> AbstractAsyncContextManager[object]:
@@ -121,6 +122,23 @@ class RemoteService:
     """Base of proxies of all kinds: it looks like a service, and calls the one at the other side."""
 
     __slots__ = ()
+
+
+_adopting: list[Callable[[Callable[..., Any]], Callable[..., Any]]] = []
+"""What makes of a function what is called on the object itself; on the floor above this module."""
+
+
+def adopt_with(make: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
+    """Let ``make`` make what is called on the object in place of a function that overrides a marked one."""
+    _adopting[:] = [make]
+
+
+def _adopt(cls: type, name: str) -> None:
+    """Make an override of a marked method what the method is on the object itself: whoever calls it awaits it."""
+    own = vars(cls).get(name)
+    if inspect.isfunction(own) and not isinstance(getattr(own, _MARK, None), Marks):
+        for make in _adopting:
+            setattr(cls, name, make(own))
 
 
 def mark(function: Callable[..., Any], marks: Marks) -> Callable[..., Any]:

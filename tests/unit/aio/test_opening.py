@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+import seqrpc
 from seqrpc.aio.opening import Opening
 
 
@@ -73,3 +74,12 @@ async def test_who_takes_it_for_what_it_opens_is_told() -> None:
     with pytest.raises(TypeError, match=r"^house\.open\(\.\.\.\) is entered by 'async with', not by 'with'$"), opening:
         pytest.fail("nothing is open")
     await opening
+
+
+async def test_one_that_is_in_a_block_opens_nothing_more() -> None:
+    ours, theirs = seqrpc.socket_pair()
+    theirs.close()
+    opening = seqrpc.connect(sock=ours)
+    async with opening:
+        with pytest.raises(RuntimeError, match=r"connect\(\.\.\.\) is in a block already, which closes what it opened"):
+            await opening.__aenter__()

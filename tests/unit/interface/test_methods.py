@@ -6,12 +6,15 @@ import abc
 import asyncio
 import functools
 import inspect
+import os
 import threading
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 from support.daemons import on_a_pair
+from support.waiting import PATIENCE, comes_true
 
 import seqrpc
 from seqrpc.interface.description import describe
@@ -19,6 +22,7 @@ from seqrpc.interface.functions import Runs
 from seqrpc.interface.methods import method
 from seqrpc.interface.service import Service, marks_of
 from seqrpc.interface.signature import spec_of
+from seqrpc.kernel.descriptors import OwnedFd
 
 if TYPE_CHECKING:
     Found = int
@@ -281,25 +285,102 @@ def test_a_stream_that_cannot_be_known_for_one_where_it_is_defined_is_refused(mo
         describe(Later)
 
 
-async def test_a_cancelled_caller_of_the_object_itself_does_not_wait_for_the_thread() -> None:
-    begun, go_on = threading.Event(), threading.Event()
-
-    class Slow(Service):
-        @method
-        def wait(self) -> None:
-            begun.set()
-            go_on.wait()
-
-    waiting = asyncio.ensure_future(Slow().wait())
-    assert await asyncio.to_thread(begun.wait, 60)
-    waiting.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await waiting
-    go_on.set()
-
-
 async def test_who_only_looks_at_a_proxy_s_class_finds_the_same_there() -> None:
     async with on_a_pair(Counter()) as connection:
         proxy = connection.proxy(Counter)
         assert inspect.signature(proxy.thread) == inspect.signature(Counter().thread)
         assert isinstance(proxy.count(1), seqrpc.Stream)
+
+
+class Plainly(Service):
+    @method
+    def size(self) -> int:
+        return 1
+
+    @method
+    async def report(self) -> int:
+        return await self.size() + 1
+
+    @method
+    def stop(self) -> int:
+        return next(iter([]))
+
+    @method
+    def leave(self) -> int:
+        raise SystemExit(3)
+
+
+class Overriding(Plainly):
+    def size(self) -> int:  # type: ignore[override] # not marked, and served all the same
+        return 2
+
+
+async def test_an_override_that_is_not_marked_is_awaited_as_what_it_overrides() -> None:
+    assert await Overriding().report() == 3
+    async with on_a_pair(Overriding()) as connection:
+        assert await connection.call("Overriding.size") == 2
+        assert await connection.call("Overriding.report") == 3
+
+
+async def test_what_must_not_leave_a_thread_is_a_runtime_error() -> None:
+    for calling in (Plainly().stop(), Plainly().leave()):
+        with pytest.raises(RuntimeError, match=r"a handler raised (StopIteration|SystemExit)"):
+            await calling
+
+
+class Reading(Service):
+    def __init__(self) -> None:
+        self.may_go = threading.Event()
+        self.has_begun = threading.Event()
+        self.read = b""
+
+    @method
+    def digest(self, fd: OwnedFd) -> None:
+        number = fd.fileno()
+        self.has_begun.set()
+        assert self.may_go.wait(PATIENCE)
+        self.read = os.pread(number, 10, 0)
+
+    @method
+    async def use(self, fd: OwnedFd) -> None:
+        await self.digest(fd)
+
+    @method
+    def give(self) -> OwnedFd:
+        self.has_begun.set()
+        assert self.may_go.wait(PATIENCE)
+        return OwnedFd.dup(0)
+
+
+async def test_a_cancelled_caller_waits_for_the_thread_whose_descriptors_it_has(tmp_path: Path) -> None:
+    (tmp_path / "mine").write_bytes(b"mine")
+    (tmp_path / "secret").write_bytes(b"secret")
+    service = Reading()
+    async with on_a_pair(service) as connection:
+        with (tmp_path / "mine").open("rb") as mine:
+            calling = asyncio.ensure_future(connection.call("Reading.use", mine))
+            await asyncio.to_thread(service.has_begun.wait, PATIENCE)
+            calling.cancel()
+            await connection.call("rpc.ping")
+            secrets = [(tmp_path / "secret").open("rb") for _ in range(20)]
+            service.may_go.set()
+            with pytest.raises(asyncio.CancelledError):
+                await calling
+            await comes_true(lambda: service.read != b"")
+            assert service.read == b"mine"
+            for secret in secrets:
+                secret.close()
+
+
+async def test_what_a_thread_gives_a_cancelled_caller_is_closed() -> None:
+    service = Reading()
+    before = set(os.listdir("/proc/self/fd"))
+    calling = asyncio.ensure_future(service.give())
+    await asyncio.to_thread(service.has_begun.wait, PATIENCE)
+    calling.cancel()
+    await asyncio.sleep(0)
+    calling.cancel()
+    service.may_go.set()
+    with pytest.raises(asyncio.CancelledError):
+        await calling
+    assert set(os.listdir("/proc/self/fd")) <= before
