@@ -16,14 +16,17 @@ from seqrpc.aio.interception import NO_INTERCEPTION, Interception
 from seqrpc.aio.link import Link
 from seqrpc.aio.places import wrong_loop, wrong_process
 from seqrpc.aio.registry import Registry
+from seqrpc.aio.remote import Remote
 from seqrpc.interface.policy import anyone
 from seqrpc.interface.scope import run_outside
-from seqrpc.interface.service import Service
+from seqrpc.interface.service import RemoteService, Service
+from seqrpc.interface.services import check_service
 from seqrpc.kernel import forks
 from seqrpc.kernel.sockets import socket_pair
 from seqrpc.limits import Limits
 from seqrpc.logs import get_logger
 from seqrpc.protocol.values import EXT_CHANNEL, Living
+from seqrpc.text import shown
 
 _log = get_logger("seqrpc.objects")
 
@@ -304,9 +307,16 @@ async def revoke(service: Service) -> None:
 
     Raises:
         WrongProcess, WrongLoop: the process that this is a fork of, or another event loop, gave it away.
+        TypeError: it is no object of a service, or a proxy of one.
 
     Cancel: the revocation goes on.
     """
+    if isinstance(service, RemoteService | Remote):
+        raise TypeError(
+            f"{shown(repr(service))} is held here: its owner revokes the object; write 'await proxy.close()' to let go"
+            " of it"
+        )
+    check_service(service)
     held = _held.get((asyncio.get_running_loop(), id(service)))
     if held is None:
         _check_nobody_holds(service)

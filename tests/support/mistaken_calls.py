@@ -252,6 +252,41 @@ async def on_another_loop(place: Place) -> None:
 
 
 @mistake(
+    "awaited",
+    TypeError,
+    "<MachineProxy on …> is held here: its owner revokes the object; write 'await proxy.close()' to let go of it",
+    names="<MachineProxy on",
+    way_out="write 'await proxy.close()'",
+)
+def revoked_by_the_holder(place: Place) -> Any:
+    return seqrpc.revoke(place.machine)
+
+
+@mistake(
+    "awaited",
+    TypeError,
+    "an object of a seqrpc.Service was expected, got 5, and int is none",
+    names="got 5",
+    way_out="an object of a seqrpc.Service",
+)
+def number_revoked(_place: Place) -> Any:
+    number: Any = 5
+    return seqrpc.revoke(number)
+
+
+@mistake(
+    "awaited",
+    TypeError,
+    "an object of Machine was expected, got the class: write Machine()",
+    names="Machine",
+    way_out="write Machine()",
+)
+def class_revoked(_place: Place) -> Any:
+    cls: Any = Machine
+    return seqrpc.revoke(cls)
+
+
+@mistake(
     "answered",
     seqrpc.PermissionDenied,
     "rpc.PermissionDenied: Machine.lock: this caller is not admitted",
