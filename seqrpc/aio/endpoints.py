@@ -137,7 +137,7 @@ async def create_server(
         address: where to listen.
         mode: permission bits of the socket file, by default 0o600, in place before it can be reached; not for
             ``fd:N`` and ``systemd:name``, whose file is made elsewhere.
-        group: group of the socket file, by name or number; likewise.
+        group: group of the socket file, by name or number; likewise. It takes a ``mode``, too: 0o660.
         backlog: connections that may wait to be accepted.
         accept_descriptors: False makes the kernel refuse descriptors where it can (protocol 9.3).
         pass_credentials: True makes ``credentials`` of ``packet_received`` those of whoever sent the packet, not of

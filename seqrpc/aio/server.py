@@ -231,7 +231,7 @@ def serve(
         allow: who may call where neither class nor method says; by default the same user and root.
         mode: permission bits of the socket file, by default 0o600, whatever the umask, in place before it can be
             reached. Not for ``sock=``, ``fd:N`` and ``systemd:name``: whoever made the socket has set them.
-        group: group of the socket file, by name or number; likewise.
+        group: group of the socket file, by name or number; likewise. It takes a ``mode``, too: 0o660.
         backlog: how many connections may wait to be accepted.
         accept_descriptors: whether clients may send descriptors; by default whether any argument may take
             one, or be too large for a packet, for a large message travels as a descriptor, too. Where the
@@ -249,7 +249,8 @@ def serve(
     Raises:
         AddressInUse: a live server has the address.
         ListenError: the system does not let this process listen there, as where there is no such directory.
-        AddressError: the address cannot be listened on, or ``mode`` and ``group`` are given where others set them.
+        AddressError: the address cannot be listened on, or ``mode`` and ``group`` are given where others set them,
+            or ``group`` with a mode that lets nobody but the owner connect.
         TypeError, ValueError: a service cannot be served; the message names the method. Or one is no interceptor.
         Exception: what the lifespan of a service raised; the others were left again, and nothing is served.
 

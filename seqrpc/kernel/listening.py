@@ -38,6 +38,8 @@ _REASONS = {
     errno.EROFS: "{directory} is in a file system that is read-only",
 }
 _OWNER_BITS = 0o700
+_GROUP_BITS = 0o060
+_ALL_BUT_OWNER = 0o022  # connecting takes the right to write; 0o602 keeps a group out
 _NO_GROUP = 0xFFFF_FFFF  # (gid_t) -1
 
 
@@ -132,8 +134,8 @@ def listen(
 
     Raises:
         AddressInUse: a live server has it, or what is there is no socket; ``errno`` is ``EADDRINUSE``.
-        AddressError: an inherited socket does not fit, there is no such group, the mode is none, or mode and group are
-            given for a socket that others made.
+        AddressError: an inherited socket does not fit, there is no such group, the mode is none or lets no group
+            connect that is given, or mode and group are given for a socket that others made.
         ListenError: the directory does not exist, or is not writable, or this user is not in the group.
     """
     listening = claim(
@@ -176,7 +178,7 @@ def claim(
         try:
             _prepare(sock, accept_descriptors=accept_descriptors, pass_credentials=pass_credentials)
             if isinstance(address, PathAddress):
-                listening.claim(address.path, mode, _group_number(group))
+                listening.claim(address.path, mode, _group_number(group, mode))
             else:
                 assert isinstance(address, AbstractAddress)
                 _bind_abstract(sock, address)
@@ -260,13 +262,19 @@ def check_access_of_others(where: str, mode: int | None, group: int | str | None
     raise AddressError(f"{where}: {' and '.join(asked)} cannot be given here: {way_out}")
 
 
-def _group_number(group: int | str | None) -> int | None:
+def _group_number(group: int | str | None, mode: int) -> int | None:
     if group is None:
         return None
-    if not isinstance(group, str):
-        if not 0 <= group < _NO_GROUP:  # chown(2) would leave the group alone
-            raise AddressError(f"group= takes a group's name or number, got {group}")
-        return group
+    number = group if isinstance(group, int) else _number_of(group)
+    if not 0 <= number < _NO_GROUP:  # chown(2) would leave the group alone
+        raise AddressError(f"group= takes a group's name or number, got {group}")
+    if not mode & _ALL_BUT_OWNER:
+        text = f"group= has no effect with mode {mode:#o}, which lets nobody but the owner connect"
+        raise AddressError(f"{text}: write mode={mode | _GROUP_BITS:#o}, too")
+    return number
+
+
+def _number_of(group: str) -> int:
     try:
         return grp.getgrnam(group).gr_gid
     except KeyError:

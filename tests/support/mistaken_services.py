@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
@@ -220,6 +221,17 @@ def mode_without_0o(place: Place) -> Any:
 )
 def unknown_group(place: Place) -> Any:
     return seqrpc.serve(Machine(), place.other_path, group="no-such-group")
+
+
+@mistake(
+    "opened",
+    seqrpc.AddressError,
+    "group= has no effect with mode 0o600, which lets nobody but the owner connect: write mode=0o660, too",
+    names="group=",
+    way_out="write mode=0o660",
+)
+def group_without_mode(place: Place) -> Any:
+    return seqrpc.serve(Machine(), place.other_path, group=os.getgid())
 
 
 @mistake(

@@ -54,10 +54,10 @@ async def test_serving_begins_and_ends_with_the_block(socket_path: Path) -> None
 
 
 async def test_serving_can_be_awaited(socket_path: Path) -> None:
-    server = await seqrpc.serve([Work(), TakesDescriptors()], socket_path, mode=0o640, group=os.getgid(), backlog=5)
+    server = await seqrpc.serve([Work(), TakesDescriptors()], socket_path, mode=0o660, group=os.getgid(), backlog=5)
     async with server as same:
         assert same is server
-        assert mode_of(socket_path) == 0o640
+        assert mode_of(socket_path) == 0o660
         async with seqrpc.connect(socket_path) as connection:
             assert await connection.call("Work.add", 1, 2) == 3
     await server.close()

@@ -82,6 +82,22 @@ def test_a_group_that_is_none_is_an_error(group: int | str, socket_path: Path) -
     assert contents(socket_path.parent) == []
 
 
+@pytest.mark.parametrize("mode, needed", [(None, 0o660), (0o600, 0o660), (0o640, 0o660), (0o755, 0o775)])
+def test_a_group_that_the_mode_keeps_out_is_an_error(mode: int | None, needed: int, socket_path: Path) -> None:
+    text = f"^group= has no effect with mode {mode or 0o600:#o}, .*: write mode={needed:#o}, too$"
+    with pytest.raises(AddressError, match=text):
+        listen_at(socket_path, mode=mode, group=os.getgid())
+    assert contents(socket_path.parent) == []
+
+
+@needs_root
+def test_a_mode_may_keep_out_a_group_alone(socket_path: Path) -> None:
+    listening = listen_at(socket_path, mode=0o602, group=OTHER_GID)
+    status = socket_path.stat()
+    assert (stat.S_IMODE(status.st_mode), status.st_gid) == (0o602, OTHER_GID)
+    listening.close()
+
+
 @needs_root
 def test_a_group_that_the_server_is_not_in_is_an_error_that_leaves_nothing(socket_path: Path) -> None:
     socket_path.parent.chmod(0o777)
@@ -114,7 +130,7 @@ def test_a_user_may_give_a_group_that_it_is_in(socket_path: Path) -> None:
 def test_other_kernels_get_mode_and_group_too(monkeypatch: pytest.MonkeyPatch, socket_path: Path) -> None:
     """What a kernel without fchmod on sockets is given; all of these calls exist here as well."""
     monkeypatch.setattr(sys, "platform", "freebsd14")
-    for mode in (0o600, 0o660, 0o777):
+    for mode in (0o602, 0o660, 0o777):
         with umask(0o027):
             listening = listen_at(socket_path, mode=mode, group=OTHER_GID)
             assert os.umask(0o027) == 0o027
