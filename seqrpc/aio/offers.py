@@ -13,6 +13,8 @@ from seqrpc.text import nearest
 
 _MOST_ASKED: Final = 3  # policies of likely methods that are asked
 
+_LONGEST_NAME: Final = 48  # characters of a service's name that is repeated
+
 
 class Offers:
     """Makes offers, a few in a while: names take longer to compare than to send."""
@@ -34,7 +36,7 @@ class Offers:
             return ""
         for name in _likely(method, policies)[:_MOST_ASKED]:
             if policies[name].admits(caller):
-                return f"; did you mean {name!r}?"
+                return f"; did you mean {name!r}?{_how_to_rename(method, name)}"
         return ""
 
     def _may_make_one(self) -> bool:
@@ -47,6 +49,19 @@ class Offers:
 
 OFFERS: Final = Offers()
 """Of this process: objects that are given away are served by registries of their own, as many as somebody likes."""
+
+
+def _how_to_rename(called: str, meant: str) -> str:
+    """Return what is said besides where only the name of the service differs, as from an interface's."""
+    service, _dot, name = called.rpartition(".")
+    if (
+        not meant.endswith(f".{name}")
+        or not service
+        or len(service) > _LONGEST_NAME
+        or f"{service}.".startswith("rpc.")
+    ):
+        return ""
+    return f" (a service is called {service!r} if its class has name={service!r})"
 
 
 def _likely(method: str, names: Mapping[str, object]) -> list[str]:

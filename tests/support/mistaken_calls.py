@@ -69,7 +69,8 @@ def without_the_service(place: Place) -> Any:
 @mistake(
     "answered",
     seqrpc.MethodNotFound,
-    "rpc.MethodNotFound: there is no method 'Computer.add'; did you mean 'Machine.add'?",
+    "rpc.MethodNotFound: there is no method 'Computer.add'; did you mean 'Machine.add'? (a service is called 'Computer'"
+    " if its class has name='Computer')",
     names="'Computer.add'",
     way_out="did you mean 'Machine.add'?",
 )
