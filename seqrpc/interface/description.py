@@ -22,7 +22,7 @@ from seqrpc.interface.functions import Runs, served, way_of
 from seqrpc.interface.hints import NOWHERE, Scope, bases_of, function_hints
 from seqrpc.interface.policy import Policy
 from seqrpc.interface.service import Marks, Service, marks_of, served_function
-from seqrpc.interface.shapes import Shape, Stream
+from seqrpc.interface.shapes import Anything, ServiceObject, Shape, Stream
 
 _P = inspect.Parameter
 _NO_MARKS = Marks(None, oneway=False)
@@ -241,11 +241,24 @@ def _parameters(where: str, function: Callable[..., Any], hints: Hints) -> tuple
     parameters = list(inspect.signature(function).parameters.values())
     if not parameters or parameters[0].kind not in (_P.POSITIONAL_ONLY, _P.POSITIONAL_OR_KEYWORD):
         raise TypeError(f"{where}: the first parameter of a method is its object, usually 'self'")
+    first = parameters[0].name
+    if first != "self" and _is_data(*hints.get(first, _UNSAID)):
+        names = ", ".join(parameter.name for parameter in parameters)
+        text = f"the first parameter of a method is its object, and this is `{first}`"
+        raise TypeError(f"{where}: {text}: write {function.__name__}(self, {names})")
     for parameter in parameters[1:]:
         if parameter.kind in (_P.VAR_POSITIONAL, _P.VAR_KEYWORD):
             bare = parameter.replace(annotation=_P.empty)
             raise TypeError(f"{where}: parameters have names on the wire; '{bare}' has none: take a list, or a dict")
     return tuple(_parameter(where, parameter, hints) for parameter in parameters[1:])
+
+
+def _is_data(annotation: Any, scope: Scope) -> bool:
+    """Return whether an annotation is of an argument, and could not be of the object whose method it is."""
+    try:
+        return not isinstance(shape_of(annotation, scope), Anything | ServiceObject)
+    except TypeError:
+        return False
 
 
 def _parameter(where: str, parameter: inspect.Parameter, hints: Hints) -> Parameter:

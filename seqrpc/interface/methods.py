@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, overload
 
 from seqrpc.interface.annotations import is_stream
 from seqrpc.interface.functions import Runs, call_plain, layers_within, result_annotation, stand_in, way_of
-from seqrpc.interface.policy import PolicyLike, as_policy
+from seqrpc.interface.policy import Policy, PolicyLike, as_policy
 from seqrpc.interface.service import Marks, adopt_with, mark
 from seqrpc.interface.streams import LocalItems
 from seqrpc.kernel.descriptors import close_all
 from seqrpc.protocol.values import descriptors_in
+from seqrpc.text import offered
 
 if TYPE_CHECKING:
     import os
@@ -59,7 +60,12 @@ def method(*, allow: PolicyLike | None = None, oneway: bool = False) -> Marking:
 
 
 def method(
-    function: Callable[..., Any] | None = None, /, *, allow: PolicyLike | None = None, oneway: bool = False
+    function: Callable[..., Any] | None = None,
+    /,
+    *,
+    allow: PolicyLike | None = None,
+    oneway: bool = False,
+    **unknown: object,
 ) -> Any:
     """Mark a method of a :class:`Service` as callable from the other side.
 
@@ -80,10 +86,15 @@ def method(
         allow: who may call it: a policy, or a function of the caller's credentials. By default what the
             class says, else the server, else :data:`seqrpc.policy.default`.
         oneway: proxies send it without waiting for an answer (NOTIFY); it returns None.
+        unknown: nothing; whoever mistypes a name is told what was meant.
 
     Raises:
-        TypeError: it decorates something else than a function.
+        TypeError: it decorates something else than a function, or is told something else.
     """
+    for name in unknown:
+        raise TypeError(f"@seqrpc.method takes allow= and oneway=, not {name}={offered(name, ('allow', 'oneway'))}")
+    if isinstance(function, Policy):
+        raise TypeError(f"@seqrpc.method decorates functions, got {function!r}: write @seqrpc.method(allow=...)")
     marks = Marks(None if allow is None else as_policy(allow), oneway)
 
     def marked(function: Callable[..., Any]) -> Callable[..., Any]:

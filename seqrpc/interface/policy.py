@@ -300,6 +300,9 @@ def gid(number: int) -> Policy:
 
 def group(name: str) -> Policy:
     """Admit members of the group of this name, as :func:`gid` does. A group that does not exist admits nobody."""
+    if not isinstance(name, str):
+        number = f": write policy.gid({name})" if type(name) is int else ""
+        raise TypeError(f"group() takes the name of a group, got {shown(repr(name))}{number}")
     if not name or "\0" in name:
         raise ValueError(f"group() takes the name of a group, got {name!r}")
     return _Group(name)

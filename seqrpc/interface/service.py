@@ -13,6 +13,7 @@ import msgspec
 
 from seqrpc.interface.functions import hides_thread, layers_within, served
 from seqrpc.interface.policy import Policy, PolicyLike, as_policy
+from seqrpc.text import offered
 
 _MARK = "__seqrpc_method__"
 
@@ -47,10 +48,17 @@ class Service:
 
         Raises:
             ValueError: the name is empty, begins or ends with a dot, or begins with ``rpc.``.
-            TypeError: the name is no text, or something is marked with :func:`seqrpc.method` that cannot be called from
-                elsewhere, such as ``lifespan``, or a property.
+            TypeError: the name is no text, there is no such class argument, or something is marked with
+                :func:`seqrpc.method` that cannot be called from elsewhere, such as ``lifespan``, or a property.
         """
-        super().__init_subclass__(**kwargs)
+        try:
+            super().__init_subclass__(**kwargs)
+        except TypeError as exc:
+            if "takes no keyword arguments" not in str(exc):  # it comes from another base
+                raise
+            unknown = next(iter(kwargs))
+            text = f"the class of a service takes name= and allow=, not {unknown}={offered(unknown, ('name', 'allow'))}"
+            raise TypeError(f"{cls.__qualname__}: {text}") from None
         name = cls.__name__ if name is None else name
         if not isinstance(name, str):
             raise TypeError(f"{cls.__qualname__}: name= takes text, as 'org.example.{cls.__name__}', got {name!r}")

@@ -37,6 +37,12 @@ class Generator(seqrpc.Service):
         yield from range(to)
 
 
+class Selfless(seqrpc.Service):
+    @seqrpc.method
+    async def double(number: int, *, times: int = 1) -> int:  # type: ignore[misc] # noqa: N805 - that is the mistake
+        return 2 * number * times
+
+
 class Living(seqrpc.Service):
     async def lifespan(self) -> AsyncIterator[None]:  # type: ignore[override]
         yield
@@ -165,6 +171,18 @@ def star_parameters(place: Place) -> Any:
 )
 def generator_without_async(place: Place) -> Any:
     return seqrpc.serve(Generator(), place.other_path)
+
+
+@mistake(
+    "given",
+    TypeError,
+    "Selfless.double: the first parameter of a method is its object, and this is `number`: write double(self,"
+    " number, times)",
+    names="Selfless.double",
+    way_out="write double(self, number, times)",
+)
+def without_self(place: Place) -> Any:
+    return seqrpc.serve(Selfless(), place.other_path)
 
 
 @mistake(
@@ -297,6 +315,54 @@ _POLICY = "a policy, or a plain function of the caller's Credentials, was expect
 def group_without_a_call(_place: Place) -> None:
     rule: Any = policy.group
     seqrpc.method(allow=rule)
+
+
+@mistake(
+    "written",
+    TypeError,
+    "group() takes the name of a group, got 4: write policy.gid(4)",
+    names="got 4",
+    way_out="write policy.gid(4)",
+)
+def group_by_number(_place: Place) -> None:
+    number: Any = 4
+    policy.group(number)
+
+
+@mistake(
+    "written",
+    TypeError,
+    "@seqrpc.method decorates functions, got uid(0): write @seqrpc.method(allow=...)",
+    names="uid(0)",
+    way_out="write @seqrpc.method(allow=...)",
+)
+def rule_without_its_keyword(_place: Place) -> None:
+    rule: Any = policy.root
+    seqrpc.method(rule)
+
+
+@mistake(
+    "written",
+    TypeError,
+    "@seqrpc.method takes allow= and oneway=, not alow=; did you mean 'allow'?",
+    names="alow=",
+    way_out="did you mean 'allow'?",
+)
+def keyword_of_method(_place: Place) -> None:
+    marking: Any = seqrpc.method
+    marking(alow=policy.root)
+
+
+@mistake(
+    "written",
+    TypeError,
+    "…Named: the class of a service takes name= and allow=, not nmae=; did you mean 'name'?",
+    names="nmae=",
+    way_out="did you mean 'name'?",
+)
+def keyword_of_a_class(_place: Place) -> None:
+    class Named(seqrpc.Service, nmae="org.example.Named"):
+        pass
 
 
 @mistake(

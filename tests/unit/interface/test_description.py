@@ -319,3 +319,43 @@ def test_a_stream_cannot_be_oneway(annotated: bool) -> None:
 
     with pytest.raises(TypeError, match=r"Tells\.tell: a stream is an answer, and oneway methods have none"):
         describe(Tells)
+
+
+class Oddly(Service):
+    """Its methods call their objects as they like."""
+
+    @method
+    async def unsaid(this) -> None:  # noqa: N805
+        pass
+
+    @method
+    async def anything(this: Any) -> None:  # noqa: N805
+        pass
+
+    @method
+    async def own(this: Oddly) -> None:  # noqa: N805
+        pass
+
+    @method
+    async def bound(this: HasNoShape) -> None:  # type: ignore[misc]  # noqa: N805
+        pass
+
+
+class HasNoShape:
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+
+def test_the_object_of_a_method_may_have_another_name_and_an_annotation() -> None:
+    assert [len(one.parameters) for one in describe(Oddly).methods.values()] == [0, 0, 0, 0]
+
+
+@pytest.mark.parametrize("annotation", [int, "int", "list[str]", "bytes | None"])
+def test_a_forgotten_self_is_told(annotation: Any) -> None:
+    async def double(number: int, times: int = 1) -> None:
+        pass
+
+    double.__annotations__["number"] = annotation
+    text = "and this is `number`: write double\\(self, number, times\\)$"
+    with pytest.raises(TypeError, match=text):
+        describe(type("Selfless", (Service,), {"double": method(double)}))
