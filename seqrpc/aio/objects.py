@@ -26,7 +26,6 @@ from seqrpc.kernel.sockets import socket_pair
 from seqrpc.limits import Limits
 from seqrpc.logs import get_logger
 from seqrpc.protocol.values import EXT_CHANNEL, Living
-from seqrpc.text import shown
 
 _log = get_logger("seqrpc.objects")
 
@@ -313,8 +312,8 @@ async def revoke(service: Service) -> None:
     """
     if isinstance(service, RemoteService | Remote):
         raise TypeError(
-            f"{shown(repr(service))} is held here: its owner revokes the object; write 'await proxy.close()' to let go"
-            " of it"
+            f"an object is revoked by its owner, and this is a {type(service).__name__}: write 'await proxy.close()' to"
+            " let go of it"
         )
     check_service(service)
     held = _held.get((asyncio.get_running_loop(), id(service)))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import NoReturn, Protocol
+from typing import Final, NoReturn, Protocol
 
 from seqrpc.kernel.descriptors import OwnedFd
+
+_MOST_SHOWN: Final = 16  # groups
 
 
 class Credentials:
@@ -83,8 +85,15 @@ class Credentials:
         return hash((self.pid, self.uid, self.gid))
 
     def __repr__(self) -> str:
-        """Return pid, uid and gid."""
-        return f"Credentials(pid={self.pid}, uid={self.uid}, gid={self.gid})"
+        """Return the three ids and the groups, of very many only some; for groups the kernel is asked, once."""
+        groups = self.groups
+        if groups is None:
+            told = "unknown"
+        elif len(groups) > _MOST_SHOWN:
+            told = f"({', '.join(map(str, groups[:_MOST_SHOWN]))}, and {len(groups) - _MOST_SHOWN} more)"
+        else:
+            told = str(groups)
+        return f"Credentials(pid={self.pid}, uid={self.uid}, gid={self.gid}, groups={told})"
 
 
 class PeerSource(Protocol):

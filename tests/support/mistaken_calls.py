@@ -255,8 +255,8 @@ async def on_another_loop(place: Place) -> None:
 @mistake(
     "awaited",
     TypeError,
-    "<MachineProxy on …> is held here: its owner revokes the object; write 'await proxy.close()' to let go of it",
-    names="<MachineProxy on",
+    "an object is revoked by its owner, and this is a MachineProxy: write 'await proxy.close()' to let go of it",
+    names="a MachineProxy",
     way_out="write 'await proxy.close()'",
 )
 def revoked_by_the_holder(place: Place) -> Any:

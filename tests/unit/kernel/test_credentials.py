@@ -95,8 +95,30 @@ def test_equality_and_hash_are_those_of_the_three_ids() -> None:
     assert one != (1, 2, 3)
 
 
-def test_repr_shows_the_three_ids() -> None:
-    assert repr(Credentials(pid=1, uid=None, gid=3, groups=(4,))) == "Credentials(pid=1, uid=None, gid=3)"
+@pytest.mark.parametrize(
+    "groups, told",
+    [
+        (None, "unknown"),
+        ((), "()"),
+        ((4,), "(4,)"),
+        ((4, 27), "(4, 27)"),
+        (tuple(range(16)), str(tuple(range(16)))),
+        (tuple(range(65_536)), f"({str(tuple(range(16)))[1:-1]}, and 65520 more)"),
+    ],
+)
+def test_repr_shows_the_three_ids_and_groups_as_far_as_they_are_known(
+    groups: tuple[int, ...] | None, told: str
+) -> None:
+    assert repr(Credentials(pid=1, uid=None, gid=3, groups=groups)) == (
+        f"Credentials(pid=1, uid=None, gid=3, groups={told})"
+    )
+
+
+def test_repr_asks_for_groups_once() -> None:
+    source = Source()
+    credentials = Credentials(pid=1, uid=2, gid=3, source=source)
+    assert {repr(credentials) for _ in range(2)} == {"Credentials(pid=1, uid=2, gid=3, groups=(4, 27))"}
+    assert source.asked == 1
 
 
 def test_nothing_can_be_added() -> None:
