@@ -192,6 +192,10 @@ def _lifespan_of(service: Service) -> AbstractAsyncContextManager[object]:
             lifespan.close()
         where = type(service).lifespan.__qualname__
         raise TypeError(f"{where}: an async context manager was expected (@contextlib.asynccontextmanager)")
+    body = getattr(lifespan, "gen", None)  # what @contextlib.asynccontextmanager surrounds
+    if body is not None and not hasattr(body, "__anext__"):
+        body.close()
+        raise TypeError(f"{type(service).lifespan.__qualname__}: it is no 'async def' with a 'yield': write one")
     return lifespan
 
 

@@ -287,7 +287,16 @@ def _bind_abstract(sock: socket.socket, address: AbstractAddress) -> None:
     except OSError as exc:
         if exc.errno != errno.EADDRINUSE:
             raise
-        raise AddressInUse(errno.EADDRINUSE, f"{shown(address)} is in use by another process") from None
+        raise AddressInUse(errno.EADDRINUSE, f"{shown(address)} is in use: somebody listens there") from None
+
+
+_ours: set[tuple[int, int]] = set()
+"""Locks that this process holds, by device and inode."""
+
+
+def _identity_of(lock: OwnedFd) -> tuple[int, int]:
+    status = os.fstat(lock.fileno())
+    return status.st_dev, status.st_ino
 
 
 class _Claim:
@@ -313,6 +322,8 @@ class _Claim:
         except BaseException:
             self._directory.close()
             raise
+        self._known_as = _identity_of(self._lock)
+        _ours.add(self._known_as)
 
     def _lock_name(self) -> str:
         name = f"{self._name}.lock"
@@ -337,9 +348,9 @@ class _Claim:
                 if self._is_same(os.fstat(lock.fileno()), self._lock_name()):
                     return lock
             except BlockingIOError:
+                holder = "this process serves it" if _identity_of(lock) in _ours else "another process holds its lock"
                 lock.close()
-                message = f"{shown(self._path)} is in use: another process holds its lock"
-                raise AddressInUse(errno.EADDRINUSE, message) from None
+                raise AddressInUse(errno.EADDRINUSE, f"{shown(self._path)} is in use: {holder}") from None
             except BaseException:
                 lock.close()
                 raise
@@ -431,11 +442,11 @@ class _Claim:
                 with contextlib.suppress(OSError):
                     self._remove_lock()
         finally:
-            self._lock.close()
-            self._directory.close()
+            self.forked()
 
     def forked(self) -> None:
         """Let go in a forked child: the lock is held as long as any copy of its descriptor is open (flock(2))."""
+        _ours.discard(self._known_as)
         self._lock.close()
         self._directory.close()
 

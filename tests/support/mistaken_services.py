@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
 from collections.abc import AsyncIterator, Iterator
@@ -45,6 +46,18 @@ class Selfless(seqrpc.Service):
 
 class Living(seqrpc.Service):
     async def lifespan(self) -> AsyncIterator[None]:  # type: ignore[override]
+        yield
+
+
+class Brief(seqrpc.Service):
+    @contextlib.asynccontextmanager  # type: ignore[arg-type]
+    async def lifespan(self) -> None:
+        pass
+
+
+class Hasty(seqrpc.Service):
+    @contextlib.asynccontextmanager  # type: ignore[arg-type]
+    def lifespan(self) -> Iterator[None]:
         yield
 
 
@@ -194,6 +207,39 @@ def without_self(place: Place) -> Any:
 )
 def lifespan_without_decorator(place: Place) -> Any:
     return seqrpc.serve(Living(), place.other_path)
+
+
+@mistake(
+    "opened",
+    TypeError,
+    "Brief.lifespan: it is no 'async def' with a 'yield': write one",
+    names="Brief.lifespan",
+    way_out="with a 'yield'",
+)
+def lifespan_without_yield(place: Place) -> Any:
+    return seqrpc.serve(Brief(), place.other_path)
+
+
+@mistake(
+    "opened",
+    TypeError,
+    "Hasty.lifespan: it is no 'async def' with a 'yield': write one",
+    names="Hasty.lifespan",
+    way_out="'async def'",
+)
+def lifespan_without_async(place: Place) -> Any:
+    return seqrpc.serve(Hasty(), place.other_path)
+
+
+@mistake(
+    "opened",
+    seqrpc.AddressInUse,
+    "…/test.sock is in use: this process serves it",
+    names="/test.sock",
+    way_out="this process serves it",
+)
+def served_twice(place: Place) -> Any:
+    return seqrpc.serve(Machine(), place.other_path.with_name("test.sock"))
 
 
 @mistake(

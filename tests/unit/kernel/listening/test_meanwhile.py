@@ -42,7 +42,7 @@ def test_a_lock_that_is_removed_while_it_is_taken_is_taken_anew(socket_path: Pat
     with meanwhile("flock", lambda: os.unlink(f"{socket_path}.lock")):
         listening = listen_at(socket_path)
     assert contents(socket_path.parent) == ["test.sock", "test.sock.lock"]
-    refused(socket_path, "another process holds its lock")
+    refused(socket_path, "this process serves it")
     listening.close()
 
 
@@ -110,7 +110,7 @@ def test_closing_leaves_a_successor_s_lock_alone(socket_path: Path) -> None:
     first.close()
     assert contents(socket_path.parent) == ["test.sock", "test.sock.lock"]
     assert serves(second, socket_path)
-    refused(socket_path, "another process holds its lock")
+    refused(socket_path, "this process serves it")
     second.close()
 
 
@@ -136,7 +136,7 @@ def test_a_forked_child_removes_nothing(socket_path: Path) -> None:
     in_child(listening.close)
     assert contents(socket_path.parent) == ["test.sock", "test.sock.lock"]
     assert serves(listening, socket_path)
-    refused(socket_path, "another process holds its lock")
+    refused(socket_path, "this process serves it")
     listening.close()
     assert contents(socket_path.parent) == []
 

@@ -22,7 +22,7 @@ from seqrpc.kernel.addresses import PathAddress
 def test_a_second_server_is_told(socket_path: Path) -> None:
     listening = listen_at(socket_path)
     before = socket_path.stat()
-    refused(socket_path, "another process holds its lock")
+    refused(socket_path, "this process serves it")
     in_child(lambda: refused(socket_path, "another process holds its lock"))
     assert same(before, socket_path.stat())
     assert serves(listening, socket_path)
@@ -33,7 +33,7 @@ def test_another_way_to_the_same_directory_is_the_same_path(socket_path: Path) -
     link = socket_path.with_name("link")
     link.symlink_to(".")
     listening = listen_at(socket_path)
-    refused(link / socket_path.name, "another process holds its lock")
+    refused(link / socket_path.name, "this process serves it")
     listening.close()
 
 
