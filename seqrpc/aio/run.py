@@ -16,12 +16,14 @@ from seqrpc.aio.interceptors import Interceptor
 from seqrpc.aio.server import Server, serve
 from seqrpc.errors import AddressError, ListenError
 from seqrpc.interface.policy import PolicyLike
+from seqrpc.interface.predicates import takes_one
 from seqrpc.interface.service import Service
 from seqrpc.kernel import forks
 from seqrpc.kernel.addresses import AddressLike
 from seqrpc.kernel.listening import BACKLOG
 from seqrpc.limits import DEFAULT_LIMITS, Limits
 from seqrpc.logs import get_logger
+from seqrpc.text import shown
 
 if TYPE_CHECKING:
     from seqrpc.kernel.systemd import Manager
@@ -85,6 +87,7 @@ def run(
 
     Raises:
         RuntimeError: an event loop runs here already: :func:`serve` there.
+        TypeError: a hook cannot be called with the server.
         SystemExit: the address cannot be served (AddressError, ListenError, AddressInUse): an administrator can do
             something about that, and reads one line, with which Python ends the process with status 1. The error is its
             ``__cause__``. A program that wants the errors themselves uses :func:`serve`.
@@ -95,6 +98,8 @@ def run(
 
     from seqrpc.kernel.systemd import Manager  # noqa: PLC0415 - likewise
 
+    _check_hook("on_start", on_start)
+    _check_hook("on_reload", on_reload)
     _check_no_loop()
     serving = serve(
         services,
@@ -136,6 +141,17 @@ def _check_no_loop() -> None:
     raise RuntimeError(
         "seqrpc.run runs an event loop of its own, and one runs here already: write 'async with seqrpc.serve(...)'"
     )
+
+
+def _check_hook(name: str, hook: object) -> None:
+    """Check that a hook can be called with the server, now and not when the daemon has started, or is to reload."""
+    if hook is None:
+        return
+    if not callable(hook):
+        raise TypeError(f"{name}= takes a function of the Server, got {shown(repr(hook))}: write 'def f(server): ...'")
+    if not takes_one(hook):
+        what = f"{name}= takes a function of the Server, and {shown(repr(hook))} cannot be called with it alone"
+        raise TypeError(f"{what}: write 'def f(server): ...'")
 
 
 def _raise_descriptor_limit() -> None:

@@ -22,7 +22,7 @@ def objection(function: object) -> str | None:
     layers = list(_layers(function))
     if any(map(answers_later, layers)):
         return "it gives its answer later, and an answer is wanted at once"
-    if not _takes_one(function):
+    if not takes_one(function):
         return "it cannot be called with the caller alone, as 'lambda caller: ...' can"
     annotation = _result_of(layers[-1])
     if not _may_be_bool(annotation):
@@ -53,7 +53,8 @@ def _layers(function: Any) -> Iterator[Any]:
             function = type(function).__call__
 
 
-def _takes_one(function: Callable[..., Any]) -> bool:
+def takes_one(function: Callable[..., Any]) -> bool:
+    """Return whether a callable can be called with one argument, as far as that is known."""
     try:
         # As it is: what a wrapper passes on to what it wraps is its own affair.
         signature = inspect.signature(function, follow_wrapped=False)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar, copy_context
-from typing import Any, TypeVar
+from collections.abc import Callable
+from contextlib import ContextDecorator
+from contextvars import ContextVar, Token, copy_context
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import msgspec
 
@@ -53,8 +53,34 @@ def bounded(outer: Scope, delay: float | None, now: int) -> Scope:
     return Scope(deadline_ns, outer.outgoing_meta, outer)
 
 
-@contextmanager
-def metadata(**entries: str) -> Iterator[None]:
+class _Metadata(ContextDecorator):
+    """What ``with seqrpc.metadata(...)`` enters, or decorates with."""
+
+    def __init__(self, entries: dict[str, str]) -> None:
+        self._entries = entries
+        self._tokens: list[Token[Scope]] = []
+
+    def __enter__(self) -> None:
+        outer = scope.get()
+        meta = {**(outer.outgoing_meta or {}), **self._entries}
+        self._tokens.append(scope.set(Scope(outer.deadline_ns, meta, outer)))
+
+    def __exit__(self, *_exc: object) -> None:
+        scope.reset(self._tokens.pop())
+
+    def _recreate_cm(self) -> _Metadata:  # what is decorated may run several times at once
+        return _Metadata(self._entries)
+
+    if not TYPE_CHECKING:
+
+        def __aenter__(self) -> NoReturn:
+            raise TypeError("seqrpc.metadata(...) is entered by 'with', not by 'async with'")
+
+        def __aexit__(self, *_exc: object) -> None:
+            """Be there, for Python looks for it first."""
+
+
+def metadata(**entries: str) -> _Metadata:
     """Send ``entries`` along with the calls made inside, for the other side's ``current_call().meta``.
 
     They add to those of an outer block. A handler's own calls do not take its caller's along.
@@ -65,9 +91,4 @@ def metadata(**entries: str) -> Iterator[None]:
     for key, value in entries.items():
         if not isinstance(value, str):
             raise TypeError(f"metadata are strings, got {value!r} for {key!r}")
-    outer = scope.get()
-    token = scope.set(Scope(outer.deadline_ns, {**(outer.outgoing_meta or {}), **entries}, outer))
-    try:
-        yield
-    finally:
-        scope.reset(token)
+    return _Metadata(entries)

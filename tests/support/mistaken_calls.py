@@ -217,6 +217,19 @@ def timeout_without_async(_place: Place) -> None:
 
 
 @mistake(
+    "awaited",
+    TypeError,
+    "seqrpc.metadata(...) is entered by 'with', not by 'async with'",
+    names="seqrpc.metadata",
+    way_out="by 'with'",
+)
+async def metadata_with_async(_place: Place) -> None:
+    entries: Any = seqrpc.metadata(trace="1")
+    async with entries:
+        pass
+
+
+@mistake(
     "called",
     LookupError,
     "current_call() works inside a handler only: take there what is needed elsewhere, and pass it on",

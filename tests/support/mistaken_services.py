@@ -301,6 +301,31 @@ def group_without_mode(place: Place) -> Any:
 @mistake(
     "given",
     TypeError,
+    "on_start= takes a function of the Server, got 5: write 'def f(server): ...'",
+    names="on_start=",
+    way_out="write 'def f(server): ...'",
+)
+def number_as_hook(place: Place) -> None:
+    number: Any = 5
+    seqrpc.run(Machine(), place.other_path, on_start=number)
+
+
+@mistake(
+    "given",
+    TypeError,
+    "on_reload= takes a function of the Server, and <function …> cannot be called with it alone: write 'def f(server):"
+    " ...'",
+    names="on_reload=",
+    way_out="write 'def f(server): ...'",
+)
+def hook_without_a_server(place: Place) -> None:
+    hook: Any = lambda: None  # noqa: E731 - as people write it
+    seqrpc.run(Machine(), place.other_path, on_reload=hook)
+
+
+@mistake(
+    "given",
+    TypeError,
     "limits= takes a seqrpc.Limits, got 5: write seqrpc.Limits(max_threads=8)",
     names="limits=",
     way_out="write seqrpc.Limits(max_threads=8)",

@@ -258,3 +258,24 @@ def test_a_daemon_takes_what_a_server_takes() -> None:
     own = {name: options.pop(name).default for name in ("drain_timeout", "on_start", "on_reload")}
     assert own == dict.fromkeys(own)
     assert options == dict(inspect.signature(seqrpc.serve).parameters)
+
+
+def no_server() -> None:
+    """Take no argument."""
+
+
+@pytest.mark.parametrize("name", ["on_start", "on_reload"])
+@pytest.mark.parametrize(
+    "hook, text",
+    [
+        (5, "takes a function of the Server, got 5: write 'def f\\(server\\): ...'$"),
+        (no_server, "and <function no_server at .*> cannot be called with it alone: write 'def f\\(server\\): ...'$"),
+    ],
+)
+def test_hooks_that_cannot_be_called_are_told_before_anything_is_served(
+    name: str, hook: Any, text: str, tmp_path: Path
+) -> None:
+    options: dict[str, Any] = {name: hook}
+    with pytest.raises(TypeError, match=f"^{name}= .*{text}"):
+        seqrpc.run(Work(), tmp_path / "x.sock", **options)
+    assert not any(tmp_path.iterdir())

@@ -65,3 +65,20 @@ def test_the_earlier_deadline_holds(outer: int | None, delay: float | None, dead
 def test_no_number_is_no_delay() -> None:
     with pytest.raises(ValueError, match="NaN"):
         bounded(EVERYWHERE, math.nan, 5)
+
+
+def test_metadata_may_be_entered_within_itself_and_decorate_what_runs_within_itself() -> None:
+    seen = []
+    entries = metadata(trace="1")
+
+    @entries
+    def look(deeper: bool) -> None:
+        seen.append(scope.get().outgoing_meta)
+        if deeper:
+            look(False)
+            seen.append(scope.get().outgoing_meta)
+
+    with entries, entries:
+        look(True)
+    assert seen == [{"trace": "1"}] * 3
+    assert scope.get().outgoing_meta is None
