@@ -10,7 +10,7 @@ from asyncio import get_running_loop
 from typing import Any, NoReturn
 
 from seqrpc.aio.calls import Line, Waiter, explain_refusal, of_this_call
-from seqrpc.errors import ConnectionLost, DeadlineExceeded, RpcError
+from seqrpc.errors import ConnectionLost, DeadlineExceeded, LocalProtocolError, RpcError
 from seqrpc.interface.answers import Finish, result_of
 from seqrpc.kernel.descriptors import close_all
 from seqrpc.kernel.pieces import Content
@@ -97,8 +97,8 @@ class Caller:
         waiter: Waiter = self._loop.create_future()
         try:
             call_id, (data, lenders) = session.send_request(waiter, method, params, options)
-        except RpcError as exc:
-            of_this_call(exc)
+        except (RpcError, LocalProtocolError) as exc:
+            _note_unsent(exc, method, params)
             raise
         try:
             if lenders or len(data) > MAX_PACKET:
@@ -144,11 +144,8 @@ class Caller:
             error = self._line.lost_error() if self._session.closing_received is None else self._calls.unavailable()
         elif isinstance(exc, OSError):
             error = explain_refusal(exc)
-        elif type(exc) is ValueError:
-            closed = closed_in(params, "params")
-            if closed is not None:
-                error = ValueError(f"{method}: cannot send {closed}; lend it open, until {method} returns")
         try:
+            _check_open(exc, method, params)
             raise error from error.__cause__
         finally:
             del error, exc  # they refer to this frame, which holds the connection
@@ -228,3 +225,22 @@ def _seconds_until(deadline: int) -> float:
 def _expire(waiter: Waiter) -> None:
     if not waiter.done():
         waiter.set_exception(DeadlineExceeded("the deadline passed before the answer came"))
+
+
+def _note_unsent(exc: RpcError | LocalProtocolError, method: str, params: Params) -> None:
+    """Note that a call could not be packed, and say so otherwise if that is because of something closed."""
+    if isinstance(exc, RpcError):
+        of_this_call(exc)
+    else:
+        _check_open(exc, method, params)
+
+
+def _check_open(exc: BaseException, method: str, params: Params) -> None:
+    """Say which argument is closed, if that may be why a call could not be sent.
+
+    Raises:
+        ValueError: a descriptor is, or a buffer, which is sealed where it is packed.
+    """
+    closed = closed_in(params, "params") if ValueError in (type(exc), type(exc.__cause__)) else None
+    if closed is not None:
+        raise ValueError(f"{method}: cannot send {closed}; lend it open, until {method} returns") from None

@@ -92,6 +92,8 @@ class Buffer(mmap.mmap):
         Raises:
             ValueError: the buffer is closed.
         """
+        if self.closed:
+            raise ValueError("the buffer is closed")
         return self._memfd.fileno()
 
     def seal(self) -> None:
@@ -103,6 +105,8 @@ class Buffer(mmap.mmap):
             OSError: ``EBUSY``: another process, such as a fork of this one, has it mapped for writing.
             ValueError: the buffer is closed.
         """
+        if self.closed:
+            raise ValueError("the buffer is closed")
         if self._sealed:
             return
         # No shared mapping may be writable when the file is sealed, and arrays may refer to ours: replace it in place.

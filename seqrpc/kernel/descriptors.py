@@ -10,6 +10,7 @@ from typing import IO, Any, Final, NoReturn, Protocol, Self
 from seqrpc.kernel import forks
 from seqrpc.kernel.closing import CLOSER, Sender
 from seqrpc.logs import get_logger, meter
+from seqrpc.text import shown
 
 _log = get_logger("seqrpc.descriptors")
 
@@ -52,7 +53,9 @@ class OwnedFd:
             is_one = fd >= 0
         except TypeError:
             self._fd = _CLOSED
-            raise TypeError(f"OwnedFd takes a descriptor's number, got {fd!r}: write OwnedFd.dup(file)") from None
+            is_name = isinstance(fd, str | bytes | os.PathLike)
+            way_out = "open the file first, as in OwnedFd(os.open(...))" if is_name else "write OwnedFd.dup(file)"
+            raise TypeError(f"OwnedFd takes a descriptor's number, got {shown(repr(fd))}: {way_out}") from None
         if not is_one:
             self._fd = _CLOSED
             raise ValueError(f"a file descriptor is not negative, got {fd}")

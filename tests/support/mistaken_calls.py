@@ -192,6 +192,19 @@ def closed_descriptor(place: Place) -> Any:
 
 
 @mistake(
+    "awaited",
+    ValueError,
+    "Machine.brightest: cannot send params[0]: the buffer is closed; lend it open, until Machine.brightest returns",
+    names="params[0]",
+    way_out="lend it open",
+)
+def closed_buffer(place: Place) -> Any:
+    with seqrpc.Buffer.copy_of(b"pixels") as pixels:
+        pass
+    return place.machine.brightest(pixels)
+
+
+@mistake(
     "called",
     TypeError,
     "<Stream unopened> is read by 'async for', not by 'for'",

@@ -533,6 +533,18 @@ def owner_of_a_file(_place: Place) -> None:
 
 
 @mistake(
+    "called",
+    TypeError,
+    "OwnedFd takes a descriptor's number, got 'a.txt': open the file first, as in OwnedFd(os.open(...))",
+    names="'a.txt'",
+    way_out="open the file first",
+)
+def owner_of_a_name(_place: Place) -> None:
+    owner: Any = seqrpc.OwnedFd
+    owner("a.txt")
+
+
+@mistake(
     "logged",
     ValueError,
     "the result: the descriptor is closed; what a handler returns is given away: return it open, and not out of its"
@@ -542,6 +554,19 @@ def owner_of_a_file(_place: Place) -> None:
 )
 def returned_out_of_with(place: Place) -> Any:
     return place.machine.release()
+
+
+@mistake(
+    "logged",
+    ValueError,
+    "the descriptor is closed",
+    names="the descriptor",
+    way_out="is closed",
+)
+async def kept_as_it_came(place: Place) -> None:
+    with seqrpc.OwnedFd.dup(0) as fd:
+        await place.machine.keep(fd)
+    await place.machine.size_of_kept()
 
 
 @mistake(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import logging
+import os
 import warnings
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
@@ -46,6 +47,18 @@ class Machine(seqrpc.Service):
     async def release(self) -> seqrpc.OwnedFd:
         with seqrpc.OwnedFd.dup(0) as fd:
             return fd
+
+    @seqrpc.method
+    async def keep(self, file: seqrpc.OwnedFd) -> None:
+        self.file = file
+
+    @seqrpc.method
+    async def size_of_kept(self) -> int:
+        return os.fstat(self.file.fileno()).st_size
+
+    @seqrpc.method
+    async def brightest(self, pixels: seqrpc.Buffer) -> int:
+        return max(pixels)
 
     @seqrpc.method
     async def load(self) -> float:
