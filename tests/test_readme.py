@@ -121,7 +121,8 @@ def test_a_client_without_a_daemon_ends_in_one_line(written: Path) -> None:
 
 WHAT_IT_PRINTS = [
     ["48", "1000000"],  # a buffer sent, and one received
-    ["285", str([2 * number * number for number in range(10)]), "45"],  # streams as parameters, and one passed on
+    # streams as parameters, one passed on, and one that a plain function reads
+    ["285", str([2 * number * number for number in range(10)]), "45", "328350"],
     ["ann"],
     ["nobody holds the session of ann any more"],
     ["nobody holds the session of bob any more"],
@@ -141,7 +142,7 @@ def test_everything_else_runs(
     rest = load("rest", written / "rest.py", monkeypatch)
     rest.test_who_may_read()
     archive = rest.Archive()
-    names = ("Journal", "Library", "Worker", "Images", "Numbers", "Desk", "Diary")
+    names = ("Journal", "Library", "Worker", "Images", "Numbers", "Sums", "Desk", "Diary")
     services = [machine.Machine(), archive, *(getattr(rest, name)() for name in names)]
 
     async def run() -> None:
@@ -224,10 +225,11 @@ def test_everything_passes_the_other_type_checker(written: Path) -> None:
     assert looked_at == len(PROGRAMS) + 1
 
 
-def test_the_three_commands_are_one_line_each_and_name_what_is_there() -> None:
-    installing, first, second = re.findall(r"^```sh\n(.*)\n```$", README, re.MULTILINE)
+def test_the_commands_are_one_line_each_and_name_what_is_there() -> None:
+    installing, activating, first, second = re.findall(r"^```sh\n(.*)\n```$", README, re.MULTILINE)
     extra = re.search(r"\.\[(\w+)\]", second)
 
+    assert activating in installing.split(" && ")
     assert shlex.split(installing)[-3:] == ["pip", "install", "."]
     assert README.index(installing) < README.index("```python")  # before anything that needs it
     assert "examples/logdaemon.py" in shlex.split(first)
