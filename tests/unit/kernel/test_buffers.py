@@ -318,6 +318,15 @@ def test_closing_frees_it_at_once_and_twice_does_nothing() -> None:
             use()
 
 
+def test_a_sealed_one_that_is_closed_says_so_too() -> None:
+    buffer = Buffer.copy_of(b"x")
+    buffer.seal()
+    buffer.close()
+    for use in (buffer.fileno, buffer.seal):
+        with pytest.raises(ValueError, match=r"^the buffer is closed$"):
+            use()
+
+
 def test_one_that_something_refers_to_is_not_closed() -> None:
     buffer = Buffer.allocate(10)
     view = memoryview(buffer)

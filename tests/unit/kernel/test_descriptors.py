@@ -10,6 +10,8 @@ import sys
 import tempfile
 import time
 import warnings
+from pathlib import Path
+from typing import Any
 
 import pytest
 from support.descriptors import is_open
@@ -388,3 +390,19 @@ def test_one_that_was_made_here_is_closed_before_close_returns() -> None:
     number = kept.fileno()
     del kept
     assert not is_open(number)
+
+
+@pytest.mark.parametrize(
+    "what, way_out",
+    [
+        ("a.txt", "'a.txt': open the file first, as in OwnedFd(os.open(...))"),
+        (b"a.txt", "b'a.txt': open the file first, as in OwnedFd(os.open(...))"),
+        (Path("a.txt"), "PosixPath('a.txt'): open the file first, as in OwnedFd(os.open(...))"),
+        (None, "None: write OwnedFd.dup(file)"),
+        ([], "[]: write OwnedFd.dup(file)"),
+    ],
+)
+def test_what_is_no_number_is_told_with_the_way_out(what: Any, way_out: str) -> None:
+    with pytest.raises(TypeError) as caught:
+        OwnedFd(what)
+    assert str(caught.value) == f"OwnedFd takes a descriptor's number, got {way_out}"
