@@ -62,6 +62,10 @@ MAX_CONVERTED_VALUES = 131_072
 other types, objects with streams, services or such a mixture in them, paths, addresses, flags and what an application
 registered, and each value of a type that has itself in it and is no class. They take up to a second."""
 
+MAX_PATH_BYTES = 4_095
+"""Bytes of a path that an argument, a result or an item is made into: the kernel's ``PATH_MAX`` without the null at the
+end. ``pathlib`` has the interpreter intern each part of a path, in a table that keeps its size once it has grown."""
+
 CLOSING_THREADS = 16
 """The most threads of a process that close what others sent: each may have to wait as long as somebody else likes.
 They are started when they are needed."""

@@ -14,6 +14,8 @@ from typing import Any, Final, cast
 
 import msgspec
 
+from seqrpc.limits import MAX_PATH_BYTES
+
 _PATHS: Final = ("PurePath", "PurePosixPath", "PureWindowsPath", "Path", "PosixPath", "WindowsPath")
 
 _ADDRESSES: Final = ("IPv4Address", "IPv4Network", "IPv4Interface", "IPv6Address", "IPv6Network", "IPv6Interface")
@@ -92,6 +94,9 @@ def _path_to_wire(path: os.PathLike[str]) -> str | bytes:
 
 
 def _path(kind: type, name: str | bytes) -> Any:
+    size = len(name if isinstance(name, bytes) else name.encode("utf-8", "surrogateescape"))
+    if size > MAX_PATH_BYTES:
+        raise ValueError(f"a path has at most {MAX_PATH_BYTES} bytes, got {size}")
     text = os.fsdecode(name)
     if "\0" in text:
         raise ValueError("a path has no null characters")

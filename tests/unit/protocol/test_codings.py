@@ -105,6 +105,18 @@ def test_what_they_cannot_be_made_of_is_a_value_error(kind: type, wire: str, tex
         coding.decode(wire)
 
 
+@pytest.mark.parametrize(
+    "longest", ["a" * 4_095, "ä" * 2_047, b"\xff" * 4_095, "0/" * 2_047], ids=["a", "ä", "bytes", "parts"]
+)
+def test_a_path_is_no_longer_than_the_kernel_takes(longest: Any) -> None:
+    coding = coding_of(pathlib.PurePosixPath)
+    assert coding is not None
+    made = coding.decode(longest)
+    assert os.fsencode(made) == os.fsencode(longest).rstrip(b"/")
+    with pytest.raises(ValueError, match=r"a path has at most 4095 bytes, got 409[678]"):
+        coding.decode(longest + longest[:2])
+
+
 def test_the_texts_of_two_families_are_never_alike() -> None:
     four, six, path = (coding_of(kind) for kind in (ipaddress.IPv4Network, ipaddress.IPv6Address, pathlib.Path))
     assert four is not None
