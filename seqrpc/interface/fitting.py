@@ -48,7 +48,7 @@ def check_bases(cls: type[Service]) -> None:
 
 def _declared_in(base: type) -> Iterator[tuple[str, Callable[..., Any]]]:
     """Yield the functions that a class itself declares for others to call."""
-    for name, attribute in vars(base).items():
+    for name, attribute in list(vars(base).items()):  # what is found out about a class is kept in it
         function = served(attribute)
         if issubclass(base, Service):
             is_meant = marks_of(base, name) is not None

@@ -22,7 +22,7 @@ _CONTAINERS: Final = (tuple, list, dict, set, frozenset, enum.Enum)
 
 
 def by_class(function: Callable[[type], T]) -> Callable[[type], T]:
-    """Remember what a function tells of the classes that were asked about last."""
+    """Remember what a function tells of the classes that were asked about last, which are kept as long: 4,096."""
     return cast("Callable[[type], T]", functools.lru_cache(maxsize=4096)(function))
 
 

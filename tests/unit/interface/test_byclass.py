@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import gc
-from typing import Any, Generic, TypeVar
+import weakref
+from pathlib import Path
+from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 import pytest
 
 from seqrpc.interface.byclass import ByClass
+from seqrpc.interface.methods import method
+from seqrpc.interface.proxies import ProxyClasses
+from seqrpc.interface.service import RemoteService, Service
+from seqrpc.interface.services import services_of
+from seqrpc.interface.signature import spec_of
 
 T = TypeVar("T")
 
@@ -44,15 +51,76 @@ def test_what_fails_is_tried_again() -> None:
     assert made.of(Box) is Box
 
 
-def test_it_is_kept_as_long_as_the_class() -> None:
-    class Passing(Generic[T]):
+class Fixed(type):
+    """A class of classes that take no attributes."""
+
+    def __setattr__(cls, name: str, value: Any) -> None:
+        raise AttributeError(name)
+
+
+class Unchanging(metaclass=Fixed):
+    pass
+
+
+def test_a_class_has_what_was_made_of_it_and_not_what_was_made_of_its_base() -> None:
+    class Wider(Box[int]):
         pass
 
-    made = ByClass(lambda _cls: object())
-    made.of(Passing)
-    made.of(Passing[int])
-    assert len(made._made) == 1
-    del Passing
-    getattr(Generic, "cache_clear", int)()
+    made, other = ByClass(lambda cls: (cls,)), ByClass(lambda cls: [cls])
+    for cls in (Box, Wider, int, Unchanging):
+        assert made.of(cls) == (cls,)
+        assert other.of(cls) == [cls]
+        assert made.of(cls) is made.of(cls)
+
+
+def test_it_is_kept_as_long_as_the_class_to_which_it_refers() -> None:
+    class Passing:
+        pass
+
+    class Held:
+        def __init__(self, cls: type) -> None:
+            self.cls = cls
+
+    made = ByClass(Held)
+    passing, held = weakref.ref(Passing), weakref.ref(made.of(Passing))
     gc.collect()
-    assert len(made._made) <= 1, "typing keeps some generic classes for a while"
+    assert held() is not None
+    del Passing
+    gc.collect()
+    assert (passing(), held()) == (None, None)
+
+
+def test_it_is_kept_no_longer_than_its_maker() -> None:
+    made = ByClass(lambda _cls: {Box})
+    kept = weakref.ref(made.of(Box))
+    del made
+    gc.collect()
+    assert kept() is None
+
+
+def test_whatever_has_the_members_of_a_protocol_is_one_afterwards() -> None:
+    @runtime_checkable
+    class Adding(Protocol):
+        async def add(self) -> int: ...
+
+    class Adder:
+        async def add(self) -> int:
+            return 1
+
+    ByClass(lambda _cls: object()).of(Adding)
+    assert isinstance(Adder(), Adding)
+
+
+def test_a_service_that_was_served_goes_as_any_class_does() -> None:
+    class Passing(Service):
+        @method
+        async def add(self, a: int, b: list[Path]) -> dict[str, int]:
+            return {__class__.__name__: a}  # type: ignore[name-defined]
+
+    spec_of(Passing)
+    ProxyClasses(RemoteService, lambda _spec, _finish: lambda _self: None).of(Passing)
+    services_of(Passing())
+    passing = weakref.ref(Passing)
+    del Passing
+    gc.collect()
+    assert passing() is None
