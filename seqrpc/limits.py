@@ -60,7 +60,8 @@ which takes a few milliseconds. Python's garbage collector closes what lies behi
 MAX_CONVERTED_VALUES = 131_072
 """Values of one message that are converted in Python and not by msgspec: those whose annotation mixes descriptors with
 other types, objects with streams, services or such a mixture in them, paths, addresses, flags and what an application
-registered, and each value of a type that has itself in it and is no class. They take up to a second."""
+registered, and each value of a type that has itself in it and is no class. Each counts once, however many types of a
+union are tried. They take up to a second."""
 
 MAX_PATH_BYTES = 4_095
 """Bytes of a path that an argument, a result or an item is made into: the kernel's ``PATH_MAX`` without the null at the

@@ -81,6 +81,7 @@ ORDER = (
     "interface.names",
     "interface.annotations",
     "interface.registering",
+    "interface.exhaustion",
     "interface.sets",
     "interface.standins",
     "interface.planning",

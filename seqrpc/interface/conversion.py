@@ -14,16 +14,21 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from seqrpc.errors import InvalidParams, InvalidResult
+from seqrpc.interface.exhaustion import Exhausted
 from seqrpc.interface.planning import listed, plan
+from seqrpc.interface.shapes import BufferShape, Coded, Descriptor
 from seqrpc.interface.standins import Planned, StandIn, expected
 from seqrpc.kernel.buffers import Buffer
 from seqrpc.kernel.descriptors import OwnedFd
 from seqrpc.limits import DEFAULT_LIMITS, MAX_CONVERTED_VALUES
 from seqrpc.protocol.codings import coding_of
-from seqrpc.protocol.received import ItemCheck
+from seqrpc.protocol.received import ItemCheck, TooManyAtOnce
 
 NATIVE: Final = (bytes, bytearray, memoryview)
 """Types of values that are as they should be when they come, and that msgspec would else look for as text."""
+
+_SINGLE: Final = (Coded, Descriptor, BufferShape)
+"""Shapes whose values msgspec always asks for."""
 
 _TWO_PATHS: Final = r" - at `\$([^`]*)` - at `([^`]*)`$"
 """The end of an error that has come through a stand-in: the path inside, and the path to it."""
@@ -60,7 +65,10 @@ def convert(value: Any, wanted: Planned, terms: Terms = RESULT) -> Any:
         msgspec.ValidationError: it does not fit; the message says where and why. A ValueError or TypeError that a class
             of the application's own raises as it is made (``__post_init__``) becomes one, too.
     """
-    return _Conversion(terms).convert(value, wanted)
+    try:
+        return _Conversion(terms).convert(value, wanted)
+    except Exhausted as exc:
+        raise msgspec.ValidationError(str(exc)) from None
 
 
 def convert_by(hook: Callable[[Any, Any], Any], value: Any, wanted: Planned) -> Any:
@@ -86,34 +94,80 @@ def convert_by(hook: Callable[[Any, Any], Any], value: Any, wanted: Planned) -> 
         raise
 
 
-class _Conversion:
-    """One conversion, with those that are parts of it; msgspec calls it for the values that it cannot convert."""
+class OneByOne:
+    """Converts values, and counts those of types that msgspec does not know, for which it is called."""
 
-    __slots__ = ("_left", "_terms")
+    __slots__ = ("_left",)
+
+    def __init__(self) -> None:
+        """Begin with none."""
+        self._left = MAX_CONVERTED_VALUES
+
+    def __call__(self, wanted: Any, value: Any) -> Any:
+        """Return ``value`` as the type ``wanted``, which msgspec does not know.
+
+        Raises:
+            Exhausted: there were too many.
+            ValueError: it does not fit.
+        """
+        if not isinstance(wanted, StandIn) or wanted.is_counted:
+            self._left -= 1
+            if self._left < 0:
+                raise Exhausted(f"More than {MAX_CONVERTED_VALUES} values that are converted one by one")
+        try:
+            return self.one(wanted, value)
+        except msgspec.ValidationError as exc:
+            raise ValueError(str(exc)) from exc  # to this msgspec adds the path
+
+    def convert(self, value: Any, wanted: Planned) -> Any:
+        """Return a value as the type that ``wanted`` was planned from.
+
+        Raises:
+            Exhausted: there were too many.
+            msgspec.ValidationError: it does not fit.
+        """
+        kind = wanted.kind
+        if not isinstance(kind, StandIn) and not isinstance(wanted.shape, _SINGLE):
+            return convert_by(self, value, wanted)
+        try:  # msgspec would ask for the very value that it was given, which would be counted again
+            made = self.one(kind, value)
+        except (ValueError, TypeError) as exc:
+            raise msgspec.ValidationError(str(exc)) from exc
+        if isinstance(made, kind):
+            return made
+        raise msgspec.ValidationError(expected(f"`{kind.__name__}`", made))
+
+    def one(self, wanted: Any, value: Any) -> Any:
+        """Return ``value`` as the type ``wanted``; it has been counted.
+
+        Raises:
+            msgspec.ValidationError, ValueError, TypeError: it does not fit.
+        """
+        raise NotImplementedError
+
+
+class _Conversion(OneByOne):
+    """One conversion, with those that are parts of it."""
+
+    __slots__ = ("_terms",)
 
     def __init__(self, terms: Terms) -> None:
         """Begin."""
+        super().__init__()
         self._terms = terms
-        self._left = MAX_CONVERTED_VALUES  # values of this conversion, with those inside it
 
     def convert(self, value: Any, wanted: Planned) -> Any:
         """Return a value as the type that ``wanted`` was planned from."""
         if wanted.bounds is not None:
             wanted.bounds.check(value, self._terms.max_other_keys)
-        return convert_by(self, value, wanted)
+        return super().convert(value, wanted)
 
-    def __call__(self, wanted: Any, value: Any) -> Any:
+    def one(self, wanted: Any, value: Any) -> Any:
         """Return ``value`` as the type ``wanted``, which msgspec does not know."""
-        self._left -= 1
-        if self._left < 0:
-            raise ValueError(f"More than {MAX_CONVERTED_VALUES} values that are converted one by one")
-        try:
-            if isinstance(wanted, StandIn):
-                return wanted.build(value, self)
-            if wanted is not OwnedFd and wanted is not Buffer:
-                return self._decoded(wanted, value)
-        except msgspec.ValidationError as exc:
-            raise ValueError(str(exc)) from exc  # to this msgspec adds the path
+        if isinstance(wanted, StandIn):
+            return wanted.build(value, self)
+        if wanted is not OwnedFd and wanted is not Buffer:
+            return self._decoded(wanted, value)
         if isinstance(value, wanted):
             return value
         raise ValueError(expected("a descriptor" if wanted is OwnedFd else "a buffer", value))
@@ -138,7 +192,11 @@ def _wire_plan(wanted: Any) -> Planned:
 
 def _check_items(planned: Planned, terms: Terms, items: list[Any]) -> list[Any]:
     try:
-        converted: list[Any] = convert(items, planned, terms)
+        converted: list[Any] = _Conversion(terms).convert(items, planned)
+    except Exhausted as exc:
+        if len(items) > 1:
+            raise TooManyAtOnce from exc
+        raise terms.invalid(f"an item of a stream: {exc}") from None
     except Exception as exc:  # types of the application's own raise what they like while they are built
         if terms.invalid is InvalidParams and not isinstance(exc, msgspec.ValidationError):
             raise  # it is about the inside, and would cross as the handler's answer

@@ -115,24 +115,18 @@ class _Planner:
         self._planned: dict[int, Planned] = {}
         self._unmirrored: list[tuple[ObjectStandIn, Object]] = []  # of many classes, each may lead to the next
         parents: dict[int, list[int]] = {}
-        marked: list[int] = []
-        self._apart: set[int] = set()
-        foreign: set[int] = set()
         shapes = {id(shape): shape for shape in shapes_in(root)}
         for number, shape in shapes.items():
             for part in shape.parts:
                 parents.setdefault(id(part), []).append(number)
-            if self._is_foreign(shape):
-                marked.append(number)
-        while marked:
-            number = marked.pop()
-            if number not in foreign:
-                foreign.add(number)
-                marked += parents.get(number, ())
-        self._foreign = foreign
+        marked = [number for number, shape in shapes.items() if _is_foreign(shape, looking=looking)]
+        self._foreign = self._counted = _closure(parents, marked)
+        if looking:  # whoever gets such values has msgspec convert some that are only looked at here
+            marked = [number for number, shape in shapes.items() if _is_foreign(shape, looking=False)]
+            self._counted = _closure(parents, marked)
         self._apart = {
             number
-            for number in foreign
+            for number in self._foreign
             if isinstance(shapes[number], Object | Alias | Coded | Stream) or _makes_keys(shapes[number])
         }
 
@@ -140,19 +134,6 @@ class _Planner:
         """Plan the fields of the objects in what was planned."""
         for made, shape in self._unmirrored:  # which grows
             made.mirror(self._mirror(shape))
-
-    def _is_foreign(self, shape: Shape) -> bool:
-        """Return whether msgspec cannot have a shape, whatever its parts are."""
-        if isinstance(shape, Union):
-            return shape.is_respelled or not takes_union(shape)
-        if isinstance(shape, Object):
-            runs_code = shape.runs_code and (self._looking or not hasattr(shape.cls, "__post_init__"))
-            return shape.is_respelled or runs_code
-        if isinstance(shape, Coded):
-            return shape.is_respelled or self._looking
-        if _makes_keys(shape) or (isinstance(shape, Array) and _may_have_lists(shape)):
-            return True
-        return shape.is_respelled or isinstance(shape, Alias | Stream | ServiceObject | Memory)
 
     def planned(self, shape: Shape) -> Planned:
         """Return what a shape is converted to."""
@@ -173,6 +154,7 @@ class _Planner:
             made: Any = spelling(shape)
         elif isinstance(shape, Object):
             made = ObjectStandIn(shape)
+            made.is_counted = id(shape) in self._counted
             self._unmirrored.append((made, shape))
         elif isinstance(shape, Alias):
             made = self._types[id(shape)] = AliasStandIn()
@@ -210,15 +192,12 @@ class _Planner:
 
     def _union(self, shape: Union) -> Any:
         made = [self._type_of(choice) for choice in shape.parts]
-        unknown = sum(
-            isinstance(getattr(one, "__origin__", one), StandIn) or _is_unknown(choice)
-            for one, choice in zip(made, shape.parts, strict=True)
-        )
-        besides_none = sum(one is not type(None) for one in made)
-        if (not unknown and takes_union(shape)) or (unknown == besides_none == 1):
+        if not _needs_stand_in(shape, made, also_uncounted=True):
             return functools.reduce(operator.or_, made)
         choices = sorted(shape.parts, key=_how_wide)
-        return UnionStandIn([(choice.wires, self.planned(choice)) for choice in choices])
+        stand_in = UnionStandIn([(choice.wires, self.planned(choice)) for choice in choices])
+        stand_in.is_counted = id(shape) in self._counted and _needs_stand_in(shape, made, also_uncounted=False)
+        return stand_in
 
     def _mirror(self, shape: Object) -> Planned:
         """Return a Struct with the fields of an object; what is not given is UNSET."""
@@ -247,6 +226,32 @@ class _Planner:
         return Planned(struct, shape, bounds or None)
 
 
+def _closure(parents: dict[int, list[int]], numbers: Iterable[int]) -> set[int]:
+    """Return the numbers, and those of all in which they are."""
+    found: set[int] = set()
+    todo = list(numbers)
+    while todo:
+        number = todo.pop()
+        if number not in found:
+            found.add(number)
+            todo += parents.get(number, ())
+    return found
+
+
+def _is_foreign(shape: Shape, *, looking: bool) -> bool:
+    """Return whether msgspec cannot have a shape, whatever its parts are."""
+    if isinstance(shape, Union):
+        return shape.is_respelled or not takes_union(shape)
+    if isinstance(shape, Object):
+        runs_code = shape.runs_code and (looking or not hasattr(shape.cls, "__post_init__"))
+        return shape.is_respelled or runs_code
+    if isinstance(shape, Coded):
+        return shape.is_respelled or looking
+    if _makes_keys(shape) or (isinstance(shape, Array) and _may_have_lists(shape)):
+        return True
+    return shape.is_respelled or isinstance(shape, Alias | Stream | ServiceObject | Memory)
+
+
 def _makes_keys(shape: Shape) -> bool:
     """Return whether it is a map, and its keys are not what msgspec makes of strings."""
     todo = [shape.key] if isinstance(shape, Map) else []
@@ -262,6 +267,23 @@ def _makes_keys(shape: Shape) -> bool:
 def _may_have_lists(shape: Array) -> bool:
     """Return whether it is a set in which there may be what is a tuple here and an array on the wire."""
     return shape.kind in (set, frozenset) and any(isinstance(part, Anything) for part in shapes_in(shape.item))
+
+
+def _needs_stand_in(shape: Union, made: list[Any], *, also_uncounted: bool) -> bool:
+    """Return whether msgspec cannot have a union of such types.
+
+    Args:
+        shape: the union.
+        made: of each choice the type, or what stands in for it.
+        also_uncounted: whether what stands in only where values are looked at is none that msgspec knows, too.
+    """
+    origins = [getattr(one, "__origin__", one) for one in made]
+    unknown = sum(
+        (isinstance(one, StandIn) and (also_uncounted or one.is_counted)) or _is_unknown(choice)
+        for one, choice in zip(origins, shape.parts, strict=True)
+    )
+    besides_none = sum(one is not type(None) for one in made)
+    return (bool(unknown) or not takes_union(shape)) and not unknown == besides_none == 1
 
 
 def _is_unknown(choice: Shape) -> bool:

@@ -11,7 +11,8 @@ import msgspec
 
 from seqrpc.errors import InvalidResult
 from seqrpc.interface.contents import LIVING, exact_type, shapes_in
-from seqrpc.interface.conversion import NATIVE, convert_by
+from seqrpc.interface.conversion import NATIVE, OneByOne
+from seqrpc.interface.exhaustion import Exhausted
 from seqrpc.interface.glances import glance_type
 from seqrpc.interface.planning import plan_shape
 from seqrpc.interface.service import RemoteService, Service
@@ -84,37 +85,31 @@ class ResultCheck:
             else:
                 apart = looking.apart(result)
             looking.convert(apart, self._planned)
-        except msgspec.ValidationError as exc:
+        except (msgspec.ValidationError, Exhausted) as exc:
             text = str(exc).replace(f"`{Apart.__name__}`", f"`{' or '.join(sorted(looking.unknown))}`")
             raise InvalidResult(f"{self._name} returned what does not fit its annotation: {text}") from None
         except Exception:  # noqa: S110 - it cannot be told from here, or not be sent: that will be noticed
             pass
 
 
-class _Looking:
+class _Looking(OneByOne):
     """Looks at one result, and at what is in it."""
 
     __slots__ = ("unknown",)
 
     def __init__(self) -> None:
         """Begin."""
+        super().__init__()
         self.unknown: set[str] = set()  # the names of the classes of what was not taken apart
-
-    def convert(self, value: Any, wanted: Planned) -> Any:
-        """Look at a part of the result; what is returned is not used."""
-        return convert_by(self, value, wanted)
 
     def item_check(self, wanted: Planned) -> ItemCheck:
         """Look at no item."""
         raise NotImplementedError
 
-    def __call__(self, wanted: Any, value: Any) -> Any:
+    def one(self, wanted: Any, value: Any) -> Any:
         """Look at a value of a type that msgspec does not know; return something of this type."""
         if isinstance(wanted, StandIn):
-            try:
-                wanted.look(value, self)
-            except msgspec.ValidationError as exc:
-                raise ValueError(str(exc)) from exc  # to this msgspec adds the path
+            wanted.look(value, self)
             return UNMADE
         one = value.value if isinstance(value, Apart) else value
         if isinstance(one, wanted):

@@ -90,6 +90,9 @@ class StandIn(type):
     parts: tuple[Planned, ...] = ()
     """The types in it, planned."""
 
+    is_counted = True
+    """Whether whoever gets such values converts them in Python, too, and counts them."""
+
     def __new__(cls: type[S], *_of_what: Any) -> S:
         """Make the class."""
         return type.__new__(cls, cls.__name__, (), {})

@@ -16,13 +16,17 @@ ItemCheck = Callable[[list[Any]], list[Any]]
 """Returns items as they are to be given out, or raises what the reader gets in place of the one that does not fit."""
 
 
+class TooManyAtOnce(Exception):
+    """So many items are not converted at once: fewer may be."""
+
+
 class ReceivedItems:
     """Gives out items in their order, and closes what is in those that nobody takes.
 
     What comes with descriptors is kept apart from what comes without, which need never be searched for them.
     """
 
-    __slots__ = ("_backlog", "_carried", "_owners", "check", "failure", "ready")
+    __slots__ = ("_backlog", "_carried", "_most", "_owners", "check", "failure", "ready")
 
     def __init__(self) -> None:
         """Begin with none."""
@@ -33,6 +37,7 @@ class ReceivedItems:
         self.failure: BaseException | None = None
         """What is to be raised after them."""
         self._carried: tuple[Any, list[OwnedFd]] | None = None  # an item, and what is to be closed if nobody takes it
+        self._most = _ITEMS_A_TURN  # of one message
         self._backlog: list[Any] = []  # items of a message that were not looked at yet, the last first
         self._owners: dict[int, list[OwnedFd]] = {}  # the descriptors of some in the backlog, by their index there
 
@@ -64,6 +69,7 @@ class ReceivedItems:
             values: the items.
             fds: the descriptors that came with them, owned from here on.
         """
+        self._most = _ITEMS_A_TURN
         if not fds and len(values) <= _ITEMS_A_TURN:
             self._add_plain(values)
         elif fds and len(values) == 1:  # as a producer of ours sends them
@@ -82,7 +88,7 @@ class ReceivedItems:
         if fds is not None:
             self._add_one(backlog.pop(), fds)
             return
-        count = min(_ITEMS_A_TURN, len(backlog) - 1 - max(self._owners, default=-1))  # up to the next that has some
+        count = min(self._most, len(backlog) - 1 - max(self._owners, default=-1))  # up to the next that has some
         some = backlog[: -count - 1 : -1]
         del backlog[-count:]
         self._add_plain(some)
@@ -107,6 +113,9 @@ class ReceivedItems:
             return
         try:
             self.ready.extend(self.check(values))
+        except TooManyAtOnce:
+            self._most = len(values) // 2
+            self._backlog += reversed(values)
         except Exception as exc:  # one of them does not fit: those before it do
             failure = exc if len(values) == 1 else self._first_failure(values, self.check)
             if failure is not None:

@@ -9,7 +9,7 @@ from support.descriptors import owned
 
 from seqrpc.errors import RpcError
 from seqrpc.kernel.descriptors import OwnedFd
-from seqrpc.protocol.received import ReceivedItems
+from seqrpc.protocol.received import ReceivedItems, TooManyAtOnce
 
 
 class Wrong(RpcError, code="received.Wrong"):
@@ -62,6 +62,23 @@ def test_many_items_are_looked_at_some_at_a_time() -> None:
         assert items
         items.look()
     assert parts == [1_024, 1_024, 952]
+
+
+def test_fewer_are_looked_at_once_they_were_too_many() -> None:
+    asked = []
+
+    def check(values: list[int]) -> list[int]:
+        asked.append(len(values))
+        if len(values) > 3:
+            raise TooManyAtOnce
+        return values
+
+    with owned(1) as (file,):
+        items = received(*range(10), file, *range(10, 13), fds=[file], check=check)
+        assert not items.is_ready
+        assert taken(items) == [*range(10), file, 10, 11, 12]
+    assert asked == [10, 5, 2, 2, 2, 2, 2, 1, 2, 1]
+    assert items.failure is None
 
 
 def test_an_item_with_descriptors_is_given_out_with_them() -> None:
