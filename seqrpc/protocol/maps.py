@@ -34,6 +34,12 @@ _SHORT: Final = 1_024  # bytes of what is read one by one without a try
 _MOST_VALUES: Final = 2 * 1024 * 1024
 """Values of one message that are read one by one: some 0.4 µs each, so that it takes about a second at most."""
 
+_PARTS: Final = 16
+"""Values in arrays and maps that are keys, for each key that there may be: in all of one message."""
+
+_PART: Final = 64
+"""Bytes or characters in such a key that take as long to compare as another value."""
+
 ExtHook = Callable[[int, bytes], Any]
 
 
@@ -113,7 +119,17 @@ def read_maps(data: bytes | memoryview, ext_hook: ExtHook, most_containers: int,
 
 
 class _Reader:
-    __slots__ = ("_count", "_ext_hook", "_most_keys", "_other_keys", "_tries", "_unpacker", "_values", "_view")
+    __slots__ = (
+        "_count",
+        "_ext_hook",
+        "_most_keys",
+        "_other_keys",
+        "_parts",
+        "_tries",
+        "_unpacker",
+        "_values",
+        "_view",
+    )
 
     def __init__(self, ext_hook: ExtHook, most_containers: int, most_other_keys: int, tries: int) -> None:
         self._tries = tries
@@ -121,6 +137,7 @@ class _Reader:
         self._count = Counter(most_containers).count
         self._values = _MOST_VALUES - 1  # the message is one itself
         self._most_keys = self._other_keys = most_other_keys
+        self._parts = _PARTS * most_other_keys
         self._unpacker: Any = None
         self._view: bytes | memoryview = b""
 
@@ -208,7 +225,22 @@ class _Reader:
                 f"a message has at most {self._most_keys} keys of maps that are neither strings nor byte strings"
                 " (max_other_keys), this one more"
             )
-        return _hashable(key)
+        return self._hashable(key) if isinstance(key, list | dict) else key
+
+    def _hashable(self, key: Any) -> Any:
+        """Return a key with its arrays and maps made into tuples, which are no deeper than they were.
+
+        What is in them is counted, for it is compared with what is in others whose hashes collide.
+        """
+        if isinstance(key, list):
+            return tuple([self._hashable(item) for item in key])
+        if isinstance(key, dict):
+            return tuple([part for name, item in key.items() for part in (name, self._hashable(item))])
+        self._parts -= 1 + (len(key) // _PART if isinstance(key, str | bytes) else 0)
+        if self._parts < 0:
+            most = _PARTS * self._most_keys
+            raise TooLarge(f"the keys of maps in a message have at most {most} values in them, those of this one more")
+        return key
 
 
 def _check_end(unpacker: Any, data: bytes | memoryview) -> None:
@@ -229,12 +261,3 @@ def _skipped(unpacker: Any, view: memoryview) -> memoryview:
     start = unpacker.tell()
     unpacker.skip()
     return view[start : unpacker.tell()]
-
-
-def _hashable(key: Any) -> Any:
-    """Return a key with its arrays and maps made into tuples, which are no deeper than they were."""
-    if isinstance(key, list):
-        return tuple([_hashable(item) for item in key])
-    if isinstance(key, dict):
-        return tuple([part for name, item in key.items() for part in (name, _hashable(item))])
-    return key

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import struct
 import subprocess
 import sys
@@ -206,3 +207,27 @@ def test_what_lies_deep_is_read_one_by_one() -> None:
     for _ in range(5):
         value = ["y" * 2_000, value]
     assert read(msgpack.packb(value)) == value
+
+
+ALIKE = [(7 + number * (2**61 - 1)) for number in range(8)]
+"""Integers of one hash."""
+
+
+def test_values_in_keys_are_counted_for_each_may_be_compared_with_all_others() -> None:
+    keys = [(*["x", 1.5] * 400, *last) for last in itertools.product(ALIKE, repeat=3)]
+    assert len({hash(key) for key in keys}) == 1
+    data = msgpack.packb(dict.fromkeys(keys, 1))
+    began = time.process_time()
+    with pytest.raises(TooLarge, match="keys of maps in a message have at most 16384 values in them"):
+        read(data, keys=1_024)
+    assert time.process_time() - began < 0.1, "each of 512 keys is compared with half of the others"
+    few = {(*key[-6:], number): 1 for number, key in enumerate(keys)}
+    assert read(msgpack.packb(few), keys=512) == few
+
+
+def test_strings_in_keys_count_by_their_length() -> None:
+    for kind, long in (("array", ["x" * 1_100]), ("map", {"a": b"x" * 1_100})):
+        data = b"\x81" + msgpack.packb(long) + b"\x01"
+        with pytest.raises(TooLarge, match="at most 16 values in them"):
+            read(data, keys=1)
+        assert len(read(data, keys=2)) == 1, kind
