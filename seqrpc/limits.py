@@ -104,9 +104,11 @@ class Limits:
 
     max_other_keys: int = 1024
     """Keys of maps in one received message, and elements of one set, that are neither strings nor byte strings. Their
-    hashes have no secret in them, so whoever chooses them can make them all collide: a thousand then take some 3 ms,
-    and ten times as many a hundred times as long. If there are more, the answer is ``rpc.TooLarge`` (protocol 2.3), or
-    ``rpc.InvalidParams`` for a set."""
+    hashes have no secret in them, so whoever chooses them can make them all collide: a thousand then take some 5 ms,
+    and ten times as many a hundred times as long. All sets of a message may take as long together as six of so many
+    integers; elements count for more if comparing them takes longer: one of so many UUIDs is all, and networks, and
+    objects, may be half as many. Small sets, of up to 64 integers or eight others, are not counted. If there are more,
+    the answer is ``rpc.TooLarge`` (protocol 2.3), or ``rpc.InvalidParams`` for sets."""
 
     max_held_bytes: int = 256 * 1024 * 1024
     """Bytes, on one connection, of requests longer than a packet whose handlers run, and of their buffers that had to

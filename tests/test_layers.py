@@ -82,6 +82,7 @@ ORDER = (
     "interface.annotations",
     "interface.registering",
     "interface.exhaustion",
+    "interface.collisions",
     "interface.sets",
     "interface.standins",
     "interface.planning",

@@ -14,6 +14,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from seqrpc.errors import InvalidParams, InvalidResult
+from seqrpc.interface.collisions import Allowance
 from seqrpc.interface.exhaustion import Exhausted
 from seqrpc.interface.planning import listed, plan
 from seqrpc.interface.shapes import BufferShape, Coded, Descriptor
@@ -149,17 +150,20 @@ class OneByOne:
 class _Conversion(OneByOne):
     """One conversion, with those that are parts of it."""
 
-    __slots__ = ("_terms",)
+    __slots__ = ("_allowance", "_terms")
 
     def __init__(self, terms: Terms) -> None:
         """Begin."""
         super().__init__()
         self._terms = terms
+        self._allowance: Allowance | None = None  # of all sets in it
 
     def convert(self, value: Any, wanted: Planned) -> Any:
         """Return a value as the type that ``wanted`` was planned from."""
         if wanted.bounds is not None:
-            wanted.bounds.check(value, self._terms.max_other_keys)
+            if self._allowance is None:
+                self._allowance = Allowance(self._terms.max_other_keys)
+            wanted.bounds.check(value, self._allowance)
         return super().convert(value, wanted)
 
     def one(self, wanted: Any, value: Any) -> Any:

@@ -141,8 +141,8 @@ class _Planner:
         if made is None:
             made = self._planned[id(shape)] = Planned(None, shape)
             made.kind = self._type_of(shape)
-            bounds = SetBounds(shape, self._apart)
-            made.bounds = bounds or None
+            if id(shape) not in self._apart:  # else its parts are looked at when they are converted
+                made.bounds = SetBounds(shape, self._apart) or None
         return made
 
     def _type_of(self, shape: Shape) -> Any:
@@ -172,7 +172,7 @@ class _Planner:
         if isinstance(shape, Coded):
             return CodedStandIn(shape, self.planned(shape.inner))
         if isinstance(shape, Map) and _makes_keys(shape):
-            whole = Planned(dict, bounds=SetBounds(shape, self._apart) or None)
+            whole = Planned(dict, bounds=SetBounds(shape, {id(shape.key), id(shape.value)}) or None)
             return MapStandIn(whole, listed(self.planned(shape.key)), listed(self.planned(shape.value)))
         if isinstance(shape, Array) and _may_have_lists(shape):
             return SetStandIn(Planned(composed(shape, tuple(map(self._type_of, shape.parts))), shape))
@@ -194,6 +194,7 @@ class _Planner:
         made = [self._type_of(choice) for choice in shape.parts]
         if not _needs_stand_in(shape, made, also_uncounted=True):
             return functools.reduce(operator.or_, made)
+        self._apart.add(id(shape))
         choices = sorted(shape.parts, key=_how_wide)
         stand_in = UnionStandIn([(choice.wires, self.planned(choice)) for choice in choices])
         stand_in.is_counted = id(shape) in self._counted and _needs_stand_in(shape, made, also_uncounted=False)
