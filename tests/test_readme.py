@@ -288,12 +288,12 @@ def test_every_public_name_it_writes_exists() -> None:
 def log_calls() -> list[tuple[Path, str]]:
     """Return the beginnings of all lines that the package logs, with their files."""
     found = re.compile(r"_log\.(?:debug|info|warning|error|exception)[(,]\s*\"([^\"]*)")
-    files = sorted((ROOT / "seqrpc").rglob("*.py"))
+    files = sorted(Path(seqrpc.__file__).parent.rglob("*.py"))
     return [(file, template) for file in files for template in found.findall(file.read_text())]
 
 
 def test_each_logger_is_named_in_the_table_and_each_line_has_its_prefix() -> None:
-    sources = "".join(file.read_text() for file in (ROOT / "seqrpc").rglob("*.py"))
+    sources = "".join(file.read_text() for file in Path(seqrpc.__file__).parent.rglob("*.py"))
     table = README.partition("\n### Logs\n")[2].partition("\n#")[0]
     named = [name for row in re.findall(r"^\| (`seqrpc\..*?) \|", table, re.MULTILINE) for name in row.split(", ")]
 

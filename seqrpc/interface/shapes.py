@@ -375,7 +375,8 @@ def name_of(annotation: Any) -> str:
         return "None"
     if isinstance(annotation, type) and not hasattr(annotation, "__args__"):
         return annotation.__qualname__.removeprefix("builtins.").split("<locals>.")[-1]
-    return str(annotation).replace("typing.", "").replace("collections.abc.", "")
+    text = str(annotation).replace("typing.", "").replace("collections.abc.", "")
+    return text.replace("pathlib._local.", "pathlib.")  # where 3.13 has its classes
 
 
 def key_of(shape: Shape) -> Any:
