@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 import seqrpc
+from seqrpc.aio.blocks import AsyncBlock
 
 
 class Numbers(seqrpc.Service):
@@ -48,3 +49,8 @@ async def test_a_server_on_a_pair_says_so() -> None:
     ours, theirs = seqrpc.socket_pair()
     async with seqrpc.serve(Numbers(), sock=theirs) as server, seqrpc.connect(sock=ours):
         assert repr(server) == "<Server on a socket that was passed>"
+
+
+def test_who_leaves_what_cannot_be_entered_finds_something() -> None:
+    block = AsyncBlock()
+    assert block.__exit__(None, None, None) is None  # type: ignore[attr-defined] # hidden from type checkers

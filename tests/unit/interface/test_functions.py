@@ -10,6 +10,7 @@ import pytest
 
 from seqrpc.interface.functions import (
     Runs,
+    call_plain,
     hides_thread,
     layers_of,
     layers_within,
@@ -162,3 +163,24 @@ annotated_by_a_type.__annotations__["return"] = Numbers
 )
 def test_of_a_result_s_annotation_is_read_what_can_be(function: Callable[..., Any], annotation: Any) -> None:
     assert result_annotation(function) == annotation
+
+
+def raising(exc: BaseException) -> Callable[[], Any]:
+    def function() -> Any:
+        raise exc
+
+    return function
+
+
+async def forgotten() -> None: ...
+
+
+def test_a_plain_function_gives_what_it_returns_and_raises_what_may_leave_a_thread() -> None:
+    assert call_plain(lambda: 5) == 5
+    with pytest.raises(KeyError):
+        call_plain(raising(KeyError("x")))
+    for exc in (StopIteration(), SystemExit(3), KeyboardInterrupt()):
+        with pytest.raises(RuntimeError, match=f"a handler raised {type(exc).__name__}"):
+            call_plain(raising(exc))
+    with pytest.raises(TypeError, match="forgotten was called and not awaited: a plain function"):
+        call_plain(forgotten)

@@ -244,3 +244,19 @@ def test_the_lifespan_is_not_for_others_to_call() -> None:
             @method
             async def lifespan(self) -> None:  # type: ignore[override]
                 pass
+
+
+def test_class_arguments_are_two_and_others_are_for_other_bases() -> None:
+    with pytest.raises(TypeError, match=r"takes name= and allow=, not alow=; did you mean 'allow'\?"):
+
+        class Wrong(Service, alow=5):
+            pass
+
+    class Strict:
+        def __init_subclass__(cls, *, must: int) -> None:
+            """Ask for an argument of its own."""
+
+    with pytest.raises(TypeError, match="must"):
+
+        class Missing(Service, Strict):
+            pass

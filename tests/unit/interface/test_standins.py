@@ -19,6 +19,7 @@ from seqrpc.errors import InvalidResult
 from seqrpc.interface.annotations import shape_of
 from seqrpc.interface.conversion import convert
 from seqrpc.interface.planning import plan, plan_shape
+from seqrpc.interface.results import ResultCheck
 from seqrpc.interface.service import RemoteService
 from seqrpc.interface.shapes import Alias
 from seqrpc.interface.standins import (
@@ -28,6 +29,7 @@ from seqrpc.interface.standins import (
     ObjectStandIn,
     Planned,
     ServiceStandIn,
+    SetStandIn,
     StandIn,
     StreamStandIn,
     UnionStandIn,
@@ -320,3 +322,15 @@ def test_what_is_something_else_is_named_by_its_type() -> None:
 
 def test_a_typed_dict_has_the_keys_that_came() -> None:
     assert convert([{"title": "a"}, 1], plan(tuple[Movie, OwnedFd | int])) == ({"title": "a"}, 1)
+
+
+def test_a_set_of_anything_s_has_tuples_for_arrays() -> None:
+    planned = plan(set[Any])
+    assert isinstance(planned.kind, SetStandIn)
+    assert convert([[1, {"a": [2]}["a"]], "x"], planned) == {(1, (2,)), "x"}
+    for came in (5, {"a": 1}, [{"a": [1]}]):
+        with pytest.raises(msgspec.ValidationError):
+            convert(came, planned)
+    ResultCheck("S.m", planned).check({(1, (2,)), "x"})
+    with pytest.raises(InvalidResult):
+        ResultCheck("S.m", planned).check(5)

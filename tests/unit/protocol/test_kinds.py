@@ -19,7 +19,7 @@ import pytest
 
 from seqrpc.kernel.buffers import Buffer
 from seqrpc.kernel.descriptors import OwnedFd
-from seqrpc.protocol.kinds import fields_of, lends_by_class, lends_descriptor, names_of
+from seqrpc.protocol.kinds import fields_of, lends_by_class, lends_descriptor, may_be_unset, names_of
 
 
 @dataclass
@@ -166,3 +166,14 @@ def test_an_object_has_the_fields_that_it_has_of_its_own() -> None:
     assert fields_of(Attrs(1)) == {"fileno": 1, "_secret": 2}
     assert fields_of(Record(3)) == {"fileno": 3}
     assert fields_of({"a": 1}) is None
+
+
+@dataclass
+class Sparse:
+    a: int | msgspec.UnsetType = msgspec.UNSET
+
+
+def test_fields_that_may_be_left_out_are_known() -> None:
+    assert may_be_unset(Sparse)
+    assert not may_be_unset(Data)
+    assert fields_of(Sparse()) == {}
