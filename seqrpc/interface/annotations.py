@@ -104,9 +104,9 @@ class _Reader(NameReader):
     """Reads one annotation, and knows what it has read of it."""
 
     def __init__(self) -> None:
+        super().__init__()
         self._unions: dict[Any, Union] = {}
         self._objects: dict[Any, Object] = {}  # also those whose fields are not read yet
-        super().__init__()
         self._depth = 0
         self._around: tuple[Any, ...] = ()  # the generic classes that what is being read is in
         self._unread: list[Callable[[], None]] = []  # fields of objects: of many classes, each may lead to the next

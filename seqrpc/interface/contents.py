@@ -11,6 +11,7 @@ from typing import Annotated, Any, Final
 import msgspec
 
 from seqrpc.interface.shapes import (
+    Alias,
     Anything,
     Array,
     BufferShape,
@@ -58,18 +59,18 @@ def holds_descriptors(shape: Shape) -> bool:
 
 def may_be_large(shape: Shape) -> bool:
     """Return whether its values may be too long for a packet, apart from what travels as a descriptor."""
-    return not all(_is_small(choice) or isinstance(choice, LIVING) for choice in _choices(shape))
+    return not all(_is_small(choice) or isinstance(choice, LIVING) for choice in choices_of(shape))
 
 
 def takes_descriptors(shape: Shape) -> bool:
     """Return whether a value may travel with descriptors: it may hold some, or be large (protocol section 5)."""
-    return not all(map(_is_small, _choices(shape)))
+    return not all(map(_is_small, choices_of(shape)))
 
 
-def _choices(shape: Shape) -> list[Shape]:
-    """Return what a shape is: more than one if it is a union."""
-    if isinstance(shape, Union | Constrained):
-        return [choice for part in shape.parts for choice in _choices(part)]
+def choices_of(shape: Shape) -> list[Shape]:
+    """Return what a shape is, without bounds, notes and names: more than one if it is a union."""
+    if isinstance(shape, Union | Constrained | Alias):
+        return [choice for part in shape.parts for choice in choices_of(part)]
     return [shape]
 
 

@@ -85,10 +85,6 @@ def convert_by(hook: Callable[[Any, Any], Any], value: Any, wanted: Planned) -> 
         short = _cut(text)
         # No name for what is raised: it would be held by this frame, which it holds, and keep what came.
         raise msgspec.ValidationError(re.sub(_TWO_PATHS, r" - at `\2\1`", short)) from (exc if short is text else None)
-    except TypeError as exc:
-        if str(exc).startswith("unhashable type"):  # in a set, or as a key
-            raise msgspec.ValidationError(f"Expected what has a hash, got what has none ({exc})") from exc
-        raise
     except AttributeError as exc:
         if isinstance(exc.obj, Buffer):  # it can be indexed, and msgspec takes it for a map
             raise msgspec.ValidationError("Expected `object`, got `Buffer`") from exc

@@ -11,13 +11,12 @@ import typing
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
+from seqrpc.interface.contents import choices_of
 from seqrpc.interface.description import MethodDescription
 from seqrpc.interface.shapes import (
-    Alias,
     Anything,
     Array,
     BufferShape,
-    Constrained,
     Descriptor,
     FixedTuple,
     Map,
@@ -25,7 +24,6 @@ from seqrpc.interface.shapes import (
     Object,
     ServiceObject,
     Shape,
-    Union,
 )
 from seqrpc.kernel.buffers import Buffer
 from seqrpc.kernel.descriptors import OwnedFd
@@ -81,7 +79,7 @@ def _finder(shape: Shape, within: tuple[Shape, ...] = ()) -> Finder | None:
     """
     if any(shape is outer for outer in within):
         return None
-    choices = _choices(shape)
+    choices = choices_of(shape)
     if any(isinstance(choice, Anything) for choice in choices):
         return None
     within = (*within, shape)
@@ -89,13 +87,6 @@ def _finder(shape: Shape, within: tuple[Shape, ...] = ()) -> Finder | None:
     if any(isinstance(choice, Descriptor) for choice in choices):
         finders.append(functools.partial(_itself, tuple(map(_class_of, choices))))
     return _first_of(finders)
-
-
-def _choices(shape: Shape) -> list[Shape]:
-    """Return what a shape is: more than one if it is a union."""
-    if isinstance(shape, Union | Constrained | Alias):
-        return [choice for part in shape.parts for choice in _choices(part)]
-    return [shape]
 
 
 def _class_of(choice: Shape) -> type:

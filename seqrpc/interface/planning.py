@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import functools
 import operator
+import typing
 from collections.abc import Iterable
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import msgspec
 
 from seqrpc.interface.annotations import shape_of
-from seqrpc.interface.contents import composed, has_bounds, holds_living, inner_of, shapes_in, spelling
+from seqrpc.interface.contents import LIVING, composed, has_bounds, inner_of, shapes_in, spelling
 from seqrpc.interface.sets import EachBounds, FieldBounds, SetBounds
 from seqrpc.interface.shapes import (
     Alias,
@@ -289,8 +290,7 @@ def _needs_stand_in(shape: Union, made: list[Any], *, also_uncounted: bool) -> b
 
 def _is_unknown(choice: Shape) -> bool:
     """Return whether msgspec does not know the class of a shape."""
-    choice = inner_of(choice)
-    return isinstance(choice, Coded) or (not choice.parts and holds_living(choice))
+    return isinstance(inner_of(choice), (Coded, *LIVING))
 
 
 def _how_wide(shape: Shape) -> int:
@@ -305,12 +305,14 @@ def takes_union(shape: Union) -> bool:
     """Return whether msgspec can have a union, as far as that does not depend on what is in its choices."""
     choices = [choice for choice in shape.parts if choice.wires != {Wire.NIL}]
     inner = list(map(inner_of, choices))
-    if any(_is_unknown(choice) or isinstance(choice, Stream | ServiceObject | Alias | Anything) for choice in inner):
+    if any(_is_unknown(choice) or isinstance(choice, Alias | Anything) for choice in inner):
         return len(choices) == 1
-    has_bounds = any(isinstance(choice, Constrained) for choice in choices)
-    if has_bounds and any(isinstance(choice, FixedTuple | Object) and Wire.ARRAY in choice.wires for choice in inner):
+    some_have_notes = any(isinstance(choice, Constrained) for choice in choices)
+    if some_have_notes and any(
+        isinstance(choice, FixedTuple | Object) and Wire.ARRAY in choice.wires for choice in inner
+    ):
         return False  # msgspec would corrupt its memory
     if len({choice.is_array for choice in inner if isinstance(choice, Object) and choice.tag}) > 1:
         return False  # one tagged Struct is an array, and another a map
     texts = [choice for choice in inner if choice.wires & _TEXTS]
-    return len(texts) < 2 or all("Literal" in str(choice.annotation) for choice in texts)
+    return len(texts) < 2 or all(typing.get_origin(choice.annotation) is Literal for choice in texts)

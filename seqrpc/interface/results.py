@@ -65,8 +65,8 @@ class ResultCheck:
     def check(self, result: Any) -> None:
         """Compare a result with its annotation, as its caller will.
 
-        What it would be sent as is looked at, and nothing is made of it: no code of the application's runs. Items of
-        streams are for their readers to look at.
+        What it would be sent as is looked at, and no object of the application's is made of it. Items of streams are
+        for their readers to look at.
 
         Raises:
             InvalidResult: it does not fit; the message says where and why.

@@ -94,16 +94,15 @@ class Anything(Shape):
     wires = frozenset(Wire)
 
 
-class Constrained(Shape):
-    """A shape whose values have bounds, or a note beside it: ``Annotated[...]`` with :class:`msgspec.Meta`."""
+class Around(Shape):
+    """A shape that is on the wire what another one is."""
 
-    __slots__ = ("inner", "metas")
+    __slots__ = ("inner",)
 
-    def __init__(self, annotation: Any, inner: Shape, metas: tuple[msgspec.Meta, ...]) -> None:
-        """Keep all of it."""
+    def __init__(self, annotation: Any, inner: Shape) -> None:
+        """Keep both."""
         super().__init__(annotation)
         self.inner = inner
-        self.metas = metas
 
     @property
     def wires(self) -> frozenset[Wire]:  # type: ignore[override] # as its inner shape
@@ -112,8 +111,19 @@ class Constrained(Shape):
 
     @property
     def parts(self) -> tuple[Shape, ...]:
-        """The shape itself."""
+        """What is on the wire."""
         return (self.inner,)
+
+
+class Constrained(Around):
+    """A shape whose values have bounds, or a note beside it: ``Annotated[...]`` with :class:`msgspec.Meta`."""
+
+    __slots__ = ("metas",)
+
+    def __init__(self, annotation: Any, inner: Shape, metas: tuple[msgspec.Meta, ...]) -> None:
+        """Keep all of it."""
+        super().__init__(annotation, inner)
+        self.metas = metas
 
 
 class Array(Shape):
@@ -287,7 +297,7 @@ class Alias(Shape):
         return () if self.target is None else (self.target,)
 
 
-class Coded(Shape):
+class Coded(Around):
     """An object of a class that travels as something else.
 
     Args:
@@ -296,23 +306,12 @@ class Coded(Shape):
         inner: the shape of what is on the wire.
     """
 
-    __slots__ = ("coding", "inner")
+    __slots__ = ("coding",)
 
     def __init__(self, annotation: Any, coding: Coding, inner: Shape) -> None:
         """Keep all of it."""
-        super().__init__(annotation)
+        super().__init__(annotation, inner)
         self.coding = coding
-        self.inner = inner
-
-    @property
-    def wires(self) -> frozenset[Wire]:  # type: ignore[override] # as its inner shape
-        """What its values can be on the wire."""
-        return self.inner.wires
-
-    @property
-    def parts(self) -> tuple[Shape, ...]:
-        """What is on the wire."""
-        return (self.inner,)
 
 
 class Descriptor(Shape):

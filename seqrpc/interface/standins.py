@@ -258,7 +258,10 @@ class SetStandIn(StandIn):
         """Return the set."""
         if not isinstance(value, list | tuple):
             raise msgspec.ValidationError(expected("`array`", value))
-        return conversion.convert([_with_tuples(item) for item in value], cls.parts[0])
+        try:
+            return conversion.convert([_with_tuples(item) for item in value], cls.parts[0])
+        except TypeError as exc:  # from msgspec, as it puts them together
+            raise msgspec.ValidationError(f"Expected what has a hash, got what has none ({exc})") from exc
 
     def look(cls, value: Any, conversion: Conversion) -> None:
         """Look at what is in it."""

@@ -55,12 +55,17 @@ def fields_of(value: Any) -> dict[str, Any] | None:
         return None
     kind = type(value)
     own = getattr(value, "__dict__", _NO_NAMES)
-    found = {
-        name: own[name] if name in own else getattr(value, name)
-        for name in names
-        if name in own or (inspect.ismemberdescriptor(getattr(kind, name, None)) and hasattr(value, name))  # a slot
-    }
-    return {name: part for name, part in found.items() if part is not msgspec.UNSET}
+    found: dict[str, Any] = {}
+    for name in names:
+        if name in own:
+            part = own[name]
+        elif inspect.ismemberdescriptor(getattr(kind, name, None)):  # a slot
+            part = getattr(value, name, msgspec.UNSET)
+        else:
+            continue
+        if part is not msgspec.UNSET:
+            found[name] = part
+    return found
 
 
 def lends_descriptor(value: Any) -> bool:
