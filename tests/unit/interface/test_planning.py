@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import enum
 import socket
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from ipaddress import IPv4Address
@@ -243,3 +244,17 @@ def test_a_name_that_holds_itself_has_a_stand_in() -> None:
         del globals()["alias"]
     assert isinstance(planned.kind, AliasStandIn)
     assert convert([1, [[2], 3]], planned) == [1, [[2], 3]]
+
+
+class Huge(enum.IntEnum):
+    MOST = 2**63
+
+
+class Lone(enum.Enum):
+    NAME = "\udcff"
+
+
+@pytest.mark.parametrize("annotation", [Huge, Lone, list[Huge]])
+def test_whatever_msgspec_raises_over_a_type_is_a_type_error_with_a_way_out(annotation: Any) -> None:
+    with pytest.raises(TypeError, match=r": write a type that MessagePack has$"):
+        plan(annotation)
