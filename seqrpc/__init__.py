@@ -39,6 +39,7 @@ from seqrpc.interface.registering import register_type
 from seqrpc.interface.scope import metadata
 from seqrpc.interface.service import Service
 from seqrpc.interface.streams import Items
+from seqrpc.interface.timeouts import timeout
 from seqrpc.kernel.buffers import Buffer, BytesLike
 from seqrpc.kernel.credentials import Credentials
 from seqrpc.kernel.descriptors import OwnedFd
@@ -58,7 +59,6 @@ if TYPE_CHECKING:
     from seqrpc.aio.run import run
     from seqrpc.aio.server import Server, serve
     from seqrpc.aio.streams import Stream
-    from seqrpc.aio.timeouts import timeout
     from seqrpc.aio.transport import SeqpacketTransport
 
 __version__ = "0.1.0"
@@ -127,7 +127,7 @@ __all__ = (
     "timeout",
 )
 
-_WITH_A_LOOP = {
+_LAZY = {
     "CallRecord": "seqrpc.aio.interceptors",
     "Channel": "seqrpc.aio.channels",
     "Connection": "seqrpc.aio.connection",
@@ -142,16 +142,15 @@ _WITH_A_LOOP = {
     "connect": "seqrpc.aio.client",
     "create_connection": "seqrpc.aio.endpoints",
     "create_server": "seqrpc.aio.endpoints",
-    "current_call": "seqrpc.aio.current",
+    "current_call": "seqrpc.interface.current",
     "revoke": "seqrpc.aio.objects",
     "run": "seqrpc.aio.run",
     "serve": "seqrpc.aio.server",
-    "timeout": "seqrpc.aio.timeouts",
 }
-"""Where the names are that need asyncio: it takes longer to load than all the rest, and who only declares services,
-policies and errors does without it. They are loaded as they are first asked for."""
+"""Where the names are that need asyncio, or are needed seldom. It takes longer to load than all the rest, and who only
+declares services, policies and errors does without it. They are loaded as they are first asked for."""
 
-_PARTS = ("aio", "interface", "protocol")
+_PARTS = ("aio", "blocking", "interface", "protocol")
 
 if not TYPE_CHECKING:  # a type checker would take every name for one of ours
 
@@ -159,11 +158,11 @@ if not TYPE_CHECKING:  # a type checker would take every name for one of ours
         """Load what needs asyncio."""
         if name in _PARTS:
             return import_module(f"seqrpc.{name}")
-        if name not in _WITH_A_LOOP:
+        if name not in _LAZY:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        value = globals()[name] = getattr(import_module(_WITH_A_LOOP[name]), name)
+        value = globals()[name] = getattr(import_module(_LAZY[name]), name)
         return value
 
     def __dir__() -> list[str]:
         """Return all names, loaded or not."""
-        return sorted({*globals(), *_WITH_A_LOOP, *_PARTS})
+        return sorted({*globals(), *_LAZY, *_PARTS})

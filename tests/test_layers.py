@@ -67,6 +67,8 @@ ORDER = (
     "interface.predicates",
     "interface.policy",
     "interface.scope",
+    "interface.timeouts",
+    "interface.current",
     "interface.functions",
     "interface.service",
     "interface.streams",
@@ -100,6 +102,12 @@ ORDER = (
     "interface.services",
     "interface.proxies",
     "interface.builtin",
+    "interface.offers",
+    "interface.entries",
+    # what holds for calls, with an event loop and without
+    "calls",
+    "calls.failures",
+    "calls.outcomes",
     # the event loop's side: packets on it
     "aio",
     "aio.blocks",
@@ -118,7 +126,6 @@ ORDER = (
     "aio.listener",
     "aio.endpoints",
     # calls over it, and answers
-    "aio.failures",
     "aio.calls",
     "aio.caller",
     "aio.answers",
@@ -128,7 +135,6 @@ ORDER = (
     "aio.producers",
     "aio.departures",
     # whom to call
-    "aio.timeouts",
     "aio.proxy",
     "aio.remote",
     "aio.connection",
@@ -141,7 +147,6 @@ ORDER = (
     "aio.running",
     "aio.handlers",
     "aio.starting",
-    "aio.offers",
     "aio.dispatch",
     "aio.interception",
     # what others hold
@@ -181,6 +186,7 @@ ONLY_HERE = {
 NOT_HERE = {
     "protocol": {"asyncio", "select", "selectors", "socket", "time"},
     "interface": {"asyncio", "msgpack", "selectors", "socket", "threading"},
+    "calls": {"asyncio", "select", "selectors", "socket", "threading"},
 }
 """Modules that a whole floor does without: it does not run, wait or send."""
 
@@ -236,7 +242,7 @@ def test_the_list_goes_floor_by_floor() -> None:
     floors = [name.partition(".")[0] for name in ORDER]
     changes = [floor for before, floor in zip(["", *floors], floors, strict=False) if floor != before]
     ground = ["text", "errors", "limits", "logs"]
-    assert changes == [*ground, "kernel", "protocol", "interface", "aio", ""]
+    assert changes == [*ground, "kernel", "protocol", "interface", "calls", "aio", ""]
 
 
 @pytest.mark.parametrize("name", [name for name in ORDER if name])

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from seqrpc.aio.calls import Line
-from seqrpc.aio.failures import internal_error, refusal_of
 from seqrpc.aio.places import runs_here
+from seqrpc.calls.failures import internal_error, refusal_of
 from seqrpc.errors import ConnectionLost, DescriptorsLost, Overloaded, WrongProcess
 from seqrpc.kernel.descriptors import OwnedFd, close_all
 from seqrpc.kernel.pieces import Content

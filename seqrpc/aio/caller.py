@@ -9,14 +9,14 @@ import time
 from asyncio import get_running_loop
 from typing import Any, NoReturn
 
-from seqrpc.aio.calls import Line, Waiter, explain_refusal, of_this_call
+from seqrpc.aio.calls import Line, Waiter
+from seqrpc.calls.outcomes import check_open, explain_refusal, note_unsent, of_this_call, options_of
 from seqrpc.errors import ConnectionLost, DeadlineExceeded, LocalProtocolError, RpcError
 from seqrpc.interface.answers import Finish, result_of
 from seqrpc.kernel.descriptors import close_all
 from seqrpc.kernel.pieces import Content
 from seqrpc.limits import LONGEST_TIMER, MAX_PACKET, Limits
 from seqrpc.logs import get_logger
-from seqrpc.protocol.closed import closed_in
 from seqrpc.protocol.lenders import Lender, tell_sent, tell_unsent
 from seqrpc.protocol.messages import Params
 
@@ -93,12 +93,12 @@ class Caller:
         options = timer = None
         if deadline is not None or meta or session.closing_received is not None:
             self._check_may_call(deadline)
-            options = _options(deadline, meta)
+            options = options_of(deadline, meta)
         waiter: Waiter = self._loop.create_future()
         try:
             call_id, (data, lenders) = session.send_request(waiter, method, params, options)
         except (RpcError, LocalProtocolError) as exc:
-            _note_unsent(exc, method, params)
+            note_unsent(exc, method, params)
             raise
         try:
             if lenders or len(data) > MAX_PACKET:
@@ -145,7 +145,7 @@ class Caller:
         elif isinstance(exc, OSError):
             error = explain_refusal(exc)
         try:
-            _check_open(exc, method, params)
+            check_open(exc, method, params)
             raise error from error.__cause__
         finally:
             del error, exc  # they refer to this frame, which holds the connection
@@ -187,7 +187,7 @@ class Caller:
             await self._wait_turn(deadline)
         self._check_may_call(deadline)
         try:
-            data, lenders = self._session.send_notify(method, params, _options(deadline, meta))
+            data, lenders = self._session.send_notify(method, params, options_of(deadline, meta))
         except RpcError as exc:
             of_this_call(exc)
             raise
@@ -207,17 +207,6 @@ class Caller:
         return repr(self._line)
 
 
-def _options(deadline: int | None, meta: dict[str, str] | None) -> dict[str, Any] | None:
-    if deadline is None and not meta:
-        return None
-    options: dict[str, Any] = {}
-    if deadline is not None:
-        options["deadline"] = deadline
-    if meta:
-        options["meta"] = meta
-    return options
-
-
 def _seconds_until(deadline: int) -> float:
     return min(max(0.0, (deadline - time.monotonic_ns()) / 1e9), LONGEST_TIMER)
 
@@ -225,22 +214,3 @@ def _seconds_until(deadline: int) -> float:
 def _expire(waiter: Waiter) -> None:
     if not waiter.done():
         waiter.set_exception(DeadlineExceeded("the deadline passed before the answer came"))
-
-
-def _note_unsent(exc: RpcError | LocalProtocolError, method: str, params: Params) -> None:
-    """Note that a call could not be packed, and say so otherwise if that is because of something closed."""
-    if isinstance(exc, RpcError):
-        of_this_call(exc)
-    else:
-        _check_open(exc, method, params)
-
-
-def _check_open(exc: BaseException, method: str, params: Params) -> None:
-    """Say which argument is closed, if that may be why a call could not be sent.
-
-    Raises:
-        ValueError: a descriptor is, or a buffer, which is sealed where it is packed.
-    """
-    closed = closed_in(params, "params") if ValueError in (type(exc), type(exc.__cause__)) else None
-    if closed is not None:
-        raise ValueError(f"{method}: cannot send {closed}; lend it open, until {method} returns") from None

@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 from typing import Any, Protocol
 
-from seqrpc.aio.failures import refusal_of
 from seqrpc.aio.transport import SeqpacketTransport
 from seqrpc.aio.turns import Turns
-from seqrpc.errors import ConnectionLost, Overloaded, RpcError, Unavailable, WrongLoop, WrongProcess
+from seqrpc.calls.outcomes import explain_refusal, stalled, unavailable
+from seqrpc.errors import ConnectionLost, RpcError, WrongLoop, WrongProcess
 from seqrpc.limits import Limits
 from seqrpc.protocol.messages import Response
 from seqrpc.protocol.session import Session
-from seqrpc.text import shown
 
 Waiter = asyncio.Future[Response]
 
@@ -82,11 +81,7 @@ class Calls:
         in_flight = len(self._session.calls) + len(self._session.given_up)
         if self._line.writing_paused or in_flight < self._max_calls:
             return None
-        text = (
-            f"{in_flight} calls of this connection are unanswered (max_calls_in_flight), and no answer came for"
-            f" {self._limits.stall_timeout:g} s (stall_timeout)"
-        )
-        return of_this_call(Overloaded(text))
+        return stalled(in_flight, self._limits.stall_timeout)
 
     def request_refused(self, call_id: int, waiter: Waiter, exc: OSError) -> None:
         """Fail a call whose packet the kernel did not take: the other side never hears of it."""
@@ -109,19 +104,4 @@ class Calls:
 
     def unavailable(self) -> RpcError:
         """Return what to raise in a call that the other side does not take any more."""
-        said = self._session.closing_received
-        error = Unavailable(f"the other side takes no new requests: {shown(said)}")
-        error.reason = said
-        return of_this_call(error)
-
-
-def explain_refusal(exc: OSError) -> Exception:
-    """Return what to raise for a packet that the kernel does not take."""
-    refusal = refusal_of(exc)
-    return exc if refusal is None else of_this_call(refusal)
-
-
-def of_this_call(error: RpcError) -> RpcError:
-    """Mark an error as met by a call: a handler that does not catch it does not answer with it."""
-    error.remote = True
-    return error
+        return unavailable(self._session.closing_received)

@@ -14,12 +14,13 @@ from typing import Final
 from seqrpc.aio.intake import Intake
 from seqrpc.aio.outlet import Outlet
 from seqrpc.aio.packets import SeqpacketProtocol
-from seqrpc.aio.places import runs_here, wrong_process
+from seqrpc.aio.places import runs_here
 from seqrpc.aio.shares import TURN_SECONDS
 from seqrpc.errors import ConnectionLost
 from seqrpc.kernel import forks, sockets
 from seqrpc.kernel.credentials import Credentials
 from seqrpc.kernel.descriptors import HasFileno, OwnedFd, close_all
+from seqrpc.kernel.forks import wrong_process
 from seqrpc.kernel.pieces import Content
 from seqrpc.kernel.platforms import PLATFORM
 from seqrpc.limits import Limits

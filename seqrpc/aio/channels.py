@@ -10,7 +10,6 @@ from seqrpc.aio.caller import Caller
 from seqrpc.aio.endpoints import open_transport
 from seqrpc.aio.interception import NO_INTERCEPTION, Interception
 from seqrpc.aio.link import Link
-from seqrpc.aio.places import wrong_process
 from seqrpc.aio.registry import Registry
 from seqrpc.aio.remote import Remote
 from seqrpc.errors import ConnectionLost, LocalProtocolError
@@ -19,6 +18,7 @@ from seqrpc.interface.scope import run_outside
 from seqrpc.kernel import forks
 from seqrpc.kernel.closing import Sender
 from seqrpc.kernel.descriptors import OwnedFd, sender_of, value_fd
+from seqrpc.kernel.forks import wrong_process
 from seqrpc.kernel.unread import close_value
 from seqrpc.limits import Limits
 from seqrpc.protocol.messages import Params

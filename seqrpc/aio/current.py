@@ -5,18 +5,16 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import inspect
-import weakref
-from collections.abc import Awaitable, Coroutine, Mapping
+from collections.abc import Awaitable, Coroutine
 from contextvars import copy_context
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from seqrpc.aio.connection import Connection, link_of
 from seqrpc.aio.places import runs_here
 from seqrpc.errors import RpcError, WrongLoop
-from seqrpc.interface.scope import Scope, scope
-from seqrpc.kernel.credentials import Credentials
+from seqrpc.interface.current import AnsweredCall, HandledView, answered_call
+from seqrpc.interface.scope import scope
 from seqrpc.limits import LOOP_LOOK_INTERVAL
-from seqrpc.protocol.messages import Request
 
 T = TypeVar("T")
 
@@ -32,15 +30,10 @@ class Runner(Protocol):
         ...
 
 
-class HandledCall(Scope, kw_only=True, eq=False):
-    """A request, and the handler that runs, or is about to run, for it. It surrounds calls that the handler makes."""
+class HandledCall(AnsweredCall, kw_only=True, eq=False):
+    """A call that is answered on an event loop."""
 
-    request: Request
-    caller: Credentials
-    connection: Connection
     dispatcher: Runner
-    entry: Any
-    """The method (:class:`~seqrpc.aio.registry.Entry`)."""
 
     task: asyncio.Task[Any] | None = None
     """The task of the handler; None in the handler's first step, and of one that never waits."""
@@ -56,9 +49,6 @@ class HandledCall(Scope, kw_only=True, eq=False):
     stopped: RpcError | None = None
     """What to answer if it ends by being cancelled."""
 
-    view: weakref.ref[CurrentCall] | None = None
-    """The call as its handler sees it, made when it looks; not held, for it holds the call."""
-
     handling: Any = None
     """What surrounds the handler, if interceptors do (:class:`~seqrpc.aio.interception.Handling`)."""
 
@@ -66,46 +56,26 @@ class HandledCall(Scope, kw_only=True, eq=False):
         """Hear that the task has ended; this is called only while the handler has not begun."""
         self.dispatcher.end_unbegun(self)
 
+    def new_view(self) -> CurrentCall:
+        """Return the call as its handler sees it, made anew."""
+        return CurrentCall(self)
+
     def stop(self) -> None:
         """Cancel the handler."""
         if self.task is not None:  # else it is in its first step, which nothing stops
             self.task.cancel()
 
 
-class CurrentCall:
+class CurrentCall(HandledView):
     """The call that a handler answers, as :func:`current_call` tells."""
 
-    __slots__ = ("__weakref__", "_call")
-
-    def __init__(self, call: HandledCall) -> None:
-        """Wrap a call."""
-        self._call = call
-
-    @property
-    def method(self) -> str:
-        """Its name on the wire, ``Service.method``."""
-        return self._call.request.method
-
-    @property
-    def caller(self) -> Credentials:
-        """Who calls, by the kernel's word: whoever made the connection, or on a socket pair the packet's sender."""
-        return self._call.caller
+    __slots__ = ()
 
     @property
     def connection(self) -> Connection:
         """The connection that the call came on, to call back."""
-        return self._call.connection
-
-    @property
-    def meta(self) -> Mapping[str, str]:
-        """What the caller sent along with :func:`seqrpc.metadata`."""
-        return self._call.request.options.meta or {}
-
-    @property
-    def deadline(self) -> float | None:
-        """When the caller stops waiting, in seconds of ``time.monotonic()``, or None."""
-        nanoseconds = self._call.request.options.deadline
-        return None if nanoseconds is None else nanoseconds / 1e9
+        connection: Connection = self._call.connection
+        return connection
 
     def run(self, awaitable: Awaitable[T]) -> T:
         """Run an awaitable on the call's event loop, and wait for it: for handlers that run in threads.
@@ -150,10 +120,6 @@ class CurrentCall:
         result: T = future.result()
         return result
 
-    def __repr__(self) -> str:
-        """Return which method is called, and by whom."""
-        return f"<CurrentCall {self.method} caller={self.caller}>"
-
 
 async def _within(call: HandledCall, awaitable: Awaitable[T]) -> T:
     """Wait for something as long as a call runs."""
@@ -186,32 +152,11 @@ def _is_inside(call: HandledCall) -> bool:
 
 def handled_call() -> HandledCall | None:
     """Return the call that the running handler answers, also in a plain function's thread; None outside of any."""
-    here: Scope | None = scope.get()
-    while here is not None:
-        if isinstance(here, HandledCall):
-            return here
-        here = here.outer
-    return None
+    call = answered_call()
+    return call if isinstance(call, HandledCall) else None
 
 
-def current_call() -> CurrentCall:
-    """Return the call that the running handler answers, also in a plain function's thread.
+if TYPE_CHECKING:
 
-    Raises:
-        LookupError: no handler is running here.
-    """
-    call = handled_call()
-    if call is None:
-        raise LookupError(
-            "current_call() works inside a handler only: take there what is needed elsewhere, and pass it on"
-        )
-    return view_of(call)
-
-
-def view_of(call: HandledCall) -> CurrentCall:
-    """Return a call as its handler sees it."""
-    view = None if call.view is None else call.view()
-    if view is None:
-        view = CurrentCall(call)
-        call.view = weakref.ref(view)
-    return view
+    def current_call() -> CurrentCall:
+        """Return the call that the running handler answers: on an event loop it is one of these."""

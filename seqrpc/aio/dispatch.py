@@ -12,15 +12,15 @@ from typing import Any, NoReturn, Protocol
 from seqrpc.aio.answers import Answers
 from seqrpc.aio.connection import Connection
 from seqrpc.aio.current import HandledCall
-from seqrpc.aio.failures import error_for, internal_error
 from seqrpc.aio.handlers import handle
 from seqrpc.aio.link import Link
-from seqrpc.aio.offers import OFFERS
-from seqrpc.aio.registry import Entry, Registry
+from seqrpc.aio.registry import Registry
 from seqrpc.aio.running import RunningCalls
 from seqrpc.aio.starting import Starter
+from seqrpc.calls.failures import error_for, internal_error
 from seqrpc.errors import DeadlineExceeded, InvalidParams, RpcError
 from seqrpc.interface.conversion import Terms
+from seqrpc.interface.entries import Entry, bounded_name
 from seqrpc.interface.policy import Policy
 from seqrpc.interface.scope import scope
 from seqrpc.kernel.credentials import Credentials
@@ -34,8 +34,6 @@ from seqrpc.text import shown
 _log = get_logger("seqrpc.dispatch")
 
 _NO_KEYWORDS: dict[str, Any] = {}
-
-_LONGEST_NAME = 200  # characters that are shown of the name of a method that no service has
 
 
 class Work(Awaitable[Any], Protocol):
@@ -109,18 +107,11 @@ class Dispatcher:
 
     def denied(self, method: str, caller: Credentials | None) -> tuple[str, str]:
         """Return code and message of the error for a caller who may not call a method."""
-        _log.info("! %r refused to %r, whom %r does not admit", method, caller, self.policies[method])
-        return "rpc.PermissionDenied", f"{method}: this caller is not admitted"
+        return self._registry.denied(method, caller)
 
     def unknown(self, method: str, caller: Credentials | None) -> tuple[str, str]:
         """Return code and message of the error for the caller of a method that no service has."""
-        # The names under "rpc." belong to the protocol and are not secret.
-        if method.startswith("rpc.") or self._registry.policy_of_unknown(method).admits(caller):
-            if self._registry.is_unmarked(method):
-                _log.warning("! %r was called, which is not marked with @seqrpc.method", bounded_name(method))
-            offered = OFFERS.offer(method, self.policies, caller)
-            return "rpc.MethodNotFound", f"there is no method {bounded_name(method)!r}{offered}"
-        return "rpc.PermissionDenied", f"{bounded_name(method)}: this caller is not admitted"
+        return self._registry.unknown(method, caller)
 
     def lack_of_room(self, size: int) -> str | None:
         """Return why a request that keeps ``size`` bytes cannot be taken; None if it can."""
@@ -331,8 +322,3 @@ class Dispatcher:
 
 def _raise(exc: BaseException) -> NoReturn:
     raise exc
-
-
-def bounded_name(method: str) -> str:
-    """Return a method name that a caller made up, cut to a bounded length."""
-    return method if len(method) <= _LONGEST_NAME else f"{method[:_LONGEST_NAME]}…"

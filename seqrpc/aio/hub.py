@@ -17,12 +17,13 @@ from seqrpc.aio.lifespans import Lifespans
 from seqrpc.aio.link import Link
 from seqrpc.aio.listener import Listener
 from seqrpc.aio.living import LivingValues
-from seqrpc.aio.places import check_loop, runs_here, wrong_process
+from seqrpc.aio.places import check_loop, runs_here
 from seqrpc.aio.producers import producing
 from seqrpc.aio.registry import Registry
 from seqrpc.interface.scope import run_outside
 from seqrpc.kernel import forks
 from seqrpc.kernel.addresses import Address
+from seqrpc.kernel.forks import wrong_process
 from seqrpc.limits import RESERVED_DESCRIPTORS, Limits
 from seqrpc.logs import get_logger
 

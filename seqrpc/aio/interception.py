@@ -10,14 +10,16 @@ from typing import Any
 
 from seqrpc.aio.caller import Caller
 from seqrpc.aio.calls import Line
-from seqrpc.aio.current import HandledCall, view_of
-from seqrpc.aio.dispatch import Dispatcher, Work, bounded_name
+from seqrpc.aio.current import HandledCall
+from seqrpc.aio.dispatch import Dispatcher, Work
 from seqrpc.aio.interceptors import CallRecord, Interceptor, OutgoingCall
 from seqrpc.aio.link import Link
-from seqrpc.aio.registry import Entry, Registry
+from seqrpc.aio.registry import Registry
 from seqrpc.aio.running import RunningCalls
 from seqrpc.errors import RpcError
 from seqrpc.interface.answers import Finish, result_of
+from seqrpc.interface.current import view_of
+from seqrpc.interface.entries import Entry, bounded_name
 from seqrpc.interface.scope import Scope, scope
 from seqrpc.kernel.credentials import Credentials
 from seqrpc.limits import Limits

@@ -12,12 +12,14 @@ from seqrpc.aio.answers import Answers
 from seqrpc.aio.caller import Caller
 from seqrpc.aio.calls import Calls, Line, Waiter
 from seqrpc.aio.packets import SeqpacketProtocol
-from seqrpc.aio.places import check_loop, runs_here, wrong_loop, wrong_process
+from seqrpc.aio.places import check_loop, runs_here, wrong_loop
 from seqrpc.aio.transport import SeqpacketTransport, carrier_of
+from seqrpc.calls.outcomes import closed_here, lost
 from seqrpc.errors import ConnectionLost, RemoteProtocolError, WrongLoop, WrongProcess
 from seqrpc.kernel import forks
 from seqrpc.kernel.credentials import Credentials
 from seqrpc.kernel.descriptors import OwnedFd, close_all
+from seqrpc.kernel.forks import wrong_process
 from seqrpc.kernel.pieces import Content
 from seqrpc.limits import MAX_PACKET, Limits
 from seqrpc.logs import get_logger
@@ -289,17 +291,7 @@ class Link(SeqpacketProtocol):
 
     def lost_error(self) -> ConnectionLost:
         """Return why the connection ended, made anew: an exception raised repeatedly keeps all its tracebacks."""
-        cause, said = self._reason, self.session.closing_received
-        if isinstance(cause, ConnectionLost):
-            error = ConnectionLost(*cause.args)
-        else:
-            text = "the connection ended"
-            if said is not None:
-                text = f"{text}; the other side had said: {shown(said)}"
-            error = ConnectionLost(text if cause is None else f"{text} ({cause})")
-            error.__cause__ = cause
-        error.reason = said
-        return error
+        return lost(self._reason, self.session.closing_received)
 
     # Ending
 
@@ -375,9 +367,7 @@ class Link(SeqpacketProtocol):
 
     def _begin_close(self) -> None:
         if self._reason is None:
-            self._reason = ConnectionLost(
-                "the connection was closed on this side: use it within its 'async with', or connect again"
-            )
+            self._reason = closed_here("async with")
         self._close_transport()
 
     def abandon(self) -> None:

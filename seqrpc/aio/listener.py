@@ -9,11 +9,12 @@ import time
 from collections.abc import Callable
 
 from seqrpc.aio.packets import SeqpacketProtocol
-from seqrpc.aio.places import runs_here, wrong_process
+from seqrpc.aio.places import runs_here
 from seqrpc.aio.transport import SeqpacketTransport
 from seqrpc.aio.unclosed import Guard
 from seqrpc.kernel import forks
 from seqrpc.kernel.addresses import AbstractAddress, PathAddress
+from seqrpc.kernel.forks import wrong_process
 from seqrpc.kernel.listening import BACKLOG, ListeningSocket
 from seqrpc.kernel.platforms import PLATFORM
 from seqrpc.kernel.unread import close_unread

@@ -14,7 +14,7 @@ from seqrpc.aio.departures import PairDeparture
 from seqrpc.aio.endpoints import open_transport
 from seqrpc.aio.interception import NO_INTERCEPTION, Interception
 from seqrpc.aio.link import Link
-from seqrpc.aio.places import wrong_loop, wrong_process
+from seqrpc.aio.places import wrong_loop
 from seqrpc.aio.registry import Registry
 from seqrpc.aio.remote import Remote
 from seqrpc.interface.policy import anyone
@@ -22,6 +22,7 @@ from seqrpc.interface.scope import run_outside
 from seqrpc.interface.service import RemoteService, Service
 from seqrpc.interface.services import check_service
 from seqrpc.kernel import forks
+from seqrpc.kernel.forks import wrong_process
 from seqrpc.kernel.sockets import socket_pair
 from seqrpc.limits import Limits
 from seqrpc.logs import get_logger

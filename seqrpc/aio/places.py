@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from seqrpc.errors import WrongLoop, WrongProcess
+from seqrpc.errors import WrongLoop
 
 
 def runs_here(loop: asyncio.AbstractEventLoop | None) -> bool:
@@ -13,14 +13,6 @@ def runs_here(loop: asyncio.AbstractEventLoop | None) -> bool:
         return asyncio.get_running_loop() is loop
     except RuntimeError:
         return False
-
-
-def wrong_process(what: str) -> WrongProcess:
-    """Return what to raise where something is used in a fork of the process that made it."""
-    return WrongProcess(
-        f"{what} belongs to the process that made it, and this is a fork of that one: connect again here,"
-        " or start child processes before connecting, or by multiprocessing's method 'spawn'"
-    )
 
 
 def wrong_loop(what: str, loop: asyncio.AbstractEventLoop) -> WrongLoop:

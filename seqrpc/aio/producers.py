@@ -10,8 +10,8 @@ from collections.abc import AsyncIterable, AsyncIterator, Callable, Container
 from contextvars import ContextVar
 from typing import Any, Final
 
-from seqrpc.aio.failures import error_for, no_memory_file
 from seqrpc.aio.outlet import Outlet
+from seqrpc.calls.failures import error_for, no_memory_file
 from seqrpc.errors import RpcError, Unavailable
 from seqrpc.kernel import forks
 from seqrpc.kernel.ancillary import SEND_FLAGS

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from seqrpc.aio.gate import Gate
-from seqrpc.aio.places import check_loop, runs_here, wrong_loop, wrong_process
+from seqrpc.aio.places import check_loop, runs_here, wrong_loop
 from seqrpc.errors import (
     ConnectionLost,
     DescriptorsLost,
@@ -24,6 +24,7 @@ from seqrpc.kernel import ancillary, forks
 from seqrpc.kernel.ancillary import WHOLE, Received
 from seqrpc.kernel.closing import CLOSER, Sender
 from seqrpc.kernel.descriptors import OwnedFd, close_all, sender_of, value_fd
+from seqrpc.kernel.forks import wrong_process
 from seqrpc.kernel.platforms import PLATFORM
 from seqrpc.kernel.sockets import never_wait
 from seqrpc.kernel.unread import close_unread, close_value

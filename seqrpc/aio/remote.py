@@ -8,8 +8,6 @@ from typing import Any, TypeVar, cast
 from seqrpc.aio.proxy import Callee, proxy_class
 from seqrpc.interface.scope import scope
 from seqrpc.interface.signature import params_of
-from seqrpc.protocol.messages import Params
-from seqrpc.text import shown
 
 T = TypeVar("T")
 
@@ -50,7 +48,7 @@ class Remote:
 
         Cancel: the handler at the other side is cancelled; until it has answered, the call counts as in flight.
         """
-        params = _params(method, args, kwargs)
+        params = params_of(method, args, kwargs)
         here = scope.get()
         calling = self._callee.request(method, params, here.deadline_ns, here.outgoing_meta)
         calling.__qualname__ = method  # type: ignore[attr-defined] # in warnings that it was not awaited, and in its task
@@ -66,7 +64,7 @@ class Remote:
 
         Cancel: it was not sent.
         """
-        params = _params(method, args, kwargs)
+        params = params_of(method, args, kwargs)
         here = scope.get()
         calling = self._callee.send_notify(method, params, here.deadline_ns, here.outgoing_meta)
         calling.__qualname__ = method  # type: ignore[attr-defined] # as above
@@ -88,9 +86,3 @@ class Remote:
             TypeError: it is no class, or a method of the class cannot be called from elsewhere.
         """
         return cast("T", proxy_class(cast("type", cls))(self._callee))
-
-
-def _params(method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Params:
-    if not isinstance(method, str):  # a message with something else would end the connection
-        raise TypeError(f"a method is called by its name, as 'Service.method', not by {shown(repr(method))}")
-    return params_of(method, args, kwargs)

@@ -27,6 +27,7 @@ from seqrpc.interface.planning import plan_shape, plan_struct
 from seqrpc.interface.service import Service
 from seqrpc.interface.standins import Planned
 from seqrpc.protocol.messages import Params
+from seqrpc.text import shown
 
 _PARAMS = Terms(InvalidParams)
 _INDEX = r"`\$\[(\d{1,9})\]"
@@ -171,8 +172,10 @@ def params_of(method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Par
     """Return the parameters of a call by name: by position or by name.
 
     Raises:
-        TypeError: they are given both ways.
+        TypeError: they are given both ways, or the name is none.
     """
+    if not isinstance(method, str):  # a message with something else would end the connection
+        raise TypeError(f"a method is called by its name, as 'Service.method', not by {shown(repr(method))}")
     if args and kwargs:
         raise TypeError(f"{method}: arguments go by position or by name, not both (a proxy takes both)")
     return kwargs or args

@@ -17,6 +17,8 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
+from seqrpc.errors import WrongProcess
+
 T = TypeVar("T")
 
 generation = 0
@@ -41,6 +43,14 @@ def register(thing: T, let_go: Callable[[T], None]) -> None:
 def was_missed() -> bool:
     """Return whether this is a forked child that Python did not notice (a library made it), so that all are copies."""
     return os.getpid() != _process
+
+
+def wrong_process(what: str) -> WrongProcess:
+    """Return what to raise where something is used in a fork of the process that made it."""
+    return WrongProcess(
+        f"{what} belongs to the process that made it, and this is a fork of that one: connect again here,"
+        " or start child processes before connecting, or by multiprocessing's method 'spawn'"
+    )
 
 
 def _after_in_child() -> None:

@@ -15,7 +15,7 @@ from typing import IO, Any
 
 import seqrpc
 from seqrpc import OwnedFd
-from seqrpc.aio.calls import explain_refusal
+from seqrpc.calls.outcomes import explain_refusal
 from support.daemons import Stage
 from support.descriptors import open_fds
 from support.waiting import PATIENCE

@@ -17,7 +17,7 @@ from typing import Any
 
 import seqrpc
 from seqrpc import policy
-from seqrpc.aio.offers import OFFERS
+from seqrpc.interface.offers import OFFERS
 
 
 class Machine(seqrpc.Service):

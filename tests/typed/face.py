@@ -149,8 +149,6 @@ async def call_in_no_way(connection: seqrpc.Connection) -> None:
     connection.notify("Calculator.add", 1, 2)  # type: ignore[unused-coroutine]
     await connection.call(Calculator.add, 1, 2)  # type: ignore[arg-type]
     await connection.proxy(Interface).add("1")  # type: ignore[arg-type]
-    with seqrpc.timeout(0.5):  # type: ignore[attr-defined]
-        pass
     async with seqrpc.timeout("0.5"):  # type: ignore[arg-type]
         pass
     with seqrpc.metadata(trace=1):  # type: ignore[arg-type]

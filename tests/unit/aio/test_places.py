@@ -4,8 +4,9 @@ import asyncio
 
 import pytest
 
-from seqrpc.aio.places import check_loop, runs_here, wrong_loop, wrong_process
+from seqrpc.aio.places import check_loop, runs_here, wrong_loop
 from seqrpc.errors import SeqrpcError, WrongLoop, WrongProcess
+from seqrpc.kernel.forks import wrong_process
 
 
 async def test_a_loop_runs_here_and_no_other() -> None:

@@ -19,7 +19,7 @@ from seqrpc import (
     PermissionDenied,
     TooLarge,
 )
-from seqrpc.aio.calls import explain_refusal
+from seqrpc.calls.outcomes import explain_refusal
 from seqrpc.limits import Limits
 
 

@@ -10,8 +10,8 @@ from support.daemons import on_a_pair
 
 import seqrpc
 from seqrpc import policy
-from seqrpc.aio import offers as module
-from seqrpc.aio.offers import OFFERS, Offers
+from seqrpc.interface import offers as module
+from seqrpc.interface.offers import OFFERS, Offers
 from seqrpc.kernel.credentials import Credentials
 from seqrpc.limits import MOST_OFFERS
 

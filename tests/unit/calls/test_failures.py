@@ -9,7 +9,7 @@ import pytest
 from support.incidents import AN_INCIDENT
 
 from seqrpc import LocalProtocolError, Overloaded, PermissionDenied, RpcError, TooLarge, Unavailable
-from seqrpc.aio.failures import error_for, refusal_of
+from seqrpc.calls.failures import error_for, refusal_of
 from seqrpc.protocol.spilled import NoMemoryFile
 
 

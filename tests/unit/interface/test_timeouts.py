@@ -6,9 +6,9 @@ import time
 
 import pytest
 
-from seqrpc.aio.timeouts import timeout
 from seqrpc.errors import DeadlineExceeded
 from seqrpc.interface.scope import EVERYWHERE, metadata, scope
+from seqrpc.interface.timeouts import timeout
 
 
 def seconds_left() -> float:

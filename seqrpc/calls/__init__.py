@@ -1,0 +1,1 @@
+"""What holds for calls whoever makes and answers them, with an event loop and without."""

@@ -1,0 +1,99 @@
+"""Time-outs of calls, which their other sides are told of, with an event loop and without."""
+
+from __future__ import annotations
+
+import sys
+import time
+from contextvars import Token
+from types import TracebackType
+from typing import Any
+
+from seqrpc.errors import DeadlineExceeded
+from seqrpc.interface.scope import Scope, bounded, scope
+
+_TIME_IS_UP = "the time given by seqrpc.timeout is up"
+
+
+class Timeout:
+    """What :func:`seqrpc.timeout` gives: ``async with`` enters it on an event loop, ``with`` where none runs.
+
+    It is a class, for entering a generator takes longer than a call.
+    """
+
+    __slots__ = ("_bound", "_delay", "_token", "_with_loop")
+
+    _with_loop: bool
+
+    def __init__(self, delay: float | None, *, with_loop: bool = True) -> None:
+        """Bound nothing yet."""
+        self._delay = delay
+        self._with_loop = with_loop  # whether it is known that calls on an event loop are meant if one runs
+        self._bound: Any
+        self._token: Token[Scope]
+
+    async def __aenter__(self) -> None:
+        """Bound what happens in the task from now on."""
+        now = time.monotonic_ns()
+        inside = bounded(scope.get(), self._delay, now)
+        deadline_ns = inside.deadline_ns
+        asyncio = sys.modules["asyncio"]  # whoever is here has loaded it, and others need not
+        self._bound = asyncio.timeout(None if deadline_ns is None else (deadline_ns - now) / 1e9)
+        await self._bound.__aenter__()
+        self._token = scope.set(inside)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        """End the bound."""
+        scope.reset(self._token)
+        try:
+            await self._bound.__aexit__(kind, exc, tb)
+        except TimeoutError as timeout:
+            raise DeadlineExceeded(_TIME_IS_UP) from timeout
+        if self._bound.expired() and isinstance(exc, TimeoutError) and not isinstance(exc, DeadlineExceeded):
+            raise DeadlineExceeded(_TIME_IS_UP) from exc
+
+    def __enter__(self) -> None:
+        """Bound the blocking calls that are made in this thread from now on."""
+        if self._with_loop and _loop_runs():
+            raise TypeError(f"{self!r} is entered by 'async with', not by 'with'")
+        self._token = scope.set(bounded(scope.get(), self._delay, time.monotonic_ns()))
+
+    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
+        """End the bound."""
+        deadline_ns = scope.get().deadline_ns
+        scope.reset(self._token)
+        if not isinstance(exc, DeadlineExceeded) or exc.remote or deadline_ns is None:
+            return
+        if deadline_ns <= time.monotonic_ns():  # a call inside was given up, or did not begin
+            raise DeadlineExceeded(_TIME_IS_UP) from exc
+
+    def __repr__(self) -> str:
+        """Return how it was made."""
+        return f"seqrpc.{'' if self._with_loop else 'blocking.'}timeout({self._delay!r})"
+
+
+def _loop_runs() -> bool:
+    """Return whether an event loop runs in this thread."""
+    asyncio = sys.modules.get("asyncio")
+    try:
+        return asyncio is not None and asyncio.get_running_loop() is not None
+    except RuntimeError:
+        return False
+
+
+def timeout(delay: float | None) -> Timeout:
+    """Bound what happens inside to ``delay`` seconds, and tell the other side of calls when time is up.
+
+    The earlier deadline holds where several are inside one another; a handler starts with its caller's.
+    None adds no bound.
+
+    On an event loop it is entered by ``async with``, and bounds whatever is awaited inside. Elsewhere it is entered by
+    ``with``, and bounds the calls of blocking connections and the reading of their streams: nothing else can be
+    interrupted. Where a loop runs, ``with`` is a mistake, and raises a TypeError; code that blocks even there, as in a
+    notebook, has :func:`seqrpc.blocking.timeout`.
+
+    Raises:
+        DeadlineExceeded: time is up. It is a :class:`TimeoutError` too.
+    """
+    return Timeout(delay)
