@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from seqrpc.aio.connection import Connection
     from seqrpc.aio.current import CurrentCall, current_call
     from seqrpc.aio.endpoints import create_connection, create_server
-    from seqrpc.aio.interceptors import CallRecord, Interceptor, OutgoingCall
+    from seqrpc.aio.interceptors import Interceptor
     from seqrpc.aio.listener import SeqpacketServer
     from seqrpc.aio.objects import revoke
     from seqrpc.aio.packets import SeqpacketProtocol
@@ -60,6 +60,7 @@ if TYPE_CHECKING:
     from seqrpc.aio.server import Server, serve
     from seqrpc.aio.streams import Stream
     from seqrpc.aio.transport import SeqpacketTransport
+    from seqrpc.calls.records import CallRecord, OutgoingCall
 
 __version__ = "0.1.0"
 
@@ -128,12 +129,12 @@ __all__ = (
 )
 
 _LAZY = {
-    "CallRecord": "seqrpc.aio.interceptors",
+    "CallRecord": "seqrpc.calls.records",
     "Channel": "seqrpc.aio.channels",
     "Connection": "seqrpc.aio.connection",
     "CurrentCall": "seqrpc.aio.current",
     "Interceptor": "seqrpc.aio.interceptors",
-    "OutgoingCall": "seqrpc.aio.interceptors",
+    "OutgoingCall": "seqrpc.calls.records",
     "SeqpacketProtocol": "seqrpc.aio.packets",
     "SeqpacketServer": "seqrpc.aio.listener",
     "SeqpacketTransport": "seqrpc.aio.transport",

@@ -108,6 +108,8 @@ ORDER = (
     "calls",
     "calls.failures",
     "calls.outcomes",
+    "calls.sending",
+    "calls.records",
     # the event loop's side: packets on it
     "aio",
     "aio.blocks",
@@ -186,7 +188,7 @@ ONLY_HERE = {
 NOT_HERE = {
     "protocol": {"asyncio", "select", "selectors", "socket", "time"},
     "interface": {"asyncio", "msgpack", "selectors", "socket", "threading"},
-    "calls": {"asyncio", "select", "selectors", "socket", "threading"},
+    "calls": {"asyncio", "select", "selectors", "threading"},
 }
 """Modules that a whole floor does without: it does not run, wait or send."""
 

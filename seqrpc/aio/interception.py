@@ -12,10 +12,11 @@ from seqrpc.aio.caller import Caller
 from seqrpc.aio.calls import Line
 from seqrpc.aio.current import HandledCall
 from seqrpc.aio.dispatch import Dispatcher, Work
-from seqrpc.aio.interceptors import CallRecord, Interceptor, OutgoingCall
+from seqrpc.aio.interceptors import Interceptor
 from seqrpc.aio.link import Link
 from seqrpc.aio.registry import Registry
 from seqrpc.aio.running import RunningCalls
+from seqrpc.calls.records import CallRecord, OutgoingCall
 from seqrpc.errors import RpcError
 from seqrpc.interface.answers import Finish, result_of
 from seqrpc.interface.current import view_of

@@ -39,6 +39,7 @@ _MSG_CTRUNC: Final = int(socket.MSG_CTRUNC)
 WHOLE: Final = int(getattr(socket, "MSG_CMSG_CLOEXEC", 0))
 """The flags of a packet that came whole and alone: Linux returns this flag as it was passed."""
 
+_MSG_DONTWAIT: Final = int(socket.MSG_DONTWAIT)
 _PEEK_FLAGS: Final = int(socket.MSG_PEEK | socket.MSG_DONTWAIT)
 _SENDER_ROOM: Final = socket.CMSG_SPACE(12)  # for a struct ucred, but not for a descriptor besides
 
@@ -71,6 +72,11 @@ def receiver(sock: socket.socket, buffer: memoryview) -> Callable[[], Received]:
         OSError: the socket is broken; ``ECONNRESET`` may come before packets that are still there.
     """
     return functools.partial(sock.recvmsg_into, (buffer[:-1],), CONTROL_BYTES, RECEIVE_FLAGS)
+
+
+def waiting_receiver(sock: socket.socket, buffer: memoryview) -> Callable[[], Received]:
+    """Return what a :func:`receiver` is, but waits for a packet, unless the socket is non-blocking."""
+    return functools.partial(sock.recvmsg_into, (buffer[:-1],), CONTROL_BYTES, RECEIVE_FLAGS & ~_MSG_DONTWAIT)
 
 
 def plain_receiver(sock: socket.socket, buffer: memoryview) -> Callable[[], int]:
