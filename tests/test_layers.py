@@ -22,6 +22,7 @@ ORDER = (
     "kernel",
     "kernel.forks",
     "kernel.closing",
+    "kernel.interrupts",
     "kernel.descriptors",
     "kernel.credentials",
     "kernel.linux",
@@ -110,6 +111,8 @@ ORDER = (
     "calls.outcomes",
     "calls.sending",
     "calls.records",
+    "calls.departures",
+    "calls.unclosed",
     # the event loop's side: packets on it
     "aio",
     "aio.blocks",
@@ -122,7 +125,6 @@ ORDER = (
     "aio.packets",
     "aio.outlet",
     "aio.intake",
-    "aio.unclosed",
     "aio.carrier",
     "aio.transport",
     "aio.listener",
@@ -164,6 +166,34 @@ ORDER = (
     "aio.server",
     "aio.run",
     "aio.client",
+    # the same without an event loop
+    "blocking.waiting",
+    "blocking.family",
+    "blocking.outlet",
+    "blocking.reading",
+    "blocking.turns",
+    "blocking.room",
+    "blocking.line",
+    "blocking.timeouts",
+    "blocking.driving",
+    "blocking.producers",
+    "blocking.readers",
+    "blocking.streams",
+    "blocking.proxy",
+    "blocking.remote",
+    "blocking.caller",
+    "blocking.watch",
+    "blocking.connection",
+    "blocking.current",
+    "blocking.interceptors",
+    "blocking.interception",
+    "blocking.answers",
+    "blocking.dispatch",
+    "blocking.channels",
+    "blocking.objects",
+    "blocking.living",
+    "blocking.client",
+    "blocking",
     # the face
     "",
 )
@@ -188,6 +218,7 @@ ONLY_HERE = {
 NOT_HERE = {
     "protocol": {"asyncio", "select", "selectors", "socket", "time"},
     "interface": {"asyncio", "msgpack", "selectors", "socket", "threading"},
+    "blocking": {"asyncio", "concurrent.futures", "uvloop"},
     "calls": {"asyncio", "select", "selectors", "threading"},
 }
 """Modules that a whole floor does without: it does not run, wait or send."""
@@ -244,7 +275,12 @@ def test_the_list_goes_floor_by_floor() -> None:
     floors = [name.partition(".")[0] for name in ORDER]
     changes = [floor for before, floor in zip(["", *floors], floors, strict=False) if floor != before]
     ground = ["text", "errors", "limits", "logs"]
-    assert changes == [*ground, "kernel", "protocol", "interface", "calls", "aio", ""]
+    assert changes == [*ground, "kernel", "protocol", "interface", "calls", "aio", "blocking", ""]
+
+
+@pytest.mark.parametrize("name", [name for name in ORDER if name.startswith("blocking")])
+def test_the_side_without_a_loop_does_not_know_the_one_with_it(name: str) -> None:
+    assert not [imported for imported in ours(TREES[name]) if imported.startswith("aio")]
 
 
 @pytest.mark.parametrize("name", [name for name in ORDER if name])

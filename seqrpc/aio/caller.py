@@ -47,7 +47,7 @@ class Caller:
         self.turns = line.calls.turns
         """The line of calls that wait to be sent."""
         self.guard: object | None = None
-        """What is to be dropped with this (:class:`~seqrpc.aio.unclosed.Guard`)."""
+        """What is to be dropped with this (:class:`~seqrpc.calls.unclosed.Guard`)."""
 
     async def request(  # noqa: C901 - calling a function would take longer than the check of the loop
         self,

@@ -18,7 +18,7 @@ from seqrpc.aio.link import Link
 from seqrpc.aio.living import LivingValues
 from seqrpc.aio.opening import Opening
 from seqrpc.aio.registry import Registry
-from seqrpc.aio.unclosed import Guard
+from seqrpc.calls.unclosed import Guard
 from seqrpc.errors import UntrustedServer
 from seqrpc.interface.policy import PolicyLike, as_policy
 from seqrpc.interface.scope import run_outside

@@ -5,9 +5,9 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable
 
-from seqrpc.aio.producers import Producer, Source
+from seqrpc.aio.producers import Producer
+from seqrpc.calls.departures import Source
 from seqrpc.kernel import forks
-from seqrpc.kernel.descriptors import OwnedFd
 from seqrpc.kernel.sockets import never_wait
 from seqrpc.protocol.encoder import Encoder
 from seqrpc.protocol.values import EXT_STREAM
@@ -86,35 +86,3 @@ class StreamDeparture(PairDeparture):
         """Close both ends, and the source: :meth:`unsent` leaves that as it was."""
         self.unsent()
         self._encoder.give_up(self._source)
-
-
-class MovedEnd:
-    """An end of a stream or channel that was received, and goes on to somebody else.
-
-    Args:
-        ext_type: which of the two it is.
-        fd: the end.
-        back: takes that back if it is not sent.
-    """
-
-    def __init__(self, ext_type: int, fd: OwnedFd, back: Callable[[OwnedFd], object]) -> None:
-        """Hold the end."""
-        self.ext_type = ext_type
-        self._fd = fd
-        self._back = back
-
-    def fileno(self) -> int:
-        """Return the end, lent."""
-        return self._fd.fileno()
-
-    def sent(self) -> None:
-        """Let the end go."""
-        self._fd.close()
-
-    def unsent(self) -> None:
-        """Give the end back."""
-        self._back(self._fd)
-
-    def given_up(self) -> None:
-        """Close the end."""
-        self._fd.close()

@@ -13,7 +13,7 @@ from typing import Any
 from seqrpc.aio.answers import Answers
 from seqrpc.aio.current import HandledCall
 from seqrpc.aio.plain import PlainCalls
-from seqrpc.aio.producers import Source
+from seqrpc.calls.departures import Source
 from seqrpc.errors import RpcError
 from seqrpc.interface.functions import Runs, call_plain
 from seqrpc.kernel.descriptors import OwnedFd, close_all

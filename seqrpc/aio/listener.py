@@ -11,7 +11,7 @@ from collections.abc import Callable
 from seqrpc.aio.packets import SeqpacketProtocol
 from seqrpc.aio.places import runs_here
 from seqrpc.aio.transport import SeqpacketTransport
-from seqrpc.aio.unclosed import Guard
+from seqrpc.calls.unclosed import Guard
 from seqrpc.kernel import forks
 from seqrpc.kernel.addresses import AbstractAddress, PathAddress
 from seqrpc.kernel.forks import wrong_process

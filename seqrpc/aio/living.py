@@ -10,13 +10,13 @@ from collections.abc import AsyncIterable
 from typing import Any, Final
 
 from seqrpc.aio.channels import Channel, ChannelEnd, end_of
-from seqrpc.aio.departures import MovedEnd, StreamDeparture
+from seqrpc.aio.departures import StreamDeparture
 from seqrpc.aio.held import Held, HeldValues
 from seqrpc.aio.interception import NO_INTERCEPTION, Interception
 from seqrpc.aio.objects import ObjectDeparture, let_go_of
-from seqrpc.aio.producers import Source
 from seqrpc.aio.proxy import Proxy, callee_of
 from seqrpc.aio.streams import Stream, reader_of
+from seqrpc.calls.departures import MovedEnd, Source
 from seqrpc.errors import LocalProtocolError, Overloaded
 from seqrpc.interface.service import Service
 from seqrpc.kernel.descriptors import OwnedFd, close_all

@@ -6,11 +6,12 @@ import asyncio
 import contextlib
 import socket
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Container
+from collections.abc import AsyncIterator, Callable, Container
 from contextvars import ContextVar
 from typing import Any, Final
 
 from seqrpc.aio.outlet import Outlet
+from seqrpc.calls.departures import Source
 from seqrpc.calls.failures import error_for, no_memory_file
 from seqrpc.errors import RpcError, Unavailable
 from seqrpc.kernel import forks
@@ -39,24 +40,6 @@ at all only while its producer goes on without waiting itself: what is there whe
 
 producing: ContextVar[Producer | None] = ContextVar("seqrpc.producing", default=None)
 """The producer whose source runs here."""
-
-
-class Source:
-    """What a stream is made of.
-
-    Args:
-        items: what the stream yields; their iterator is closed at the end, however that comes.
-        where: what the log names as failed if they raise.
-        fds: descriptors that are lent to the items and closed after their end.
-    """
-
-    __slots__ = ("fds", "items", "where")
-
-    def __init__(self, items: AsyncIterable[Any], where: str, fds: list[OwnedFd] | None = None) -> None:
-        """Hold the items."""
-        self.items = items
-        self.where = where
-        self.fds = [] if fds is None else fds
 
 
 class Producer:

@@ -18,7 +18,7 @@ from seqrpc.aio.interceptors import Interceptor
 from seqrpc.aio.listener import Listener
 from seqrpc.aio.opening import Opening
 from seqrpc.aio.registry import Registry
-from seqrpc.aio.unclosed import Guard
+from seqrpc.calls.unclosed import Guard
 from seqrpc.interface.policy import PolicyLike
 from seqrpc.interface.scope import run_outside
 from seqrpc.interface.service import Service

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 
 from seqrpc.aio.carrier import Carrier
 from seqrpc.aio.packets import SeqpacketProtocol
-from seqrpc.aio.unclosed import close_dropped
+from seqrpc.calls.unclosed import close_dropped
 from seqrpc.kernel.ancillary import SEND_FLAGS
 from seqrpc.kernel.descriptors import HasFileno
 from seqrpc.kernel.pieces import Content

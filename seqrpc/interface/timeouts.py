@@ -63,9 +63,9 @@ class Timeout:
         """End the bound."""
         deadline_ns = scope.get().deadline_ns
         scope.reset(self._token)
-        if not isinstance(exc, DeadlineExceeded) or exc.remote or deadline_ns is None:
+        if not isinstance(exc, DeadlineExceeded) or deadline_ns is None:
             return
-        if deadline_ns <= time.monotonic_ns():  # a call inside was given up, or did not begin
+        if deadline_ns <= time.monotonic_ns():  # a call inside was given up here or there, or did not begin
             raise DeadlineExceeded(_TIME_IS_UP) from exc
 
     def __repr__(self) -> str:

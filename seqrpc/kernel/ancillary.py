@@ -165,6 +165,13 @@ def receive(sock: socket.socket, buffer: memoryview) -> Received:
     return sock.recvmsg_into((buffer[:-1],), CONTROL_BYTES, RECEIVE_FLAGS)
 
 
+def numbers_in(control: Control) -> list[int]:
+    """Return the numbers of the descriptors that came with a packet and that nobody owns yet."""
+    kinds = (_SCM_RIGHTS, _SCM_PIDFD) if sys.platform == "linux" else (_SCM_RIGHTS,)
+    rights = [data for level, kind, data in control if level == _SOL_SOCKET and kind in kinds]
+    return [number for data in rights for number in _numbers(data) if number >= 0]
+
+
 def _own_descriptors(control: Control, fds: list[OwnedFd]) -> bool:
     """Append the descriptors in ``control`` to ``fds``; return whether none was denied."""
     complete = True

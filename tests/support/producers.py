@@ -11,8 +11,9 @@ from typing import Any
 
 from seqrpc import OwnedFd, RpcError
 from seqrpc.aio.departures import StreamDeparture
-from seqrpc.aio.producers import Producer, Source
+from seqrpc.aio.producers import Producer
 from seqrpc.aio.streams import Stream
+from seqrpc.calls.departures import Source
 from seqrpc.kernel.descriptors import ValueFd, close_all
 from seqrpc.limits import Limits
 from seqrpc.protocol.decoder import Decoder

@@ -14,8 +14,9 @@ from support.producers import counting
 from support.waiting import happens
 
 from seqrpc import OwnedFd
-from seqrpc.aio.departures import MovedEnd, StreamDeparture
-from seqrpc.aio.producers import Producer, Source
+from seqrpc.aio.departures import StreamDeparture
+from seqrpc.aio.producers import Producer
+from seqrpc.calls.departures import MovedEnd, Source
 from seqrpc.protocol.encoder import Encoder
 from seqrpc.protocol.values import EXT_CHANNEL, EXT_STREAM, BareValues
 

@@ -17,7 +17,7 @@ from support.waiting import PATIENCE
 import seqrpc
 from seqrpc.aio.held import HeldValues
 from seqrpc.aio.living import LivingValues
-from seqrpc.aio.producers import Source
+from seqrpc.calls.departures import Source
 from seqrpc.kernel.descriptors import ValueFd
 from seqrpc.limits import DEFAULT_LIMITS, Limits
 from seqrpc.protocol.decoder import Decoder

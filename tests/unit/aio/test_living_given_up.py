@@ -24,9 +24,9 @@ from seqrpc.aio import objects
 from seqrpc.aio.channels import ChannelEnd, end_of
 from seqrpc.aio.held import HeldValues
 from seqrpc.aio.living import LivingValues
-from seqrpc.aio.producers import Source
 from seqrpc.aio.proxy import callee_of
 from seqrpc.aio.streams import reader_of
+from seqrpc.calls.departures import Source
 from seqrpc.limits import DEFAULT_LIMITS, MAX_VALUES_SEARCHED, Limits
 
 LIMITS = Limits(max_message_bytes=100_000)

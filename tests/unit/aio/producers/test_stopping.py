@@ -19,7 +19,8 @@ from support.scarcity import files_of_at_most
 from support.waiting import comes_true, turns_of_the_loop
 
 from seqrpc import OwnedFd, Unavailable
-from seqrpc.aio.producers import Producer, Source
+from seqrpc.aio.producers import Producer
+from seqrpc.calls.departures import Source
 from seqrpc.protocol.encoder import Encoder
 
 

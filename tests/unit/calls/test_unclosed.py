@@ -24,7 +24,7 @@ from support.waiting import PATIENCE, comes_true, turns_of_the_loop
 
 import seqrpc
 from seqrpc.aio.connection import link_of
-from seqrpc.aio.unclosed import close_dropped
+from seqrpc.calls.unclosed import close_dropped
 
 
 class Work(seqrpc.Service):

@@ -1,0 +1,124 @@
+"""The answers that leave over one line."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from typing import Any, Final
+
+from seqrpc.blocking.line import Line
+from seqrpc.calls.failures import internal_error, refusal_of
+from seqrpc.errors import ConnectionLost, DescriptorsLost, Overloaded
+from seqrpc.interface.results import ResultCheck
+from seqrpc.kernel.descriptors import OwnedFd, close_all
+from seqrpc.kernel.interrupts import Uninterrupted
+from seqrpc.kernel.pieces import Content
+from seqrpc.logs import get_logger
+from seqrpc.protocol.closed import closed_in
+from seqrpc.protocol.lenders import Lender, give_up_lenders, tell_sent
+
+_log = get_logger("seqrpc.connection")
+
+GIVEN_AWAY: Final = "what a handler returns is given away: return it open, and not out of its 'with' block"
+
+
+class Answers:
+    """Sends answers, and bounds what is kept for a peer that does not read them.
+
+    Args:
+        line: the line.
+    """
+
+    __slots__ = ("_line", "sent_code")
+
+    def __init__(self, line: Line) -> None:
+        """Begin with nothing unsent."""
+        self._line = line
+        self.sent_code: str | None = None
+        """The code of the error that was sent last, or None for a result."""
+
+    def send_result(self, call_id: int | None, result: Any, check: ResultCheck | None = None) -> None:
+        """Answer a request, and close the descriptors in the result: a handler gives away what it returns.
+
+        Raises:
+            InvalidResult, LocalProtocolError, TooLarge, ValueError, Overloaded: the result does not fit, or cannot be
+                sent; the request is still to be answered, and the result to be given up.
+        """
+        line = self._line
+        self.sent_code = None
+        if call_id is None:
+            self.give_up(result)
+            return
+        if check is not None and type(result) is not check.exact:
+            check.check(result)
+        with line.lock, Uninterrupted():
+            line.check_reentry()
+            if line.is_lost:
+                self.give_up(result)
+                return
+            if result is not None and line.unsent_bytes > line.limits.max_unsent_bytes:
+                raise Overloaded(f"{line.unsent_bytes} bytes of answers are not read yet (max_unsent_bytes)")
+            data, lenders = line.session.send_result(call_id, result)
+            self._send(call_id, data, lenders, result)
+
+    def send_error(self, call_id: int | None, code: str, message: str, data: Any = None) -> None:
+        """Answer a request with an error; what is in ``data`` is given away.
+
+        Raises:
+            ValueError: a descriptor in ``data`` is closed; the request is still to be answered, and the data given up.
+        """
+        line = self._line
+        self.sent_code = code
+        if call_id is None or line.is_lost:
+            self.give_up(data)
+            return
+        with line.lock, Uninterrupted():
+            line.check_reentry()
+            packet, lenders = line.session.send_error(call_id, code, message, data)
+            self._send(call_id, packet, lenders)
+
+    def _send(self, call_id: int, data: Content, lenders: list[Lender], result: Any = None) -> None:
+        """Send an answer, and close the descriptors that were given away with it."""
+        line = self._line
+        refused = functools.partial(self._refused, call_id, bool(lenders))
+        try:
+            line.send(data, lenders, refused)
+        except OSError as exc:
+            give_up_lenders(lenders)
+            refused(exc)
+        except BaseException as exc:
+            closed = closed_in(result, "the result") if isinstance(exc, ValueError) else None
+            give_up_lenders(lenders)
+            if closed is not None:
+                raise ValueError(f"{closed}; {GIVEN_AWAY}") from None
+            raise
+        else:
+            tell_sent(lenders)
+        close_all([lender for lender in lenders if isinstance(lender, OwnedFd)])
+        line.bound_unsent()
+
+    def _refused(self, call_id: int, has_descriptors: bool, exc: OSError) -> None:  # noqa: FBT001 - not public
+        """Answer without what the kernel refused; if it refuses even that answer, the connection ends."""
+        if isinstance(exc, ConnectionLost):
+            return
+        line = self._line
+        refusal = refusal_of(exc)
+        if refusal is None and has_descriptors:
+            refusal = DescriptorsLost(f"the descriptors of the answer could not be sent: {exc.strerror}")
+        if refusal is None:
+            code, message = internal_error(exc, repr(line), "could not send an answer")
+        else:
+            code, message = refusal.code, refusal.message
+            _log.warning("! %r: an answer cannot be sent: %s", line, exc)
+        self.sent_code = code
+        try:
+            line.send(*line.session.send_instead(call_id, code, message))
+        except ConnectionLost:
+            return
+        except OSError as another:
+            line.end_by(another)
+
+    def give_up(self, value: Any, kept: Any = None) -> None:
+        """Let go of a result, or the data of an error, that nobody gets, as if its receiver had let go at once."""
+        with contextlib.suppress(Exception):  # values may raise what they like while they are taken apart
+            self._line.session.give_up(value, kept)

@@ -1,0 +1,280 @@
+"""Making calls over one line, in the thread that calls."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import time
+from typing import Any
+
+from seqrpc.blocking.line import Line
+from seqrpc.blocking.producers import StreamDeparture
+from seqrpc.blocking.waiting import Waiter
+from seqrpc.calls.outcomes import check_open, explain_refusal, note_unsent, options_of
+from seqrpc.errors import ConnectionLost, DeadlineExceeded, LocalProtocolError, RpcError
+from seqrpc.interface.answers import Finish, result_of
+from seqrpc.kernel.ancillary import SEND_FLAGS
+from seqrpc.kernel.descriptors import close_all
+from seqrpc.kernel.interrupts import Uninterrupted
+from seqrpc.kernel.pieces import Content
+from seqrpc.limits import MAX_PACKET
+from seqrpc.logs import get_logger
+from seqrpc.protocol.lenders import Lender, tell_sent, tell_unsent
+from seqrpc.protocol.messages import Params
+
+_log = get_logger("seqrpc.connection")
+
+
+class Caller:
+    """Makes calls: each is sent, and waits for its answer.
+
+    Args:
+        line: the connection.
+    """
+
+    __slots__ = ("__weakref__", "_limits", "_line", "_session", "guard")
+
+    def __init__(self, line: Line) -> None:
+        """Begin with no call."""
+        self._line = line
+        self._session = line.session
+        self._limits = line.limits
+        self.guard: object | None = None
+        """What is to be dropped with this (:class:`~seqrpc.calls.unclosed.Guard`)."""
+
+    def request(
+        self,
+        method: str,
+        params: Params,
+        deadline: int | None = None,
+        meta: dict[str, str] | None = None,
+        finish: Finish = result_of,
+    ) -> Any:
+        """Call, and return what ``finish`` makes of the answer, whose descriptors it then owns.
+
+        A call waits its turn while ``max_calls_in_flight`` are unanswered; with that many unanswered for
+        ``stall_timeout`` seconds without any answer it is not sent.
+
+        Args:
+            method: ``Service.method``.
+            params: by position or by name; descriptors in it are borrowed until this returns or raises.
+            deadline: ``CLOCK_MONOTONIC`` in nanoseconds at which to give up, or None.
+            meta: for the other side's ``current_call().meta``.
+            finish: called with the answer, and the connection's limits; by default it raises an error, or returns a
+                result.
+
+        Raises:
+            Exception: what ``finish`` raises, or a signal handler: then the other side is told to stop.
+            ConnectionLost: the connection ended; the call may have run.
+            Unavailable: the other side takes no new requests; the call did not run.
+            DeadlineExceeded: the deadline passed; the other side was told to stop.
+            WrongProcess: the connection belongs to another process.
+            LocalProtocolError, TooLarge, PermissionDenied, Overloaded, OSError, ValueError: it could not be sent.
+        """
+        line, session = self._line, self._session
+        waiter = Waiter()
+        sent = _Sent()
+        try:
+            if (
+                line.is_lost
+                or line.room.is_full
+                or deadline is not None
+                or meta
+                or session.closing_received is not None
+            ):
+                self._send_slowly(sent, waiter, method, params, _Options(deadline, meta))
+            else:
+                with line.lock:
+                    line.check_reentry()
+                    line.entered = True
+                    sent.call_id, (data, lenders) = session.send_request(waiter, method, params)
+                    if lenders or len(data) > MAX_PACKET or not line.sends_at_once:
+                        self._send(sent, waiter, data, lenders)
+                    else:
+                        try:
+                            line.sock.send(data, SEND_FLAGS)  # type: ignore[arg-type] # pieces are longer
+                        except OSError:
+                            self._send(sent, waiter, data, lenders)
+                    line.entered = False
+                del data, lenders  # do not keep a large message until it is answered
+            line.turns.wait(waiter, deadline, sent.pumps)
+        except BaseException as exc:
+            self._give_up(sent, waiter, exc, method, params)
+            raise
+        finally:
+            if sent.pumps:
+                sent.end_pumps()
+        if waiter.error is not None:
+            raise waiter.error
+        return finish(waiter.answer, self._limits)
+
+    def request_idempotent(
+        self,
+        method: str,
+        params: Params,
+        deadline: int | None = None,
+        meta: dict[str, str] | None = None,
+        finish: Finish = result_of,
+    ) -> Any:
+        """Call a method that may run twice, as :meth:`request`."""
+        return self.request(method, params, deadline, meta, finish)
+
+    def _send_slowly(self, sent: _Sent, waiter: Waiter, method: str, params: Params, options: _Options) -> None:
+        """Send a call that has a deadline, or metadata, or must wait."""
+        line = self._line
+        line.check_process()
+        has_turn = False
+        try:
+            if line.room.is_full:
+                self._check_may_call(options.deadline)
+                line.room.wait(options.deadline)
+                has_turn = True
+            with line.lock:
+                line.check_reentry()
+                self._check_may_call(options.deadline)
+                line.entered = True
+                sent.call_id, (data, lenders) = self._session.send_request(waiter, method, params, options.sent)
+                self._send(sent, waiter, data, lenders)
+        finally:
+            if has_turn:
+                line.room.gone()
+
+    def _send(self, sent: _Sent, waiter: Waiter, data: Content, lenders: list[Lender]) -> None:
+        """Send a request in the slow way, with all that goes with it."""
+        assert sent.call_id is not None
+        line = self._line
+        failed = None
+        if lenders or len(data) > MAX_PACKET:
+            failed = functools.partial(line.request_refused, sent.call_id, waiter)
+        with Uninterrupted():  # what is raised at its end finds a call that was sent
+            try:
+                line.send(data, lenders, failed)
+            except BaseException:
+                self._session.calls.pop(sent.call_id, None)
+                tell_unsent(lenders)
+                raise
+            tell_sent(lenders)
+            for lender in lenders:
+                if isinstance(lender, StreamDeparture):  # it goes on in this thread only, and as long as the call does
+                    line.family.discard(lender.producer)
+                    sent.pumps.append(lender.producer)
+            line.entered = False
+
+    def _check_may_call(self, deadline: int | None) -> None:
+        if self._line.is_lost:
+            raise self._line.lost_error()
+        if self._session.closing_received is not None:
+            raise self._line.unavailable()
+        if deadline is not None and deadline <= time.monotonic_ns():
+            raise DeadlineExceeded("the deadline passed before the call was sent")
+
+    def _give_up(self, sent: _Sent, waiter: Waiter, exc: BaseException, method: str, params: Params) -> None:
+        """Clean up after a call that ends without its answer being used.
+
+        Raises:
+            Exception: what to raise in place of ``exc``, if it could not be sent.
+        """
+        line, session = self._line, self._session
+        with line.lock:
+            if line.forked:
+                return
+            was_entered, line.entered = line.entered, False
+            if was_entered and any(other is waiter for other in session.calls.values()):
+                # A signal handler came between: whether the packet has left, only the other side knows.
+                line.end_by(ConnectionLost("a signal handler interrupted this side while it sent a message"))
+                return
+            if not was_entered and sent.call_id is not None:
+                if waiter.answer is not None:
+                    close_all(waiter.answer.fds)  # the answer came as well
+                if session.calls.get(sent.call_id) is waiter:
+                    self._cancel(sent.call_id)
+                return
+        self._raise_explained(exc, method, params)
+
+    def _cancel(self, call_id: int) -> None:
+        packet = self._session.send_cancel(call_id)
+        if packet is not None:
+            with contextlib.suppress(OSError):  # a cancel is a hint, and may get lost
+                self._line.send(*packet)
+        self._line.room.next()
+
+    def _raise_explained(self, exc: BaseException, method: str, params: Params) -> None:
+        """Raise what is to be raised for a call that could not be sent, if that is not ``exc`` itself."""
+        line = self._line
+        if isinstance(exc, RpcError | LocalProtocolError) and not isinstance(exc, DeadlineExceeded):
+            note_unsent(exc, method, params)
+            return
+        if isinstance(exc, ConnectionLost):
+            if not line.closing and line.broken is not None:  # what the other side sent before it went is still unread
+                line.read_rest()
+            error: Exception = line.lost_error() if self._session.closing_received is None else line.unavailable()
+            raise error from error.__cause__
+        if isinstance(exc, OSError | ValueError):
+            check_open(exc, method, params)
+            explained = explain_refusal(exc) if isinstance(exc, OSError) else exc
+            if explained is not exc:
+                raise explained from explained.__cause__
+
+    def send_notify(
+        self, method: str, params: Params, deadline: int | None = None, meta: dict[str, str] | None = None
+    ) -> None:
+        """Call without wanting an answer; return when the call has left. Arguments as for :meth:`request`.
+
+        Raises:
+            ConnectionLost, Unavailable, DeadlineExceeded, WrongProcess, LocalProtocolError, TooLarge, PermissionDenied,
+            Overloaded, OSError, ValueError: as :meth:`request`; nothing was sent.
+        """
+        line = self._line
+        line.check_process()
+        try:
+            with line.lock:
+                line.check_reentry()
+                self._check_may_call(deadline)
+                line.entered = True
+                data, lenders = self._session.send_notify(method, params, options_of(deadline, meta))
+                try:
+                    line.send(data, lenders, functools.partial(_log.debug, "! NOTIFY %s: %s", method))
+                except BaseException:
+                    tell_unsent(lenders)
+                    raise
+                line.entered = False
+                tell_sent(lenders)
+        except BaseException as exc:
+            with line.lock:
+                was_entered, line.entered = line.entered, False
+            if was_entered:
+                self._raise_explained(exc, method, params)
+            raise
+        line.flush_all(deadline)
+
+    def let_go(self) -> None:
+        """Do nothing: a connection is held by whoever made it, not by its proxies."""
+
+    def __repr__(self) -> str:
+        """Return the state of the connection, and who is at the other end."""
+        return repr(self._line)
+
+
+class _Options:
+    """What a call has besides a method and arguments."""
+
+    __slots__ = ("deadline", "sent")
+
+    def __init__(self, deadline: int | None, meta: dict[str, str] | None) -> None:
+        self.deadline = deadline
+        self.sent = options_of(deadline, meta)
+
+
+class _Sent:
+    """What is known of a call that is being made."""
+
+    __slots__ = ("call_id", "pumps")
+
+    def __init__(self) -> None:
+        self.call_id: int | None = None
+        self.pumps: list[Any] = []
+
+    def end_pumps(self) -> None:
+        """End the streams that were produced for the call."""
+        for pump in self.pumps:
+            pump.end("the call that it was given to has ended")

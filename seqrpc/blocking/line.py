@@ -1,0 +1,526 @@
+"""A session on a socket without an event loop: whoever waits for an answer reads, and reads for all."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from seqrpc.blocking.family import Family
+from seqrpc.blocking.outlet import Outlet
+from seqrpc.blocking.reading import Reading, Work
+from seqrpc.blocking.room import Room
+from seqrpc.blocking.turns import Turns
+from seqrpc.blocking.waiting import READ, WRITE, Waiter, earlier, poll
+from seqrpc.calls.outcomes import closed_here, explain_refusal, lost, unavailable
+from seqrpc.errors import ConnectionLost, RemoteProtocolError, RpcError
+from seqrpc.kernel import forks
+from seqrpc.kernel.ancillary import SEND_FLAGS
+from seqrpc.kernel.credentials import Credentials
+from seqrpc.kernel.descriptors import HasFileno, OwnedFd, close_all
+from seqrpc.kernel.interrupts import Uninterrupted
+from seqrpc.kernel.pieces import Content
+from seqrpc.kernel.platforms import PLATFORM
+from seqrpc.kernel.sockets import names_senders, never_wait
+from seqrpc.kernel.unread import close_unread
+from seqrpc.limits import MAX_PACKET, Limits
+from seqrpc.logs import get_logger
+from seqrpc.protocol.admission import Admission, Refused
+from seqrpc.protocol.inbox import Inbox, Trouble, hides_packets
+from seqrpc.protocol.messages import Closing, Request, Response
+from seqrpc.protocol.outbox import Outbox, Packet, lending
+from seqrpc.protocol.session import Event, Session
+from seqrpc.protocol.spilled import write_spilled
+from seqrpc.protocol.values import Living
+from seqrpc.text import shown
+
+_log = get_logger("seqrpc.connection")
+
+
+class Handler(Protocol):
+    """Answers the requests that come in on one line."""
+
+    @property
+    def admission(self) -> Admission:
+        """Says which requests are taken."""
+        ...
+
+    @property
+    def serves(self) -> bool:
+        """Whether there is anything to call here, so that requests are looked for wherever a thread waits."""
+        ...
+
+    def line_made(self, line: Line) -> None:
+        """Remember the line."""
+        ...
+
+    def serve(self, request: Request, caller: Credentials | None) -> None:
+        """Answer a request that was admitted, in this thread; its descriptors are the handler's to close."""
+        ...
+
+    def request_refused(self, refused: Refused, caller: Credentials | None) -> None:
+        """Hear of a request that was not taken; it is answered already."""
+        ...
+
+    def line_lost(self) -> None:
+        """Hear that nobody waits for answers any more."""
+        ...
+
+
+class Line:
+    """One end of a connection, of a channel, or of an object that is served, for any number of threads.
+
+    One thread at a time reads, and gives the others what is theirs; when it has what it waits for itself, the one that
+    has waited longest goes on. The lock is held for moments only, and never while a handler runs or a thread waits.
+
+    Args:
+        sock: a connected socket; the line owns it.
+        handler: who answers the other side's requests.
+        limits: bounds of this line.
+        family: what goes on while a thread waits.
+        living: what streams and channels are here.
+        by_packet: whether each packet tells who sent it; if None, the socket's names tell.
+    """
+
+    __slots__ = (
+        "__weakref__", "_discards", "_flushers", "_inbox", "_outlet", "_reason", "broken", "closing", "entered",
+        "family", "fd", "forked", "handler", "is_lost", "limits", "lock", "reading", "room", "sends_at_once",
+        "session", "sock", "turns",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        handler: Handler,
+        limits: Limits,
+        family: Family,
+        living: Living | None = None,
+        *,
+        by_packet: bool | None = None,
+    ) -> None:
+        """Own the socket."""
+        peer = PLATFORM.peer_credentials(sock)
+        if by_packet is None:
+            by_packet = names_senders(sock)
+        if by_packet:
+            PLATFORM.ask_for_senders(sock)
+        never_wait(sock)
+        self.sock = sock
+        self.fd = sock.fileno()
+        self.limits = limits
+        self.family = family
+        self.handler = handler
+        """Answers the other side's requests."""
+        self.session: Session[Waiter, Any] = Session(limits, living, handler.admission)
+        self.lock = threading.RLock()
+        """Held while session, outbox and what is below are looked at or changed."""
+        self.entered = False
+        """Whether a thread is in the middle of a change of the session: also seen if it comes here again."""
+        self._inbox = Inbox(None if by_packet else peer, None if peer is None else peer.uid, names_senders=by_packet)
+        self.reading = Reading(sock, self._inbox, self)
+        """Receives."""
+        self.turns = Turns(self)
+        """The threads that wait."""
+        self._flushers: list[Waiter] = []  # those that wait until everything is sent
+        self._outlet: Outlet | None = None
+        self.room = Room(self)
+        """The line of calls that wait to be sent."""
+        self.sends_at_once = True
+        """Whether nothing waits, and neither end has begun to close."""
+        self.broken: OSError | None = None
+        """Why nothing can be sent any more; what was sent to us is still read."""
+        self.closing = False
+        """Whether this end has begun to close."""
+        self.is_lost = False
+        """Whether it has ended."""
+        self.forked = False
+        """Whether this is a copy in a forked child."""
+        self._reason: Exception | None = None
+        self._discards = True  # what is unread at the end, so that the peer is not reset
+        forks.register(self, Line._let_go_in_child)
+        handler.line_made(self)
+
+    def _let_go_in_child(self) -> None:
+        """Close the copy, and let nobody use it: this is a forked child."""
+        self.forked = self.closing = self.is_lost = True
+        self.sends_at_once = False
+        self.lock = threading.RLock()  # a thread of the parent may hold the other one
+        self.session.lose()
+        if self._outlet is not None:
+            for packet in self._outlet.outbox.forget():
+                close_all(packet.fds)
+        self.sock.close()
+
+    def check_process(self) -> None:
+        """Check that the line belongs to this process.
+
+        Raises:
+            WrongProcess: this is a fork of the process that made it.
+        """
+        if self.forked:
+            raise forks.wrong_process("this connection")
+
+    @property
+    def peer(self) -> Credentials | None:
+        """Who is at the other end; None where each packet tells of its sender."""
+        return self._inbox.peer
+
+    def check_reentry(self) -> None:
+        """Check, under the lock, that this thread is not in the middle of something here.
+
+        Raises:
+            RuntimeError: it is: a finalizer, or what encodes a value, calls in the midst of a call.
+        """
+        if self.entered:
+            raise RuntimeError(
+                f"{self!r} is in use by this very thread: a finalizer, or the encoding of a value, calls"
+            )
+
+    # Sending, all of it under the lock
+
+    def send(
+        self,
+        data: Content,
+        lenders: Sequence[HasFileno] = (),
+        failed: Callable[[OSError], object] | None = None,
+    ) -> None:
+        """Send a packet now if the kernel takes it, else when a thread that waits finds room.
+
+        Raises:
+            ConnectionLost: the connection is closing, or ended; nothing was sent.
+            ValueError, OSError, RpcError: the packet cannot be sent.
+        """
+        if self.sends_at_once and not lenders and len(data) <= MAX_PACKET:
+            try:
+                self.sock.send(data, SEND_FLAGS)  # type: ignore[arg-type] # data in pieces is longer
+                return
+            except OSError:  # rare enough to be tried again in the slow way
+                pass
+        if self.closing or self.broken is not None:
+            raise ConnectionLost("the connection is closed") from self.broken
+        with Uninterrupted():
+            packet = lending(data, lenders, self.too_long, failed, own=self.fd)
+            outlet = self._outlet
+            if outlet is None:
+                outbox = Outbox(self.limits.high_water_bytes, self.limits.low_water_bytes)
+                outlet = self._outlet = Outlet(self.sock, self, outbox)
+            try:
+                outlet.send(packet, self._inbox.uid)
+            finally:
+                if outlet.waits:
+                    self.sends_at_once = False
+                    self.turns.wake_leader()
+                elif outlet.room.narrow:
+                    outlet.room.change(narrow=False)
+
+    def flush(self) -> None:
+        """Send what waits, as far as there is room."""
+        outlet = self._outlet
+        if outlet is None or not outlet.waits:
+            return
+        with self.lock, Uninterrupted():
+            if not outlet.flush():
+                return
+            if outlet.room.narrow:
+                outlet.room.change(narrow=False)
+            self.sends_at_once = not self.closing and self.broken is None
+            while self._flushers:
+                self._flushers.pop().finish()
+
+    def wants_room(self) -> tuple[bool, int | None]:
+        """Return whether the socket is to be watched for room, and when to try again without that."""
+        outlet = self._outlet
+        if outlet is None or not outlet.waits:
+            return False, None
+        return outlet.wants_room, outlet.retry_at
+
+    @property
+    def unsent_bytes(self) -> int:
+        """What waits to be sent."""
+        return 0 if self._outlet is None else self._outlet.outbox.unsent_bytes
+
+    @property
+    def unsent_packets(self) -> int:
+        """How many packets wait to be sent."""
+        return 0 if self._outlet is None else len(self._outlet.outbox.packets)
+
+    def flush_all(self, deadline: int | None) -> None:
+        """Wait until nothing waits to be sent.
+
+        Raises:
+            DeadlineExceeded: the deadline passed before.
+            ConnectionLost: the connection ended before.
+        """
+        if self.sends_at_once:
+            return
+        waiter = Waiter()
+        with self.lock:
+            if self._outlet is None or not self._outlet.waits:
+                return
+            self._flushers.append(waiter)
+        self.turns.wait(waiter, deadline)
+        if waiter.error is not None:
+            raise waiter.error
+
+    # What the outlet tells
+
+    def too_long(self, data: Content) -> tuple[bytes, OwnedFd]:
+        """Send a message that does not fit in a packet as a memory file (protocol section 5)."""
+        return self.session.spill(data), write_spilled(data)
+
+    def writable(self) -> None:
+        """Send what waits."""
+        self.flush()
+
+    def refused(self, packet: Packet, reason: Exception) -> None:
+        """Tell the sender of a packet that waited, or end: nothing else would notice."""
+        if packet.failed is not None and isinstance(reason, OSError):
+            packet.failed(reason)
+        else:
+            self.end_by(reason)
+
+    def broke(self, reason: OSError) -> None:
+        """Send nothing any more; what was sent to us is still read."""
+        self.broken = self.broken or reason
+        self.sends_at_once = False
+        if self._outlet is not None:
+            self._outlet.drop()
+
+    # What the reading tells
+
+    def take_plain(self, data: bytes) -> Work | None:
+        """Take a packet that nothing came with; return what is to be done."""
+        with self.lock:
+            self.check_reentry()
+            self.entered = True
+            try:
+                event = self.session.receive_packet(data, [], self._inbox.peer)
+            except RemoteProtocolError as exc:
+                event = None
+                self._end_malformed(exc)
+            self.entered = False
+            if type(event) is Response and not self.room.waiting:
+                waiter: Waiter = event.waiter
+                event.waiter = None  # the waiter refers to this answer
+                waiter.finish(event)
+                return None
+            return self._handle(event, self._inbox.peer)
+
+    def take_packet(
+        self, data: bytes, fds: list[OwnedFd], sender: Credentials | None, *, lost: bool = False
+    ) -> Work | None:
+        """Take any packet; return what is to be done."""
+        with self.lock:
+            try:
+                event = self.session.receive_packet(data, fds, sender, lost=lost)
+            except RemoteProtocolError as exc:
+                self._end_malformed(exc)
+                return None
+            return self._handle(event, sender)
+
+    def take_trouble(self, trouble: Trouble, size: int) -> None:
+        """End: the other side did, or broke the protocol."""
+        with self.lock:
+            if trouble is Trouble.END:
+                self.end_by(self.broken)
+            else:
+                text = f"a packet has at most {MAX_PACKET} bytes, this one {size} or more"
+                self._end_malformed(RemoteProtocolError(text))
+
+    def receive_failed(self, exc: OSError) -> bool:
+        """Handle a failure to receive; return whether to go on at once."""
+        if isinstance(exc, BlockingIOError | InterruptedError):
+            return False
+        with self.lock:
+            if self.broken is not None or not hides_packets(exc):
+                self.end_by(exc)
+            else:
+                self.broke(exc)
+        return True
+
+    def take_again(self) -> bool:
+        """Return whether an answer that was interrupted may be taken again: it is not another thread's."""
+        self.entered = False
+        return not self.turns.others_wait
+
+    def _handle(self, event: Event | None, sender: Credentials | None) -> Work | None:
+        """Give what a packet asks for to whom it concerns, under the lock; return what this thread is to do."""
+        work: Work | None = None
+        if isinstance(event, Response):
+            waiter, event.waiter = event.waiter, None
+            if waiter.is_done:
+                close_all(event.fds)
+            waiter.finish(event)
+        elif isinstance(event, Request):
+            request = event
+            work = lambda: self.handler.serve(request, sender)  # noqa: E731 - it is said what it does by its name
+        elif isinstance(event, Refused):
+            if event.call_id is not None:
+                self.answer(*self.session.send_error(event.call_id, event.code, event.message))
+            self.handler.request_refused(event, sender)
+        elif isinstance(event, Closing):
+            _log.debug("= %r takes no new requests: %s", self, shown(event.reason))
+            self.room.fail(unavailable(self.session.closing_received))
+        self.room.next()
+        return work
+
+    def answer(self, data: Content, lenders: Sequence[Any] = ()) -> None:
+        """Send an error that refuses a request; a peer that does not read its answers is not answered for ever."""
+        with contextlib.suppress(OSError):
+            self.send(data, lenders)
+        self.bound_unsent()
+
+    def bound_unsent(self) -> None:
+        """End the connection if the other side lets too many answers wait."""
+        if self.unsent_bytes > self.limits.max_unsent_bytes + self.limits.max_message_bytes:
+            self.end_by(ConnectionLost(f"the other side left {self.unsent_bytes} bytes of answers unread"))
+
+    # As a pump: what others ask of us while our threads wait for something else
+
+    def interest(self) -> tuple[int, int]:
+        """Return what to watch for."""
+        if self.is_lost:
+            return -1, 0
+        return self.fd, READ | WRITE if self.wants_room()[0] else READ
+
+    def work(self) -> bool:
+        """Take one packet that is there, and do what it asks for; return whether there was one."""
+        return self.turns.work()
+
+    # Ending
+
+    def end(self, reason: str) -> None:
+        """End it now, and tell the other side why."""
+        self.refuse(reason)
+        self.close()
+
+    def lost_error(self) -> ConnectionLost:
+        """Return why the connection ended."""
+        return lost(self._reason, self.session.closing_received)
+
+    def _end_malformed(self, exc: RemoteProtocolError) -> None:
+        _log.info("x %r: %s", self, exc)
+        self.entered = False
+        reason = exc.with_traceback(None)  # its frames hold what was received, including buffers
+        self._say_closing(str(exc))
+        self.end_by(reason)
+
+    def _say_closing(self, reason: str) -> None:
+        packet = self.session.send_closing(reason)
+        if packet is not None:
+            with contextlib.suppress(OSError):
+                self.send(*packet)
+
+    def refuse(self, reason: str) -> None:
+        """Take no new requests."""
+        with self.lock:
+            if not self.is_lost:
+                self._say_closing(reason)
+
+    def end_by(self, exc: Exception | None) -> None:
+        """End the connection now, and tell the reason to those who wait; None if there is no more to tell."""
+        with self.lock:
+            if self.is_lost:
+                return
+            self.is_lost = self.closing = True
+            self.sends_at_once = False
+            self._discards = exc is None
+            self._reason = self._reason or exc
+            if self._outlet is not None:
+                self._outlet.drop()
+            for waiter in self.session.lose():
+                waiter.finish(error=self.lost_error())
+            self.room.fail(None)
+            while self._flushers:
+                self._flushers.pop().finish(error=self.lost_error())
+            self.family.discard(self)
+            self.turns.wake_leader()
+            self.close_unused()
+            self.handler.line_lost()
+
+    def close_unused(self) -> None:
+        """Close the socket of a line that has ended if no thread uses it any more, under the lock."""
+        if not self.turns.is_reading and self.sock.fileno() >= 0:
+            self.turns.close()
+            close_unread(self.sock, self._inbox.uid, discard=self._discards)
+
+    def read_rest(self) -> None:
+        """Read what the other side sent before it went: it may have said why."""
+        while not self.is_lost:
+            if not self.turns.work():
+                self.end_by(self.broken)
+
+    @property
+    def is_unclosed(self) -> bool:
+        """Whether it is open, and neither side has begun to close it."""
+        return not self.closing and not self.is_lost and not self.forked
+
+    def close(self) -> None:
+        """End the connection: what is unsent is sent within ``close_timeout``; calls both ways are given up."""
+        if self.forked or self.is_lost:
+            return
+        with self.lock:
+            if self._reason is None:
+                self._reason = closed_here("with")
+        self._flush_last()
+        self.end_by(None)
+        with contextlib.suppress(OSError):  # a thread that waits for a packet is to wake up
+            self.sock.shutdown(socket.SHUT_RDWR)
+
+    def close_family(self) -> None:
+        """End the connection, and what others hold of it."""
+        if self.forked:
+            return
+        self.close()
+        for pump in list(self.family.pumps):
+            pump.end("the connection of its service ended")
+        self.family.run_errands()
+
+    def abandon(self) -> None:
+        """End it without waiting: nobody refers to it any more."""
+        if self._reason is None:
+            self._reason = closed_here("with")
+        self.end_by(None)
+
+    def _flush_last(self) -> None:
+        """Wait until what is unsent was taken, for ``close_timeout`` at most."""
+        until = time.monotonic_ns() + int(self.limits.close_timeout * 1e9)
+        outlet = self._outlet
+        while outlet is not None and outlet.waits and not self.is_lost and time.monotonic_ns() < until:
+            poll([(self.fd, WRITE)], (), earlier(until, outlet.retry_at))
+            self.flush()
+
+    def detach(self) -> socket.socket | None:
+        """Give the socket back, owned by the caller, if no call is under way in either direction, else None.
+
+        Raises:
+            WrongProcess: the connection belongs to another process.
+        """
+        self.check_process()
+        with self.lock:
+            session = self.session
+            busy = session.calls or session.given_up or session.requests or session.closing_received is not None
+            if busy or self.turns.is_reading or self.closing or self.unsent_packets:
+                return None
+            sock = socket.socket(fileno=self.sock.detach())
+            self._reason = ConnectionLost("the connection was passed on")
+            self.end_by(None)
+            return sock
+
+    def request_refused(self, call_id: int, waiter: Waiter, exc: OSError) -> None:
+        """Fail a call whose packet the kernel did not take: the other side never hears of it."""
+        self.session.calls.pop(call_id, None)
+        self.session.given_up.discard(call_id)
+        waiter.finish(error=explain_refusal(exc))
+        self.room.next()
+
+    def unavailable(self) -> RpcError:
+        """Return what to raise in a call that the other side does not take any more."""
+        return unavailable(self.session.closing_received)
+
+    def __repr__(self) -> str:
+        """Return the state, and who is at the other end, as people know it."""
+        return f"<Connection {'closed' if self.is_lost else 'open'} peer={self.peer}>"

@@ -1,0 +1,351 @@
+"""The writing end of a stream (protocol section 6), produced by whichever thread waits."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+
+from seqrpc.blocking.outlet import Outlet
+from seqrpc.blocking.waiting import READ, WRITE
+from seqrpc.calls.departures import Source
+from seqrpc.calls.failures import error_for, no_memory_file
+from seqrpc.errors import Unavailable
+from seqrpc.kernel import forks
+from seqrpc.kernel.buffers import Buffer
+from seqrpc.kernel.descriptors import OwnedFd, close_all
+from seqrpc.kernel.interrupts import Uninterrupted
+from seqrpc.kernel.pieces import Content
+from seqrpc.kernel.sockets import never_wait
+from seqrpc.kernel.unread import close_unread
+from seqrpc.limits import MAX_PACKET
+from seqrpc.logs import get_logger
+from seqrpc.protocol.encoder import Encoder
+from seqrpc.protocol.items import ItemWriter, Outgoing
+from seqrpc.protocol.messages import SPILLED
+from seqrpc.protocol.outbox import Outbox, Packet
+from seqrpc.protocol.spilled import NoMemoryFile, write_spilled
+from seqrpc.protocol.values import EXT_STREAM
+
+_log = get_logger("seqrpc.producers")
+
+_TURN_NS: Final = 1_000_000
+"""Nanoseconds after which a producer lets its thread look for its answer, and others have their turns."""
+
+_OLDEST_NS: Final = 100_000
+"""Nanoseconds that an item may wait for others to share its packet. The next one may take its time: so what is there
+is sent before it is asked for, unless the items before it came in no time."""
+
+_FAST_NS: Final = 20_000
+
+
+class Producer:
+    """Writes what an iterator yields to one end of a pair, and then closes both.
+
+    Args:
+        sock: the writing end; the producer owns it.
+        source: what to write.
+        encoder: encodes it.
+        ended: called with it at its end.
+    """
+
+    __slots__ = (
+        "__weakref__", "_encoder", "_ended", "_is_busy", "_is_over", "_iterator", "_last", "_outlet", "_reader_gone",
+        "_refused", "_sock", "_source", "_writer",
+    )  # fmt: skip
+
+    def __init__(
+        self, sock: socket.socket, source: Source, encoder: Encoder, ended: Callable[[Producer], object]
+    ) -> None:
+        """Produce nothing yet."""
+        self._sock = sock
+        self._source = source
+        self._encoder = encoder
+        self._writer = ItemWriter(encoder)
+        self._outlet = Outlet(sock, self, Outbox())
+        self._iterator: Iterator[Any] | None = None
+        self._refused: Exception | None = None
+        self._reader_gone = False
+        self._last: Outgoing | None = None  # the end, once the source has ended
+        self._is_over = False
+        self._is_busy = False  # whether the source runs: it may call, and its thread wait again
+        self._ended = ended
+        forks.register(self, Producer._let_go_in_child)
+
+    def _let_go_in_child(self) -> None:
+        """Produce nothing: this is a copy in a forked child."""
+        self._is_over = self._reader_gone = True
+        self._outlet.outbox.forget()
+        self._sock.close()
+
+    def interest(self) -> tuple[int, int]:
+        """Return what to watch: the reader closes its end to say that it wants no more."""
+        if self._is_over or self._is_busy:
+            return -1, 0
+        if self._outlet.waits:
+            return self._sock.fileno(), READ | WRITE
+        return self._sock.fileno(), 0
+
+    def work(self) -> None:
+        """Produce for a moment."""
+        if self._is_over or self._is_busy:
+            return
+        self._is_busy = True
+        try:
+            self._go_on()
+        except BaseException as exc:
+            if not isinstance(exc, Exception) or self._last is not None:
+                self.end("the producer was interrupted")
+                raise
+            self._finish(exc)
+        finally:
+            self._is_busy = False
+
+    def _go_on(self) -> None:
+        if self._reader_has_gone() or not self._flush():
+            return
+        if self._last is not None:
+            self._close()
+            return
+        if self._iterator is None:
+            self._iterator = iter(self._source.items)
+        until = time.monotonic_ns() + _TURN_NS
+        self._produce(self._iterator, until)
+
+    def _produce(self, iterator: Iterator[Any], until: int) -> None:
+        """Ask for items until the time is up or there is no room."""
+        writer, clock = self._writer, time.monotonic_ns
+        last = first = 0
+        for item in iterator:
+            if self._is_over:  # it was ended by what the source itself called
+                self._encoder.give_up(item)
+                return
+            writer.add(item)
+            now = clock()
+            if not writer.full and now - last < _FAST_NS and now < until:
+                first = first if writer.count > 1 else now
+                if now - first < _OLDEST_NS:
+                    last = now
+                    continue
+            if not self._flush() or now >= until:
+                return
+            last = clock()
+        self._finish(None)
+
+    def _reader_has_gone(self) -> bool:
+        """Look whether the reader closed its end, or wrote to it, which readers never do."""
+        try:
+            self._sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return self._reader_gone
+        except OSError:
+            pass
+        self._reader_gone = True
+        self.end("nobody reads")
+        return True
+
+    # Writing
+
+    def _flush(self) -> bool:
+        """Send what waits; return False if the socket has no room for all of it.
+
+        Raises:
+            Exception: an item cannot be sent; what came before it was.
+        """
+        outlet, writer = self._outlet, self._writer
+        with Uninterrupted():
+            while True:
+                if outlet.waits and not outlet.flush():
+                    return False
+                refused, self._refused = self._refused, None
+                if refused is not None:
+                    raise refused
+                packet = writer.packet()
+                if packet is None:
+                    break
+                self._put(packet)
+            if writer.failure is not None:
+                raise writer.failure
+            if self._last is not None and not self._reader_gone:
+                last, self._last = self._last, None
+                self._put(last)
+                self._last = _TOLD
+                return not outlet.waits or outlet.flush()
+        return True
+
+    def _put(self, packet: Outgoing) -> None:
+        """Let a packet wait, to be sent at once."""
+        waiting = _Item(packet)
+        if len(packet.data) > MAX_PACKET:
+            try:
+                waiting.shorten(self.too_long)
+            except Exception:
+                packet.unsent()
+                raise
+        self._outlet.outbox.add(waiting)
+
+    # What the outlet tells
+
+    def too_long(self, data: Content) -> tuple[bytes, OwnedFd]:
+        """Send a packet that is too long as a memory file (protocol section 5).
+
+        Raises:
+            TooLarge, Overloaded: no memory file can be made; the reader is told.
+        """
+        try:
+            file = write_spilled(data)
+        except NoMemoryFile as exc:
+            _log.warning("! %r: an item cannot be sent: %s", self._source.where, exc)
+            raise no_memory_file(exc) from exc
+        return bytes(self._encoder.encode((SPILLED, len(data)))[0]), file
+
+    def writable(self) -> None:
+        """Do nothing: whoever waits goes on."""
+
+    def refused(self, packet: Packet, reason: Exception) -> None:  # noqa: ARG002
+        """Remember why an item cannot be sent."""
+        self._refused = reason
+
+    def broke(self, reason: OSError) -> None:  # noqa: ARG002
+        """Send nothing more: nobody reads it."""
+        self._reader_gone = True
+        self._outlet.drop()
+
+    # Ending
+
+    def _finish(self, exc: BaseException | None) -> None:
+        """End as the source did, once everything is sent."""
+        error = None if exc is None else error_for(exc, self._source.where)
+        if exc is not None:
+            self._writer.failure = None
+        self._close_source()
+        if self._last is None:
+            self._last = self._writer.end(error)
+        with contextlib.suppress(Exception):  # what could not be sent was the reason
+            if self._flush():
+                self._close()
+
+    def end(self, reason: str) -> None:
+        """End it now, if it has not ended; the reader is told ``reason`` if the socket has room for it."""
+        if self._is_over:
+            return
+        if not self._reader_gone and self._last is None:
+            stopped = Unavailable(reason)
+            self._last = self._writer.end((stopped.code, stopped.message, None))
+            with contextlib.suppress(Exception):
+                self._flush()
+        self._close_source()
+        self._close()
+
+    def _close_source(self) -> None:
+        """Close the iterator: its ``finally`` blocks run, in this thread."""
+        iterator, self._iterator = self._iterator or self._source.items, None
+        self._source.items = ()
+        close = getattr(iterator, "close", None)
+        if close is None or not hasattr(iterator, "__next__"):
+            return
+        try:
+            close()
+        except Exception:  # it may raise anything, and may be running
+            _log.exception("! closing %r failed, which was streamed", self._source.where)
+
+    def _close(self) -> None:
+        if self._is_over:
+            return
+        self._is_over = True
+        self._outlet.drop()
+        self._writer.drop()
+        if self._last is not None and self._last is not _TOLD:
+            self._last.unsent()
+        close_unread(self._sock, None, discard=False)
+        close_all(self._source.fds)
+        self._ended(self)
+
+    def __repr__(self) -> str:
+        """Return what it produces."""
+        return f"<Producer of {self._source.where}>"
+
+
+_TOLD: Final = Outgoing((b"", []))
+"""In place of the end of a stream once that has been sent, or waits to be."""
+
+
+class _Item(Packet):
+    """A packet of a stream: what it lends is let go as its own."""
+
+    __slots__ = ("_outgoing",)
+
+    def __init__(self, outgoing: Outgoing) -> None:
+        holds_memory = any(isinstance(lender, Buffer) for lender in outgoing.lenders)
+        super().__init__(outgoing.data, outgoing.lenders, narrow=holds_memory)
+        self._outgoing = outgoing
+
+    def sent(self) -> None:
+        self._outgoing.sent()
+
+    def unsent(self) -> None:
+        self._outgoing.unsent()
+
+
+class StreamDeparture:
+    """An iterator on its way out: a pair is made, and its reading end leaves.
+
+    Args:
+        source: what the stream yields.
+        encoder: encodes the items.
+        started: called with the producer once it can be worked on.
+        ended: called with it at its end.
+        dropped: called if it is not sent.
+
+    Raises:
+        OSError: the process has too many descriptors.
+    """
+
+    ext_type = EXT_STREAM
+
+    def __init__(
+        self,
+        source: Source,
+        encoder: Encoder,
+        started: Callable[[Producer], object],
+        ended: Callable[[Producer], object],
+        *,
+        dropped: Callable[[], object],
+    ) -> None:
+        """Make the pair."""
+        self._ours, self._theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        never_wait(self._ours)
+        self._source = source
+        self._encoder = encoder
+        self._started = started
+        self._ended = ended
+        self._dropped = dropped
+        self.producer: Producer
+        """What produces it, once it was sent."""
+        forks.register(self, StreamDeparture._close)
+
+    def _close(self) -> None:
+        self._ours.close()
+        self._theirs.close()
+
+    def fileno(self) -> int:
+        """Return the reading end, lent."""
+        return self._theirs.fileno()
+
+    def sent(self) -> None:
+        """Let the reading end go; the producer is to be worked on."""
+        self._theirs.close()
+        self.producer = Producer(self._ours, self._source, self._encoder, self._ended)
+        self._started(self.producer)
+
+    def unsent(self) -> None:
+        """Close both ends; the source is left as it was."""
+        self._close()
+        self._dropped()
+
+    def given_up(self) -> None:
+        """Close both ends, and the source."""
+        self.unsent()
+        self._encoder.give_up(self._source)

@@ -1,0 +1,368 @@
+"""What does the work of a stream's reading end; users see it as a :class:`~seqrpc.blocking.streams.Stream`."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from seqrpc.blocking.family import Family, is_alone
+from seqrpc.blocking.reading import Reading
+from seqrpc.blocking.waiting import READ, Bell, poll
+from seqrpc.errors import (
+    ConnectionLost,
+    DeadlineExceeded,
+    DescriptorsLost,
+    LocalProtocolError,
+    RemoteProtocolError,
+    RpcError,
+    Unavailable,
+)
+from seqrpc.interface.scope import scope
+from seqrpc.kernel import forks
+from seqrpc.kernel.closing import CLOSER, Sender
+from seqrpc.kernel.credentials import Credentials
+from seqrpc.kernel.descriptors import OwnedFd, close_all, sender_of, value_fd
+from seqrpc.kernel.interrupts import Uninterrupted
+from seqrpc.kernel.sockets import never_wait
+from seqrpc.kernel.unread import close_unread, close_value
+from seqrpc.limits import MAX_PACKET
+from seqrpc.protocol.inbox import Inbox, Trouble, hides_packets
+from seqrpc.protocol.items import End, ItemReader
+from seqrpc.protocol.received import ReceivedItems
+
+
+class StreamReader:
+    """Reads a stream when it is asked for an item and has none ready.
+
+    It holds the reading end and what decodes its packets, or knows how to get both.
+
+    Args:
+        family: what goes on while a thread waits for an item.
+        fd: the reading end.
+        reader: decodes packets.
+        opening: makes the call that returns the stream, and returns the reader of that stream.
+    """
+
+    __slots__ = (
+        "__weakref__", "_busy", "_closed", "_family", "_fd", "_forked", "_made", "_moved", "_opening", "_reader",
+        "_sender", "_sock", "items",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        family: Family | None = None,
+        fd: OwnedFd | None = None,
+        reader: ItemReader | None = None,
+        opening: Callable[[], StreamReader] | None = None,
+    ) -> None:
+        """Read nothing yet."""
+        self._family = Family() if family is None else family
+        self._fd = fd
+        self._reader = reader
+        self._opening = opening
+        self.items = ReceivedItems()
+        """What came in and nobody has taken."""
+        self._sock: socket.socket | None = None
+        self._made: Reading | None = None
+        self._sender: Sender = None
+        self._closed = False
+        self._moved = False
+        self._busy: int | None = None  # the thread that reads
+        self._forked = False  # whether this is a copy in a forked child
+        forks.register(self, StreamReader._let_go_in_child)
+
+    def _let_go_in_child(self) -> None:
+        """End without telling anybody: this is a copy in a forked child."""
+        self._forked = self._closed = True
+        self.items.forget()  # what was received is the parent's to read
+        self._opening = None
+        for end in (self._sock, self._fd):
+            if end is not None:
+                end.close()
+        self._sock = self._fd = self._made = None
+
+    @property
+    def is_unopened(self) -> bool:
+        """Whether the call has not been made yet."""
+        return self._opening is not None
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether no more is received; there may still be items that nobody has taken."""
+        return self._closed
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it will give no more items."""
+        return self._closed and not self.items and self.items.failure is None
+
+    # Reading
+
+    def open(self) -> None:
+        """Make the call now, if it was not made yet.
+
+        Raises:
+            WrongProcess: it is to be opened in another process.
+            Exception: anything else that the call raises; the stream is over then, unless a signal handler raised it.
+        """
+        self._check_process()
+        opening, self._opening = self._opening, None
+        if opening is None:
+            return
+        try:
+            opened = opening()
+        except Exception:
+            self.close()
+            raise
+        except BaseException:
+            self._opening = None if self._closed else opening  # whoever reads next makes the call again
+            raise
+        if not self._closed:
+            self._fd, opened._fd = opened._fd, None  # noqa: SLF001 - of the same class
+            self._reader, self.items.check = opened._reader, opened.items.check  # noqa: SLF001 - as above
+            self._family = opened._family  # noqa: SLF001 - as above
+        opened.close()
+
+    def next(self) -> Any:
+        """Wait for the next item and return it; called when none is ready.
+
+        Raises:
+            StopIteration: there is none.
+            Exception: as :class:`~seqrpc.blocking.streams.Stream` tells.
+        """
+        self._begin()
+        items = self.items
+        try:
+            if self._opening is not None:
+                self.open()
+            while not items.is_ready:
+                if items.has_more:
+                    items.look()
+                    continue
+                self._raise_if_over()
+                self._wait_for_packet()
+        finally:
+            self._busy = None
+        return items.take()
+
+    def take_ready(self) -> list[Any]:
+        """Return the items that are there, without waiting.
+
+        Raises:
+            Exception: as :meth:`next`, if there is no item before that.
+        """
+        self._begin()
+        items, taken = self.items, list[Any]()
+        try:
+            if self._opening is not None:
+                self.open()
+            while True:
+                while items.is_ready:
+                    taken.append(items.take())
+                if items.has_more:
+                    items.look()
+                elif self._closed or items.failure is not None or not self._read_at_once():
+                    break
+            if not taken and items.failure is not None:
+                self._raise_if_over()
+        finally:
+            self._busy = None
+        return taken
+
+    def _read_at_once(self) -> bool:
+        reading = self._reading()
+        return reading.read(reading.at_once)[1]
+
+    def fileno(self) -> int:
+        """Return the descriptor that is readable when there is something to read, lent.
+
+        Raises:
+            ValueError: it is closed, or was passed on.
+        """
+        self._check_process()
+        self.open()
+        if self._closed:
+            raise ValueError("the stream is closed")
+        self._reading()
+        assert self._sock is not None
+        return self._sock.fileno()
+
+    def _begin(self) -> None:
+        """Refuse a second reader."""
+        self._check_process()
+        if self._busy is not None:
+            who = "this" if self._busy == threading.get_ident() else "another"
+            raise RuntimeError(f"{who} thread is reading this stream already")
+        self._busy = threading.get_ident()
+
+    def _check_process(self) -> None:
+        if self._forked:
+            raise forks.wrong_process("this stream")
+
+    def _raise_if_over(self) -> None:
+        if self.items.failure is not None:
+            self._raise_failure()
+        if self._moved:
+            raise ConnectionLost("the stream was passed on to somebody else")
+        if self._closed:
+            self._check_process()
+            raise StopIteration
+
+    def _raise_failure(self) -> None:
+        failure, self.items.failure = self.items.failure, None
+        assert failure is not None
+        if not isinstance(failure, DescriptorsLost):
+            self.close()
+        try:
+            raise failure
+        finally:
+            del failure  # else it and this frame would hold each other, and what was received, until collected
+
+    def _reading(self) -> Reading:
+        """Return what receives, made when it is first needed."""
+        if self._made is None:
+            assert self._fd is not None
+            with Uninterrupted():
+                self._sender = sender_of(self._fd)
+                self._sock = socket.socket(fileno=self._fd.detach())
+                never_wait(self._sock)
+                self._made = Reading(self._sock, Inbox(uid=self._sender), self)
+        return self._made
+
+    # Receiving
+
+    def _wait_for_packet(self) -> None:
+        """Take a packet, or do something that goes on meanwhile.
+
+        Raises:
+            DeadlineExceeded: the time given by ``seqrpc.timeout`` is up; nothing is lost.
+        """
+        reading, family = self._reading(), self._family
+        until = scope.get().deadline_ns
+        is_quiet = until is None and not family.pumps and is_alone() and not CLOSER.careful
+        if is_quiet and reading.read(reading.waiting)[1]:
+            return
+        assert self._sock is not None
+        fd = self._sock.fileno()
+        own = [(fd, READ)]
+        bell = None if is_alone() else Bell()
+        try:
+            if bell is not None:
+                family.listen(bell)
+                own.append((bell.fileno(), READ))
+            ready, pump = poll(own, family.pumps, until)
+        finally:
+            if bell is not None:
+                family.leave(bell)
+                bell.close()
+        if pump is not None:
+            family.turn(pump)
+            family.run_errands()
+        elif fd in ready:
+            reading.read(reading.at_once)
+        elif until is not None and time.monotonic_ns() >= until:
+            raise DeadlineExceeded("the deadline passed before the next item of the stream came")
+
+    # What the reading tells
+
+    def receive_failed(self, exc: OSError) -> bool:
+        """Handle a failure to receive; return whether to go on at once."""
+        if isinstance(exc, BlockingIOError | InterruptedError):
+            return False
+        if not hides_packets(exc):
+            self.items.failure = Unavailable(f"the stream cannot be read: {exc.strerror}")
+        return True
+
+    def take_trouble(self, trouble: Trouble, size: int) -> None:
+        """Handle what came in place of a packet."""
+        if trouble is Trouble.END:
+            self.items.failure = Unavailable("the producer of the stream died")
+        else:
+            self.items.failure = RemoteProtocolError(f"a packet has at most {MAX_PACKET} bytes, this one {size}")
+
+    def take_plain(self, data: bytes) -> None:
+        """Take a packet that nothing came with."""
+        self.take_packet(data, [])
+
+    def take_packet(
+        self,
+        data: bytes,
+        fds: list[OwnedFd],
+        sender: Credentials | None = None,  # noqa: ARG002 - whoever has the other end of a stream may write
+        *,
+        lost: bool = False,
+    ) -> None:
+        """Take any packet."""
+        assert self._reader is not None
+        try:
+            event = self._reader.receive_packet(data, fds, lost=lost)
+        except Exception as exc:
+            self.items.failure = exc
+            return
+        if event is None:
+            return
+        if not isinstance(event, End):
+            self.items.add(event.values, event.fds)
+        elif event.error is None:
+            close_all(event.fds)
+            self.close()
+        else:
+            self.items.failure = RpcError.from_wire(*event.error)
+
+    def take_again(self) -> bool:
+        """Take no packet twice: some of its items may have been taken."""
+        return False
+
+    def end_by(self, exc: Exception) -> None:
+        """End after the items that are there."""
+        self.items.failure = exc
+
+    # Ending
+
+    def detach(self) -> OwnedFd | None:
+        """Give up the reading end, to be passed on.
+
+        Returns:
+            The reading end, owned by the caller; None if the stream has to be relayed, because items were received
+            that nobody took yet, or because the call was not made yet.
+
+        Raises:
+            LocalProtocolError: a thread is reading it, or it is over here.
+            WrongProcess: it belongs to another process.
+        """
+        self._check_process()
+        if self._busy is not None:
+            raise LocalProtocolError("a stream that a thread is reading cannot be passed on")
+        if self.items or self.items.failure is not None or self._opening is not None:
+            return None
+        if self._closed:
+            over = "was passed on already" if self._moved else "is closed, or was read to its end,"
+            raise LocalProtocolError(f"a stream that {over} cannot be passed on")
+        with Uninterrupted():
+            fd = self._fd if self._sock is None else value_fd(self._sock.detach(), self._sender)
+            self._fd, self._sock, self._made, self._closed, self._moved = None, None, None, True, True
+        return fd
+
+    def attach(self, fd: OwnedFd) -> None:
+        """Take back what :meth:`detach` returned: it was not passed on."""
+        self._fd, self._closed, self._moved = fd, False, False
+
+    def close(self) -> None:
+        """Stop reading for good: the producer stops. If it had not ended, items that nobody took are dropped."""
+        self._closed = True
+        self._opening = None
+        sock, self._sock, self._made = self._sock, None, None
+        if sock is not None:
+            close_unread(sock, self._sender, discard=False)
+        fd, self._fd = self._fd, None
+        if fd is not None:
+            close_value(fd)
+
+    def drop(self) -> None:
+        """Stop reading for good, and let go of the items that nobody took."""
+        self.close()
+        self.items.failure = None
+        self.items.drop()

@@ -1,0 +1,141 @@
+"""Receiving packets without an event loop, so that no signal handler comes between a packet and what it asks for."""
+
+from __future__ import annotations
+
+import itertools
+import socket
+import struct
+from collections.abc import Callable
+from typing import Final, Protocol
+
+from seqrpc.blocking.waiting import LOOK_INTERVAL, close_number
+from seqrpc.errors import ConnectionLost
+from seqrpc.kernel import ancillary
+from seqrpc.kernel.ancillary import WHOLE, Received
+from seqrpc.kernel.credentials import Credentials
+from seqrpc.kernel.descriptors import OwnedFd
+from seqrpc.kernel.interrupts import Uninterrupted
+from seqrpc.limits import MAX_PACKET
+from seqrpc.protocol.inbox import BUFFER_BYTES, Inbox, Trouble
+from seqrpc.protocol.messages import RESPONSE
+
+_ONCE: Final = ((),)  # the arguments of one call without arguments
+_ANSWER: Final = bytes((0x94, RESPONSE))
+_INTERRUPTED: Final = "a signal handler interrupted this side in the middle of a message"
+
+Work = Callable[[], object]
+"""What a thread that waits has to do before it waits on."""
+
+
+class Taker(Protocol):
+    """Whoever takes what is received."""
+
+    def take_packet(
+        self, data: bytes, fds: list[OwnedFd], sender: Credentials | None, *, lost: bool = False
+    ) -> Work | None:
+        """Take a packet; return what is to be done."""
+        ...
+
+    def take_plain(self, data: bytes) -> Work | None:
+        """Take a packet that nothing came with; return what is to be done."""
+        ...
+
+    def take_trouble(self, trouble: Trouble, size: int) -> None:
+        """Hear of what came in place of a packet."""
+        ...
+
+    def receive_failed(self, exc: OSError) -> bool:
+        """Hear that receiving failed; return whether to go on at once."""
+        ...
+
+    def take_again(self) -> bool:
+        """Return whether an answer that was interrupted may be taken again, and is not another thread's."""
+        ...
+
+    def end_by(self, exc: Exception) -> None:
+        """End."""
+        ...
+
+
+class Reading:
+    """Receives the packets of one socket, for one thread at a time.
+
+    Args:
+        sock: the socket, borrowed.
+        inbox: decides what each packet is.
+        taker: takes them.
+    """
+
+    __slots__ = ("_arrived", "_buffer", "_inbox", "_taker", "at_once", "left_over", "waiting")
+
+    def __init__(self, sock: socket.socket, inbox: Inbox, taker: Taker) -> None:
+        """Receive nothing yet."""
+        # So that a thread which reads without looking at anything else does look now and then.
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("@ll", LOOK_INTERVAL, 0))
+        self._inbox = inbox
+        self._taker = taker
+        self._buffer = memoryview(bytearray(BUFFER_BYTES))
+        self.at_once = ancillary.receiver(sock, self._buffer)
+        """Receives what is there."""
+        self.waiting = ancillary.waiting_receiver(sock, self._buffer)
+        """Waits for a packet, unless the socket is non-blocking."""
+        self._arrived: list[Received] = []
+        self.left_over: bytes | None = None
+        """A packet that a signal handler came between."""
+
+    def read(self, receive: Callable[[], Received]) -> tuple[Work | None, bool]:
+        """Take one packet; return what is to be done, and whether there was one.
+
+        Args:
+            receive: :attr:`at_once` or :attr:`waiting`.
+        """
+        arrived = self._arrived
+        try:
+            try:
+                # In one step for signal handlers: what comes with a packet is in here before one can raise.
+                arrived.extend(itertools.starmap(receive, _ONCE))
+            except OSError as exc:
+                return None, self._taker.receive_failed(exc)
+            size, control, flags, _address = arrived[0]
+            if control or flags != WHOLE or not size:
+                with Uninterrupted():
+                    return self._take(*arrived.pop()[:3]), True
+            work = self._taker.take_plain(bytes(self._buffer[:size]))
+            arrived.clear()
+        except BaseException:
+            if arrived:
+                self._interrupted()
+            raise
+        return work, True
+
+    def read_again(self) -> Work | None:
+        """Take the packet that a signal handler came between."""
+        data = self.left_over
+        assert data is not None
+        work = self._taker.take_plain(data)
+        self.left_over = None
+        return work
+
+    def _take(self, size: int, control: ancillary.Control, flags: int) -> Work | None:
+        """Take what came with more than a packet, or in place of one."""
+        fds: list[OwnedFd] = []
+        size, sender, trouble = self._inbox.take(size, control, flags, fds)
+        if trouble is not None and trouble is not Trouble.DESCRIPTORS_LOST:
+            self._taker.take_trouble(trouble, size)
+            return None
+        return self._taker.take_packet(bytes(self._buffer[:size]), fds, sender, lost=trouble is not None)
+
+    def _interrupted(self) -> None:
+        """Clean up after a signal handler that raised between receiving a packet and its end.
+
+        An answer is taken again, if it is not another thread's. Of anything else it is not known how far it got.
+        """
+        ((size, control, flags, _address),) = self._arrived
+        self._arrived.clear()
+        for number in ancillary.numbers_in(control):
+            close_number(number)
+        data = bytes(self._buffer[: min(size, MAX_PACKET)])
+        if not control and flags == WHOLE and data.startswith(_ANSWER) and self._taker.take_again():
+            self.left_over = data
+        else:
+            self._taker.end_by(ConnectionLost(_INTERRUPTED))

@@ -1,0 +1,113 @@
+"""Calls that wait to be sent because too many are unanswered."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict
+from typing import Any, Protocol
+
+from seqrpc.blocking.turns import Turns
+from seqrpc.blocking.waiting import Waiter, earlier
+from seqrpc.calls.outcomes import stalled
+from seqrpc.errors import ConnectionLost, DeadlineExceeded, RpcError
+from seqrpc.limits import Limits
+from seqrpc.protocol.session import Session
+
+
+class Line(Protocol):
+    """Whose calls wait."""
+
+    limits: Limits
+    lock: threading.RLock
+    session: Session[Waiter, Any]
+    turns: Turns
+
+    def lost_error(self) -> ConnectionLost:
+        """Return why it ended."""
+        ...
+
+
+class Room:
+    """The threads that wait until one of ``max_calls_in_flight`` is answered, in the order in which they came.
+
+    Args:
+        line: the connection; all but :meth:`wait` is used under its lock.
+    """
+
+    __slots__ = ("_going", "_line", "_moved", "_waiting")
+
+    def __init__(self, line: Line) -> None:
+        """Begin with nobody."""
+        self._line = line
+        self._waiting: OrderedDict[Waiter, None] = OrderedDict()
+        self._going = 0  # whose turn has come, and who have not sent yet
+        self._moved = 0  # when a turn was given last, in nanoseconds of the monotonic clock
+
+    @property
+    def waiting(self) -> bool:
+        """Whether anybody waits, or is about to go."""
+        return bool(self._waiting or self._going)
+
+    @property
+    def _in_flight(self) -> int:
+        return len(self._line.session.calls) + len(self._line.session.given_up)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether one more call has to wait."""
+        return self.waiting or self._in_flight >= self._line.limits.max_calls_in_flight
+
+    def wait(self, deadline: int | None) -> None:
+        """Wait for a turn; :meth:`gone` is to be called after it, whatever comes of it.
+
+        Raises:
+            DeadlineExceeded: it passed before.
+            Overloaded: no call was answered for ``stall_timeout`` seconds.
+            Exception: what :meth:`fail` was given.
+        """
+        line, waiter = self._line, Waiter()
+        stall_ns = int(line.limits.stall_timeout * 1e9)
+        with line.lock:
+            self._waiting[waiter] = None
+            self._moved = self._moved if len(self._waiting) > 1 else time.monotonic_ns()
+        try:
+            while not waiter.is_done:
+                until = earlier(deadline, self._moved + stall_ns)
+                try:
+                    line.turns.wait(waiter, until)
+                except DeadlineExceeded:
+                    now = time.monotonic_ns()
+                    if deadline is not None and now >= deadline:
+                        raise DeadlineExceeded("the deadline passed before the call could be sent") from None
+                    if now >= self._moved + stall_ns:
+                        raise stalled(self._in_flight, line.limits.stall_timeout) from None
+        except BaseException:
+            with line.lock:
+                if self._waiting.pop(waiter, waiter) is waiter and waiter.error is None:  # its turn had come
+                    self._going -= 1
+                    self.next()
+            raise
+        if waiter.error is not None:
+            raise waiter.error
+
+    def gone(self) -> None:
+        """Hear that whose turn had come has sent, or does not."""
+        with self._line.lock:
+            self._going -= 1
+            self.next()
+
+    def next(self) -> None:
+        """Give the first their turns, as far as there is room."""
+        most = self._line.limits.max_calls_in_flight
+        while self._waiting and self._in_flight + self._going < most:
+            waiter, _ = self._waiting.popitem(last=False)
+            self._going += 1
+            self._moved = time.monotonic_ns()
+            waiter.finish()
+
+    def fail(self, error: RpcError | None) -> None:
+        """Fail all who wait: with an error, or because the connection ended."""
+        while self._waiting:
+            waiter, _ = self._waiting.popitem(last=False)
+            waiter.finish(error=self._line.lost_error() if error is None else type(error)(*error.args))

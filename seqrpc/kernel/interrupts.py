@@ -1,0 +1,76 @@
+"""Signal handlers that raise, as that of Ctrl-C does, and what they must not cut in two.
+
+Python runs such a handler between any two of its instructions: also between the one that receives a descriptor and the
+one that gives it an owner. Whoever does such things without an event loop puts them off meanwhile.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable
+from types import FrameType, TracebackType
+from typing import Any, Final, Self
+
+_RAISERS: Final = (
+    signal.SIGTERM, signal.SIGALRM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT,
+)  # fmt: skip
+"""Signals whose handlers raise exceptions in programs: to end them, and for time-outs. SIGINT is the last: while the
+others are put off and put back, it is the likeliest to come."""
+
+_Handler = Callable[[int, FrameType | None], Any]
+
+
+class Uninterrupted:
+    """A block in which no handler of a signal runs; those of signals that came meanwhile run at its end.
+
+    It does so in the main thread, as signal handlers run there; in others nothing is to be done. It takes a few µs.
+
+    Raises (at its end): what the handlers raise, and then the block itself has done all its work.
+    """
+
+    __slots__ = ("_came", "_put_off")
+
+    def __init__(self) -> None:
+        """Put off nothing yet."""
+        self._put_off: list[tuple[int, _Handler]] = []
+        self._came: list[tuple[int, FrameType | None]] = []
+
+    def __enter__(self) -> Self:
+        """Put off the handlers."""
+        if threading.current_thread() is not threading.main_thread():
+            return self
+        try:
+            for number in reversed(_RAISERS):
+                handler = signal.getsignal(number)
+                if callable(handler):
+                    self._put_off.append((number, handler))
+                    signal.signal(number, self._note)
+        except ValueError:  # the main thread of a subinterpreter, which runs no handlers
+            self._put_off.clear()
+        except BaseException:
+            self._put_back()
+            raise
+        return self
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self._came.append((number, frame))
+
+    def _put_back(self) -> None:
+        while self._put_off:
+            number, handler = self._put_off[-1]
+            try:
+                if signal.getsignal(number) == self._note:  # else the block has set another one
+                    signal.signal(number, handler)
+            finally:
+                self._put_off.pop()
+
+    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
+        """Put the handlers back, and run those whose signals came."""
+        handlers = dict(self._put_off)
+        try:
+            self._put_back()
+        finally:
+            while self._came:
+                number, frame = self._came.pop(0)
+                handlers[number](number, frame)
