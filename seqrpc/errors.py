@@ -19,13 +19,18 @@ SeqrpcError
 ├── WrongLoop             used in another thread, or on another event loop (yours)
 └── RpcError              the other side answered with an error; it has a code
 
+Each has an ``execution``, which says whether the call that met it ran (:class:`Execution`): what to look at before a
+call is made again. A call also raises plain OSError, ValueError and TypeError for what cannot be sent, which have none:
+nothing was sent.
+
 Many of their texts quote the other side. Still, an exception prints itself (``str``, ``repr``, tracebacks) on one line
 of bounded length (:func:`seqrpc.text.shown`); if that leaves something out, an attribute has the whole.
 """
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Final
+import enum
+from typing import Any, ClassVar, Final, TypeVar
 
 from seqrpc.text import shown
 
@@ -34,16 +39,46 @@ _MOST_CODE: Final = 100  # characters of a code that are shown
 _MOST_EXPLAINED: Final = 500  # characters that say what is wrong with a message: the path to a value, and the reason
 
 
+class Execution(enum.Enum):
+    """Whether a call ran that ended in an error: what its caller has to know before making it again."""
+
+    DID_NOT_RUN = "did not run"
+    """Its handler was never started, and never will be. The call may be made again."""
+
+    MAY_HAVE_RUN = "may have run"
+    """Nobody knows here. It may have run, wholly or in part, and it may still run."""
+
+    RAN = "ran"
+    """Its handler was started, and answered."""
+
+
 class SeqrpcError(Exception):
     """The root of all exceptions that seqrpc raises on purpose."""
+
+    execution: Execution = Execution.MAY_HAVE_RUN
+    """Whether the call that raised this ran. A class says what is true of most of its errors; one of which more is
+    known says so itself."""
+
+
+E = TypeVar("E", bound=SeqrpcError)
+
+
+def not_run(error: E) -> E:
+    """Note on an error that the call that raises it did not run, and will not; return it."""
+    error.execution = Execution.DID_NOT_RUN
+    return error
 
 
 class AddressError(SeqrpcError, ValueError):
     """An address is not one of the forms of :mod:`seqrpc.kernel.addresses`, or names nothing usable."""
 
+    execution = Execution.DID_NOT_RUN
+
 
 class ListenError(SeqrpcError, OSError):
     """The address cannot be listened at; ``errno`` is the kernel's reason, and nothing was left there."""
+
+    execution = Execution.DID_NOT_RUN
 
     def __str__(self) -> str:
         """Return the sentence for people, without the number."""
@@ -60,6 +95,8 @@ class ConnectError(SeqrpcError, OSError):
     The subclasses say what kind of reason it is. Those that are none of them, as when the process has no descriptor
     left, are of this class itself.
     """
+
+    execution = Execution.DID_NOT_RUN
 
     def __str__(self) -> str:
         """Return the sentence for people, without the number."""
@@ -87,7 +124,10 @@ class UntrustedServer(ConnectError):
 
 
 class ConnectionLost(SeqrpcError, ConnectionError):
-    """The connection ended. A call that was waiting may or may not have run at the other side."""
+    """The connection ended. A call that waited for its answer may have run; one that was never sent did not.
+
+    ``execution`` tells them apart.
+    """
 
     reason: str | None = None
     """The whole reason that the other side gave for taking no new requests, or None if it gave none."""
@@ -104,6 +144,8 @@ class ProtocolError(SeqrpcError):
 class LocalProtocolError(ProtocolError):
     """This side was asked to send what the protocol cannot carry; nothing was sent."""
 
+    execution = Execution.DID_NOT_RUN
+
 
 class RemoteProtocolError(ProtocolError):
     """The other side sent a malformed packet; the connection is closed (protocol 1.5)."""
@@ -115,6 +157,8 @@ class InvalidResult(SeqrpcError):
     Args:
         message: what does not fit; it may quote the answer.
     """
+
+    execution = Execution.RAN
 
     def __init__(self, message: str = "") -> None:
         """Hold the message."""
@@ -129,6 +173,8 @@ class WrongProcess(SeqrpcError, RuntimeError):
     Connect again in the child, or start children before you connect, or with multiprocessing's method "spawn".
     """
 
+    execution = Execution.DID_NOT_RUN
+
 
 class WrongLoop(SeqrpcError, RuntimeError):
     """Something was used in a thread, or on an event loop, to which it does not belong; nothing was sent.
@@ -137,6 +183,8 @@ class WrongLoop(SeqrpcError, RuntimeError):
     that is a plain function.
     """
 
+    execution = Execution.DID_NOT_RUN
+
 
 class RpcError(SeqrpcError):
     """An error that crosses the wire as ``[code, message, data]`` (protocol 2.5).
@@ -144,7 +192,8 @@ class RpcError(SeqrpcError):
     A subclass names its code once, ``class InsufficientFunds(RpcError, code="bank.InsufficientFunds")``.
     If a handler raises it, the code crosses the wire. The call raises the class of that code if the caller has it,
     else a plain :class:`RpcError` with the code in ``code``. Errors that come from the wire are made without calling
-    ``__init__``, so a subclass may give it any signature.
+    ``__init__``, so a subclass may give it any signature. Its handler raised it: ``execution`` is ``RAN``, unless the
+    class says otherwise.
 
     An error prints itself on one line of bounded length, because the message may be, or quote, what the other side
     said; ``message`` has that whole and as it came.
@@ -161,6 +210,8 @@ class RpcError(SeqrpcError):
     remote: bool = False
     """True if a call of this side raised it: it was received, or the call could not be sent."""
 
+    execution = Execution.RAN
+
     _classes: ClassVar[dict[str, type[RpcError]]] = {}
 
     def __init_subclass__(cls, *, code: str | None = None, **kwargs: Any) -> None:
@@ -176,6 +227,9 @@ class RpcError(SeqrpcError):
         if known is not None and (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
             raise TypeError(f"{cls.__qualname__}: the code {code!r} belongs to {known.__module__}.{known.__qualname__}")
         cls.code = code
+        if "execution" not in vars(cls):
+            # Of the reserved codes, each has to say; that of an application is its handler's, whatever it derives from.
+            cls.execution = Execution.MAY_HAVE_RUN if code.startswith("rpc.") else Execution.RAN
         RpcError._classes[code] = cls
 
     def __init__(self, message: str = "", data: Any = None, *, code: str | None = None) -> None:
@@ -208,11 +262,19 @@ class RpcError(SeqrpcError):
         error.message = message
         error.data = data
         error.remote = True
+        if cls is RpcError and code.startswith("rpc."):  # of a later version of the protocol
+            error.execution = Execution.MAY_HAVE_RUN
         return error
 
 
 class MethodNotFound(RpcError, code="rpc.MethodNotFound"):
-    """The callee has no such method."""
+    """The callee has no such method.
+
+    A handler that raises this itself, or ``PermissionDenied`` or ``Unavailable``, says thereby that it has done
+    nothing: its caller takes it for a call that did not run.
+    """
+
+    execution = Execution.DID_NOT_RUN
 
 
 class InvalidParams(RpcError, code="rpc.InvalidParams"):
@@ -220,7 +282,12 @@ class InvalidParams(RpcError, code="rpc.InvalidParams"):
 
 
 class PermissionDenied(RpcError, code="rpc.PermissionDenied"):
-    """The callee's policy does not admit this caller to this method."""
+    """The callee's policy does not admit this caller to this method.
+
+    A handler may raise this, too, before it has done anything (:class:`MethodNotFound`).
+    """
+
+    execution = Execution.DID_NOT_RUN
 
 
 class DeadlineExceeded(RpcError, TimeoutError, code="rpc.DeadlineExceeded"):
@@ -250,8 +317,11 @@ class DescriptorsLost(RpcError, code="rpc.DescriptorsLost"):
 class Unavailable(RpcError, code="rpc.Unavailable"):
     """The other side takes no new requests, and this one did not run.
 
-    Where a stream is read, it says that the producer is gone; what came before was produced.
+    A handler may raise this, too, before it has done anything (:class:`MethodNotFound`). Where a stream is read, it
+    says that the producer is gone; what came before was produced, and ``execution`` is ``MAY_HAVE_RUN``.
     """
+
+    execution = Execution.DID_NOT_RUN
 
     reason: str | None = None
     """The whole reason that the other side gave, if this connection received it."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import builtins
+import enum
 import mmap
 import re
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 import seqrpc
 
 PAGE = (Path(__file__).parent.parent / "docs" / "reference.md").read_text(encoding="utf-8")
-STANDARD = {"asyncio": asyncio, "mmap": mmap}
+STANDARD = {"asyncio": asyncio, "enum": enum, "mmap": mmap}
 
 CLASSES = {name: getattr(seqrpc, name) for name in seqrpc.__all__ if isinstance(getattr(seqrpc, name), type)}
 ERRORS = {name: cls for name, cls in CLASSES.items() if issubclass(cls, BaseException)}

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from seqrpc.aio.calls import Line
 from seqrpc.aio.places import runs_here
 from seqrpc.calls.failures import internal_error, refusal_of
-from seqrpc.errors import ConnectionLost, DescriptorsLost, Overloaded, WrongProcess
+from seqrpc.errors import ConnectionLost, DescriptorsLost, Overloaded, PermissionDenied, TooLarge, WrongProcess
 from seqrpc.kernel.descriptors import OwnedFd, close_all
 from seqrpc.kernel.pieces import Content
 from seqrpc.limits import MAX_PACKET, Limits
@@ -142,7 +142,10 @@ class Answers:
         if isinstance(exc, ConnectionLost | WrongProcess):
             return
         refusal = refusal_of(exc)
-        if refusal is None and has_descriptors:
+        if isinstance(refusal, PermissionDenied):  # which would say that the call did not run
+            kind = DescriptorsLost if has_descriptors else TooLarge
+            refusal = kind(refusal.message)
+        elif refusal is None and has_descriptors:
             refusal = DescriptorsLost(f"the descriptors of the answer could not be sent: {exc.strerror}")
         if refusal is None:
             code, message = internal_error(exc, repr(self._line), "could not send an answer")

@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 from seqrpc.aio.calls import Line, Waiter
 from seqrpc.calls.outcomes import check_open, explain_refusal, note_unsent, of_this_call, options_of
-from seqrpc.errors import ConnectionLost, DeadlineExceeded, LocalProtocolError, RpcError
+from seqrpc.errors import ConnectionLost, DeadlineExceeded, LocalProtocolError, RpcError, not_run
 from seqrpc.interface.answers import Finish, result_of
 from seqrpc.kernel.descriptors import close_all
 from seqrpc.kernel.pieces import Content
@@ -72,7 +72,7 @@ class Caller:
 
         Raises:
             Exception: what ``finish`` raises.
-            ConnectionLost: the connection ended; the call may have run.
+            ConnectionLost: the connection ended; the call may have run, unless ``execution`` says that it did not.
             Unavailable: the other side takes no new requests; the call did not run.
             DeadlineExceeded: the deadline passed; the other side was told to stop.
             WrongProcess, WrongLoop: the connection belongs to another process, or to another event loop.
@@ -133,7 +133,7 @@ class Caller:
         if self._session.closing_received is not None:
             raise self._calls.unavailable()
         if deadline is not None and deadline <= time.monotonic_ns():
-            raise DeadlineExceeded("the deadline passed before the call was sent")
+            raise not_run(DeadlineExceeded("the deadline passed before the call was sent"))
 
     async def _raise_explained(self, exc: BaseException, method: str, params: Params) -> NoReturn:
         """Raise what is to be raised for a call that could not be sent."""
@@ -141,7 +141,8 @@ class Caller:
         if isinstance(exc, ConnectionLost):
             if not self._line.transport.is_closing():  # what the other side sent before it went is still being read
                 await self._line.wait_lost()
-            error = self._line.lost_error() if self._session.closing_received is None else self._calls.unavailable()
+            has_closed = self._session.closing_received is not None
+            error = self._calls.unavailable() if has_closed else not_run(self._line.lost_error())
         elif isinstance(exc, OSError):
             error = explain_refusal(exc)
         try:
@@ -159,7 +160,7 @@ class Caller:
             async with asyncio.timeout(None if deadline is None else _seconds_until(deadline)):
                 await self.turns.wait()
         except TimeoutError:
-            raise DeadlineExceeded("the deadline passed before the call could be sent") from None
+            raise not_run(DeadlineExceeded("the deadline passed before the call could be sent")) from None
 
     def _give_up(self, call_id: int, waiter: Waiter) -> None:
         """Clean up after a call that ends without its answer being used."""

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from seqrpc.aio.transport import SeqpacketTransport
 from seqrpc.aio.turns import Turns
 from seqrpc.calls.outcomes import explain_refusal, stalled, unavailable
-from seqrpc.errors import ConnectionLost, RpcError, WrongLoop, WrongProcess
+from seqrpc.errors import ConnectionLost, RpcError, WrongLoop, WrongProcess, not_run
 from seqrpc.limits import Limits
 from seqrpc.protocol.messages import Response
 from seqrpc.protocol.session import Session
@@ -100,7 +100,7 @@ class Calls:
         for waiter in self._session.lose():
             if not waiter.done():
                 waiter.set_exception(self._line.lost_error())
-        self.turns.fail(self._line.lost_error())
+        self.turns.fail(not_run(self._line.lost_error()))
 
     def unavailable(self) -> RpcError:
         """Return what to raise in a call that the other side does not take any more."""

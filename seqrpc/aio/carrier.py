@@ -16,7 +16,7 @@ from seqrpc.aio.outlet import Outlet
 from seqrpc.aio.packets import SeqpacketProtocol
 from seqrpc.aio.places import runs_here
 from seqrpc.aio.shares import TURN_SECONDS
-from seqrpc.errors import ConnectionLost
+from seqrpc.errors import ConnectionLost, not_run
 from seqrpc.kernel import forks, sockets
 from seqrpc.kernel.credentials import Credentials
 from seqrpc.kernel.descriptors import HasFileno, OwnedFd, close_all
@@ -133,7 +133,7 @@ class Carrier:
         if self.closing or self.broken is not None:
             if self._forked:
                 raise wrong_process("this transport")
-            raise ConnectionLost("the connection is closed") from self.broken
+            raise not_run(ConnectionLost("the connection is closed")) from self.broken
         packet = lending(data, fds, self.too_long, failed, own=self.intake.fd)
         outlet = self.outlet or self.make_outlet()
         try:

@@ -12,7 +12,7 @@ from seqrpc.aio.interception import NO_INTERCEPTION, Interception
 from seqrpc.aio.link import Link
 from seqrpc.aio.registry import Registry
 from seqrpc.aio.remote import Remote
-from seqrpc.errors import ConnectionLost, LocalProtocolError
+from seqrpc.errors import ConnectionLost, LocalProtocolError, not_run
 from seqrpc.interface.answers import Finish, result_of
 from seqrpc.interface.scope import run_outside
 from seqrpc.kernel import forks
@@ -69,7 +69,7 @@ class ChannelEnd:
         self._check_process()
         if self._caller is None:
             if self._fd is None:
-                raise ConnectionLost("the channel was closed, or passed on, on this side")
+                raise not_run(ConnectionLost("the channel was closed, or passed on, on this side"))
             self._sender = sender_of(self._fd)
             sock = socket.socket(fileno=self._fd.detach())
             self._fd = None

@@ -17,7 +17,7 @@ from seqrpc.aio.link import Link
 from seqrpc.aio.registry import Registry
 from seqrpc.aio.running import RunningCalls
 from seqrpc.aio.starting import Starter
-from seqrpc.calls.failures import error_for, internal_error
+from seqrpc.calls.failures import answer_for, internal_error
 from seqrpc.errors import DeadlineExceeded, InvalidParams, RpcError
 from seqrpc.interface.conversion import Terms
 from seqrpc.interface.entries import Entry, bounded_name
@@ -282,7 +282,7 @@ class Dispatcher:
 
     def _answer_error(self, call: HandledCall, exc: BaseException) -> None:
         """Answer with an error that was meant to cross, or with rpc.Internal and a traceback in the log here."""
-        self._send_error(call, *error_for(exc, call.request.method))
+        self._send_error(call, *answer_for(exc, call.request.method))
 
     def _answer_stopped(self, call: HandledCall) -> None:
         """Answer for a handler that was cancelled."""

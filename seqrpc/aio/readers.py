@@ -15,8 +15,6 @@ from seqrpc.errors import (
     DescriptorsLost,
     LocalProtocolError,
     RemoteProtocolError,
-    RpcError,
-    Unavailable,
     WrongLoop,
     WrongProcess,
 )
@@ -30,7 +28,7 @@ from seqrpc.kernel.sockets import never_wait
 from seqrpc.kernel.unread import close_unread, close_value
 from seqrpc.limits import MAX_PACKET
 from seqrpc.protocol.inbox import Inbox, Trouble, hides_packets, receive_buffer
-from seqrpc.protocol.items import End, ItemReader
+from seqrpc.protocol.items import End, ItemReader, failure_of, producer_gone
 from seqrpc.protocol.received import ReceivedItems
 
 _PACKETS_A_TURN = 8
@@ -223,7 +221,7 @@ class StreamReader:
         if isinstance(exc, BlockingIOError | InterruptedError):
             return False
         if not hides_packets(exc):
-            self.items.failure = Unavailable(f"the stream cannot be read: {exc.strerror}")
+            self.items.failure = producer_gone(f"the stream cannot be read: {exc.strerror}")
         return True
 
     def _take(self, size: int, control: ancillary.Control, flags: int, data: memoryview | bytes) -> None:
@@ -231,7 +229,7 @@ class StreamReader:
         fds: list[OwnedFd] = []
         size, _sender, trouble = self._inbox.take(size, control, flags, fds)
         if trouble is Trouble.END:
-            self.items.failure = Unavailable("the producer of the stream died")
+            self.items.failure = producer_gone("the producer of the stream died")
         elif trouble is Trouble.TOO_LONG:
             self.items.failure = RemoteProtocolError(f"a packet has at most {MAX_PACKET} bytes, this one {size}")
         else:
@@ -252,7 +250,7 @@ class StreamReader:
             close_all(event.fds)
             self.close()
         else:
-            self.items.failure = RpcError.from_wire(*event.error)
+            self.items.failure = failure_of(event)
 
     async def _pass_gate(self) -> bool:
         """Return whether a packet may be received in the ordinary way; if not, wait until it is time to ask again."""

@@ -36,6 +36,16 @@ def error_for(exc: BaseException, where: str) -> tuple[str, str, Any]:
     return *internal_error(exc, where, "failed"), None
 
 
+def answer_for(exc: BaseException, where: str) -> tuple[str, str, Any]:
+    """Return the same for the answer to a call: it does not say that nothing ran because of what a handler met.
+
+    So it would if a handler reads a stream to where its producer died, which is ``rpc.Unavailable`` for a reader.
+    """
+    if isinstance(exc, RpcError) and exc.code.startswith("rpc.") and exc.execution is not type(exc).execution:
+        return *internal_error(exc, where, "failed"), None
+    return error_for(exc, where)
+
+
 def internal_error(exc: BaseException, where: str, what: str) -> tuple[str, str]:
     """Return code and message of a failure that nobody foresaw, and log it.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from seqrpc.calls.failures import refusal_of
-from seqrpc.errors import ConnectionLost, LocalProtocolError, Overloaded, RpcError, Unavailable
+from seqrpc.errors import ConnectionLost, LocalProtocolError, Overloaded, RpcError, Unavailable, not_run
 from seqrpc.protocol.closed import closed_in
 from seqrpc.protocol.messages import Params
 from seqrpc.text import shown
@@ -30,9 +30,9 @@ def explain_refusal(exc: OSError) -> Exception:
 
 
 def of_this_call(error: RpcError) -> RpcError:
-    """Mark an error as met by a call: a handler that does not catch it does not answer with it."""
+    """Mark an error as met by a call that was not sent: a handler that does not catch it does not answer with it."""
     error.remote = True
-    return error
+    return not_run(error)
 
 
 def unavailable(said: str | None) -> RpcError:

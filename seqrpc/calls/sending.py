@@ -8,7 +8,7 @@ import time
 from abc import ABC, abstractmethod
 from typing import Final, Protocol
 
-from seqrpc.errors import ConnectionLost
+from seqrpc.errors import ConnectionLost, not_run
 from seqrpc.kernel import ancillary
 from seqrpc.kernel.closing import Sender
 from seqrpc.kernel.descriptors import OwnedFd
@@ -112,7 +112,8 @@ class Sending(ABC):
                     raise reason
                 assert isinstance(reason, OSError)
                 self._owner.broke(reason)
-                raise ConnectionLost(f"nobody reads the connection any more: {reason.strerror}") from reason
+                lost = ConnectionLost(f"nobody reads the connection any more: {reason.strerror}")
+                raise not_run(lost) from reason
 
     def flush(self, until: float = math.inf) -> bool:
         """Send what waits until the kernel takes no more; return whether nothing waits any more.

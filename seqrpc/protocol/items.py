@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import msgspec
 
-from seqrpc.errors import DescriptorsLost, RemoteProtocolError, RpcError, TooLarge
+from seqrpc.errors import DescriptorsLost, Execution, RemoteProtocolError, RpcError, TooLarge, Unavailable
 from seqrpc.kernel.descriptors import OwnedFd, close_all
 from seqrpc.logs import get_logger, new_incident
 from seqrpc.protocol import messages
@@ -45,6 +45,23 @@ class End(msgspec.Struct, eq=False):
 
     error: list[Any] | None
     fds: list[OwnedFd]
+
+
+def failure_of(end: End) -> RpcError:
+    """Return what the reader of a stream hears whose producer failed: its call ran, whatever code the error has."""
+    assert end.error is not None
+    return _of_what_ran(RpcError.from_wire(*end.error))
+
+
+def producer_gone(text: str) -> RpcError:
+    """Return what the reader of a stream hears whose producer went without an end."""
+    return _of_what_ran(Unavailable(text))
+
+
+def _of_what_ran(error: RpcError) -> RpcError:
+    if error.execution is Execution.DID_NOT_RUN:
+        error.execution = Execution.MAY_HAVE_RUN
+    return error
 
 
 class Items(msgspec.Struct, eq=False):

@@ -63,7 +63,7 @@ class Request(msgspec.Struct, eq=False, gc=False):
 
 
 class Response(msgspec.Struct, eq=False, gc=False):
-    """RESPONSE: ``error`` is ``[code, message, data]``, or None and ``result`` holds. ``fds`` are the receiver's.
+    """RESPONSE: ``error`` is as :func:`error_of` takes it, or None and ``result`` holds. ``fds`` are the receiver's.
 
     ``waiter`` is what was given with the request that it answers; whoever keeps the answer there takes it out first.
     """
@@ -76,8 +76,14 @@ class Response(msgspec.Struct, eq=False, gc=False):
 
 
 def error_of(error: list[Any]) -> RpcError:
-    """Return the exception that ``[code, message, data]`` of a :class:`Response` stands for."""
-    return RpcError.from_wire(error[0], error[1], error[2])
+    """Return the exception that ``[code, message, data]`` of a :class:`Response` stands for.
+
+    One that this side made, of an answer that it cannot take, has a fourth part: that the call ran.
+    """
+    exc = RpcError.from_wire(error[0], error[1], error[2])
+    if len(error) > 3:
+        exc.execution = error[3]
+    return exc
 
 
 class Cancel(msgspec.Struct, eq=False):

@@ -16,7 +16,7 @@ from typing import Any, Generic, TypeVar
 
 from msgpack import unpackb
 
-from seqrpc.errors import DescriptorsLost, Overloaded, RemoteProtocolError, RpcError, SeqrpcError, TooLarge
+from seqrpc.errors import DescriptorsLost, Execution, Overloaded, RemoteProtocolError, RpcError, SeqrpcError, TooLarge
 from seqrpc.kernel.credentials import Credentials
 from seqrpc.kernel.descriptors import OwnedFd, close_all
 from seqrpc.kernel.pieces import Content
@@ -284,7 +284,9 @@ class Session(Generic[Waiter, Work]):
             return None
         self.given_up.discard(call_id)
         waiter = self.calls.pop(call_id, None)
-        return None if waiter is None else Response(call_id, [error.code, error.message, None], None, fds, waiter)
+        if waiter is None:
+            return None
+        return Response(call_id, [error.code, error.message, None, Execution.RAN], None, fds, waiter)
 
     def _receive_spilled(
         self, spilled: Spilled, fds: list[OwnedFd], sender: Credentials | None, *, lost: bool

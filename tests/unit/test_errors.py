@@ -7,7 +7,7 @@ import traceback
 import pytest
 
 from seqrpc import errors
-from seqrpc.errors import RpcError, SeqrpcError
+from seqrpc.errors import Execution, RpcError, SeqrpcError
 
 # protocol 2.9
 RESERVED = {
@@ -218,3 +218,40 @@ def test_an_answer_that_does_not_fit_is_quoted_whole_in_an_attribute() -> None:
 def test_a_representation_names_the_code_where_the_class_does_not() -> None:
     assert repr(errors.Unavailable("why")) == "Unavailable('why')"
     assert repr(RpcError("why", code="a.B")) == "RpcError('why', code='a.B')"
+
+
+def test_each_error_says_whether_its_call_ran_as_far_as_its_class_knows() -> None:
+    classes = {
+        name: found.execution
+        for name, found in inspect.getmembers(errors, inspect.isclass)
+        if issubclass(found, SeqrpcError)
+    }
+    unrun = {name for name, execution in classes.items() if execution is Execution.DID_NOT_RUN}
+    connecting = {"ConnectError", "NobodyListens", "ConnectDenied", "WrongSocketType", "ServerBusy", "UntrustedServer"}
+    misuse = {"AddressError", "ListenError", "AddressInUse", "LocalProtocolError", "WrongProcess", "WrongLoop"}
+    assert unrun == connecting | misuse | {"MethodNotFound", "PermissionDenied", "Unavailable"}
+    ran = {name for name, execution in classes.items() if execution is Execution.RAN}
+    assert ran == {"InvalidResult", "RpcError"}
+
+
+def test_an_error_of_an_application_is_of_a_call_that_ran_unless_its_class_says_otherwise() -> None:
+    class Refused(errors.Unavailable, code="test_errors.Refused"):
+        pass
+
+    class Unbegun(RpcError, code="test_errors.Unbegun"):
+        execution = Execution.DID_NOT_RUN
+
+    assert RpcError.from_wire("test_errors.Refused", "", None).execution is Execution.RAN
+    assert RpcError.from_wire("test_errors.Unbegun", "", None).execution is Execution.DID_NOT_RUN
+    assert RpcError.from_wire("somebody.Elses", "", None).execution is Execution.RAN
+
+
+def test_a_reserved_code_of_a_later_version_says_nothing() -> None:
+    assert RpcError.from_wire("rpc.Later", "", None).execution is Execution.MAY_HAVE_RUN
+
+
+def test_an_error_of_which_more_is_known_says_so_and_its_class_does_not() -> None:
+    error = errors.not_run(errors.ConnectionLost("never sent"))
+    assert error.execution is Execution.DID_NOT_RUN
+    assert copy.copy(error).execution is Execution.DID_NOT_RUN
+    assert errors.ConnectionLost.execution is Execution.MAY_HAVE_RUN

@@ -148,10 +148,10 @@ async def test_an_answer_that_the_kernel_does_not_take_is_told_of_as_the_error_i
                 pytest.skip("this kernel cannot refuse descriptors")
             await client.send(0, 1, "Picky.file", [])
             answer = await client.receive()
-            assert answer[2][0] == "rpc.PermissionDenied"
+            assert answer[2][0] == "rpc.DescriptorsLost"
             await client.send(0, 2, "rpc.ping", [])
             assert await client.receive() == [1, 2, None, None]
-    assert audit.seen == [("Picky.file", "rpc.PermissionDenied"), ("rpc.ping", None)]
+    assert audit.seen == [("Picky.file", "rpc.DescriptorsLost"), ("rpc.ping", None)]
 
 
 async def test_calls_that_are_cancelled_or_run_out_of_time_are_told_of() -> None:

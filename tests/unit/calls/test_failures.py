@@ -9,7 +9,8 @@ import pytest
 from support.incidents import AN_INCIDENT
 
 from seqrpc import LocalProtocolError, Overloaded, PermissionDenied, RpcError, TooLarge, Unavailable
-from seqrpc.calls.failures import error_for, refusal_of
+from seqrpc.calls.failures import answer_for, error_for, refusal_of
+from seqrpc.protocol.items import producer_gone
 from seqrpc.protocol.spilled import NoMemoryFile
 
 
@@ -45,6 +46,19 @@ def test_an_error_that_was_meant_to_cross_is_told_as_it_is(caplog: pytest.LogCap
     assert error_for(Overdrawn("by seven", {"held": 7}), "m") == ("failures.Overdrawn", "by seven", {"held": 7})
     assert error_for(Unavailable("not now"), "m") == ("rpc.Unavailable", "not now", None)
     assert error_for(crossed(Overdrawn("by seven", 7)), "m") == ("failures.Overdrawn", "by seven", 7)
+    assert caplog.records == []
+
+
+def test_an_answer_does_not_say_that_nothing_ran_because_of_what_its_handler_met(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    met = producer_gone("the producer of the stream died")
+    assert answer_for(met, "m") == ("rpc.Internal", AN_INCIDENT, None)
+    assert "the producer of the stream died" in caplog.text
+    caplog.clear()
+    assert error_for(met, "m") == ("rpc.Unavailable", "the producer of the stream died", None), "in a stream it may"
+    assert answer_for(Unavailable("not now"), "m") == ("rpc.Unavailable", "not now", None)
+    assert answer_for(Overdrawn("by seven"), "m") == ("failures.Overdrawn", "by seven", None)
     assert caplog.records == []
 
 

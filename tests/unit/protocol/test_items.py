@@ -18,7 +18,16 @@ from support.measures import peak_bytes
 from support.properties import PROPERTY, scalars, values
 from support.scarcity import address_space_used_up
 
-from seqrpc.errors import DescriptorsLost, LocalProtocolError, Overloaded, RemoteProtocolError, TooLarge
+from seqrpc.errors import (
+    DescriptorsLost,
+    Execution,
+    LocalProtocolError,
+    Overloaded,
+    PermissionDenied,
+    RemoteProtocolError,
+    TooLarge,
+    Unavailable,
+)
 from seqrpc.kernel.buffers import Buffer
 from seqrpc.kernel.descriptors import OwnedFd, close_all
 from seqrpc.limits import MAX_DESCRIPTORS, MAX_PACKET, Limits
@@ -32,6 +41,8 @@ from seqrpc.protocol.items import (
     Items,
     ItemWriter,
     Outgoing,
+    failure_of,
+    producer_gone,
 )
 from seqrpc.protocol.messages import SPILLED
 from seqrpc.protocol.spilled import write_spilled
@@ -541,3 +552,11 @@ def test_an_item_with_a_closed_descriptor_is_told_by_the_path_to_that_and_given_
             items.add({"a": [opened, closed]})
         assert opened.closed
     assert arrive_all(items) == [1]
+
+
+def test_what_ends_a_stream_does_not_say_that_nothing_ran() -> None:
+    ended = failure_of(End(["rpc.PermissionDenied", "no", None], []))
+    assert (type(ended), ended.execution) == (PermissionDenied, Execution.MAY_HAVE_RUN)
+    assert failure_of(End(["items.Own", "no", None], [])).execution is Execution.RAN
+    gone = producer_gone("it died")
+    assert (type(gone), gone.execution) == (Unavailable, Execution.MAY_HAVE_RUN)

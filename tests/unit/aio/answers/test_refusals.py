@@ -24,7 +24,7 @@ async def test_an_answer_with_descriptors_to_who_takes_none_becomes_an_error() -
         refuse_descriptors(raw)
         end.connection.answers.send_result(1, [Lender()])
         end.connection.answers.send_error(2, "x.y", "text", Lender())
-        expected = ["rpc.PermissionDenied", TAKES_NONE, None]
+        expected = ["rpc.DescriptorsLost", TAKES_NONE, None]
         assert await next_message(raw) == [1, 1, expected, None]
         assert await next_message(raw) == [1, 2, expected, None]
 
@@ -34,7 +34,7 @@ async def test_a_queued_answer_with_descriptors_to_who_takes_none_becomes_an_err
         refuse_descriptors(raw)
         fill(end.sock)
         end.connection.answers.send_result(1, [Lender()])
-        expected = ["rpc.PermissionDenied", TAKES_NONE, None]
+        expected = ["rpc.DescriptorsLost", TAKES_NONE, None]
         assert await next_message(raw) == [1, 1, expected, None]
 
 
@@ -90,7 +90,7 @@ async def test_the_error_in_place_of_a_queued_answer_is_not_the_answer_to_the_ne
         end.connection.answers.send_result(1, [Lender()])
         raw.send(wire(0, 1, "m", ["second"]))
         await comes_true(lambda: len(end.handler.requests) == 2)
-        assert await next_message(raw) == [1, 1, ["rpc.PermissionDenied", TAKES_NONE, None], None]
+        assert await next_message(raw) == [1, 1, ["rpc.DescriptorsLost", TAKES_NONE, None], None]
         assert set(end.connection.session.requests) == {1}
         end.connection.answers.send_result(1, "second")
         assert await next_message(raw) == [1, 1, None, "second"]

@@ -197,11 +197,11 @@ async def test_a_large_message_to_who_takes_no_descriptors_is_refused() -> None:
             PermissionDenied, end.connection.caller.request("m", (LARGE,)), "nor messages of more than 65536 bytes"
         )
         end.connection.answers.send_result(1, LARGE)
-        assert await next_message(raw) == [1, 1, ["rpc.PermissionDenied", TAKES_NONE, None], None]
+        assert await next_message(raw) == [1, 1, ["rpc.TooLarge", TAKES_NONE, None], None]
         fill(end.sock)
         queued = end.call("m", LARGE)
         end.connection.answers.send_result(2, LARGE)
-        assert await next_message(raw) == [1, 2, ["rpc.PermissionDenied", TAKES_NONE, None], None]
+        assert await next_message(raw) == [1, 2, ["rpc.TooLarge", TAKES_NONE, None], None]
         await raises(PermissionDenied, queued)
         assert not end.connection.session.calls
 

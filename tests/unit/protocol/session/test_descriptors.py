@@ -17,7 +17,7 @@ from support.properties import PROPERTY, values
 from support.session import Nobody, is_malformed, packet, receive, request_in_flight
 from support.sessions import SessionPair
 
-from seqrpc.errors import DescriptorsLost, LocalProtocolError, RemoteProtocolError
+from seqrpc.errors import DescriptorsLost, Execution, LocalProtocolError, RemoteProtocolError
 from seqrpc.kernel.descriptors import OwnedFd
 from seqrpc.limits import MAX_PACKET, Limits
 from seqrpc.protocol.admission import Refused
@@ -152,7 +152,8 @@ def test_3_3_a_response_that_lost_descriptors_fails_its_call_with_that(error: An
     assert isinstance(answer, Response)
     assert answer.waiter == "waiter"
     assert answer.error is not None
-    assert isinstance(error_of(answer.error), DescriptorsLost)
+    error = error_of(answer.error)
+    assert (type(error), error.execution) == (DescriptorsLost, Execution.RAN)
     assert (answer.result, answer.fds) == (None, [])
 
 
