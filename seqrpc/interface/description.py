@@ -105,6 +105,9 @@ class MethodDescription(msgspec.Struct, frozen=True, kw_only=True):
     oneway: bool
     """Whether it is called without waiting for an answer."""
 
+    idempotent: bool
+    """Whether running it twice does no more than running it once, so that it may be called again."""
+
     allow: Policy | None
     """Who may call it, or None: what the service says."""
 
@@ -137,7 +140,8 @@ def describe(cls: Any) -> ServiceDescription:
     """Return the description of a class, made once.
 
     Args:
-        cls: of a :class:`~seqrpc.Service` the marked methods are described, of any other class the public functions.
+        cls: of a :class:`~seqrpc.Service` the marked methods are described, of any other class the public functions,
+            as marked as they are.
             The type variables of a generic class may be bound: ``Store[User]``.
 
     Raises:
@@ -177,12 +181,13 @@ def functions_of(cls: type) -> Iterator[tuple[str, tuple[Callable[..., Any], Mar
     """
     is_service = issubclass(cls, Service)
     for name in dir(cls):
-        marks = marks_of(cls, name) if is_service else None if name.startswith("_") else _NO_MARKS
-        if marks is None:
-            continue
-        function = served_function(cls, name) if is_service else inspect.getattr_static(cls, name)
-        if inspect.isfunction(function):
-            yield name, (served(function), marks)
+        if is_service:
+            marks = marks_of(cls, name)
+            function = None if marks is None else served_function(cls, name)
+        else:
+            marks, function = _NO_MARKS, None if name.startswith("_") else inspect.getattr_static(cls, name)
+        if marks is not None and inspect.isfunction(function):
+            yield name, (served(function), marks if is_service else marks_of(cls, name) or _NO_MARKS)
 
 
 def _check_stand_in(cls: type, method: MethodDescription) -> None:
@@ -233,6 +238,7 @@ def _describe_method(
         result=_result(where, hints, runs, oneway=marks.oneway),
         runs=runs,
         oneway=marks.oneway,
+        idempotent=marks.idempotent,
         allow=marks.allow,
     )
 

@@ -90,9 +90,8 @@ def _description_of(base: type, name: str, function: Callable[..., Any]) -> Meth
     if issubclass(base, Service):
         return describe(base).methods.get(name)
     names = {"__module__": base.__module__, "__type_params__": getattr(base, "__type_params__", ())}
-    alone = type(
-        base.__name__, (), {**names, name: function}
-    )  # others of the class may be no methods that can be called
+    marked = vars(base).get(name, function)  # the marks are on what stands in for a function
+    alone = type(base.__name__, (), {**names, name: marked})  # others of the class may be no methods that can be called
     try:
         return describe(alone).methods[name]
     except TypeError:
@@ -110,8 +109,11 @@ def _objection(base: MethodDescription, own: MethodDescription, *, is_service: b
     """Return why calls of ``base`` cannot be made of ``own``, or None."""
     if own.streams and base.result.is_stream and not base.streams:
         return "it streams, and that one is awaited for its stream; without a yield 'def' declares one, not 'async def'"
-    if (own.streams, own.oneway) != (base.streams, base.oneway if is_service else own.oneway):
+    says_whether_oneway = is_service or base.oneway
+    if (own.streams, own.oneway) != (base.streams, base.oneway if says_whether_oneway else own.oneway):
         return f"it {_way_of(own)}, and that one {_way_of(base)}"
+    if base.idempotent and not own.idempotent:  # a proxy of the base would call it again
+        return "that one is idempotent=True, and it is not"
     strange = _strange(own.result, base.result)
     if strange is not None:
         return f"its result may be {strange}, and that of that one not"

@@ -56,7 +56,7 @@ def method(  # type: ignore[overload-overlap] # as above
 @overload
 def method(function: Callable[P, R], /) -> Callable[P, Awaited[Any, Any, R]]: ...
 @overload
-def method(*, allow: PolicyLike | None = None, oneway: bool = False) -> Marking: ...
+def method(*, allow: PolicyLike | None = None, oneway: bool = False, idempotent: bool = False) -> Marking: ...
 
 
 def method(
@@ -65,6 +65,7 @@ def method(
     *,
     allow: PolicyLike | None = None,
     oneway: bool = False,
+    idempotent: bool = False,
     **unknown: object,
 ) -> Any:
     """Mark a method of a :class:`Service` as callable from the other side.
@@ -86,16 +87,25 @@ def method(
         allow: who may call it: a policy, or a function of the caller's credentials. By default what the
             class says, else the server, else :data:`seqrpc.policy.default`.
         oneway: proxies send it without waiting for an answer (NOTIFY); it returns None.
+        idempotent: running it twice does no more than running it once: it only looks at something, or sets it to what
+            is given. A connection that reconnects calls such a method again if the answer was lost with the last one.
+            Of a method that streams this is the call that opens the stream.
         unknown: nothing; whoever mistypes a name is told what was meant.
 
     Raises:
-        TypeError: it decorates something else than a function, or is told something else.
+        TypeError: it decorates something else than a function, or is told something else; or it is one-way and
+            idempotent.
     """
     for name in unknown:
-        raise TypeError(f"@seqrpc.method takes allow= and oneway=, not {name}={offered(name, ('allow', 'oneway'))}")
+        known = ("allow", "oneway", "idempotent")
+        raise TypeError(f"@seqrpc.method takes allow=, oneway= and idempotent=, not {name}={offered(name, known)}")
     if isinstance(function, Policy):
         raise TypeError(f"@seqrpc.method decorates functions, got {function!r}: write @seqrpc.method(allow=...)")
-    marks = Marks(None if allow is None else as_policy(allow), oneway)
+    if oneway and idempotent:
+        raise TypeError(
+            "@seqrpc.method: idempotent= is about calls whose answer is lost, and oneway= has no answers: take one"
+        )
+    marks = Marks(None if allow is None else as_policy(allow), oneway, idempotent)
 
     def marked(function: Callable[..., Any]) -> Callable[..., Any]:
         if not inspect.isfunction(function):

@@ -25,6 +25,7 @@ class Marks(msgspec.Struct, frozen=True):
 
     allow: Policy | None
     oneway: bool
+    idempotent: bool = False
 
 
 class Service:
@@ -164,7 +165,7 @@ def marks_of(cls: type, name: str) -> Marks | None:
     if not found:
         return None
     allow = next((marks.allow for marks in found if marks.allow is not None), None)
-    return Marks(allow, found[0].oneway)
+    return Marks(allow, found[0].oneway, found[0].idempotent)
 
 
 def served_function(cls: type, name: str) -> Callable[..., Any] | None:

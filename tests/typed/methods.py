@@ -23,6 +23,10 @@ class Kinds(seqrpc.Service):
     async def coroutine(self, a: int, b: str = "", *, c: bool = False) -> int:
         return a
 
+    @seqrpc.method(idempotent=True)
+    def plain_idempotent(self, a: int) -> int:
+        return a
+
     @seqrpc.method(allow=policy.root)
     async def coroutine_of_anything(self, a: Any, b: dict[str, Any]) -> list[Any]:
         return [a, b]
@@ -118,6 +122,7 @@ async def use(kinds: Kinds) -> None:
     assert_type(await kinds.coroutine_gives_anything(), Any)
     assert_type(await kinds.plain(1, "b", c=True), int)
     assert_type(await kinds.plain(a=1), int)
+    assert_type(await kinds.plain_idempotent(1), int)
     assert_type(await kinds.plain_of_anything(1, {}), list[Any])
     assert_type(await kinds.plain_gives_anything(), Any)
     await kinds.plain_nothing()

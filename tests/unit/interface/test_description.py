@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterator
-from typing import Annotated, Any
+from typing import Annotated, Any, Protocol
 
 import msgspec
 import pytest
@@ -87,6 +87,7 @@ def test_a_service_is_described_by_what_is_written_in_its_class() -> None:
         result=value(OwnedFd | None),
         runs=Runs.COROUTINE,
         oneway=False,
+        idempotent=False,
         allow=None,
     )
     tell, bare = description.methods["tell"], description.methods["bare"]
@@ -359,3 +360,62 @@ def test_a_forgotten_self_is_told(annotation: Any) -> None:
     text = "and this is `number`: write double\\(self, number, times\\)$"
     with pytest.raises(TypeError, match=text):
         describe(type("Selfless", (Service,), {"double": method(double)}))
+
+
+class Marked(Protocol):
+    """An interface whose methods say more of themselves than what they take and give."""
+
+    @method(idempotent=True)
+    def look(self) -> int: ...
+
+    @method(idempotent=True)
+    def watch(self) -> AsyncIterator[int]: ...
+
+    @method(oneway=True)
+    async def tell(self) -> None: ...
+
+    async def change(self) -> None: ...
+
+
+class Unsaid(Marked):
+    """Says nothing more."""
+
+    async def look(self) -> int:
+        return 1
+
+
+class Looks(Service):
+    @method(idempotent=True)
+    async def coroutine(self) -> int:
+        return 1
+
+    @method(idempotent=True)
+    def thread(self) -> int:
+        return 1
+
+    @method(idempotent=True)
+    async def stream(self) -> AsyncIterator[int]:
+        yield 1
+
+    @method
+    async def change(self) -> None: ...
+
+
+class Looked(Looks):
+    async def coroutine(self) -> int:
+        return 2
+
+    @method
+    async def thread(self) -> int:
+        return 2
+
+
+def idempotent(cls: type) -> set[str]:
+    return {name for name, found in describe(cls).methods.items() if found.idempotent}
+
+
+def test_what_may_be_called_again_is_marked_in_services_and_in_interfaces() -> None:
+    assert idempotent(Looks) == {"coroutine", "thread", "stream"}
+    assert idempotent(Looked) == {"coroutine", "stream"}, "the nearest mark holds"
+    assert idempotent(Marked) == idempotent(Unsaid) == {"look", "watch"}
+    assert [name for name, found in describe(Marked).methods.items() if found.oneway] == ["tell"]

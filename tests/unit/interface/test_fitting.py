@@ -163,6 +163,25 @@ def test_what_is_called_one_way_is_so_in_all_services_but_an_interface_cannot_sa
         check_bases(made(service(nothing), nothing, oneway=True))
 
 
+def test_what_may_be_called_again_may_be_so_in_what_is_made_of_it() -> None:
+    again = method(idempotent=True)
+    for bases in ((), (Service,), (Protocol,)):
+        marked = class_of("Base", bases, again(copy_of(nothing)))
+        own = (marked,) if Service in bases else (Service, marked)
+        check_bases(class_of("Own", own, again(copy_of(nothing))))
+        check_bases(class_of("Own", own, copy_of(nothing))) if Service in bases else None
+        with pytest.raises(TypeError, match=r"that one is idempotent=True, and it is not$"):
+            check_bases(class_of("Own", own, method(copy_of(nothing))))
+    check_bases(class_of("Own", (service(nothing),), again(copy_of(nothing))))
+
+
+def test_an_interface_that_says_that_a_method_is_one_way_is_believed() -> None:
+    tells = interface(method(oneway=True)(copy_of(nothing)))
+    check_bases(made(tells, nothing, oneway=True))
+    with pytest.raises(TypeError, match=r"it gives one answer, and that one is one-way$"):
+        check_bases(made(tells, nothing))
+
+
 def test_of_many_parameters_each_has_its_place() -> None:
     with pytest.raises(TypeError, match=r"its parameter `d` is not the 4th by position$"):
         check_bases(made(interface(in_order), last_swapped))

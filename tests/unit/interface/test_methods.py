@@ -388,7 +388,14 @@ async def test_what_a_thread_gives_a_cancelled_caller_is_closed() -> None:
 
 def test_the_mark_takes_a_function_or_options_that_there_are() -> None:
     marking: Any = method
-    with pytest.raises(TypeError, match=r"takes allow= and oneway=, not alow=; did you mean 'allow'\?"):
+    with pytest.raises(TypeError, match=r"takes allow=, oneway= and idempotent=, not alow=; did you mean 'allow'\?"):
         marking(alow=5)
     with pytest.raises(TypeError, match=r"write @seqrpc\.method\(allow=\.\.\.\)"):
         marking(seqrpc.policy.root)
+
+
+def test_what_has_no_answer_is_not_called_again() -> None:
+    with pytest.raises(TypeError, match=r"idempotent= is about calls whose answer is lost, and oneway= has no answers"):
+
+        @method(oneway=True, idempotent=True)
+        async def tell(self: Any) -> None: ...
