@@ -36,6 +36,7 @@ from seqrpc.errors import (
 )
 from seqrpc.interface import policy
 from seqrpc.interface.methods import method
+from seqrpc.interface.reconnecting import Reconnect
 from seqrpc.interface.registering import register_type
 from seqrpc.interface.scope import metadata
 from seqrpc.interface.service import Service
@@ -99,6 +100,7 @@ __all__ = (
     "OwnedFd",
     "PermissionDenied",
     "ProtocolError",
+    "Reconnect",
     "RemoteProtocolError",
     "RpcError",
     "SeqpacketProtocol",

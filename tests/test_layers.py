@@ -102,6 +102,7 @@ ORDER = (
     "interface.signature",
     "interface.services",
     "interface.proxies",
+    "interface.reconnecting",
     "interface.builtin",
     "interface.offers",
     "interface.entries",

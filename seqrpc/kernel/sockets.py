@@ -188,7 +188,10 @@ def connect(address: Address) -> socket.socket:
     inherited = inherited_socket(address)
     if inherited is not None:
         return _check_connected(inherited, address)
-    sock = new_socket()
+    try:
+        sock = new_socket()
+    except OSError as exc:
+        raise _explain(exc, address) from None
     try:
         if isinstance(address, PathAddress):
             connect_path(sock, address.path)
