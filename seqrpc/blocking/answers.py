@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from seqrpc.blocking.line import Line
 from seqrpc.calls.failures import internal_error, refusal_of
-from seqrpc.errors import ConnectionLost, DescriptorsLost, Overloaded
+from seqrpc.errors import ConnectionLost, DescriptorsLost, Overloaded, PermissionDenied, TooLarge
 from seqrpc.interface.results import ResultCheck
 from seqrpc.kernel.descriptors import OwnedFd, close_all
 from seqrpc.kernel.interrupts import Uninterrupted
@@ -103,7 +103,10 @@ class Answers:
             return
         line = self._line
         refusal = refusal_of(exc)
-        if refusal is None and has_descriptors:
+        if isinstance(refusal, PermissionDenied):  # which would say that the call did not run
+            kind = DescriptorsLost if has_descriptors else TooLarge
+            refusal = kind(refusal.message)
+        elif refusal is None and has_descriptors:
             refusal = DescriptorsLost(f"the descriptors of the answer could not be sent: {exc.strerror}")
         if refusal is None:
             code, message = internal_error(exc, repr(line), "could not send an answer")

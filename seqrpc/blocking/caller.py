@@ -11,7 +11,7 @@ from seqrpc.blocking.line import Line
 from seqrpc.blocking.producers import StreamDeparture
 from seqrpc.blocking.waiting import Waiter
 from seqrpc.calls.outcomes import check_open, explain_refusal, note_unsent, options_of
-from seqrpc.errors import ConnectionLost, DeadlineExceeded, LocalProtocolError, RpcError
+from seqrpc.errors import ConnectionLost, DeadlineExceeded, LocalProtocolError, RpcError, not_run
 from seqrpc.interface.answers import Finish, result_of
 from seqrpc.kernel.ancillary import SEND_FLAGS
 from seqrpc.kernel.descriptors import close_all
@@ -65,7 +65,7 @@ class Caller:
 
         Raises:
             Exception: what ``finish`` raises, or a signal handler: then the other side is told to stop.
-            ConnectionLost: the connection ended; the call may have run.
+            ConnectionLost: the connection ended; the call may have run, unless ``execution`` says that it did not.
             Unavailable: the other side takes no new requests; the call did not run.
             DeadlineExceeded: the deadline passed; the other side was told to stop.
             WrongProcess: the connection belongs to another process.
@@ -162,11 +162,11 @@ class Caller:
 
     def _check_may_call(self, deadline: int | None) -> None:
         if self._line.is_lost:
-            raise self._line.lost_error()
+            raise not_run(self._line.lost_error())
         if self._session.closing_received is not None:
             raise self._line.unavailable()
         if deadline is not None and deadline <= time.monotonic_ns():
-            raise DeadlineExceeded("the deadline passed before the call was sent")
+            raise not_run(DeadlineExceeded("the deadline passed before the call was sent"))
 
     def _give_up(self, sent: _Sent, waiter: Waiter, exc: BaseException, method: str, params: Params) -> None:
         """Clean up after a call that ends without its answer being used.
@@ -207,7 +207,8 @@ class Caller:
         if isinstance(exc, ConnectionLost):
             if not line.closing and line.broken is not None:  # what the other side sent before it went is still unread
                 line.read_rest()
-            error: Exception = line.lost_error() if self._session.closing_received is None else line.unavailable()
+            has_closed = self._session.closing_received is not None
+            error = line.unavailable() if has_closed else not_run(line.lost_error())
             raise error from error.__cause__
         if isinstance(exc, OSError | ValueError):
             check_open(exc, method, params)

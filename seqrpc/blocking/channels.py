@@ -15,7 +15,7 @@ from seqrpc.blocking.interception import caller_of
 from seqrpc.blocking.interceptors import Interception
 from seqrpc.blocking.line import Line
 from seqrpc.blocking.remote import Remote
-from seqrpc.errors import ConnectionLost, LocalProtocolError
+from seqrpc.errors import ConnectionLost, LocalProtocolError, not_run
 from seqrpc.interface.answers import Finish, result_of
 from seqrpc.interface.entries import MethodTable
 from seqrpc.kernel import forks
@@ -78,7 +78,7 @@ class ChannelEnd:
         if self._caller is None:
             with Uninterrupted():
                 if self._fd is None:
-                    raise ConnectionLost("the channel was closed, or passed on, on this side")
+                    raise not_run(ConnectionLost("the channel was closed, or passed on, on this side"))
                 self._sender = sender_of(self._fd)
                 sock = socket.socket(fileno=self._fd.detach())
                 self._fd = None

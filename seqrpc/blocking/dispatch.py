@@ -16,7 +16,7 @@ from seqrpc.blocking.driving import Driven, drive
 from seqrpc.blocking.interceptors import NO_INTERCEPTION, Interception
 from seqrpc.blocking.line import Line
 from seqrpc.calls.departures import Source
-from seqrpc.calls.failures import error_for, internal_error
+from seqrpc.calls.failures import answer_for, internal_error
 from seqrpc.calls.records import CallRecord
 from seqrpc.errors import InvalidParams, RpcError
 from seqrpc.interface.conversion import Terms
@@ -275,7 +275,7 @@ class Dispatcher:
             self._answer_error(answers, request, exc)
 
     def _answer_error(self, answers: Answers, request: Request, exc: BaseException) -> None:
-        code, message, data = error_for(exc, request.method)
+        code, message, data = answer_for(exc, request.method)
         try:
             answers.send_error(request.call_id, code, message, data)
         except Exception:  # a descriptor in ``data`` is closed

@@ -16,7 +16,7 @@ from seqrpc.blocking.room import Room
 from seqrpc.blocking.turns import Turns
 from seqrpc.blocking.waiting import READ, WRITE, Waiter, earlier, poll
 from seqrpc.calls.outcomes import closed_here, explain_refusal, lost, unavailable
-from seqrpc.errors import ConnectionLost, RemoteProtocolError, RpcError
+from seqrpc.errors import ConnectionLost, RemoteProtocolError, RpcError, not_run
 from seqrpc.kernel import forks
 from seqrpc.kernel.ancillary import SEND_FLAGS
 from seqrpc.kernel.credentials import Credentials
@@ -200,7 +200,7 @@ class Line:
             except OSError:  # rare enough to be tried again in the slow way
                 pass
         if self.closing or self.broken is not None:
-            raise ConnectionLost("the connection is closed") from self.broken
+            raise not_run(ConnectionLost("the connection is closed")) from self.broken
         with Uninterrupted():
             packet = lending(data, lenders, self.too_long, failed, own=self.fd)
             outlet = self._outlet

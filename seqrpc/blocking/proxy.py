@@ -115,7 +115,7 @@ def _calling(spec: MethodSpec, finish: Finish) -> Callable[..., Any]:
 
         return tell
 
-    idempotent = getattr(spec.description, "idempotent", False)
+    idempotent = spec.description.idempotent
     if spec.description.streams:
 
         def stream(self: Proxy, /, *args: Any, **kwargs: Any) -> Stream[Any]:

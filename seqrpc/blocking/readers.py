@@ -17,8 +17,6 @@ from seqrpc.errors import (
     DescriptorsLost,
     LocalProtocolError,
     RemoteProtocolError,
-    RpcError,
-    Unavailable,
 )
 from seqrpc.interface.scope import scope
 from seqrpc.kernel import forks
@@ -30,7 +28,7 @@ from seqrpc.kernel.sockets import never_wait
 from seqrpc.kernel.unread import close_unread, close_value
 from seqrpc.limits import MAX_PACKET
 from seqrpc.protocol.inbox import Inbox, Trouble, hides_packets
-from seqrpc.protocol.items import End, ItemReader
+from seqrpc.protocol.items import End, ItemReader, failure_of, producer_gone
 from seqrpc.protocol.received import ReceivedItems
 
 
@@ -273,13 +271,13 @@ class StreamReader:
         if isinstance(exc, BlockingIOError | InterruptedError):
             return False
         if not hides_packets(exc):
-            self.items.failure = Unavailable(f"the stream cannot be read: {exc.strerror}")
+            self.items.failure = producer_gone(f"the stream cannot be read: {exc.strerror}")
         return True
 
     def take_trouble(self, trouble: Trouble, size: int) -> None:
         """Handle what came in place of a packet."""
         if trouble is Trouble.END:
-            self.items.failure = Unavailable("the producer of the stream died")
+            self.items.failure = producer_gone("the producer of the stream died")
         else:
             self.items.failure = RemoteProtocolError(f"a packet has at most {MAX_PACKET} bytes, this one {size}")
 
@@ -310,7 +308,7 @@ class StreamReader:
             close_all(event.fds)
             self.close()
         else:
-            self.items.failure = RpcError.from_wire(*event.error)
+            self.items.failure = failure_of(event)
 
     def take_again(self) -> bool:
         """Take no packet twice: some of its items may have been taken."""

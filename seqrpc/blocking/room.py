@@ -10,7 +10,8 @@ from typing import Any, Protocol
 from seqrpc.blocking.turns import Turns
 from seqrpc.blocking.waiting import Waiter, earlier
 from seqrpc.calls.outcomes import stalled
-from seqrpc.errors import ConnectionLost, DeadlineExceeded, RpcError
+from seqrpc.errors import ConnectionLost, DeadlineExceeded, RpcError, not_run
+from seqrpc.interface.reconnecting import told_anew
 from seqrpc.limits import Limits
 from seqrpc.protocol.session import Session
 
@@ -79,7 +80,7 @@ class Room:
                 except DeadlineExceeded:
                     now = time.monotonic_ns()
                     if deadline is not None and now >= deadline:
-                        raise DeadlineExceeded("the deadline passed before the call could be sent") from None
+                        raise not_run(DeadlineExceeded("the deadline passed before the call could be sent")) from None
                     if now >= self._moved + stall_ns:
                         raise stalled(self._in_flight, line.limits.stall_timeout) from None
         except BaseException:
@@ -110,4 +111,4 @@ class Room:
         """Fail all who wait: with an error, or because the connection ended."""
         while self._waiting:
             waiter, _ = self._waiting.popitem(last=False)
-            waiter.finish(error=self._line.lost_error() if error is None else type(error)(*error.args))
+            waiter.finish(error=not_run(self._line.lost_error()) if error is None else told_anew(error))

@@ -66,7 +66,9 @@ class Timeout:
         if not isinstance(exc, DeadlineExceeded) or deadline_ns is None:
             return
         if deadline_ns <= time.monotonic_ns():  # a call inside was given up here or there, or did not begin
-            raise DeadlineExceeded(_TIME_IS_UP) from exc
+            error = DeadlineExceeded(_TIME_IS_UP)
+            error.execution = exc.execution
+            raise error from exc
 
     def __repr__(self) -> str:
         """Return how it was made."""
