@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import msgspec
 
-from seqrpc.interface.annotations import shape_of
+from seqrpc.interface.annotations import is_stream, shape_of
 from seqrpc.interface.byclass import ByClass
 from seqrpc.interface.contents import holds_descriptors, inner_of, may_be_large, spelling
 from seqrpc.interface.functions import Runs, served, way_of
@@ -23,6 +23,7 @@ from seqrpc.interface.hints import NOWHERE, Scope, bases_of, function_hints
 from seqrpc.interface.policy import Policy
 from seqrpc.interface.service import Marks, Service, marks_of, served_function
 from seqrpc.interface.shapes import Anything, ServiceObject, Shape, Stream
+from seqrpc.interface.spellings import PLAIN_STREAMS
 
 _P = inspect.Parameter
 _NO_MARKS = Marks(None, oneway=False)
@@ -156,7 +157,7 @@ def _describe(described: Any) -> ServiceDescription:
     services = [base for base in cls.__mro__ if issubclass(base, Service) and base is not Service]
     name = cls.service_name if issubclass(cls, Service) else cls.__name__
     methods = {
-        attribute: _describe_method(name, attribute, *found, _hints_of(cls, attribute, scopes))
+        attribute: _describe_method(name, attribute, *found, _hints_as_described(cls, attribute, scopes))
         for attribute, found in functions_of(cls)
     }
     for method in methods.values():
@@ -223,11 +224,29 @@ def _hints_of(cls: type, name: str, scopes: Mapping[type, Scope]) -> Hints:
     return hints
 
 
+def _hints_as_described(cls: type, name: str, scopes: Mapping[type, Scope]) -> Hints:
+    """Return the annotations of a method, with what streams in the spelling of services.
+
+    An interface of plain functions says ``Iterator[int]`` where a service says ``AsyncIterator[int]``.
+    """
+    hints = _hints_of(cls, name, scopes)
+    if issubclass(cls, Service):
+        return hints
+    return {parameter: (_as_stream(annotation), scope) for parameter, (annotation, scope) in hints.items()}
+
+
+def _as_stream(annotation: Any) -> Any:
+    if (typing.get_origin(annotation) or annotation) not in PLAIN_STREAMS:
+        return annotation
+    arguments = typing.get_args(annotation)
+    return AsyncIterator[arguments[0] if arguments else Any]  # type: ignore[misc] # known when it runs
+
+
 def _describe_method(
     service: str, name: str, function: Callable[..., Any], marks: Marks, hints: Hints
 ) -> MethodDescription:
     where = function.__qualname__
-    if inspect.isgeneratorfunction(function):
+    if inspect.isgeneratorfunction(function) and not is_stream(hints.get("return", _UNSAID)[0]):
         raise TypeError(f"{where}: a generator that streams is written 'async def'")
     runs = way_of(function)
     return MethodDescription(

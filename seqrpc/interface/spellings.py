@@ -19,6 +19,9 @@ from seqrpc.interface.streams import Items
 STREAMS: Final = (collections.abc.AsyncIterator, collections.abc.AsyncIterable, collections.abc.AsyncGenerator, Items)
 """What a stream is annotated with, besides the class of its reading end."""
 
+PLAIN_STREAMS: Final = (collections.abc.Iterator, collections.abc.Generator)
+"""What a stream is annotated with in a class of plain functions, which describes a service to those who block."""
+
 ARRAYS: Final[dict[Any, tuple[type, bool]]] = {
     list: (list, True),
     typing.List: (list, True),  # noqa: UP006 - as it may be written

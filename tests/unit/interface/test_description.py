@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Generator, Iterable, Iterator
 from typing import Annotated, Any, Protocol
 
 import msgspec
@@ -419,3 +419,30 @@ def test_what_may_be_called_again_is_marked_in_services_and_in_interfaces() -> N
     assert idempotent(Looked) == {"coroutine", "stream"}, "the nearest mark holds"
     assert idempotent(Marked) == idempotent(Unsaid) == {"look", "watch"}
     assert [name for name, found in describe(Marked).methods.items() if found.oneway] == ["tell"]
+
+
+class PlainInterface:
+    def count(self, to: int) -> Iterator[int]: ...  # type: ignore[empty-body]
+    def total(self, items: Iterator[int]) -> int: ...  # type: ignore[empty-body]
+    def words(self) -> Generator[str, None, None]:
+        yield ""
+
+    def listed(self, items: Iterable[int]) -> list[int]: ...  # type: ignore[empty-body]
+
+
+def test_an_interface_of_plain_functions_says_iterator_for_a_stream() -> None:
+    methods = describe(PlainInterface).methods
+    assert {name for name, method in methods.items() if method.streams} == {"count", "words"}
+    assert methods["count"].result.shape == describe(Streams).methods["generator"].result.shape
+    assert methods["total"].parameters[0].is_stream
+    assert not methods["listed"].parameters[0].is_stream
+
+
+def test_a_service_does_not() -> None:
+    class Iterates(Service):
+        @method
+        async def total(self, items: Iterator[int]) -> int:
+            return sum(items)
+
+    with pytest.raises(TypeError, match="write AsyncIterator"):
+        describe(Iterates)
