@@ -184,6 +184,7 @@ ORDER = (
     "blocking.remote",
     "blocking.caller",
     "blocking.watch",
+    "blocking.reconnecting",
     "blocking.connection",
     "blocking.current",
     "blocking.interceptors",

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import errno
+import functools
 import os
 import socket
 import time
+import weakref
 from collections.abc import Iterable
 from typing import Final
 
-from seqrpc.blocking.connection import Connection
+from seqrpc.blocking.connection import Connection, ReconnectingConnection
 from seqrpc.blocking.dispatch import Dispatcher
 from seqrpc.blocking.family import Family
 from seqrpc.blocking.interception import caller_of
 from seqrpc.blocking.interceptors import Interception, Interceptor
 from seqrpc.blocking.line import Line
 from seqrpc.blocking.living import LivingValues
+from seqrpc.blocking.reconnecting import Lines, Made, ReconnectingCaller
 from seqrpc.calls.unclosed import Guard
 from seqrpc.errors import DeadlineExceeded, ServerBusy, UntrustedServer
 from seqrpc.interface.entries import MethodTable
 from seqrpc.interface.policy import Policy, PolicyLike, as_policy
+from seqrpc.interface.reconnecting import Reconnect, address_to_reconnect_to, as_reconnect
 from seqrpc.interface.scope import scope
 from seqrpc.interface.service import Service
 from seqrpc.interface.services import services_of
@@ -42,6 +46,7 @@ def connect(
     services: Service | Iterable[Service] = (),
     allow: PolicyLike | None = None,
     interceptors: Iterable[Interceptor] = (),
+    reconnect: bool | Reconnect = False,
     limits: Limits = DEFAULT_LIMITS,
 ) -> Connection:
     """Connect to a service: ``with seqrpc.blocking.connect(path) as connection: ...``.
@@ -56,6 +61,9 @@ def connect(
             calls :meth:`Connection.process`. Their methods run in that thread, one after the other.
         allow: who may call those; by default the same user and root.
         interceptors: what surrounds each call, the first is outermost; see :class:`seqrpc.blocking.Interceptor`.
+        reconnect: True, or a :class:`seqrpc.Reconnect`: wait for a daemon that is not there yet, and connect anew, in
+            the thread that next calls, when the connection has ended. Calls that did not run are sent again, and those
+            that may have run if their method is marked as ``idempotent``.
         limits: bounds of the connection; ``connect_timeout`` covers a full backlog.
 
     Returns:
@@ -74,30 +82,83 @@ def connect(
     _check_lifespans(served)
     table = MethodTable(served, allow)
     interception = Interception(interceptors)
-    policy = None if server is None else as_policy(server)
-    with Uninterrupted():
-        connected = _socket_for(address, sock, limits)
+    maker = _Maker(table, interception, None if server is None else as_policy(server), limits)
+    anew = as_reconnect(reconnect)
+    if anew is not None:
+        return maker.reconnecting(address_to_reconnect_to(address, sock), anew)
+    if (address is None) == (sock is None):
+        raise ValueError("pass an address, or sock=, and not both")
+    if sock is not None:
+        sockets.check_socket(sock, "sock=")
+        sockets.distrust_names(sock)
+        return maker.connection_on(sock, "sock=")
+    assert address is not None
+    return maker.connection_to(parse_address(address))
+
+
+class _Maker:
+    """Makes the connections of one client.
+
+    Args:
+        table: what the other side may call.
+        interception: what surrounds calls.
+        server: who must listen there, or None.
+        limits: bounds of the connections.
+    """
+
+    def __init__(self, table: MethodTable, interception: Interception, server: Policy | None, limits: Limits) -> None:
+        self._table = table
+        self._interception = interception
+        self._server = server
+        self._limits = limits
+        self._family = Family()
+        self._living = LivingValues(limits, self._family, interception)
+
+    def connection_on(self, sock: socket.socket, where: str) -> Connection:
+        """Return the connection on a connected socket, which it owns."""
+        with Uninterrupted():
+            made, dispatcher = self._make(sock, where)
+            made.caller.guard = Guard(made.line)
+            connection = Connection(made.line, made.caller)
+            dispatcher.remember(connection)
+        return connection
+
+    def connection_to(self, address: Address) -> Connection:
+        """Return a connection to an address."""
+        sock = connected_socket(address, self._limits.connect_timeout)
+        return self.connection_on(sock, str(address))
+
+    def reconnecting(self, address: Address, policy: Reconnect) -> Connection:
+        """Return a connection to an address that is made again and again."""
+        lines = Lines(functools.partial(self._make_anew, address), policy, self._family, self._living.travels)
+        caller = ReconnectingCaller(lines)
+        connection = ReconnectingConnection(lines, caller)
+        lines.face = weakref.ref(connection)
+        lines.ready(scope.get().deadline_ns)
+        caller.guard = Guard(lines)
+        return connection
+
+    def _make_anew(self, address: Address) -> Made:
+        sock = connected_socket(address, self._limits.connect_timeout)
+        with Uninterrupted():
+            return self._make(sock, str(address))[0]
+
+    def _make(self, sock: socket.socket, where: str) -> tuple[Made, Dispatcher]:
+        """Return what a connection on a socket is made of; if that fails, the socket is closed."""
+        limits, interception, family = self._limits, self._interception, self._family
         try:
-            if policy is not None:
-                _check_server(connected, policy, "sock=" if address is None else str(parse_address(address)))
-            return _open(connected, table, interception, limits)
+            if self._server is not None:
+                _check_server(sock, self._server, where)
+            handler = Dispatcher(
+                self._table, limits, interception, lambda line: Connection(line, caller_of(line, interception))
+            )
+            line = Line(sock, handler, limits, family, self._living, by_packet=PLATFORM.asks_for_senders(sock))
         except BaseException:
-            connected.close()
+            sock.close()
             raise
-
-
-def _open(sock: socket.socket, table: MethodTable, interception: Interception, limits: Limits) -> Connection:
-    family = Family()
-    living = LivingValues(limits, family, interception)
-    dispatcher = Dispatcher(table, limits, interception, lambda line: Connection(line, caller_of(line, interception)))
-    line = Line(sock, dispatcher, limits, family, living, by_packet=PLATFORM.asks_for_senders(sock))
-    if dispatcher.serves:
-        family.add(line)
-    caller = caller_of(line, interception)
-    caller.guard = Guard(line)
-    connection = Connection(line, caller)
-    dispatcher.remember(connection)
-    return connection
+        if handler.serves:
+            family.add(line)
+        return Made(line, caller_of(line, interception)), handler
 
 
 def _check_lifespans(services: Iterable[Service]) -> None:
@@ -113,18 +174,6 @@ def _check_lifespans(services: Iterable[Service]) -> None:
                 f"{name}.lifespan needs an event loop, which a blocking connection has not: open what {name} needs"
                 " before you connect"
             )
-
-
-def _socket_for(address: AddressLike | None, sock: socket.socket | None, limits: Limits) -> socket.socket:
-    """Return the connected socket that one of the two stands for, owned by the caller."""
-    if (address is None) == (sock is None):
-        raise ValueError("pass an address, or sock=, and not both")
-    if sock is not None:
-        sockets.check_socket(sock, "sock=")
-        sockets.distrust_names(sock)
-        return sock
-    assert address is not None
-    return connected_socket(parse_address(address), limits.connect_timeout)
 
 
 def connected_socket(address: Address, connect_timeout: float) -> socket.socket:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
 from seqrpc.blocking.caller import Caller
 from seqrpc.blocking.line import Line
+from seqrpc.blocking.reconnecting import Lines, ReconnectingCaller
 from seqrpc.blocking.remote import Remote
+from seqrpc.blocking.waiting import Pump
 from seqrpc.blocking.watch import Watch
+from seqrpc.errors import not_run
+from seqrpc.interface.scope import scope
 from seqrpc.kernel.credentials import Credentials
+from seqrpc.limits import DEFAULT_LIMITS
 
 
 class Connection(Remote):
@@ -66,8 +72,11 @@ class Connection(Remote):
         if self._line.is_lost:
             raise ValueError("the connection has ended")
         if self._watch is None:
-            self._watch = Watch(self._line)
+            self._watch = Watch(self._pumps)
         return self._watch.fileno()
+
+    def _pumps(self) -> list[Pump]:
+        return [self._line, *[pump for pump in list(self._line.family.pumps) if pump is not self._line]]
 
     def process(self) -> None:
         """Take what has come, without waiting for more, and do what it asks for: calls of this side's objects.
@@ -78,17 +87,20 @@ class Connection(Remote):
         Raises:
             WrongProcess: it belongs to another process.
         """
-        line = self._line
-        line.check_process()
-        for _ in range(line.limits.max_packets_per_wakeup):
-            came = False if line.is_lost else line.work()
-            for pump in list(line.family.pumps):
-                if pump in line.family.pumps and pump.work():
-                    came = True
-            if not came:
-                break
+        self._line.check_process()
+        _process(self._pumps, self._line.limits.max_packets_per_wakeup)
         if self._watch is not None:
             self._watch.update()
+
+    def wait_for_ready(self) -> None:
+        """Wait until the connection can be used: this one can, until it ends (see ``reconnect=`` of :func:`connect`).
+
+        Raises:
+            ConnectionLost: it has ended.
+        """
+        self._line.check_process()
+        if self._line.is_lost:
+            raise not_run(self._line.lost_error())
 
     def close(self) -> None:
         """End the connection: what is unsent is sent within ``close_timeout``; calls both ways are given up.
@@ -112,3 +124,95 @@ class Connection(Remote):
     def __repr__(self) -> str:
         """Return the state, and who is at the other end."""
         return repr(self._line)
+
+
+class ReconnectingConnection(Connection):
+    """A connection that is made anew when it has ended, by the thread that next calls; made with ``reconnect=``."""
+
+    __slots__ = ("_lines",)
+
+    def __init__(self, lines: Lines, caller: ReconnectingCaller) -> None:
+        """Wrap what makes the connections."""
+        Remote.__init__(self, caller)
+        self._lines = lines
+        self._watch = None
+
+    @property
+    def peer(self) -> Credentials | None:
+        """Who is at the other end, by the kernel's word; None also while there is no connection."""
+        current = self._lines.current
+        return None if current is None else current.line.peer
+
+    @property
+    def closed(self) -> bool:
+        """True once it was closed on this side; while nobody is at the other side, it is not."""
+        return not self._lines.is_unclosed
+
+    @property
+    def closing_reason(self) -> str | None:
+        """None: when the other side takes no new calls, the next one goes over a new connection."""
+        return None
+
+    def fileno(self) -> int:
+        """Return a descriptor that is readable when there is something for :meth:`process`, lent.
+
+        It stays the same when the connection is made anew. While there is none, nothing makes it readable: call
+        :meth:`process`, or anything else, from a timer to have it made anew.
+
+        Raises:
+            ValueError: it was closed.
+            WrongProcess: it belongs to another process.
+        """
+        self._lines.check_process()
+        if self.closed:
+            raise ValueError("the connection was closed")
+        if self._watch is None:
+            self._watch = Watch(self._pumps)
+        return self._watch.fileno()
+
+    def _pumps(self) -> list[Pump]:
+        lines: list[Pump] = [*self._lines.lines]
+        return [*lines, *[pump for pump in list(self._lines.family.pumps) if pump not in lines]]
+
+    def process(self) -> None:
+        """Take what has come, without waiting for more, and do what it asks for; connect anew if it is time to.
+
+        Raises:
+            WrongProcess: it belongs to another process.
+        """
+        self._lines.check_process()
+        _process(self._pumps, DEFAULT_LIMITS.max_packets_per_wakeup)
+        self._lines.purge()
+        if not self.closed and self._lines.current is None:
+            self._lines.try_now()
+        if self._watch is not None:
+            self._watch.update()
+
+    def wait_for_ready(self) -> None:
+        """Wait until there is a connection: for ``ready_timeout``, and until the time given by ``seqrpc.timeout``.
+
+        Raises:
+            ConnectError: there was nobody to connect to; as of :func:`connect`.
+            DeadlineExceeded: the time is up.
+            ConnectionLost: it was closed on this side.
+        """
+        self._lines.ready(scope.get().deadline_ns)
+
+    def close(self) -> None:
+        """End the connection for good; see :meth:`Connection.close`."""
+        if self._watch is not None:
+            self._watch.close()
+            self._watch = None
+        self._lines.close()
+
+    def __repr__(self) -> str:
+        """Return the state, and who is at the other end."""
+        return repr(self._lines)
+
+
+def _process(pumps: Callable[[], list[Pump]], most: int) -> None:
+    """Let each do what it can, so many times at most."""
+    for _ in range(most):
+        came = [pump.work() for pump in pumps()]  # each of them
+        if not any(came):
+            return

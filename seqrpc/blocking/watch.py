@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import selectors
+from collections.abc import Callable, Iterable
 
-from seqrpc.blocking.line import Line
 from seqrpc.blocking.waiting import READ, WRITE, Pump
 from seqrpc.kernel import forks
 
@@ -13,14 +13,14 @@ class Watch:
     """A selector whose own descriptor is readable when something can be done (epoll(7), kqueue(2)).
 
     Args:
-        line: the connection.
+        pumps: returns what to watch for, when it is asked.
     """
 
-    __slots__ = ("__weakref__", "_line", "_seen", "_selector")
+    __slots__ = ("__weakref__", "_pumps", "_seen", "_selector")
 
-    def __init__(self, line: Line) -> None:
+    def __init__(self, pumps: Callable[[], Iterable[Pump]]) -> None:
         """Watch what there is."""
-        self._line = line
+        self._pumps = pumps
         self._selector = selectors.DefaultSelector()
         self._seen: dict[Pump, tuple[int, int]] = {}
         forks.register(self, Watch.close)
@@ -34,7 +34,7 @@ class Watch:
     def update(self) -> None:
         """Watch what goes on now: objects that were given away since, and what has to be sent."""
         now: dict[Pump, tuple[int, int]] = {}
-        for pump in [self._line, *self._line.family.pumps]:
+        for pump in self._pumps():
             number, events = pump.interest()
             if number >= 0:
                 now[pump] = number, events or WRITE  # what can go on at once is writable

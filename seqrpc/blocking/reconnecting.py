@@ -1,0 +1,348 @@
+"""A connection that is made anew when it has ended, by the thread that next needs it."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import math
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from seqrpc.blocking.caller import Caller
+from seqrpc.blocking.family import Family
+from seqrpc.blocking.line import Line
+from seqrpc.calls.outcomes import closed_here
+from seqrpc.errors import ConnectionLost, DeadlineExceeded, RpcError, SeqrpcError, WrongProcess, not_run
+from seqrpc.interface.answers import Finish, result_of
+from seqrpc.interface.reconnecting import Reconnect, may_pass, may_send_again, told_anew
+from seqrpc.kernel import forks
+from seqrpc.logs import get_logger
+from seqrpc.protocol.messages import Params
+
+_log = get_logger("seqrpc.client")
+
+
+class Made:
+    """A connection as it was made, once of several times.
+
+    Args:
+        line: its line.
+        caller: makes its calls.
+    """
+
+    __slots__ = ("caller", "is_proven", "line")
+
+    def __init__(self, line: Line, caller: Caller) -> None:
+        """Hold it."""
+        self.line = line
+        self.caller = caller
+        self.is_proven = False
+        """Whether a call was answered on it: somebody serves there, and it need not be feared to be hammered."""
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it has ended, or the other side takes no new calls on it."""
+        return self.line.is_lost or self.line.session.closing_received is not None
+
+
+class Lines:
+    """Makes the connection, and makes it anew.
+
+    Args:
+        make: connects; raises what :func:`seqrpc.blocking.connect` does.
+        policy: how often, and for how long.
+        family: what goes on while threads wait: the same for all connections.
+        travels: says what streams and objects are.
+    """
+
+    __slots__ = (
+        "__weakref__", "_count", "_current", "_delays", "_failure", "_forked", "_is_closed", "_lock", "_make",
+        "_next_try", "_retired", "_travels", "face", "family", "policy",
+    )  # fmt: skip
+
+    def __init__(
+        self, make: Callable[[], Made], policy: Reconnect, family: Family, travels: Callable[[Any], bool]
+    ) -> None:
+        """Connect to nobody yet."""
+        self._make = make
+        self.policy = policy
+        self.family = family
+        self._travels = travels
+        self.face: weakref.ref[Any] | None = None
+        """The connection as users see it, for the hook."""
+        self._lock = threading.Lock()  # held by the thread that connects
+        self._current: Made | None = None
+        self._retired: list[Made] = []  # whose other sides drain, with calls under way
+        self._delays: Iterator[float] = policy.delays()
+        self._next_try = 0.0  # by the monotonic clock
+        self._failure: SeqrpcError | None = None  # of the last attempt
+        self._count = 0  # connections that were made
+        self._is_closed = False
+        self._forked = False  # whether this is a copy in a forked child
+        forks.register(self, Lines._let_go_in_child)
+
+    def _let_go_in_child(self) -> None:
+        """Connect to nobody: this is a copy in a forked child."""
+        self._forked = self._is_closed = True
+        self._lock = threading.Lock()
+
+    def check_process(self) -> None:
+        """Check that this belongs to this process.
+
+        Raises:
+            WrongProcess: this is a fork of the process that made it.
+        """
+        if self._forked:
+            raise self.wrong_process()
+
+    @staticmethod
+    def wrong_process() -> WrongProcess:
+        """Return what to raise in a forked child."""
+        return forks.wrong_process("this connection")
+
+    @property
+    def current(self) -> Made | None:
+        """The connection, if there is one that takes calls, as far as is known."""
+        current = self._current
+        return None if current is None or current.is_over else current
+
+    @property
+    def lines(self) -> list[Line]:
+        """The lines that are open: the current one, and those that drain."""
+        made = [*self._retired, *([] if self._current is None else [self._current])]
+        return [each.line for each in made if not each.line.is_lost]
+
+    def ready(self, deadline: int | None = None) -> Made:
+        """Return a connection that takes calls; make one if there is none.
+
+        Raises:
+            SeqrpcError: there was nobody to connect to for ``ready_timeout`` seconds; no call was sent.
+            DeadlineExceeded: the deadline passed before.
+            ConnectionLost: it was closed on this side.
+            WrongProcess: this is a fork of the process that made it.
+        """
+        current = self._current
+        if current is not None and not current.is_over and not self._is_closed:
+            return current
+        began = time.monotonic()
+        got: list[bool] = []
+        try:
+            # In one step for signal handlers: a lock that nobody knows to be held would be held for ever.
+            got.extend(itertools.starmap(self._lock.acquire, ((True, self._patience(began, deadline)),)))
+            if not got[0]:
+                raise self._in_vain(began, deadline)
+            made, is_anew = self._ready(began, deadline)
+        finally:
+            if got and got[0]:
+                self._lock.release()
+        if is_anew:
+            self._tell()
+        return made
+
+    def _ready(self, began: float, deadline: int | None) -> tuple[Made, bool]:
+        """Return a connection, and whether it was made anew now."""
+        while True:
+            self.check_process()
+            if self._is_closed:
+                raise not_run(closed_here("with"))
+            current = self._current
+            if current is not None:
+                if not current.is_over:
+                    return current, False
+                self._retire(current)
+            left = self._next_try - time.monotonic()
+            if left > 0:
+                patience = self._patience(began, deadline)
+                if 0 <= patience < left:
+                    time.sleep(patience if self.policy.wait_for_ready else 0)
+                    raise self._in_vain(began, deadline)
+                time.sleep(left)
+            try:
+                self._current = self._make()
+            except SeqrpcError as exc:
+                self._failure = exc
+                self._next_try = time.monotonic() + next(self._delays)
+                if not may_pass(exc):
+                    raise told_anew(exc) from exc.__cause__
+                if self._patience(began, deadline) == 0:
+                    raise self._in_vain(began, deadline) from exc.__cause__
+                continue
+            self._count += 1
+            self._next_try = time.monotonic() + next(self._delays)
+            return self._current, self._count > 1
+
+    def try_now(self) -> None:
+        """Connect, if it is time to, without waiting; a failure is told to those who call."""
+        if time.monotonic() < self._next_try:
+            return
+        with contextlib.suppress(SeqrpcError):
+            self.ready(time.monotonic_ns())
+
+    def _patience(self, began: float, deadline: int | None) -> float:
+        """Return for how many seconds to wait yet; -1 for ever."""
+        left = self.policy.patience - (time.monotonic() - began)
+        if deadline is not None:
+            left = min(left, (deadline - time.monotonic_ns()) / 1e9)
+        return -1 if left == math.inf else max(0.0, left)
+
+    def _in_vain(self, began: float, deadline: int | None) -> SeqrpcError:
+        """Return what to raise after waiting in vain."""
+        if deadline is not None and time.monotonic_ns() >= deadline:
+            return not_run(DeadlineExceeded("the deadline passed before the connection was made"))
+        failure = self._failure or ConnectionLost("the connection ended")
+        waited = time.monotonic() - began
+        return told_anew(failure, round(waited, 1) if self.policy.wait_for_ready else None)
+
+    def _retire(self, made: Made) -> None:
+        """Use a connection no more; the calls that are under way on it end as they end."""
+        self._current = None
+        if made.is_proven:
+            self._delays = self.policy.delays()
+            self._next_try = 0.0
+        self._retired.append(made)
+        self.purge()
+
+    def purge(self) -> None:
+        """Let go of the connections that drain, and on which no call is under way any more."""
+        for made in list(self._retired):
+            if made.line.is_lost or not made.line.session.calls:
+                if made in self._retired:
+                    self._retired.remove(made)
+                made.line.abandon()
+
+    def _tell(self) -> None:
+        """Tell the hook that the connection was made anew."""
+        hook, face = self.policy.on_reconnect, None if self.face is None else self.face()
+        if hook is None or face is None:
+            return
+        try:
+            hook(face)
+        except Exception:
+            _log.exception("! on_reconnect failed")
+
+    def request(
+        self,
+        call: Callable[[Caller], Any],
+        params: Params,
+        deadline: int | None,
+        *,
+        idempotent: bool,
+    ) -> Any:
+        """Make a call, again if that is right, and return its result.
+
+        Args:
+            call: makes the call by a caller.
+            params: its arguments.
+            deadline: see :meth:`ready`.
+            idempotent: whether it may run twice.
+        """
+        while True:
+            made = self.ready(deadline)
+            try:
+                result = call(made.caller)
+            except SeqrpcError as exc:
+                is_over = made.is_over
+                if isinstance(exc, RpcError) and not is_over:
+                    made.is_proven = True
+                again = may_send_again(
+                    exc, idempotent=idempotent, is_over=is_over, params=params, travels=self._travels
+                )
+                if not again or self._is_closed:
+                    raise
+            else:
+                made.is_proven = True
+                return result
+            finally:
+                if self._retired:
+                    self.purge()
+
+    # As what is dropped unclosed (:class:`~seqrpc.calls.unclosed.Guard`)
+
+    @property
+    def is_unclosed(self) -> bool:
+        """Whether nobody has closed it."""
+        return not self._is_closed
+
+    def abandon(self) -> None:
+        """End without waiting: nobody refers to it any more."""
+        self._is_closed = True
+        for line in self.lines:
+            line.abandon()
+
+    def close(self) -> None:
+        """End, for good."""
+        if self._forked:
+            return
+        self._is_closed = True
+        for line in self.lines:
+            line.close()
+        for pump in list(self.family.pumps):
+            pump.end("the connection of its service ended")
+        self.family.run_errands()
+
+    def __repr__(self) -> str:
+        """Return the state, and who is at the other end, as people know it."""
+        if self._is_closed:
+            return "<Connection closed>"
+        current = self.current
+        return "<Connection reconnecting>" if current is None else repr(current.line)
+
+
+class ReconnectingCaller:
+    """Makes calls over whatever connection there is; held by all who can call.
+
+    Args:
+        lines: the connections.
+    """
+
+    __slots__ = ("__weakref__", "_lines", "guard")
+
+    def __init__(self, lines: Lines) -> None:
+        """Begin with no call."""
+        self._lines = lines
+        self.guard: object | None = None
+        """What is to be dropped with this (:class:`~seqrpc.calls.unclosed.Guard`)."""
+
+    def request(
+        self,
+        method: str,
+        params: Params,
+        deadline: int | None = None,
+        meta: dict[str, str] | None = None,
+        finish: Finish = result_of,
+    ) -> Any:
+        """Call; again if it certainly did not run."""
+        return self._lines.request(
+            lambda caller: caller.request(method, params, deadline, meta, finish), params, deadline, idempotent=False
+        )
+
+    def request_idempotent(
+        self,
+        method: str,
+        params: Params,
+        deadline: int | None = None,
+        meta: dict[str, str] | None = None,
+        finish: Finish = result_of,
+    ) -> Any:
+        """Call; again also if it may have run."""
+        return self._lines.request(
+            lambda caller: caller.request(method, params, deadline, meta, finish), params, deadline, idempotent=True
+        )
+
+    def send_notify(
+        self, method: str, params: Params, deadline: int | None = None, meta: dict[str, str] | None = None
+    ) -> None:
+        """Call without wanting an answer; again if it certainly did not leave."""
+        self._lines.request(
+            lambda caller: caller.send_notify(method, params, deadline, meta), params, deadline, idempotent=False
+        )
+
+    def let_go(self) -> None:
+        """Do nothing: a connection is held by whoever made it, not by its proxies."""
+
+    def __repr__(self) -> str:
+        """Return the state of the connection."""
+        return repr(self._lines)
