@@ -105,7 +105,7 @@ def bars_of(peers: Mapping[str, Mapping[str, Any]], which: str) -> list[Bar]:
     """Return the bars of one workload; ``which`` is added to the names, where the chart is of several."""
     bars = []
     for name, figures in peers.items():
-        kind: Kind = "seqrpc" if name in (OURS, OURS_OTHERWISE) else "floor" if name in FLOORS else "peer"
+        kind: Kind = "seqrpc" if name in (OURS, *OURS_OTHERWISE) else "floor" if name in FLOORS else "peer"
         bars.append(Bar(name + which, figures["median"], figures["low"], figures["high"], kind))
     return bars
 

@@ -78,7 +78,7 @@ class Report:
         for peer in row["peers"].values():
             peer["to_seqrpc"] = _ratio(peer, reference.get(OURS))
             peer["to_floor"] = _ratio(peer, reference.get(row["floor"]))
-        others = [name for name in reference if name not in (OURS, OURS_OTHERWISE, *FLOORS)]
+        others = [name for name in reference if name not in (OURS, *OURS_OTHERWISE, *FLOORS)]
         ours = row["peers"].get(OURS)
         row["best_other"] = None
         if ours and others:
