@@ -73,37 +73,37 @@ class Caller:
         """
         line, session = self._line, self._session
         waiter = Waiter()
-        sent = _Sent()
         try:
             if (
-                line.is_lost
-                or line.room.is_full
-                or deadline is not None
+                deadline is not None
                 or meta
+                or line.is_lost
+                or line.room.is_full
                 or session.closing_received is not None
             ):
-                self._send_slowly(sent, waiter, method, params, _Options(deadline, meta))
+                self._send_slowly(waiter, method, params, _Options(deadline, meta))
             else:
                 with line.lock:
                     line.check_reentry()
                     line.entered = True
-                    sent.call_id, (data, lenders) = session.send_request(waiter, method, params)
+                    waiter.call_id, (data, lenders) = session.send_request(waiter, method, params)
                     if lenders or len(data) > MAX_PACKET or not line.sends_at_once:
-                        self._send(sent, waiter, data, lenders)
+                        self._send(waiter, data, lenders)
                     else:
                         try:
                             line.sock.send(data, SEND_FLAGS)  # type: ignore[arg-type] # pieces are longer
                         except OSError:
-                            self._send(sent, waiter, data, lenders)
+                            self._send(waiter, data, lenders)
                     line.entered = False
+                    line.turns.take(waiter)
                 del data, lenders  # do not keep a large message until it is answered
-            line.turns.wait(waiter, deadline, sent.pumps)
+            line.turns.wait(waiter, deadline)
         except BaseException as exc:
-            self._give_up(sent, waiter, exc, method, params)
+            self._give_up(waiter, exc, method, params)
             raise
         finally:
-            if sent.pumps:
-                sent.end_pumps()
+            for pump in waiter.pumps:
+                pump.end("the call that it was given to has ended")
         if waiter.error is not None:
             raise waiter.error
         return finish(waiter.answer, self._limits)
@@ -119,7 +119,7 @@ class Caller:
         """Call a method that may run twice, as :meth:`request`."""
         return self.request(method, params, deadline, meta, finish)
 
-    def _send_slowly(self, sent: _Sent, waiter: Waiter, method: str, params: Params, options: _Options) -> None:
+    def _send_slowly(self, waiter: Waiter, method: str, params: Params, options: _Options) -> None:
         """Send a call that has a deadline, or metadata, or must wait."""
         line = self._line
         line.check_process()
@@ -133,31 +133,32 @@ class Caller:
                 line.check_reentry()
                 self._check_may_call(options.deadline)
                 line.entered = True
-                sent.call_id, (data, lenders) = self._session.send_request(waiter, method, params, options.sent)
-                self._send(sent, waiter, data, lenders)
+                waiter.call_id, (data, lenders) = self._session.send_request(waiter, method, params, options.sent)
+                self._send(waiter, data, lenders)
         finally:
             if has_turn:
                 line.room.gone()
 
-    def _send(self, sent: _Sent, waiter: Waiter, data: Content, lenders: list[Lender]) -> None:
+    def _send(self, waiter: Waiter, data: Content, lenders: list[Lender]) -> None:
         """Send a request in the slow way, with all that goes with it."""
-        assert sent.call_id is not None
+        assert waiter.call_id is not None
         line = self._line
         failed = None
         if lenders or len(data) > MAX_PACKET:
-            failed = functools.partial(line.request_refused, sent.call_id, waiter)
+            failed = functools.partial(line.request_refused, waiter.call_id, waiter)
         with Uninterrupted():  # what is raised at its end finds a call that was sent
             try:
                 line.send(data, lenders, failed)
             except BaseException:
-                self._session.calls.pop(sent.call_id, None)
+                self._session.calls.pop(waiter.call_id, None)
                 tell_unsent(lenders)
                 raise
             tell_sent(lenders)
+            waiter.pumps = pumps = []
             for lender in lenders:
                 if isinstance(lender, StreamDeparture):  # it goes on in this thread only, and as long as the call does
                     line.family.discard(lender.producer)
-                    sent.pumps.append(lender.producer)
+                    pumps.append(lender.producer)
             line.entered = False
 
     def _check_may_call(self, deadline: int | None) -> None:
@@ -168,7 +169,7 @@ class Caller:
         if deadline is not None and deadline <= time.monotonic_ns():
             raise not_run(DeadlineExceeded("the deadline passed before the call was sent"))
 
-    def _give_up(self, sent: _Sent, waiter: Waiter, exc: BaseException, method: str, params: Params) -> None:
+    def _give_up(self, waiter: Waiter, exc: BaseException, method: str, params: Params) -> None:
         """Clean up after a call that ends without its answer being used.
 
         Raises:
@@ -183,11 +184,11 @@ class Caller:
                 # A signal handler came between: whether the packet has left, only the other side knows.
                 line.end_by(ConnectionLost("a signal handler interrupted this side while it sent a message"))
                 return
-            if not was_entered and sent.call_id is not None:
+            if not was_entered and waiter.call_id is not None:
                 if waiter.answer is not None:
                     close_all(waiter.answer.fds)  # the answer came as well
-                if session.calls.get(sent.call_id) is waiter:
-                    self._cancel(sent.call_id)
+                if session.calls.get(waiter.call_id) is waiter:
+                    self._cancel(waiter.call_id)
                 return
         self._raise_explained(exc, method, params)
 
@@ -264,18 +265,3 @@ class _Options:
     def __init__(self, deadline: int | None, meta: dict[str, str] | None) -> None:
         self.deadline = deadline
         self.sent = options_of(deadline, meta)
-
-
-class _Sent:
-    """What is known of a call that is being made."""
-
-    __slots__ = ("call_id", "pumps")
-
-    def __init__(self) -> None:
-        self.call_id: int | None = None
-        self.pumps: list[Any] = []
-
-    def end_pumps(self) -> None:
-        """End the streams that were produced for the call."""
-        for pump in self.pumps:
-            pump.end("the call that it was given to has ended")

@@ -36,7 +36,7 @@ class Room:
         line: the connection; all but :meth:`wait` is used under its lock.
     """
 
-    __slots__ = ("_going", "_line", "_moved", "_waiting")
+    __slots__ = ("_going", "_line", "_most", "_moved", "_session", "_waiting")
 
     def __init__(self, line: Line) -> None:
         """Begin with nobody."""
@@ -44,6 +44,8 @@ class Room:
         self._waiting: OrderedDict[Waiter, None] = OrderedDict()
         self._going = 0  # whose turn has come, and who have not sent yet
         self._moved = 0  # when a turn was given last, in nanoseconds of the monotonic clock
+        self._session = line.session
+        self._most = line.limits.max_calls_in_flight
 
     @property
     def waiting(self) -> bool:
@@ -52,12 +54,13 @@ class Room:
 
     @property
     def _in_flight(self) -> int:
-        return len(self._line.session.calls) + len(self._line.session.given_up)
+        return len(self._session.calls) + len(self._session.given_up)
 
     @property
     def is_full(self) -> bool:
         """Whether one more call has to wait."""
-        return self.waiting or self._in_flight >= self._line.limits.max_calls_in_flight
+        session = self._session
+        return bool(self._waiting or self._going or len(session.calls) + len(session.given_up) >= self._most)
 
     def wait(self, deadline: int | None) -> None:
         """Wait for a turn; :meth:`gone` is to be called after it, whatever comes of it.
@@ -100,8 +103,7 @@ class Room:
 
     def next(self) -> None:
         """Give the first their turns, as far as there is room."""
-        most = self._line.limits.max_calls_in_flight
-        while self._waiting and self._in_flight + self._going < most:
+        while self._waiting and self._in_flight + self._going < self._most:
             waiter, _ = self._waiting.popitem(last=False)
             self._going += 1
             self._moved = time.monotonic_ns()

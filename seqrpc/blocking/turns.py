@@ -82,13 +82,17 @@ class Turns:
         """Whether threads wait for the one that reads."""
         return bool(self._followers)
 
-    def wait(self, waiter: Waiter, until: int | None = None, pumps: Sequence[Pump] = ()) -> None:
+    def take(self, waiter: Waiter) -> None:
+        """Let a thread that is about to wait read, if no other does, under the lock."""
+        if self._leader is None:
+            self._leader = waiter
+
+    def wait(self, waiter: Waiter, until: int | None = None) -> None:
         """Wait until ``waiter`` is done. This thread reads for all if no other does, and serves what is asked of us.
 
         Args:
             waiter: what is waited for.
             until: when to give up, in nanoseconds of the monotonic clock.
-            pumps: what goes on in this thread only, meanwhile.
 
         Raises:
             DeadlineExceeded: the time has come.
@@ -98,18 +102,14 @@ class Turns:
         while not waiter.is_done:
             work: Work | None = None
             try:
-                with line.lock:
-                    if self._leader is None:
-                        self._leader = waiter
-                    elif not waiter.is_done:
-                        self._followers[waiter] = None
-                        waiter.prepare()
+                if self._leader is not waiter:
+                    self._line_up(waiter)
                 if self._leader is waiter:
-                    work = self._lead(waiter, until, pumps)
+                    work = self._lead(waiter, until, waiter.pumps)
                 elif not waiter.is_done:
-                    work = self._follow(waiter, until, pumps)
+                    work = self._follow(waiter, until, waiter.pumps)
             finally:
-                self._leave(waiter)
+                self.leave(waiter)
             if line.family.errands:
                 line.family.run_errands()
             if work is not None:
@@ -118,13 +118,27 @@ class Turns:
                 waiter.finish(error=line.lost_error())
             elif until is not None and waiter.is_late(until):
                 raise DeadlineExceeded("the deadline passed before the answer came")
+        if self._leader is waiter:  # it was done before it began to wait
+            self.leave(waiter)
 
-    def _leave(self, waiter: Waiter) -> None:
+    def _line_up(self, waiter: Waiter) -> None:
+        """Let a thread read if no other does, or else wait for its turn."""
+        with self._line.lock:
+            if self._leader is not None and not waiter.is_done:
+                self._followers[waiter] = None
+                waiter.prepare()
+            if self._leader is None:  # looked at again, for who leaves does not take the lock if nobody is in line
+                self._leader = waiter
+                self._followers.pop(waiter, None)
+
+    def leave(self, waiter: Waiter) -> None:
         """Let the thread that has waited longest read on."""
         line = self._line
+        if self._leader is waiter:
+            self._leader = None
+        if not self._followers and not line.is_lost:
+            return
         with line.lock:
-            if self._leader is waiter:
-                self._leader = None
             if self._followers:
                 self._followers.pop(waiter, None)
                 if self._leader is None:
@@ -240,7 +254,7 @@ class Turns:
                 else:
                     work, came = line.reading.read(line.reading.at_once)
         finally:
-            self._leave(waiter)
+            self.leave(waiter)
         if line.family.errands:
             line.family.run_errands()
         if work is not None:

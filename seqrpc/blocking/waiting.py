@@ -8,8 +8,10 @@ import os
 import select
 import socket
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Final, Protocol
+
+import msgspec
 
 from seqrpc.kernel import forks
 
@@ -72,22 +74,27 @@ class Bell:
         self._theirs.close()
 
 
-class Waiter:
+class Waiter(msgspec.Struct, eq=False):
     """A thread that waits for one thing. All of it is used under the lock of its line, except :meth:`sleep`."""
 
-    __slots__ = ("answer", "bell", "error", "is_done", "lock")
+    is_done: bool = False
+    """Whether it has come."""
 
-    def __init__(self) -> None:
-        """Begin to wait."""
-        self.is_done = False
-        """Whether it has come."""
-        self.answer: Any = None
-        self.error: BaseException | None = None
-        """Made in the thread that found it out, and raised in the one that waits."""
-        self.lock: _thread.LockType | None = None
-        """What it sleeps on while another thread reads."""
-        self.bell: Bell | None = None
-        """What wakes it while it polls."""
+    answer: Any = None
+    error: BaseException | None = None
+    """Made in the thread that found it out, and raised in the one that waits."""
+
+    call_id: int | None = None
+    """Of the call that it waits for the answer of, once that has one."""
+
+    pumps: Sequence[Any] = ()
+    """What goes on in its thread only, meanwhile: the streams that left with the call."""
+
+    lock: _thread.LockType | None = None
+    """What it sleeps on while another thread reads."""
+
+    bell: Bell | None = None
+    """What wakes it while it polls."""
 
     def finish(self, answer: Any = None, error: BaseException | None = None) -> None:
         """Let it have what it waits for, or an error; the first counts."""
