@@ -57,20 +57,34 @@ class Uninterrupted:
         self._came.append((number, frame))
 
     def _put_back(self) -> None:
-        while self._put_off:
-            number, handler = self._put_off[-1]
-            try:
+        """Put all handlers back, also if one that is back already raises meanwhile."""
+        try:
+            while self._put_off:
+                number, handler = self._put_off[-1]
                 if signal.getsignal(number) == self._note:  # else the block has set another one
                     signal.signal(number, handler)
-            finally:
                 self._put_off.pop()
+        except BaseException:
+            self._put_back()
+            raise
+
+    def _run(self, handlers: dict[int, _Handler]) -> None:
+        """Run the handlers of the signals that came, also if one of them raises."""
+        try:
+            while self._came:
+                number, frame = self._came.pop(0)
+                handlers[number](number, frame)
+        except BaseException:
+            self._run(handlers)
+            raise
 
     def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
         """Put the handlers back, and run those whose signals came."""
         handlers = dict(self._put_off)
         try:
             self._put_back()
-        finally:
-            while self._came:
-                number, frame = self._came.pop(0)
-                handlers[number](number, frame)
+        except BaseException:
+            self._run(handlers)
+            raise
+        if self._came:
+            self._run(handlers)
