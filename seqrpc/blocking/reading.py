@@ -98,8 +98,12 @@ class Reading:
                 return None, self._taker.receive_failed(exc)
             size, control, flags, _address = arrived[0]
             if control or flags != WHOLE or not size:
-                with Uninterrupted():
-                    return self._take(*arrived.pop()[:3]), True
+                if ancillary.numbers_in(control):
+                    with Uninterrupted():
+                        return self._take(*arrived.pop()[:3]), True
+                work = self._take(size, control, flags)
+                arrived.clear()
+                return work, True
             work = self._taker.take_plain(bytes(self._buffer[:size]))
             arrived.clear()
         except BaseException:

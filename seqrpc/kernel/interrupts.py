@@ -12,19 +12,25 @@ from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any, Final, Self
 
-_RAISERS: Final = (
-    signal.SIGTERM, signal.SIGALRM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT,
-)  # fmt: skip
+_RAISERS: Final = tuple(
+    int(number)
+    for number in (signal.SIGTERM, signal.SIGALRM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT)
+)
 """Signals whose handlers raise exceptions in programs: to end them, and for time-outs. SIGINT is the last: while the
 others are put off and put back, it is the likeliest to come."""
 
 _Handler = Callable[[int, FrameType | None], Any]
 
+# Without the wrappers, which make an enumeration's member of every number and take ten times as long.
+_handler_of: Final[Callable[[int], Any]] = getattr(signal.getsignal, "__wrapped__", signal.getsignal)
+_handle: Final[Callable[[int, Any], Any]] = getattr(signal.signal, "__wrapped__", signal.signal)
+
 
 class Uninterrupted:
     """A block in which no handler of a signal runs; those of signals that came meanwhile run at its end.
 
-    It does so in the main thread, as signal handlers run there; in others nothing is to be done. It takes a few µs.
+    It does so in the main thread, as signal handlers run there; in others nothing is to be done, nor in a block within
+    another. It takes a few µs.
 
     Raises (at its end): what the handlers raise, and then the block itself has done all its work.
     """
@@ -38,14 +44,14 @@ class Uninterrupted:
 
     def __enter__(self) -> Self:
         """Put off the handlers."""
-        if threading.current_thread() is not threading.main_thread():
+        if threading.get_ident() != threading.main_thread().ident:
             return self
         try:
             for number in reversed(_RAISERS):
-                handler = signal.getsignal(number)
-                if callable(handler):
+                handler = _handler_of(number)
+                if callable(handler) and not isinstance(getattr(handler, "__self__", None), Uninterrupted):
                     self._put_off.append((number, handler))
-                    signal.signal(number, self._note)
+                    _handle(number, self._note)
         except ValueError:  # the main thread of a subinterpreter, which runs no handlers
             self._put_off.clear()
         except BaseException:
@@ -61,8 +67,8 @@ class Uninterrupted:
         try:
             while self._put_off:
                 number, handler = self._put_off[-1]
-                if signal.getsignal(number) == self._note:  # else the block has set another one
-                    signal.signal(number, handler)
+                if _handler_of(number) == self._note:  # else the block has set another one
+                    _handle(number, handler)
                 self._put_off.pop()
         except BaseException:
             self._put_back()
@@ -80,6 +86,8 @@ class Uninterrupted:
 
     def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
         """Put the handlers back, and run those whose signals came."""
+        if not self._put_off:
+            return
         handlers = dict(self._put_off)
         try:
             self._put_back()
