@@ -172,7 +172,7 @@ class StreamReader:
 
     def _read_at_once(self) -> bool:
         reading = self._reading()
-        return reading.read(reading.at_once)[1]
+        return reading.read()[1]
 
     def fileno(self) -> int:
         """Return the descriptor that is readable when there is something to read, lent.
@@ -241,7 +241,7 @@ class StreamReader:
         reading, family = self._reading(), self._family
         until = scope.get().deadline_ns
         is_quiet = until is None and not family.pumps and is_alone() and not CLOSER.careful
-        if is_quiet and reading.read(reading.waiting)[1]:
+        if is_quiet and reading.read(waits=True)[1]:
             return
         assert self._sock is not None
         fd = self._sock.fileno()
@@ -260,7 +260,7 @@ class StreamReader:
             family.turn(pump)
             family.run_errands()
         elif fd in ready:
-            reading.read(reading.at_once)
+            reading.read()
         elif until is not None and time.monotonic_ns() >= until:
             raise DeadlineExceeded("the deadline passed before the next item of the stream came")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import socket
 import struct
+import threading
 from collections.abc import Callable
 from typing import Final, Protocol
 
@@ -16,7 +17,7 @@ from seqrpc.kernel.credentials import Credentials
 from seqrpc.kernel.descriptors import OwnedFd
 from seqrpc.kernel.interrupts import Uninterrupted
 from seqrpc.limits import MAX_PACKET
-from seqrpc.protocol.inbox import BUFFER_BYTES, Inbox, Trouble
+from seqrpc.protocol.inbox import Inbox, Trouble, receive_buffer
 from seqrpc.protocol.messages import RESPONSE
 
 _ONCE: Final = ((),)  # the arguments of one call without arguments
@@ -66,30 +67,39 @@ class Reading:
         taker: takes them.
     """
 
-    __slots__ = ("_arrived", "_buffer", "_inbox", "_taker", "at_once", "left_over", "waiting")
+    __slots__ = ("_arrived", "_at_once", "_buffer", "_inbox", "_sock", "_taker", "_thread", "_waiting", "left_over")
 
     def __init__(self, sock: socket.socket, inbox: Inbox, taker: Taker) -> None:
         """Receive nothing yet."""
         # So that a thread which reads without looking at anything else does look now and then.
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("@ll", LOOK_INTERVAL, 0))
+        self._sock = sock
         self._inbox = inbox
         self._taker = taker
-        self._buffer = memoryview(bytearray(BUFFER_BYTES))
-        self.at_once = ancillary.receiver(sock, self._buffer)
-        """Receives what is there."""
-        self.waiting = ancillary.waiting_receiver(sock, self._buffer)
-        """Waits for a packet, unless the socket is non-blocking."""
+        self._thread = -1  # whose buffer it receives into
+        self._buffer: memoryview
+        self._at_once: Callable[[], Received]
+        self._waiting: Callable[[], Received]
         self._arrived: list[Received] = []
         self.left_over: bytes | None = None
         """A packet that a signal handler came between."""
 
-    def read(self, receive: Callable[[], Received]) -> tuple[Work | None, bool]:
+    def _receive_here(self) -> None:
+        """Receive into the buffer of this thread, which all that it reads share: each channel would need one."""
+        self._thread = threading.get_ident()
+        self._buffer = receive_buffer()
+        self._at_once = ancillary.receiver(self._sock, self._buffer)
+        self._waiting = ancillary.waiting_receiver(self._sock, self._buffer)
+
+    def read(self, *, waits: bool = False) -> tuple[Work | None, bool]:
         """Take one packet; return what is to be done, and whether there was one.
 
         Args:
-            receive: :attr:`at_once` or :attr:`waiting`.
+            waits: whether to wait for one, if the socket is not non-blocking.
         """
-        arrived = self._arrived
+        if self._thread != threading.get_ident():
+            self._receive_here()
+        arrived, receive = self._arrived, self._waiting if waits else self._at_once
         try:
             try:
                 # In one step for signal handlers: what comes with a packet is in here before one can raise.

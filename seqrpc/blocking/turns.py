@@ -116,7 +116,7 @@ class Turns:
                 work()
             elif line.is_lost:
                 waiter.finish(error=line.lost_error())
-            elif until is not None and waiter.is_late(until):
+            if until is not None and waiter.is_late(until):  # also where the other side asks for ever more
                 raise DeadlineExceeded("the deadline passed before the answer came")
         if self._leader is waiter:  # it was done before it began to wait
             self.leave(waiter)
@@ -160,7 +160,7 @@ class Turns:
             if reading.left_over is not None:
                 work, came = reading.read_again(), True
             elif until is None and not pumps and self._may_wait_in_kernel():
-                work, came = reading.read(reading.waiting)
+                work, came = reading.read(waits=True)
             else:
                 work, came = None, False
             if not came:
@@ -199,7 +199,7 @@ class Turns:
         if pump is not None:
             return lambda: line.family.turn(pump), False
         if line.fd in ready or line.broken is not None:
-            work, came = line.reading.read(line.reading.at_once)
+            work, came = line.reading.read()
             if not came and line.broken is not None:
                 line.end_by(line.broken)
             return work, False
@@ -252,7 +252,7 @@ class Turns:
                 if line.reading.left_over is not None:
                     work, came = line.reading.read_again(), True
                 else:
-                    work, came = line.reading.read(line.reading.at_once)
+                    work, came = line.reading.read()
         finally:
             self.leave(waiter)
         if line.family.errands:
