@@ -32,13 +32,14 @@ class Caller:
         line: the connection.
     """
 
-    __slots__ = ("__weakref__", "_limits", "_line", "_session", "guard")
+    __slots__ = ("__weakref__", "_limits", "_line", "_most", "_session", "guard")
 
     def __init__(self, line: Line) -> None:
         """Begin with no call."""
         self._line = line
         self._session = line.session
         self._limits = line.limits
+        self._most = line.limits.max_calls_in_flight
         self.guard: object | None = None
         """What is to be dropped with this (:class:`~seqrpc.calls.unclosed.Guard`)."""
 
@@ -74,13 +75,8 @@ class Caller:
         line, session = self._line, self._session
         waiter = Waiter()
         try:
-            if (
-                deadline is not None
-                or meta
-                or line.is_lost
-                or line.room.is_full
-                or session.closing_received is not None
-            ):
+            in_flight = len(session.calls) + len(session.given_up)
+            if deadline is not None or meta or not line.is_open or in_flight >= self._most:
                 self._send_slowly(waiter, method, params, _Options(deadline, meta))
             else:
                 with line.lock:

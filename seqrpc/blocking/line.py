@@ -87,7 +87,7 @@ class Line:
 
     __slots__ = (
         "__weakref__", "_discards", "_flushers", "_inbox", "_outlet", "_reason", "broken", "closing", "entered",
-        "family", "fd", "forked", "handler", "is_lost", "limits", "lock", "reading", "room", "sends_at_once",
+        "family", "fd", "forked", "handler", "is_lost", "is_open", "limits", "lock", "reading", "room", "sends_at_once",
         "session", "sock", "turns",
     )  # fmt: skip
 
@@ -136,6 +136,8 @@ class Line:
         """Whether this end has begun to close."""
         self.is_lost = False
         """Whether it has ended."""
+        self.is_open = True
+        """Whether calls may be sent at once: it has not ended, the other side takes them, and none wait for room."""
         self.forked = False
         """Whether this is a copy in a forked child."""
         self._reason: Exception | None = None
@@ -146,7 +148,7 @@ class Line:
     def _let_go_in_child(self) -> None:
         """Close the copy, and let nobody use it: this is a forked child."""
         self.forked = self.closing = self.is_lost = True
-        self.sends_at_once = False
+        self.sends_at_once = self.is_open = False
         self.lock = threading.RLock()  # a thread of the parent may hold the other one
         self.session.lose()
         if self._outlet is not None:
@@ -294,7 +296,8 @@ class Line:
     def take_plain(self, data: bytes) -> Work | None:
         """Take a packet that nothing came with; return what is to be done."""
         with self.lock:
-            self.check_reentry()
+            if self.entered:
+                self.check_reentry()
             self.entered = True
             try:
                 event = self.session.receive_packet(data, [], self._inbox.peer)
@@ -364,6 +367,7 @@ class Line:
         elif isinstance(event, Closing):
             _log.debug("= %r takes no new requests: %s", self, shown(event.reason))
             self.room.fail(unavailable(self.session.closing_received))
+            self.is_open = False
         self.room.next()
         return work
 
@@ -426,7 +430,7 @@ class Line:
             if self.is_lost:
                 return
             self.is_lost = self.closing = True
-            self.sends_at_once = False
+            self.sends_at_once = self.is_open = False
             self._discards = exc is None
             self._reason = self._reason or exc
             if self._outlet is not None:

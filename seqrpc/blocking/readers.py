@@ -10,7 +10,7 @@ from typing import Any
 
 from seqrpc.blocking.family import Family, is_alone
 from seqrpc.blocking.reading import Reading
-from seqrpc.blocking.waiting import READ, Bell, poll
+from seqrpc.blocking.waiting import LOOK_INTERVAL, READ, Bell, poll, seconds_until
 from seqrpc.errors import (
     ConnectionLost,
     DeadlineExceeded,
@@ -172,6 +172,8 @@ class StreamReader:
 
     def _read_at_once(self) -> bool:
         reading = self._reading()
+        if CLOSER.careful and reading.must_wait(0):
+            return False
         return reading.read()[1]
 
     def fileno(self) -> int:
@@ -260,7 +262,8 @@ class StreamReader:
             family.turn(pump)
             family.run_errands()
         elif fd in ready:
-            reading.read()
+            if not CLOSER.careful or not reading.must_wait(LOOK_INTERVAL if until is None else seconds_until(until)):
+                reading.read()
         elif until is not None and time.monotonic_ns() >= until:
             raise DeadlineExceeded("the deadline passed before the next item of the stream came")
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import _thread
+import contextlib
+import functools
 import itertools
 import socket
 import struct
@@ -13,6 +16,7 @@ from seqrpc.blocking.waiting import LOOK_INTERVAL, close_number
 from seqrpc.errors import ConnectionLost
 from seqrpc.kernel import ancillary
 from seqrpc.kernel.ancillary import WHOLE, Received
+from seqrpc.kernel.closing import CLOSER
 from seqrpc.kernel.credentials import Credentials
 from seqrpc.kernel.descriptors import OwnedFd
 from seqrpc.kernel.interrupts import Uninterrupted
@@ -26,6 +30,11 @@ _INTERRUPTED: Final = "a signal handler interrupted this side in the middle of a
 
 Work = Callable[[], object]
 """What a thread that waits has to do before it waits on."""
+
+
+def _release(lock: _thread.LockType) -> None:
+    with contextlib.suppress(RuntimeError):  # it was released already
+        lock.release()
 
 
 class Taker(Protocol):
@@ -121,6 +130,30 @@ class Reading:
                 self._interrupted()
             raise
         return work, True
+
+    def must_wait(self, seconds: float) -> bool:
+        """Return whether the next packet has to wait, because too many descriptors of its sender are not closed yet.
+
+        Ask as long as :data:`~seqrpc.kernel.closing.CLOSER` is careful.
+
+        Args:
+            seconds: how long to wait at most until it may come.
+        """
+        try:
+            _came, brings, sender = ancillary.peek(self._sock, names_senders=self._inbox.names_senders)
+        except OSError:  # whoever receives will see
+            return False
+        uid = self._inbox.uid if sender is None else sender.uid
+        if not brings or CLOSER.has_room(uid):
+            return False
+        is_free = _thread.allocate_lock()
+        is_free.acquire()
+        try:
+            if not CLOSER.has_room(uid, self, functools.partial(_release, is_free)) and seconds > 0:
+                is_free.acquire(timeout=seconds)
+        finally:
+            CLOSER.forget(self)
+        return not CLOSER.has_room(uid)
 
     def read_again(self) -> Work | None:
         """Take the packet that a signal handler came between."""

@@ -21,6 +21,10 @@ class Line(Protocol):
 
     limits: Limits
     lock: threading.RLock
+    is_lost: bool
+    is_open: bool
+    """Whether calls may be sent at once."""
+
     session: Session[Waiter, Any]
     turns: Turns
 
@@ -73,6 +77,7 @@ class Room:
         line, waiter = self._line, Waiter()
         stall_ns = int(line.limits.stall_timeout * 1e9)
         with line.lock:
+            line.is_open = False
             self._waiting[waiter] = None
             self._moved = self._moved if len(self._waiting) > 1 else time.monotonic_ns()
         try:
@@ -90,7 +95,7 @@ class Room:
             with line.lock:
                 if self._waiting.pop(waiter, waiter) is waiter and waiter.error is None:  # its turn had come
                     self._going -= 1
-                    self.next()
+                self.next()
             raise
         if waiter.error is not None:
             raise waiter.error
@@ -108,6 +113,8 @@ class Room:
             self._going += 1
             self._moved = time.monotonic_ns()
             waiter.finish()
+        if not self._waiting and not self._going and not self._line.is_lost:
+            self._line.is_open = self._session.closing_received is None
 
     def fail(self, error: RpcError | None) -> None:
         """Fail all who wait: with an error, or because the connection ended."""

@@ -9,7 +9,7 @@ from typing import Final, Protocol
 
 from seqrpc.blocking.family import Family, is_alone
 from seqrpc.blocking.reading import Reading, Work
-from seqrpc.blocking.waiting import LOOK_INTERVAL, READ, WRITE, Bell, Pump, Waiter, earlier, poll
+from seqrpc.blocking.waiting import LOOK_INTERVAL, READ, WRITE, Bell, Pump, Waiter, earlier, poll, seconds_until
 from seqrpc.errors import ConnectionLost, DeadlineExceeded
 from seqrpc.kernel.closing import CLOSER
 
@@ -199,6 +199,8 @@ class Turns:
         if pump is not None:
             return lambda: line.family.turn(pump), False
         if line.fd in ready or line.broken is not None:
+            if CLOSER.careful and line.reading.must_wait(LOOK_INTERVAL if until is None else seconds_until(until)):
+                return None, until is not None and time.monotonic_ns() >= until
             work, came = line.reading.read()
             if not came and line.broken is not None:
                 line.end_by(line.broken)
@@ -251,7 +253,7 @@ class Turns:
                 line.flush()
                 if line.reading.left_over is not None:
                     work, came = line.reading.read_again(), True
-                else:
+                elif not CLOSER.careful or not line.reading.must_wait(0):
                     work, came = line.reading.read()
         finally:
             self.leave(waiter)
