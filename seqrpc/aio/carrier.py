@@ -42,6 +42,8 @@ class Carrier:
         protocol: is told what happens.
         limits: as for the transport.
         names_senders: whether each packet tells who sent it; if None, the socket's names tell.
+        peer: who is at the other end, by somebody else's word than the kernel's. Only what tests pretend gives one
+            (:mod:`seqrpc.testing`), on a socket pair of its own.
     """
 
     __slots__ = (
@@ -57,9 +59,11 @@ class Carrier:
         limits: Limits,
         *,
         names_senders: bool | None,
+        peer: Credentials | None = None,
     ) -> None:
         """Own the socket; :meth:`begin` begins."""
-        peer = PLATFORM.peer_credentials(sock)
+        if peer is None:
+            peer = PLATFORM.peer_credentials(sock)
         if names_senders is None:
             names_senders = sockets.names_senders(sock)
         if names_senders:

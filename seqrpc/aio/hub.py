@@ -6,6 +6,7 @@ import asyncio
 import resource
 import socket
 from collections import Counter
+from typing import Protocol
 
 from seqrpc.aio.connection import Connection
 from seqrpc.aio.current import handled_call
@@ -15,7 +16,6 @@ from seqrpc.aio.interception import Interception
 from seqrpc.aio.lastreads import LastReads
 from seqrpc.aio.lifespans import Lifespans
 from seqrpc.aio.link import Link
-from seqrpc.aio.listener import Listener
 from seqrpc.aio.living import LivingValues
 from seqrpc.aio.places import check_loop, runs_here
 from seqrpc.aio.producers import producing
@@ -35,6 +35,39 @@ _FOR_OTHERS = 64
 """One of so many connections is kept for others than the user who has most."""
 
 
+class Door(Protocol):
+    """Where connections come from, again and again: a :class:`~seqrpc.aio.listener.Listener` in all servers.
+
+    (In tests there is one that nobody outside can reach.)
+    """
+
+    @property
+    def sockets(self) -> tuple[socket.socket, ...]:
+        """The listening socket, lent, in a tuple; empty once closed."""
+        ...
+
+    @property
+    def is_unclosed(self) -> bool:
+        """Whether somebody may still come."""
+        ...
+
+    def accept_connections(self) -> None:
+        """Begin to accept, now."""
+        ...
+
+    def accept_waiting(self) -> None:
+        """Accept what waits."""
+        ...
+
+    def close(self) -> None:
+        """Stop accepting."""
+        ...
+
+    def abandon(self) -> None:
+        """Close without waiting; from any thread, and also when the loop runs no more."""
+        ...
+
+
 class Hub:
     """Keeps the connections of one server: takes them in, forgets those that ended, and ends them all.
 
@@ -52,7 +85,7 @@ class Hub:
         self._registry = registry
         self._limits = limits
         self._interception = interception
-        self._listener: Listener | None = None
+        self._listener: Door | None = None
         self._dispatchers: dict[Link, Dispatcher] = {}  # by connection
         self._connections_of: Counter[int | None] = Counter()  # by uid
         self._draining = False
@@ -88,9 +121,13 @@ class Hub:
         """The listening socket, lent, in a tuple; empty once closed, and on a socket pair."""
         return () if self._listener is None else self._listener.sockets
 
-    def new_link(self) -> Link:
-        """Return the machinery of one more connection, for its transport."""
-        calls = self._interception
+    def new_link(self, interception: Interception | None = None) -> Link:
+        """Return the machinery of one more connection, for its transport.
+
+        Args:
+            interception: what surrounds its calls, if that is not what surrounds those of all.
+        """
+        calls = self._interception if interception is None else interception
         living = LivingValues(self._limits, self.held, interception=calls)
         return Link(calls.new_dispatcher(self._registry), self._limits, living, self, calls.new_caller)
 
@@ -124,7 +161,7 @@ class Hub:
         if not self._finished.done():
             self._finished.set_result(None)
 
-    def listen_with(self, listener: Listener) -> None:
+    def listen_with(self, listener: Door) -> None:
         """Accept connections from ``listener``, which this server owns from now on."""
         self._listener = listener
         run_outside(listener.accept_connections)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import socket
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable
 from typing import Any
@@ -12,6 +13,7 @@ from seqrpc.aio.caller import Caller
 from seqrpc.aio.calls import Line
 from seqrpc.aio.current import HandledCall
 from seqrpc.aio.dispatch import Dispatcher, Work
+from seqrpc.aio.endpoints import open_transport
 from seqrpc.aio.interceptors import Interceptor
 from seqrpc.aio.link import Link
 from seqrpc.aio.registry import Registry
@@ -31,21 +33,27 @@ from seqrpc.text import shown
 
 _log = get_logger("seqrpc.dispatch")
 
+Opens = Callable[[socket.socket, Link, Limits], object]
+"""Makes the transport of a connection, which owns the socket."""
+
 
 class Interception:
     """Makes what answers, and what calls, on each connection of a server or a client.
 
     Args:
         given: the interceptors, the first is outermost. What one does not override it is not asked for.
+        opens: makes the transports of the connections of objects that are given away; tests pretend by it who calls.
 
     Raises:
         TypeError: one is no interceptor, or its ``ended`` would have to be awaited.
     """
 
-    __slots__ = ("_around", "_calling", "_hearing")
+    __slots__ = ("_around", "_calling", "_hearing", "opens")
 
-    def __init__(self, given: Iterable[Interceptor] = ()) -> None:
+    def __init__(self, given: Iterable[Interceptor] = (), opens: Opens = open_transport) -> None:
         """Sort them by what they override."""
+        self.opens = opens
+        """Makes the transports of the connections of objects that are given away."""
         if not isinstance(given, Iterable):
             raise TypeError(f"interceptors= takes a list of them, got {shown(repr(given))}: write [...] around it")
         interceptors = tuple(given)

@@ -11,7 +11,6 @@ from seqrpc.aio.channels import LivingOf
 from seqrpc.aio.connection import link_of
 from seqrpc.aio.current import HandledCall, handled_call
 from seqrpc.aio.departures import PairDeparture
-from seqrpc.aio.endpoints import open_transport
 from seqrpc.aio.interception import NO_INTERCEPTION, Interception
 from seqrpc.aio.link import Link
 from seqrpc.aio.places import wrong_loop
@@ -261,7 +260,7 @@ class ObjectDeparture(PairDeparture):
         held = self._held
         self._theirs.close()
         end = ObjectEnd(held, self._limits, self._living_of(None), self._ended, self._interception)
-        run_outside(open_transport, self._ours, end.link, self._limits)
+        run_outside(self._interception.opens, self._ours, end.link, self._limits)
         held.ends.add(end)
         held.pending.discard(self)
         held.was_held = True

@@ -50,7 +50,9 @@ class SeqpacketTransport(asyncio.ReadTransport):
         names_senders: bool | None = None,
     ) -> None:
         """Own the socket and begin reading; ``connection_made`` is called before this returns."""
-        carrier = Carrier(loop, sock, protocol, limits, names_senders=names_senders)
+        self._begin(sock, Carrier(loop, sock, protocol, limits, names_senders=names_senders))
+
+    def _begin(self, sock: socket.socket, carrier: Carrier) -> None:
         names = {"sockname": sock.getsockname(), "peername": sock.getpeername(), "connected_uid": carrier.uid}
         super().__init__({"socket": sock, "credentials": carrier.peer, **names})
         self._carrier = carrier

@@ -282,7 +282,12 @@ def names_senders(sock: socket.socket) -> bool:
     kernel gave it when credentials were first sent (unix(7), "Autobind feature"). The peer of a pair may
     give its end a name at any time, so a socket from elsewhere goes through :func:`distrust_names` first.
     """
-    return PLATFORM.asks_for_senders(sock) or not (_is_chosen(sock.getsockname()) or _is_chosen(sock.getpeername()))
+    return PLATFORM.asks_for_senders(sock) or not is_named(sock)
+
+
+def is_named(sock: socket.socket) -> bool:
+    """Return whether somebody gave a name to one end of a connected socket, as whoever listens does."""
+    return _is_chosen(sock.getsockname()) or _is_chosen(sock.getpeername())
 
 
 def _is_chosen(name: str | bytes) -> bool:

@@ -458,3 +458,16 @@ def test_little_waits_in_a_narrow_socket_and_as_much_as_ever_in_a_wide_one() -> 
             assert 0 < counts[0] < 10
             assert counts[2] > counts[0]
             assert ours.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) == before
+
+
+def test_a_socket_has_a_name_if_somebody_chose_one_for_either_end(socket_path: Path) -> None:
+    ours, theirs = sockets.socket_pair()
+    with ours, theirs:
+        theirs.send(b"so that the kernel names it")
+        assert not sockets.is_named(ours)
+        assert not sockets.is_named(theirs)
+    ours, theirs = sockets.socket_pair()
+    with ours, theirs:
+        theirs.bind(os.fspath(socket_path))
+        assert sockets.is_named(ours)
+        assert sockets.is_named(theirs)

@@ -18,6 +18,11 @@ from support.work import Work
 
 import seqrpc
 from seqrpc.aio.connection import link_of
+from seqrpc.aio.endpoints import open_transport
+from seqrpc.aio.hub import Hub
+from seqrpc.aio.interception import Interception
+from seqrpc.aio.link import Link
+from seqrpc.aio.registry import Registry
 from seqrpc.aio.server import hub_of
 from seqrpc.limits import RESERVED_DESCRIPTORS
 
@@ -108,3 +113,70 @@ async def test_a_connection_that_comes_while_the_server_stops_is_refused(socket_
         with raw_client(socket_path) as client:
             assert await client.receive() == [5, "the server is stopping"]
             assert await client.receive() is None
+
+
+class NoDoor:
+    """Lets nobody in, and remembers what it is told."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+        self.sockets: tuple[socket.socket, ...] = ()
+        self.is_unclosed = False
+
+    def accept_connections(self) -> None:
+        self.told.append("accept")
+
+    def accept_waiting(self) -> None:
+        self.told.append("accept waiting")
+
+    def close(self) -> None:
+        self.told.append("close")
+
+    def abandon(self) -> None:
+        self.told.append("abandon")
+
+
+async def test_connections_may_come_from_elsewhere_each_with_what_surrounds_its_calls() -> None:
+    class Audit(seqrpc.Interceptor):
+        def __init__(self) -> None:
+            self.methods: list[str] = []
+
+        def ended(self, record: seqrpc.CallRecord) -> None:
+            self.methods.append(record.method or "")
+
+    hub = Hub(Registry([Work()]), None, seqrpc.Limits(), Interception())
+    door, audit = NoDoor(), Audit()
+    hub.listen_with(door)
+    for calls in (None, Interception([audit])):
+        ours, theirs = seqrpc.socket_pair()
+        open_transport(theirs, hub.new_link(calls), seqrpc.Limits())
+        async with seqrpc.connect(sock=ours) as connection:
+            assert await connection.call("Work.add", 1, 2) == 3
+    assert audit.methods == ["Work.add"]
+    while hub.connections:  # noqa: ASYNC110 - no event tells
+        await asyncio.sleep(0)
+    assert door.told == ["accept"], "it goes on without connections"
+    await hub.close()
+    assert door.told == ["accept", "accept waiting", "close"]
+
+
+async def test_objects_are_served_over_transports_that_an_interception_opens() -> None:
+    opened = []
+
+    class Giver(seqrpc.Service):
+        @seqrpc.method
+        async def give(self) -> Work:
+            return Work()
+
+    def opens(sock: socket.socket, link: Link, limits: seqrpc.Limits) -> None:
+        opened.append(sock)
+        open_transport(sock, link, limits)
+
+    hub = Hub(Registry([Giver()]), None, seqrpc.Limits(), Interception((), opens))
+    ours, theirs = seqrpc.socket_pair()
+    open_transport(theirs, hub.new_link(), seqrpc.Limits())
+    async with seqrpc.connect(sock=ours) as connection:
+        work = await connection.proxy(Giver).give()
+        assert await work.add(1, 2) == 3
+    assert len(opened) == 1
+    await hub.close()
