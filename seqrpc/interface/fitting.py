@@ -11,6 +11,8 @@ import inspect
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
+import msgspec
+
 from seqrpc.interface.description import MethodDescription, Parameter, Value, describe
 from seqrpc.interface.functions import served
 from seqrpc.interface.service import Service, marks_of
@@ -44,6 +46,33 @@ def check_bases(cls: type[Service]) -> None:
                 why = None if declared is None else _objection(declared, method, is_service=issubclass(base, Service))
                 if why is not None:
                     raise TypeError(f"{cls.__qualname__}.{name} does not fit {base.__qualname__}.{name}: {why}")
+
+
+def misfits(cls: Any, interface: Any) -> list[str]:
+    """Return why a class does not take the calls that another declares, a line for each method; nothing if it does.
+
+    It need not derive from that one.
+
+    Raises:
+        TypeError: one declares what cannot be sent.
+    """
+    own, declared = describe(cls).methods, describe(interface).methods
+    served_here = isinstance(cls, type) and issubclass(cls, Service)
+    is_service = served_here and isinstance(interface, type) and issubclass(interface, Service)
+    wrong = []
+    for name, method in declared.items():
+        if name in own:
+            if not served_here:  # it is called in the program alone, where marks say nothing
+                marks = {"oneway": own[name].oneway, "idempotent": own[name].idempotent}
+                method = msgspec.structs.replace(method, **marks)  # noqa: PLW2901 - as it counts here
+            why = _objection(method, own[name], is_service=is_service)
+        elif served_here and hasattr(cls, name):
+            why = "it is not served: mark it with @seqrpc.method"
+        else:
+            why = "it is missing"
+        if why is not None:
+            wrong.append(f"{name}: {why}")
+    return wrong
 
 
 def _declared_in(base: type) -> Iterator[tuple[str, Callable[..., Any]]]:

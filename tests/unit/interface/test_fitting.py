@@ -9,7 +9,7 @@ from typing import Any, Protocol, TypeVar, overload
 
 import pytest
 
-from seqrpc.interface.fitting import check_bases
+from seqrpc.interface.fitting import check_bases, misfits
 from seqrpc.interface.methods import method
 from seqrpc.interface.service import Service
 from seqrpc.interface.signature import spec_of
@@ -427,3 +427,72 @@ def test_right_services_are_not_refused() -> None:
 
     for cls in (OfNumbers, Named, Closes, Helps, Overloads, Ticks):
         check_bases(cls)
+
+
+class Unrelated:
+    """An interface that nothing here derives from."""
+
+    async def get(self, key: str) -> bytes: ...  # type: ignore[empty-body]
+
+    async def put(self, key: str, value: bytes) -> None: ...
+
+
+def test_a_class_is_compared_with_one_that_it_does_not_derive_from() -> None:
+    class Fits(Service):
+        @method
+        async def get(self, key: str | int, times: int = 1) -> bytes:
+            return b""
+
+        @method
+        def put(self, key: str, value: bytes) -> None: ...
+
+        @method
+        async def more(self) -> None: ...
+
+    class Misfits(Service):
+        @method
+        async def get(self, name: str) -> bytes:
+            return b""
+
+        async def put(self, key: str, value: bytes) -> None: ...
+
+    class Fake:
+        async def get(self, key: str) -> str:
+            return ""
+
+    assert misfits(Fits, Unrelated) == []
+    assert misfits(Misfits, Unrelated) == [
+        "get: it has no parameter `key`",
+        "put: it is not served: mark it with @seqrpc.method",
+    ]
+    assert misfits(Fake, Unrelated) == [
+        "get: its result may be a string, and that of that one not",
+        "put: it is missing",
+    ]
+    assert misfits(Unrelated, Fits) == [
+        "get: its parameter `key` does not take an integer, and that of that one does",
+        "more: it is missing",
+    ]
+
+
+def test_one_way_methods_are_compared_where_both_are_services() -> None:
+    class OneWay(Service):
+        @method(oneway=True)
+        async def tell(self, text: str) -> None: ...
+
+    class Answered(Service):
+        @method
+        async def tell(self, text: str) -> None: ...
+
+    class Plain:
+        async def tell(self, text: str) -> None: ...
+
+    assert misfits(Answered, OneWay) == ["tell: it gives one answer, and that one is one-way"]
+    assert misfits(OneWay, Plain) == misfits(Plain, OneWay) == []
+
+    class Again(Service):
+        @method(idempotent=True)
+        async def tell(self, text: str) -> None: ...
+
+    assert misfits(Answered, Again) == ["tell: that one is idempotent=True, and it is not"]
+    assert misfits(Plain, Again) == []
