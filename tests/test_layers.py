@@ -209,6 +209,8 @@ ORDER = (
     "testing.pairs",
     "testing.memory",
     "testing.threads",
+    "testing.fixtures",
+    "testing.plugin",
     "testing",
     # the face
     "",

@@ -1,6 +1,6 @@
 """Helpers for the tests of those who serve and call with seqrpc; ``docs/testing.md`` shows how they are used.
 
-Nothing here needs pytest.
+Nothing here needs pytest. With pytest the same things are fixtures, too (:mod:`seqrpc.testing.plugin`).
 """
 
 from importlib import import_module

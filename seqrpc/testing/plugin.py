@@ -1,0 +1,49 @@
+"""The fixtures of pytest. It is loaded wherever pytest and seqrpc are, so it does nothing until one of them is used."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from seqrpc.kernel.credentials import Credentials
+    from seqrpc.testing.threads import ThreadedServer
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Bring the asynchronous fixtures where something runs them."""
+    if config.pluginmanager.hasplugin("asyncio"):  # pytest-asyncio
+        config.pluginmanager.import_plugin("seqrpc.testing.fixtures")
+
+
+@pytest.fixture
+def seqrpc_caller() -> Callable[..., Credentials]:
+    """Return :func:`seqrpc.testing.caller`, which makes somebody else: ``seqrpc_caller(uid=1000)``."""
+    from seqrpc.testing.callers import caller  # noqa: PLC0415 - here and below: who does not ask for it, pays nothing
+
+    return caller
+
+
+@pytest.fixture
+def seqrpc_no_leaks() -> Iterator[None]:
+    """Fail the test if it leaves something behind, as :func:`seqrpc.testing.assert_no_leaks` does."""
+    from seqrpc.testing.leaks import assert_no_leaks  # noqa: PLC0415
+
+    with assert_no_leaks():
+        yield
+
+
+@pytest.fixture
+def seqrpc_serve_in_thread() -> Iterator[Callable[..., ThreadedServer]]:
+    """Return a function that serves in a thread, as :func:`seqrpc.testing.serve_in_thread`, to the end of the test."""
+    from seqrpc.testing.threads import serve_in_thread  # noqa: PLC0415
+
+    with ExitStack() as stack:
+
+        def serve(services: Any, **options: Any) -> ThreadedServer:
+            return stack.enter_context(serve_in_thread(services, **options))
+
+        yield serve
