@@ -20,6 +20,7 @@ import msgpack
 import pytest
 
 import seqrpc
+from seqrpc.testing import serve_in_memory
 from support.processes import AS_ROOT, OTHER_GID, OTHER_UID
 from support.waiting import PATIENCE
 
@@ -86,14 +87,16 @@ async def on_a_pair(
     client_interceptors: Sequence[seqrpc.Interceptor] = (),
 ) -> AsyncIterator[seqrpc.Connection]:
     """Serve on one end of a socket pair; yield the connection at the other."""
-    ours, theirs = seqrpc.socket_pair()
-    limits, client_limits = limits or seqrpc.Limits(), client_limits or seqrpc.Limits()
-    async with (
-        seqrpc.serve(services, sock=theirs, allow=allow, interceptors=interceptors, limits=limits),
-        seqrpc.connect(
-            sock=ours, services=client, interceptors=client_interceptors, limits=client_limits
-        ) as connection,
-    ):
+    async with serve_in_memory(
+        services,
+        allow=allow,
+        accept_descriptors=True,
+        interceptors=interceptors,
+        limits=limits or seqrpc.Limits(),
+        services=client,
+        client_interceptors=client_interceptors,
+        client_limits=client_limits or seqrpc.Limits(),
+    ) as connection:
         yield connection
 
 
