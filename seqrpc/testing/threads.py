@@ -14,6 +14,9 @@ from typing import Any, Final, Self, TypeVar
 
 from seqrpc.aio.interceptors import Interceptor
 from seqrpc.aio.opening import Opening
+from seqrpc.blocking.client import connect
+from seqrpc.blocking.connection import Connection
+from seqrpc.blocking.interceptors import Interceptor as BlockingInterceptor
 from seqrpc.interface.policy import PolicyLike
 from seqrpc.interface.service import Service
 from seqrpc.kernel.credentials import Credentials
@@ -55,6 +58,39 @@ class ThreadedServer:
             return self._started.result().open_socket(caller=caller, pair=pair)
 
         return self.run(open_one())
+
+    def connect(
+        self,
+        *,
+        caller: Credentials | None = None,
+        pair: FaultyPair | None = None,
+        services: Service | Iterable[Service] = (),
+        allow: PolicyLike | None = None,
+        interceptors: Iterable[BlockingInterceptor] = (),
+        limits: Limits = DEFAULT_LIMITS,
+    ) -> Connection:
+        """Connect without an event loop: ``with server.connect(caller=caller(uid=1000)) as connection: ...``.
+
+        Args:
+            caller: who calls, as the server sees it; by default this process.
+            pair: what is between; it must have been entered by :meth:`enter`.
+            services: what the server may call here, as for :func:`seqrpc.blocking.connect`.
+            allow: who may call those, likewise.
+            interceptors: what surrounds calls at this end, likewise.
+            limits: bounds of this end, likewise.
+
+        Returns:
+            The :class:`seqrpc.blocking.Connection`.
+
+        Raises:
+            TypeError, ValueError: ``caller`` is none, a service cannot be served, or one is no interceptor.
+        """
+        sock = self.open_socket(caller=caller, pair=pair)
+        try:
+            return connect(sock=sock, services=services, allow=allow, interceptors=interceptors, limits=limits)
+        except BaseException:
+            sock.close()
+            raise
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine on the server's loop, and return what it returns."""
@@ -112,8 +148,8 @@ def serve_in_thread(
 ) -> ThreadedServer:
     """Serve in a thread, for tests without an event loop.
 
-    ``with serve_in_thread(Calculator()) as server: ...``. A client without a loop takes ``server.open_socket()``, or
-    ``server.open_socket(caller=caller(uid=1000))``.
+    ``with serve_in_thread(Calculator()) as server, server.connect() as connection: ...``. The connection is one of
+    :mod:`seqrpc.blocking`; clients of other makes take ``server.open_socket()``.
 
     The arguments are those of :func:`seqrpc.serve`.
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
+import os
 import socket
 import threading
 from collections.abc import AsyncGenerator
@@ -40,6 +42,16 @@ class Who(seqrpc.Service, allow=policy.anyone):
     @seqrpc.method(allow=policy.uid(1001))
     async def of_ann(self) -> str:
         return "Ann's"
+
+
+class Files(seqrpc.Service, allow=policy.anyone):
+    @seqrpc.method
+    async def count(self, files: list[seqrpc.OwnedFd]) -> int:
+        return len(files)
+
+    @seqrpc.method
+    async def null(self) -> seqrpc.OwnedFd:
+        return seqrpc.OwnedFd(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
 
 
 def ask(sock: socket.socket, method: str) -> Any:
@@ -93,3 +105,52 @@ def test_what_lifespans_raise_comes_out() -> None:
             enter(Who(ends_badly=True))
     with pytest.raises(TypeError, match=r"an object of a seqrpc\.Service was expected"):
         serve_in_thread(5)  # type: ignore[arg-type]
+
+
+def test_a_blocking_client_calls_as_whom_it_likes() -> None:
+    with (
+        assert_no_leaks(),
+        serve_in_thread(Who()) as server,
+        server.connect(caller=caller(uid=1001)) as ann,
+        server.connect(caller=caller(uid=2)) as bob,
+    ):
+        assert ann.call("Who.am_i") == 1001
+        assert ann.call("Who.of_ann") == "Ann's"
+        with pytest.raises(seqrpc.PermissionDenied):
+            bob.call("Who.of_ann")
+
+
+def test_a_blocking_client_has_faults_too() -> None:
+    with assert_no_leaks(), serve_in_thread(Files()) as server:
+        pair = server.enter(faulty_pair())
+        with server.connect(pair=pair) as connection, open("/dev/null") as file:
+            failed = pair.to_server.fail(errno.EAGAIN)
+            assert connection.call("Files.count", [file, file]) == 2
+            pair.to_server.cut_control()
+            with pytest.raises(seqrpc.DescriptorsLost):
+                connection.call("Files.count", [file])
+            pair.to_client.cut_control()
+            with pytest.raises(seqrpc.DescriptorsLost):
+                connection.call("Files.null")
+            refused = pair.to_server.refuse_descriptors()
+            with pytest.raises(seqrpc.PermissionDenied):
+                connection.call("Files.count", [file])
+            assert connection.call("Files.count", []) == 0
+            assert [failed.count, refused.count] == [1, 1]
+            pair.to_client.disconnect()
+            with pytest.raises(seqrpc.ConnectionLost):
+                connection.call("Files.count", [])
+        pair = server.enter(faulty_pair())
+        with server.connect(pair=pair) as connection:
+            pair.to_server.reset()
+            with pytest.raises(seqrpc.ConnectionLost):
+                connection.call("Files.count", [])
+
+
+def test_mistakes_in_connecting_leave_nothing() -> None:
+    wrong: Any = 5
+    with assert_no_leaks(), serve_in_thread(Who()) as server:
+        with pytest.raises(TypeError, match="caller= takes"):
+            server.connect(caller=wrong)
+        with pytest.raises(TypeError, match=r"an object of a seqrpc\.Service was expected"):
+            server.connect(services=wrong)
