@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import seqrpc
+import seqrpc.testing
 
 PAGE = (Path(__file__).parent.parent / "docs" / "reference.md").read_text(encoding="utf-8")
 STANDARD = {"asyncio": asyncio, "enum": enum, "mmap": mmap}
@@ -72,3 +73,14 @@ def test_what_a_class_shows_has_a_docstring_of_its_own(name: str) -> None:
     assert cls.__doc__
     for member in shown(cls) - shown(sections()[name][0]) - set(fields):
         assert getattr(cls, member).__doc__, f"{name}.{member}"
+
+
+def test_the_page_has_what_is_for_tests() -> None:
+    section = PAGE.partition("\n## For tests: ")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\* `(\w+)`: (.*)$", section, re.MULTILINE)
+    assert sorted(name for name, _text in rows) == sorted(seqrpc.testing.__all__)
+    for name, text in rows:
+        cls = getattr(seqrpc.testing, name)
+        if isinstance(cls, type):
+            base = seqrpc.Server if issubclass(cls, seqrpc.Server) else object
+            assert shown(cls) - shown(base) == set(re.findall(r"`(\w+)`", text)), name
