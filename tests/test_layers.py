@@ -153,6 +153,7 @@ ORDER = (
     "aio.handlers",
     "aio.starting",
     "aio.dispatch",
+    "aio.outgoing",
     "aio.interception",
     # what others hold
     "aio.held",
@@ -166,6 +167,10 @@ ORDER = (
     "aio.hub",
     "aio.server",
     "aio.run",
+    "aio.brought",
+    "aio.lobby",
+    "aio.renewal",
+    "aio.enduring",
     "aio.client",
     # the same without an event loop
     "blocking.waiting",

@@ -7,6 +7,7 @@ import contextlib
 import functools
 import time
 from asyncio import get_running_loop
+from collections.abc import Coroutine
 from typing import Any, NoReturn
 
 from seqrpc.aio.calls import Line, Waiter
@@ -123,6 +124,22 @@ class Caller:
             if timer is not None:
                 timer.cancel()
         return finish(response, self._limits)
+
+    def request_idempotent(
+        self,
+        method: str,
+        params: Params,
+        deadline: int | None = None,
+        meta: dict[str, str] | None = None,
+        finish: Finish = result_of,
+    ) -> Coroutine[Any, Any, Any]:
+        """Do what :meth:`request` does: a connection that ended is not made anew, so nothing is called again."""
+        return self.request(method, params, deadline, meta, finish)
+
+    @property
+    def line(self) -> Line:
+        """The connection."""
+        return self._line
 
     def _send_request(self, call_id: int, waiter: Waiter, data: Content, lenders: list[Lender]) -> None:
         """Send a request with descriptors."""

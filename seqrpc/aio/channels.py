@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from seqrpc.aio.caller import Caller
@@ -91,6 +91,17 @@ class ChannelEnd:
     ) -> Any:
         """Call, as :meth:`seqrpc.aio.caller.Caller.request`; the channel is held meanwhile."""
         return await self._open().request(method, params, deadline, meta, finish)
+
+    def request_idempotent(
+        self,
+        method: str,
+        params: Params,
+        deadline: int | None = None,
+        meta: dict[str, str] | None = None,
+        finish: Finish = result_of,
+    ) -> Coroutine[Any, Any, Any]:
+        """Do the same: the object behind a channel that ended is gone."""
+        return self.request(method, params, deadline, meta, finish)
 
     async def send_notify(
         self, method: str, params: Params, deadline: int | None = None, meta: dict[str, str] | None = None

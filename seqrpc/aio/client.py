@@ -2,93 +2,70 @@
 
 from __future__ import annotations
 
-import asyncio
-import errno
 import functools
 import socket
 from collections.abc import Iterable
 
+from seqrpc.aio.brought import Brought, dispatcher_of
 from seqrpc.aio.connection import Connection
-from seqrpc.aio.endpoints import open_transport, socket_for
-from seqrpc.aio.held import HeldValues
+from seqrpc.aio.endpoints import check_server, open_transport, socket_for
+from seqrpc.aio.enduring import begin_enduring
 from seqrpc.aio.interception import Interception
 from seqrpc.aio.interceptors import Interceptor
-from seqrpc.aio.lifespans import Lifespans
 from seqrpc.aio.link import Link
-from seqrpc.aio.living import LivingValues
 from seqrpc.aio.opening import Opening
 from seqrpc.aio.registry import Registry
+from seqrpc.aio.renewal import Renewal
 from seqrpc.calls.unclosed import Guard
-from seqrpc.errors import UntrustedServer
 from seqrpc.interface.policy import PolicyLike, as_policy
+from seqrpc.interface.reconnecting import Reconnect, address_to_reconnect_to, as_reconnect
 from seqrpc.interface.scope import run_outside
 from seqrpc.interface.service import Service
 from seqrpc.interface.services import services_of
 from seqrpc.kernel.addresses import AddressLike, parse_address
-from seqrpc.kernel.platforms import PLATFORM
 from seqrpc.limits import DEFAULT_LIMITS, Limits, check_limits
-from seqrpc.logs import get_logger
-
-_log = get_logger("seqrpc.client")
-
-_ENDED = "the connection of its service ended"
 
 
 class _Client:
-    """A connection, and what lives as long as it does: threads, and the lifespans of the services that it brings."""
+    """A connection that is made once, and what lives as long as it does."""
 
     def __init__(self, registry: Registry, limits: Limits, interception: Interception) -> None:
-        self._registry = registry
         self._limits = limits
-        self._held = HeldValues()
-        self._dispatcher = interception.new_dispatcher(registry)
-        living = LivingValues(limits, self._held, interception=interception)
-        self._link = Link(self._dispatcher, limits, living, self, interception.new_caller)
-        self._lifespans = Lifespans(registry.services, limits, self._link.abandon)
-        self._lives_ended: asyncio.Future[None] = self._link.loop.create_future()
-        self._ending: asyncio.Task[None] | None = None
+        self._brought = Brought(registry, limits, interception, self)
+        self._link = self._brought.new_link()
 
     async def begin(self, sock: socket.socket) -> Connection:
         """Enter the lifespans, and then talk over ``sock``, which the connection owns."""
         try:
-            await self._lifespans.begin()
+            await self._brought.lifespans.begin()
         except BaseException:
             sock.close()
             raise
         try:
             run_outside(open_transport, sock, self._link, self._limits)
         except BaseException:
-            await self._lifespans.end()
+            await self._brought.lifespans.end()
             raise
         self._link.caller.guard = Guard(self._link)
-        return self._dispatcher.give_away_connection()
+        return dispatcher_of(self._link).give_away_connection()
 
     def connection_made(self, link: Link) -> None:
         pass
 
+    def closing_received(self, link: Link) -> None:
+        pass
+
     def connection_lost(self, link: Link) -> None:  # noqa: ARG002 - there is but one
-        self._registry.when_quiet(self._end)
-
-    def _end(self) -> None:
-        self._registry.close()
-        if self._lifespans:
-            self._ending = asyncio.ensure_future(self._leave())
-
-    async def _leave(self) -> None:
-        """Leave the lifespans, once nothing of the services runs any more."""
-        self._held.stop(_ENDED)
-        try:
-            async with asyncio.timeout(self._limits.close_timeout):
-                await self._dispatcher.running.wait_idle()
-                await self._held.wait_stopped()
-        except TimeoutError:
-            _log.warning("= handlers are still running that were cancelled with their connection; %s", self._link)
-        await self._lifespans.end()
-        self._lives_ended.set_result(None)
+        self._brought.end_when_quiet()
 
     async def wait_left(self) -> None:
-        if self._lifespans and not self._link.loop.is_closed():
-            await self._lifespans.wait(self._lives_ended)
+        await self._brought.wait_left()
+
+    def abandon(self) -> None:
+        self._link.abandon()
+
+    def __repr__(self) -> str:
+        return repr(self._link)
 
 
 async def _connect(
@@ -100,22 +77,17 @@ async def _connect(
     allow: PolicyLike | None,
     interceptors: Iterable[Interceptor],
     limits: Limits,
+    reconnect: Reconnect | None,
 ) -> Connection:
     registry = Registry(services, allow, limits)
     interception = Interception(interceptors)
     policy = None if server is None else as_policy(server)
+    if reconnect is not None:
+        target = address_to_reconnect_to(address, sock)
+        renewal = Renewal(target, reconnect, server=policy, registry=registry, interception=interception, limits=limits)
+        return await begin_enduring(renewal, interception)
     sock = await socket_for(address, sock, limits)
-    if policy is not None:
-        try:
-            who = PLATFORM.peer_credentials(sock)
-            is_admitted = policy.admits(who)
-        except BaseException:
-            sock.close()
-            raise
-        if not is_admitted:
-            sock.close()
-            where = "sock=" if address is None else str(parse_address(address))
-            raise UntrustedServer(errno.EACCES, f"{where}: server={policy!r} does not admit who listens there: {who!r}")
+    check_server(sock, policy, "sock=" if address is None else parse_address(address))
     return await _Client(registry, limits, interception).begin(sock)
 
 
@@ -128,6 +100,7 @@ def connect(
     allow: PolicyLike | None = None,
     interceptors: Iterable[Interceptor] = (),
     limits: Limits = DEFAULT_LIMITS,
+    reconnect: bool | Reconnect = False,
 ) -> Opening[Connection]:
     """Connect to a service: ``async with seqrpc.connect(path) as connection: ...``.
 
@@ -143,6 +116,9 @@ def connect(
         allow: who may call those; by default the same user and root.
         interceptors: what surrounds each call, the first is outermost; see :class:`seqrpc.Interceptor`.
         limits: bounds of the connection; ``connect_timeout`` covers a full backlog.
+        reconnect: True, or a :class:`seqrpc.Reconnect`, makes the connection anew whenever it ends, until it is closed
+            on this side, and waits for a daemon that is not there yet. Calls that did not run are made again, and those
+            of methods that are marked ``idempotent=True`` also if they may have run. Not for ``fd:N`` and ``sock=``.
 
     Returns:
         To be awaited, or used in ``async with``: the :class:`~seqrpc.Connection`. If it is dropped without being closed
@@ -159,6 +135,7 @@ def connect(
     Cancel: nothing is left open, and lifespans that were entered are left.
     """
     check_limits(limits)
+    policy = as_reconnect(reconnect)
     return Opening(
         functools.partial(
             _connect,
@@ -169,6 +146,7 @@ def connect(
             allow=allow,
             interceptors=interceptors,
             limits=limits,
+            reconnect=policy,
         ),
         "seqrpc.connect",
     )

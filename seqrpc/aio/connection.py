@@ -6,6 +6,7 @@ import asyncio
 
 from seqrpc.aio.link import Link
 from seqrpc.aio.remote import Remote
+from seqrpc.errors import not_run
 from seqrpc.kernel.credentials import Credentials
 
 
@@ -62,6 +63,24 @@ class Connection(Remote):
         Cancel: the closing goes on.
         """
         await self._link.close()
+
+    async def wait_for_ready(self) -> None:
+        """Wait until calls can be sent: on a connection that reconnects, until there is one.
+
+        On others, which end once and for all, this returns at once, or raises what calls would.
+
+        Raises:
+            ConnectionLost: the connection has ended for good.
+            Unavailable: the other side takes no new requests, and the connection is not made anew.
+            ConnectError: an attempt to make it anew showed that waiting is no use.
+            WrongProcess, WrongLoop: the connection belongs to another process, or to another event loop.
+        """
+        link = self._link
+        link.check_place()
+        if link.session.closing_received is not None:
+            raise link.calls.unavailable()
+        if link.closed:
+            raise not_run(link.lost_error())
 
     async def wait_closed(self) -> None:
         """Wait until the connection has ended, whoever ended it.

@@ -12,7 +12,8 @@ from typing import TypeVar
 from seqrpc.aio.listener import Listener, SeqpacketServer
 from seqrpc.aio.packets import SeqpacketProtocol
 from seqrpc.aio.transport import SeqpacketTransport
-from seqrpc.errors import AddressError, ServerBusy
+from seqrpc.errors import AddressError, ServerBusy, UntrustedServer
+from seqrpc.interface.policy import Policy
 from seqrpc.kernel import sockets
 from seqrpc.kernel.addresses import Address, AddressLike, parse_address
 from seqrpc.kernel.listening import BACKLOG, listen
@@ -99,6 +100,25 @@ async def socket_for(address: AddressLike | None, sock: socket.socket | None, li
         return sock
     assert address is not None
     return await connected_socket(parse_address(address), limits.connect_timeout)
+
+
+def check_server(sock: socket.socket, server: Policy | None, where: object) -> None:
+    """Check that whoever listens at the other end of a connected socket is whom ``server=`` admits, else close it.
+
+    Raises:
+        UntrustedServer: it is not; nothing was sent.
+    """
+    if server is None:
+        return
+    try:
+        who = PLATFORM.peer_credentials(sock)
+        is_admitted = server.admits(who)
+    except BaseException:
+        sock.close()
+        raise
+    if not is_admitted:
+        sock.close()
+        raise UntrustedServer(errno.EACCES, f"{where}: server={server!r} does not admit who listens there: {who!r}")
 
 
 def open_transport(sock: socket.socket, protocol: SeqpacketProtocol, limits: Limits) -> SeqpacketTransport:

@@ -146,6 +146,9 @@ class Hub:
             _log.warning("! a connection is refused: there are %d of user %d already", most, link.uid)
             link.refuse(f"the server has {most} connections of this user already")
 
+    def closing_received(self, link: Link) -> None:
+        """Do nothing: calls of this side hear of it."""
+
     def connection_lost(self, link: Link) -> None:
         """Forget a connection; a server on a socket pair ends with its only one."""
         if self._dispatchers.pop(link, None) is not None:

@@ -6,7 +6,7 @@ import contextlib
 import inspect
 import socket
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable
+from collections.abc import Callable, Coroutine, Generator, Iterable
 from typing import Any
 
 from seqrpc.aio.caller import Caller
@@ -16,19 +16,19 @@ from seqrpc.aio.dispatch import Dispatcher, Work
 from seqrpc.aio.endpoints import open_transport
 from seqrpc.aio.interceptors import Interceptor
 from seqrpc.aio.link import Link
+from seqrpc.aio.outgoing import InterceptedCallee, InterceptedCaller
+from seqrpc.aio.proxy import Callee
 from seqrpc.aio.registry import Registry
 from seqrpc.aio.running import RunningCalls
-from seqrpc.calls.records import CallRecord, OutgoingCall
+from seqrpc.calls.records import CallRecord
 from seqrpc.errors import RpcError
-from seqrpc.interface.answers import Finish, result_of
 from seqrpc.interface.current import view_of
 from seqrpc.interface.entries import Entry, bounded_name
-from seqrpc.interface.scope import Scope, scope
 from seqrpc.kernel.credentials import Credentials
 from seqrpc.limits import Limits
 from seqrpc.logs import get_logger
 from seqrpc.protocol.admission import Refused
-from seqrpc.protocol.messages import NO_OPTIONS, Options, Params, Request
+from seqrpc.protocol.messages import NO_OPTIONS, Options, Request
 from seqrpc.text import shown
 
 _log = get_logger("seqrpc.dispatch")
@@ -80,77 +80,13 @@ class Interception:
             return InterceptedCaller(line, limits, self._calling)
         return Caller(line, limits)
 
+    def around(self, callee: Callee) -> Callee:
+        """Return what makes the calls that ``callee`` makes, with interceptors around each of them as a whole."""
+        return InterceptedCallee(callee, self._calling) if self._calling else callee
+
 
 NO_INTERCEPTION = Interception()
 """Of connections that nobody looks at."""
-
-
-class InterceptedCaller(Caller):
-    """Makes calls with interceptors around them.
-
-    Args:
-        line: the connection.
-        limits: as for :class:`~seqrpc.aio.caller.Caller`.
-        interceptors: the first is outermost.
-    """
-
-    __slots__ = ("_interceptors",)
-
-    def __init__(self, line: Line, limits: Limits, interceptors: tuple[Interceptor, ...]) -> None:
-        """Begin with no call."""
-        super().__init__(line, limits)
-        self._interceptors = interceptors
-
-    async def request(
-        self,
-        method: str,
-        params: Params,
-        deadline: int | None = None,
-        meta: dict[str, str] | None = None,
-        finish: Finish = result_of,
-    ) -> Any:
-        """Call, and return what the outermost interceptor makes of the outcome."""
-
-        async def send() -> Any:
-            here = scope.get()
-            return await Caller.request(self, method, params, here.deadline_ns, here.outgoing_meta, finish)
-
-        with _within(deadline, meta):
-            return await self._enter(0, method, send, oneway=False)
-
-    async def send_notify(
-        self, method: str, params: Params, deadline: int | None = None, meta: dict[str, str] | None = None
-    ) -> None:
-        """Call without wanting an answer."""
-
-        async def send() -> None:
-            here = scope.get()
-            await Caller.send_notify(self, method, params, here.deadline_ns, here.outgoing_meta)
-
-        with _within(deadline, meta):
-            await self._enter(0, method, send, oneway=True)
-
-    async def _enter(self, index: int, method: str, send: Callable[[], Awaitable[Any]], *, oneway: bool) -> Any:
-        """Go on with the interceptor at ``index``, or after the last with the call itself."""
-        if index == len(self._interceptors):
-            return await send()
-        here = scope.get()
-        deadline = None if here.deadline_ns is None else here.deadline_ns / 1e9
-        call = OutgoingCall(method=method, oneway=oneway, deadline=deadline, meta=here.outgoing_meta or {})
-        return await self._interceptors[index].request(
-            call, lambda: self._enter(index + 1, method, send, oneway=oneway)
-        )
-
-
-@contextlib.contextmanager
-def _within(deadline: int | None, meta: dict[str, str] | None) -> Generator[None, None, None]:
-    """Surround interceptors with what was said around the call: it may have been made there and be awaited here."""
-    token = scope.set(Scope(deadline, meta, scope.get()))
-    try:
-        yield
-    finally:
-        with contextlib.suppress(ValueError):  # the call is thrown away by somebody else
-            scope.reset(token)
 
 
 class InterceptedDispatcher(Dispatcher):

@@ -72,6 +72,10 @@ class LinkOwner(Protocol):
         """Hear that the connection can be used."""
         ...
 
+    def closing_received(self, link: Link) -> None:
+        """Hear that the other side takes no new requests."""
+        ...
+
     def connection_lost(self, link: Link) -> None:
         """Hear that the connection has ended, and that its handlers were stopped."""
         ...
@@ -258,6 +262,8 @@ class Link(SeqpacketProtocol):
         else:
             _log.debug("= %r takes no new requests: %s", self, shown(event.reason))
             self.calls.refuse()
+            if self._owner is not None:
+                self._owner.closing_received(self)
 
     def _end_malformed(self, exc: RemoteProtocolError) -> None:
         _log.info("x %r: %s", self, exc)

@@ -140,6 +140,9 @@ class ObjectEnd:
     def connection_made(self, link: Link) -> None:
         """Do nothing: whoever makes the connection knows."""
 
+    def closing_received(self, link: Link) -> None:
+        """Do nothing: calls of this side hear of it."""
+
     async def wait_left(self) -> None:
         """Wait for nothing: whoever closes the connection may be what runs in it."""
 

@@ -32,6 +32,17 @@ class Callee(Protocol):
         """Call, and return what ``finish`` makes of the answer."""
         ...
 
+    def request_idempotent(
+        self,
+        method: str,
+        params: Params,
+        deadline: int | None,
+        meta: dict[str, str] | None,
+        finish: Finish = result_of,
+    ) -> Coroutine[Any, Any, Any]:
+        """Do the same; the method may run twice."""
+        ...
+
     def send_notify(
         self, method: str, params: Params, deadline: int | None, meta: dict[str, str] | None
     ) -> Coroutine[Any, Any, None]:
@@ -102,12 +113,25 @@ def _calling(spec: MethodSpec, finish: Finish) -> Callable[..., Any]:
         return tell
 
     if spec.description.streams:
+        is_idempotent = spec.description.idempotent
 
         def stream(self: Proxy, /, *args: Any, **kwargs: Any) -> Stream[Any]:
             params = spec.params(args, kwargs)
-            return Stream(opening=functools.partial(_open, self._callee, wire_name, params, finish))
+            request = self._callee.request_idempotent if is_idempotent else self._callee.request
+            return Stream(opening=functools.partial(_open, request, wire_name, params, finish))
 
         return stream
+
+    if spec.description.idempotent:
+
+        def call_idempotent(self: Proxy, /, *args: Any, **kwargs: Any) -> Coroutine[Any, Any, Any]:
+            here = scope.get()
+            params = spec.params(args, kwargs)
+            calling = self._callee.request_idempotent(wire_name, params, here.deadline_ns, here.outgoing_meta, finish)
+            calling.__qualname__ = wire_name  # type: ignore[attr-defined] # as below
+            return calling
+
+        return call_idempotent
 
     def call(self: Proxy, /, *args: Any, **kwargs: Any) -> Coroutine[Any, Any, Any]:
         here = scope.get()
@@ -119,10 +143,12 @@ def _calling(spec: MethodSpec, finish: Finish) -> Callable[..., Any]:
     return call
 
 
-def _open(callee: Callee, wire_name: str, params: Params, finish: Finish) -> Coroutine[Any, Any, Stream[Any]]:
+def _open(
+    request: Callable[..., Coroutine[Any, Any, Stream[Any]]], wire_name: str, params: Params, finish: Finish
+) -> Coroutine[Any, Any, Stream[Any]]:
     """Make the call that a stream begins with, at the time when it is first read."""
     here = scope.get()
-    return callee.request(wire_name, params, here.deadline_ns, here.outgoing_meta, finish)
+    return request(wire_name, params, here.deadline_ns, here.outgoing_meta, finish)
 
 
 proxy_class = ProxyClasses(Proxy, _checking).of

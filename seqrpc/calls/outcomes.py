@@ -5,7 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 from seqrpc.calls.failures import refusal_of
-from seqrpc.errors import ConnectionLost, LocalProtocolError, Overloaded, RpcError, Unavailable, not_run
+from seqrpc.errors import (
+    ConnectionLost,
+    DeadlineExceeded,
+    LocalProtocolError,
+    Overloaded,
+    RpcError,
+    SeqrpcError,
+    Unavailable,
+    not_run,
+)
 from seqrpc.protocol.closed import closed_in
 from seqrpc.protocol.messages import Params
 from seqrpc.text import shown
@@ -77,6 +86,20 @@ def lost(cause: Exception | None, said: str | None) -> ConnectionLost:
 def closed_here(block: str) -> ConnectionLost:
     """Return what to raise because a connection was closed on this side; ``block`` is the statement that surrounds."""
     return ConnectionLost(f"the connection was closed on this side: use it within its '{block}', or connect again")
+
+
+def no_connection_in_time(trouble: SeqrpcError) -> RpcError:
+    """Return what to raise in a call whose deadline passed while there was no connection, because of ``trouble``."""
+    return of_this_call(DeadlineExceeded(f"the deadline passed before there was a connection: {trouble}"))
+
+
+def too_many_wait(waiting: int, stall_timeout: float) -> RpcError:
+    """Return what to raise in a call that found too many others waiting for a connection."""
+    text = (
+        f"{waiting} calls wait for a connection already (max_calls_in_flight), and there was none for"
+        f" {stall_timeout:g} s (stall_timeout)"
+    )
+    return of_this_call(Overloaded(text))
 
 
 def note_unsent(exc: RpcError | LocalProtocolError, method: str, params: Params) -> None:

@@ -36,7 +36,7 @@ class Guard:
         thing: is closed then, with a :class:`ResourceWarning`, unless it is closed already.
     """
 
-    __slots__ = ("_thing",)
+    __slots__ = ("__weakref__", "_thing")
 
     def __init__(self, thing: Closed) -> None:
         """Watch over a thing."""

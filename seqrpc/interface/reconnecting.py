@@ -34,6 +34,11 @@ _PASSING: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.EN
 """What the kernel says where something is short that may come free: descriptors, memory."""
 
 
+_MOST_LOST: Final = 5
+"""How often in a row an idempotent call is made over a connection that ends without having answered any call: it may be
+the very call that its daemon dies of."""
+
+
 def random_share() -> float:
     """Return a random number of at least 0 and less than 1, which no other process has, not even a fork of this one."""
     return int.from_bytes(os.urandom(6), "big") / (1 << 48)
@@ -186,6 +191,46 @@ def _takes_along(params: Any, travels: Callable[[Any], bool]) -> bool:
         if looked_at == MAX_VALUES_SEARCHED or travels(value):
             return True
     return False
+
+
+class Attempts:
+    """One call: what became of the attempts to make it."""
+
+    __slots__ = ("_lost", "_unanswered", "until")
+
+    def __init__(self) -> None:
+        """Begin with none."""
+        self._lost: ConnectionLost | None = None  # how the last ended of those that may have run
+        self._unanswered = 0
+        self.until: float | None = None
+        """When it has waited for a connection for too long, by its client's clock; None if it has not waited yet."""
+
+    def note(self, exc: SeqrpcError, *, was_answered: bool) -> bool:
+        """Hear of an attempt that failed and may be made again; return whether it is not the last."""
+        if exc.execution is Execution.DID_NOT_RUN:
+            return True
+        self._lost = ConnectionLost(*exc.args)  # its own traceback would refer to whoever holds this
+        self.until = None  # until now it waited for its answer
+        self._unanswered = 0 if was_answered else self._unanswered + 1
+        return self._unanswered < _MOST_LOST
+
+    def end_with(self, exc: Exception) -> None:
+        """Let ``exc``, which ends the call, not say that nothing ran if an attempt before may have run.
+
+        Raises:
+            ConnectionLost: ``exc`` is a plain OSError or the like, which says by its kind that nothing was sent.
+        """
+        if self._lost is None:
+            return
+        if not isinstance(exc, SeqrpcError):
+            raise self._taken() from exc
+        if exc.execution is Execution.DID_NOT_RUN:
+            exc.execution = Execution.MAY_HAVE_RUN
+
+    def _taken(self) -> ConnectionLost:
+        lost, self._lost = self._lost, None
+        assert lost is not None
+        return lost
 
 
 def told_anew(exc: SeqrpcError, waited: float | None = None) -> SeqrpcError:

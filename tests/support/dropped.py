@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import gc
 import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,20 @@ class Small(seqrpc.Service):
     @seqrpc.method
     async def one(self) -> int:
         return 1
+
+
+@contextmanager
+def unclosed(what: str = "Connection", number: int = 1) -> Iterator[None]:
+    """Expect warnings, so many, of something dropped; without the garbage collector, which may come much later."""
+    gc.disable()
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            yield
+    finally:
+        gc.enable()
+    assert [warning.category for warning in caught] == [ResourceWarning] * number
+    assert [str(warning.message)[: len(f"unclosed <{what} ")] for warning in caught] == [f"unclosed <{what} "] * number
 
 
 async def opened(path: Path) -> list[Any]:

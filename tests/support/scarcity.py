@@ -41,6 +41,17 @@ def table_full() -> Iterator[None]:
 
 
 @contextmanager
+def no_descriptors() -> Iterator[None]:
+    """Let this process get no new descriptor inside the block, however many it closes there."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))  # the three that are always there
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@contextmanager
 def files_of_at_most(size: int) -> Iterator[None]:
     """Let this process write no file longer than that inside the block (setrlimit(2), RLIMIT_FSIZE)."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)

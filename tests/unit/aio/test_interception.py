@@ -14,7 +14,8 @@ import seqrpc
 from seqrpc.aio.caller import Caller
 from seqrpc.aio.connection import link_of
 from seqrpc.aio.dispatch import Dispatcher
-from seqrpc.aio.interception import InterceptedCaller, InterceptedDispatcher
+from seqrpc.aio.interception import InterceptedDispatcher
+from seqrpc.aio.outgoing import InterceptedCaller
 
 SO_PASSRIGHTS = 83
 

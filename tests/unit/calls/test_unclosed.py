@@ -11,13 +11,13 @@ import sys
 import time
 import warnings
 import weakref
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support.daemons import Stage, exists, on_a_pair
+from support.dropped import unclosed
 from support.processes import in_child
 from support.transport import Recorder
 from support.waiting import PATIENCE, comes_true, turns_of_the_loop
@@ -75,20 +75,6 @@ class Brought(seqrpc.Service):
     @seqrpc.method
     async def keep(self) -> None:
         self.connections.append(seqrpc.current_call().connection)
-
-
-@contextmanager
-def unclosed(what: str = "Connection", number: int = 1) -> Iterator[None]:
-    """Expect warnings, so many, of something dropped; without the garbage collector, which may come much later."""
-    gc.disable()
-    try:
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            yield
-    finally:
-        gc.enable()
-    assert [warning.category for warning in caught] == [ResourceWarning] * number
-    assert [str(warning.message)[: len(f"unclosed <{what} ")] for warning in caught] == [f"unclosed <{what} "] * number
 
 
 async def is_left(server: seqrpc.Server) -> None:

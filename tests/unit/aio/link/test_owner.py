@@ -7,8 +7,8 @@ import os
 
 import pytest
 from support.link import End, one_end, raises
-from support.packets import raw_pair, receive_to_the_end, unwire
-from support.waiting import PATIENCE, turns_of_the_loop
+from support.packets import raw_pair, receive_to_the_end, unwire, wire
+from support.waiting import PATIENCE, comes_true, turns_of_the_loop
 
 from seqrpc import ConnectionLost
 from seqrpc.aio.link import Link
@@ -26,6 +26,9 @@ class Owner:
     def connection_made(self, link: Link) -> None:
         assert link.transport.is_reading()
         self.heard.append(f"made {link.closed}")
+
+    def closing_received(self, link: Link) -> None:
+        self.heard.append(f"closing {link.session.closing_received}")
 
     def connection_lost(self, link: Link) -> None:
         self.heard.append(f"lost {link.closed}")
@@ -49,6 +52,14 @@ async def test_an_owner_hears_of_the_beginning_and_of_the_end_after_the_handler(
         await raises(ConnectionLost, call)
         assert owner.heard == ["made False", "lost True"]
         assert end.handler.lost == 1
+
+
+async def test_an_owner_hears_that_the_other_side_takes_no_new_requests() -> None:
+    owner = Owner()
+    owner.may_go.set()
+    async with one_end(owner=owner) as (_end, raw):
+        raw.send(wire(5, "going home"))
+        await comes_true(lambda: "closing going home" in owner.heard)
 
 
 @pytest.mark.parametrize("how", ["close", "wait_closed"])
