@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import concurrent.futures
 import contextlib
 import itertools
 import os
@@ -26,6 +27,7 @@ from support.daemons import daemon
 from support.waiting import PATIENCE
 
 import seqrpc
+import seqrpc.blocking
 from seqrpc import Execution, Reconnect
 
 RESTARTS = int(os.environ.get("SEQRPC_RESTARTS", "9"))
@@ -190,6 +192,20 @@ def on_uvloop(path: Path, outcomes: Outcomes) -> None:
         runner.run(_call(path, outcomes))
 
 
+def in_threads(path: Path, outcomes: Outcomes) -> None:
+    def calls(proxy: Any) -> None:
+        while not outcomes.stop.is_set():
+            method, arguments = outcomes.next_call()
+            with outcomes.noted(arguments[0]):
+                getattr(proxy, method)(*arguments)
+
+    with contextlib.ExitStack() as stack:
+        opened = [stack.enter_context(seqrpc.blocking.connect(path, reconnect=POLICY)) for _ in range(CONNECTIONS)]
+        with concurrent.futures.ThreadPoolExecutor(CONNECTIONS * CALLERS) as pool:
+            for done in [pool.submit(calls, connection.proxy(Ledger)) for connection in opened * CALLERS]:
+                done.result()
+
+
 @contextlib.contextmanager
 def calling(kind: Kind, path: Path) -> Iterator[Outcomes]:
     """Let clients of a kind call inside the block."""
@@ -239,7 +255,7 @@ def kill(child: subprocess.Popen[bytes]) -> None:
     child.send_signal(signal.SIGKILL)
 
 
-@pytest.mark.parametrize("kind", [on_asyncio, on_uvloop])
+@pytest.mark.parametrize("kind", [on_asyncio, on_uvloop, in_threads])
 def test_each_error_says_truly_whether_its_call_ran(kind: Kind, socket_path: Path) -> None:
     journal = socket_path.with_name("journal")
     ends = itertools.cycle([drain, stop, kill])
