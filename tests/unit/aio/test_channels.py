@@ -260,3 +260,23 @@ async def test_a_proxy_of_a_whole_connection_cannot_be_sent() -> None:
 
 
 # Servers that end
+
+
+class Looks(seqrpc.Service):
+    """What may be called twice."""
+
+    @seqrpc.method(idempotent=True)
+    async def look(self) -> int:
+        return 1
+
+    @seqrpc.method
+    async def other(self) -> seqrpc.Service:
+        return Looks()
+
+
+async def test_what_may_be_called_twice_is_called_once_over_a_channel() -> None:
+    async with on_a_pair(Looks()) as connection:
+        channel = await connection.call("Looks.other")
+        assert channel.closing_reason is None
+        assert await channel.proxy(Looks).look() == 1
+        assert channel.closing_reason is None

@@ -16,7 +16,9 @@ from support.transport import Recorder
 from support.waiting import turns_of_the_loop
 
 import seqrpc
-from seqrpc import AddressError, AddressInUse, Limits, NobodyListens, ServerBusy
+from seqrpc import AddressError, AddressInUse, Limits, NobodyListens, ServerBusy, UntrustedServer, policy
+from seqrpc.aio.endpoints import check_server
+from seqrpc.interface.policy import Policy
 
 
 class Unmade(Recorder):
@@ -214,3 +216,26 @@ async def test_a_name_of_five_hexadecimal_digits_is_a_name(socket_path: Path) ->
             assert credentials.groups is not None
         transport.close()
         await accepted[0].until_told("lost")
+
+
+def test_who_listens_is_looked_at_before_anything_is_sent() -> None:
+    class Failing(Policy):
+        def admits(self, caller: object) -> bool:
+            raise LookupError
+
+    for server, raised in (
+        (policy.anyone, None),
+        (None, None),
+        (~policy.anyone, UntrustedServer),
+        (Failing(), LookupError),
+    ):
+        ours, theirs = raw_pair()
+        with ours, theirs:
+            if raised is None:
+                check_server(ours, server, "here")
+                assert ours.fileno() >= 0
+                continue
+            with pytest.raises(raised):
+                check_server(ours, server, "here")
+            assert ours.fileno() == -1
+            assert theirs.recv(1) == b""

@@ -371,3 +371,32 @@ async def test_a_file_where_an_owner_is_annotated_is_refused_before_anything_is_
             assert await proxy.keep() == 0
             assert await connection.call("Keeper.keep", file) == inode
             assert not fd.closed
+
+
+class Looks(seqrpc.Service):
+    """What may be called twice."""
+
+    @seqrpc.method(idempotent=True)
+    async def look(self, number: int, *, more: int = 0) -> int:
+        return number + more
+
+    @seqrpc.method(idempotent=True)
+    async def count(self) -> AsyncIterator[int]:
+        yield 1
+
+    @seqrpc.method
+    async def other(self) -> seqrpc.Service:
+        return Looks()
+
+
+async def test_what_may_be_called_twice_is_called_once_over_what_is_not_made_anew() -> None:
+    async with on_a_pair(Looks()) as connection:
+        proxy = connection.proxy(Looks)
+        other = (await connection.call("Looks.other")).proxy(Looks)
+        for each in (proxy, other):
+            assert await each.look(1) == 1
+            assert await each.look(number=1, more=2) == 3
+            assert [number async for number in each.count()] == [1]
+        calling: Any = proxy.look(1)
+        assert calling.__qualname__ == "Looks.look"
+        assert await calling == 1

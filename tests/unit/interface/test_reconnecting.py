@@ -17,6 +17,7 @@ from support.scarcity import table_full
 from seqrpc import errors
 from seqrpc.errors import ConnectionLost, Execution, RpcError, Unavailable, not_run
 from seqrpc.interface.reconnecting import (
+    Attempts,
     Reconnect,
     address_to_reconnect_to,
     as_reconnect,
@@ -229,3 +230,34 @@ def test_each_call_that_found_nobody_has_an_error_of_its_own(exc: errors.SeqrpcE
     assert plain.__traceback__ is waited.__traceback__ is None
     assert getattr(waited, "reason", None) == getattr(exc, "reason", None)
     assert getattr(waited, "errno", None) == getattr(exc, "errno", None)
+
+
+def test_a_call_that_never_left_goes_on_and_says_so_at_its_end() -> None:
+    attempts = Attempts()
+    assert all(attempts.note(not_run(ConnectionLost("")), was_answered=False) for _ in range(20))
+    for exc in (not_run(ConnectionLost("")), OSError()):
+        attempts.end_with(exc)
+    ended = errors.NobodyListens(errno.ENOENT, "")
+    attempts.end_with(ended)
+    assert ended.execution is Execution.DID_NOT_RUN
+
+
+def test_no_error_hides_that_an_attempt_before_may_have_run() -> None:
+    attempts = Attempts()
+    attempts.until = 5.0
+    assert attempts.note(ConnectionLost("it ended"), was_answered=True)
+    assert attempts.until is None, "it waits anew"
+    for exc in (errors.NobodyListens(errno.ENOENT, ""), errors.Internal(""), Wrong("")):
+        before = exc.execution
+        attempts.end_with(exc)
+        assert exc.execution is (Execution.MAY_HAVE_RUN if before is Execution.DID_NOT_RUN else before)
+    with pytest.raises(ConnectionLost, match="it ended") as caught:
+        attempts.end_with(OSError(errno.EMFILE, "no room"))
+    assert caught.value.execution is Execution.MAY_HAVE_RUN
+    assert isinstance(caught.value.__cause__, OSError)
+
+
+def test_a_call_that_ends_each_connection_comes_to_an_end() -> None:
+    attempts = Attempts()
+    lost = [attempts.note(ConnectionLost(""), was_answered=answered) for answered in [False] * 4 + [True] + [False] * 5]
+    assert lost == [True] * 9 + [False]

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from support.descriptors import owned
 from support.properties import PROPERTY, values
 
-from seqrpc.errors import Overloaded, RemoteProtocolError
+from seqrpc.errors import Execution, Overloaded, RemoteProtocolError
 from seqrpc.protocol.messages import (
     CANCEL,
     CLOSING,
@@ -292,3 +292,8 @@ def test_an_error_is_raised_as_the_class_of_its_code() -> None:
     error = error_of(message.error)
     assert isinstance(error, Overloaded)
     assert (error.message, error.data, error.remote) == ("later", {"seconds": 1}, True)
+
+
+def test_an_error_that_this_side_made_says_that_the_call_ran() -> None:
+    assert error_of(["rpc.TooLarge", "", None]).execution is Execution.MAY_HAVE_RUN
+    assert error_of(["rpc.TooLarge", "", None, Execution.RAN]).execution is Execution.RAN
