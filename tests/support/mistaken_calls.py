@@ -322,3 +322,27 @@ def class_revoked(_place: Place) -> Any:
 )
 def not_admitted(place: Place) -> Any:
     return place.machine.lock()
+
+
+@mistake(
+    "given",
+    TypeError,
+    "reconnect= takes an object of seqrpc.Reconnect, got the class: write seqrpc.Reconnect()",
+    names="reconnect=",
+    way_out="write seqrpc.Reconnect()",
+)
+def class_of_reconnecting(place: Place) -> Any:
+    cls: Any = seqrpc.Reconnect
+    return seqrpc.connect(place.other_path, reconnect=cls)
+
+
+@mistake(
+    "given",
+    ValueError,
+    "Reconnect.ready_timeout is more than 0 and at most 2592000.0 seconds, got 0: None waits for ever,"
+    " wait_for_ready=False not at all",
+    names="Reconnect.ready_timeout",
+    way_out="wait_for_ready=False not at all",
+)
+def no_time_to_wait(_place: Place) -> Any:
+    return seqrpc.Reconnect(ready_timeout=0)

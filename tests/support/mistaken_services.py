@@ -427,6 +427,17 @@ def keyword_of_method(_place: Place) -> None:
 @mistake(
     "written",
     TypeError,
+    "@seqrpc.method: idempotent= is about calls whose answer is lost, and oneway= has no answers: take one",
+    names="idempotent=",
+    way_out="take one",
+)
+def idempotent_without_an_answer(_place: Place) -> None:
+    seqrpc.method(oneway=True, idempotent=True)
+
+
+@mistake(
+    "written",
+    TypeError,
     "…Named: the class of a service takes name= and allow=, not nmae=; did you mean 'name'?",
     names="nmae=",
     way_out="did you mean 'name'?",
