@@ -7,6 +7,7 @@ import resource
 import socket
 import struct
 import sys
+import threading
 from array import array
 from collections.abc import Callable, Iterator
 from types import FrameType
@@ -17,7 +18,18 @@ from support.descriptors import same_file
 from support.processes import AS_ROOT, OTHER_UID, in_child
 
 from seqrpc.kernel import ancillary
-from seqrpc.kernel.ancillary import WHOLE, Received, peek, plain, plain_receiver, receiver, send, take_control
+from seqrpc.kernel.ancillary import (
+    WHOLE,
+    Received,
+    numbers_in,
+    peek,
+    plain,
+    plain_receiver,
+    receiver,
+    send,
+    take_control,
+    waiting_receiver,
+)
 from seqrpc.kernel.credentials import Credentials
 from seqrpc.kernel.descriptors import OwnedFd, close_all, sender_of
 from seqrpc.kernel.linux import Linux
@@ -428,3 +440,56 @@ def test_a_look_tells_what_is_there_and_receives_nothing(
     assert looks == [(True, False), (True, True), (names_senders, False), (True, True)]
     pair[0].close()
     assert peek(pair[1], names_senders=names_senders) == (False, False, None)
+
+
+# Receivers that wait
+
+
+def test_a_waiting_receiver_waits_for_a_packet(pair: Pair, buffer: memoryview) -> None:
+    receive_one = waiting_receiver(pair[1], buffer)
+    thread = threading.Thread(target=send, args=(pair[0], b"late"))
+    thread.start()
+    size, control, flags, _address = receive_one()
+    thread.join()
+    assert (size, control, flags) == (4, [], WHOLE)
+    assert bytes(buffer[:4]) == b"late"
+
+
+def test_a_waiting_receiver_returns_when_the_socket_s_own_time_is_up(pair: Pair, buffer: memoryview) -> None:
+    pair[1].setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("@ll", 0, 1000))
+    with pytest.raises(BlockingIOError):
+        waiting_receiver(pair[1], buffer)()
+
+
+def test_a_waiting_receiver_does_not_wait_on_a_socket_that_somebody_made_non_blocking(
+    pair: Pair, buffer: memoryview
+) -> None:
+    os.set_blocking(pair[1].fileno(), False)
+    with pytest.raises(BlockingIOError):
+        waiting_receiver(pair[1], buffer)()
+
+
+# What nobody owns yet
+
+
+def test_the_numbers_of_all_that_came_are_told(pair: Pair, buffer: memoryview, pipe: tuple[int, int]) -> None:
+    PLATFORM.ask_for_senders(pair[1])
+    send(pair[0], b"x", pipe)
+    _size, control, _flags, _address = ancillary.receive(pair[1], buffer)
+    numbers = numbers_in(control)
+    assert [same_file(number, original) for number, original in zip(numbers, pipe, strict=True)] == [True, True]
+    for number in numbers:
+        os.close(number)
+    assert numbers_in([]) == []
+
+
+def test_numbers_of_denied_descriptors_and_of_other_levels_are_no_descriptors() -> None:
+    rights = array("i", [7, -errno.EACCES, 8]).tobytes()
+    control = [
+        (socket.SOL_SOCKET, socket.SCM_RIGHTS, rights),
+        (socket.SOL_SOCKET, ancillary._SCM_PIDFD, struct.pack("i", 9)),
+        (socket.SOL_SOCKET, ancillary._SCM_PIDFD, struct.pack("i", -errno.ESRCH)),
+        (socket.IPPROTO_IP, socket.SCM_RIGHTS, struct.pack("i", 0)),
+        (socket.SOL_SOCKET, socket.SCM_CREDENTIALS, struct.pack("iII", 1, 2, 3)),
+    ]
+    assert numbers_in(control) == [7, 8, 9]

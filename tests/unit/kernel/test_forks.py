@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from support.processes import fork_as_a_library_does, in_child
 
+import seqrpc
 from seqrpc.kernel import forks
 
 
@@ -100,3 +101,12 @@ def test_a_child_that_a_library_made_is() -> None:
     if pid == 0:
         os._exit(forks.was_missed())
     assert os.waitpid(pid, 0) == (pid, 1 << 8)
+
+
+def test_what_is_used_in_a_fork_says_whose_it_is_and_what_to_do() -> None:
+    error = forks.wrong_process("this connection")
+    assert isinstance(error, seqrpc.WrongProcess)
+    assert str(error) == (
+        "this connection belongs to the process that made it, and this is a fork of that one: connect again here,"
+        " or start child processes before connecting, or by multiprocessing's method 'spawn'"
+    )
