@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import signal
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -111,3 +112,17 @@ def stalled(uid: int | None) -> Iterator[threading.Event]:
     finally:
         lifted.set()
         assert CLOSER.wait_idle(PATIENCE)
+
+
+@contextmanager
+def jammed() -> Iterator[socket.socket]:
+    """Have as many descriptors under way as this user may, who is not root (unix(7), ETOOMANYREFS).
+
+    Yields the socket at which they have not arrived: once it is closed there are none.
+    """
+    resource.setrlimit(resource.RLIMIT_NOFILE, (80, 80))
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, theirs:
+        for _ in range(2):
+            socket.send_fds(ours, [b"x"], [0] * 50)
+        yield theirs
