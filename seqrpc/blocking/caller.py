@@ -72,27 +72,11 @@ class Caller:
             WrongProcess: the connection belongs to another process.
             LocalProtocolError, TooLarge, PermissionDenied, Overloaded, OSError, ValueError: it could not be sent.
         """
-        line, session = self._line, self._session
+        line = self._line
         waiter = Waiter()
         try:
-            in_flight = len(session.calls) + len(session.given_up)
-            if deadline is not None or meta or not line.is_open or in_flight >= self._most:
+            if deadline is not None or meta or not self._send_quickly(waiter, method, params):
                 self._send_slowly(waiter, method, params, _Options(deadline, meta))
-            else:
-                with line.lock:
-                    line.check_reentry()
-                    line.entered = True
-                    waiter.call_id, (data, lenders) = session.send_request(waiter, method, params)
-                    if lenders or len(data) > MAX_PACKET or not line.sends_at_once:
-                        self._send(waiter, data, lenders)
-                    else:
-                        try:
-                            line.sock.send(data, SEND_FLAGS)  # type: ignore[arg-type] # pieces are longer
-                        except OSError:
-                            self._send(waiter, data, lenders)
-                    line.entered = False
-                    line.turns.take(waiter)
-                del data, lenders  # do not keep a large message until it is answered
             line.turns.wait(waiter, deadline)
         except BaseException as exc:
             self._give_up(waiter, exc, method, params)
@@ -115,25 +99,77 @@ class Caller:
         """Call a method that may run twice, as :meth:`request`."""
         return self.request(method, params, deadline, meta, finish)
 
+    def _send_quickly(self, waiter: Waiter, method: str, params: Params) -> bool:
+        """Send a call if it is nothing special; return False if it must wait."""
+        line, session = self._line, self._session
+        with line.lock:
+            if line.entered:
+                line.check_reentry()
+            if not line.is_open or len(session.calls) + len(session.given_up) >= self._most:
+                return False
+            line.entered = True
+            try:
+                waiter.call_id, (data, lenders) = session.send_request(waiter, method, params)
+                if lenders or len(data) > MAX_PACKET or not line.sends_at_once:
+                    self._send(waiter, data, lenders)
+                else:
+                    try:
+                        line.sock.send(data, SEND_FLAGS)  # type: ignore[arg-type] # pieces are longer
+                    except OSError:
+                        self._send(waiter, data, lenders)
+            except BaseException:
+                self._failed(waiter)
+                raise
+            line.entered = False
+            line.turns.take(waiter)
+        return True
+
     def _send_slowly(self, waiter: Waiter, method: str, params: Params, options: _Options) -> None:
         """Send a call that has a deadline, or metadata, or must wait."""
         line = self._line
         line.check_process()
-        has_turn = False
+        turn: Waiter | None = None
         try:
-            if line.room.is_full:
-                self._check_may_call(options.deadline)
-                line.room.wait(options.deadline)
-                has_turn = True
-            with line.lock:
-                line.check_reentry()
-                self._check_may_call(options.deadline)
-                line.entered = True
-                waiter.call_id, (data, lenders) = self._session.send_request(waiter, method, params, options.sent)
-                self._send(waiter, data, lenders)
+            while True:
+                if turn is None and line.room.is_full:
+                    self._check_may_call(options.deadline)
+                    turn = line.room.wait(options.deadline)
+                with line.lock:
+                    line.check_reentry()
+                    self._check_may_call(options.deadline)
+                    if turn is None and line.room.is_full:  # by another thread, meanwhile
+                        continue
+                    self._begin(waiter, method, params, options)
+                    return
         finally:
-            if has_turn:
-                line.room.gone()
+            if turn is not None:
+                try:
+                    line.room.gone(turn)
+                except BaseException:  # a signal handler came between; others wait for this
+                    line.room.gone(turn)
+                    raise
+
+    def _begin(self, waiter: Waiter, method: str, params: Params, options: _Options) -> None:
+        """Send a call, under the lock."""
+        self._line.entered = True
+        try:
+            waiter.call_id, (data, lenders) = self._session.send_request(waiter, method, params, options.sent)
+            self._send(waiter, data, lenders)
+        except BaseException:
+            self._failed(waiter)
+            raise
+
+    def _failed(self, waiter: Waiter) -> None:
+        """Clean up under the lock after sending failed, or was interrupted: no other thread is to find it half done."""
+        line = self._line
+        if not line.entered:  # it was sent
+            return
+        line.entered = False
+        if any(other is waiter for other in self._session.calls.values()):
+            # A signal handler came between: whether the packet has left, only the other side knows.
+            line.end_by(ConnectionLost("a signal handler interrupted this side while it sent a message"))
+        else:
+            waiter.call_id = None
 
     def _send(self, waiter: Waiter, data: Content, lenders: list[Lender]) -> None:
         """Send a request in the slow way, with all that goes with it."""
@@ -172,15 +208,11 @@ class Caller:
             Exception: what to raise in place of ``exc``, if it could not be sent.
         """
         line, session = self._line, self._session
+        line.turns.leave(waiter)  # it may have been about to read
         with line.lock:
             if line.forked:
                 return
-            was_entered, line.entered = line.entered, False
-            if was_entered and any(other is waiter for other in session.calls.values()):
-                # A signal handler came between: whether the packet has left, only the other side knows.
-                line.end_by(ConnectionLost("a signal handler interrupted this side while it sent a message"))
-                return
-            if not was_entered and waiter.call_id is not None:
+            if waiter.call_id is not None:
                 if waiter.answer is not None:
                     close_all(waiter.answer.fds)  # the answer came as well
                 if session.calls.get(waiter.call_id) is waiter:
@@ -228,22 +260,27 @@ class Caller:
             with line.lock:
                 line.check_reentry()
                 self._check_may_call(deadline)
-                line.entered = True
-                data, lenders = self._session.send_notify(method, params, options_of(deadline, meta))
+                self._notify(method, params, options_of(deadline, meta))
+        except Exception as exc:
+            self._raise_explained(exc, method, params)
+            raise
+        line.flush_all(deadline)
+
+    def _notify(self, method: str, params: Params, options: dict[str, Any] | None) -> None:
+        """Send a call that wants no answer, under the lock."""
+        line = self._line
+        line.entered = True
+        try:
+            data, lenders = self._session.send_notify(method, params, options)
+            with Uninterrupted():  # what is raised at its end finds a call that was sent
                 try:
                     line.send(data, lenders, functools.partial(_log.debug, "! NOTIFY %s: %s", method))
                 except BaseException:
                     tell_unsent(lenders)
                     raise
-                line.entered = False
                 tell_sent(lenders)
-        except BaseException as exc:
-            with line.lock:
-                was_entered, line.entered = line.entered, False
-            if was_entered:
-                self._raise_explained(exc, method, params)
-            raise
-        line.flush_all(deadline)
+        finally:
+            line.entered = False
 
     def let_go(self) -> None:
         """Do nothing: a connection is held by whoever made it, not by its proxies."""

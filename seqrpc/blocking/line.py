@@ -14,7 +14,7 @@ from seqrpc.blocking.outlet import Outlet
 from seqrpc.blocking.reading import Reading, Work
 from seqrpc.blocking.room import Room
 from seqrpc.blocking.turns import Turns
-from seqrpc.blocking.waiting import READ, WRITE, Waiter, earlier, poll
+from seqrpc.blocking.waiting import READ, WRITE, Bystander, Waiter, earlier, poll
 from seqrpc.calls.outcomes import closed_here, explain_refusal, lost, unavailable
 from seqrpc.errors import ConnectionLost, RemoteProtocolError, RpcError, not_run
 from seqrpc.kernel import forks
@@ -29,6 +29,7 @@ from seqrpc.kernel.unread import close_unread
 from seqrpc.limits import MAX_PACKET, Limits
 from seqrpc.logs import get_logger
 from seqrpc.protocol.admission import Admission, Refused
+from seqrpc.protocol.heads import head_of
 from seqrpc.protocol.inbox import Inbox, Trouble, hides_packets
 from seqrpc.protocol.messages import Closing, Request, Response
 from seqrpc.protocol.outbox import Outbox, Packet, lending
@@ -151,6 +152,7 @@ class Line:
         self.sends_at_once = self.is_open = False
         self.lock = threading.RLock()  # a thread of the parent may hold the other one
         self.session.lose()
+        self.turns.forget()
         if self._outlet is not None:
             for packet in self._outlet.outbox.forget():
                 close_all(packet.fds)
@@ -174,12 +176,14 @@ class Line:
         """Check, under the lock, that this thread is not in the middle of something here.
 
         Raises:
-            RuntimeError: it is: a finalizer, or what encodes a value, calls in the midst of a call.
+            RuntimeError: it is: a finalizer, a signal handler, or what encodes a value, calls in the midst of a call.
         """
         if self.entered:
-            raise RuntimeError(
-                f"{self!r} is in use by this very thread: a finalizer, or the encoding of a value, calls"
-            )
+            raise self.reentered()
+
+    def reentered(self) -> RuntimeError:
+        """Return what to raise where this thread is in the middle of something here."""
+        return RuntimeError(f"{self!r} is in use by this very thread: a finalizer, or the encoding of a value, calls")
 
     # Sending, all of it under the lock
 
@@ -258,7 +262,7 @@ class Line:
         """
         if self.sends_at_once:
             return
-        waiter = Waiter()
+        waiter = Bystander()
         with self.lock:
             if self._outlet is None or not self._outlet.waits:
                 return
@@ -296,15 +300,14 @@ class Line:
     def take_plain(self, data: bytes) -> Work | None:
         """Take a packet that nothing came with; return what is to be done."""
         with self.lock:
-            if self.entered:
-                self.check_reentry()
             self.entered = True
             try:
                 event = self.session.receive_packet(data, [], self._inbox.peer)
             except RemoteProtocolError as exc:
                 event = None
                 self._end_malformed(exc)
-            self.entered = False
+            finally:
+                self.entered = False
             if type(event) is Response and not self.room.waiting:
                 waiter: Waiter = event.waiter
                 event.waiter = None  # the waiter refers to this answer
@@ -317,11 +320,14 @@ class Line:
     ) -> Work | None:
         """Take any packet; return what is to be done."""
         with self.lock:
+            self.entered = True
             try:
                 event = self.session.receive_packet(data, fds, sender, lost=lost)
             except RemoteProtocolError as exc:
                 self._end_malformed(exc)
                 return None
+            finally:
+                self.entered = False
             return self._handle(event, sender)
 
     def take_trouble(self, trouble: Trouble, size: int) -> None:
@@ -344,10 +350,18 @@ class Line:
                 self.broke(exc)
         return True
 
-    def take_again(self) -> bool:
-        """Return whether an answer that was interrupted may be taken again: it is not another thread's."""
-        self.entered = False
-        return not self.turns.others_wait
+    def take_again(self, data: bytes) -> bool:
+        """Return whether an answer that was interrupted may be taken again.
+
+        It may if its call has not got it yet, or is the one that was interrupted. If it is another one, which has got
+        it and may not have heard, that would wait for ever.
+        """
+        with self.lock:
+            self.room.next()
+            head, session, leader = head_of(data), self.session, self.turns.leader
+            if head is None or head.call_id in session.calls or head.call_id in session.given_up:
+                return True
+            return type(leader) is Waiter and leader not in session.calls.values()
 
     def _handle(self, event: Event | None, sender: Credentials | None) -> Work | None:
         """Give what a packet asks for to whom it concerns, under the lock; return what this thread is to do."""
@@ -358,8 +372,11 @@ class Line:
                 close_all(event.fds)
             waiter.finish(event)
         elif isinstance(event, Request):
-            request = event
-            work = lambda: self.handler.serve(request, sender)  # noqa: E731 - it is said what it does by its name
+            asked = _Asked(self, event, sender)
+            if event.call_id is not None:
+                self.session.requests[event.call_id] = asked
+            self.turns.works.append(asked)
+            work = self.turns.serve
         elif isinstance(event, Refused):
             if event.call_id is not None:
                 self.answer(*self.session.send_error(event.call_id, event.code, event.message))
@@ -528,3 +545,34 @@ class Line:
     def __repr__(self) -> str:
         """Return the state, and who is at the other end, as people know it."""
         return f"<Connection {'closed' if self.is_lost else 'open'} peer={self.peer}>"
+
+
+class _Asked:
+    """A request that was read, until it is answered.
+
+    Args:
+        line: whose it is.
+        request: what is asked for.
+        sender: who asks.
+    """
+
+    __slots__ = ("_line", "_request", "_sender")
+
+    def __init__(self, line: Line, request: Request, sender: Credentials | None) -> None:
+        self._line = line
+        self._request = request
+        self._sender = sender
+
+    def serve(self) -> None:
+        """Answer it."""
+        self._line.handler.serve(self._request, self._sender)
+
+    def interrupted(self) -> None:
+        """Answer it if it was not: a signal handler came between."""
+        line, call_id = self._line, self._request.call_id
+        with line.lock, Uninterrupted():
+            if call_id is not None and line.session.requests.get(call_id) is self:
+                packed = line.session.send_error(call_id, "rpc.Cancelled", "the work was interrupted")
+                if not line.is_lost:
+                    line.answer(*packed)
+        close_all(self._request.fds)

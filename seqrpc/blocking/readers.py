@@ -313,7 +313,7 @@ class StreamReader:
         else:
             self.items.failure = failure_of(event)
 
-    def take_again(self) -> bool:
+    def take_again(self, data: bytes) -> bool:  # noqa: ARG002
         """Take no packet twice: some of its items may have been taken."""
         return False
 

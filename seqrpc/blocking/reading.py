@@ -58,8 +58,8 @@ class Taker(Protocol):
         """Hear that receiving failed; return whether to go on at once."""
         ...
 
-    def take_again(self) -> bool:
-        """Return whether an answer that was interrupted may be taken again, and is not another thread's."""
+    def take_again(self, data: bytes) -> bool:
+        """Return whether an answer that was interrupted may be taken again, so that nobody misses one."""
         ...
 
     def end_by(self, exc: Exception) -> None:
@@ -93,12 +93,18 @@ class Reading:
         self.left_over: bytes | None = None
         """A packet that a signal handler came between."""
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether a packet has come and is not taken yet."""
+        return bool(self._arrived)
+
     def _receive_here(self) -> None:
         """Receive into the buffer of this thread, which all that it reads share: each channel would need one."""
-        self._thread = threading.get_ident()
+        self._thread = -1  # as long as a signal handler may come between
         self._buffer = receive_buffer()
         self._at_once = ancillary.receiver(self._sock, self._buffer)
         self._waiting = ancillary.waiting_receiver(self._sock, self._buffer)
+        self._thread = threading.get_ident()
 
     def read(self, *, waits: bool = False) -> tuple[Work | None, bool]:
         """Take one packet; return what is to be done, and whether there was one.
@@ -159,8 +165,12 @@ class Reading:
         """Take the packet that a signal handler came between."""
         data = self.left_over
         assert data is not None
-        work = self._taker.take_plain(data)
-        self.left_over = None
+        try:
+            work = self._taker.take_plain(data)
+            self.left_over = None
+        except BaseException:
+            self._decide(data)
+            raise
         return work
 
     def _take(self, size: int, control: ancillary.Control, flags: int) -> Work | None:
@@ -175,14 +185,20 @@ class Reading:
     def _interrupted(self) -> None:
         """Clean up after a signal handler that raised between receiving a packet and its end.
 
-        An answer is taken again, if it is not another thread's. Of anything else it is not known how far it got.
+        An answer is taken again, if nobody may have missed it. Of anything else it is not known how far it got.
         """
         ((size, control, flags, _address),) = self._arrived
         self._arrived.clear()
         for number in ancillary.numbers_in(control):
             close_number(number)
         data = bytes(self._buffer[: min(size, MAX_PACKET)])
-        if not control and flags == WHOLE and data.startswith(_ANSWER) and self._taker.take_again():
-            self.left_over = data
+        if not control and flags == WHOLE and data.startswith(_ANSWER):
+            self._decide(data)
         else:
+            self._taker.end_by(ConnectionLost(_INTERRUPTED))
+
+    def _decide(self, data: bytes) -> None:
+        """Decide what becomes of an answer that a signal handler came between."""
+        self.left_over = data if self._taker.take_again(data) else None
+        if self.left_over is None:
             self._taker.end_by(ConnectionLost(_INTERRUPTED))

@@ -4,16 +4,42 @@ from __future__ import annotations
 
 import threading
 import time
+from _thread import get_ident
+from collections import deque
 from collections.abc import Sequence
 from typing import Final, Protocol
 
 from seqrpc.blocking.family import Family, is_alone
 from seqrpc.blocking.reading import Reading, Work
-from seqrpc.blocking.waiting import LOOK_INTERVAL, READ, WRITE, Bell, Pump, Waiter, earlier, poll, seconds_until
+from seqrpc.blocking.waiting import (
+    LOOK_INTERVAL,
+    READ,
+    WRITE,
+    Bell,
+    Bystander,
+    Pump,
+    Waiter,
+    earlier,
+    poll,
+    seconds_until,
+)
 from seqrpc.errors import ConnectionLost, DeadlineExceeded
 from seqrpc.kernel.closing import CLOSER
+from seqrpc.kernel.interrupts import Uninterrupted
 
 _LOOK_INTERVAL_NS: Final = LOOK_INTERVAL * 1_000_000_000
+
+
+class Asked(Protocol):
+    """What was asked of this side, and is to be done by a thread that waits."""
+
+    def serve(self) -> None:
+        """Do it."""
+        ...
+
+    def interrupted(self) -> None:
+        """Tell whoever asked that it was not done, or not to its end, if they do not know yet."""
+        ...
 
 
 class Line(Protocol):
@@ -36,6 +62,10 @@ class Line(Protocol):
 
     def wants_room(self) -> tuple[bool, int | None]:
         """Return whether the socket is to be watched for room, and when to try again without that."""
+        ...
+
+    def reentered(self) -> RuntimeError:
+        """Return what to raise where this thread is in the middle of something here."""
         ...
 
     def flush(self) -> None:
@@ -62,13 +92,17 @@ class Turns:
         line: the line.
     """
 
-    __slots__ = ("_followers", "_leader", "_line", "bell")
+    __slots__ = ("_followers", "_leader", "_line", "_pumped", "_thread", "bell", "works")
 
     def __init__(self, line: Line) -> None:
         """Begin with nobody."""
         self._line = line
         self._leader: Waiter | None = None
+        self._thread = 0  # the leader's
         self._followers: dict[Waiter, None] = {}
+        self._pumped = False  # whether a pump had the last turn: the line has the next
+        self.works: deque[Asked] = deque()
+        """What was read and nobody has begun: whoever waits next does it first."""
         self.bell: Bell | None = None
         """What wakes the thread that reads; made when there are several."""
 
@@ -78,13 +112,19 @@ class Turns:
         return self._leader is not None
 
     @property
-    def others_wait(self) -> bool:
-        """Whether threads wait for the one that reads."""
-        return bool(self._followers)
+    def leader(self) -> Waiter | None:
+        """What the thread that reads waits for."""
+        return self._leader
+
+    @property
+    def is_mine(self) -> bool:
+        """Whether this thread reads."""
+        return self._leader is not None and self._thread == get_ident()
 
     def take(self, waiter: Waiter) -> None:
         """Let a thread that is about to wait read, if no other does, under the lock."""
         if self._leader is None:
+            self._thread = get_ident()
             self._leader = waiter
 
     def wait(self, waiter: Waiter, until: int | None = None) -> None:
@@ -101,41 +141,69 @@ class Turns:
         line = self._line
         while not waiter.is_done:
             work: Work | None = None
+            outer: Waiter | None = None
             try:
                 if self._leader is not waiter:
-                    self._line_up(waiter)
+                    outer = self._line_up(waiter)
                 if self._leader is waiter:
                     work = self._lead(waiter, until, waiter.pumps)
-                elif not waiter.is_done:
+                else:
                     work = self._follow(waiter, until, waiter.pumps)
             finally:
-                self.leave(waiter)
-            if line.family.errands:
-                line.family.run_errands()
+                if self._leader is waiter:  # no signal handler comes before this
+                    self._leader = outer
+                try:
+                    self.leave(waiter)
+                except BaseException:  # a signal handler came between; others may sleep until they are woken
+                    self.leave(waiter)
+                    raise
             if work is not None:
                 work()
-            elif line.is_lost:
-                waiter.finish(error=line.lost_error())
-            if until is not None and waiter.is_late(until):  # also where the other side asks for ever more
-                raise DeadlineExceeded("the deadline passed before the answer came")
+            if line.family.errands:
+                line.family.run_errands()
+            if not waiter.is_done:
+                self._check(waiter, until)
         if self._leader is waiter:  # it was done before it began to wait
             self.leave(waiter)
 
-    def _line_up(self, waiter: Waiter) -> None:
-        """Let a thread read if no other does, or else wait for its turn."""
-        with self._line.lock:
+    def _check(self, waiter: Waiter, until: int | None) -> None:
+        """Look whether there is a reason to wait no longer; there may be work without end."""
+        line = self._line
+        if line.is_lost:
+            with line.lock:  # whoever ended it may be about to say why
+                waiter.finish(error=line.lost_error())
+        elif until is not None and waiter.is_late(until):
+            raise DeadlineExceeded("the deadline passed before the answer came")
+
+    def _line_up(self, waiter: Waiter) -> Waiter | None:
+        """Let a thread read if no other does, or else wait for its turn.
+
+        Returns:
+            Who reads on afterwards: a finalizer, or a signal handler, may wait while its own thread does already.
+
+        Raises:
+            RuntimeError: its own thread is in the middle of a packet.
+        """
+        line = self._line
+        with line.lock:
+            if self.is_mine:
+                if line.reading.is_busy:
+                    raise line.reentered()
+                outer, self._leader = self._leader, waiter
+                return outer
             if self._leader is not None and not waiter.is_done:
                 self._followers[waiter] = None
                 waiter.prepare()
             if self._leader is None:  # looked at again, for who leaves does not take the lock if nobody is in line
-                self._leader = waiter
+                self.take(waiter)
                 self._followers.pop(waiter, None)
+        return None
 
     def leave(self, waiter: Waiter) -> None:
         """Let the thread that has waited longest read on."""
-        line = self._line
         if self._leader is waiter:
             self._leader = None
+        line = self._line
         if not self._followers and not line.is_lost:
             return
         with line.lock:
@@ -147,16 +215,34 @@ class Turns:
                 line.close_unused()
 
     def _wake_next(self) -> None:
+        """Wake the first that is not done; and those that are, for whoever finished them may have been interrupted."""
         for follower in self._followers:
+            follower.wake()
             if not follower.is_done:
-                follower.wake()
                 return
+
+    def serve(self) -> None:
+        """Do what was asked of this side first, if another thread has not begun it."""
+        work: Asked | None = None
+        try:
+            with self._line.lock:
+                if self.works:
+                    work = self.works[0]
+                    self.works.popleft()
+            if work is not None:
+                work.serve()
+        except BaseException:
+            if work is not None and work not in self.works:
+                work.interrupted()
+            raise
 
     def _lead(self, waiter: Waiter, until: int | None, pumps: Sequence[Pump]) -> Work | None:
         """Read until ``waiter`` is done, or there is something to do first, or the time has come."""
         line = self._line
         reading = line.reading
         while not waiter.is_done and not line.is_lost:
+            if self.works:
+                return self.serve
             if reading.left_over is not None:
                 work, came = reading.read_again(), True
             elif until is None and not pumps and self._may_wait_in_kernel():
@@ -196,9 +282,11 @@ class Turns:
         if bell is not None:
             bell.quiet()
         line.flush()
-        if pump is not None:
+        is_mine = line.fd in ready or line.broken is not None
+        self._pumped = pump is not None and not (is_mine and self._pumped)
+        if pump is not None and self._pumped:
             return lambda: line.family.turn(pump), False
-        if line.fd in ready or line.broken is not None:
+        if is_mine:
             if CLOSER.careful and line.reading.must_wait(LOOK_INTERVAL if until is None else seconds_until(until)):
                 return None, until is not None and time.monotonic_ns() >= until
             work, came = line.reading.read()
@@ -210,8 +298,9 @@ class Turns:
     def _listen(self) -> Bell:
         """Return what wakes this thread while it polls."""
         if self.bell is None:
-            self.bell = Bell()
-            self._line.family.listen(self.bell)
+            with Uninterrupted():
+                self.bell = Bell()
+                self._line.family.listen(self.bell)
         return self.bell
 
     def wake_leader(self) -> None:
@@ -221,19 +310,27 @@ class Turns:
 
     def _follow(self, waiter: Waiter, until: int | None, pumps: Sequence[Pump]) -> Work | None:
         """Sleep until another thread has an answer, or lets this one read; meanwhile go on with this thread's own."""
-        if not pumps:
-            waiter.sleep(until)
+        line = self._line
+        if line.is_lost:
             return None
-        bell = Bell()
+        if not pumps:
+            if not waiter.is_done:
+                waiter.sleep(until)
+            return None
+        bell: Bell | None = None
         try:
-            with self._line.lock:
+            with Uninterrupted():
+                bell = Bell()
+            with line.lock:
                 if waiter.is_done or self._leader is None:
                     return None
                 waiter.bell = bell
             _ready, pump = poll([(bell.fileno(), READ)], pumps, until)
         finally:
-            waiter.bell = None
-            bell.close()
+            with line.lock:  # nobody is about to ring it
+                waiter.bell = None
+            if bell is not None:
+                bell.close()
         return None if pump is None else pump.work
 
     def work(self) -> bool:
@@ -242,25 +339,33 @@ class Turns:
         If another thread reads, that one takes it.
         """
         line = self._line
-        waiter = Waiter()
+        waiter = Bystander()
         work: Work | None = None
         came = False
         try:
             with line.lock:
-                if self._leader is None and not line.is_lost:
-                    self._leader = waiter
+                if not line.is_lost:
+                    self.take(waiter)
             if self._leader is waiter:
                 line.flush()
-                if line.reading.left_over is not None:
+                if self.works:
+                    work, came = self.serve, True
+                elif line.reading.left_over is not None:
                     work, came = line.reading.read_again(), True
                 elif not CLOSER.careful or not line.reading.must_wait(0):
                     work, came = line.reading.read()
         finally:
-            self.leave(waiter)
-        if line.family.errands:
-            line.family.run_errands()
+            if self._leader is waiter:
+                self._leader = None
+            try:
+                self.leave(waiter)
+            except BaseException:  # as above
+                self.leave(waiter)
+                raise
         if work is not None:
             work()
+        if line.family.errands:
+            line.family.run_errands()
         return came
 
     def close(self) -> None:
@@ -268,3 +373,8 @@ class Turns:
         if self.bell is not None:
             self._line.family.leave(self.bell)
             self.bell.close()
+
+    def forget(self) -> None:
+        """Know of no thread any more: this is a forked child."""
+        self._leader = None
+        self._followers.clear()

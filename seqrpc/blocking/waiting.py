@@ -125,6 +125,10 @@ class Waiter(msgspec.Struct, eq=False):
         self.lock.acquire(timeout=-1 if until is None else max(0.0, seconds_until(until)))
 
 
+class Bystander(Waiter):
+    """A thread that waits for something else than an answer: for room, or until all is sent."""
+
+
 def seconds_until(until: int) -> float:
     """Return the seconds to a time in nanoseconds of the monotonic clock."""
     return min((until - time.monotonic_ns()) / 1e9, _LONGEST_MS / 1e3)
