@@ -7,6 +7,7 @@ import contextlib
 import os
 import select
 import socket
+import threading
 import time
 from collections.abc import Iterable, Sequence
 from typing import Any, Final, Protocol
@@ -44,14 +45,20 @@ class Pump(Protocol):
 class Bell:
     """Wakes a thread that polls. It is made when it is needed, which in programs of one thread it never is."""
 
-    __slots__ = ("__weakref__", "_ours", "_theirs")
+    __slots__ = ("__weakref__", "_lock", "_ours", "_theirs")
 
     def __init__(self) -> None:
         """Make the pair."""
+        self._lock = threading.RLock()  # its number may be another socket's at once when it is closed
         self._ours, self._theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._ours.setblocking(False)
         self._theirs.setblocking(False)
-        forks.register(self, Bell.close)
+        forks.register(self, Bell._let_go_in_child)
+
+    def _let_go_in_child(self) -> None:
+        """Close the copies; another thread of the parent may hold the lock."""
+        self._lock = threading.RLock()
+        self.close()
 
     def fileno(self) -> int:
         """Return the descriptor that is readable once it was rung, lent."""
@@ -59,7 +66,7 @@ class Bell:
 
     def ring(self) -> None:
         """Wake the thread; from any."""
-        with contextlib.suppress(OSError):  # it was rung already, or is closed
+        with self._lock, contextlib.suppress(OSError):  # it was rung already, or is closed
             self._theirs.send(b"!")
 
     def quiet(self) -> None:
@@ -70,8 +77,9 @@ class Bell:
 
     def close(self) -> None:
         """Close both ends."""
-        self._ours.close()
-        self._theirs.close()
+        with self._lock:
+            self._ours.close()
+            self._theirs.close()
 
 
 class Waiter(msgspec.Struct, eq=False):
@@ -153,26 +161,24 @@ def poll(watched: Iterable[tuple[int, int]], pumps: Iterable[Pump], until: int |
         ``(ready, pump)``: which of ``watched`` are ready, and one of the pumps that can go on, if any can.
     """
     poller = select.poll()
-    waiting: list[tuple[int, Pump]] = []
-    at_once: Pump | None = None
+    waiting: list[tuple[int, int | None, Pump]] = []
     for pump in pumps:
         number, events = pump.interest()
         if number < 0:
             continue
-        if not events:
-            at_once = at_once or pump
+        at: int | None = getattr(pump, "retry_at", None) if events else 0  # few have one
+        until = earlier(until, at)
         poller.register(number, events)
-        waiting.append((number, pump))
+        waiting.append((number, at, pump))
     own: set[int] = set()
     for number, events in watched:
         poller.register(number, events)
         own.add(number)
-    if at_once is not None:
-        timeout: float | None = 0
-    else:
-        timeout = None if until is None else max(0.0, seconds_until(until) * 1e3)
+    timeout = None if until is None else max(0.0, seconds_until(until) * 1e3)
     ready = {number for number, _events in poller.poll(timeout)}
-    return own & ready, next((pump for number, pump in waiting if number in ready), at_once)
+    now = time.monotonic_ns()
+    can = (pump for number, at, pump in waiting if number in ready or (at is not None and at <= now))
+    return own & ready, next(can, None)
 
 
 def close_number(fd: int) -> None:
