@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -49,8 +48,11 @@ class Family:
     def run_errands(self) -> None:
         """Do what is to be done."""
         while self.errands:
-            with contextlib.suppress(IndexError):  # another thread has done it
-                self.errands.popleft()()
+            try:
+                errand = self.errands.popleft()
+            except IndexError:  # another thread has taken it
+                return
+            errand()
 
     def listen(self, bell: Bell) -> None:
         """Ring a bell when something is added: a thread polls without it."""

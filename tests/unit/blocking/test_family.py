@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+import contextlib
+import functools
+import select
+import threading
+from typing import Any
+
+import pytest
+from support.lines import Thread
+
+from seqrpc.blocking.family import Family, is_alone
+from seqrpc.blocking.waiting import Bell
+
+
+class Pumping:
+    """Notes that it has worked."""
+
+    def __init__(self, name: str, log: list[str]) -> None:
+        self.name = name
+        self._log = log
+
+    def interest(self) -> tuple[int, int]:
+        raise AssertionError("nobody polls here")
+
+    def work(self) -> None:
+        self._log.append(self.name)
+
+    def end(self, reason: str) -> None:
+        raise AssertionError("nobody ends it here")
+
+
+def rung(bell: Bell) -> bool:
+    ready = bool(select.select([bell.fileno()], [], [], 0)[0])
+    bell.quiet()
+    return ready
+
+
+def test_what_had_its_turn_is_the_last_to_have_the_next() -> None:
+    log: list[str] = []
+    family = Family()
+    one, other = Pumping("one", log), Pumping("other", log)
+    family.add(one)
+    family.add(other)
+    family.turn(one)
+    assert list(family.pumps) == [other, one]
+    family.discard(other)
+    family.discard(other)
+    family.turn(other)  # of a call only
+    assert list(family.pumps) == [one]
+    assert log == ["one", "other"]
+
+
+def test_bells_are_rung_when_something_is_added() -> None:
+    family = Family()
+    with contextlib.closing(Bell()) as bell:
+        family.listen(bell)
+        assert not rung(bell)
+        family.add(Pumping("one", []))
+        assert rung(bell)
+        family.leave(bell)
+        family.leave(bell)
+        family.add(Pumping("other", []))
+        assert not rung(bell)
+
+
+def test_errands_are_run_in_their_order_and_those_that_they_leave_too() -> None:
+    family = Family()
+    log: list[str] = []
+
+    def first() -> None:
+        log.append("first")
+        family.errands.append(lambda: log.append("third"))
+
+    family.errands.extend([first, lambda: log.append("second")])
+    family.run_errands()
+    assert log == ["first", "second", "third"]
+    family.run_errands()
+    assert log == ["first", "second", "third"]
+
+
+def test_an_errand_that_raises_leaves_the_others_to_be_done() -> None:
+    family = Family()
+    log: list[str] = []
+    family.errands.extend([set[str]().pop, lambda: log.append("second")])
+    with pytest.raises(KeyError):
+        family.run_errands()
+    family.run_errands()
+    assert log == ["second"]
+
+
+def test_an_errand_s_own_lookup_error_is_not_taken_for_the_end() -> None:
+    family = Family()
+    family.errands.append([].pop)
+    with pytest.raises(IndexError):
+        family.run_errands()
+
+
+def test_errands_are_done_once_though_several_threads_run_them() -> None:
+    family = Family()
+    done: list[int] = []
+    family.errands.extend([functools.partial(done.append, number) for number in range(2000)])
+    threads = [Thread(family.run_errands) for _ in range(3)]
+    for thread in threads:
+        thread.result()
+    assert sorted(done) == list(range(2000))
+
+
+def test_a_process_with_one_thread_is_alone() -> None:
+    seen: list[Any] = [is_alone()]
+    over = threading.Event()
+    thread = Thread(over.wait)
+    seen.append(is_alone())
+    over.set()
+    thread.result()
+    assert seen == [True, False]
