@@ -1,0 +1,299 @@
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import socket
+import struct
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+import pytest
+from support.descriptors import is_open
+from support.lines import Thread
+from support.scarcity import no_room, short_table
+
+from seqrpc import ConnectionLost
+from seqrpc.blocking.reading import Reading
+from seqrpc.kernel.closing import CLOSER
+from seqrpc.kernel.credentials import Credentials
+from seqrpc.kernel.descriptors import OwnedFd, close_all
+from seqrpc.kernel.platforms import PLATFORM
+from seqrpc.limits import MAX_PACKET
+from seqrpc.protocol.inbox import Inbox, Trouble
+
+ANSWER = b"\x94\x01\x05\xc0\x01"
+REQUEST = b"\x94\x00\x05\xa3A.b\x90"
+
+
+class Taker:
+    """Notes what it takes."""
+
+    def __init__(self) -> None:
+        self.took: list[Any] = []
+        self.fds: list[OwnedFd] = []
+        self.work: Callable[[], object] | None = None
+        self.again = True
+
+    def take_packet(
+        self, data: bytes, fds: list[OwnedFd], sender: Credentials | None, *, lost: bool = False
+    ) -> Callable[[], object] | None:
+        self.took.append((data, len(fds), None if sender is None else sender.pid, lost))
+        self.fds += fds
+        return self.work
+
+    def take_plain(self, data: bytes) -> Callable[[], object] | None:
+        self.took.append(data)
+        return self.work
+
+    def take_trouble(self, trouble: Trouble, size: int) -> None:
+        self.took.append((trouble, size))
+
+    def receive_failed(self, exc: OSError) -> bool:
+        self.took.append(errno.errorcode[exc.errno or 0])
+        return not isinstance(exc, BlockingIOError)
+
+    def take_again(self, data: bytes) -> bool:
+        self.took.append(("again?", data))
+        return self.again
+
+    def end_by(self, exc: Exception) -> None:
+        self.took.append(exc)
+
+
+class Made:
+    """A reading, what it reads from, and who takes what it reads."""
+
+    def __init__(self, *, names_senders: bool = False) -> None:
+        self.ours, self.theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        if names_senders:
+            PLATFORM.ask_for_senders(self.ours)
+        self.taker = Taker()
+        self.reading = Reading(self.ours, Inbox(None, os.getuid(), names_senders=names_senders), self.taker)
+
+    def close(self) -> None:
+        self.ours.close()
+        self.theirs.close()
+        close_all(self.taker.fds)
+
+
+@pytest.fixture
+def made() -> Iterator[Made]:
+    made = Made()
+    yield made
+    made.close()
+
+
+def test_a_plain_packet_is_taken_with_what_it_asks_for(made: Made) -> None:
+    made.theirs.send(b"x")
+    assert made.reading.read() == (None, True)
+    made.taker.work = made.close
+    made.theirs.send(b"y" * MAX_PACKET)
+    assert made.reading.read() == (made.close, True)
+    assert made.taker.took == [b"x", b"y" * MAX_PACKET]
+    assert not made.reading.is_busy
+
+
+@pytest.mark.parametrize("waits", [False, True])
+def test_a_reading_waits_if_it_is_told_to(made: Made, waits: bool) -> None:
+    os.set_blocking(made.ours.fileno(), False)  # as somebody else may have who has it
+    assert made.reading.read(waits=waits) == (None, False)
+    assert made.taker.took == ["EAGAIN"]
+    os.set_blocking(made.ours.fileno(), True)
+    if waits:
+        thread = Thread(lambda: made.theirs.send(b"late"))
+        assert made.reading.read(waits=True) == (None, True)
+        thread.result()
+        assert made.taker.took[1:] == [b"late"]
+
+
+def test_who_waits_looks_now_and_then(made: Made) -> None:
+    seconds, _microseconds = struct.unpack("@ll", made.ours.getsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, 16))
+    assert seconds == 1
+
+
+def test_what_comes_with_a_packet_is_taken_with_it(pipe: tuple[int, int]) -> None:
+    made = Made(names_senders=True)
+    made.theirs.send(b"plain")
+    socket.send_fds(made.theirs, [b"with"], pipe)
+    made.taker.work = made.close
+    assert [made.reading.read() for _ in range(2)] == [(made.close, True)] * 2
+    assert made.taker.took == [(b"plain", 0, os.getpid(), False), (b"with", 2, os.getpid(), False)]
+    made.close()
+
+
+def test_what_came_in_place_of_a_packet_is_told(made: Made) -> None:
+    made.theirs.send(b"x" * (MAX_PACKET + 1))
+    made.theirs.close()
+    assert [made.reading.read() for _ in range(2)] == [(None, True)] * 2
+    assert made.taker.took == [(Trouble.TOO_LONG, MAX_PACKET + 1), (Trouble.END, 0)]
+
+
+def test_descriptors_that_were_lost_are_told_of(made: Made, pipe: tuple[int, int]) -> None:
+    socket.send_fds(made.theirs, [b"with"], [pipe[0]] * 40)
+    with short_table(20):
+        made.reading.read()
+    assert made.taker.took == [(b"with", 0, None, True)]
+
+
+def test_a_reset_is_told_once_and_what_came_before_it_is_read(made: Made) -> None:
+    made.theirs.send(b"before")
+    made.ours.send(b"unread")
+    made.theirs.close()
+    assert [made.reading.read() for _ in range(3)] == [(None, True)] * 3
+    assert made.taker.took == ["ECONNRESET", b"before", (Trouble.END, 0)]
+
+
+def test_each_thread_receives_into_a_buffer_of_its_own(made: Made) -> None:
+    for number in range(3):
+        made.theirs.send(b"%d" % number)
+        Thread(made.reading.read).result()
+        made.theirs.send(b"-%d" % number)
+        made.reading.read()
+    assert made.taker.took == [b"0", b"-0", b"1", b"-1", b"2", b"-2"]
+
+
+# Signal handlers that raise
+
+
+@contextmanager
+def interrupted_at(count: int) -> Iterator[list[str]]:
+    """Let SIGINT come at the n-th moment at which Python looks for signals in the block: calls and returns from C."""
+    seen = 0
+    came: list[str] = []
+
+    def watch(frame: FrameType, event: str, argument: Any) -> None:
+        nonlocal seen
+        if came or event not in ("call", "c_return") or "/seqrpc/" not in frame.f_code.co_filename:
+            return
+        seen += 1
+        if seen == count:
+            came.append(f"{event} {frame.f_code.co_name}:{frame.f_lineno} {argument!r:.60}")
+            os.kill(os.getpid(), signal.SIGINT)
+
+    sys.setprofile(watch)
+    try:
+        yield came
+    finally:
+        sys.setprofile(None)
+
+
+def read_interrupted(made: Made, count: int, *, again: bool = False) -> str:
+    """Read; return where a signal came, if one did."""
+    with interrupted_at(count) as came:
+        try:
+            if again:
+                made.reading.read_again()
+            else:
+                made.reading.read()
+        except KeyboardInterrupt:
+            pass
+    return (*came, "")[0]
+
+
+@pytest.mark.parametrize("names_senders", [False, True])
+@pytest.mark.parametrize("data", [ANSWER, REQUEST])
+def test_a_packet_that_was_interrupted_is_left_or_taken_or_taken_again_or_the_end(
+    data: bytes, names_senders: bool
+) -> None:
+    for count in range(1, 1000):
+        made = Made(names_senders=names_senders)
+        made.theirs.send(data)
+        where = read_interrupted(made, count)
+        reading, taker = made.reading, made.taker
+        assert not reading.is_busy, where
+        taken = [what for what in taker.took if what in (data, (data, 0, os.getpid(), False))]
+        ended = [what for what in taker.took if isinstance(what, ConnectionLost)]
+        try:
+            left = made.ours.recv(100, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            left = b""
+        outcomes = [bool(left), reading.left_over is not None, bool(ended)]
+        assert sum(outcomes) == 1 or (not any(outcomes) and len(taken) == 1), (where, outcomes, taker.took)
+        if reading.left_over is not None:
+            assert data == ANSWER
+            assert not names_senders
+            assert ("again?", data) in taker.took
+            assert reading.left_over == data
+        made.close()
+        if not where:
+            return
+
+
+def test_an_answer_that_may_not_be_taken_again_is_the_end(made: Made) -> None:
+    made.taker.again = False
+    made.theirs.send(ANSWER)
+
+    def raising(data: bytes) -> None:
+        raise LookupError
+
+    made.taker.take_plain = raising  # type: ignore[method-assign]
+    with pytest.raises(LookupError):
+        made.reading.read()
+    asked, ended = made.taker.took
+    assert asked == ("again?", ANSWER)
+    assert str(ended) == "a signal handler interrupted this side in the middle of a message"
+    assert made.reading.left_over is None
+
+
+def test_an_answer_is_taken_again_until_it_is_taken(made: Made) -> None:
+    for count in range(1, 1000):
+        made.reading.left_over = ANSWER
+        made.taker.took.clear()
+        where = read_interrupted(made, count, again=True)
+        if made.reading.left_over is None:
+            assert ANSWER in made.taker.took
+        elif made.taker.took:  # else it had not begun
+            assert made.taker.took[-1] == ("again?", ANSWER), where
+        if not where:
+            break
+    assert made.taker.took == [ANSWER]
+    made.taker.again = False
+    made.reading.left_over = ANSWER
+    assert read_interrupted(made, 1, again=True)
+    assert made.reading.left_over in (ANSWER, None)
+
+
+def test_descriptors_that_came_are_closed_wherever_a_signal_comes() -> None:
+    """The fixture that looks for open descriptors is the judge; and what was taken is the taker's."""
+    for count in range(1, 1000):
+        made = Made(names_senders=True)
+        reader, writer = os.pipe()
+        socket.send_fds(made.theirs, [REQUEST], [writer])
+        os.close(writer)
+        where = read_interrupted(made, count)
+        made.close()
+        assert CLOSER.wait_idle(30)
+        assert os.read(reader, 1) == b"", f"a descriptor is open after a signal at {where}"
+        os.close(reader)
+        if not where:
+            return
+
+
+# Descriptors that cannot be closed fast enough
+
+
+def test_a_packet_waits_as_long_as_too_many_descriptors_of_its_sender_are_not_closed(
+    made: Made, pipe: tuple[int, int]
+) -> None:
+    made.theirs.send(b"plain")
+    assert not made.reading.must_wait(0)
+    made.reading.read()
+    socket.send_fds(made.theirs, [b"with"], pipe)
+    assert not made.reading.must_wait(0)
+    with no_room(os.getuid()) as lifted:
+        assert made.reading.must_wait(0)
+        assert made.reading.must_wait(0.001)
+        waiting = Thread(lambda: made.reading.must_wait(30))
+        lifted.set()
+        assert waiting.result() is False
+    made.reading.read()
+    assert made.taker.took == [b"plain", (b"with", 2, None, False)]
+    assert all(is_open(fd.fileno()) for fd in made.taker.fds)
+
+
+def test_nothing_waits_where_nothing_can_be_seen(made: Made) -> None:
+    assert not made.reading.must_wait(0)
