@@ -55,7 +55,7 @@ class Uninterrupted:
         except ValueError:  # the main thread of a subinterpreter, which runs no handlers
             self._put_off.clear()
         except BaseException:
-            self._put_back()
+            self.__exit__(None, None, None)
             raise
         return self
 

@@ -220,3 +220,26 @@ def test_wherever_a_signal_comes_all_handlers_are_put_back(at: int, event: str) 
         return raised, {number: signal.getsignal(number) for number in PUT_OFF} == before
 
     assert in_child(story) == (True, True)
+
+
+def test_what_came_before_all_were_put_off_is_not_lost() -> None:
+    """SIGINT is put off first, and comes; then the next, which is not put off yet, raises."""
+    raising(signal.SIGALRM)
+
+    def come(count: int) -> None:
+        if count == 1:
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGALRM)
+
+    def story() -> tuple[str, str]:
+        sys.setprofile(at_each("signal", "c_return", come))
+        try:
+            with Uninterrupted():
+                pass
+        except BaseException as exc:
+            return type(exc).__name__, type(exc.__context__).__name__
+        finally:
+            sys.setprofile(None)
+        return "", ""
+
+    assert in_child(story) == ("KeyboardInterrupt", "Stopped")
