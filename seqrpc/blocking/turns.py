@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import threading
 import time
 from _thread import get_ident
@@ -26,6 +28,9 @@ from seqrpc.blocking.waiting import (
 from seqrpc.errors import ConnectionLost, DeadlineExceeded
 from seqrpc.kernel.closing import CLOSER
 from seqrpc.kernel.interrupts import Uninterrupted
+
+_NAP: Final = 0.01
+"""Seconds that a thread rests where packets that are there may not be read yet: it would look again at once."""
 
 _LOOK_INTERVAL_NS: Final = LOOK_INTERVAL * 1_000_000_000
 
@@ -92,7 +97,7 @@ class Turns:
         line: the line.
     """
 
-    __slots__ = ("_followers", "_leader", "_line", "_pumped", "_thread", "bell", "works")
+    __slots__ = ("_followers", "_leader", "_line", "_pumped", "_pumped_own", "_thread", "bell", "works")
 
     def __init__(self, line: Line) -> None:
         """Begin with nobody."""
@@ -101,6 +106,7 @@ class Turns:
         self._thread = 0  # the leader's
         self._followers: dict[Waiter, None] = {}
         self._pumped = False  # whether a pump had the last turn: the line has the next
+        self._pumped_own = False  # whether that was one of the thread's own: the others have theirs before
         self.works: deque[Asked] = deque()
         """What was read and nobody has begun: whoever waits next does it first."""
         self.bell: Bell | None = None
@@ -268,24 +274,25 @@ class Turns:
         wants_room, retry_at = line.wants_room()
         first = earlier(until, retry_at)
         own = [(line.fd, READ | WRITE if wants_room else READ)]
-        if is_alone():
+        if not is_alone():
+            bell = waiter.bell = self._listen()
+        if bell is None:
             first = earlier(first, time.monotonic_ns() + _LOOK_INTERVAL_NS)
         else:
-            bell = waiter.bell = self._listen()
             own.append((bell.fileno(), READ))
             if waiter.is_done or line.is_lost:
                 return None, False
         if line.broken is not None:  # there may be no end of file: what is there is all that will come
             first = 0
         others = [pump for pump in list(line.family.pumps) if pump.interest()[0] != line.fd]
-        ready, pump = poll(own, [*pumps, *others], first)
+        ready, pump = poll(own, [*others, *pumps] if self._pumped_own else [*pumps, *others], first)
         if bell is not None:
             bell.quiet()
         line.flush()
         is_mine = line.fd in ready or line.broken is not None
         self._pumped = pump is not None and not (is_mine and self._pumped)
         if pump is not None and self._pumped:
-            return lambda: line.family.turn(pump), False
+            return functools.partial(self._turn, pump, pumps), False
         if is_mine:
             if CLOSER.careful and line.reading.must_wait(LOOK_INTERVAL if until is None else seconds_until(until)):
                 return None, until is not None and time.monotonic_ns() >= until
@@ -295,10 +302,18 @@ class Turns:
             return work, False
         return None, until is not None and time.monotonic_ns() >= until
 
-    def _listen(self) -> Bell:
-        """Return what wakes this thread while it polls."""
+    def _turn(self, pump: Pump, own: Sequence[Pump]) -> None:
+        """Let one thing go on; the others have their turns before it has another."""
+        self._pumped_own = pump in own
+        if isinstance(own, list) and self._pumped_own:
+            own.remove(pump)
+            own.append(pump)
+        self._line.family.turn(pump)
+
+    def _listen(self) -> Bell | None:
+        """Return what wakes this thread while it polls; None if there are no descriptors for it."""
         if self.bell is None:
-            with Uninterrupted():
+            with Uninterrupted(), contextlib.suppress(OSError):
                 self.bell = Bell()
                 self._line.family.listen(self.bell)
         return self.bell
@@ -319,19 +334,21 @@ class Turns:
             return None
         bell: Bell | None = None
         try:
-            with Uninterrupted():
+            with Uninterrupted(), contextlib.suppress(OSError):  # without one it looks now and then
                 bell = Bell()
             with line.lock:
                 if waiter.is_done or self._leader is None:
                     return None
                 waiter.bell = bell
-            _ready, pump = poll([(bell.fileno(), READ)], pumps, until)
+            if bell is None:
+                until = earlier(until, time.monotonic_ns() + _LOOK_INTERVAL_NS)
+            _ready, pump = poll([] if bell is None else [(bell.fileno(), READ)], pumps, until)
         finally:
             with line.lock:  # nobody is about to ring it
                 waiter.bell = None
             if bell is not None:
                 bell.close()
-        return None if pump is None else pump.work
+        return None if pump is None else functools.partial(self._turn, pump, pumps)
 
     def work(self) -> bool:
         """Take one packet that is there, and do what it asks for; return whether there was one.
@@ -352,7 +369,7 @@ class Turns:
                     work, came = self.serve, True
                 elif line.reading.left_over is not None:
                     work, came = line.reading.read_again(), True
-                elif not CLOSER.careful or not line.reading.must_wait(0):
+                elif not CLOSER.careful or not line.reading.must_wait(_NAP):
                     work, came = line.reading.read()
         finally:
             if self._leader is waiter:

@@ -29,7 +29,7 @@ from seqrpc.protocol.values import Living
 from support.admission import Admitting
 from support.waiting import PATIENCE
 
-REQUEST, RESPONSE, CANCEL, NOTIFY, CLOSING = 0, 1, 2, 3, 5
+REQUEST, RESPONSE, NOTIFY, CANCEL, CLOSING = 0, 1, 2, 3, 5
 
 
 class Handler:
