@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from support.pyright import CONFIGURED, ROOT, complaints_of_pyright
 
-FILES = [file for part in CONFIGURED["include"] for file in (ROOT / part).glob("*.py")]
+FILES = [file for part in CONFIGURED["include"] for file in (ROOT / part).rglob("*.py")]
 SHOWN = [file for file in FILES if file.parent == ROOT / "tests" / "typed"]
 
 

@@ -16,7 +16,7 @@ from support.programs import EXAMPLES, WITHIN, command, output_of
 
 def test_every_example_is_run_here() -> None:
     here = "".join(path.read_text() for path in Path(__file__).parent.glob("*.py"))
-    programs = {path.name for path in EXAMPLES.glob("*.py")}
+    programs = {str(path.relative_to(EXAMPLES)) for path in EXAMPLES.rglob("*.py")}
     unnamed = {program for program in programs if f'"{program}"' not in here}
 
     assert programs
@@ -24,10 +24,11 @@ def test_every_example_is_run_here() -> None:
 
 
 def test_each_says_in_its_docstring_how_to_run_it() -> None:
-    for path in EXAMPLES.glob("*.py"):
-        text = path.read_text()
+    for path in EXAMPLES.rglob("*.py"):
+        text, name = path.read_text(), path.relative_to(EXAMPLES)
+        program = f"-m pytest examples/{name.parent}" if name.name.startswith("test_") else f"examples/{name}"
 
-        assert f"    python examples/{path.name}" in text or "Nothing to run" in text
+        assert f"    python {program}" in text or "Nothing to run" in text
 
 
 def test_the_interface_is_a_module_without_a_program() -> None:
