@@ -31,8 +31,9 @@ def test_each_says_in_its_docstring_how_to_run_it() -> None:
         assert f"    python {program}" in text or "Nothing to run" in text
 
 
-def test_the_interface_is_a_module_without_a_program() -> None:
-    assert output_of("logs.py") == ""
+@pytest.mark.parametrize("interface", ["logs.py", "netcfg/interface.py"])
+def test_an_interface_is_a_module_without_a_program(interface: str) -> None:
+    assert output_of(interface) == ""
 
 
 def test_the_demonstration_of_the_log_daemon(logs: Path) -> None:
