@@ -134,7 +134,7 @@ class _Maker:
         caller = ReconnectingCaller(lines)
         connection = ReconnectingConnection(lines, caller)
         lines.face = weakref.ref(connection)
-        lines.ready(scope.get().deadline_ns)
+        lines.ready(scope.get().deadline_ns, lines.patience_from_now())
         caller.guard = Guard(lines)
         return connection
 

@@ -150,8 +150,8 @@ class ReconnectingConnection(Connection):
 
     @property
     def closing_reason(self) -> str | None:
-        """None: when the other side takes no new calls, the next one goes over a new connection."""
-        return None
+        """Why the last daemon took no new calls, while there is no connection to the next one; None else."""
+        return self._lines.closing_reason
 
     def fileno(self) -> int:
         """Return a descriptor that is readable when there is something for :meth:`process`, lent.
@@ -189,10 +189,10 @@ class ReconnectingConnection(Connection):
             self._watch.update()
 
     def wait_for_ready(self) -> None:
-        """Wait until there is a connection: for ``ready_timeout``, and until the time given by ``seqrpc.timeout``.
+        """Wait until there is a connection; ``seqrpc.timeout`` bounds this, and not ``ready_timeout``.
 
         Raises:
-            ConnectError: there was nobody to connect to; as of :func:`connect`.
+            ConnectError: an attempt showed that waiting is no use.
             DeadlineExceeded: the time is up.
             ConnectionLost: it was closed on this side.
         """

@@ -14,10 +14,10 @@ from typing import Any
 from seqrpc.blocking.caller import Caller
 from seqrpc.blocking.family import Family
 from seqrpc.blocking.line import Line
-from seqrpc.calls.outcomes import closed_here
-from seqrpc.errors import ConnectionLost, DeadlineExceeded, RpcError, SeqrpcError, WrongProcess, not_run
+from seqrpc.calls.outcomes import closed_here, no_connection_in_time
+from seqrpc.errors import ConnectionLost, RpcError, SeqrpcError, WrongProcess, not_run
 from seqrpc.interface.answers import Finish, result_of
-from seqrpc.interface.reconnecting import Reconnect, may_pass, may_send_again, told_anew
+from seqrpc.interface.reconnecting import Attempts, Reconnect, may_pass, may_send_again, told_anew
 from seqrpc.kernel import forks
 from seqrpc.logs import get_logger
 from seqrpc.protocol.messages import Params
@@ -33,12 +33,13 @@ class Made:
         caller: makes its calls.
     """
 
-    __slots__ = ("caller", "is_proven", "line")
+    __slots__ = ("began", "caller", "is_proven", "line")
 
     def __init__(self, line: Line, caller: Caller) -> None:
         """Hold it."""
         self.line = line
         self.caller = caller
+        self.began = time.monotonic()
         self.is_proven = False
         """Whether a call was answered on it: somebody serves there, and it need not be feared to be hammered."""
 
@@ -110,16 +111,26 @@ class Lines:
         return None if current is None or current.is_over else current
 
     @property
+    def closing_reason(self) -> str | None:
+        """Why the last daemon took no new calls, while there is no connection to the next one; None else."""
+        last = self._current or (self._retired[-1] if self._retired else None)
+        return None if last is None else last.line.session.closing_received
+
+    @property
     def lines(self) -> list[Line]:
         """The lines that are open: the current one, and those that drain."""
         made = [*self._retired, *([] if self._current is None else [self._current])]
         return [each.line for each in made if not each.line.is_lost]
 
-    def ready(self, deadline: int | None = None) -> Made:
+    def ready(self, deadline: int | None = None, until: float = math.inf) -> Made:
         """Return a connection that takes calls; make one if there is none.
 
+        Args:
+            deadline: when to give up, in nanoseconds of the monotonic clock.
+            until: when it was waited for too long, in its seconds.
+
         Raises:
-            SeqrpcError: there was nobody to connect to for ``ready_timeout`` seconds; no call was sent.
+            SeqrpcError: there was nobody to connect to until then; no call was sent.
             DeadlineExceeded: the deadline passed before.
             ConnectionLost: it was closed on this side.
             WrongProcess: this is a fork of the process that made it.
@@ -127,14 +138,13 @@ class Lines:
         current = self._current
         if current is not None and not current.is_over and not self._is_closed:
             return current
-        began = time.monotonic()
         got: list[bool] = []
         try:
             # In one step for signal handlers: a lock that nobody knows to be held would be held for ever.
-            got.extend(itertools.starmap(self._lock.acquire, ((True, self._patience(began, deadline)),)))
+            got.extend(itertools.starmap(self._lock.acquire, ((True, self._patience(until, deadline)),)))
             if not got[0]:
-                raise self._in_vain(began, deadline)
-            made, is_anew = self._ready(began, deadline)
+                raise self._in_vain(deadline)
+            made, is_anew = self._ready(until, deadline)
         finally:
             if got and got[0]:
                 self._lock.release()
@@ -142,7 +152,7 @@ class Lines:
             self._tell()
         return made
 
-    def _ready(self, began: float, deadline: int | None) -> tuple[Made, bool]:
+    def _ready(self, until: float, deadline: int | None) -> tuple[Made, bool]:
         """Return a connection, and whether it was made anew now."""
         while True:
             self.check_process()
@@ -155,10 +165,10 @@ class Lines:
                 self._retire(current)
             left = self._next_try - time.monotonic()
             if left > 0:
-                patience = self._patience(began, deadline)
+                patience = self._patience(until, deadline)
                 if 0 <= patience < left:
-                    time.sleep(patience if self.policy.wait_for_ready else 0)
-                    raise self._in_vain(began, deadline)
+                    time.sleep(patience)
+                    raise self._in_vain(deadline)
                 time.sleep(left)
             try:
                 self._current = self._make()
@@ -167,8 +177,8 @@ class Lines:
                 self._next_try = time.monotonic() + next(self._delays)
                 if not may_pass(exc):
                     raise told_anew(exc) from exc.__cause__
-                if self._patience(began, deadline) == 0:
-                    raise self._in_vain(began, deadline) from exc.__cause__
+                if self._patience(until, deadline) == 0:
+                    raise self._in_vain(deadline) from exc.__cause__
                 continue
             self._count += 1
             self._next_try = time.monotonic() + next(self._delays)
@@ -181,25 +191,29 @@ class Lines:
         with contextlib.suppress(SeqrpcError):
             self.ready(time.monotonic_ns())
 
-    def _patience(self, began: float, deadline: int | None) -> float:
+    @staticmethod
+    def _patience(until: float, deadline: int | None) -> float:
         """Return for how many seconds to wait yet; -1 for ever."""
-        left = self.policy.patience - (time.monotonic() - began)
+        left = until - time.monotonic()
         if deadline is not None:
             left = min(left, (deadline - time.monotonic_ns()) / 1e9)
         return -1 if left == math.inf else max(0.0, left)
 
-    def _in_vain(self, began: float, deadline: int | None) -> SeqrpcError:
+    def patience_from_now(self) -> float:
+        """Return when a call that begins to wait now has waited for too long, in seconds of the monotonic clock."""
+        return time.monotonic() + self.policy.patience
+
+    def _in_vain(self, deadline: int | None) -> SeqrpcError:
         """Return what to raise after waiting in vain."""
-        if deadline is not None and time.monotonic_ns() >= deadline:
-            return not_run(DeadlineExceeded("the deadline passed before the connection was made"))
         failure = self._failure or ConnectionLost("the connection ended")
-        waited = time.monotonic() - began
-        return told_anew(failure, round(waited, 1) if self.policy.wait_for_ready else None)
+        if deadline is not None and time.monotonic_ns() >= deadline:
+            return no_connection_in_time(failure)
+        return told_anew(failure, self.policy.ready_timeout if self.policy.wait_for_ready else None)
 
     def _retire(self, made: Made) -> None:
         """Use a connection no more; the calls that are under way on it end as they end."""
         self._current = None
-        if made.is_proven:
+        if made.is_proven or time.monotonic() - made.began > 2 * self.policy.longest_delay:
             self._delays = self.policy.delays()
             self._next_try = 0.0
         self._retired.append(made)
@@ -239,18 +253,17 @@ class Lines:
             deadline: see :meth:`ready`.
             idempotent: whether it may run twice.
         """
+        attempts = Attempts()
         while True:
-            made = self.ready(deadline)
+            made: Made | None = None
             try:
+                if attempts.until is None:
+                    attempts.until = self.patience_from_now()
+                made = self.ready(deadline, attempts.until)
                 result = call(made.caller)
-            except SeqrpcError as exc:
-                is_over = made.is_over
-                if isinstance(exc, RpcError) and not is_over:
-                    made.is_proven = True
-                again = may_send_again(
-                    exc, idempotent=idempotent, is_over=is_over, params=params, travels=self._travels
-                )
-                if not again or self._is_closed:
+            except Exception as exc:
+                if made is None or not self._goes_on(attempts, made, exc, params, idempotent=idempotent):
+                    attempts.end_with(exc)
                     raise
             else:
                 made.is_proven = True
@@ -258,6 +271,17 @@ class Lines:
             finally:
                 if self._retired:
                     self.purge()
+
+    def _goes_on(self, attempts: Attempts, made: Made, exc: Exception, params: Params, *, idempotent: bool) -> bool:
+        """Return whether a call that failed is made again."""
+        was_proven, is_over = made.is_proven, made.is_over
+        if isinstance(exc, RpcError) and exc.remote and not is_over:  # it was answered
+            made.is_proven = True
+        if self._is_closed or not isinstance(exc, SeqrpcError):
+            return False
+        if not may_send_again(exc, idempotent=idempotent, is_over=is_over, params=params, travels=self._travels):
+            return False
+        return attempts.note(exc, was_answered=was_proven)
 
     # As what is dropped unclosed (:class:`~seqrpc.calls.unclosed.Guard`)
 
