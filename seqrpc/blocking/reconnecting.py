@@ -61,7 +61,7 @@ class Lines:
 
     __slots__ = (
         "__weakref__", "_count", "_current", "_delays", "_failure", "_forked", "_is_closed", "_lock", "_make",
-        "_next_try", "_retired", "_travels", "face", "family", "policy",
+        "_next_try", "_retired", "_said", "_travels", "face", "family", "policy",
     )  # fmt: skip
 
     def __init__(
@@ -80,6 +80,7 @@ class Lines:
         self._delays: Iterator[float] = policy.delays()
         self._next_try = 0.0  # by the monotonic clock
         self._failure: SeqrpcError | None = None  # of the last attempt
+        self._said: str | None = None  # why the last daemon took no new calls
         self._count = 0  # connections that were made
         self._is_closed = False
         self._forked = False  # whether this is a copy in a forked child
@@ -113,8 +114,8 @@ class Lines:
     @property
     def closing_reason(self) -> str | None:
         """Why the last daemon took no new calls, while there is no connection to the next one; None else."""
-        last = self._current or (self._retired[-1] if self._retired else None)
-        return None if last is None else last.line.session.closing_received
+        current = self._current
+        return self._said if current is None else current.line.session.closing_received
 
     @property
     def lines(self) -> list[Line]:
@@ -213,6 +214,7 @@ class Lines:
     def _retire(self, made: Made) -> None:
         """Use a connection no more; the calls that are under way on it end as they end."""
         self._current = None
+        self._said = made.line.session.closing_received
         if made.is_proven or time.monotonic() - made.began > 2 * self.policy.longest_delay:
             self._delays = self.policy.delays()
             self._next_try = 0.0

@@ -1,0 +1,323 @@
+"""Connections without an event loop that are made anew."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+from support.reconnecting import IMPATIENT, QUICK, Journal, impostor
+from support.waiting import PATIENCE, comes_true, turns_of_the_loop
+
+import seqrpc
+from seqrpc import Execution, blocking
+from seqrpc.blocking.connection import ReconnectingConnection
+from seqrpc.blocking.reconnecting import Lines
+
+T = TypeVar("T")
+
+
+async def away(function: Callable[..., T], *args: Any) -> T:
+    """Call in a thread, for the daemon is on this one's loop."""
+    async with asyncio.timeout(PATIENCE):
+        return await asyncio.to_thread(function, *args)
+
+
+async def connected(address: Path, policy: seqrpc.Reconnect = QUICK, **options: Any) -> blocking.Connection:
+    return await away(lambda: blocking.connect(address, reconnect=policy, **options))
+
+
+def lines_of(connection: blocking.Connection) -> Lines:
+    assert isinstance(connection, ReconnectingConnection)
+    return connection._lines
+
+
+async def raised_by(kind: type[seqrpc.SeqrpcError], function: Callable[..., Any], *args: Any) -> Any:
+    with pytest.raises(kind) as caught:
+        await away(function, *args)
+    return caught.value
+
+
+async def test_calls_go_on_over_the_next_life_of_a_daemon(socket_path: Path) -> None:
+    journal = Journal()
+    told: list[blocking.Connection] = []
+    policy = seqrpc.Reconnect(first_delay=0.001, longest_delay=0.02, on_reconnect=told.append)
+    async with seqrpc.serve(journal, socket_path):
+        connection = await connected(socket_path, policy)
+        proxy: Any = connection.proxy(Journal)
+        assert await away(proxy.add, "first") == "first"
+        assert connection.peer is not None
+        assert told == []
+    async with seqrpc.serve(journal, socket_path):
+        assert await away(proxy.add, "second") == "second"
+        assert await away(connection.call, "Journal.add", "third") == "third"
+        await away(proxy.tell, "fourth")
+        assert await away(proxy.add, "last") == "last"
+        assert told == [connection]
+        assert not connection.closed
+        assert repr(connection).startswith("<Connection open")
+        await away(connection.close)
+    assert connection.closed
+    assert repr(connection) == "<Connection closed>"
+    assert journal.ran == ["first", "second", "third", "fourth", "last"]
+
+
+async def test_what_the_hook_raises_is_logged(socket_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def fail(_connection: Any) -> None:
+        raise ValueError("not now")
+
+    policy = seqrpc.Reconnect(first_delay=0.001, longest_delay=0.02, on_reconnect=fail)
+    async with seqrpc.serve(Journal(), socket_path):
+        connection = await connected(socket_path, policy)
+    async with seqrpc.serve(Journal(), socket_path):
+        assert await away(connection.call, "Journal.add", "a") == "a"
+        await away(connection.close)
+    assert "on_reconnect failed" in caplog.text
+
+
+async def test_a_daemon_that_is_not_there_yet_is_waited_for(socket_path: Path) -> None:
+    waiting = asyncio.ensure_future(connected(socket_path))
+    await turns_of_the_loop(3)
+    async with seqrpc.serve(Journal(), socket_path):
+        connection = await waiting
+        await away(connection.wait_for_ready)
+        await away(connection.close)
+
+
+async def test_nobody_is_waited_for_for_ever(socket_path: Path) -> None:
+    error = await raised_by(seqrpc.NobodyListens, lambda: blocking.connect(socket_path, reconnect=IMPATIENT))
+    assert error.execution is Execution.DID_NOT_RUN
+    assert "for 0.05 s: ready_timeout" in str(error)
+    at_once = seqrpc.Reconnect(wait_for_ready=False)
+    error = await raised_by(seqrpc.NobodyListens, lambda: blocking.connect(socket_path, reconnect=at_once))
+    assert "ready_timeout" not in str(error)
+
+
+async def test_a_deadline_bounds_the_waiting(socket_path: Path) -> None:
+    async with seqrpc.serve(Journal(), socket_path):
+        connection = await connected(socket_path)
+
+    def call() -> None:
+        with seqrpc.timeout(0.02):
+            connection.call("Journal.add", "a")
+
+    error = await raised_by(seqrpc.DeadlineExceeded, call)
+    assert error.execution is Execution.DID_NOT_RUN
+    connection.close()
+
+
+async def test_threads_that_wait_together_are_bounded_each_by_its_own_deadline(socket_path: Path) -> None:
+    async with seqrpc.serve(Journal(), socket_path):
+        connection = await connected(socket_path)
+
+    def call(delay: float) -> None:
+        with seqrpc.timeout(delay):
+            connection.call("Journal.add", "a")
+
+    errors = await asyncio.gather(
+        *(raised_by(seqrpc.DeadlineExceeded, call, delay) for delay in (0.2, 0.02, 0.02)),
+    )
+    assert {error.execution for error in errors} == {Execution.DID_NOT_RUN}
+    connection.close()
+
+
+async def test_what_may_have_run_is_made_again_only_if_it_may(socket_path: Path) -> None:
+    journal = Journal()
+    server = await seqrpc.serve(journal, socket_path)
+    connection = await connected(socket_path)
+    proxy: Any = connection.proxy(Journal)
+    once = asyncio.ensure_future(raised_by(seqrpc.ConnectionLost, proxy.wait, "once"))
+    await journal.stage.wait("once")
+    again = asyncio.ensure_future(away(proxy.wait_again, "again"))
+    await journal.stage.wait("again")
+    await server.close()
+    async with seqrpc.serve(journal, socket_path):
+        assert (await once).execution is Execution.MAY_HAVE_RUN
+        assert await again == "again"
+        await away(connection.close)
+    assert journal.ran == ["once", "again", "again"]
+
+
+async def test_one_that_found_no_daemon_the_second_time_may_have_run(socket_path: Path) -> None:
+    journal = Journal()
+    server = await seqrpc.serve(journal, socket_path)
+    connection = await connected(socket_path, IMPATIENT)
+    proxy: Any = connection.proxy(Journal)
+    again = asyncio.ensure_future(raised_by(seqrpc.SeqrpcError, proxy.wait_again, "again"))
+    await journal.stage.wait("again")
+    await server.close()
+    assert (await again).execution is Execution.MAY_HAVE_RUN
+    connection.close()
+
+
+async def test_an_answer_of_a_handler_is_not_taken_for_a_daemon_that_goes(socket_path: Path) -> None:
+    journal = Journal()
+    async with seqrpc.serve(journal, socket_path):
+        connection = await connected(socket_path)
+        proxy: Any = connection.proxy(Journal)
+        await raised_by(seqrpc.Unavailable, proxy.refuses)
+        assert journal.ran == ["refuses"]
+        await away(connection.close)
+
+
+async def test_new_calls_leave_a_daemon_that_drains_and_old_ones_end_there(socket_path: Path) -> None:
+    journal = Journal()
+    old = await seqrpc.serve(journal, socket_path)
+    connection = await connected(socket_path)
+    proxy: Any = connection.proxy(Journal)
+    waiting = asyncio.ensure_future(away(proxy.wait, "old"))
+    await journal.stage.wait("old")
+    draining = asyncio.ensure_future(old.drain())
+    await comes_true(lambda: not old.sockets)
+    async with seqrpc.serve(journal, socket_path):
+        assert await away(proxy.add, "new") == "new"
+        journal.stage.reach("old may end")
+        assert await waiting == "old"
+        assert await draining
+        assert await away(proxy.add, "last") == "last"
+        assert len(lines_of(connection).lines) == 1
+        await away(connection.close)
+    assert journal.ran == ["old", "new", "last"]
+
+
+async def test_why_the_last_daemon_went_is_told_while_there_is_none(socket_path: Path) -> None:
+    server = await seqrpc.serve(Journal(), socket_path)
+    connection = await connected(socket_path)
+    assert connection.closing_reason is None
+    await server.drain()
+    await away(connection.process)
+    assert connection.closing_reason == "the server is stopping"
+    assert connection.peer is None
+    assert repr(connection) == "<Connection reconnecting>"
+    connection.close()
+
+
+async def test_what_is_no_use_to_wait_for_is_told_at_once(socket_path: Path) -> None:
+    async with seqrpc.serve(Journal(), socket_path):
+        connection = await connected(socket_path, server=seqrpc.policy.uid(os.getuid()))
+    await away(socket_path.write_text, "no socket")
+    await raised_by(seqrpc.WrongSocketType, connection.call, "Journal.add", "a")
+    connection.close()
+
+
+async def test_somebody_else_at_the_address_gets_no_byte(socket_path: Path) -> None:
+    got: list[bytes] = []
+
+    def meet(_other: object, sock: socket.socket) -> None:
+        with sock:
+            sock.setblocking(True)
+            got.append(sock.recv(100))
+
+    with impostor(socket_path, meet):
+        refusing = seqrpc.policy.uid(os.getuid() + 1)
+        error = await raised_by(
+            seqrpc.UntrustedServer, lambda: blocking.connect(socket_path, reconnect=QUICK, server=refusing)
+        )
+        assert error.execution is Execution.DID_NOT_RUN
+    assert got in ([], [b""])
+
+
+async def test_one_that_ends_every_connection_is_not_hammered(socket_path: Path) -> None:
+    with impostor(socket_path, lambda _other, sock: sock.close()) as other:
+        policy = seqrpc.Reconnect(first_delay=0.02, longest_delay=0.02, ready_timeout=0.2)
+        connection = await connected(socket_path, policy)
+        await raised_by(seqrpc.SeqrpcError, connection.call, "Journal.add", "a")
+        assert other.met <= 15
+        connection.close()
+
+
+async def test_closing_ends_calls_that_wait(socket_path: Path) -> None:
+    async with seqrpc.serve(Journal(), socket_path):
+        connection = await connected(socket_path)
+        await away(connection.close)
+    error = await raised_by(seqrpc.ConnectionLost, connection.call, "Journal.add", "a")
+    assert error.execution is Execution.DID_NOT_RUN
+    assert "closed on this side" in str(error)
+    with pytest.raises(ValueError, match="was closed"):
+        connection.fileno()
+    connection.close()
+
+
+async def test_a_gui_loop_watches_one_descriptor_over_all_lives(socket_path: Path) -> None:
+    async with seqrpc.serve(Journal(), socket_path):
+        connection = await connected(socket_path)
+        number = connection.fileno()
+    await away(connection.process)
+    assert connection.peer is None
+    async with seqrpc.serve(Journal(), socket_path):
+        begin = time.monotonic()
+        while connection.peer is None:
+            await away(connection.process)
+            assert time.monotonic() < begin + PATIENCE
+        assert connection.fileno() == number
+        assert await away(connection.call, "Journal.add", "a") == "a"
+        await away(connection.close)
+
+
+class Guest(seqrpc.Service):
+    @seqrpc.method
+    def name(self) -> str:
+        return "guest"
+
+
+async def test_what_a_client_serves_it_serves_on_each_connection(socket_path: Path) -> None:
+    async with seqrpc.serve(Journal(), socket_path):
+        connection = await connected(socket_path, services=Guest())
+        proxy: Any = connection.proxy(Journal)
+        assert await away(proxy.ask_back) == "guest"
+    async with seqrpc.serve(Journal(), socket_path):
+        assert await away(proxy.ask_back) == "guest"
+        await away(connection.close)
+
+
+async def test_a_stream_ends_with_its_daemon(socket_path: Path) -> None:
+    journal = Journal()
+    async with seqrpc.serve(journal, socket_path):
+        connection = await connected(socket_path)
+        proxy: Any = connection.proxy(Journal)
+        numbers = proxy.count()
+        assert await away(next, numbers) == 0
+    await raised_by(seqrpc.Unavailable, list, numbers)
+    connection.close()
+
+
+async def test_one_that_is_dropped_is_closed_with_a_warning(socket_path: Path) -> None:
+    async with seqrpc.serve(Journal(), socket_path) as server:
+        connection = await connected(socket_path)
+        assert await away(connection.call, "Journal.add", "a") == "a"
+        held = [connection]
+        del connection
+        with pytest.warns(ResourceWarning, match="unclosed <Connection open"):
+            held.clear()
+        await comes_true(lambda: not server.connections)
+
+
+async def test_a_forked_child_is_told(socket_path: Path) -> None:
+    async with seqrpc.serve(Journal(), socket_path):
+        connection = await connected(socket_path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # 3.12: of forks beside threads
+            pid = os.fork()
+        if not pid:  # pragma: no cover - coverage is not measured there
+            try:
+                connection.call("Journal.add", "child")
+            except seqrpc.WrongProcess:
+                os._exit(7)
+            finally:
+                os._exit(1)
+        _pid, status = await away(os.waitpid, pid, 0)
+        assert os.waitstatus_to_exitcode(status) == 7
+        assert await away(connection.call, "Journal.add", "parent") == "parent"
+        await away(connection.close)
+
+
+def test_only_an_address_can_be_connected_to_again() -> None:
+    ours, theirs = seqrpc.socket_pair()
+    with theirs, ours, pytest.raises(ValueError, match="cannot be connected to again"):
+        blocking.connect(sock=ours, reconnect=True)
