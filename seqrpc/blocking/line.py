@@ -7,7 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from seqrpc.blocking.family import Family
 from seqrpc.blocking.outlet import Outlet
@@ -39,6 +39,9 @@ from seqrpc.protocol.values import Living
 from seqrpc.text import shown
 
 _log = get_logger("seqrpc.connection")
+
+_MOST_LEFT: Final = 1024
+"""Packets that are read at most after the other side has stopped reading: it may still write, and never end."""
 
 
 class Handler(Protocol):
@@ -228,11 +231,11 @@ class Line:
         if outlet is None or not outlet.waits:
             return
         with self.lock, Uninterrupted():
-            if not outlet.flush():
+            if not outlet.flush() or self.broken is not None:  # then whoever waits for it hears of the end
                 return
             if outlet.room.narrow:
                 outlet.room.change(narrow=False)
-            self.sends_at_once = not self.closing and self.broken is None
+            self.sends_at_once = not self.closing
             while self._flushers:
                 self._flushers.pop().finish()
 
@@ -443,7 +446,7 @@ class Line:
 
     def end_by(self, exc: Exception | None) -> None:
         """End the connection now, and tell the reason to those who wait; None if there is no more to tell."""
-        with self.lock:
+        with Uninterrupted(), self.lock:
             if self.is_lost:
                 return
             self.is_lost = self.closing = True
@@ -464,15 +467,18 @@ class Line:
 
     def close_unused(self) -> None:
         """Close the socket of a line that has ended if no thread uses it any more, under the lock."""
-        if not self.turns.is_reading and self.sock.fileno() >= 0:
-            self.turns.close()
+        if self.turns.is_reading:
+            return
+        self.turns.close()
+        if self.sock.fileno() >= 0:  # else it was given back, or closed before
             close_unread(self.sock, self._inbox.uid, discard=self._discards)
 
     def read_rest(self) -> None:
         """Read what the other side sent before it went: it may have said why."""
-        while not self.is_lost:
-            if not self.turns.work():
-                self.end_by(self.broken)
+        for _ in range(_MOST_LEFT):
+            if self.is_lost or not self.turns.work():
+                break
+        self.end_by(self.broken)
 
     @property
     def is_unclosed(self) -> bool:
@@ -486,10 +492,13 @@ class Line:
         with self.lock:
             if self._reason is None:
                 self._reason = closed_here("with")
-        self._flush_last()
-        self.end_by(None)
-        with contextlib.suppress(OSError):  # a thread that waits for a packet is to wake up
-            self.sock.shutdown(socket.SHUT_RDWR)
+            self.closing, self.sends_at_once = True, False
+        try:
+            self._flush_last()
+        finally:  # also if a signal handler raises meanwhile
+            self.end_by(None)
+            with contextlib.suppress(OSError):  # a thread that waits for a packet is to wake up
+                self.sock.shutdown(socket.SHUT_RDWR)
 
     def close_family(self) -> None:
         """End the connection, and what others hold of it."""
@@ -511,7 +520,8 @@ class Line:
         until = time.monotonic_ns() + int(self.limits.close_timeout * 1e9)
         outlet = self._outlet
         while outlet is not None and outlet.waits and not self.is_lost and time.monotonic_ns() < until:
-            poll([(self.fd, WRITE)], (), earlier(until, outlet.retry_at))
+            wants_room, retry_at = self.wants_room()
+            poll([(self.fd, WRITE)] if wants_room else [], (), earlier(until, retry_at))
             self.flush()
 
     def detach(self) -> socket.socket | None:

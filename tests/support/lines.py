@@ -49,6 +49,7 @@ class Handler:
         self._line = line
 
     def serve(self, request: Request, caller: Credentials | None) -> None:
+        answer = "with descriptors" if request.fds else request.params
         close_all(request.fds)
         assert isinstance(request.params, list)
         self.asked.append((request.call_id, request.method, request.params))
@@ -56,7 +57,7 @@ class Handler:
             self._act(self._line, request)
         elif request.call_id is not None:
             with self._line.lock, Uninterrupted():  # as Answers does
-                self._line.answer(*self._line.session.send_result(request.call_id, request.params))
+                self._line.answer(*self._line.session.send_result(request.call_id, answer))
 
     def request_refused(self, refused: Refused, caller: Credentials | None) -> None:
         self.refused.append(refused.code)
