@@ -82,8 +82,8 @@ class Caller:
             self._give_up(waiter, exc, method, params)
             raise
         finally:
-            for pump in waiter.pumps:
-                pump.end("the call that it was given to has ended")
+            if waiter.pumps:
+                _end([*waiter.pumps])
         if waiter.error is not None:
             raise waiter.error
         return finish(waiter.answer, self._limits)
@@ -106,6 +106,8 @@ class Caller:
             if line.entered:
                 line.check_reentry()
             if not line.is_open or len(session.calls) + len(session.given_up) >= self._most:
+                return False
+            if not line.sends_at_once and line.unsent_bytes > self._limits.high_water_bytes:
                 return False
             line.entered = True
             try:
@@ -134,6 +136,7 @@ class Caller:
                 if turn is None and line.room.is_full:
                     self._check_may_call(options.deadline)
                     turn = line.room.wait(options.deadline)
+                line.wait_for_room(options.deadline)
                 with line.lock:
                     line.check_reentry()
                     self._check_may_call(options.deadline)
@@ -257,6 +260,7 @@ class Caller:
         line = self._line
         line.check_process()
         try:
+            line.wait_for_room(deadline)
             with line.lock:
                 line.check_reentry()
                 self._check_may_call(deadline)
@@ -298,3 +302,12 @@ class _Options:
     def __init__(self, deadline: int | None, meta: dict[str, str] | None) -> None:
         self.deadline = deadline
         self.sent = options_of(deadline, meta)
+
+
+def _end(pumps: list[Any]) -> None:
+    """End the streams that were produced for a call, all of them, whatever their sources raise at their ends."""
+    try:
+        pumps.pop().end("the call that it was given to has ended")
+    finally:
+        if pumps:
+            _end(pumps)

@@ -16,7 +16,7 @@ from seqrpc.blocking.room import Room
 from seqrpc.blocking.turns import Turns
 from seqrpc.blocking.waiting import READ, WRITE, Bystander, Waiter, earlier, poll
 from seqrpc.calls.outcomes import closed_here, explain_refusal, lost, unavailable
-from seqrpc.errors import ConnectionLost, RemoteProtocolError, RpcError, not_run
+from seqrpc.errors import ConnectionLost, DeadlineExceeded, RemoteProtocolError, RpcError, not_run
 from seqrpc.kernel import forks
 from seqrpc.kernel.ancillary import SEND_FLAGS
 from seqrpc.kernel.credentials import Credentials
@@ -273,6 +273,19 @@ class Line:
         self.turns.wait(waiter, deadline)
         if waiter.error is not None:
             raise waiter.error
+
+    def wait_for_room(self, deadline: int | None) -> None:
+        """Wait before sending more, if too much waits to be sent already.
+
+        Raises:
+            DeadlineExceeded: the deadline passed before.
+            ConnectionLost: the connection ended before.
+        """
+        while self.unsent_bytes > self.limits.high_water_bytes:
+            try:
+                self.flush_all(deadline)
+            except DeadlineExceeded:
+                raise not_run(DeadlineExceeded("the deadline passed before the call could be sent")) from None
 
     # What the outlet tells
 

@@ -236,8 +236,10 @@ class Producer:
             self._last = self._writer.end((stopped.code, stopped.message, None))
             with contextlib.suppress(Exception):
                 self._flush()
-        self._close_source()
-        self._close()
+        try:
+            self._close_source()
+        finally:  # also if it is interrupted
+            self._close()
 
     def _close_source(self) -> None:
         """Close the iterator: its ``finally`` blocks run, in this thread."""
