@@ -21,7 +21,7 @@ from seqrpc.kernel.credentials import Credentials
 from seqrpc.kernel.descriptors import OwnedFd
 from seqrpc.kernel.interrupts import Uninterrupted
 from seqrpc.limits import MAX_PACKET
-from seqrpc.protocol.inbox import Inbox, Trouble, receive_buffer
+from seqrpc.protocol.inbox import BUFFER_BYTES, Inbox, Trouble, receive_buffer
 from seqrpc.protocol.messages import RESPONSE
 
 _ONCE: Final = ((),)  # the arguments of one call without arguments
@@ -67,6 +67,27 @@ class Taker(Protocol):
         ...
 
 
+class _Room:
+    """A buffer to receive into, and which reading is in the middle of a packet in it."""
+
+    __slots__ = ("buffer", "reading")
+
+    def __init__(self, buffer: memoryview) -> None:
+        self.buffer = buffer
+        self.reading: Reading | None = None
+
+
+_here = threading.local()
+
+
+def _room_here() -> _Room:
+    """Return the one of this thread."""
+    room: _Room | None = getattr(_here, "room", None)
+    if room is None:
+        room = _here.room = _Room(receive_buffer())
+    return room
+
+
 class Reading:
     """Receives the packets of one socket, for one thread at a time.
 
@@ -76,7 +97,9 @@ class Reading:
         taker: takes them.
     """
 
-    __slots__ = ("_arrived", "_at_once", "_buffer", "_inbox", "_sock", "_taker", "_thread", "_waiting", "left_over")
+    __slots__ = (
+        "_arrived", "_at_once", "_buffer", "_inbox", "_room", "_sock", "_taker", "_thread", "_waiting", "left_over",
+    )  # fmt: skip
 
     def __init__(self, sock: socket.socket, inbox: Inbox, taker: Taker) -> None:
         """Receive nothing yet."""
@@ -86,6 +109,7 @@ class Reading:
         self._inbox = inbox
         self._taker = taker
         self._thread = -1  # whose buffer it receives into
+        self._room: _Room
         self._buffer: memoryview
         self._at_once: Callable[[], Received]
         self._waiting: Callable[[], Received]
@@ -98,10 +122,14 @@ class Reading:
         """Whether a packet has come and is not taken yet."""
         return bool(self._arrived)
 
-    def _receive_here(self) -> None:
-        """Receive into the buffer of this thread, which all that it reads share: each channel would need one."""
+    def _receive_into(self, room: _Room) -> None:
+        """Receive into a buffer: that of this thread, which all that it reads share, for each channel would need one.
+
+        Or into one of its own, if a signal handler or a finalizer reads while its thread is in the middle of a packet.
+        """
         self._thread = -1  # as long as a signal handler may come between
-        self._buffer = receive_buffer()
+        self._room = room
+        self._buffer = room.buffer
         self._at_once = ancillary.receiver(self._sock, self._buffer)
         self._waiting = ancillary.waiting_receiver(self._sock, self._buffer)
         self._thread = threading.get_ident()
@@ -113,8 +141,12 @@ class Reading:
             waits: whether to wait for one, if the socket is not non-blocking.
         """
         if self._thread != threading.get_ident():
-            self._receive_here()
+            self._receive_into(_room_here())
+        if self._room.reading is not None and self._room.reading is not self:
+            self._receive_into(_Room(memoryview(bytearray(BUFFER_BYTES))))
+        room = self._room
         arrived, receive = self._arrived, self._waiting if waits else self._at_once
+        room.reading = self
         try:
             try:
                 # In one step for signal handlers: what comes with a packet is in here before one can raise.
@@ -135,6 +167,8 @@ class Reading:
             if arrived:
                 self._interrupted()
             raise
+        finally:
+            room.reading = None
         return work, True
 
     def must_wait(self, seconds: float) -> bool:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from support.descriptors import is_open
-from support.lines import Thread
+from support.lines import Thread, interrupting
 from support.scarcity import no_room, short_table
 
 from seqrpc import ConnectionLost
@@ -154,6 +154,32 @@ def test_each_thread_receives_into_a_buffer_of_its_own(made: Made) -> None:
         made.theirs.send(b"-%d" % number)
         made.reading.read()
     assert made.taker.took == [b"0", b"-0", b"1", b"-1", b"2", b"-2"]
+
+
+@pytest.mark.parametrize("names_senders", [False, True])
+def test_a_signal_handler_that_reads_elsewhere_does_not_spoil_the_packet_that_came(names_senders: bool) -> None:
+    """All that a thread reads is received into one buffer."""
+    outer, inner = Made(names_senders=names_senders), Made()
+    os.set_blocking(inner.ours.fileno(), False)
+    inner.reading.read()
+    outer.theirs.send(b"outer" * 1000)
+    inner.theirs.send(b"inner" * 1000)
+
+    def received(frame: FrameType, event: str, what: Any) -> bool:
+        return event == "c_return" and frame.f_code.co_name == "read" and what.__name__ == "extend"
+
+    with interrupting(received, inner.reading.read) as came:
+        outer.reading.read()
+    assert came
+    assert inner.taker.took[1:] == [b"inner" * 1000]
+    (packet,) = outer.taker.took
+    assert (packet[0] if names_senders else packet) == b"outer" * 1000
+    Thread(inner.reading.read).result()
+    inner.theirs.send(b"more")
+    inner.reading.read()
+    assert inner.taker.took[-1] == b"more"
+    outer.close()
+    inner.close()
 
 
 # Signal handlers that raise
