@@ -321,3 +321,31 @@ def test_only_an_address_can_be_connected_to_again() -> None:
     ours, theirs = seqrpc.socket_pair()
     with theirs, ours, pytest.raises(ValueError, match="cannot be connected to again"):
         blocking.connect(sock=ours, reconnect=True)
+
+
+async def test_what_cannot_be_sent_is_not_tried_again(socket_path: Path) -> None:
+    fd = seqrpc.OwnedFd(os.open(os.devnull, os.O_RDONLY))
+    fd.close()
+    async with seqrpc.serve(Journal(), socket_path):
+        connection = await connected(socket_path)
+        proxy: Any = connection.proxy(Journal)
+        with pytest.raises(ValueError, match="closed"):
+            await away(connection.call, "Journal.add", fd)
+        assert "Journal" in repr(proxy)
+        proxy.__exit__(None, None, None)  # which lets go of nothing
+        assert await away(proxy.add, "a") == "a"
+        await away(connection.close)
+
+
+async def test_a_copy_in_a_forked_child_connects_to_nobody(socket_path: Path) -> None:
+    async with seqrpc.serve(Journal(), socket_path):
+        connection = await connected(socket_path)
+        lines = lines_of(connection)
+        forked = Lines(lambda: pytest.fail("it connects"), QUICK, lines.family, lambda _value: False)
+        forked._let_go_in_child()
+        for use in (forked.ready, forked.check_process):
+            with pytest.raises(seqrpc.WrongProcess):
+                use()
+        forked.close()
+        assert not forked.is_unclosed
+        await away(connection.close)
