@@ -173,6 +173,7 @@ ORDER = (
     "aio.enduring",
     "aio.client",
     # the same without an event loop
+    "blocking.kept",
     "blocking.waiting",
     "blocking.family",
     "blocking.outlet",

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol
 
 from seqrpc.blocking.family import Family
+from seqrpc.blocking.kept import keep
 from seqrpc.blocking.outlet import Outlet
 from seqrpc.blocking.reading import Reading, Work
 from seqrpc.blocking.room import Room
@@ -90,9 +91,9 @@ class Line:
     """
 
     __slots__ = (
-        "__weakref__", "_discards", "_flushers", "_inbox", "_outlet", "_reason", "broken", "closing", "entered",
-        "family", "fd", "forked", "handler", "is_lost", "is_open", "limits", "lock", "reading", "room", "sends_at_once",
-        "session", "sock", "turns",
+        "__weakref__", "_discards", "_flushers", "_inbox", "_kept", "_outlet", "_reason", "broken", "closing",
+        "entered", "family", "fd", "forked", "handler", "is_lost", "is_open", "limits", "lock", "reading", "room",
+        "sends_at_once", "session", "sock", "turns",
     )  # fmt: skip
 
     def __init__(
@@ -113,6 +114,7 @@ class Line:
             PLATFORM.ask_for_senders(sock)
         never_wait(sock)
         self.sock = sock
+        self._kept = keep(self, sock, discard=True)
         self.fd = sock.fileno()
         self.limits = limits
         self.family = family
@@ -152,7 +154,7 @@ class Line:
     def _let_go_in_child(self) -> None:
         """Close the copy, and let nobody use it: this is a forked child."""
         self.forked = self.closing = self.is_lost = True
-        self.sends_at_once = self.is_open = False
+        self.sends_at_once = self.is_open = self.entered = False
         self.lock = threading.RLock()  # a thread of the parent may hold the other one
         self.session.lose()
         self.turns.forget()
@@ -485,6 +487,7 @@ class Line:
         self.turns.close()
         if self.sock.fileno() >= 0:  # else it was given back, or closed before
             close_unread(self.sock, self._inbox.uid, discard=self._discards)
+            self._kept.detach()
 
     def read_rest(self) -> None:
         """Read what the other side sent before it went: it may have said why."""
@@ -550,6 +553,8 @@ class Line:
             if busy or self.turns.is_reading or self.closing or self.unsent_packets:
                 return None
             sock = socket.socket(fileno=self.sock.detach())
+            self.turns.close()
+            self._kept.detach()
             self._reason = ConnectionLost("the connection was passed on")
             self.end_by(None)
             return sock

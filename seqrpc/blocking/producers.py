@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
+from seqrpc.blocking.kept import keep
 from seqrpc.blocking.outlet import Outlet
 from seqrpc.blocking.waiting import READ, WRITE
 from seqrpc.calls.departures import Source
@@ -52,8 +53,8 @@ class Producer:
     """
 
     __slots__ = (
-        "__weakref__", "_encoder", "_ended", "_is_busy", "_is_over", "_iterator", "_last", "_outlet", "_reader_gone",
-        "_refused", "_sock", "_source", "_writer",
+        "__weakref__", "_encoder", "_ended", "_is_busy", "_is_over", "_iterator", "_kept", "_last", "_outlet",
+        "_reader_gone", "_refused", "_sock", "_source", "_writer",
     )  # fmt: skip
 
     def __init__(
@@ -61,6 +62,7 @@ class Producer:
     ) -> None:
         """Produce nothing yet."""
         self._sock = sock
+        self._kept = keep(self, sock)
         self._source = source
         self._encoder = encoder
         self._writer = ItemWriter(encoder)
@@ -262,6 +264,7 @@ class Producer:
         if self._last is not None and self._last is not _TOLD:
             self._last.unsent()
         close_unread(self._sock, None, discard=False)
+        self._kept.detach()
         close_all(self._source.fds)
         self._ended(self)
 

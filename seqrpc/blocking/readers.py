@@ -5,10 +5,12 @@ from __future__ import annotations
 import socket
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from typing import Any
 
 from seqrpc.blocking.family import Family, is_alone
+from seqrpc.blocking.kept import keep
 from seqrpc.blocking.reading import Reading
 from seqrpc.blocking.waiting import LOOK_INTERVAL, READ, Bell, poll, seconds_until
 from seqrpc.errors import (
@@ -45,8 +47,8 @@ class StreamReader:
     """
 
     __slots__ = (
-        "__weakref__", "_busy", "_closed", "_family", "_fd", "_forked", "_made", "_moved", "_opening", "_reader",
-        "_sender", "_sock", "items",
+        "__weakref__", "_busy", "_closed", "_family", "_fd", "_forked", "_kept", "_made", "_moved", "_opening",
+        "_reader", "_sender", "_sock", "items",
     )  # fmt: skip
 
     def __init__(
@@ -64,6 +66,7 @@ class StreamReader:
         self.items = ReceivedItems()
         """What came in and nobody has taken."""
         self._sock: socket.socket | None = None
+        self._kept: weakref.finalize[Any, Any] | None = None
         self._made: Reading | None = None
         self._sender: Sender = None
         self._closed = False
@@ -228,6 +231,7 @@ class StreamReader:
             with Uninterrupted():
                 self._sender = sender_of(self._fd)
                 self._sock = socket.socket(fileno=self._fd.detach())
+                self._kept = keep(self, self._sock)
                 never_wait(self._sock)
                 self._made = Reading(self._sock, Inbox(uid=self._sender), self)
         return self._made
@@ -345,7 +349,13 @@ class StreamReader:
         with Uninterrupted():
             fd = self._fd if self._sock is None else value_fd(self._sock.detach(), self._sender)
             self._fd, self._sock, self._made, self._closed, self._moved = None, None, None, True, True
+            self._let_sock_go()
         return fd
+
+    def _let_sock_go(self) -> None:
+        kept, self._kept = self._kept, None
+        if kept is not None:
+            kept.detach()
 
     def attach(self, fd: OwnedFd) -> None:
         """Take back what :meth:`detach` returned: it was not passed on."""
@@ -358,6 +368,7 @@ class StreamReader:
         sock, self._sock, self._made = self._sock, None, None
         if sock is not None:
             close_unread(sock, self._sender, discard=False)
+            self._let_sock_go()
         fd, self._fd = self._fd, None
         if fd is not None:
             close_value(fd)

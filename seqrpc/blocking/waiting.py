@@ -14,6 +14,7 @@ from typing import Any, Final, Protocol
 
 import msgspec
 
+from seqrpc.blocking.kept import keep
 from seqrpc.kernel import forks
 
 READ: Final = select.POLLIN
@@ -45,12 +46,13 @@ class Pump(Protocol):
 class Bell:
     """Wakes a thread that polls. It is made when it is needed, which in programs of one thread it never is."""
 
-    __slots__ = ("__weakref__", "_lock", "_ours", "_theirs")
+    __slots__ = ("__weakref__", "_kept", "_lock", "_ours", "_theirs")
 
     def __init__(self) -> None:
         """Make the pair."""
         self._lock = threading.RLock()  # its number may be another socket's at once when it is closed
         self._ours, self._theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._kept = keep(self, self._ours, self._theirs)
         self._ours.setblocking(False)
         self._theirs.setblocking(False)
         forks.register(self, Bell._let_go_in_child)
@@ -80,6 +82,7 @@ class Bell:
         with self._lock:
             self._ours.close()
             self._theirs.close()
+            self._kept.detach()
 
 
 class Waiter(msgspec.Struct, eq=False):
