@@ -112,13 +112,12 @@ def check_server(sock: socket.socket, server: Policy | None, where: object) -> N
         return
     try:
         who = PLATFORM.peer_credentials(sock)
-        is_admitted = server.admits(who)
+        if not server.admits(who):
+            text = f"{where}: server={server!r} does not admit who listens there: {who!r}"
+            raise UntrustedServer(errno.EACCES, text)
     except BaseException:
         sock.close()
         raise
-    if not is_admitted:
-        sock.close()
-        raise UntrustedServer(errno.EACCES, f"{where}: server={server!r} does not admit who listens there: {who!r}")
 
 
 def open_transport(sock: socket.socket, protocol: SeqpacketProtocol, limits: Limits) -> SeqpacketTransport:

@@ -15,6 +15,7 @@ from seqrpc.aio.held import Held, HeldValues
 from seqrpc.aio.interception import NO_INTERCEPTION, Interception
 from seqrpc.aio.objects import ObjectDeparture, let_go_of
 from seqrpc.aio.proxy import Proxy, callee_of
+from seqrpc.aio.remote import Remote
 from seqrpc.aio.streams import Stream, reader_of
 from seqrpc.calls.departures import MovedEnd, Source
 from seqrpc.errors import LocalProtocolError, Overloaded
@@ -110,7 +111,7 @@ class LivingValues:
 
     def travels(self, value: Any) -> bool:
         """Return whether ``value`` is a stream or a channel."""
-        return isinstance(value, Service | Proxy | Channel | Source) or hasattr(type(value), "__aiter__")
+        return isinstance(value, Service | Proxy | Remote | Source) or hasattr(type(value), "__aiter__")
 
     def departure_of(self, value: Any) -> Departure | None:
         """Return how ``value`` travels, or None if it is neither a stream nor a channel.
@@ -152,6 +153,8 @@ class LivingValues:
             if id(end) == self._own_id:
                 raise LocalProtocolError("a channel cannot be sent over itself")
             return MovedEnd(EXT_CHANNEL, end.detach(), end.attach)
+        if isinstance(value, Remote):
+            raise LocalProtocolError("a connection cannot be sent; send the proxy of an object, or the object itself")
         if not isinstance(value, Stream):
             return None
         reader = reader_of(value)

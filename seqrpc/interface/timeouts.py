@@ -8,7 +8,7 @@ from contextvars import Token
 from types import TracebackType
 from typing import Any
 
-from seqrpc.errors import DeadlineExceeded
+from seqrpc.errors import DeadlineExceeded, Execution
 from seqrpc.interface.scope import Scope, bounded, scope
 
 _TIME_IS_UP = "the time given by seqrpc.timeout is up"
@@ -63,9 +63,9 @@ class Timeout:
         """End the bound."""
         deadline_ns = scope.get().deadline_ns
         scope.reset(self._token)
-        if not isinstance(exc, DeadlineExceeded) or deadline_ns is None:
-            return
-        if deadline_ns <= time.monotonic_ns():  # a call inside was given up here or there, or did not begin
+        if not isinstance(exc, DeadlineExceeded) or deadline_ns is None or exc.execution is Execution.DID_NOT_RUN:
+            return  # that a call was not sent says more
+        if deadline_ns <= time.monotonic_ns():  # a call inside was given up, here or there
             error = DeadlineExceeded(_TIME_IS_UP)
             error.execution = exc.execution
             raise error from exc
