@@ -173,6 +173,7 @@ ORDER = (
     "aio.enduring",
     "aio.client",
     # the same without an event loop
+    "blocking.blocks",
     "blocking.kept",
     "blocking.waiting",
     "blocking.family",

@@ -10,6 +10,7 @@ import re
 from pathlib import Path
 
 import pytest
+import support.mistaken_blocking
 import support.mistaken_calls
 import support.mistaken_services  # noqa: F401 - they fill the table
 from support.mistakes import AT_ONCE, MISTAKES, SENT, Mistake, made_in

@@ -69,7 +69,8 @@ class LivingValues:
         if not isinstance(value, Service | Source | Stream) and not _streams(value):
             if hasattr(type(value), "__aiter__"):
                 kind = type(value).__name__
-                raise LocalProtocolError(f"a blocking connection streams iterators, and {kind} needs an event loop")
+                text = "a blocking connection streams iterators: write a generator without 'async'"
+                raise LocalProtocolError(f"what a value of type {kind} yields needs an event loop, and {text}")
             return None
         self._check_room()
         self._family.alive += 1

@@ -5,8 +5,9 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NoReturn, Protocol, Self
+from typing import Any, Protocol, Self
 
+from seqrpc.blocking.blocks import Block
 from seqrpc.blocking.streams import Stream
 from seqrpc.interface.answers import Finish, result_of
 from seqrpc.interface.lending import check_of_owners
@@ -51,7 +52,7 @@ class Callee(Protocol):
         ...
 
 
-class Proxy(RemoteService):
+class Proxy(Block, RemoteService):
     """Base of proxies; made by :meth:`seqrpc.blocking.Connection.proxy`."""
 
     __slots__ = ("_callee",)
@@ -71,14 +72,6 @@ class Proxy(RemoteService):
     def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
         """Close; what the class calls ``close`` itself is not called."""
         Proxy.close(self)
-
-    if not TYPE_CHECKING:
-
-        def __aenter__(self) -> NoReturn:
-            raise TypeError(f"{self!r} is entered by 'with', not by 'async with'")
-
-        def __aexit__(self, *_exc: object) -> None:
-            """Be there, for Python looks for it first."""
 
     def __repr__(self) -> str:
         """Return what it stands for."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
+from seqrpc.blocking.blocks import Block
 from seqrpc.blocking.proxy import Callee, proxy_class
 from seqrpc.interface.scope import scope
 from seqrpc.interface.signature import params_of
@@ -12,7 +13,7 @@ from seqrpc.interface.signature import params_of
 T = TypeVar("T")
 
 
-class Remote:
+class Remote(Block):
     """The other side of a socket, whose services can be called.
 
     Args:
@@ -60,8 +61,8 @@ class Remote:
     def notify(self, method: str, /, *args: Any, **kwargs: Any) -> None:
         """Call a method without waiting for, or ever hearing, its answer; arguments as for :meth:`call`.
 
-        Returns when the message has left; errors at the other side are not reported. Iterators cannot be sent along:
-        nobody would produce them.
+        Returns when the message has left; errors at the other side are not reported. Iterators that are sent along are
+        produced while threads wait for something else of the connection.
 
         Raises:
             Unavailable, ConnectionLost, LocalProtocolError, TooLarge, DeadlineExceeded, TypeError: it was not sent.

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+from seqrpc.blocking.blocks import Block
 from seqrpc.blocking.family import Family
 from seqrpc.blocking.readers import StreamReader
 from seqrpc.interface.streams import ReceivedStream
@@ -17,7 +18,7 @@ from seqrpc.protocol.received import ItemCheck
 T_co = TypeVar("T_co", covariant=True)
 
 
-class Stream(Iterator[T_co], ReceivedStream[T_co]):
+class Stream(Block, Iterator[T_co], ReceivedStream[T_co]):
     """The reading end of a stream: ``for item in stream``.
 
     Calling a method that streams returns one; the call is made when the first item is asked for, or by
