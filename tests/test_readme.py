@@ -48,6 +48,7 @@ def module_of_the_rest() -> str:
         from typing import Any
 
         import seqrpc
+        import seqrpc.blocking
         from daemon import Machine
     """
     functions = [
@@ -156,6 +157,7 @@ def test_everything_else_runs(
             assert await connection.proxy(rest.Journal).lines() == 7
             await connection.proxy(rest.Journal).rotate() if os.geteuid() == 0 else None
             await rest.watch("machine.sock")
+            assert await asyncio.to_thread(rest.sum_of, [1, 2, 3]) == 6
             await connection.proxy(rest.Diary).write("today it rained")
             fd = await connection.proxy(rest.Archive).get()
             with fd:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import seqrpc
+import seqrpc.blocking
 import seqrpc.testing
 
 PAGE = (Path(__file__).parent.parent / "docs" / "reference.md").read_text(encoding="utf-8")
@@ -56,6 +57,18 @@ def test_the_page_has_each_public_name_once() -> None:
     assert sorted(re.findall(r"^\* `(\w+)`:", others, re.MULTILINE)) == sorted({*seqrpc.__all__} - CLASSES.keys())
     assert sorted(sections()) == sorted(OTHERS)
     assert sorted(errors()) == sorted(ERRORS)
+
+
+def test_the_page_has_each_name_of_the_blocking_client_and_what_it_shows() -> None:
+    lines = PAGE.partition("\n## Without an event loop")[2].partition("\n## ")[0].replace("\n  ", " ")
+    rows = re.findall(r"^\* `(\w+)`: (.*)$", lines, re.MULTILINE)
+    assert sorted(name for name, _rest in rows) == sorted(seqrpc.blocking.__all__)
+    for name, rest in rows:
+        public = getattr(seqrpc.blocking, name)
+        assert public.__doc__
+        if isinstance(public, type):
+            assert set(re.findall(r"`(\w+)`", rest)) == shown(public)
+            assert all(getattr(public, member).__doc__ for member in shown(public)), name
 
 
 @pytest.mark.parametrize("name", sorted(CLASSES))
