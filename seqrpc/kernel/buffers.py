@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 from seqrpc.kernel import memfd, memory
 from seqrpc.kernel.descriptors import OwnedFd, ValueFd
+from seqrpc.kernel.interrupts import Uninterrupted
 
 _NAME = "seqrpc-buffer"
 
@@ -110,13 +111,14 @@ class Buffer(mmap.mmap):
         if self._sealed:
             return
         # No shared mapping may be writable when the file is sealed, and arrays may refer to ours: replace it in place.
-        self._remap(mmap.MAP_PRIVATE)
-        try:
-            memfd.seal(self._memfd)
-        except BaseException:
-            self._remap(mmap.MAP_SHARED)
-            raise
-        self._sealed = True
+        with Uninterrupted():
+            self._remap(mmap.MAP_PRIVATE)
+            try:
+                memfd.seal(self._memfd)
+            except BaseException:
+                self._remap(mmap.MAP_SHARED)
+                raise
+            self._sealed = True
 
     def _remap(self, kind: int) -> None:
         """Map the same memory at the same address, shared or private, in one step."""
@@ -188,7 +190,8 @@ It calls ``memoryview(content)``, which for type checkers makes one of it, and c
 
 
 def _own(owned: OwnedFd) -> ValueFd:
-    return ValueFd(owned.detach())
+    with Uninterrupted():
+        return ValueFd(owned.detach())
 
 
 def must_copy(offset: int) -> bool:

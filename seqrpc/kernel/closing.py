@@ -18,6 +18,7 @@ import stat
 import time
 from collections import deque
 from collections.abc import Callable, Hashable
+from io import FileIO
 from typing import Final
 
 from seqrpc.limits import (
@@ -355,11 +356,8 @@ def _mount_of_devices() -> bytes:
 
 
 def _mount_of(fd: int) -> bytes:
-    info = os.open(f"/proc/self/fdinfo/{fd}", os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        return os.read(info, _INFO_BYTES).partition(b"mnt_id:")[2].partition(b"\n")[0]
-    finally:
-        os.close(info)
+    with FileIO(f"/proc/self/fdinfo/{fd}") as info:  # if a signal handler raises here, it is closed, too
+        return info.read(_INFO_BYTES).partition(b"mnt_id:")[2].partition(b"\n")[0]
 
 
 def _close_all(works: list[_Work]) -> None:

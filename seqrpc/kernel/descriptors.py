@@ -8,7 +8,8 @@ from types import TracebackType
 from typing import IO, Any, Final, NoReturn, Protocol, Self
 
 from seqrpc.kernel import forks
-from seqrpc.kernel.closing import CLOSER, Sender
+from seqrpc.kernel.closing import CLOSER, Sender, closes_at_once
+from seqrpc.kernel.interrupts import Uninterrupted
 from seqrpc.logs import get_logger, meter
 from seqrpc.text import shown
 
@@ -70,7 +71,9 @@ class OwnedFd:
         Raises:
             OSError: ``fd`` is not open, or the table is full (``EMFILE``).
         """
-        return cls(os.dup(fd if isinstance(fd, int) else fd.fileno()))
+        number = fd if isinstance(fd, int) else fd.fileno()
+        with Uninterrupted():
+            return cls(os.dup(number))
 
     @property
     def closed(self) -> bool:
@@ -118,12 +121,18 @@ class OwnedFd:
 
     def close(self) -> None:
         """Close the descriptor if it is still owned here; closing twice does nothing."""
-        fd, self._fd = self._fd, self._fd if self._fd < 0 else _CLOSED
-        if fd >= 0:
-            if self._sender == _OURS or self._generation != forks.generation:  # a fork never has the last copy
-                os.close(fd)
-            else:
-                CLOSER.close(fd, self._sender)
+        fd = self._fd
+        if fd < 0:
+            return
+        # What a signal handler raises while the descriptor is looked at leaves it open, and owned. Python looks for
+        # signals after a call, and so not between it being no longer owned and its being closed.
+        if self._sender == _OURS or self._generation != forks.generation or closes_at_once(fd):
+            self._fd = _CLOSED  # a fork never has the last copy
+            os.close(fd)
+            return
+        with Uninterrupted():
+            self._fd = _CLOSED
+            CLOSER.put(fd, self._sender)
 
     def _state(self) -> str:
         return {_CLOSED: "closed", _DETACHED: "detached"}.get(self._fd, "open")
@@ -197,8 +206,9 @@ def value_fd(fd: int, sender: Sender = None) -> ValueFd:
 
 def as_value(owned: OwnedFd) -> ValueFd:
     """Return a new owner, for a value, of the descriptor of ``owned``, which no longer owns it."""
-    kept = ValueFd(owned.detach())
-    kept._sender = owned._sender  # noqa: SLF001
+    with Uninterrupted():
+        kept = ValueFd(owned.detach())
+        kept._sender = owned._sender  # noqa: SLF001
     return kept
 
 

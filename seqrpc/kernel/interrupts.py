@@ -19,6 +19,16 @@ _RAISERS: Final = tuple(
 """Signals whose handlers raise exceptions in programs: to end them, and for time-outs. SIGINT is the last: while the
 others are put off and put back, it is the likeliest to come."""
 
+
+def is_of_handler(exc: BaseException) -> bool:
+    """Return whether an exception comes from a signal handler, and not from the system call that it interrupted.
+
+    A handler may raise ``TimeoutError``, which is an OSError. To be asked in the function that has caught it around
+    nothing but calls of built-in functions: what these raise comes from that very frame.
+    """
+    return exc.__traceback__ is not None and exc.__traceback__.tb_next is not None
+
+
 _Handler = Callable[[int, FrameType | None], Any]
 
 # Without the wrappers, which make an enumeration's member of every number and take ten times as long.
@@ -96,3 +106,28 @@ class Uninterrupted:
             raise
         if self._came:
             self._run(handlers)
+
+
+HELD: Final[list[Uninterrupted]] = []
+"""What :func:`hold` has put off."""
+
+
+def hold() -> None:
+    """Put the handlers of signals off from now on until :func:`release`, unless that is done around this already.
+
+    For what is made in the middle of something quick that seldom makes it.
+    """
+    if not HELD and threading.get_ident() == threading.main_thread().ident:
+        held = Uninterrupted()
+        held.__enter__()
+        HELD.append(held)
+
+
+def release() -> None:
+    """End what :func:`hold` began, if it did.
+
+    Raises:
+        Exception: what the handlers of signals raise that came meanwhile.
+    """
+    if HELD and threading.get_ident() == threading.main_thread().ident:
+        HELD.pop().__exit__(None, None, None)

@@ -9,6 +9,7 @@ from typing import Final
 
 from seqrpc.kernel import memory
 from seqrpc.kernel.descriptors import HasFileno, OwnedFd
+from seqrpc.kernel.interrupts import Uninterrupted
 from seqrpc.kernel.pieces import Content, Pieces
 
 # linux/fcntl.h and FreeBSD's fcntl.h; the standard library has the names on Linux only.
@@ -31,11 +32,12 @@ def create(name: str, size: int = 0) -> OwnedFd:
         OSError: the process has too many descriptors (``EMFILE``), or ``size`` is too large (``EFBIG``).
     """
     flags = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
-    try:
-        fd = os.memfd_create(name, flags)
-    except PermissionError:  # the sysctl vm.memfd_noexec is 2
-        fd = os.memfd_create(name, flags | _MFD_NOEXEC_SEAL)
-    owned = OwnedFd(fd)
+    with Uninterrupted():
+        try:
+            fd = os.memfd_create(name, flags)
+        except PermissionError:  # the sysctl vm.memfd_noexec is 2
+            fd = os.memfd_create(name, flags | _MFD_NOEXEC_SEAL)
+        owned = OwnedFd(fd)
     try:
         if size:
             os.ftruncate(fd, size)

@@ -12,6 +12,7 @@ from typing import Final
 from seqrpc.kernel import ancillary, forks
 from seqrpc.kernel.closing import CLOSER, Sender
 from seqrpc.kernel.descriptors import OwnedFd, sender_of
+from seqrpc.kernel.interrupts import Uninterrupted
 from seqrpc.kernel.platforms import PLATFORM
 
 _DISCARDED_PACKETS: Final = 1024
@@ -32,20 +33,22 @@ def close_unread(sock: socket.socket, sender: Sender, *, discard: bool) -> None:
     if sock.fileno() < 0 or forks.was_missed():  # shutting down a copy would shut down the parent's socket
         sock.close()
         return
-    try:
-        if _is_emptied(sock, _DISCARDED_AT_ONCE if discard else 0):
-            sock.close()
-    finally:
-        fd = sock.detach()
-        if fd >= 0:
-            CLOSER.put(fd, sender, functools.partial(_discard, fd) if discard else None)
+    with Uninterrupted():
+        try:
+            if _is_emptied(sock, _DISCARDED_AT_ONCE if discard else 0):
+                sock.close()
+        finally:
+            fd = sock.detach()
+            if fd >= 0:
+                CLOSER.put(fd, sender, functools.partial(_discard, fd) if discard else None)
 
 
 def close_value(fd: OwnedFd) -> None:
     """Close the socket of a received value that only this process has, so that its peer notices at once."""
     if not fd.closed:
         sender = sender_of(fd)
-        close_unread(socket.socket(fileno=fd.detach()), sender, discard=False)
+        with Uninterrupted():
+            close_unread(socket.socket(fileno=fd.detach()), sender, discard=False)
 
 
 def _is_emptied(sock: socket.socket, most: int) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from support.processes import in_child
 
-from seqrpc.kernel.interrupts import Uninterrupted
+from seqrpc.kernel.interrupts import HELD, Uninterrupted, hold, is_of_handler, release
 
 PUT_OFF = (signal.SIGINT, signal.SIGTERM, signal.SIGALRM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
@@ -243,3 +243,46 @@ def test_what_came_before_all_were_put_off_is_not_lost() -> None:
         return "", ""
 
     assert in_child(story) == ("KeyboardInterrupt", "Stopped")
+
+
+def test_handlers_are_held_until_they_are_released() -> None:
+    came = noting(signal.SIGUSR1)
+    hold()
+    hold()
+    signal.raise_signal(signal.SIGUSR1)
+    assert came == []
+    release()
+    assert came == [signal.SIGUSR1]
+    assert HELD == []
+    release()
+
+
+def test_another_thread_neither_holds_nor_releases() -> None:
+    came = noting(signal.SIGUSR1)
+    thread = threading.Thread(target=hold)
+    thread.start()
+    thread.join()
+    assert HELD == []
+    hold()
+    thread = threading.Thread(target=release)
+    thread.start()
+    thread.join()
+    signal.raise_signal(signal.SIGUSR1)
+    assert came == []
+    release()
+    assert came == [signal.SIGUSR1]
+
+
+def test_what_a_handler_raises_is_told_from_what_a_call_raises() -> None:
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        raise TimeoutError
+
+    signal.signal(signal.SIGUSR1, stop)
+    told: list[bool] = []
+    for call, argument in ((signal.raise_signal, signal.SIGUSR1), (os.close, -1)):
+        try:
+            call(argument)
+        except OSError as exc:
+            told.append(is_of_handler(exc))
+    assert told == [True, False]
+    assert not is_of_handler(OSError())
