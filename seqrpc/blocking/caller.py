@@ -15,7 +15,7 @@ from seqrpc.errors import ConnectionLost, DeadlineExceeded, LocalProtocolError, 
 from seqrpc.interface.answers import Finish, result_of
 from seqrpc.kernel.ancillary import SEND_FLAGS
 from seqrpc.kernel.descriptors import close_all
-from seqrpc.kernel.interrupts import Uninterrupted
+from seqrpc.kernel.interrupts import Uninterrupted, is_of_handler, release
 from seqrpc.kernel.pieces import Content
 from seqrpc.limits import MAX_PACKET
 from seqrpc.logs import get_logger
@@ -78,15 +78,25 @@ class Caller:
             if deadline is not None or meta or not self._send_quickly(waiter, method, params):
                 self._send_slowly(waiter, method, params, _Options(deadline, meta))
             line.turns.wait(waiter, deadline)
-        except BaseException as exc:
-            self._give_up(waiter, exc, method, params)
-            raise
-        finally:
             if waiter.pumps:
                 _end([*waiter.pumps])
+        except BaseException as exc:
+            try:
+                self._give_up(waiter)
+            except BaseException:  # a second signal handler, which may have come before it began
+                self._give_up(waiter)
+                raise
+            if waiter.call_id is None:
+                self._raise_explained(exc, method, params)
+            raise
         if waiter.error is not None:
             raise waiter.error
-        return finish(waiter.answer, self._limits)
+        try:
+            return finish(waiter.answer, self._limits)
+        except BaseException as exc:
+            if not isinstance(exc, RpcError):  # a signal handler came between: nobody gets what came
+                close_all(waiter.answer.fds)
+            raise
 
     def request_idempotent(
         self,
@@ -111,14 +121,17 @@ class Caller:
                 return False
             line.entered = True
             try:
-                waiter.call_id, (data, lenders) = session.send_request(waiter, method, params)
+                call_id, (data, lenders) = session.send_request(waiter, method, params)
                 if lenders or len(data) > MAX_PACKET or not line.sends_at_once:
-                    self._send(waiter, data, lenders)
+                    self._send(waiter, call_id, data, lenders)
                 else:
+                    waiter.call_id = call_id  # Python looks for signals after calls, and so not before this has left
                     try:
                         line.sock.send(data, SEND_FLAGS)  # type: ignore[arg-type] # pieces are longer
-                    except OSError:
-                        self._send(waiter, data, lenders)
+                    except OSError as exc:
+                        if is_of_handler(exc):
+                            raise
+                        self._send(waiter, call_id, data, lenders)
             except BaseException:
                 self._failed(waiter)
                 raise
@@ -156,45 +169,43 @@ class Caller:
         """Send a call, under the lock."""
         self._line.entered = True
         try:
-            waiter.call_id, (data, lenders) = self._session.send_request(waiter, method, params, options.sent)
-            self._send(waiter, data, lenders)
+            call_id, (data, lenders) = self._session.send_request(waiter, method, params, options.sent)
+            self._send(waiter, call_id, data, lenders)
         except BaseException:
             self._failed(waiter)
             raise
 
     def _failed(self, waiter: Waiter) -> None:
         """Clean up under the lock after sending failed, or was interrupted: no other thread is to find it half done."""
-        line = self._line
-        if not line.entered:  # it was sent
-            return
-        line.entered = False
-        if any(other is waiter for other in self._session.calls.values()):
-            # A signal handler came between: whether the packet has left, only the other side knows.
-            line.end_by(ConnectionLost("a signal handler interrupted this side while it sent a message"))
-        else:
-            waiter.call_id = None
+        with Uninterrupted():
+            self._line.entered = False
+            if waiter.call_id is None:  # it has not left
+                calls = self._session.calls
+                for call_id in [call_id for call_id, other in calls.items() if other is waiter]:
+                    del calls[call_id]
+        release()
 
-    def _send(self, waiter: Waiter, data: Content, lenders: list[Lender]) -> None:
+    def _send(self, waiter: Waiter, call_id: int, data: Content, lenders: list[Lender]) -> None:
         """Send a request in the slow way, with all that goes with it."""
-        assert waiter.call_id is not None
         line = self._line
         failed = None
         if lenders or len(data) > MAX_PACKET:
-            failed = functools.partial(line.request_refused, waiter.call_id, waiter)
+            failed = functools.partial(line.request_refused, call_id, waiter)
         with Uninterrupted():  # what is raised at its end finds a call that was sent
+            waiter.call_id = call_id
             try:
                 line.send(data, lenders, failed)
             except BaseException:
-                self._session.calls.pop(waiter.call_id, None)
+                waiter.call_id = None
                 tell_unsent(lenders)
                 raise
+            streams = [lender for lender in lenders if isinstance(lender, StreamDeparture)]
+            for stream in streams:  # they go on in this thread only, and as long as the call does
+                stream.keep_apart()
             tell_sent(lenders)
-            waiter.pumps = pumps = []
-            for lender in lenders:
-                if isinstance(lender, StreamDeparture):  # it goes on in this thread only, and as long as the call does
-                    line.family.discard(lender.producer)
-                    pumps.append(lender.producer)
+            waiter.pumps = [stream.producer for stream in streams]
             line.entered = False
+        release()
 
     def _check_may_call(self, deadline: int | None) -> None:
         if self._line.is_lost:
@@ -204,24 +215,20 @@ class Caller:
         if deadline is not None and deadline <= time.monotonic_ns():
             raise not_run(DeadlineExceeded("the deadline passed before the call was sent"))
 
-    def _give_up(self, waiter: Waiter, exc: BaseException, method: str, params: Params) -> None:
-        """Clean up after a call that ends without its answer being used.
-
-        Raises:
-            Exception: what to raise in place of ``exc``, if it could not be sent.
-        """
-        line, session = self._line, self._session
-        line.turns.leave(waiter)  # it may have been about to read
-        with line.lock:
-            if line.forked:
-                return
-            if waiter.call_id is not None:
+    def _give_up(self, waiter: Waiter) -> None:
+        """Clean up after a call that ends without its answer being used. It may be repeated."""
+        line = self._line
+        with Uninterrupted():
+            line.turns.leave(waiter)  # it may have been about to read
+            with line.lock:
+                if line.forked or waiter.call_id is None:
+                    return
                 if waiter.answer is not None:
                     close_all(waiter.answer.fds)  # the answer came as well
-                if session.calls.get(waiter.call_id) is waiter:
+                if self._session.calls.get(waiter.call_id) is waiter:
                     self._cancel(waiter.call_id)
-                return
-        self._raise_explained(exc, method, params)
+        if waiter.pumps:
+            _end([*waiter.pumps])  # code of the application's runs in it
 
     def _cancel(self, call_id: int) -> None:
         packet = self._session.send_cancel(call_id)
@@ -285,6 +292,7 @@ class Caller:
                 tell_sent(lenders)
         finally:
             line.entered = False
+            release()
 
     def let_go(self) -> None:
         """Do nothing: a connection is held by whoever made it, not by its proxies."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from collections import deque
 from collections.abc import Callable
 
@@ -26,7 +27,7 @@ class Family:
         """How many streams and objects of this side others have, or are about to get."""
         self.errands: deque[Callable[[], object]] = deque()
         """What is to be done by the next thread that holds no lock: code of the application's runs in it."""
-        self._bells: dict[Bell, None] = {}
+        self._bells = weakref.WeakSet[Bell]()  # those that a signal handler keeps from being taken out go by themselves
 
     def add(self, pump: Pump) -> None:
         """Let one more thing go on."""
@@ -56,11 +57,11 @@ class Family:
 
     def listen(self, bell: Bell) -> None:
         """Ring a bell when something is added: a thread polls without it."""
-        self._bells[bell] = None
+        self._bells.add(bell)
 
     def leave(self, bell: Bell) -> None:
         """Ring it no more."""
-        self._bells.pop(bell, None)
+        self._bells.discard(bell)
 
 
 def is_alone() -> bool:

@@ -32,7 +32,7 @@ from seqrpc.logs import get_logger
 from seqrpc.protocol.admission import Admission, Refused
 from seqrpc.protocol.heads import head_of
 from seqrpc.protocol.inbox import Inbox, Trouble, hides_packets
-from seqrpc.protocol.messages import Closing, Request, Response
+from seqrpc.protocol.messages import REQUEST, RESPONSE, Closing, Request, Response
 from seqrpc.protocol.outbox import Outbox, Packet, lending
 from seqrpc.protocol.session import Event, Session
 from seqrpc.protocol.spilled import write_spilled
@@ -183,8 +183,22 @@ class Line:
         Raises:
             RuntimeError: it is: a finalizer, a signal handler, or what encodes a value, calls in the midst of a call.
         """
-        if self.entered:
+        if self.entered and not self._was_left():
             raise self.reentered()
+
+    def _was_left(self) -> bool:
+        """Return whether nobody is in the middle of something here, although it looks so, and end then.
+
+        So it is if a second signal handler raised before it was cleaned up after the first.
+        """
+        with Uninterrupted():
+            self.lock.release()
+            is_nested = self.lock._is_owned()  # type: ignore[attr-defined] # noqa: SLF001 - Condition uses it as well
+            self.lock.acquire()
+            if not is_nested:
+                self.entered = False
+                self.end_by(ConnectionLost("a signal handler interrupted this side in the middle of a message"))
+        return not is_nested
 
     def reentered(self) -> RuntimeError:
         """Return what to raise where this thread is in the middle of something here."""
@@ -377,7 +391,11 @@ class Line:
         with self.lock:
             self.room.next()
             head, session, leader = head_of(data), self.session, self.turns.leader
-            if head is None or head.call_id in session.calls or head.call_id in session.given_up:
+            if head is None:
+                return True
+            if head.kind != RESPONSE:  # who has taken a request owes it an answer
+                return head.kind == REQUEST and head.call_id not in session.requests
+            if head.call_id in session.calls or head.call_id in session.given_up:
                 return True
             return type(leader) is Waiter and leader not in session.calls.values()
 
@@ -486,6 +504,7 @@ class Line:
             return
         self.turns.close()
         if self.sock.fileno() >= 0:  # else it was given back, or closed before
+            self.reading.drop()
             close_unread(self.sock, self._inbox.uid, discard=self._discards)
             self._kept.detach()
 

@@ -20,6 +20,7 @@ from seqrpc.calls.departures import MovedEnd, Source
 from seqrpc.errors import LocalProtocolError, Overloaded
 from seqrpc.interface.service import Service
 from seqrpc.kernel.descriptors import OwnedFd, close_all
+from seqrpc.kernel.interrupts import hold
 from seqrpc.kernel.sockets import is_connected_seqpacket
 from seqrpc.limits import RESERVED_DESCRIPTORS, Limits
 from seqrpc.protocol.decoder import Decoder
@@ -72,6 +73,7 @@ class LivingValues:
                 text = "a blocking connection streams iterators: write a generator without 'async'"
                 raise LocalProtocolError(f"what a value of type {kind} yields needs an event loop, and {text}")
             return None
+        hold()  # until the message has left: nobody would tell what is made here that it was not sent
         self._check_room()
         self._family.alive += 1
         try:
@@ -99,12 +101,14 @@ class LivingValues:
                 raise LocalProtocolError("only the proxy of a channel can be sent, this one is of a whole connection")
             if id(end) == self._own_id:
                 raise LocalProtocolError("a channel cannot be sent over itself")
+            hold()  # as below
             return MovedEnd(EXT_CHANNEL, end.detach(), end.attach)
         if isinstance(value, Remote):
             raise LocalProtocolError("a connection cannot be sent; send the proxy of an object, or the object itself")
         if not isinstance(value, Stream):
             return None
         reader = reader_of(value)
+        hold()
         fd = reader.detach()
         return None if fd is None else MovedEnd(EXT_STREAM, fd, reader.attach)
 

@@ -17,7 +17,7 @@ from seqrpc.errors import Unavailable
 from seqrpc.kernel import forks
 from seqrpc.kernel.buffers import Buffer
 from seqrpc.kernel.descriptors import OwnedFd, close_all
-from seqrpc.kernel.interrupts import Uninterrupted
+from seqrpc.kernel.interrupts import HELD, Uninterrupted, release
 from seqrpc.kernel.pieces import Content
 from seqrpc.kernel.sockets import never_wait
 from seqrpc.kernel.unread import close_unread
@@ -104,6 +104,7 @@ class Producer:
             self._finish(exc)
         finally:
             self._is_busy = False
+            release()
 
     def _go_on(self) -> None:
         if self._reader_has_gone() or not self._flush():
@@ -125,6 +126,8 @@ class Producer:
                 self._encoder.give_up(item)
                 return
             writer.add(item)
+            if HELD:
+                release()
             now = clock()
             if not writer.full and now - last < _FAST_NS and now < until:
                 first = first if writer.count > 1 else now
@@ -256,17 +259,18 @@ class Producer:
             _log.exception("! closing %r failed, which was streamed", self._source.where)
 
     def _close(self) -> None:
-        if self._is_over:
-            return
-        self._is_over = True
-        self._outlet.drop()
-        self._writer.drop()
-        if self._last is not None and self._last is not _TOLD:
-            self._last.unsent()
-        close_unread(self._sock, None, discard=False)
-        self._kept.detach()
-        close_all(self._source.fds)
-        self._ended(self)
+        with Uninterrupted():
+            if self._is_over:
+                return
+            self._is_over = True
+            self._outlet.drop()
+            self._writer.drop()
+            if self._last is not None and self._last is not _TOLD:
+                self._last.unsent()
+            close_unread(self._sock, None, discard=False)
+            self._kept.detach()
+            close_all(self._source.fds)
+            self._ended(self)
 
     def __repr__(self) -> str:
         """Return what it produces."""
@@ -338,6 +342,10 @@ class StreamDeparture:
     def fileno(self) -> int:
         """Return the reading end, lent."""
         return self._theirs.fileno()
+
+    def keep_apart(self) -> None:
+        """Let nobody else work on the producer than who has this: to be called before it is sent."""
+        self._started = lambda _producer: None
 
     def sent(self) -> None:
         """Let the reading end go; the producer is to be worked on."""

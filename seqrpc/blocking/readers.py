@@ -247,7 +247,7 @@ class StreamReader:
         reading, family = self._reading(), self._family
         until = scope.get().deadline_ns
         is_quiet = until is None and not family.pumps and is_alone() and not CLOSER.careful
-        if is_quiet and reading.read(waits=True)[1]:
+        if (is_quiet or reading.left_over is not None) and reading.read(waits=is_quiet)[1]:
             return
         assert self._sock is not None
         fd = self._sock.fileno()
@@ -365,7 +365,10 @@ class StreamReader:
         """Stop reading for good: the producer stops. If it had not ended, items that nobody took are dropped."""
         self._closed = True
         self._opening = None
-        sock, self._sock, self._made = self._sock, None, None
+        sock, self._sock = self._sock, None
+        made, self._made = self._made, None
+        if made is not None:
+            made.drop()
         if sock is not None:
             close_unread(sock, self._sender, discard=False)
             self._let_sock_go()

@@ -19,7 +19,7 @@ from seqrpc.kernel.ancillary import WHOLE, Received
 from seqrpc.kernel.closing import CLOSER
 from seqrpc.kernel.credentials import Credentials
 from seqrpc.kernel.descriptors import OwnedFd
-from seqrpc.kernel.interrupts import Uninterrupted
+from seqrpc.kernel.interrupts import Uninterrupted, is_of_handler
 from seqrpc.limits import MAX_PACKET
 from seqrpc.protocol.inbox import BUFFER_BYTES, Inbox, Trouble, receive_buffer
 from seqrpc.protocol.messages import RESPONSE
@@ -98,7 +98,8 @@ class Reading:
     """
 
     __slots__ = (
-        "_arrived", "_at_once", "_buffer", "_inbox", "_room", "_sock", "_taker", "_thread", "_waiting", "left_over",
+        "_arrived", "_at_once", "_brought", "_buffer", "_inbox", "_room", "_sock", "_taker", "_thread", "_waiting",
+        "left_over",
     )  # fmt: skip
 
     def __init__(self, sock: socket.socket, inbox: Inbox, taker: Taker) -> None:
@@ -116,6 +117,7 @@ class Reading:
         self._arrived: list[Received] = []
         self.left_over: bytes | None = None
         """A packet that a signal handler came between."""
+        self._brought: Received | None = None  # what came with it, if descriptors did
 
     @property
     def is_busy(self) -> bool:
@@ -134,12 +136,14 @@ class Reading:
         self._waiting = ancillary.waiting_receiver(self._sock, self._buffer)
         self._thread = threading.get_ident()
 
-    def read(self, *, waits: bool = False) -> tuple[Work | None, bool]:
+    def read(self, *, waits: bool = False) -> tuple[Work | None, bool]:  # noqa: C901 - one step for signal handlers
         """Take one packet; return what is to be done, and whether there was one.
 
         Args:
             waits: whether to wait for one, if the socket is not non-blocking.
         """
+        if self.left_over is not None:
+            return self.read_again(), True
         if self._thread != threading.get_ident():
             self._receive_into(_room_here())
         if self._room.reading is not None and self._room.reading is not self:
@@ -152,20 +156,27 @@ class Reading:
                 # In one step for signal handlers: what comes with a packet is in here before one can raise.
                 arrived.extend(itertools.starmap(receive, _ONCE))
             except OSError as exc:
+                if is_of_handler(exc):
+                    raise
                 return None, self._taker.receive_failed(exc)
             size, control, flags, _address = arrived[0]
             if control or flags != WHOLE or not size:
                 if ancillary.numbers_in(control):
                     with Uninterrupted():
-                        return self._take(*arrived.pop()[:3]), True
-                work = self._take(size, control, flags)
+                        arrived.clear()
+                        return self._take(size, control, flags, bytes(self._buffer[:size])), True
+                work = self._take(size, control, flags, bytes(self._buffer[:size]))
                 arrived.clear()
                 return work, True
             work = self._taker.take_plain(bytes(self._buffer[:size]))
             arrived.clear()
         except BaseException:
             if arrived:
-                self._interrupted()
+                try:
+                    self._interrupted()
+                except BaseException:  # a second signal handler, which may have come before it began
+                    self._interrupted()
+                    raise
             raise
         finally:
             room.reading = None
@@ -200,36 +211,50 @@ class Reading:
         data = self.left_over
         assert data is not None
         try:
-            work = self._taker.take_plain(data)
+            if self._brought is None:
+                work = self._taker.take_plain(data)
+            else:
+                with Uninterrupted():
+                    (size, control, flags, _address), self._brought, self.left_over = self._brought, None, None
+                    return self._take(size, control, flags, data)
             self.left_over = None
         except BaseException:
-            self._decide(data)
+            if self.left_over is not None and self._brought is None:
+                self._decide(data)
             raise
         return work
 
-    def _take(self, size: int, control: ancillary.Control, flags: int) -> Work | None:
+    def drop(self) -> None:
+        """Let go of a packet that is left over, and close what came with it."""
+        brought, self._brought, self.left_over = self._brought, None, None
+        for number in () if brought is None else ancillary.numbers_in(brought[1]):
+            close_number(number)
+
+    def _take(self, size: int, control: ancillary.Control, flags: int, data: bytes) -> Work | None:
         """Take what came with more than a packet, or in place of one."""
         fds: list[OwnedFd] = []
         size, sender, trouble = self._inbox.take(size, control, flags, fds)
         if trouble is not None and trouble is not Trouble.DESCRIPTORS_LOST:
             self._taker.take_trouble(trouble, size)
             return None
-        return self._taker.take_packet(bytes(self._buffer[:size]), fds, sender, lost=trouble is not None)
+        return self._taker.take_packet(data[:size], fds, sender, lost=trouble is not None)
 
     def _interrupted(self) -> None:
         """Clean up after a signal handler that raised between receiving a packet and its end.
 
         An answer is taken again, if nobody may have missed it. Of anything else it is not known how far it got.
         """
-        ((size, control, flags, _address),) = self._arrived
-        self._arrived.clear()
-        for number in ancillary.numbers_in(control):
-            close_number(number)
-        data = bytes(self._buffer[: min(size, MAX_PACKET)])
-        if not control and flags == WHOLE and data.startswith(_ANSWER):
-            self._decide(data)
-        else:
-            self._taker.end_by(ConnectionLost(_INTERRUPTED))
+        with Uninterrupted():
+            if not self._arrived:
+                return
+            received = size, control, flags, _address = self._arrived.pop()
+            data = bytes(self._buffer[: min(size, MAX_PACKET)])
+            if ancillary.numbers_in(control):  # it was not begun, for handlers are put off then
+                self._brought, self.left_over = received, data
+            elif not control and flags == WHOLE and size:
+                self._decide(data)
+            else:
+                self._taker.end_by(ConnectionLost(_INTERRUPTED))
 
     def _decide(self, data: bytes) -> None:
         """Decide what becomes of an answer that a signal handler came between."""

@@ -286,7 +286,8 @@ class Turns:
             first = 0
         others = [pump for pump in list(line.family.pumps) if pump.interest()[0] != line.fd]
         ready, pump = poll(own, [*others, *pumps] if self._pumped_own else [*pumps, *others], first)
-        if bell is not None:
+        waiter.bell = None  # what this thread finds out it need not be told
+        if bell is not None and bell.fileno() in ready:
             bell.quiet()
         line.flush()
         is_mine = line.fd in ready or line.broken is not None

@@ -384,16 +384,16 @@ def test_a_call_that_must_wait_for_others_goes_when_it_may() -> None:
 
 
 @pytest.mark.parametrize("options", [{}, {"meta": {"a": "b"}}])
-def test_a_call_that_is_interrupted_while_it_is_sent_ends_the_connection(end: End, options: Any) -> None:
-    """Whether its packet has left, nobody knows here; where it surely has, it is cancelled."""
+def test_a_call_that_is_interrupted_before_it_is_sent_is_forgotten(end: End, options: Any) -> None:
+    """Where it has left it is cancelled; here it surely has not."""
     with interrupting(at_call("send_request", "return")) as came, pytest.raises(KeyboardInterrupt):
         end.caller.request("A.b", [], **options)
     assert came
-    assert end.line.is_lost
+    assert not end.line.is_lost
     assert not end.line.entered
-    with pytest.raises(seqrpc.ConnectionLost, match="interrupted this side while it sent") as caught:
-        end.caller.request("A.b", [])
-    assert caught.value.execution is DID_NOT_RUN
+    assert not end.line.session.calls
+    end.caller.send_notify("A.c", [])
+    assert end.receive() == [NOTIFY, "A.c", []]
 
 
 def test_a_call_that_is_interrupted_when_it_was_sent_is_cancelled(end: End) -> None:

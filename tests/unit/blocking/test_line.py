@@ -224,10 +224,19 @@ def test_a_socket_that_may_ask_for_senders_is_asked(end: End) -> None:
 def test_a_thread_in_the_middle_of_something_may_not_come_again(end: End) -> None:
     with end.line.lock:
         end.line.entered = True
-        with pytest.raises(RuntimeError, match="in use by this very thread"):
+        with end.line.lock, pytest.raises(RuntimeError, match="in use by this very thread"):
             end.line.check_reentry()
         end.line.entered = False
         end.line.check_reentry()
+
+
+def test_a_line_ends_that_a_thread_left_in_the_middle_of_something(end: End) -> None:
+    """A second signal handler came before it was cleaned up after the first."""
+    end.line.entered = True
+    with end.line.lock:
+        end.line.check_reentry()
+    assert end.line.is_lost
+    assert not end.line.entered
 
 
 def test_a_forked_child_has_no_line_even_if_a_thread_held_its_lock(end: End) -> None:

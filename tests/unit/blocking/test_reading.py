@@ -240,7 +240,6 @@ def test_a_packet_that_was_interrupted_is_left_or_taken_or_taken_again_or_the_en
         outcomes = [bool(left), reading.left_over is not None, bool(ended)]
         assert sum(outcomes) == 1 or (not any(outcomes) and len(taken) == 1), (where, outcomes, taker.took)
         if reading.left_over is not None:
-            assert data == ANSWER
             assert not names_senders
             assert ("again?", data) in taker.took
             assert reading.left_over == data
@@ -291,6 +290,7 @@ def test_descriptors_that_came_are_closed_wherever_a_signal_comes() -> None:
         socket.send_fds(made.theirs, [REQUEST], [writer])
         os.close(writer)
         where = read_interrupted(made, count)
+        made.reading.drop()  # it may be left over, to be taken again
         made.close()
         assert CLOSER.wait_idle(30)
         assert os.read(reader, 1) == b"", f"a descriptor is open after a signal at {where}"
