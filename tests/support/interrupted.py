@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import faulthandler
 import gc
 import json
@@ -340,7 +341,11 @@ class Client:
         self.keys.clear()
         self.signals.where.clear()
         do = getattr(self, f"do_{what}")
-        failure = self.attempt(do, count)
+        failure = None
+        with contextlib.suppress(KeyboardInterrupt, SystemExit, TimeoutError):  # the second came late
+            # In a context of its own: the block of a time-out may be interrupted before it is undone.
+            failure = contextvars.copy_context().run(self.attempt, do, count)
+        self.signals.left = 0
         ended = None
         number = self.key = self.key + 1
         was_companion = None if companion is None else companion.done
