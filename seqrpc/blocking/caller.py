@@ -120,6 +120,7 @@ class Caller:
             if not line.sends_at_once and line.unsent_bytes > self._limits.high_water_bytes:
                 return False
             line.entered = True
+            lenders: list[Lender] = []
             try:
                 call_id, (data, lenders) = session.send_request(waiter, method, params)
                 if lenders or len(data) > MAX_PACKET or not line.sends_at_once:
@@ -133,7 +134,7 @@ class Caller:
                             raise
                         self._send(waiter, call_id, data, lenders)
             except BaseException:
-                self._failed(waiter)
+                self._failed(waiter, lenders)
                 raise
             line.entered = False
             line.turns.take(waiter)
@@ -168,14 +169,15 @@ class Caller:
     def _begin(self, waiter: Waiter, method: str, params: Params, options: _Options) -> None:
         """Send a call, under the lock."""
         self._line.entered = True
+        lenders: list[Lender] = []
         try:
             call_id, (data, lenders) = self._session.send_request(waiter, method, params, options.sent)
             self._send(waiter, call_id, data, lenders)
         except BaseException:
-            self._failed(waiter)
+            self._failed(waiter, lenders)
             raise
 
-    def _failed(self, waiter: Waiter) -> None:
+    def _failed(self, waiter: Waiter, lenders: list[Lender]) -> None:
         """Clean up under the lock after sending failed, or was interrupted: no other thread is to find it half done."""
         with Uninterrupted():
             self._line.entered = False
@@ -183,6 +185,7 @@ class Caller:
                 calls = self._session.calls
                 for call_id in [call_id for call_id, other in calls.items() if other is waiter]:
                     del calls[call_id]
+                tell_unsent(lenders)  # those that were not told when it was refused
         release()
 
     def _send(self, waiter: Waiter, call_id: int, data: Content, lenders: list[Lender]) -> None:
@@ -197,7 +200,8 @@ class Caller:
                 line.send(data, lenders, failed)
             except BaseException:
                 waiter.call_id = None
-                tell_unsent(lenders)
+                told, lenders[:] = [*lenders], []
+                tell_unsent(told)
                 raise
             streams = [lender for lender in lenders if isinstance(lender, StreamDeparture)]
             for stream in streams:  # they go on in this thread only, and as long as the call does
@@ -281,17 +285,20 @@ class Caller:
         """Send a call that wants no answer, under the lock."""
         line = self._line
         line.entered = True
+        lenders: list[Lender] = []
         try:
             data, lenders = self._session.send_notify(method, params, options)
             with Uninterrupted():  # what is raised at its end finds a call that was sent
+                sending, lenders = lenders, []
                 try:
-                    line.send(data, lenders, functools.partial(_log.debug, "! NOTIFY %s: %s", method))
+                    line.send(data, sending, functools.partial(_log.debug, "! NOTIFY %s: %s", method))
                 except BaseException:
-                    tell_unsent(lenders)
+                    tell_unsent(sending)
                     raise
-                tell_sent(lenders)
+                tell_sent(sending)
         finally:
             line.entered = False
+            tell_unsent(lenders)  # a signal handler came before
             release()
 
     def let_go(self) -> None:

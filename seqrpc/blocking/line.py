@@ -524,16 +524,23 @@ class Line:
         """End the connection: what is unsent is sent within ``close_timeout``; calls both ways are given up."""
         if self.forked or self.is_lost:
             return
-        with self.lock:
-            if self._reason is None:
-                self._reason = closed_here("with")
-            self.closing, self.sends_at_once = True, False
         try:
+            with self.lock:
+                if self._reason is None:
+                    self._reason = closed_here("with")
+                self.closing, self.sends_at_once = True, False
             self._flush_last()
-        finally:  # also if a signal handler raises meanwhile
-            self.end_by(None)
-            with contextlib.suppress(OSError):  # a thread that waits for a packet is to wake up
-                self.sock.shutdown(socket.SHUT_RDWR)
+        finally:
+            try:
+                self._end_here()
+            except BaseException:  # a signal handler came between
+                self._end_here()
+                raise
+
+    def _end_here(self) -> None:
+        self.end_by(None)
+        with contextlib.suppress(OSError):  # a thread that waits for a packet is to wake up
+            self.sock.shutdown(socket.SHUT_RDWR)
 
     def close_family(self) -> None:
         """End the connection, and what others hold of it."""

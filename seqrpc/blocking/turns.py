@@ -307,8 +307,7 @@ class Turns:
         """Let one thing go on; the others have their turns before it has another."""
         self._pumped_own = pump in own
         if isinstance(own, list) and self._pumped_own:
-            own.remove(pump)
-            own.append(pump)
+            own[:] = [*[other for other in own if other is not pump], pump]  # in one step for signal handlers
         self._line.family.turn(pump)
 
     def _listen(self) -> Bell | None:

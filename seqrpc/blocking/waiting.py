@@ -180,8 +180,10 @@ def poll(watched: Iterable[tuple[int, int]], pumps: Iterable[Pump], until: int |
     timeout = None if until is None else max(0.0, seconds_until(until) * 1e3)
     ready = {number for number, _events in poller.poll(timeout)}
     now = time.monotonic_ns()
-    can = (pump for number, at, pump in waiting if number in ready or (at is not None and at <= now))
-    return own & ready, next(can, None)
+    for number, at, pump in waiting:
+        if number in ready or (at is not None and at <= now):
+            return own & ready, pump
+    return own & ready, None
 
 
 def close_number(fd: int) -> None:

@@ -235,7 +235,8 @@ class Encoder:
         try:
             index = self._lend(departure)
         except BaseException:
-            departure.unsent()
+            if not self._lenders or self._lenders[-1] is not departure:  # else it is told with the others
+                departure.unsent()
             raise
         return msgpack.ExtType(departure.ext_type, bytes((index,)))
 
