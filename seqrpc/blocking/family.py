@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import weakref
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable
 
 from seqrpc.blocking.waiting import Bell, Pump
@@ -21,7 +22,7 @@ class Family:
 
     def __init__(self) -> None:
         """Begin with nothing that goes on."""
-        self.pumps: dict[Pump, None] = {}
+        self.pumps: OrderedDict[Pump, None] = OrderedDict()
         """What goes on, those first that had their turn the longest time ago; to be looked at."""
         self.alive = 0
         """How many streams and objects of this side others have, or are about to get."""
@@ -41,9 +42,8 @@ class Family:
 
     def turn(self, pump: Pump) -> None:
         """Do what can be done of one thing; then the others have their turns."""
-        if pump in self.pumps:
-            self.pumps.pop(pump, None)
-            self.pumps[pump] = None
+        with contextlib.suppress(KeyError):  # it has ended
+            self.pumps.move_to_end(pump)  # in one step: one that a signal handler found taken out would be lost
         pump.work()
 
     def run_errands(self) -> None:
