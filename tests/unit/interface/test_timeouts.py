@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import asyncio
 import math
+import sys
 import time
 
 import pytest
 
-from seqrpc.errors import DeadlineExceeded
+from seqrpc.errors import DeadlineExceeded, Execution
 from seqrpc.interface.scope import EVERYWHERE, metadata, scope
-from seqrpc.interface.timeouts import timeout
+from seqrpc.interface.timeouts import Timeout, timeout
 
 
 def seconds_left() -> float:
@@ -132,3 +133,60 @@ async def test_metadata_and_deadlines_do_not_touch_one_another() -> None:
     async with timeout(60):
         with metadata(trace="1"):
             assert seconds_left() > 50
+
+
+# Without a loop
+
+
+def test_blocking_calls_are_bounded_by_with() -> None:
+    with timeout(60):
+        assert 50 < seconds_left() <= 60
+        with timeout(3600):
+            assert 50 < seconds_left() <= 60
+        with timeout(5):
+            assert seconds_left() <= 5
+    assert scope.get() is EVERYWHERE
+    with timeout(None):
+        assert scope.get().deadline_ns is None
+
+
+def test_what_is_given_up_inside_because_time_is_up_says_so_and_whether_it_ran() -> None:
+    inside = DeadlineExceeded("a call")
+    inside.execution = Execution.RAN
+    with pytest.raises(DeadlineExceeded, match=r"the time given by seqrpc\.timeout is up") as caught, timeout(0):
+        raise inside
+    assert caught.value.__cause__ is inside
+    assert caught.value.execution is Execution.RAN
+
+
+def test_that_a_call_was_not_sent_says_more() -> None:
+    inside = DeadlineExceeded("a call")
+    inside.execution = Execution.DID_NOT_RUN
+    with pytest.raises(DeadlineExceeded) as caught, timeout(0):
+        raise inside
+    assert caught.value is inside
+
+
+@pytest.mark.parametrize("delay", [60, None])
+def test_what_is_given_up_inside_for_another_reason_passes(delay: float | None) -> None:
+    inside = DeadlineExceeded("of a callee")
+    with pytest.raises(DeadlineExceeded) as caught, timeout(delay):
+        raise inside
+    assert caught.value is inside
+    with pytest.raises(ValueError, match="no"), timeout(delay):
+        raise ValueError("no")
+
+
+async def test_with_is_a_mistake_where_a_loop_runs() -> None:
+    with pytest.raises(TypeError, match=r"seqrpc\.timeout\(3\) is entered by 'async with', not by 'with'"), timeout(3):
+        pass
+    with Timeout(3, with_loop=False):
+        assert seconds_left() <= 3
+    assert repr(Timeout(3, with_loop=False)) == "seqrpc.blocking.timeout(3)"
+
+
+def test_no_loop_is_loaded_to_find_out_whether_one_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "asyncio")
+    with timeout(3):
+        assert seconds_left() <= 3
+    assert "asyncio" not in sys.modules
