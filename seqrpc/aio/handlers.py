@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import functools
-import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextvars import copy_context
 from typing import Any
@@ -15,7 +14,7 @@ from seqrpc.aio.current import HandledCall
 from seqrpc.aio.plain import PlainCalls
 from seqrpc.calls.departures import Source
 from seqrpc.errors import RpcError
-from seqrpc.interface.functions import Runs, call_plain
+from seqrpc.interface.functions import Runs, call_plain, wraps_wrongly
 from seqrpc.kernel.descriptors import OwnedFd, close_all
 
 
@@ -42,21 +41,15 @@ async def handle(
 def _to_await(call: HandledCall, coroutine: Any) -> Awaitable[Any]:
     """Return what a plain function returned that wraps a coroutine function, if it can be awaited."""
     if not isinstance(coroutine, Awaitable):
-        raise _wraps_wrongly(call, "a coroutine function", coroutine, "something to await")
+        raise wraps_wrongly(call.entry.spec.function, "a coroutine function", coroutine, "something to await")
     return coroutine
-
-
-def _wraps_wrongly(call: HandledCall, wrapped: str, returned: object, wanted: str) -> TypeError:
-    if inspect.iscoroutine(returned):
-        returned.close()  # nobody awaits it, and Python is not to complain of that, too
-    name = call.entry.spec.function.__qualname__
-    return TypeError(f"{name} wraps {wrapped}, and returned an object of {type(returned).__name__} and not {wanted}")
 
 
 def _stream_of(call: HandledCall, generator: AsyncIterator[Any]) -> Source:
     """Return what the answer's stream is made of. It outlives the call, with the descriptors that came with it."""
     if not hasattr(type(generator), "__aiter__"):
-        raise _wraps_wrongly(call, "an async generator function", generator, "an async iterator")
+        function = call.entry.spec.function
+        raise wraps_wrongly(function, "an async generator function", generator, "an async iterator")
     fds, call.request.fds = call.request.fds, []
     call.deadline_ns = None  # the deadline was for the call; the reader of a stream takes as much as it likes
     return Source(generator, call.request.method, fds)

@@ -105,6 +105,21 @@ _MADE_OF: Final[dict[type, tuple[str, ...]]] = {
 }
 
 
+def wraps_wrongly(function: Callable[..., Any], wrapped: str, returned: object, wanted: str) -> TypeError:
+    """Return what to raise for a plain function that wraps another one and does not return what that one does.
+
+    Args:
+        function: the function.
+        wrapped: what it wraps.
+        returned: what it returned; if that is a coroutine, it is closed: nobody awaits it.
+        wanted: what it was to return.
+    """
+    if inspect.iscoroutine(returned):
+        returned.close()
+    name = function.__qualname__
+    return TypeError(f"{name} wraps {wrapped}, and returned an object of {type(returned).__name__} and not {wanted}")
+
+
 def result_annotation(function: Callable[..., Any]) -> Any:
     """Return the annotation of a function's result where it is written: so much of it as can be resolved yet.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,6 +19,7 @@ from seqrpc.interface.functions import (
     served,
     stand_in,
     way_of,
+    wraps_wrongly,
 )
 
 if TYPE_CHECKING:
@@ -184,3 +186,18 @@ def test_a_plain_function_gives_what_it_returns_and_raises_what_may_leave_a_thre
             call_plain(raising(exc))
     with pytest.raises(TypeError, match="forgotten was called and not awaited: a plain function"):
         call_plain(forgotten)
+
+
+def test_a_wrapper_that_returns_something_else_is_told_what_it_was_to_return() -> None:
+    async def nothing() -> None: ...
+
+    def wrapper() -> None: ...
+
+    error = wraps_wrongly(wrapper, "a coroutine function", 3, "something to await")
+    told = "wrapper wraps a coroutine function, and returned an object of int and not something to await"
+    assert str(error).endswith(told)
+    coroutine = nothing()
+    assert "returned an object of coroutine and not an async iterator" in str(
+        wraps_wrongly(wrapper, "an async generator function", coroutine, "an async iterator")
+    )
+    assert inspect.getcoroutinestate(coroutine) == inspect.CORO_CLOSED
