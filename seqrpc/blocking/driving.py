@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Iterator
-from typing import Any, TypeVar
+import contextlib
+import inspect
+from collections.abc import AsyncIterable, AsyncIterator, Iterator
+from typing import Any
 
-T = TypeVar("T")
 
-
-def drive(awaitable: Awaitable[T], what: str) -> T:
+def drive(awaitable: Any, what: str) -> Any:
     """Return what awaiting something gives.
 
     Args:
@@ -17,17 +17,21 @@ def drive(awaitable: Awaitable[T], what: str) -> T:
 
     Raises:
         RuntimeError: it waits, which takes an event loop.
+        TypeError: it cannot be awaited.
         Exception: what it raises.
     """
-    steps = awaitable.__await__()
+    is_generator = inspect.isgenerator(awaitable)  # with what types.coroutine says of it
+    if not inspect.isawaitable(awaitable):
+        raise TypeError(f"{what}: an object of {type(awaitable).__name__} cannot be awaited")
+    steps: Any = awaitable if is_generator else awaitable.__await__()
     try:
         next(steps)
     except StopIteration as stop:
-        result: T = stop.value
-        return result
-    close = getattr(steps, "close", None)
-    if close is not None:
-        close()
+        return stop.value
+    throw = getattr(steps, "throw", None)
+    if throw is not None:
+        with contextlib.suppress(Exception, GeneratorExit):  # it may wait at its end, too
+            throw(GeneratorExit())  # close() would leave an async generator as one that runs
     raise RuntimeError(f"{what} waits for something, and there is no event loop here: write it as a plain function")
 
 
