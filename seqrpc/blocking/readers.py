@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import threading
 import time
@@ -12,13 +13,14 @@ from typing import Any
 from seqrpc.blocking.family import Family, is_alone
 from seqrpc.blocking.kept import keep
 from seqrpc.blocking.reading import Reading
-from seqrpc.blocking.waiting import LOOK_INTERVAL, READ, Bell, poll, seconds_until
+from seqrpc.blocking.waiting import LOOK_INTERVAL, READ, Bell, earlier, poll, seconds_until
 from seqrpc.errors import (
     ConnectionLost,
     DeadlineExceeded,
     DescriptorsLost,
     LocalProtocolError,
     RemoteProtocolError,
+    WrongProcess,
 )
 from seqrpc.interface.scope import scope
 from seqrpc.kernel import forks
@@ -47,8 +49,8 @@ class StreamReader:
     """
 
     __slots__ = (
-        "__weakref__", "_busy", "_closed", "_family", "_fd", "_forked", "_kept", "_made", "_moved", "_opening",
-        "_reader", "_sender", "_sock", "items",
+        "__weakref__", "_busy", "_closed", "_family", "_fd", "_forked", "_kept", "_lock", "_made", "_moved",
+        "_opening", "_pumped", "_reader", "_sender", "_sock", "items",
     )  # fmt: skip
 
     def __init__(
@@ -72,12 +74,15 @@ class StreamReader:
         self._closed = False
         self._moved = False
         self._busy: int | None = None  # the thread that reads
+        self._pumped = False  # whether something else had the last turn: the stream has the next
+        self._lock = threading.RLock()  # held while is decided who closes what
         self._forked = False  # whether this is a copy in a forked child
         forks.register(self, StreamReader._let_go_in_child)
 
     def _let_go_in_child(self) -> None:
         """End without telling anybody: this is a copy in a forked child."""
         self._forked = self._closed = True
+        self._lock = threading.RLock()  # a thread of the parent may hold the other one
         self.items.forget()  # what was received is the parent's to read
         self._opening = None
         for end in (self._sock, self._fd):
@@ -115,13 +120,16 @@ class StreamReader:
             return
         try:
             opened = opening()
-        except Exception:
-            self.close()
+        except BaseException as exc:
+            if isinstance(exc, Exception) and not isinstance(exc, WrongProcess):
+                self._end()
+            elif not self._closed:
+                self._opening = opening  # whoever reads next makes the call again
             raise
-        except BaseException:
-            self._opening = None if self._closed else opening  # whoever reads next makes the call again
-            raise
-        if not self._closed:
+        with self._lock:
+            if self._closed:
+                opened.close()
+                return
             self._fd, opened._fd = opened._fd, None  # noqa: SLF001 - of the same class
             self._reader, self.items.check = opened._reader, opened.items.check  # noqa: SLF001 - as above
             self._family = opened._family  # noqa: SLF001 - as above
@@ -146,7 +154,7 @@ class StreamReader:
                 self._raise_if_over()
                 self._wait_for_packet()
         finally:
-            self._busy = None
+            self._rest()
         return items.take()
 
     def take_ready(self) -> list[Any]:
@@ -170,7 +178,7 @@ class StreamReader:
             if not taken and items.failure is not None:
                 self._raise_if_over()
         finally:
-            self._busy = None
+            self._rest()
         return taken
 
     def _read_at_once(self) -> bool:
@@ -196,10 +204,18 @@ class StreamReader:
     def _begin(self) -> None:
         """Refuse a second reader."""
         self._check_process()
-        if self._busy is not None:
-            who = "this" if self._busy == threading.get_ident() else "another"
-            raise RuntimeError(f"{who} thread is reading this stream already")
-        self._busy = threading.get_ident()
+        with self._lock:
+            if self._busy is not None:
+                who = "this" if self._busy == threading.get_ident() else "another"
+                raise RuntimeError(f"{who} thread is reading this stream already")
+            self._busy = threading.get_ident()
+
+    def _rest(self) -> None:
+        """Let others read; close what was ended while this thread read."""
+        with self._lock:
+            self._busy = None
+            if self._closed:
+                self._close_ends()
 
     def _check_process(self) -> None:
         if self._forked:
@@ -218,23 +234,30 @@ class StreamReader:
         failure, self.items.failure = self.items.failure, None
         assert failure is not None
         if not isinstance(failure, DescriptorsLost):
-            self.close()
+            self._end()
         try:
             raise failure
         finally:
             del failure  # else it and this frame would hold each other, and what was received, until collected
 
     def _reading(self) -> Reading:
-        """Return what receives, made when it is first needed."""
-        if self._made is None:
-            assert self._fd is not None
-            with Uninterrupted():
+        """Return what receives, made when it is first needed.
+
+        Raises:
+            StopIteration: the stream was closed meanwhile.
+        """
+        with self._lock, Uninterrupted():
+            if self._closed:
+                raise StopIteration
+            if self._made is None:
+                assert self._fd is not None
                 self._sender = sender_of(self._fd)
                 self._sock = socket.socket(fileno=self._fd.detach())
                 self._kept = keep(self, self._sock)
+                self._fd = None
                 never_wait(self._sock)
                 self._made = Reading(self._sock, Inbox(uid=self._sender), self)
-        return self._made
+            return self._made
 
     # Receiving
 
@@ -244,8 +267,8 @@ class StreamReader:
         Raises:
             DeadlineExceeded: the time given by ``seqrpc.timeout`` is up; nothing is lost.
         """
-        reading, family = self._reading(), self._family
-        until = scope.get().deadline_ns
+        reading, family = self._made or self._reading(), self._family
+        deadline = until = scope.get().deadline_ns
         is_quiet = until is None and not family.pumps and is_alone() and not CLOSER.careful
         if (is_quiet or reading.left_over is not None) and reading.read(waits=is_quiet)[1]:
             return
@@ -253,22 +276,24 @@ class StreamReader:
         fd = self._sock.fileno()
         own = [(fd, READ)]
         bell = None if is_alone() else Bell()
+        if bell is None:
+            until = earlier(until, time.monotonic_ns() + LOOK_INTERVAL * 1_000_000_000)
         try:
             if bell is not None:
                 family.listen(bell)
                 own.append((bell.fileno(), READ))
-            ready, pump = poll(own, family.pumps, until)
+            ready, pump = poll(own, list(family.pumps), until)
         finally:
             if bell is not None:
                 family.leave(bell)
                 bell.close()
-        if pump is not None:
+        self._pumped = pump is not None and not (fd in ready and self._pumped)
+        if pump is not None and self._pumped:
             family.turn(pump)
-            family.run_errands()
-        elif fd in ready:
-            if not CLOSER.careful or not reading.must_wait(LOOK_INTERVAL if until is None else seconds_until(until)):
-                reading.read()
-        elif until is not None and time.monotonic_ns() >= until:
+        elif fd in ready and not self._closed and not (CLOSER.careful and reading.must_wait(_seconds_of(until))):
+            reading.read()
+        family.run_errands()
+        if deadline is not None and not self.items.is_ready and time.monotonic_ns() >= deadline:
             raise DeadlineExceeded("the deadline passed before the next item of the stream came")
 
     # What the reading tells
@@ -283,6 +308,8 @@ class StreamReader:
 
     def take_trouble(self, trouble: Trouble, size: int) -> None:
         """Handle what came in place of a packet."""
+        if self._closed:  # by another thread, which shut it down
+            return
         if trouble is Trouble.END:
             self.items.failure = producer_gone("the producer of the stream died")
         else:
@@ -313,7 +340,7 @@ class StreamReader:
             self.items.add(event.values, event.fds)
         elif event.error is None:
             close_all(event.fds)
-            self.close()
+            self._end()
         else:
             self.items.failure = failure_of(event)
 
@@ -347,6 +374,8 @@ class StreamReader:
             over = "was passed on already" if self._moved else "is closed, or was read to its end,"
             raise LocalProtocolError(f"a stream that {over} cannot be passed on")
         with Uninterrupted():
+            if self._made is not None:
+                self._made.leave()
             fd = self._fd if self._sock is None else value_fd(self._sock.detach(), self._sender)
             self._fd, self._sock, self._made, self._closed, self._moved = None, None, None, True, True
             self._let_sock_go()
@@ -362,22 +391,45 @@ class StreamReader:
         self._fd, self._closed, self._moved = fd, False, False
 
     def close(self) -> None:
-        """Stop reading for good: the producer stops. If it had not ended, items that nobody took are dropped."""
-        self._closed = True
-        self._opening = None
-        sock, self._sock = self._sock, None
-        made, self._made = self._made, None
-        if made is not None:
-            made.drop()
-        if sock is not None:
-            close_unread(sock, self._sender, discard=False)
-            self._let_sock_go()
-        fd, self._fd = self._fd, None
-        if fd is not None:
-            close_value(fd)
+        """Stop reading for good: the producer stops. If it had not ended, items that nobody took are dropped.
+
+        A thread that waits for an item wakes up, and closes what it waited on.
+        """
+        with self._lock:
+            self._closed = True
+            if self._busy is not None and self._sock is not None:
+                with contextlib.suppress(OSError):  # the other end is closed
+                    self._sock.shutdown(socket.SHUT_RDWR)
+            self._end()
+
+    def _end(self) -> None:
+        """Be over; what is held is closed at once, or by the thread that reads when it does so no more."""
+        with self._lock:
+            self._closed = True
+            self._opening = None
+            if self._busy is None:
+                self._close_ends()
+
+    def _close_ends(self) -> None:
+        with Uninterrupted():
+            sock, self._sock = self._sock, None
+            made, self._made = self._made, None
+            fd, self._fd = self._fd, None
+            if made is not None:
+                made.drop()
+            if sock is not None:
+                close_unread(sock, self._sender, discard=False)
+                self._let_sock_go()
+            if fd is not None:
+                close_value(fd)
 
     def drop(self) -> None:
         """Stop reading for good, and let go of the items that nobody took."""
         self.close()
         self.items.failure = None
         self.items.drop()
+
+
+def _seconds_of(until: int | None) -> float:
+    """Return how long to wait at most, until it is looked again."""
+    return LOOK_INTERVAL if until is None else seconds_until(until)

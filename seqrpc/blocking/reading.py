@@ -136,6 +136,10 @@ class Reading:
         self._waiting = ancillary.waiting_receiver(self._sock, self._buffer)
         self._thread = threading.get_ident()
 
+    def leave(self) -> None:
+        """Leave the socket as it was, to be passed on: another program may wait for as long as it likes."""
+        self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("@ll", 0, 0))
+
     def read(self, *, waits: bool = False) -> tuple[Work | None, bool]:  # noqa: C901 - one step for signal handlers
         """Take one packet; return what is to be done, and whether there was one.
 
