@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+from collections.abc import Callable
 from typing import Any, Final
 
 from seqrpc.blocking.line import Line
@@ -15,7 +16,7 @@ from seqrpc.kernel.interrupts import Uninterrupted
 from seqrpc.kernel.pieces import Content
 from seqrpc.logs import get_logger
 from seqrpc.protocol.closed import closed_in
-from seqrpc.protocol.lenders import Lender, give_up_lenders, tell_sent
+from seqrpc.protocol.lenders import Lender, Packed, give_up_lenders, tell_sent
 
 _log = get_logger("seqrpc.connection")
 
@@ -29,13 +30,15 @@ class Answers:
         line: the line.
     """
 
-    __slots__ = ("_line", "sent_code")
+    __slots__ = ("_line", "began", "sent_code")
 
     def __init__(self, line: Line) -> None:
         """Begin with nothing unsent."""
         self._line = line
         self.sent_code: str | None = None
         """The code of the error that was sent last, or None for a result."""
+        self.began: float | None = None
+        """When the handler was started, by the monotonic clock; None if none was."""
 
     def send_result(self, call_id: int | None, result: Any, check: ResultCheck | None = None) -> None:
         """Answer a request, and close the descriptors in the result: a handler gives away what it returns.
@@ -51,15 +54,20 @@ class Answers:
             return
         if check is not None and type(result) is not check.exact:
             check.check(result)
-        with line.lock, Uninterrupted():
-            line.check_reentry()
-            if line.is_lost:
-                self.give_up(result)
-                return
-            if result is not None and line.unsent_bytes > line.limits.max_unsent_bytes:
-                raise Overloaded(f"{line.unsent_bytes} bytes of answers are not read yet (max_unsent_bytes)")
-            data, lenders = line.session.send_result(call_id, result)
-            self._send(call_id, data, lenders, result)
+        gone: list[Lender] = []
+        try:
+            with line.lock, Uninterrupted():
+                line.check_reentry()
+                is_lost = line.is_lost
+                if not is_lost:
+                    unsent = line.unsent_bytes
+                    if result is not None and unsent > line.limits.max_unsent_bytes:
+                        raise Overloaded(f"{unsent} bytes of answers are not read yet (max_unsent_bytes)")
+                    self._send(call_id, lambda: line.session.send_result(call_id, result), gone, result)
+        finally:
+            give_up_lenders(gone)  # code of the application's may run in it, and so without the lock
+        if is_lost:
+            self.give_up(result)
 
     def send_error(self, call_id: int | None, code: str, message: str, data: Any = None) -> None:
         """Answer a request with an error; what is in ``data`` is given away.
@@ -72,30 +80,42 @@ class Answers:
         if call_id is None or line.is_lost:
             self.give_up(data)
             return
-        with line.lock, Uninterrupted():
-            line.check_reentry()
-            packet, lenders = line.session.send_error(call_id, code, message, data)
-            self._send(call_id, packet, lenders)
+        gone: list[Lender] = []
+        try:
+            with line.lock, Uninterrupted():
+                line.check_reentry()
+                self._send(call_id, lambda: line.session.send_error(call_id, code, message, data), gone)
+        finally:
+            give_up_lenders(gone)
 
-    def _send(self, call_id: int, data: Content, lenders: list[Lender], result: Any = None) -> None:
-        """Send an answer, and close the descriptors that were given away with it."""
+    def _send(self, call_id: int, pack: Callable[[], Packed], gone: list[Lender], result: Any = None) -> None:
+        """Send an answer, and close the descriptors in it; ``gone`` gets what lent them if it does not leave."""
+        line = self._line
+        line.entered = True  # what encodes it, or lends a descriptor, cannot call meanwhile
+        try:
+            data, lenders = pack()
+            self._send_packed(call_id, data, lenders, gone, result)
+        finally:
+            line.entered = False
+        line.bound_unsent()
+
+    def _send_packed(self, call_id: int, data: Content, lenders: list[Lender], gone: list[Lender], result: Any) -> None:
         line = self._line
         refused = functools.partial(self._refused, call_id, bool(lenders))
         try:
             line.send(data, lenders, refused)
         except OSError as exc:
-            give_up_lenders(lenders)
+            gone += lenders
             refused(exc)
         except BaseException as exc:
             closed = closed_in(result, "the result") if isinstance(exc, ValueError) else None
-            give_up_lenders(lenders)
+            gone += lenders
             if closed is not None:
                 raise ValueError(f"{closed}; {GIVEN_AWAY}") from None
             raise
         else:
             tell_sent(lenders)
-        close_all([lender for lender in lenders if isinstance(lender, OwnedFd)])
-        line.bound_unsent()
+            close_all([lender for lender in lenders if isinstance(lender, OwnedFd)])
 
     def _refused(self, call_id: int, has_descriptors: bool, exc: OSError) -> None:  # noqa: FBT001 - not public
         """Answer without what the kernel refused; if it refuses even that answer, the connection ends."""
@@ -122,6 +142,11 @@ class Answers:
             line.end_by(another)
 
     def give_up(self, value: Any, kept: Any = None) -> None:
-        """Let go of a result, or the data of an error, that nobody gets, as if its receiver had let go at once."""
+        """Let go of a result, or the data of an error, that nobody gets, as if its receiver had let go at once.
+
+        In a forked child it does nothing: what its handler gives away is the parent's to give.
+        """
+        if self._line.forked:
+            return
         with contextlib.suppress(Exception):  # values may raise what they like while they are taken apart
             self._line.session.give_up(value, kept)

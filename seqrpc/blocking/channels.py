@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
@@ -50,7 +51,7 @@ class ChannelEnd:
         around: what its line has in common with the connection that it came over.
     """
 
-    __slots__ = ("__weakref__", "_around", "_caller", "_fd", "_forked", "_line", "_sender")
+    __slots__ = ("__weakref__", "_around", "_caller", "_fd", "_forked", "_line", "_lock", "_sender")
 
     def __init__(self, fd: OwnedFd, around: Surroundings) -> None:
         """Hold the descriptor; the line is made when it is first used."""
@@ -59,12 +60,14 @@ class ChannelEnd:
         self._line: Line | None = None
         self._caller: Caller | None = None
         self._sender: Sender = None
+        self._lock = threading.RLock()  # held while the line is made, or taken
         self._forked = False  # whether this is a copy in a forked child
         forks.register(self, ChannelEnd._let_go_in_child)
 
     def _let_go_in_child(self) -> None:
         """Hold nothing: this is a copy in a forked child. The line, if there is one, hears of it by itself."""
         self._forked = True
+        self._lock = threading.RLock()  # a thread of the parent may hold the other one
         if self._fd is not None:
             self._fd.close()
             self._fd = None
@@ -75,8 +78,11 @@ class ChannelEnd:
 
     def _open(self) -> Caller:
         self._check_process()
-        if self._caller is None:
-            with Uninterrupted():
+        caller = self._caller
+        if caller is not None:
+            return caller
+        with self._lock, Uninterrupted():
+            if self._caller is None:
                 if self._fd is None:
                     raise not_run(ConnectionLost("the channel was closed, or passed on, on this side"))
                 self._sender = sender_of(self._fd)
@@ -89,7 +95,7 @@ class ChannelEnd:
                 living = around.living_of(self)
                 self._line = Line(sock, handler, around.limits, around.family, living, by_packet=by_packet)
                 self._caller = caller_of(self._line, around.interception)
-        return self._caller
+            return self._caller
 
     def request(
         self,
@@ -122,7 +128,8 @@ class ChannelEnd:
 
     def let_go(self) -> None:
         """Let go of the object."""
-        fd, self._fd = self._fd, None
+        with self._lock:
+            fd, self._fd = self._fd, None
         if fd is not None:
             close_value(fd)
         if self._line is not None:
@@ -138,10 +145,10 @@ class ChannelEnd:
             WrongProcess: it belongs to another process.
         """
         self._check_process()
-        if self._fd is not None:
-            fd, self._fd = self._fd, None
-            return fd
-        with Uninterrupted():
+        with self._lock, Uninterrupted():
+            if self._fd is not None:
+                fd, self._fd = self._fd, None
+                return fd
             sock = None if self._line is None else self._line.detach()
             if sock is None:
                 what = "is closed" if self.closed else "has calls under way, or was revoked,"

@@ -118,7 +118,7 @@ class _Maker:
         """Return the connection on a connected socket, which it owns."""
         with Uninterrupted():
             made, dispatcher = self._make(sock, where)
-            made.caller.guard = Guard(made.line)
+            made.caller.guard = Guard(_Whole(made.line))
             connection = Connection(made.line, made.caller)
             dispatcher.remember(connection)
         return connection
@@ -159,6 +159,31 @@ class _Maker:
         if handler.serves:
             family.add(line)
         return Made(line, caller_of(line, interception)), handler
+
+
+class _Whole:
+    """A connection, and what others hold of it: all of it ends if it is dropped unclosed.
+
+    Args:
+        line: the connection.
+    """
+
+    def __init__(self, line: Line) -> None:
+        self._line = line
+
+    @property
+    def is_unclosed(self) -> bool:
+        """Whether nobody has closed it."""
+        return self._line.is_unclosed
+
+    def abandon(self) -> None:
+        """End it without waiting."""
+        self._line.abandon()
+        self._line.family.abandon()
+
+    def __repr__(self) -> str:
+        """Return the state of the connection, and who is at the other end."""
+        return repr(self._line)
 
 
 def _check_lifespans(services: Iterable[Service]) -> None:

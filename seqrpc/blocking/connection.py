@@ -72,11 +72,13 @@ class Connection(Remote):
         if self._line.is_lost:
             raise ValueError("the connection has ended")
         if self._watch is None:
-            self._watch = Watch(self._pumps)
+            self._watch = Watch(self._line.family, self._pumps())
         return self._watch.fileno()
 
-    def _pumps(self) -> list[Pump]:
-        return [self._line, *[pump for pump in list(self._line.family.pumps) if pump is not self._line]]
+    def _pumps(self) -> Callable[[], list[Pump]]:
+        """Return what returns what goes on; it does not hold this connection."""
+        line = self._line
+        return lambda: [line, *[pump for pump in list(line.family.pumps) if pump is not line]]
 
     def process(self) -> None:
         """Take what has come, without waiting for more, and do what it asks for: calls of this side's objects.
@@ -88,7 +90,7 @@ class Connection(Remote):
             WrongProcess: it belongs to another process.
         """
         self._line.check_process()
-        _process(self._pumps, self._line.limits.max_packets_per_wakeup)
+        _process(self._pumps(), self._line.limits.max_packets_per_wakeup)
         if self._watch is not None:
             self._watch.update()
 
@@ -167,12 +169,17 @@ class ReconnectingConnection(Connection):
         if self.closed:
             raise ValueError("the connection was closed")
         if self._watch is None:
-            self._watch = Watch(self._pumps)
+            self._watch = Watch(self._lines.family, self._pumps())
         return self._watch.fileno()
 
-    def _pumps(self) -> list[Pump]:
-        lines: list[Pump] = [*self._lines.lines]
-        return [*lines, *[pump for pump in list(self._lines.family.pumps) if pump not in lines]]
+    def _pumps(self) -> Callable[[], list[Pump]]:
+        lines = self._lines
+
+        def pumps() -> list[Pump]:
+            own: list[Pump] = [*lines.lines]
+            return [*own, *[pump for pump in list(lines.family.pumps) if pump not in own]]
+
+        return pumps
 
     def process(self) -> None:
         """Take what has come, without waiting for more, and do what it asks for; connect anew if it is time to.
@@ -181,7 +188,7 @@ class ReconnectingConnection(Connection):
             WrongProcess: it belongs to another process.
         """
         self._lines.check_process()
-        _process(self._pumps, DEFAULT_LIMITS.max_packets_per_wakeup)
+        _process(self._pumps(), DEFAULT_LIMITS.max_packets_per_wakeup)
         self._lines.purge()
         if not self.closed and self._lines.current is None:
             self._lines.try_now()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from seqrpc.interface.current import AnsweredCall, HandledView
@@ -15,6 +16,12 @@ class ServedCall(AnsweredCall, kw_only=True, eq=False):
 
     depth: int = 0
     """How many handlers of this thread wait for the end of this one."""
+
+    dispatcher: object = None
+    """What runs the handler."""
+
+    afterwards: list[Callable[[], object]] | None = None
+    """What is to be done once it is answered."""
 
     def new_view(self) -> CurrentCall:
         """Return the call as its handler sees it, made anew."""

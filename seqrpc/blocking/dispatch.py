@@ -22,7 +22,7 @@ from seqrpc.errors import InvalidParams, RpcError
 from seqrpc.interface.conversion import Terms
 from seqrpc.interface.current import answered_call, view_of
 from seqrpc.interface.entries import Entry, MethodTable, bounded_name
-from seqrpc.interface.functions import Runs
+from seqrpc.interface.functions import Runs, wraps_wrongly
 from seqrpc.interface.policy import Policy
 from seqrpc.interface.scope import scope
 from seqrpc.kernel.credentials import Credentials
@@ -84,7 +84,7 @@ class Dispatcher:
         self.running = 0
         """How many handlers run."""
         self.on_lost: Callable[[], object] | None = None
-        """Called when the line has ended, under its lock."""
+        """Called when the line has ended, and no handler runs any more, under its lock."""
         self._line: weakref.ref[Line]
         self._made: weakref.ref[Any] | None = None
         self._answers: Answers
@@ -105,8 +105,13 @@ class Dispatcher:
 
     def line_lost(self) -> None:
         """Hear that nobody waits for answers any more."""
-        if self.on_lost is not None:
-            self.on_lost()
+        if not self.running:
+            self._tell_lost()
+
+    def _tell_lost(self) -> None:
+        on_lost, self.on_lost = self.on_lost, None
+        if on_lost is not None:
+            on_lost()
 
     def denied(self, method: str, caller: Credentials | None) -> tuple[str, str]:
         """Return code and message of the error for a caller who may not call a method."""
@@ -132,7 +137,8 @@ class Dispatcher:
         """Answer a request that was admitted. Nothing that its handler raises gets further than this.
 
         Raises:
-            KeyboardInterrupt, SystemExit: a handler, or a signal handler, raised it; the request is answered.
+            BaseException: a handler, or a signal handler, raised what is no Exception, such as KeyboardInterrupt and
+                SystemExit; the request is answered.
         """
         line = self._line()
         if line is None:
@@ -140,15 +146,14 @@ class Dispatcher:
             return
         answers = Answers(line)
         entry = self._table.entries[request.method]
-        began = time.monotonic()
         try:
             if entry.is_immediate:
                 close_all(request.fds)
                 answers.send_result(request.call_id, entry.handler())
             else:
-                self._run(answers, entry, request, caller)
+                self._run(line, answers, entry, request, caller)
         except BaseException as exc:
-            if request.call_id in line.session.requests:
+            if request.call_id is None or request.call_id in line.session.requests:
                 answers.send_error(request.call_id, "rpc.Cancelled", "the work was interrupted")
             if isinstance(exc, Exception):
                 _log.exception("! %r: a signal handler raised while it was answered", request.method)
@@ -159,34 +164,47 @@ class Dispatcher:
                 caller,
                 answers.sent_code,
                 oneway=request.call_id is None,
-                duration=time.monotonic() - began,
+                duration=0.0 if answers.began is None else time.monotonic() - answers.began,
                 options=request.options,
             )
 
-    def _run(self, answers: Answers, entry: Entry, request: Request, caller: Credentials | None) -> None:
+    def _run(self, line: Line, answers: Answers, entry: Entry, request: Request, caller: Credentials | None) -> None:
         refusal = self._refusal(request, caller)
         if refusal is not None or caller is None:
             close_all(request.fds)
             answers.send_error(request.call_id, *(refusal or self.denied(request.method, caller)))
             return
-        call = ServedCall(request=request, caller=caller, connection=self._connection, entry=entry)
+        call = ServedCall(request=request, caller=caller, connection=self._connection, entry=entry, dispatcher=self)
         call.deadline_ns = request.options.deadline
         call.depth = _depth() + 1
         request.fds = [fd for fd in request.fds if not isinstance(fd, ValueFd)]
         self._held_bytes += request.held_bytes
-        self.running += 1
+        with line.lock:
+            self.running += 1
         try:
             try:
                 args, kwargs = entry.spec.bind(request.params, self._terms)
             except Exception as exc:
                 answers.send_error(request.call_id, *self._misfit(request, exc))
                 return
-            self._answer(answers, call, self._enter(call, args, kwargs))
+            answers.began = time.monotonic()
+            context = copy_context()
+            context.run(scope.set, call)
+            context.run(self._answer, answers, call, args, kwargs)
         finally:
-            self.running -= 1
             self._held_bytes -= request.held_bytes
             request.params = []
             close_all(request.fds)
+            for action in call.afterwards or ():
+                action()
+            self._ended(line)
+
+    def _ended(self, line: Line) -> None:
+        """Hear that a handler has ended."""
+        with line.lock:
+            self.running -= 1
+            if not self.running and line.is_lost and not line.forked:
+                self._tell_lost()
 
     def _connection(self) -> Any:
         """Return the connection, as handlers see it."""
@@ -219,29 +237,23 @@ class Dispatcher:
         what = "failed: its arguments could not be converted, or not be taken"
         return internal_error(exc, request.method, what)
 
-    def _enter(self, call: ServedCall, args: Any, kwargs: dict[str, Any]) -> Callable[[], Any]:
-        """Return what runs the handler with what surrounds it, in a context of its own."""
-        context = copy_context()
-        context.run(scope.set, call)
-
-        def run() -> Any:
-            return self._proceed(0, call, args, kwargs)
-
-        return lambda: context.run(run)
-
-    def _proceed(self, index: int, call: ServedCall, args: Any, kwargs: dict[str, Any]) -> Any:
+    def _proceed(self, index: int, answers: Answers, call: ServedCall, args: Any, kwargs: dict[str, Any]) -> Any:
         """Go on with the interceptor at ``index``, or after the last with the handler."""
         around = self._interception.around
         if index == len(around):
             return _handle(call, args, kwargs)
         handed: list[Any] = []
-        state = {"proceeded": False, "over": False}
+        has_proceeded = is_over = False
 
         def proceed() -> Any:
-            if state["proceeded"] or state["over"]:
+            nonlocal has_proceeded
+            if has_proceeded or is_over:
                 raise RuntimeError("a handler runs once, and while handle() of its interceptors does")
-            state["proceeded"] = True
-            result = self._proceed(index + 1, call, args, kwargs)
+            has_proceeded = True
+            result = self._proceed(index + 1, answers, call, args, kwargs)
+            if is_over:  # it was left in a thread
+                answers.give_up(result)
+                return None
             handed.append(result)
             return result
 
@@ -255,19 +267,19 @@ class Dispatcher:
         else:
             return result
         finally:
-            state["over"] = True
-            line = self._line()
-            if handed and handed[0] is not kept and line is not None:
-                line.session.give_up(handed[0], kept)
+            is_over = True
+            if handed and handed[0] is not kept:
+                answers.give_up(handed[0], kept)
 
-    def _answer(self, answers: Answers, call: ServedCall, run: Callable[[], Any]) -> None:
-        """Run a handler and answer."""
+    def _answer(self, answers: Answers, call: ServedCall, args: Any, kwargs: dict[str, Any]) -> None:
+        """Run a handler, with what surrounds it, and answer."""
         request, check = call.request, call.entry.result_check
         try:
-            result = run()
+            result = self._proceed(0, answers, call, args, kwargs)
         except Exception as exc:
             self._answer_error(answers, request, exc)
             return
+        call.deadline_ns = None  # the deadline was for the call; a stream in its result lives on
         try:
             answers.send_result(request.call_id, result, check)
         except Exception as exc:  # the result does not fit, or cannot be sent
@@ -294,8 +306,8 @@ class Dispatcher:
         options: Options = NO_OPTIONS,
     ) -> None:
         """Tell the interceptors of a request that has ended."""
-        hearing = self._interception.hearing
-        if not hearing:
+        hearing, line = self._interception.hearing, self._line()
+        if not hearing or line is None or line.forked:  # in a forked child nothing of it is ours
             return
         name = None if method is None else bounded_name(method)
         meta = options.meta or {}
@@ -316,15 +328,20 @@ def _depth() -> int:
 def _handle(call: ServedCall, args: Any, kwargs: dict[str, Any]) -> Any:
     """Run a handler, of whatever kind it is."""
     spec, name = call.entry.spec, call.request.method
-    if spec.description.runs is Runs.COROUTINE:
-        return drive(call.entry.handler(*args, **kwargs), name)
-    if spec.description.runs is Runs.GENERATOR:
-        fds, call.request.fds = call.request.fds, []
-        return Source(Driven(call.entry.handler(*args, **kwargs), name), name, fds)
     try:
         result = call.entry.handler(*args, **kwargs)
     except StopIteration as exc:  # whoever iterates while it waits is not to take it for the end
         raise RuntimeError("a handler raised StopIteration") from exc
+    if spec.description.runs is Runs.COROUTINE:
+        if not inspect.isawaitable(result):
+            raise wraps_wrongly(spec.function, "a coroutine function", result, "something to await")
+        return drive(result, name)
+    if spec.description.runs is Runs.GENERATOR:
+        if not hasattr(type(result), "__aiter__"):
+            raise wraps_wrongly(spec.function, "an async generator function", result, "an async iterator")
+        items = Driven(result, name)
+        fds, call.request.fds = call.request.fds, []
+        return Source(items, name, fds)
     if inspect.iscoroutine(result):
         result.close()
         raise RuntimeError(f"{name} is a plain function, and returned a coroutine, which nobody awaits")

@@ -7,8 +7,18 @@ import threading
 import weakref
 from collections import OrderedDict, deque
 from collections.abc import Callable
+from typing import Protocol
 
 from seqrpc.blocking.waiting import Bell, Pump
+from seqrpc.kernel import forks
+
+
+class Watching(Protocol):
+    """What watches all that goes on."""
+
+    def update(self) -> None:
+        """Watch what goes on now; from any thread."""
+        ...
 
 
 class Family:
@@ -18,7 +28,7 @@ class Family:
     need them before it answers.
     """
 
-    __slots__ = ("_bells", "alive", "errands", "pumps")
+    __slots__ = ("__weakref__", "_bells", "alive", "errands", "pumps", "watches")
 
     def __init__(self) -> None:
         """Begin with nothing that goes on."""
@@ -29,12 +39,31 @@ class Family:
         self.errands: deque[Callable[[], object]] = deque()
         """What is to be done by the next thread that holds no lock: code of the application's runs in it."""
         self._bells = weakref.WeakSet[Bell]()  # those that a signal handler keeps from being taken out go by themselves
+        self.watches: weakref.WeakSet[Watching] = weakref.WeakSet()
+        """What watches for the loops of GUI programs, which no bell wakes."""
+        forks.register(self, Family._let_go_in_child)
+
+    def _let_go_in_child(self) -> None:
+        """Have nothing go on: this is a copy in a forked child, and all of it is the parent's."""
+        self.pumps.clear()
+        self.errands.clear()
+        self._bells.clear()
 
     def add(self, pump: Pump) -> None:
         """Let one more thing go on."""
         self.pumps[pump] = None
+        self.ring()
+        self.tell_watches()
+
+    def ring(self) -> None:
+        """Let the threads look again that poll."""
         for bell in list(self._bells):
             bell.ring()
+
+    def tell_watches(self) -> None:
+        """Let those look again that watch: something waits that did not."""
+        for watch in list(self.watches):
+            watch.update()
 
     def discard(self, pump: Pump) -> None:
         """Let something go on no more."""
@@ -45,6 +74,12 @@ class Family:
         with contextlib.suppress(KeyError):  # it has ended
             self.pumps.move_to_end(pump)  # in one step: one that a signal handler found taken out would be lost
         pump.work()
+
+    def abandon(self) -> None:
+        """End what goes on, without waiting: nobody refers to the connection any more."""
+        for pump in list(self.pumps):
+            pump.abandon()
+        self.run_errands()
 
     def run_errands(self) -> None:
         """Do what is to be done."""

@@ -17,7 +17,15 @@ from seqrpc.blocking.room import Room
 from seqrpc.blocking.turns import Turns
 from seqrpc.blocking.waiting import READ, WRITE, Bystander, Waiter, earlier, poll
 from seqrpc.calls.outcomes import closed_here, explain_refusal, lost, unavailable
-from seqrpc.errors import ConnectionLost, DeadlineExceeded, RemoteProtocolError, RpcError, not_run
+from seqrpc.errors import (
+    ConnectionLost,
+    DeadlineExceeded,
+    Execution,
+    RemoteProtocolError,
+    RpcError,
+    WrongProcess,
+    not_run,
+)
 from seqrpc.kernel import forks
 from seqrpc.kernel.ancillary import SEND_FLAGS
 from seqrpc.kernel.credentials import Credentials
@@ -43,6 +51,8 @@ _log = get_logger("seqrpc.connection")
 
 _MOST_LEFT: Final = 1024
 """Packets that are read at most after the other side has stopped reading: it may still write, and never end."""
+
+_PACKET_COST: Final = 256  # bytes that an unsent packet costs besides its content
 
 
 class Handler(Protocol):
@@ -264,8 +274,9 @@ class Line:
 
     @property
     def unsent_bytes(self) -> int:
-        """What waits to be sent."""
-        return 0 if self._outlet is None else self._outlet.outbox.unsent_bytes
+        """What is kept because the other side does not read."""
+        outbox = None if self._outlet is None else self._outlet.outbox
+        return 0 if outbox is None else outbox.unsent_bytes + _PACKET_COST * len(outbox.packets)
 
     @property
     def unsent_packets(self) -> int:
@@ -441,7 +452,14 @@ class Line:
         """Return what to watch for."""
         if self.is_lost:
             return -1, 0
+        if self.turns.works or self.reading.left_over is not None:  # a signal handler came between
+            return self.fd, 0
         return self.fd, READ | WRITE if self.wants_room()[0] else READ
+
+    @property
+    def retry_at(self) -> int | None:
+        """When to go on although the socket does not say so."""
+        return self.wants_room()[1]
 
     def work(self) -> bool:
         """Take one packet that is there, and do what it asks for; return whether there was one."""
@@ -453,6 +471,14 @@ class Line:
         """End it now, and tell the other side why."""
         self.refuse(reason)
         self.close()
+
+    def waiting_error(self) -> ConnectionLost | WrongProcess:
+        """Return what ends the waiting: why the connection ended, or that this child was forked meanwhile."""
+        if not self.forked:
+            return self.lost_error()
+        error = forks.wrong_process("this connection")
+        error.execution = Execution.MAY_HAVE_RUN  # as the parent's call
+        return error
 
     def lost_error(self) -> ConnectionLost:
         """Return why the connection ended."""
@@ -578,6 +604,7 @@ class Line:
             busy = session.calls or session.given_up or session.requests or session.closing_received is not None
             if busy or self.turns.is_reading or self.closing or self.unsent_packets:
                 return None
+            self.reading.leave()
             sock = socket.socket(fileno=self.sock.detach())
             self.turns.close()
             self._kept.detach()

@@ -119,7 +119,14 @@ class LivingValues:
         if not isinstance(value, Source):
             value = Source(value, getattr(value, "__qualname__", type(value).__qualname__))
         encoder = Encoder(self._limits, self)  # of its own: its items may be made while another one is encoded
-        return StreamDeparture(value, encoder, family.add, self._producer_ended, dropped=self._ended)
+        return StreamDeparture(
+            value,
+            encoder,
+            rested=family.ring,
+            started=family.add,
+            ended=self._producer_ended,
+            dropped=self._ended,
+        )
 
     def _within(self, own: ChannelEnd | None) -> LivingValues:
         """Return what carries streams and channels over the line of a channel."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import socket
 import threading
@@ -10,14 +11,17 @@ from typing import Any
 
 from seqrpc.blocking.channels import Surroundings
 from seqrpc.blocking.connection import Connection
+from seqrpc.blocking.current import ServedCall
 from seqrpc.blocking.dispatch import Dispatcher
 from seqrpc.blocking.driving import drive
 from seqrpc.blocking.family import Family
 from seqrpc.blocking.interception import caller_of
 from seqrpc.blocking.line import Line
 from seqrpc.blocking.remote import Remote
+from seqrpc.interface.current import AnsweredCall, answered_call
 from seqrpc.interface.entries import MethodTable
 from seqrpc.interface.policy import anyone
+from seqrpc.interface.scope import run_outside
 from seqrpc.interface.service import RemoteService, Service
 from seqrpc.interface.services import check_service
 from seqrpc.kernel import forks
@@ -29,8 +33,26 @@ _log = get_logger("seqrpc.objects")
 
 _REVOKED = "the object was revoked"
 
-_lock = threading.RLock()
-"""Held while what is known of objects is looked at or changed."""
+
+class _Known:
+    """What is known of the objects that others hold."""
+
+    def __init__(self) -> None:
+        """Know of none."""
+        self.lock = threading.RLock()
+        """Held while it is looked at or changed."""
+        self.held: dict[int, HeldObject] = {}
+        """By the ids of the objects: they need not be hashable, and live as long as they are in here."""
+        self.held_by_parent: dict[int, HeldObject] = {}
+        """In a forked child: what was held when it began."""
+        forks.register(self, _Known._let_go_in_child)
+
+    def _let_go_in_child(self) -> None:
+        """Know of nothing as held: those who hold an object hold the parent's."""
+        self.lock = threading.RLock()  # a thread of the parent may hold the other one
+        self.held_by_parent.update(self.held)
+        self.held.clear()
+        forks.register(self, _Known._let_go_in_child)
 
 
 class HeldObject:
@@ -44,12 +66,12 @@ class HeldObject:
         self.pending: set[ObjectDeparture] = set()
         self.was_held = False
         """Whether somebody held it since its ``close`` last ran."""
-        _held[id(service)] = self
+        _known.held[id(service)] = self
 
     @staticmethod
     def of(service: Service) -> HeldObject:
         """Return the record of a service; make it if there is none."""
-        return _held.get(id(service)) or HeldObject(service)
+        return _known.held.get(id(service)) or HeldObject(service)
 
     def make_table(self) -> MethodTable:
         """Return what serves the object; it is made when it is first needed.
@@ -65,13 +87,13 @@ class HeldObject:
 
     def let_go(self, family: Family) -> None:
         """Close the object if nobody holds it any more; forget it if nobody ever did."""
-        with _lock:
+        with _known.lock:
             if self.ends or self.pending:
                 return
-            _held.pop(id(self.service), None)
+            _known.held.pop(id(self.service), None)
             if self.was_held and type(self.service).close is not Service.close:
                 self.was_held = False
-                family.errands.append(self._close)
+                family.errands.append(functools.partial(run_outside, self._close))
 
     def _close(self) -> None:
         try:
@@ -82,8 +104,7 @@ class HeldObject:
             _log.exception("! closing %r failed", self.service)
 
 
-_held: dict[int, HeldObject] = {}
-"""By the ids of the objects: they need not be hashable, and live as long as they are in here."""
+_known = _Known()
 
 
 class ObjectEnd:
@@ -122,16 +143,35 @@ class ObjectEnd:
         """Serve one request, if there is one."""
         return self._line.work()
 
+    @property
+    def retry_at(self) -> int | None:
+        """When to go on although the socket does not say so."""
+        return self._line.retry_at
+
     def end(self, reason: str) -> None:
         """End it now."""
         self._line.refuse(reason)
         self._line.close()
 
+    def abandon(self) -> None:
+        """End it without waiting."""
+        self._line.refuse(_REVOKED)
+        self._line.abandon()
+
+    def revoke(self, call: AnsweredCall | None) -> None:
+        """End it, but let ``call`` be answered first if it came here."""
+        if isinstance(call, ServedCall) and call.dispatcher is self._line.handler:
+            self._line.refuse(_REVOKED)
+            call.afterwards = [*(call.afterwards or ()), functools.partial(self.end, _REVOKED)]
+        else:
+            self.end(_REVOKED)
+        self._family.run_errands()
+
     def _lost(self) -> None:
-        """Hear that the line has ended: the object has one holder less."""
+        """Hear that the line has ended, and no handler runs: the object has one holder less."""
         self._family.discard(self)
         self._ended()
-        with _lock:
+        with _known.lock:
             self._held.ends.pop(self, None)
             self._held.let_go(self._family)
 
@@ -162,7 +202,9 @@ class ObjectDeparture:
         """Make the pair."""
         self._around = around
         self._dropped = dropped
-        with _lock:
+        self.revoked = False
+        """Whether the object was revoked before the message left."""
+        with _known.lock:
             self._held = HeldObject.of(service)
             try:
                 self._held.make_table()
@@ -186,23 +228,25 @@ class ObjectDeparture:
         held = self._held
         self._theirs.close()
         end = ObjectEnd(held, self._ours, self._around, self._dropped)
-        with _lock:
+        with _known.lock:
             held.ends[end] = None
             held.pending.discard(self)
             held.was_held = True
         self._around.family.add(end)
+        if self.revoked:
+            end.end(_REVOKED)
 
     def unsent(self) -> None:
         """Close both ends; the object is left as it was, unless nobody else holds it any more."""
         self._close()
         self._dropped()
-        with _lock:
+        with _known.lock:
             self._held.pending.discard(self)
             self._held.let_go(self._around.family)
 
     def given_up(self) -> None:
         """Close both ends, and the object, if nobody else holds it."""
-        with _lock:
+        with _known.lock:
             self._held.was_held = True
         self.unsent()
 
@@ -211,7 +255,7 @@ def let_go_of(service: Service, family: Family) -> None:
     """Let go of an object that was given away and did not arrive, as if its holder had let go at once."""
     if type(service).close is Service.close:
         return
-    with _lock:
+    with _known.lock:
         held = HeldObject.of(service)
         held.was_held = True
         held.let_go(family)
@@ -220,13 +264,15 @@ def let_go_of(service: Service, family: Family) -> None:
 def revoke(service: Service) -> None:
     """Take an object back from all who hold it as a channel.
 
-    Their next call raises Unavailable, which says that it was revoked. Then the object's ``close`` runs. Revoking what
-    nobody holds does nothing.
+    Their next call raises Unavailable, which says that it was revoked; a call that runs in it gets ConnectionLost,
+    except the one that revokes, which is answered. Then the object's ``close`` runs, in this thread; if handlers of
+    the object run yet, after them. Revoking what nobody holds does nothing.
 
     Args:
         service: the object, in the process that gave it away.
 
     Raises:
+        WrongProcess: the process that this is a fork of gave it away.
         TypeError: it is no object of a service, or a proxy of one.
     """
     if isinstance(service, RemoteService | Remote):
@@ -235,8 +281,15 @@ def revoke(service: Service) -> None:
             " go of it"
         )
     check_service(service)
-    with _lock:
-        held = _held.get(id(service))
-        ends = [] if held is None else list(held.ends)
+    with _known.lock:
+        held = _known.held.get(id(service))
+        if held is None:
+            if id(service) in _known.held_by_parent:
+                raise forks.wrong_process("what others hold of this object")
+            return
+        for departure in held.pending:
+            departure.revoked = True
+        ends = list(held.ends)
+    call = answered_call()
     for end in ends:
-        end.end(_REVOKED)
+        end.revoke(call)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
+import _thread
+import itertools
 import socket
 import time
 from collections.abc import Callable, Iterator
+from contextvars import Context, copy_context
 from typing import Any, Final
 
 from seqrpc.blocking.kept import keep
@@ -45,26 +47,39 @@ _FAST_NS: Final = 20_000
 class Producer:
     """Writes what an iterator yields to one end of a pair, and then closes both.
 
+    The iterator runs in the thread of whoever works on it, one at a time, and in the context that the stream was sent
+    from: what it calls takes along what that said.
+
     Args:
         sock: the writing end; the producer owns it.
         source: what to write.
         encoder: encodes it.
+        context: where the source runs.
+        rested: called when other threads may work on it again.
         ended: called with it at its end.
     """
 
     __slots__ = (
-        "__weakref__", "_encoder", "_ended", "_is_busy", "_is_over", "_iterator", "_kept", "_last", "_outlet",
-        "_reader_gone", "_refused", "_sock", "_source", "_writer",
+        "__weakref__", "_context", "_encoder", "_ended", "_ending", "_is_over", "_iterator", "_kept", "_last",
+        "_outlet", "_reader_gone", "_refused", "_rested", "_running", "_sock", "_source", "_writer",
     )  # fmt: skip
 
     def __init__(
-        self, sock: socket.socket, source: Source, encoder: Encoder, ended: Callable[[Producer], object]
+        self,
+        sock: socket.socket,
+        source: Source,
+        encoder: Encoder,
+        context: Context,
+        *,
+        rested: Callable[[], object],
+        ended: Callable[[Producer], object],
     ) -> None:
         """Produce nothing yet."""
         self._sock = sock
         self._kept = keep(self, sock)
         self._source = source
         self._encoder = encoder
+        self._context = context
         self._writer = ItemWriter(encoder)
         self._outlet = Outlet(sock, self, Outbox())
         self._iterator: Iterator[Any] | None = None
@@ -72,45 +87,90 @@ class Producer:
         self._reader_gone = False
         self._last: Outgoing | None = None  # the end, once the source has ended
         self._is_over = False
-        self._is_busy = False  # whether the source runs: it may call, and its thread wait again
+        self._running = _thread.allocate_lock()  # by whom the source runs: it may call, and its thread wait again
+        self._ending: str | None = None  # why it was ended while the source ran: whoever runs that ends it then
+        self._rested = rested
         self._ended = ended
         forks.register(self, Producer._let_go_in_child)
 
     def _let_go_in_child(self) -> None:
         """Produce nothing: this is a copy in a forked child."""
         self._is_over = self._reader_gone = True
-        self._outlet.outbox.forget()
+        self._outlet.outbox.forget()  # what waits is not told that it was not sent: the parent may send it
+        self._writer = ItemWriter(self._encoder)
         self._sock.close()
 
     def interest(self) -> tuple[int, int]:
         """Return what to watch: the reader closes its end to say that it wants no more."""
-        if self._is_over or self._is_busy:
+        if self._is_over or self._running.locked():
             return -1, 0
-        if self._outlet.waits:
-            return self._sock.fileno(), READ | WRITE
+        outlet = self._outlet
+        if outlet.waits:
+            return self._sock.fileno(), READ | WRITE if outlet.wants_room else READ
         return self._sock.fileno(), 0
+
+    @property
+    def retry_at(self) -> int | None:
+        """When to go on although the socket does not say so."""
+        return self._outlet.retry_at
 
     def work(self) -> None:
         """Produce for a moment."""
-        if self._is_over or self._is_busy:
+        self._run(self._work)
+
+    def end(self, reason: str) -> None:
+        """End it now, if it has not ended; the reader is told ``reason`` if the socket has room for it.
+
+        If the source is running, in this thread or another one, it ends when that has yielded.
+        """
+        if self._run(self._end, reason):
             return
-        self._is_busy = True
+        self._ending = reason
+        self._run(self._end, reason)  # in case that it ran no more
+
+    def abandon(self) -> None:
+        """End it: nobody goes on with it any more."""
+        self.end("the connection of its service ended")
+
+    def _run(self, function: Callable[..., object], *args: Any) -> bool:
+        """Call a function in the context of the source, unless that is running; return whether it was not."""
+        got: list[bool] = []
         try:
-            self._go_on()
-        except BaseException as exc:
-            if not isinstance(exc, Exception) or self._last is not None:
-                self.end("the producer was interrupted")
-                raise
-            self._finish(exc)
+            # In one step for signal handlers: a lock that nobody knows to be held would be held for ever.
+            got.extend(itertools.starmap(self._running.acquire, _AT_ONCE))
+            if not got[0]:
+                return False
+            if not self._is_over:
+                self._context.run(function, *args)
+                if self._ending is not None:
+                    self._context.run(self._end, self._ending)
         finally:
-            self._is_busy = False
+            if got and got[0]:
+                self._running.release()
             release()
+        if not self._is_over:
+            if self._ending is not None:  # since it was looked at last
+                self.end(self._ending)
+            self._rested()
+        return True
+
+    def _work(self) -> None:
+        try:
+            try:
+                self._go_on()
+            except Exception as exc:
+                self._finish(exc)
+        except BaseException:
+            self._end("the producer was interrupted")
+            raise
 
     def _go_on(self) -> None:
-        if self._reader_has_gone() or not self._flush():
+        if self._reader_has_gone():
             return
         if self._last is not None:
-            self._close()
+            self._send_last()
+            return
+        if not self._flush():
             return
         if self._iterator is None:
             self._iterator = iter(self._source.items)
@@ -122,7 +182,7 @@ class Producer:
         writer, clock = self._writer, time.monotonic_ns
         last = first = 0
         for item in iterator:
-            if self._is_over:  # it was ended by what the source itself called
+            if self._ending is not None:  # it was ended meanwhile, perhaps by what the source itself called
                 self._encoder.give_up(item)
                 return
             writer.add(item)
@@ -137,7 +197,8 @@ class Producer:
             if not self._flush() or now >= until:
                 return
             last = clock()
-        self._finish(None)
+        if self._flush():  # else the iterator is asked again once there is room, and has no more
+            self._finish(None)
 
     def _reader_has_gone(self) -> bool:
         """Look whether the reader closed its end, or wrote to it, which readers never do."""
@@ -148,7 +209,7 @@ class Producer:
         except OSError:
             pass
         self._reader_gone = True
-        self.end("nobody reads")
+        self._end("nobody reads")
         return True
 
     # Writing
@@ -174,9 +235,8 @@ class Producer:
             if writer.failure is not None:
                 raise writer.failure
             if self._last is not None and not self._reader_gone:
-                last, self._last = self._last, None
+                last, self._last = self._last, _TOLD
                 self._put(last)
-                self._last = _TOLD
                 return not outlet.waits or outlet.flush()
         return True
 
@@ -223,40 +283,48 @@ class Producer:
     def _finish(self, exc: BaseException | None) -> None:
         """End as the source did, once everything is sent."""
         error = None if exc is None else error_for(exc, self._source.where)
-        if exc is not None:
-            self._writer.failure = None
+        self._writer.failure = None
         self._close_source()
-        if self._last is None:
-            self._last = self._writer.end(error)
-        with contextlib.suppress(Exception):  # what could not be sent was the reason
-            if self._flush():
-                self._close()
+        self._last = self._writer.end(error)
+        self._send_last()
 
-    def end(self, reason: str) -> None:
-        """End it now, if it has not ended; the reader is told ``reason`` if the socket has room for it."""
+    def _send_last(self) -> None:
+        """Send what waits, and the end, as far as there is room; what cannot be sent is left out."""
+        while True:
+            try:
+                if self._flush():
+                    self._close()
+            except Exception:  # noqa: S112 - it is why the stream ends, or nobody can be told
+                continue
+            return
+
+    def _end(self, reason: str) -> None:
+        """End it now, if it has not ended: first what holds descriptors, for the source may take its time."""
         if self._is_over:
             return
-        if not self._reader_gone and self._last is None:
-            stopped = Unavailable(reason)
-            self._last = self._writer.end((stopped.code, stopped.message, None))
-            with contextlib.suppress(Exception):
-                self._flush()
-        try:
-            self._close_source()
-        finally:  # also if it is interrupted
+        with Uninterrupted():
+            if not self._reader_gone and self._last is None:
+                stopped = Unavailable(reason)
+                self._last = self._writer.end((stopped.code, stopped.message, None))
+                try:
+                    self._flush()
+                except Exception as exc:
+                    _log.debug("! the reader of %r is not told that it was stopped: %s", self._source.where, exc)
             self._close()
+        self._close_source()
 
     def _close_source(self) -> None:
-        """Close the iterator: its ``finally`` blocks run, in this thread."""
-        iterator, self._iterator = self._iterator or self._source.items, None
+        """Close the iterator: its ``finally`` blocks run, in this thread. Then close what was lent to it."""
+        iterator, self._iterator = self._source.items if self._iterator is None else self._iterator, None
         self._source.items = ()
-        close = getattr(iterator, "close", None)
-        if close is None or not hasattr(iterator, "__next__"):
-            return
+        close = getattr(iterator, "close", None) if hasattr(iterator, "__next__") else None
         try:
-            close()
-        except Exception:  # it may raise anything, and may be running
+            if close is not None:
+                close()
+        except Exception:  # it may raise anything
             _log.exception("! closing %r failed, which was streamed", self._source.where)
+        finally:
+            close_all(self._source.fds)
 
     def _close(self) -> None:
         with Uninterrupted():
@@ -269,13 +337,14 @@ class Producer:
                 self._last.unsent()
             close_unread(self._sock, None, discard=False)
             self._kept.detach()
-            close_all(self._source.fds)
             self._ended(self)
 
     def __repr__(self) -> str:
         """Return what it produces."""
         return f"<Producer of {self._source.where}>"
 
+
+_AT_ONCE: Final = ((False,),)  # the arguments of one call of acquire, which does not wait
 
 _TOLD: Final = Outgoing((b"", []))
 """In place of the end of a stream once that has been sent, or waits to be."""
@@ -304,6 +373,7 @@ class StreamDeparture:
     Args:
         source: what the stream yields.
         encoder: encodes the items.
+        rested: called when other threads may work on it again.
         started: called with the producer once it can be worked on.
         ended: called with it at its end.
         dropped: called if it is not sent.
@@ -318,9 +388,10 @@ class StreamDeparture:
         self,
         source: Source,
         encoder: Encoder,
+        *,
+        rested: Callable[[], object],
         started: Callable[[Producer], object],
         ended: Callable[[Producer], object],
-        *,
         dropped: Callable[[], object],
     ) -> None:
         """Make the pair."""
@@ -328,6 +399,8 @@ class StreamDeparture:
         never_wait(self._ours)
         self._source = source
         self._encoder = encoder
+        self._context = copy_context()
+        self._rested = rested
         self._started = started
         self._ended = ended
         self._dropped = dropped
@@ -350,7 +423,9 @@ class StreamDeparture:
     def sent(self) -> None:
         """Let the reading end go; the producer is to be worked on."""
         self._theirs.close()
-        self.producer = Producer(self._ours, self._source, self._encoder, self._ended)
+        self.producer = Producer(
+            self._ours, self._source, self._encoder, self._context, rested=self._rested, ended=self._ended
+        )
         self._started(self.producer)
 
     def unsent(self) -> None:

@@ -297,6 +297,7 @@ class Lines:
         self._is_closed = True
         for line in self.lines:
             line.abandon()
+        self.family.abandon()
 
     def close(self) -> None:
         """End, for good."""

@@ -25,7 +25,7 @@ from seqrpc.blocking.waiting import (
     poll,
     seconds_until,
 )
-from seqrpc.errors import ConnectionLost, DeadlineExceeded
+from seqrpc.errors import ConnectionLost, DeadlineExceeded, WrongProcess
 from seqrpc.kernel.closing import CLOSER
 from seqrpc.kernel.interrupts import Uninterrupted
 
@@ -81,8 +81,8 @@ class Line(Protocol):
         """End."""
         ...
 
-    def lost_error(self) -> ConnectionLost:
-        """Return why it ended."""
+    def waiting_error(self) -> ConnectionLost | WrongProcess:
+        """Return what ends the waiting: why it ended, or that this child was forked meanwhile."""
         ...
 
     def close_unused(self) -> None:
@@ -177,7 +177,7 @@ class Turns:
         line = self._line
         if line.is_lost:
             with line.lock:  # whoever ended it may be about to say why
-                waiter.finish(error=line.lost_error())
+                waiter.finish(error=line.waiting_error())
         elif until is not None and waiter.is_late(until):
             raise DeadlineExceeded("the deadline passed before the answer came")
 
@@ -322,6 +322,7 @@ class Turns:
         """Let the thread that reads look again: there is something to send, or to serve."""
         if self.bell is not None:
             self.bell.ring()
+        self._line.family.tell_watches()
 
     def _follow(self, waiter: Waiter, until: int | None, pumps: Sequence[Pump]) -> Work | None:
         """Sleep until another thread has an answer, or lets this one read; meanwhile go on with this thread's own."""

@@ -42,6 +42,10 @@ class Pump(Protocol):
         """End it now; the other side is told why, if that can be."""
         ...
 
+    def abandon(self) -> None:
+        """End it now, without waiting for anything."""
+        ...
+
 
 class Bell:
     """Wakes a thread that polls. It is made when it is needed, which in programs of one thread it never is."""

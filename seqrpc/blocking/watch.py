@@ -2,58 +2,71 @@
 
 from __future__ import annotations
 
+import contextlib
 import selectors
+import threading
 from collections.abc import Callable, Iterable
 
+from seqrpc.blocking.family import Family
 from seqrpc.blocking.waiting import READ, WRITE, Pump
 from seqrpc.kernel import forks
+from seqrpc.kernel.interrupts import Uninterrupted
 
 
 class Watch:
     """A selector whose own descriptor is readable when something can be done (epoll(7), kqueue(2)).
 
     Args:
+        family: tells, in any thread, when there is more to watch for.
         pumps: returns what to watch for, when it is asked.
     """
 
-    __slots__ = ("__weakref__", "_pumps", "_seen", "_selector")
+    __slots__ = ("__weakref__", "_is_closed", "_lock", "_pumps", "_seen", "_selector")
 
-    def __init__(self, pumps: Callable[[], Iterable[Pump]]) -> None:
+    def __init__(self, family: Family, pumps: Callable[[], Iterable[Pump]]) -> None:
         """Watch what there is."""
         self._pumps = pumps
         self._selector = selectors.DefaultSelector()
-        self._seen: dict[Pump, tuple[int, int]] = {}
-        forks.register(self, Watch.close)
+        self._seen: dict[int, tuple[Pump, int]] = {}  # a number may be another's by now
+        self._lock = threading.RLock()
+        self._is_closed = False
+        forks.register(self, Watch._let_go_in_child)
+        family.watches.add(self)
         self.update()
+
+    def _let_go_in_child(self) -> None:
+        """Close the copy: this is a forked child, and another thread of the parent may hold the lock."""
+        self._lock = threading.RLock()
+        self.close()
 
     def fileno(self) -> int:
         """Return the descriptor, lent."""
-        self.update()
         return self._selector.fileno()
 
     def update(self) -> None:
         """Watch what goes on now: objects that were given away since, and what has to be sent."""
-        now: dict[Pump, tuple[int, int]] = {}
-        for pump in self._pumps():
-            number, events = pump.interest()
-            if number >= 0:
-                now[pump] = number, events or WRITE  # what can go on at once is writable
-        for pump, (number, _events) in self._seen.items():
-            if now.get(pump) != self._seen[pump]:
-                self._forget(number)
-        for pump, (number, events) in now.items():
-            if self._seen.get(pump) != (number, events):
-                mask = (selectors.EVENT_READ if events & READ else 0) | (selectors.EVENT_WRITE if events & WRITE else 0)
-                self._selector.register(number, mask)
-        self._seen = now
-
-    def _forget(self, number: int) -> None:
-        try:
-            self._selector.unregister(number)
-        except KeyError:
-            return
+        with self._lock, Uninterrupted():
+            if self._is_closed:
+                return
+            now: dict[int, tuple[Pump, int]] = {}
+            for pump in self._pumps():
+                number, events = pump.interest()
+                if number >= 0:
+                    now[number] = pump, events or WRITE  # what can go on at once is writable
+            for number, seen in list(self._seen.items()):
+                if now.get(number) != seen:
+                    del self._seen[number]
+                    self._selector.unregister(number)
+            for number, (pump, events) in now.items():
+                if number not in self._seen:
+                    read = selectors.EVENT_READ if events & READ else 0
+                    with contextlib.suppress(OSError):  # it was closed by another thread meanwhile
+                        self._selector.register(number, read | (selectors.EVENT_WRITE if events & WRITE else 0))
+                        self._seen[number] = pump, events
 
     def close(self) -> None:
         """Watch nothing any more."""
-        self._selector.close()
-        self._seen = {}
+        with self._lock:
+            self._is_closed = True
+            self._selector.close()
+            self._seen.clear()

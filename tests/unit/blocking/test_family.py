@@ -29,6 +29,8 @@ class Pumping:
     def end(self, reason: str) -> None:
         raise AssertionError("nobody ends it here")
 
+    def abandon(self) -> None: ...
+
 
 def rung(bell: Bell) -> bool:
     ready = bool(select.select([bell.fileno()], [], [], 0)[0])

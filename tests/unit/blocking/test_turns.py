@@ -53,6 +53,8 @@ class Pumping:
     def end(self, reason: str) -> None:
         self.wanted = -1, 0
 
+    def abandon(self) -> None: ...
+
 
 @pytest.fixture
 def writable() -> Iterator[int]:

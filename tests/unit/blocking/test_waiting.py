@@ -44,6 +44,8 @@ class Pumping:
     def end(self, reason: str) -> None:
         raise AssertionError("as above")
 
+    def abandon(self) -> None: ...
+
 
 @pytest.fixture
 def pair() -> Iterator[tuple[socket.socket, socket.socket]]:

@@ -1,0 +1,232 @@
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from support.processes import in_child
+from support.sync import Notes, Raw, Thread, raw_peer, readable
+
+import seqrpc
+from seqrpc import blocking
+from seqrpc.blocking.family import Family
+from seqrpc.blocking.waiting import READ, WRITE, Pump
+from seqrpc.blocking.watch import Watch
+
+
+class Thing:
+    """What can be watched, as the test says."""
+
+    def __init__(self, events: int = READ) -> None:
+        self.sock, self.other = socket.socketpair()
+        self.events = events
+
+    def interest(self) -> tuple[int, int]:
+        return self.sock.fileno(), self.events
+
+    def work(self) -> None: ...
+
+    def end(self, reason: str) -> None: ...
+
+    def abandon(self) -> None: ...
+
+    def close(self) -> None:
+        self.sock.close()
+        self.other.close()
+
+
+@contextmanager
+def watching(*things: Thing) -> Iterator[tuple[Watch, Family, list[Any]]]:
+    family = Family()
+    watched: list[Pump] = [*things]
+    watch = Watch(family, lambda: watched)
+    yield watch, family, watched
+    watch.close()
+    for thing in watched:
+        assert isinstance(thing, Thing)
+        thing.close()
+
+
+def test_it_is_readable_as_long_as_something_can_be_done() -> None:
+    with watching(Thing()) as (watch, _family, (thing,)):
+        assert not readable(watch.fileno())
+        thing.other.send(b"!")
+        assert readable(watch.fileno())
+        assert readable(watch.fileno())
+        thing.sock.recv(1)
+        assert not readable(watch.fileno())
+
+
+def test_what_can_go_on_at_once_and_what_waits_for_room_make_it_readable() -> None:
+    for events, other in ((0, READ), (WRITE, READ), (READ | WRITE, READ)):
+        with watching(Thing(events)) as (watch, _family, (thing,)):
+            assert readable(watch.fileno())
+            thing.events = other
+            watch.update()
+            assert not readable(watch.fileno())
+
+
+def test_what_is_over_is_watched_no_more() -> None:
+    with watching(Thing(0)) as (watch, _family, watched):
+        watched[0].interest = lambda: (-1, 0)
+        watch.update()
+        assert not readable(watch.fileno())
+
+
+def test_a_number_may_become_anothers() -> None:
+    with watching(Thing()) as (watch, _family, watched):
+        old = watched.pop()
+        number = old.sock.fileno()
+        new = Thing()
+        old.close()
+        os.dup2(new.sock.fileno(), number)
+        new.sock.close()
+        new.sock = socket.socket(fileno=number)
+        watched.append(new)
+        watch.update()
+        new.other.send(b"!")
+        assert readable(watch.fileno())
+
+
+def test_what_was_closed_meanwhile_is_left_out() -> None:
+    with watching() as (watch, _family, watched):
+        gone = Thing()
+        number = gone.sock.fileno()
+        gone.close()
+        gone.interest = lambda: (number, READ)  # type: ignore[method-assign]
+        watched.append(gone)
+        watch.update()
+        assert not readable(watch.fileno())
+
+
+def test_the_family_tells_what_was_added_in_whatever_thread() -> None:
+    with watching() as (watch, family, watched):
+        thing = Thing(0)
+        watched.append(thing)
+        assert not readable(watch.fileno())
+        Thread(lambda: family.add(thing)).result()
+        assert readable(watch.fileno())
+
+
+def test_one_that_is_closed_watches_nothing() -> None:
+    with watching(Thing(0)) as (watch, family, watched):
+        watch.close()
+        watch.update()
+        family.add(watched[0])
+        watch.close()
+
+
+def test_a_forked_child_has_none() -> None:
+    with watching(Thing(0)) as (watch, _family, _watched):
+        number = watch.fileno()
+
+        def act() -> bool:
+            watch.update()
+            return os.path.lexists(f"/proc/self/fd/{number}")
+
+        assert in_child(act) is False
+        assert readable(watch.fileno())
+
+
+# Of a connection
+
+
+class Object(seqrpc.Service):
+    def __init__(self) -> None:
+        self.notes = Notes()
+
+    @seqrpc.method
+    def hit(self) -> None:
+        self.notes.note("hit")
+
+
+def give(connection: blocking.Connection, raw: Raw, what: Any) -> Raw:
+    raw.send(1, connection._line.session._next_id, None, None)
+    connection.call("Other.take", what)
+    _message, end = raw.receive_end()
+    return end
+
+
+def test_objects_that_are_given_away_later_make_it_readable() -> None:
+    service = Object()
+    with raw_peer() as (connection, raw):
+        number = connection.fileno()
+        end = give(connection, raw, service)
+        assert not readable(number)
+        end.send(0, 1, "Object.hit", [])
+        assert readable(number)
+        connection.process()
+        assert service.notes.what == ["hit"]
+        assert not readable(number)
+        end.close()
+        assert readable(number)
+        connection.process()
+        assert not readable(number)
+        assert connection.fileno() == number
+
+
+def test_nothing_wakes_a_loop_in_vain() -> None:
+    with raw_peer(services=Object()) as (connection, raw):
+        number = connection.fileno()
+        for _ in range(3):
+            connection.process()
+            assert not readable(number)
+        raw.send(1, 99, None, "an answer that nobody waits for")
+        assert readable(number)
+        connection.process()
+        assert not readable(number)
+        raw.close()
+        assert readable(number)
+        connection.process()
+        assert connection.closed
+        assert not readable(number)
+
+
+def test_a_stream_goes_on_while_it_can_and_sleeps_while_nobody_reads() -> None:
+    class Counting(seqrpc.Service, name="C"):
+        @seqrpc.method
+        def count(self) -> Any:
+            return iter(range(10**9))
+
+    with raw_peer(services=Counting()) as (connection, raw):
+        number = connection.fileno()
+        raw.send(0, 1, "C.count", [])
+        connection.process()
+        _message, end = raw.receive_end()
+        turns = 0
+        while readable(number):
+            connection.process()
+            turns += 1
+        assert turns
+        while select.select([end.sock], [], [], 0)[0]:
+            end.receive()
+        assert readable(number)
+        end.close()
+        connection.process()
+        assert not readable(number)
+
+
+def test_what_has_to_be_sent_makes_it_readable_once_there_is_room() -> None:
+    with raw_peer() as (connection, raw):
+        number = connection.fileno()
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                connection._line.sock.send(b"filling", socket.MSG_DONTWAIT)
+        with pytest.raises(seqrpc.DeadlineExceeded), seqrpc.timeout(0.01):
+            connection.call("Other.side")
+        assert not readable(number)
+        count = 0
+        while select.select([raw.sock], [], [], 0)[0]:
+            raw.sock.recv(10_000)
+            count += 1
+        assert count
+        assert readable(number)
+        connection.process()
+        assert raw.receive()[:3] == [0, 0, "Other.side"]
+        assert raw.receive() == [3, 0]
+        assert not readable(number)
