@@ -11,6 +11,7 @@ import pytest
 from support.descriptors import is_open, owned, refuse_descriptors, same_file
 from support.faces import Kind
 from support.scarcity import table_full
+from support.waiting import PATIENCE, comes_true
 
 import seqrpc
 from seqrpc import Buffer, Limits, OwnedFd
@@ -169,16 +170,21 @@ async def test_what_is_too_large_costs_its_call_and_no_more(kind: Kind) -> None:
 
 
 async def test_the_answers_of_calls_that_were_given_up_leave_nothing_open(kind: Kind) -> None:
+    began, go_on = threading.Event(), threading.Event()
+    given: list[OwnedFd] = []
+
     class Slow(Files, name="Slow"):
         @seqrpc.method
         def late(self) -> OwnedFd:
-            go_on.wait(30)
-            return OwnedFd(os.open("/dev/null", os.O_RDONLY))
+            began.set()
+            go_on.wait(PATIENCE)
+            given.append(OwnedFd(os.open("/dev/null", os.O_RDONLY)))
+            return given[0]
 
-    go_on = threading.Event()
     async with kind.serving(Slow()) as client:
         with pytest.raises(seqrpc.DeadlineExceeded):
             async with kind.timeout(0.05):
                 await client.call("Slow.late")
         go_on.set()
         assert await client.call("Slow.length", b"ab") == 2
+        await comes_true(lambda: not began.is_set() or (given and given[0].closed))
