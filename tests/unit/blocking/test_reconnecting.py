@@ -289,10 +289,9 @@ async def test_a_stream_ends_with_its_daemon(socket_path: Path) -> None:
 
 async def test_one_that_is_dropped_is_closed_with_a_warning(socket_path: Path) -> None:
     async with seqrpc.serve(Journal(), socket_path) as server:
-        connection = await connected(socket_path)
-        assert await away(connection.call, "Journal.add", "a") == "a"
-        held = [connection]
-        del connection
+        # In this thread: another one may hold it, and the call that it made, a moment longer.
+        held = [blocking.connect(socket_path, reconnect=True)]
+        await comes_true(lambda: server.connections)
         with pytest.warns(ResourceWarning, match="unclosed <Connection open"):
             held.clear()
         await comes_true(lambda: not server.connections)
