@@ -20,13 +20,23 @@ _RAISERS: Final = tuple(
 others are put off and put back, it is the likeliest to come."""
 
 
+_CALLS: Final = frozenset({"recvmsg_into", "send"})
+"""The methods of sockets around which it is asked; those of a class that wraps them, as sockets of tests do, are
+functions of Python's."""
+
+
 def is_of_handler(exc: BaseException) -> bool:
     """Return whether an exception comes from a signal handler, and not from the system call that it interrupted.
 
     A handler may raise ``TimeoutError``, which is an OSError. To be asked in the function that has caught it around
     nothing but calls of built-in functions: what these raise comes from that very frame.
     """
-    return exc.__traceback__ is not None and exc.__traceback__.tb_next is not None
+    traceback = exc.__traceback__
+    if traceback is None or traceback.tb_next is None:
+        return False
+    while traceback.tb_next is not None:
+        traceback = traceback.tb_next
+    return traceback.tb_frame.f_code.co_name not in _CALLS
 
 
 _Handler = Callable[[int, FrameType | None], Any]
