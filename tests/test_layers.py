@@ -181,6 +181,7 @@ ORDER = (
     "blocking.reading",
     "blocking.turns",
     "blocking.room",
+    "blocking.sending",
     "blocking.line",
     "blocking.timeouts",
     "blocking.driving",

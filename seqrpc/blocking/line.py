@@ -6,30 +6,27 @@ import contextlib
 import socket
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Final, Protocol
 
 from seqrpc.blocking.family import Family
 from seqrpc.blocking.kept import keep
-from seqrpc.blocking.outlet import Outlet
 from seqrpc.blocking.reading import Reading, Work
 from seqrpc.blocking.room import Room
+from seqrpc.blocking.sending import SendingLine
 from seqrpc.blocking.turns import Turns
-from seqrpc.blocking.waiting import READ, WRITE, Bystander, Waiter, earlier, poll
+from seqrpc.blocking.waiting import READ, WRITE, Waiter, earlier, poll
 from seqrpc.calls.outcomes import closed_here, explain_refusal, lost, unavailable
 from seqrpc.errors import (
     ConnectionLost,
-    DeadlineExceeded,
     Execution,
     RemoteProtocolError,
     RpcError,
     WrongProcess,
-    not_run,
 )
 from seqrpc.kernel import forks
-from seqrpc.kernel.ancillary import SEND_FLAGS
 from seqrpc.kernel.credentials import Credentials
-from seqrpc.kernel.descriptors import HasFileno, OwnedFd, close_all
+from seqrpc.kernel.descriptors import OwnedFd, close_all
 from seqrpc.kernel.interrupts import Uninterrupted
 from seqrpc.kernel.pieces import Content
 from seqrpc.kernel.platforms import PLATFORM
@@ -41,9 +38,7 @@ from seqrpc.protocol.admission import Admission, Refused
 from seqrpc.protocol.heads import head_of
 from seqrpc.protocol.inbox import Inbox, Trouble, hides_packets
 from seqrpc.protocol.messages import REQUEST, RESPONSE, Closing, Request, Response
-from seqrpc.protocol.outbox import Outbox, Packet, lending
 from seqrpc.protocol.session import Event, Session
-from seqrpc.protocol.spilled import write_spilled
 from seqrpc.protocol.values import Living
 from seqrpc.text import shown
 
@@ -85,7 +80,7 @@ class Handler(Protocol):
         ...
 
 
-class Line:
+class Line(SendingLine):
     """One end of a connection, of a channel, or of an object that is served, for any number of threads.
 
     One thread at a time reads, and gives the others what is theirs; when it has what it waits for itself, the one that
@@ -101,9 +96,8 @@ class Line:
     """
 
     __slots__ = (
-        "__weakref__", "_discards", "_flushers", "_inbox", "_kept", "_outlet", "_reason", "broken", "closing",
-        "entered", "family", "fd", "forked", "handler", "is_lost", "is_open", "limits", "lock", "reading", "room",
-        "sends_at_once", "session", "sock", "turns",
+        "__weakref__", "_discards", "_kept", "_reason", "entered", "family", "forked", "handler", "is_lost", "is_open",
+        "reading", "room",
     )  # fmt: skip
 
     def __init__(
@@ -123,33 +117,19 @@ class Line:
         if by_packet:
             PLATFORM.ask_for_senders(sock)
         never_wait(sock)
-        self.sock = sock
+        inbox = Inbox(None if by_packet else peer, None if peer is None else peer.uid, names_senders=by_packet)
+        super().__init__(sock, limits, inbox, Session(limits, living, handler.admission))
         self._kept = keep(self, sock, discard=True)
-        self.fd = sock.fileno()
-        self.limits = limits
         self.family = family
         self.handler = handler
         """Answers the other side's requests."""
-        self.session: Session[Waiter, Any] = Session(limits, living, handler.admission)
-        self.lock = threading.RLock()
-        """Held while session, outbox and what is below are looked at or changed."""
         self.entered = False
         """Whether a thread is in the middle of a change of the session: also seen if it comes here again."""
-        self._inbox = Inbox(None if by_packet else peer, None if peer is None else peer.uid, names_senders=by_packet)
         self.reading = Reading(sock, self._inbox, self)
         """Receives."""
         self.turns = Turns(self)
-        """The threads that wait."""
-        self._flushers: list[Waiter] = []  # those that wait until everything is sent
-        self._outlet: Outlet | None = None
         self.room = Room(self)
         """The line of calls that wait to be sent."""
-        self.sends_at_once = True
-        """Whether nothing waits, and neither end has begun to close."""
-        self.broken: OSError | None = None
-        """Why nothing can be sent any more; what was sent to us is still read."""
-        self.closing = False
-        """Whether this end has begun to close."""
         self.is_lost = False
         """Whether it has ended."""
         self.is_open = True
@@ -213,130 +193,6 @@ class Line:
     def reentered(self) -> RuntimeError:
         """Return what to raise where this thread is in the middle of something here."""
         return RuntimeError(f"{self!r} is in use by this very thread: a finalizer, or the encoding of a value, calls")
-
-    # Sending, all of it under the lock
-
-    def send(
-        self,
-        data: Content,
-        lenders: Sequence[HasFileno] = (),
-        failed: Callable[[OSError], object] | None = None,
-    ) -> None:
-        """Send a packet now if the kernel takes it, else when a thread that waits finds room.
-
-        Raises:
-            ConnectionLost: the connection is closing, or ended; nothing was sent.
-            ValueError, OSError, RpcError: the packet cannot be sent.
-        """
-        if self.sends_at_once and not lenders and len(data) <= MAX_PACKET:
-            try:
-                self.sock.send(data, SEND_FLAGS)  # type: ignore[arg-type] # data in pieces is longer
-                return
-            except OSError:  # rare enough to be tried again in the slow way
-                pass
-        if self.closing or self.broken is not None:
-            raise not_run(ConnectionLost("the connection is closed")) from self.broken
-        with Uninterrupted():
-            packet = lending(data, lenders, self.too_long, failed, own=self.fd)
-            outlet = self._outlet
-            if outlet is None:
-                outbox = Outbox(self.limits.high_water_bytes, self.limits.low_water_bytes)
-                outlet = self._outlet = Outlet(self.sock, self, outbox)
-            try:
-                outlet.send(packet, self._inbox.uid)
-            finally:
-                if outlet.waits:
-                    self.sends_at_once = False
-                    self.turns.wake_leader()
-                elif outlet.room.narrow:
-                    outlet.room.change(narrow=False)
-
-    def flush(self) -> None:
-        """Send what waits, as far as there is room."""
-        outlet = self._outlet
-        if outlet is None or not outlet.waits:
-            return
-        with self.lock, Uninterrupted():
-            if not outlet.flush() or self.broken is not None:  # then whoever waits for it hears of the end
-                return
-            if outlet.room.narrow:
-                outlet.room.change(narrow=False)
-            self.sends_at_once = not self.closing
-            while self._flushers:
-                self._flushers.pop().finish()
-
-    def wants_room(self) -> tuple[bool, int | None]:
-        """Return whether the socket is to be watched for room, and when to try again without that."""
-        outlet = self._outlet
-        if outlet is None or not outlet.waits:
-            return False, None
-        return outlet.wants_room, outlet.retry_at
-
-    @property
-    def unsent_bytes(self) -> int:
-        """What is kept because the other side does not read."""
-        outbox = None if self._outlet is None else self._outlet.outbox
-        return 0 if outbox is None else outbox.unsent_bytes + _PACKET_COST * len(outbox.packets)
-
-    @property
-    def unsent_packets(self) -> int:
-        """How many packets wait to be sent."""
-        return 0 if self._outlet is None else len(self._outlet.outbox.packets)
-
-    def flush_all(self, deadline: int | None) -> None:
-        """Wait until nothing waits to be sent.
-
-        Raises:
-            DeadlineExceeded: the deadline passed before.
-            ConnectionLost: the connection ended before.
-        """
-        if self.sends_at_once:
-            return
-        waiter = Bystander()
-        with self.lock:
-            if self._outlet is None or not self._outlet.waits:
-                return
-            self._flushers.append(waiter)
-        self.turns.wait(waiter, deadline)
-        if waiter.error is not None:
-            raise waiter.error
-
-    def wait_for_room(self, deadline: int | None) -> None:
-        """Wait before sending more, if too much waits to be sent already.
-
-        Raises:
-            DeadlineExceeded: the deadline passed before.
-            ConnectionLost: the connection ended before.
-        """
-        while self.unsent_bytes > self.limits.high_water_bytes:
-            try:
-                self.flush_all(deadline)
-            except DeadlineExceeded:
-                raise not_run(DeadlineExceeded("the deadline passed before the call could be sent")) from None
-
-    # What the outlet tells
-
-    def too_long(self, data: Content) -> tuple[bytes, OwnedFd]:
-        """Send a message that does not fit in a packet as a memory file (protocol section 5)."""
-        return self.session.spill(data), write_spilled(data)
-
-    def writable(self) -> None:
-        """Send what waits."""
-        self.flush()
-
-    def refused(self, packet: Packet, reason: Exception) -> None:
-        """Tell the sender of a packet that waited, or end: nothing else would notice."""
-        if packet.failed is not None and isinstance(reason, OSError):
-            packet.failed(reason)
-        else:
-            self.end_by(reason)
-
-    def broke(self, reason: OSError) -> None:
-        """Send nothing any more; what was sent to us is still read."""
-        self.broken = self.broken or reason
-        self.sends_at_once = False
-        if self._outlet is not None:
-            self._outlet.drop()
 
     # What the reading tells
 
