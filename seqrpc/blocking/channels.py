@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
-from seqrpc.blocking.caller import Caller
 from seqrpc.blocking.dispatch import Dispatcher
 from seqrpc.blocking.family import Family
 from seqrpc.blocking.interception import caller_of
 from seqrpc.blocking.interceptors import Interception
 from seqrpc.blocking.line import Line
+from seqrpc.blocking.proxy import Callee
 from seqrpc.blocking.remote import Remote
 from seqrpc.errors import ConnectionLost, LocalProtocolError, not_run
 from seqrpc.interface.answers import Finish, result_of
@@ -58,7 +58,7 @@ class ChannelEnd:
         self._fd: OwnedFd | None = fd
         self._around = around
         self._line: Line | None = None
-        self._caller: Caller | None = None
+        self._caller: Callee | None = None
         self._sender: Sender = None
         self._lock = threading.RLock()  # held while the line is made, or taken
         self._forked = False  # whether this is a copy in a forked child
@@ -76,7 +76,7 @@ class ChannelEnd:
         if self._forked:
             raise forks.wrong_process("this channel")
 
-    def _open(self) -> Caller:
+    def _open(self) -> Callee:
         self._check_process()
         caller = self._caller
         if caller is not None:

@@ -11,10 +11,11 @@ import weakref
 from collections.abc import Iterable
 from typing import Final
 
+from seqrpc.blocking.caller import Caller
 from seqrpc.blocking.connection import Connection, ReconnectingConnection
 from seqrpc.blocking.dispatch import Dispatcher
 from seqrpc.blocking.family import Family
-from seqrpc.blocking.interception import caller_of
+from seqrpc.blocking.interception import around, caller_of
 from seqrpc.blocking.interceptors import Interception, Interceptor
 from seqrpc.blocking.line import Line
 from seqrpc.blocking.living import LivingValues
@@ -119,7 +120,7 @@ class _Maker:
         with Uninterrupted():
             made, dispatcher = self._make(sock, where)
             made.caller.guard = Guard(_Whole(made.line))
-            connection = Connection(made.line, made.caller)
+            connection = Connection(made.line, around(made.caller, self._interception))
             dispatcher.remember(connection)
         return connection
 
@@ -132,7 +133,7 @@ class _Maker:
         """Return a connection to an address that is made again and again."""
         lines = Lines(functools.partial(self._make_anew, address), policy, self._family, self._living.travels)
         caller = ReconnectingCaller(lines)
-        connection = ReconnectingConnection(lines, caller)
+        connection = ReconnectingConnection(lines, around(caller, self._interception))
         lines.face = weakref.ref(connection)
         lines.ready(scope.get().deadline_ns, lines.patience_from_now())
         caller.guard = Guard(lines)
@@ -158,7 +159,7 @@ class _Maker:
             raise
         if handler.serves:
             family.add(line)
-        return Made(line, caller_of(line, interception)), handler
+        return Made(line, Caller(line)), handler
 
 
 class _Whole:

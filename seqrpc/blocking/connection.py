@@ -6,9 +6,9 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
-from seqrpc.blocking.caller import Caller
 from seqrpc.blocking.line import Line
-from seqrpc.blocking.reconnecting import Lines, ReconnectingCaller
+from seqrpc.blocking.proxy import Callee
+from seqrpc.blocking.reconnecting import Lines
 from seqrpc.blocking.remote import Remote
 from seqrpc.blocking.waiting import Pump
 from seqrpc.blocking.watch import Watch
@@ -27,9 +27,9 @@ class Connection(Remote):
 
     __slots__ = ("__weakref__", "_line", "_watch")
 
-    def __init__(self, line: Line, caller: Caller) -> None:
+    def __init__(self, line: Line, callee: Callee) -> None:
         """Wrap a line."""
-        super().__init__(caller)
+        super().__init__(callee)
         self._line = line
         self._watch: Watch | None = None
 
@@ -133,9 +133,9 @@ class ReconnectingConnection(Connection):
 
     __slots__ = ("_lines",)
 
-    def __init__(self, lines: Lines, caller: ReconnectingCaller) -> None:
+    def __init__(self, lines: Lines, callee: Callee) -> None:
         """Wrap what makes the connections."""
-        Remote.__init__(self, caller)
+        Remote.__init__(self, callee)
         self._lines = lines
         self._watch = None
 

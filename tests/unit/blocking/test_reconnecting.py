@@ -348,3 +348,29 @@ async def test_a_copy_in_a_forked_child_connects_to_nobody(socket_path: Path) ->
         forked.close()
         assert not forked.is_unclosed
         await away(connection.close)
+
+
+class Heard(blocking.Interceptor):
+    def __init__(self) -> None:
+        self.of: list[str] = []
+
+    def request(self, call: seqrpc.OutgoingCall, proceed: Callable[[], Any]) -> Any:
+        self.of.append(call.method)
+        return proceed()
+
+
+async def test_interceptors_surround_a_call_with_all_its_attempts(socket_path: Path) -> None:
+    journal, heard = Journal(), Heard()
+    server = await seqrpc.serve(journal, socket_path)
+    connection = await connected(socket_path, interceptors=[heard])
+    proxy: Any = connection.proxy(Journal)
+    again = asyncio.ensure_future(away(proxy.wait_again, "again"))
+    await journal.stage.wait("again")
+    await server.close()
+    async with seqrpc.serve(journal, socket_path):
+        assert await again == "again"
+        await away(proxy.tell, "told")
+        assert "Journal" in repr(proxy)
+        await away(connection.close)
+    assert journal.ran[:2] == ["again", "again"]
+    assert heard.of == ["Journal.wait_again", "Journal.tell"]
