@@ -57,12 +57,19 @@ class Timeout:
         """Bound the blocking calls that are made in this thread from now on."""
         if self._with_loop and _loop_runs():
             raise TypeError(f"{self!r} is entered by 'async with', not by 'with'")
-        self._token = scope.set(bounded(scope.get(), self._delay, time.monotonic_ns()))
+        outer = scope.get()
+        inside = bounded(outer, self._delay, time.monotonic_ns())
+        self._bound = inside.deadline_ns
+        try:
+            self._token = scope.set(inside)
+        except BaseException:  # a signal handler came between: the block never begins
+            scope.set(outer)
+            raise
 
     def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
         """End the bound."""
-        deadline_ns = scope.get().deadline_ns
-        scope.reset(self._token)
+        scope.reset(self._token)  # first: a signal handler may come between any two calls
+        deadline_ns: int | None = self._bound
         if not isinstance(exc, DeadlineExceeded) or deadline_ns is None or exc.execution is Execution.DID_NOT_RUN:
             return  # that a call was not sent says more
         if deadline_ns <= time.monotonic_ns():  # a call inside was given up, here or there
