@@ -184,6 +184,7 @@ ORDER = (
     "blocking.sending",
     "blocking.line",
     "blocking.timeouts",
+    "blocking.marks",
     "blocking.driving",
     "blocking.producers",
     "blocking.readers",

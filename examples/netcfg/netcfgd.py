@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import dataclasses
 import fcntl
+import grp
 import logging
 import os
 import socket
@@ -147,6 +148,10 @@ def main() -> None:
     parser.add_argument("--config", type=Path, default="/etc/netcfg.toml", help="what to open (default: %(default)s)")
     parser.add_argument("--group", default="netdev", help="whose members may open it (default: %(default)s)")
     args = parser.parse_args()
+    try:
+        grp.getgrnam(args.group)
+    except KeyError:
+        sys.exit(f"netcfgd: there is no group {args.group!r} whose members could be let in: name one by --group")
     logging.basicConfig(level=logging.INFO)
     try:
         settings = SettingsService(args.config)

@@ -19,6 +19,15 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.import_plugin("seqrpc.testing.fixtures")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Have leaks looked for when all else of a test has ended: what is set up first is torn down last."""
+    for item in items:
+        names: list[str] = getattr(item, "fixturenames", [])
+        if "seqrpc_no_leaks" in names:
+            names.remove("seqrpc_no_leaks")
+            names.insert(0, "seqrpc_no_leaks")
+
+
 @pytest.fixture
 def seqrpc_caller() -> Callable[..., Credentials]:
     """Return :func:`seqrpc.testing.caller`, which makes somebody else: ``seqrpc_caller(uid=1000)``."""

@@ -229,7 +229,7 @@ def test_the_daemon_says_what_is_wrong_with_its_configuration(socket_path: Path,
     config = socket_path.with_name("netcfg.toml")
     if text is not None:
         config.write_text(text)
-    args = command("netcfg/netcfgd.py", "--address", socket_path, "--config", config)
+    args = command("netcfg/netcfgd.py", "--address", socket_path, "--config", config, "--group", "daemon")
     done = subprocess.run(args, capture_output=True, timeout=WITHIN, check=False)
     assert done.returncode == 1
     assert done.stderr.startswith(f"netcfgd: {config}: ".encode())
