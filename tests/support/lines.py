@@ -116,6 +116,14 @@ class End:
             while True:
                 self.line.sock.send(msgpack.packb([NOTIFY, "fill", []]), socket.MSG_DONTWAIT)
 
+    def queue(self, number: int = 1, **options: Any) -> None:
+        """Let so many packets of this side wait for room."""
+        self.fill()
+        with self.line.lock:
+            for _ in range(number):
+                self.line.send(msgpack.packb([NOTIFY, "A.b", []]), **options)
+        assert self.line.unsent_packets == number
+
     def drain(self) -> list[Any]:
         """Return what is there, but for what filled the socket."""
         messages = []
