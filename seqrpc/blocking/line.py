@@ -47,8 +47,6 @@ _log = get_logger("seqrpc.connection")
 _MOST_LEFT: Final = 1024
 """Packets that are read at most after the other side has stopped reading: it may still write, and never end."""
 
-_PACKET_COST: Final = 256  # bytes that an unsent packet costs besides its content
-
 
 class Handler(Protocol):
     """Answers the requests that come in on one line."""
