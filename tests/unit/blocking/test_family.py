@@ -4,10 +4,12 @@ import contextlib
 import functools
 import select
 import threading
+from types import FrameType
 from typing import Any
 
 import pytest
-from support.lines import Thread
+from support.lines import Thread, interrupting
+from support.processes import in_child
 
 from seqrpc.blocking.family import Family, is_alone
 from seqrpc.blocking.waiting import Bell
@@ -29,7 +31,18 @@ class Pumping:
     def end(self, reason: str) -> None:
         raise AssertionError("nobody ends it here")
 
-    def abandon(self) -> None: ...
+    def abandon(self) -> None:
+        self._log.append(f"{self.name} is abandoned")
+
+
+class Watching:
+    """Counts how often it is told."""
+
+    def __init__(self) -> None:
+        self.told = 0
+
+    def update(self) -> None:
+        self.told += 1
 
 
 def rung(bell: Bell) -> bool:
@@ -64,6 +77,48 @@ def test_bells_are_rung_when_something_is_added() -> None:
         family.leave(bell)
         family.add(Pumping("other", []))
         assert not rung(bell)
+
+
+def test_those_that_watch_are_told_when_something_is_added_as_long_as_they_live() -> None:
+    family, watching = Family(), Watching()
+    family.watches.add(watching)
+    family.add(Pumping("one", []))
+    assert watching.told == 1
+    family.tell_watches()
+    assert watching.told == 2
+    del watching
+    family.tell_watches()
+    assert not family.watches
+
+
+def test_what_goes_on_is_abandoned_and_then_its_errands_are_done() -> None:
+    log: list[str] = []
+    family = Family()
+    family.errands.append(lambda: log.append("errand"))
+    family.add(Pumping("one", log))
+    family.add(Pumping("other", log))
+    family.abandon()
+    assert log == ["one is abandoned", "other is abandoned", "errand"]
+
+
+def test_nothing_goes_on_in_a_forked_child() -> None:
+    log: list[str] = []
+    family = Family()
+    with contextlib.closing(Bell()) as bell:
+        family.listen(bell)
+        family.errands.append(lambda: log.append("errand"))
+        family.add(Pumping("one", log))
+        assert rung(bell)
+
+        def child() -> tuple[int, list[str]]:
+            family.abandon()
+            family.ring()  # it would be the parent's bell
+            return len(family.pumps), log
+
+        assert in_child(child) == (0, [])
+        assert not rung(bell)
+    family.abandon()
+    assert log == ["one is abandoned", "errand"]
 
 
 def test_errands_are_run_in_their_order_and_those_that_they_leave_too() -> None:
@@ -106,6 +161,20 @@ def test_errands_are_done_once_though_several_threads_run_them() -> None:
     for thread in threads:
         thread.result()
     assert sorted(done) == list(range(2000))
+
+
+def test_an_errand_that_another_thread_takes_at_the_last_moment_is_that_one_s() -> None:
+    family = Family()
+    done: list[int] = []
+    family.errands.append(lambda: done.append(1))
+
+    def about_to_take(frame: FrameType, event: str, what: Any) -> bool:
+        return event == "c_call" and frame.f_code.co_name == "run_errands" and what.__name__ == "popleft"
+
+    with interrupting(about_to_take, lambda: Thread(family.run_errands).result()) as came:
+        family.run_errands()
+    assert came
+    assert done == [1]
 
 
 def test_a_process_with_one_thread_is_alone() -> None:
