@@ -6,6 +6,7 @@ import signal
 import socket
 import struct
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -13,7 +14,7 @@ from typing import Any
 
 import pytest
 from support.descriptors import is_open
-from support.lines import Thread, interrupting
+from support.lines import Thread, at_call, comes_true, interrupting, sleeps
 from support.scarcity import no_room, short_table
 
 from seqrpc import ConnectionLost
@@ -80,6 +81,11 @@ class Made:
         close_all(self.taker.fds)
 
 
+def received(frame: FrameType, event: str, what: Any) -> bool:
+    """Return whether a packet has come just now; see :func:`interrupting`."""
+    return event == "c_return" and frame.f_code.co_name == "read" and what.__name__ == "extend"
+
+
 @pytest.fixture
 def made() -> Iterator[Made]:
     made = Made()
@@ -113,6 +119,11 @@ def test_a_reading_waits_if_it_is_told_to(made: Made, waits: bool) -> None:
 def test_who_waits_looks_now_and_then(made: Made) -> None:
     seconds, _microseconds = struct.unpack("@ll", made.ours.getsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, 16))
     assert seconds == 1
+
+
+def test_a_socket_that_is_passed_on_waits_as_long_as_it_likes(made: Made) -> None:
+    made.reading.leave()
+    assert made.ours.getsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, 16) == bytes(16)
 
 
 def test_what_comes_with_a_packet_is_taken_with_it(pipe: tuple[int, int]) -> None:
@@ -165,9 +176,6 @@ def test_a_signal_handler_that_reads_elsewhere_does_not_spoil_the_packet_that_ca
     outer.theirs.send(b"outer" * 1000)
     inner.theirs.send(b"inner" * 1000)
 
-    def received(frame: FrameType, event: str, what: Any) -> bool:
-        return event == "c_return" and frame.f_code.co_name == "read" and what.__name__ == "extend"
-
     with interrupting(received, inner.reading.read) as came:
         outer.reading.read()
     assert came
@@ -179,6 +187,26 @@ def test_a_signal_handler_that_reads_elsewhere_does_not_spoil_the_packet_that_ca
     inner.reading.read()
     assert inner.taker.took[-1] == b"more"
     outer.close()
+    inner.close()
+
+
+def test_what_is_read_in_the_middle_of_a_packet_is_received_into_a_buffer_of_its_own(made: Made) -> None:
+    """A finalizer may do that wherever the packet is looked at."""
+    inner = Made()
+    inner.theirs.send(b"inner" * 1000)
+    room: list[bool] = []
+
+    def take(data: bytes) -> None:
+        inner.reading.read()
+        room.append(inner.reading._buffer is made.reading._buffer)
+        made.taker.took.append(data)
+
+    made.taker.take_plain = take  # type: ignore[method-assign]
+    made.theirs.send(b"outer" * 1000)
+    made.reading.read()
+    assert room == [False]
+    assert made.taker.took == [b"outer" * 1000]
+    assert inner.taker.took == [b"inner" * 1000]
     inner.close()
 
 
@@ -248,14 +276,94 @@ def test_a_packet_that_was_interrupted_is_left_or_taken_or_taken_again_or_the_en
             return
 
 
+def failing(data: bytes) -> None:
+    """Take a packet as one does whom a signal handler interrupts."""
+    raise LookupError
+
+
+def test_a_time_out_of_a_signal_handler_s_is_no_failure_to_receive(made: Made) -> None:
+    """It is an OSError, too."""
+
+    def handle(_number: int, _frame: FrameType | None) -> None:
+        raise TimeoutError("the time is up")
+
+    def interrupt() -> None:
+        comes_true(lambda: made.reading._room.reading is not None and sleeps(main))
+        signal.pthread_kill(main.ident or 0, signal.SIGUSR1)
+
+    def read_on() -> None:
+        while True:
+            made.reading.read(waits=True)
+
+    main = threading.main_thread()
+    made.reading.read()  # so that there is a buffer
+    before = signal.signal(signal.SIGUSR1, handle)
+    try:
+        thread = Thread(interrupt)
+        with pytest.raises(TimeoutError, match="the time is up"):
+            read_on()
+        thread.result()
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert set(made.taker.took) == {"EAGAIN"}
+
+
+def test_a_second_signal_before_the_first_is_cleaned_up_after_loses_nothing(made: Made) -> None:
+    made.taker.take_plain = failing  # type: ignore[method-assign]
+    made.theirs.send(ANSWER)
+    with pytest.raises(KeyboardInterrupt), interrupting(at_call("_interrupted")):
+        made.reading.read()
+    assert made.reading.left_over == ANSWER
+    assert not made.reading.is_busy
+    del made.taker.take_plain
+    assert made.reading.read() == (None, True)
+    assert made.taker.took == [("again?", ANSWER), ANSWER]
+    assert made.reading.left_over is None
+
+
+def test_descriptors_that_came_with_an_interrupted_packet_are_taken_with_it_later(pipe: tuple[int, int]) -> None:
+    made = Made(names_senders=True)
+    made.taker.work = made.close
+    socket.send_fds(made.theirs, [REQUEST], [pipe[0]])
+    with pytest.raises(KeyboardInterrupt), interrupting(received):
+        made.reading.read()
+    assert made.reading.left_over == REQUEST
+    assert made.reading.read_again() == made.close
+    assert made.reading.left_over is None
+    assert made.taker.took == [(REQUEST, 1, os.getpid(), False)]
+    made.close()
+
+
+def test_what_was_interrupted_with_its_sender_is_the_end() -> None:
+    made = Made(names_senders=True)
+    made.theirs.send(ANSWER)
+
+    def fail(*_args: Any, **_options: Any) -> None:
+        raise LookupError
+
+    made.taker.take_packet = fail  # type: ignore[method-assign]
+    with pytest.raises(LookupError):
+        made.reading.read()
+    (ended,) = made.taker.took
+    assert str(ended) == "a signal handler interrupted this side in the middle of a message"
+    made.close()
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_an_answer_that_is_interrupted_when_it_is_taken_again_is_left_over_or_the_end(made: Made, again: bool) -> None:
+    made.taker.take_plain = failing  # type: ignore[method-assign]
+    made.taker.again = again
+    made.reading.left_over = ANSWER
+    with pytest.raises(LookupError):
+        made.reading.read_again()
+    assert made.reading.left_over == (ANSWER if again else None)
+    assert [type(what) for what in made.taker.took] == [tuple, ConnectionLost][: 2 - again]
+
+
 def test_an_answer_that_may_not_be_taken_again_is_the_end(made: Made) -> None:
     made.taker.again = False
     made.theirs.send(ANSWER)
-
-    def raising(data: bytes) -> None:
-        raise LookupError
-
-    made.taker.take_plain = raising  # type: ignore[method-assign]
+    made.taker.take_plain = failing  # type: ignore[method-assign]
     with pytest.raises(LookupError):
         made.reading.read()
     asked, ended = made.taker.took
@@ -314,6 +422,7 @@ def test_a_packet_waits_as_long_as_too_many_descriptors_of_its_sender_are_not_cl
         assert made.reading.must_wait(0)
         assert made.reading.must_wait(0.001)
         waiting = Thread(lambda: made.reading.must_wait(30))
+        comes_true(lambda: made.reading in CLOSER._hopeful)
         lifted.set()
         assert waiting.result() is False
     made.reading.read()
