@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 import time
 from collections.abc import Iterator
@@ -123,3 +124,38 @@ def test_room_is_told_of(end: End) -> None:
     end.drain()
     end.line.writable()
     assert end.line.wants_room() == (False, None)
+
+
+def test_who_sends_much_waits_for_room_and_no_longer_than_it_may() -> None:
+    limits = seqrpc.Limits(high_water_bytes=300, low_water_bytes=1)
+    with line_end(limits=limits) as end:
+        end.queue()
+        end.line.wait_for_room(time.monotonic_ns())  # not so much waits yet
+        with end.line.lock:
+            end.line.send(MESSAGE)
+        with pytest.raises(seqrpc.DeadlineExceeded, match="before the call could be sent") as caught:
+            end.line.wait_for_room(time.monotonic_ns())
+        assert caught.value.execution is seqrpc.Execution.DID_NOT_RUN
+        thread = Thread(lambda: end.line.wait_for_room(None))
+        assert sent(end, 2) == [[NOTIFY, "A.b", []]] * 2
+        thread.result()
+        assert end.line.unsent_bytes == 0
+
+
+def test_nobody_waits_until_nothing_is_sent(end: End) -> None:
+    end.line.broke(BrokenPipeError(errno.EPIPE, "nobody reads"))
+    end.line.flush_all(None)
+    with pytest.raises(seqrpc.ConnectionLost) as caught:
+        end.line.send(MESSAGE)
+    assert isinstance(caught.value.__cause__, BrokenPipeError)
+
+
+def test_a_line_that_breaks_says_why_it_broke_first(end: End) -> None:
+    first = BrokenPipeError(errno.EPIPE, "first")
+    end.queue()
+    end.line.broke(first)
+    assert end.line.unsent_packets == 0
+    end.line.broke(BrokenPipeError(errno.EPIPE, "second"))
+    assert end.line.broken is first
+    end.line.flush()
+    end.line.flush_all(None)
