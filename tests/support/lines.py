@@ -76,7 +76,7 @@ class End:
         family: Family | None = None,
         living: Living | None = None,
         *,
-        by_packet: bool = False,
+        by_packet: bool | None = False,
     ) -> None:
         ours, self.raw = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.raw.settimeout(PATIENCE)

@@ -9,13 +9,16 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
+import msgpack
 import pytest
 from support.daemons import descriptor
-from support.lines import CANCEL, CLOSING, NOTIFY, REQUEST, RESPONSE, End, Handler, Thread, line_end
+from support.descriptors import refuse_descriptors, same_file
+from support.lines import CANCEL, CLOSING, NOTIFY, REQUEST, RESPONSE, End, Handler, Thread, comes_true, line_end
 from support.processes import in_child
 
 import seqrpc
-from seqrpc.blocking.waiting import READ, WRITE, Waiter
+from seqrpc.blocking.waiting import READ, WRITE, Bystander, Waiter
+from seqrpc.kernel.descriptors import OwnedFd
 from seqrpc.kernel.platforms import PLATFORM
 from seqrpc.limits import MAX_PACKET
 from seqrpc.protocol.messages import Request
@@ -87,6 +90,15 @@ def test_what_came_for_one_that_is_done_is_closed(end: End, pipe: tuple[int, int
     end.send(RESPONSE, call_id, None, descriptor(0), fds=[pipe[0]])
     assert end.line.work()
     assert waiter.answer is None
+
+
+def test_what_came_with_an_answer_is_for_who_waits(end: End, pipe: tuple[int, int]) -> None:
+    waiter, call_id = waits(end)
+    end.send(RESPONSE, call_id, None, descriptor(0), fds=[pipe[0]])
+    assert end.line.work()
+    (file,) = waiter.answer.fds
+    assert same_file(file, pipe[0])
+    file.close()
 
 
 @pytest.mark.parametrize(
@@ -197,6 +209,33 @@ def test_an_interrupted_answer_is_taken_again_unless_another_call_may_have_misse
     assert not other.is_done
 
 
+def test_an_interrupted_request_is_taken_again_unless_it_is_owed_an_answer_already() -> None:
+    data = msgpack.packb([REQUEST, 1, "A.b", []])
+    again: list[bool] = []
+    with line_end(Handler(lambda line, _request: again.append(line.take_again(data)))) as end:
+        assert end.line.take_again(data)
+        end.raw.send(data)
+        assert end.line.work()
+        assert again == [False]
+        assert not end.line.take_again(msgpack.packb([CANCEL, 1]))
+
+
+def test_a_call_that_waited_and_is_refused_then_gets_the_reason(end: End, pipe: tuple[int, int]) -> None:
+    end.fill()
+    with OwnedFd.dup(pipe[0]) as file:
+        thread = Thread(lambda: end.caller.request("A.b", [file]))
+        comes_true(lambda: end.line.unsent_packets)
+        refuse_descriptors(end.raw)
+        end.drain()
+        with pytest.raises(seqrpc.PermissionDenied):
+            thread.result()
+    assert end.line.session.calls == {}
+    assert not end.line.is_lost
+    call = Thread(lambda: end.caller.request("A.b", []))
+    assert end.answer("on") == "A.b"
+    assert call.result() == "on"
+
+
 # As something that goes on
 
 
@@ -206,16 +245,29 @@ def test_a_line_is_to_be_watched_for_what_comes_and_for_room(end: End) -> None:
     with end.line.lock:
         end.line.send(b"\x93\x02\xa3A.b\x90")
     assert end.line.interest() == (end.line.fd, READ | WRITE)
+    assert end.line.retry_at is None
     assert end.line.unsent_packets == 1
     assert end.line.unsent_bytes == 7 + 256  # what a packet costs besides
     end.line.end_by(None)
     assert end.line.interest()[0] == -1
 
 
+def test_what_was_read_and_not_begun_is_done_at_once(end: End) -> None:
+    """A signal handler came between."""
+    end.line.take_plain(msgpack.packb([REQUEST, 1, "A.b", [2]]))
+    assert end.line.interest() == (end.line.fd, 0)
+    assert end.line.work()
+    assert end.receive() == [RESPONSE, 1, None, [2]]
+    assert end.line.interest() == (end.line.fd, READ)
+
+
 def test_a_socket_that_may_ask_for_senders_is_asked(end: End) -> None:
     assert not PLATFORM.asks_for_senders(end.line.sock)
     with line_end(by_packet=True) as other:
         assert PLATFORM.asks_for_senders(other.line.sock)
+    with line_end(by_packet=None) as pair:  # the socket of a pair has no name that tells
+        assert PLATFORM.asks_for_senders(pair.line.sock)
+        assert pair.line.peer is None
 
 
 # Two threads, and two processes
@@ -272,6 +324,20 @@ def test_a_forked_child_has_no_line_even_if_a_thread_held_its_lock(end: End) -> 
     assert end.receive()[:2] == [NOTIFY, "A.b"]
     os.close(reader)
     os.close(writer)
+
+
+def test_who_waits_in_a_forked_child_hears_that_the_line_is_the_parent_s(end: End) -> None:
+    def child() -> tuple[str, Any]:
+        waiter = Bystander()
+        end.line.turns.wait(waiter)
+        assert isinstance(waiter.error, seqrpc.WrongProcess)
+        return str(waiter.error)[:20], waiter.error.execution
+
+    assert in_child(child) == ("this connection belo", seqrpc.Execution.MAY_HAVE_RUN)
+    end.line.end_by(seqrpc.ConnectionLost("over"))
+    waiter = Bystander()
+    end.line.turns.wait(waiter)
+    assert str(waiter.error) == "over"
 
 
 class reader_of:  # noqa: N801 - it stands for a number

@@ -10,7 +10,19 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from support.lines import CLOSING, NOTIFY, REQUEST, RESPONSE, End, Thread, comes_true, line_end, sleeps
+from support.lines import (
+    CLOSING,
+    NOTIFY,
+    REQUEST,
+    RESPONSE,
+    End,
+    Thread,
+    at_call,
+    comes_true,
+    interrupting,
+    line_end,
+    sleeps,
+)
 from support.processes import AS_ROOT, OTHER_UID, in_child
 from support.scarcity import jammed
 
@@ -66,6 +78,28 @@ def test_a_signal_handler_that_raises_ends_a_close_and_the_connection_with_it() 
         assert end.line.sock.fileno() == -1
 
 
+def test_a_close_that_is_interrupted_while_it_ends_the_connection_ends_it() -> None:
+    with line_end() as end:
+        with pytest.raises(KeyboardInterrupt), interrupting(at_call("_end_here")):
+            end.line.close()
+        assert end.line.is_lost
+        assert end.line.sock.fileno() == -1
+        assert end.receive() is None
+
+
+def test_two_threads_may_close_a_line() -> None:
+    with line_end() as end:
+        end.queue()
+        first = Thread(end.line.close)
+        comes_true(lambda: end.line.closing)
+        second = Thread(end.line.close)
+        messages = [message for message in end.rest() if message != [NOTIFY, "fill", []]]
+        first.result()
+        second.result()
+        assert messages == [[NOTIFY, "A.b", []]]
+        assert "closed on this side" in str(end.line.lost_error())
+
+
 @pytest.mark.skipif(not AS_ROOT, reason="needs to become another user")
 def test_a_close_rests_while_the_kernel_has_no_room_though_the_socket_has() -> None:
     """Too many descriptors under way (unix(7), ETOOMANYREFS): to look again at once would be a busy loop."""
@@ -103,6 +137,18 @@ def test_a_line_ends_once_and_says_why() -> None:
         assert end.handler.lost == 1
         end.line.refuse("too late")
         end.line.close()
+
+
+def test_who_waits_until_all_is_sent_hears_of_the_end(end: End) -> None:
+    end.queue()
+    reader = Thread(lambda: end.caller.request("A.b", []))  # so that the other only waits
+    comes_true(lambda: end.line.turns.is_reading)
+    thread = Thread(lambda: end.line.flush_all(None))
+    comes_true(lambda: end.line._flushers)
+    end.line.end_by(seqrpc.ConnectionLost("over"))
+    for waiting_thread in (reader, thread):
+        with pytest.raises(seqrpc.ConnectionLost, match="over"):
+            waiting_thread.result()
 
 
 def test_who_takes_no_requests_says_so_once(end: End) -> None:
