@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from support.processes import AS_ROOT, OTHER_UID, in_child
+from support.scarcity import no_descriptors
 
 from seqrpc.errors import AddressError, ConnectDenied, ConnectError, NobodyListens, WrongSocketType
 from seqrpc.kernel import sockets, systemd
@@ -99,6 +100,16 @@ def test_adopt_gives_the_socket_close_on_exec_and_its_mode_left_alone(
         assert (sock.fileno(), sock.family, sock.type) == (number, socket.AF_UNIX, SEQPACKET)
         assert not sock.get_inheritable()
         assert os.get_blocking(number)
+
+
+def test_where_no_socket_can_be_made_connecting_fails_as_it_does_elsewhere(tmp_path: Path) -> None:
+    address = PathAddress(str(tmp_path / "socket"))
+    with (
+        no_descriptors(),
+        pytest.raises(ConnectError, match=r"cannot connect to .*: Too many open files") as got,
+    ):
+        sockets.connect(address)
+    assert got.value.errno == errno.EMFILE
 
 
 def test_adopt_closes_what_is_no_socket(pipe: tuple[int, int]) -> None:
