@@ -16,7 +16,7 @@ from typing import Any
 import msgpack
 import pytest
 from support.daemons import descriptor
-from support.lines import NOTIFY, REQUEST, RESPONSE, End, Thread, line_end
+from support.lines import CANCEL, NOTIFY, REQUEST, RESPONSE, End, Handler, Thread, at_call, interrupting, line_end
 
 import seqrpc
 from seqrpc.blocking.family import Family
@@ -191,3 +191,22 @@ def test_a_stream_of_a_call_ends_with_it_wherever_a_signal_comes() -> None:
             assert family.pumps == {}, came
         if not came:
             return
+
+
+def test_a_second_signal_before_a_call_is_given_up_does_not_leave_it() -> None:
+    def act(_line: Any, _request: Any) -> None:
+        raise KeyboardInterrupt("first")
+
+    with line_end(Handler(act)) as end:
+        end.send(REQUEST, 1, "A.b", [])
+        with pytest.raises(KeyboardInterrupt) as caught, interrupting(at_call("_give_up")):
+            end.caller.request("A.b", [])
+        assert str(caught.value) != "first"
+        kind, call_id, *_ = end.receive()
+        assert kind == REQUEST
+        assert end.receive()[:2] == [RESPONSE, 1]
+        assert end.receive() == [CANCEL, call_id]
+        assert end.line.session.calls == {}
+        call = Thread(lambda: end.caller.request("A.b", []))
+        end.answer(7)
+        assert call.result() == 7

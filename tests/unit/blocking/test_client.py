@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from support.dropped import unclosed
 from support.sync import LOOPS, NewLoop, Raw, Thread, raw_peer, served
 
 import seqrpc
@@ -148,3 +149,18 @@ def test_reconnecting_connections_are_made_here_too(socket_path: Path) -> None:
         dropped = blocking.connect(socket_path, reconnect=True)
         with pytest.warns(ResourceWarning, match="unclosed"):
             del dropped
+
+
+def test_one_that_is_dropped_unclosed_is_closed_with_all_that_others_hold_of_it() -> None:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with theirs:
+        raw = Raw(theirs)
+        connection = blocking.connect(sock=ours, services=S())
+        raw.send(0, 1, "S.add", [2, 3])
+        raw.send(1, 0, None, 7)
+        assert connection.call("S.add", 1, 1) == 7
+        received = [raw.receive(), raw.receive()]
+        assert [1, 1, None, 5] in received
+        with unclosed():
+            del connection
+        assert raw.receive() is None

@@ -35,3 +35,14 @@ def test_one_way_calls_take_what_surrounds_them() -> None:
         with seqrpc.metadata(by="me"):
             connection.notify("S.m", a=1)
         assert raw.receive() == [2, "S.m", {"a": 1}, {"meta": {"by": "me"}}]
+
+
+def test_a_proxy_has_the_methods_of_a_class_and_calls_them_over_the_connection() -> None:
+    class S:
+        def m(self, a: int) -> list[int]:
+            raise NotImplementedError
+
+    with raw_peer() as (connection, raw):
+        raw.send(1, 0, None, [1, 2])
+        assert connection.proxy(S).m(1) == [1, 2]
+        assert raw.receive() == [0, 0, "S.m", [1]]
