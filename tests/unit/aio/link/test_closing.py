@@ -98,3 +98,12 @@ async def test_close_that_is_cancelled_goes_on() -> None:
         await raises(asyncio.CancelledError, closing)
         assert not end.connection.closed
         await end.connection.wait_closed()
+
+
+async def test_one_that_closes_is_not_unclosed() -> None:
+    async with one_end() as (end, _raw):
+        assert end.connection.is_unclosed
+        end.transport.close()
+        assert not end.connection.is_unclosed
+        await end.connection.wait_closed()
+        assert not end.connection.is_unclosed

@@ -54,7 +54,11 @@ async def test_a_copy_in_a_forked_child_is_closed_and_of_no_use() -> None:
         call = end.call("m")
         message = await next_message(raw)
 
+        async def check() -> None:
+            end.connection.check_process()
+
         def use() -> list[Any]:
+            assert outcome(check) == "WrongProcess"
             end.connection.abandon()
             uses = [*map(outcome, _uses(end)), *map(by_hand, _uses(end))]
             return [*uses, outcome(end.connection.close), end.connection.closed, len(end.connection.session.calls)]

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from support.link import next_message, one_end
+import asyncio
+from typing import Any
+
+import pytest
+from support.descriptors import Lender
+from support.link import next_message, one_end, raises
 from support.packets import wire
 from support.waiting import comes_true
 
+from seqrpc import ConnectionLost, OwnedFd
 from seqrpc.limits import Limits
 
 
@@ -67,3 +73,49 @@ async def test_nothing_is_taken_after_a_malformed_packet() -> None:
         await end.connection.wait_closed()
         assert [request.call_id for request in end.handler.requests] == [1]
         assert end.handler.cancelled == []
+
+
+@pytest.mark.parametrize("admitted", [True, False])
+async def test_who_does_not_read_its_answers_is_not_read_either_until_it_does(admitted: bool) -> None:
+    async with one_end() as (end, raw):
+        end.handler.admitted = admitted
+        heard: list[Any] = end.handler.requests if admitted else end.handler.refused
+        end.handler.on_request = end.handler.echo
+        end.jam()
+        raw.send(wire(2, "m", []))  # is not answered
+        raw.send(wire(0, 1, "m", []))
+        raw.send(wire(0, 2, "m", []))
+        await comes_true(lambda: not end.transport.is_reading())
+        assert [one.call_id for one in heard] == [None, 1]
+        assert [(await next_message(raw))[:2] for _ in range(2)] == [[1, 1], [1, 2]]
+        assert end.transport.is_reading()
+
+
+async def test_who_is_waited_for_and_does_not_read_its_answers_is_lost() -> None:
+    """Not to read what it sends would be to wait for ever."""
+    async with one_end(Limits(max_unsent_bytes=1000, max_message_bytes=65_536, high_water_bytes=100_000)) as (end, raw):
+        call = end.call("m")
+        await next_message(raw)
+        end.jam()
+        raw.send(wire(0, 1, "m", []))
+        await raises(ConnectionLost, call, "bytes of answers unread")
+
+
+async def test_an_answer_lets_the_next_call_go() -> None:
+    async with one_end(Limits(max_calls_in_flight=1)) as (end, raw):
+        first, second = end.call("m", 1), end.call("m", 2)
+        for call in (first, second):
+            _kind, call_id, _method, params = await next_message(raw)
+            raw.send(wire(1, call_id, None, params))
+            assert await call == params
+
+
+async def test_what_came_together_with_the_cancellation_of_its_call_is_closed(pipe: tuple[int, int]) -> None:
+    async with one_end() as (end, raw):
+        call = end.call("m")
+        message = await next_message(raw)
+        call.cancel()
+        file = OwnedFd.dup(pipe[0])
+        end.connection.packet_received(wire(1, message[1], None, [Lender()]), [file], None)
+        assert file.closed
+        await raises(asyncio.CancelledError, call)
