@@ -12,7 +12,7 @@ import pytest
 from support.daemons import needs_root, on_a_pair, raw_client
 from support.descriptors import open_count
 from support.processes import OTHER_UID, running_child
-from support.waiting import PATIENCE
+from support.waiting import PATIENCE, comes_true
 
 import seqrpc
 from seqrpc import policy
@@ -221,3 +221,14 @@ async def test_what_a_handler_makes_keeps_neither_its_call_nor_who_called(what: 
         await middle.kept.close()
         for end in middle.other_ends:
             end.close()
+
+
+async def test_what_the_other_side_says_before_it_closes_is_kept() -> None:
+    ours, theirs = seqrpc.socket_pair()
+    with raw_client(theirs) as peer:
+        async with seqrpc.connect(sock=ours) as connection:
+            await peer.send(5, "upgrade")
+            await comes_true(lambda: connection.closing_reason)
+            assert connection.closing_reason == "upgrade"
+            with pytest.raises(seqrpc.Unavailable, match="upgrade"):
+                await connection.call("Adder.add", 1, 2)

@@ -122,3 +122,10 @@ async def test_an_address_that_is_somebody_else_s_is_told_at_once_and_tried_agai
         os.unlink(socket_path)
         async with seqrpc.serve(Journal(), socket_path):
             assert await connection.call("Journal.add", "b") == "b"
+
+
+async def test_nobody_waits_for_a_connection_that_was_closed_here(socket_path: Path) -> None:
+    async with seqrpc.serve(Journal(), socket_path), seqrpc.connect(socket_path, reconnect=QUICK) as connection:
+        await connection.close()
+        error = await raised_by(seqrpc.ConnectionLost, connection.call("Journal.add", "a"), "closed on this side")
+        assert error.execution is Execution.DID_NOT_RUN

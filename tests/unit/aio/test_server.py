@@ -14,6 +14,7 @@ from support.work import Work
 
 import seqrpc
 from seqrpc import OwnedFd
+from seqrpc.aio.server import hub_of
 
 
 class Sums(seqrpc.Service):
@@ -152,3 +153,17 @@ async def test_descriptors_are_accepted_where_any_argument_takes_one_or_may_be_l
         with OwnedFd.dup(pipe[0]) as fd, pytest.raises(seqrpc.RpcError) as caught:
             await connection.call("Nobody.takes", fd)
         assert type(caught.value) is (seqrpc.MethodNotFound if accepted else seqrpc.PermissionDenied)
+
+
+async def test_a_server_refuses_what_is_new_and_drains(socket_path: Path) -> None:
+    async with seqrpc.serve(Work(), socket_path) as server, seqrpc.connect(socket_path) as connection:
+        assert repr(server) == f"<Server at {socket_path}>"
+        assert hub_of(server).address == server.address
+        assert await connection.call("Work.add", 1, 2) == 3
+        server.refuse_new()
+        with pytest.raises(seqrpc.Unavailable):
+            await connection.call("Work.add", 1, 2)
+        assert await server.drain(PATIENCE)
+        assert server.connections == frozenset()
+        server.refuse_new()
+    assert not exists(socket_path)

@@ -6,20 +6,24 @@ import asyncio
 import gc
 import io
 import os
+import socket
 import time
 import weakref
 from typing import Any
 
-from support.descriptors import Lender, owned
+from support.descriptors import Lender, owned, refuse_descriptors
 from support.link import both_ends, next_message, one_end, raises, same_files
 from support.packets import send_with, wire
 from support.waiting import comes_true, turns_of_the_loop
 
 from seqrpc import (
+    Execution,
     LocalProtocolError,
     MethodNotFound,
     OwnedFd,
+    PermissionDenied,
     TooLarge,
+    Unavailable,
 )
 from seqrpc.kernel.credentials import Credentials
 from seqrpc.kernel.descriptors import close_all
@@ -159,3 +163,35 @@ async def test_it_is_held_by_its_connection_and_not_by_its_proxies() -> None:
         await one.connection.caller.let_go()
         assert await one.connection.caller.request("m", (1,)) == [1]
         assert repr(one.connection.caller) == repr(one.connection)
+
+
+async def test_a_call_that_may_run_twice_is_a_call_as_any_other() -> None:
+    async with both_ends() as (one, _):
+        assert await one.connection.caller.request_idempotent("m", (1,)) == [1]
+        assert one.connection.caller.line is one.connection
+
+
+async def test_a_call_is_not_sent_to_who_takes_none_any_more() -> None:
+    async with one_end() as (end, raw):
+        raw.send(wire(5, "upgrade"))
+        await comes_true(lambda: end.connection.session.closing_received is not None)
+        for call in end.connection.caller.request, end.connection.caller.send_notify:
+            error = await raises(Unavailable, call("m", ()), "upgrade")
+            assert error.execution is Execution.DID_NOT_RUN
+
+
+async def test_a_call_to_who_reads_no_more_hears_what_was_said_before() -> None:
+    async with one_end() as (end, raw):
+        raw.shutdown(socket.SHUT_RD)
+        raw.send(wire(5, "upgrade"))
+        call = end.call("m")
+        raw.close()
+        await raises(Unavailable, call, "upgrade")
+
+
+async def test_a_call_that_the_kernel_does_not_let_pass_is_told_what_that_means() -> None:
+    async with one_end() as (end, raw):
+        refuse_descriptors(raw)
+        for call in end.connection.caller.request, end.connection.caller.send_notify:
+            await raises(PermissionDenied, call("m", (Lender(),)), "takes no descriptors")
+        assert not end.connection.session.calls

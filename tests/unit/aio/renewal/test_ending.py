@@ -202,6 +202,7 @@ async def test_in_a_forked_child_it_is_of_no_use_and_the_parent_is_undisturbed(s
         assert await proxy.add("a") == "a"
 
         def child() -> list[Any]:
+            renewal_of(connection).abandon()
             said: list[Any] = [connection.closed, connection.peer, connection.closing_reason]
             for use in (proxy.add("b"), connection.notify("Journal.tell", "b"), connection.wait_for_ready()):
                 try:
@@ -213,6 +214,15 @@ async def test_in_a_forked_child_it_is_of_no_use_and_the_parent_is_undisturbed(s
 
         assert in_child(child) == [True, None, None, *["DID_NOT_RUN"] * 3]
         assert await proxy.add("c") == "c"
+
+
+async def test_one_that_is_closed_may_be_closed_from_anywhere(socket_path: Path) -> None:
+    async with seqrpc.serve(Journal(), socket_path):
+        connection = await seqrpc.connect(socket_path, reconnect=QUICK)
+        await connection.close()
+        await asyncio.to_thread(asyncio.run, connection.close())
+        renewal_of(connection).abandon()
+        assert connection.closed
 
 
 async def test_on_another_loop_it_is_of_no_use(socket_path: Path) -> None:
