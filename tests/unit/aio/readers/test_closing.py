@@ -17,6 +17,7 @@ from support.packets import raw_pair, send_with, wire
 from support.processes import in_child
 from support.streams import END, all_of, is_closed, next_item_of, reading, received_stream, stream_on, watched_stream
 
+from seqrpc import WrongProcess
 from seqrpc.aio.streams import Stream, reader_of
 from seqrpc.kernel.descriptors import ValueFd, value_fd
 from seqrpc.protocol.decoder import Decoder
@@ -186,6 +187,19 @@ async def test_a_copy_in_a_forked_child_is_closed_there_only(read: bool) -> None
         in_child(reader_of(stream).close)
         raw.send(wire(0, 3))
         assert [await anext(stream) for _ in range(2 if read else 3)] == [1, 2, 3][read:]
+
+
+async def test_a_copy_in_a_forked_child_gives_nothing_and_the_parent_s_goes_on() -> None:
+    async with received_stream(wire(0, 1, 2)) as (stream, _raw):
+        assert await anext(stream) == 1
+
+        def child() -> str:
+            with pytest.raises(WrongProcess) as caught:
+                asyncio.run(reader_of(stream).open())
+            return str(caught.value)
+
+        assert in_child(child).startswith("this stream belongs to the process that made it")
+        assert await anext(stream) == 2
 
 
 async def test_dropping_or_closing_a_stream_with_descriptors_that_linger_takes_no_time() -> None:
