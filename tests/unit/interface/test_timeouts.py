@@ -4,8 +4,11 @@ import asyncio
 import math
 import sys
 import time
+from types import FrameType
+from typing import Any
 
 import pytest
+from support.lines import interrupting
 
 from seqrpc.errors import DeadlineExceeded, Execution
 from seqrpc.interface.scope import EVERYWHERE, metadata, scope
@@ -175,6 +178,18 @@ def test_what_is_given_up_inside_for_another_reason_passes(delay: float | None) 
     assert caught.value is inside
     with pytest.raises(ValueError, match="no"), timeout(delay):
         raise ValueError("no")
+
+
+def test_a_signal_that_keeps_a_block_from_beginning_leaves_no_bound_behind() -> None:
+    def is_set(frame: FrameType, event: str, what: Any) -> bool:
+        return event == "c_return" and frame.f_code.co_name == "__enter__" and what.__name__ == "set"
+
+    with metadata(trace="1"):
+        outer = scope.get()
+        with interrupting(is_set) as came, pytest.raises(KeyboardInterrupt), timeout(60):
+            raise AssertionError("it has not begun")
+        assert came
+        assert scope.get() == outer
 
 
 async def test_with_is_a_mistake_where_a_loop_runs() -> None:
