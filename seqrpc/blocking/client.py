@@ -140,7 +140,7 @@ class _Maker:
         return connection
 
     def _make_anew(self, address: Address) -> Made:
-        sock = connected_socket(address, self._limits.connect_timeout)
+        sock = connected_socket(address, 0)  # who waits, waits between attempts
         with Uninterrupted():
             return self._make(sock, str(address))[0]
 

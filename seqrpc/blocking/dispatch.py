@@ -15,6 +15,7 @@ from seqrpc.blocking.current import ServedCall
 from seqrpc.blocking.driving import Driven, drive
 from seqrpc.blocking.interceptors import NO_INTERCEPTION, Interception
 from seqrpc.blocking.line import Line
+from seqrpc.blocking.waiting import earlier
 from seqrpc.calls.departures import Source
 from seqrpc.calls.failures import answer_for, internal_error
 from seqrpc.calls.records import CallRecord
@@ -175,7 +176,8 @@ class Dispatcher:
             answers.send_error(request.call_id, *(refusal or self.denied(request.method, caller)))
             return
         call = ServedCall(request=request, caller=caller, connection=self._connection, entry=entry, dispatcher=self)
-        call.deadline_ns = request.options.deadline
+        # What this thread waits for itself goes on once the handler has ended: its deadline holds, too.
+        call.deadline_ns = earlier(request.options.deadline, scope.get().deadline_ns)
         call.depth = _depth() + 1
         request.fds = [fd for fd in request.fds if not isinstance(fd, ValueFd)]
         self._held_bytes += request.held_bytes

@@ -15,7 +15,7 @@ from seqrpc.blocking.caller import Caller
 from seqrpc.blocking.family import Family
 from seqrpc.blocking.line import Line
 from seqrpc.calls.outcomes import closed_here, no_connection_in_time
-from seqrpc.errors import ConnectionLost, RpcError, SeqrpcError, WrongProcess, not_run
+from seqrpc.errors import ConnectionLost, DeadlineExceeded, RpcError, SeqrpcError, WrongProcess, not_run
 from seqrpc.interface.answers import Finish, result_of
 from seqrpc.interface.reconnecting import Attempts, Reconnect, may_pass, may_send_again, told_anew
 from seqrpc.kernel import forks
@@ -60,8 +60,9 @@ class Lines:
     """
 
     __slots__ = (
-        "__weakref__", "_count", "_current", "_delays", "_failure", "_forked", "_is_closed", "_lock", "_make",
-        "_next_try", "_retired", "_said", "_travels", "face", "family", "policy",
+        "__weakref__", "_connecting", "_count", "_current", "_delays", "_failure", "_forked", "_is_closed",
+        "_is_closing", "_lock", "_make", "_next_try", "_retired", "_said", "_telling", "_travels", "face", "family",
+        "policy",
     )  # fmt: skip
 
     def __init__(
@@ -75,6 +76,10 @@ class Lines:
         self.face: weakref.ref[Any] | None = None
         """The connection as users see it, for the hook."""
         self._lock = threading.Lock()  # held by the thread that connects
+        self._connecting: int | None = None  # that thread
+        self._is_closing = threading.Lock()  # held until it is closed: threads sleep on it between attempts
+        self._is_closing.acquire()
+        self._telling: set[int] = set()  # the threads that are in the hook: it is not called within itself
         self._current: Made | None = None
         self._retired: list[Made] = []  # whose other sides drain, with calls under way
         self._delays: Iterator[float] = policy.delays()
@@ -139,15 +144,19 @@ class Lines:
         current = self._current
         if current is not None and not current.is_over and not self._is_closed:
             return current
+        if self._connecting == threading.get_ident():
+            raise RuntimeError(f"{self!r} is made anew by this very thread: a finalizer, or a signal handler, calls")
         got: list[bool] = []
         try:
             # In one step for signal handlers: a lock that nobody knows to be held would be held for ever.
             got.extend(itertools.starmap(self._lock.acquire, ((True, self._patience(until, deadline)),)))
             if not got[0]:
                 raise self._in_vain(deadline)
+            self._connecting = threading.get_ident()
             made, is_anew = self._ready(until, deadline)
         finally:
             if got and got[0]:
+                self._connecting = None
                 self._lock.release()
         if is_anew:
             self._tell()
@@ -164,26 +173,53 @@ class Lines:
                 if not current.is_over:
                     return current, False
                 self._retire(current)
-            left = self._next_try - time.monotonic()
-            if left > 0:
-                patience = self._patience(until, deadline)
-                if 0 <= patience < left:
-                    time.sleep(patience)
-                    raise self._in_vain(deadline)
-                time.sleep(left)
-            try:
-                self._current = self._make()
-            except SeqrpcError as exc:
+            self._rest(until, deadline)
+            made = self._attempt(until, deadline)
+            if made is not None:
+                return made, self._count > 1
+
+    def _rest(self, until: float, deadline: int | None) -> None:
+        """Sleep until it is time for the next attempt, or the connection is closed."""
+        left = self._next_try - time.monotonic()
+        if left <= 0:
+            return
+        patience = self._patience(until, deadline)
+        if 0 <= patience < left:
+            self._is_closing.acquire(timeout=patience)
+            if not self._is_closed:
+                raise self._in_vain(deadline)
+        else:
+            self._is_closing.acquire(timeout=left)
+
+    def _attempt(self, until: float, deadline: int | None) -> Made | None:
+        """Connect; return None if that failed and may be tried again, or it was closed meanwhile."""
+        if self._is_closed:
+            return None
+        try:
+            made = self._make()
+        except SeqrpcError as exc:
+            if not isinstance(exc, DeadlineExceeded):  # that is one caller's
                 self._failure = exc
-                self._next_try = time.monotonic() + next(self._delays)
-                if not may_pass(exc):
-                    raise told_anew(exc) from exc.__cause__
-                if self._patience(until, deadline) == 0:
-                    raise self._in_vain(deadline) from exc.__cause__
-                continue
-            self._count += 1
-            self._next_try = time.monotonic() + next(self._delays)
-            return self._current, self._count > 1
+            self._next_try = time.monotonic() + self._next_delay()
+            if not may_pass(exc):
+                raise told_anew(exc) from exc.__cause__
+            if self._patience(until, deadline) == 0:
+                raise self._in_vain(deadline) from exc.__cause__
+            return None
+        self._current = made
+        if self._is_closed:  # by another thread
+            made.line.abandon()
+            return None
+        self._count += 1
+        self._next_try = time.monotonic() + self._next_delay()
+        return made
+
+    def _next_delay(self) -> float:
+        try:
+            return next(self._delays)
+        except StopIteration:  # a signal handler raised in it, and so it has ended
+            self._delays = self.policy.delays()
+            return next(self._delays)
 
     def try_now(self) -> None:
         """Connect, if it is time to, without waiting; a failure is told to those who call."""
@@ -232,12 +268,16 @@ class Lines:
     def _tell(self) -> None:
         """Tell the hook that the connection was made anew."""
         hook, face = self.policy.on_reconnect, None if self.face is None else self.face()
-        if hook is None or face is None:
+        thread = threading.get_ident()
+        if hook is None or face is None or thread in self._telling:
             return
+        self._telling.add(thread)
         try:
             hook(face)
         except Exception:
             _log.exception("! on_reconnect failed")
+        finally:
+            self._telling.discard(thread)
 
     def request(
         self,
@@ -294,16 +334,22 @@ class Lines:
 
     def abandon(self) -> None:
         """End without waiting: nobody refers to it any more."""
-        self._is_closed = True
+        self._close()
         for line in self.lines:
             line.abandon()
         self.family.abandon()
+
+    def _close(self) -> None:
+        """Make no more connections, and wake who waits for one."""
+        self._is_closed = True
+        with contextlib.suppress(RuntimeError):  # it was closed before
+            self._is_closing.release()
 
     def close(self) -> None:
         """End, for good."""
         if self._forked:
             return
-        self._is_closed = True
+        self._close()
         for line in self.lines:
             line.close()
         for pump in list(self.family.pumps):

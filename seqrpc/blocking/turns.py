@@ -261,6 +261,8 @@ class Turns:
                     return None
             if work is not None:
                 return work
+            if until is not None and waiter.is_late(until):  # also where packets come that need no work
+                return None
         return None
 
     def _may_wait_in_kernel(self) -> bool:

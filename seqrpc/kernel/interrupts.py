@@ -7,6 +7,7 @@ one that gives it an owner. Whoever does such things without an event loop puts 
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 from collections.abc import Callable
 from types import FrameType, TracebackType
@@ -14,7 +15,10 @@ from typing import Any, Final, Self
 
 _RAISERS: Final = tuple(
     int(number)
-    for number in (signal.SIGTERM, signal.SIGALRM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT)
+    for number in (
+        *(signal.SIGVTALRM, signal.SIGPROF, signal.SIGQUIT, signal.SIGABRT, signal.SIGTERM, signal.SIGALRM),
+        *(signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT),
+    )
 )
 """Signals whose handlers raise exceptions in programs: to end them, and for time-outs. SIGINT is the last: while the
 others are put off and put back, it is the likeliest to come."""
@@ -41,9 +45,10 @@ def is_of_handler(exc: BaseException) -> bool:
 
 _Handler = Callable[[int, FrameType | None], Any]
 
-# Without the wrappers, which make an enumeration's member of every number and take ten times as long.
-_handler_of: Final[Callable[[int], Any]] = getattr(signal.getsignal, "__wrapped__", signal.getsignal)
-_handle: Final[Callable[[int, Any], Any]] = getattr(signal.signal, "__wrapped__", signal.signal)
+# Without signal's wrappers, which make an enumeration's member of every number and take ten times as long.
+_bare: Final[Any] = sys.modules.get("_signal", signal)
+_handler_of: Final[Callable[[int], Any]] = _bare.getsignal
+_handle: Final[Callable[[int, Any], Any]] = _bare.signal
 
 
 class Uninterrupted:
@@ -72,11 +77,11 @@ class Uninterrupted:
                 if callable(handler) and not isinstance(getattr(handler, "__self__", None), Uninterrupted):
                     self._put_off.append((number, handler))
                     _handle(number, self._note)
-        except ValueError:  # the main thread of a subinterpreter, which runs no handlers
-            self._put_off.clear()
-        except BaseException:
+        except BaseException as exc:
             self.__exit__(None, None, None)
-            raise
+            if not isinstance(exc, ValueError) or is_of_handler(exc):
+                raise
+            # The main thread of a subinterpreter runs no handlers, and may set none.
         return self
 
     def _note(self, number: int, frame: FrameType | None) -> None:

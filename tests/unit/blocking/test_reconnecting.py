@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import socket
 import time
@@ -374,3 +375,94 @@ async def test_interceptors_surround_a_call_with_all_its_attempts(socket_path: P
         await away(connection.close)
     assert journal.ran[:2] == ["again", "again"]
     assert heard.of == ["Journal.wait_again", "Journal.tell"]
+
+
+SLOW = seqrpc.Reconnect(first_delay=60, longest_delay=60, ready_timeout=None)
+
+
+async def test_closing_wakes_who_waits_for_the_next_attempt(socket_path: Path) -> None:
+    async with seqrpc.serve(Journal(), socket_path):
+        connection = await connected(socket_path, SLOW)
+    lines = lines_of(connection)
+    waiting = asyncio.ensure_future(raised_by(seqrpc.ConnectionLost, connection.call, "Journal.add", "a"))
+    await comes_true(lambda: lines._connecting is not None)
+    await away(connection.close)
+    assert "closed on this side" in str(await waiting)
+    assert lines.lines == []
+
+
+async def test_a_connection_that_is_closed_while_it_is_made_is_not_used(socket_path: Path) -> None:
+    async with seqrpc.serve(Journal(), socket_path) as server:
+        connection = await connected(socket_path)
+        lines = lines_of(connection)
+        made = lines._make
+
+        def make_and_close() -> Any:
+            new = made()
+            lines._close()
+            return new
+
+        lines._make = make_and_close
+        lines._current = None
+        await raised_by(seqrpc.ConnectionLost, connection.call, "Journal.add", "a")
+        await away(connection.close)
+        await comes_true(lambda: len(server.connections) <= 1)
+
+
+async def test_a_signal_handler_that_calls_while_it_is_made_anew_is_told(socket_path: Path) -> None:
+    async with seqrpc.serve(Journal(), socket_path):
+        connection = await connected(socket_path)
+        lines = lines_of(connection)
+        made = lines._make
+
+        def call_meanwhile() -> Any:
+            with pytest.raises(RuntimeError, match="by this very thread"):
+                connection.call("Journal.add", "nested")
+            return made()
+
+        lines._make = call_meanwhile
+        old, lines._current = lines._current, None
+        assert await away(connection.call, "Journal.add", "a") == "a"
+        assert old is not None
+        old.line.abandon()
+        await away(connection.close)
+
+
+async def test_delays_begin_anew_if_a_signal_handler_raised_in_them(socket_path: Path) -> None:
+    async with seqrpc.serve(Journal(), socket_path):
+        connection = await connected(socket_path)
+        lines = lines_of(connection)
+        lines._delays = iter(())
+        assert 0 <= lines._next_delay() <= QUICK.first_delay
+        await away(connection.close)
+
+
+async def test_the_hook_is_not_called_within_itself(socket_path: Path) -> None:
+    depths: list[int] = []
+
+    def hook(connection: blocking.Connection) -> None:
+        depths.append(len(depths))
+        with contextlib.suppress(seqrpc.SeqrpcError):
+            connection.call("Journal.add", "in the hook")
+
+    policy = seqrpc.Reconnect(first_delay=0.001, longest_delay=0.01, ready_timeout=0.1, on_reconnect=hook)
+    with impostor(socket_path, lambda _other, sock: sock.close()) as other:
+        connection = await connected(socket_path, policy)
+        await raised_by(seqrpc.SeqrpcError, connection.call, "Journal.add", "a")
+        assert len(depths) < other.met
+        connection.close()
+
+
+async def test_a_full_backlog_is_waited_for_between_attempts(socket_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener, contextlib.ExitStack() as stack:
+        listener.bind(str(socket_path))
+        listener.listen(0)
+        for _ in range(3):
+            one = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET))
+            one.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                one.connect(str(socket_path))
+        at_once = seqrpc.Reconnect(wait_for_ready=False)
+        await raised_by(seqrpc.ServerBusy, lambda: blocking.connect(socket_path, reconnect=at_once))
+        error = await raised_by(seqrpc.ServerBusy, lambda: blocking.connect(socket_path, reconnect=IMPATIENT))
+        assert "ready_timeout" in str(error)

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from support.processes import in_child
 
+from seqrpc.kernel import interrupts
 from seqrpc.kernel.interrupts import HELD, Uninterrupted, hold, is_of_handler, release
 
 PUT_OFF = (signal.SIGINT, signal.SIGTERM, signal.SIGALRM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
@@ -286,3 +287,38 @@ def test_what_a_handler_raises_is_told_from_what_a_call_raises() -> None:
             told.append(is_of_handler(exc))
     assert told == [True, False]
     assert not is_of_handler(OSError())
+
+
+def test_a_handler_that_raises_a_value_error_while_handlers_are_put_off_leaves_none_behind(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Wrong(ValueError):
+        pass
+
+    def wrong(_number: int, _frame: FrameType | None) -> None:
+        raise Wrong
+
+    signal.signal(signal.SIGTERM, wrong)
+    real = interrupts._handler_of
+
+    def at_term(number: int) -> Any:
+        if number == signal.SIGTERM:
+            monkeypatch.setattr(interrupts, "_handler_of", real)
+            signal.raise_signal(number)
+        return real(number)
+
+    monkeypatch.setattr(interrupts, "_handler_of", at_term)
+    with pytest.raises(Wrong), Uninterrupted():
+        pass
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@pytest.mark.parametrize("number", [signal.SIGQUIT, signal.SIGVTALRM, signal.SIGPROF])
+def test_signals_by_which_servers_stop_their_workers_wait_too(number: int) -> None:
+    before = signal.getsignal(number)
+    try:
+        raising(number)
+        with pytest.raises(Stopped):
+            interrupted_by(number)
+    finally:
+        signal.signal(number, before)
