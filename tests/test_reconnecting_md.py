@@ -7,7 +7,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from support.daemons import daemon
 from support.waiting import PATIENCE
@@ -56,7 +56,7 @@ def test_its_program_goes_on_through_the_end_of_its_daemon(tmp_path: Path, socke
 
 
 async def test_its_other_parts_do_what_it_says(socket_path: Path, capsys: Any) -> None:
-    names: dict[str, Any] = {"asyncio": asyncio, "seqrpc": seqrpc}
+    names: dict[str, Any] = {"asyncio": asyncio, "seqrpc": seqrpc, "Protocol": Protocol}
     described = PROGRAM[PROGRAM.index("class Lamp") : PROGRAM.index("async def main")]
     for part in (described, *PARTS):
         exec(part, names)
