@@ -3,51 +3,6 @@
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from seqrpc.errors import (
-    AddressError,
-    AddressInUse,
-    Cancelled,
-    ConnectDenied,
-    ConnectError,
-    ConnectionLost,
-    DeadlineExceeded,
-    DescriptorsLost,
-    Execution,
-    Internal,
-    InvalidParams,
-    InvalidResult,
-    ListenError,
-    LocalProtocolError,
-    MethodNotFound,
-    NobodyListens,
-    Overloaded,
-    PermissionDenied,
-    ProtocolError,
-    RemoteProtocolError,
-    RpcError,
-    SeqrpcError,
-    ServerBusy,
-    TooLarge,
-    Unavailable,
-    UntrustedServer,
-    WrongLoop,
-    WrongProcess,
-    WrongSocketType,
-)
-from seqrpc.interface import policy
-from seqrpc.interface.methods import method
-from seqrpc.interface.reconnecting import Reconnect
-from seqrpc.interface.registering import register_type
-from seqrpc.interface.scope import metadata
-from seqrpc.interface.service import Service
-from seqrpc.interface.streams import Items
-from seqrpc.interface.timeouts import timeout
-from seqrpc.kernel.buffers import Buffer, BytesLike
-from seqrpc.kernel.credentials import Credentials
-from seqrpc.kernel.descriptors import OwnedFd
-from seqrpc.kernel.sockets import socket_pair
-from seqrpc.limits import MAX_DESCRIPTORS, MAX_PACKET, Limits
-
 if TYPE_CHECKING:
     from seqrpc.aio.channels import Channel
     from seqrpc.aio.client import connect
@@ -63,6 +18,50 @@ if TYPE_CHECKING:
     from seqrpc.aio.streams import Stream
     from seqrpc.aio.transport import SeqpacketTransport
     from seqrpc.calls.records import CallRecord, OutgoingCall
+    from seqrpc.errors import (
+        AddressError,
+        AddressInUse,
+        Cancelled,
+        ConnectDenied,
+        ConnectError,
+        ConnectionLost,
+        DeadlineExceeded,
+        DescriptorsLost,
+        Execution,
+        Internal,
+        InvalidParams,
+        InvalidResult,
+        ListenError,
+        LocalProtocolError,
+        MethodNotFound,
+        NobodyListens,
+        Overloaded,
+        PermissionDenied,
+        ProtocolError,
+        RemoteProtocolError,
+        RpcError,
+        SeqrpcError,
+        ServerBusy,
+        TooLarge,
+        Unavailable,
+        UntrustedServer,
+        WrongLoop,
+        WrongProcess,
+        WrongSocketType,
+    )
+    from seqrpc.interface import policy
+    from seqrpc.interface.methods import method
+    from seqrpc.interface.reconnecting import Reconnect
+    from seqrpc.interface.registering import register_type
+    from seqrpc.interface.scope import metadata
+    from seqrpc.interface.service import Service
+    from seqrpc.interface.streams import Items
+    from seqrpc.interface.timeouts import timeout
+    from seqrpc.kernel.buffers import Buffer, BytesLike
+    from seqrpc.kernel.credentials import Credentials
+    from seqrpc.kernel.descriptors import OwnedFd
+    from seqrpc.kernel.sockets import socket_pair
+    from seqrpc.limits import MAX_DESCRIPTORS, MAX_PACKET, Limits
 
 __version__ = "0.1.0"
 
@@ -133,36 +132,88 @@ __all__ = (
 )
 
 _LAZY = {
+    "MAX_DESCRIPTORS": "seqrpc.limits",
+    "MAX_PACKET": "seqrpc.limits",
+    "AddressError": "seqrpc.errors",
+    "AddressInUse": "seqrpc.errors",
+    "Buffer": "seqrpc.kernel.buffers",
+    "BytesLike": "seqrpc.kernel.buffers",
     "CallRecord": "seqrpc.calls.records",
+    "Cancelled": "seqrpc.errors",
     "Channel": "seqrpc.aio.channels",
+    "ConnectDenied": "seqrpc.errors",
+    "ConnectError": "seqrpc.errors",
     "Connection": "seqrpc.aio.connection",
+    "ConnectionLost": "seqrpc.errors",
+    "Credentials": "seqrpc.kernel.credentials",
     "CurrentCall": "seqrpc.aio.current",
+    "DeadlineExceeded": "seqrpc.errors",
+    "DescriptorsLost": "seqrpc.errors",
+    "Execution": "seqrpc.errors",
     "Interceptor": "seqrpc.aio.interceptors",
+    "Internal": "seqrpc.errors",
+    "InvalidParams": "seqrpc.errors",
+    "InvalidResult": "seqrpc.errors",
+    "Items": "seqrpc.interface.streams",
+    "Limits": "seqrpc.limits",
+    "ListenError": "seqrpc.errors",
+    "LocalProtocolError": "seqrpc.errors",
+    "MethodNotFound": "seqrpc.errors",
+    "NobodyListens": "seqrpc.errors",
     "OutgoingCall": "seqrpc.calls.records",
+    "Overloaded": "seqrpc.errors",
+    "OwnedFd": "seqrpc.kernel.descriptors",
+    "PermissionDenied": "seqrpc.errors",
+    "ProtocolError": "seqrpc.errors",
+    "Reconnect": "seqrpc.interface.reconnecting",
+    "RemoteProtocolError": "seqrpc.errors",
+    "RpcError": "seqrpc.errors",
     "SeqpacketProtocol": "seqrpc.aio.packets",
     "SeqpacketServer": "seqrpc.aio.listener",
     "SeqpacketTransport": "seqrpc.aio.transport",
+    "SeqrpcError": "seqrpc.errors",
     "Server": "seqrpc.aio.server",
+    "ServerBusy": "seqrpc.errors",
+    "Service": "seqrpc.interface.service",
     "Stream": "seqrpc.aio.streams",
+    "TooLarge": "seqrpc.errors",
+    "Unavailable": "seqrpc.errors",
+    "UntrustedServer": "seqrpc.errors",
+    "WrongLoop": "seqrpc.errors",
+    "WrongProcess": "seqrpc.errors",
+    "WrongSocketType": "seqrpc.errors",
     "connect": "seqrpc.aio.client",
     "create_connection": "seqrpc.aio.endpoints",
     "create_server": "seqrpc.aio.endpoints",
     "current_call": "seqrpc.interface.current",
+    "metadata": "seqrpc.interface.scope",
+    "method": "seqrpc.interface.methods",
+    "register_type": "seqrpc.interface.registering",
     "revoke": "seqrpc.aio.objects",
     "run": "seqrpc.aio.run",
     "serve": "seqrpc.aio.server",
+    "socket_pair": "seqrpc.kernel.sockets",
+    "timeout": "seqrpc.interface.timeouts",
 }
-"""Where the names are that need asyncio, or are needed seldom. It takes longer to load than all the rest, and who only
-declares services, policies and errors does without it. They are loaded as they are first asked for."""
+"""Where the names are. They are loaded as they are first asked for: what needs asyncio takes longer to load than all
+the rest, and who only calls, or only declares services, does without most of it."""
 
-_PARTS = ("aio", "blocking", "interface", "protocol")
+_PARTS = {
+    "aio": "seqrpc.aio",
+    "blocking": "seqrpc.blocking",
+    "interface": "seqrpc.interface",
+    "policy": "seqrpc.interface.policy",
+    "protocol": "seqrpc.protocol",
+}
+"""Those that are modules."""
 
 if not TYPE_CHECKING:  # a type checker would take every name for one of ours
 
     def __getattr__(name: str) -> object:
-        """Load what needs asyncio."""
+        """Load what is asked for."""
         if name in _PARTS:
-            return import_module(f"seqrpc.{name}")
+            part = globals()[name] = import_module(_PARTS[name])
+            return part
         if name not in _LAZY:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         value = globals()[name] = getattr(import_module(_LAZY[name]), name)
