@@ -194,6 +194,7 @@ class SeqrpcPeer(Peer):
 
     name = "seqrpc"
     requires = ("seqrpc",)
+    imports = ("seqrpc.aio.client", "seqrpc.aio.server")  # the package itself loads what is asked for
     distribution = "seqrpc"
     workloads = frozenset(WORKLOADS)
 
