@@ -23,6 +23,9 @@ class ServedCall(AnsweredCall, kw_only=True, eq=False):
     afterwards: list[Callable[[], object]] | None = None
     """What is to be done once it is answered."""
 
+    is_counted: bool = False
+    """Whether it counts among those that run."""
+
     def new_view(self) -> CurrentCall:
         """Return the call as its handler sees it, made anew."""
         return CurrentCall(self)

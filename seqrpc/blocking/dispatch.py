@@ -180,10 +180,11 @@ class Dispatcher:
         call.deadline_ns = earlier(request.options.deadline, scope.get().deadline_ns)
         call.depth = _depth() + 1
         request.fds = [fd for fd in request.fds if not isinstance(fd, ValueFd)]
-        self._held_bytes += request.held_bytes
-        with line.lock:
-            self.running += 1
         try:
+            with line.lock:  # nothing in it is a call, so that no signal handler comes between
+                self._held_bytes += request.held_bytes
+                self.running += 1
+                call.is_counted = True
             try:
                 args, kwargs = entry.spec.bind(request.params, self._terms)
             except Exception as exc:
@@ -194,17 +195,25 @@ class Dispatcher:
             context.run(scope.set, call)
             context.run(self._answer, answers, call, args, kwargs)
         finally:
-            self._held_bytes -= request.held_bytes
-            request.params = []
-            close_all(request.fds)
-            for action in call.afterwards or ():
-                action()
-            self._ended(line)
+            try:
+                self._end(line, call)
+            except BaseException:  # a signal handler came between
+                self._end(line, call)
+                raise
 
-    def _ended(self, line: Line) -> None:
-        """Hear that a handler has ended."""
+    def _end(self, line: Line, call: ServedCall) -> None:
+        """Clean up after a handler; what is done already is not done again."""
+        request = call.request
+        request.params = []
+        close_all(request.fds)
+        actions = call.afterwards or []
+        while actions:
+            actions.pop(0)()
         with line.lock:
-            self.running -= 1
+            if call.is_counted:
+                call.is_counted = False
+                self._held_bytes -= request.held_bytes
+                self.running -= 1
             if not self.running and line.is_lost and not line.forked:
                 self._tell_lost()
 
