@@ -7,7 +7,7 @@ channels and buffers (extension types 1 to 4, protocol section 4). All else is t
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 import msgpack
@@ -59,8 +59,8 @@ class Encoder:
         self._max_bytes = limits.max_message_bytes
         self._living = BareValues() if living is None else living
         self._plain_kinds: dict[type, frozenset[str]] = {}  # dataclasses, and what instances hold if nothing else
-        self._packer = self._new_packer()
-        self._pack = self._packer.pack
+        self._packer: Any = self._new_packer()  # None if it may hold some of a message that was not sent
+        self._pack: Callable[[Any], bytes] = self._packer.pack
         self._long_packer: Any = None  # after a long message: the next may be long as well, and is not to be copied
         self._lenders: list[Lender] = []
 
@@ -99,7 +99,14 @@ class Encoder:
                         data = self._check_long(data)
                     self._check_depth(data)
         except BaseException as exc:
-            self._forget(given=given)
+            # Before anything is called: a second signal handler may come between, and the next message gets nothing.
+            lenders, self._lenders = self._lenders, []
+            self._pack, self._packer, self._long_packer = self._pack_anew, None, None
+            try:
+                _let_go(lenders, given=given)
+            except BaseException:
+                _let_go(lenders, given=given)
+                raise
             if isinstance(exc, _TELLING) or not isinstance(exc, Exception):
                 raise
             # Values may raise what they like while they are taken apart.
@@ -118,13 +125,15 @@ class Encoder:
         """
         try:
             data: bytes = self._pack(values)
-        except Exception:
-            self._use_new_packer()
+        except BaseException:
+            self._pack, self._packer, self._long_packer = self._pack_anew, None, None
             raise
         return data[1 if len(values) < 16 else 3 :]
 
     def array_header(self, size: int) -> bytes:
         """Return how an array of ``size`` values begins."""
+        if self._packer is None:
+            self._use_new_packer()
         data: bytes = self._packer.pack_array_header(size)
         return data
 
@@ -182,11 +191,11 @@ class Encoder:
         self._pack = self._packer.pack
         self._long_packer = None
 
-    def _forget(self, *, given: bool) -> None:
-        """Begin anew after a message that cannot be sent."""
-        lenders, self._lenders = self._lenders, []
+    def _pack_anew(self, message: Any) -> bytes:
+        """Pack a message after one that could not be sent, with a packer that holds nothing of it."""
         self._use_new_packer()
-        (give_up_lenders if given else tell_unsent)(lenders)
+        data: bytes = self._pack(message)
+        return data
 
     def _explain(self, message: Any, names: tuple[str, ...], exc: Exception) -> str:
         """Say where in the message the value is that cannot be sent."""
@@ -247,6 +256,11 @@ class Encoder:
             raise LocalProtocolError(f"a message holds at most {MAX_DESCRIPTORS} descriptors, this one more")
         self._lenders.append(lender)
         return index
+
+
+def _let_go(lenders: list[Lender], *, given: bool) -> None:
+    """Tell what lent descriptors to a message that they are not sent."""
+    (give_up_lenders if given else tell_unsent)(lenders)
 
 
 def _flat(value: Any) -> Any:
