@@ -21,6 +21,7 @@ from seqrpc.blocking.streams import Stream
 from seqrpc.calls.departures import MovedEnd, Source
 from seqrpc.errors import LocalProtocolError, Overloaded
 from seqrpc.kernel.descriptors import OwnedFd
+from seqrpc.kernel.interrupts import release
 from seqrpc.limits import Limits
 from seqrpc.protocol.values import EXT_CHANNEL, EXT_STREAM
 
@@ -34,6 +35,13 @@ class Object(seqrpc.Service):
 
     def close(self) -> None:  # type: ignore[override]
         self.notes.note("close")
+
+
+@pytest.fixture(autouse=True)
+def _released() -> Iterator[None]:
+    """Put back the handlers of signals, as whoever sends does after a message is made."""
+    yield
+    release()
 
 
 def new_living(**limits: Any) -> tuple[LivingValues, Family]:
