@@ -18,6 +18,7 @@ from support.descriptors import open_fds
 
 from seqrpc.aio.shares import _shares
 from seqrpc.kernel.closing import CLOSER
+from seqrpc.kernel.interrupts import HELD, release
 from seqrpc.logs import meter
 
 _loop_errors: list[dict[str, Any]] = []
@@ -62,7 +63,6 @@ def pytest_runtestloop() -> None:
 @pytest.fixture(autouse=True)
 def _no_leaks() -> Iterator[None]:
     """Fail a test that leaves a descriptor open or a signal put off, or lets an exception reach the loop's handler."""
-    interrupts = signal.getsignal(signal.SIGINT)
     before = open_fds()  # the test before has collected what it left
     _loop_errors.clear()
     meter.forget()  # one test's lines are not another's flood
@@ -70,15 +70,15 @@ def _no_leaks() -> Iterator[None]:
 
     yield
 
-    left_handler = signal.getsignal(signal.SIGINT)
-    signal.signal(signal.SIGINT, interrupts)  # else a later test would wait for ever for what comes to nobody
+    was_held = bool(HELD)
+    release()  # else a later test would wait for ever for a signal that comes to nobody
     gc.collect()
     gc.freeze()  # what is left is pytest's, or nobody's: to look at it after each test takes half of the time
     assert CLOSER.wait_idle(30), "something that was received is still being closed"
     after = open_fds()
     left = {fd: what for fd, what in after.items() if fd not in before}
     assert left == {}, "descriptors were left open"
-    assert left_handler is interrupts, "another handler of SIGINT was left"
+    assert not was_held, "the handlers of signals were left put off"
     assert _loop_errors == [], "exceptions reached the loop's handler"
 
 

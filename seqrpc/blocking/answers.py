@@ -12,7 +12,7 @@ from seqrpc.calls.failures import internal_error, refusal_of
 from seqrpc.errors import ConnectionLost, DescriptorsLost, Overloaded, PermissionDenied, TooLarge
 from seqrpc.interface.results import ResultCheck
 from seqrpc.kernel.descriptors import OwnedFd, close_all
-from seqrpc.kernel.interrupts import Uninterrupted
+from seqrpc.kernel.interrupts import Uninterrupted, release
 from seqrpc.kernel.pieces import Content
 from seqrpc.logs import get_logger
 from seqrpc.protocol.closed import closed_in
@@ -148,5 +148,8 @@ class Answers:
         """
         if self._line.forked:
             return
-        with contextlib.suppress(Exception):  # values may raise what they like while they are taken apart
-            self._line.session.give_up(value, kept)
+        try:
+            with contextlib.suppress(Exception):  # values may raise what they like while they are taken apart
+                self._line.session.give_up(value, kept)
+        finally:
+            release()  # what made a departure has put signals off until its message leaves, and none does
