@@ -67,6 +67,11 @@ class Uninterrupted:
         self._put_off: list[tuple[int, _Handler]] = []
         self._came: list[tuple[int, FrameType | None]] = []
 
+    @property
+    def puts_off(self) -> bool:
+        """Whether it puts any off: in a block within another it does not."""
+        return bool(self._put_off)
+
     def __enter__(self) -> Self:
         """Put off the handlers."""
         if threading.get_ident() != threading.main_thread().ident:
@@ -135,7 +140,8 @@ def hold() -> None:
     if not HELD and threading.get_ident() == threading.main_thread().ident:
         held = Uninterrupted()
         held.__enter__()
-        HELD.append(held)
+        if held.puts_off:  # else it is done already, and ends with the block that does it
+            HELD.append(held)
 
 
 def release() -> None:

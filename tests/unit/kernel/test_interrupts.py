@@ -258,6 +258,17 @@ def test_handlers_are_held_until_they_are_released() -> None:
     release()
 
 
+def test_what_a_block_puts_off_is_not_held_beyond_it() -> None:
+    came = noting(signal.SIGUSR1)
+    with Uninterrupted():
+        hold()
+    hold()  # is the first that puts something off
+    signal.raise_signal(signal.SIGUSR1)
+    assert came == []
+    release()
+    assert came == [signal.SIGUSR1]
+
+
 def test_another_thread_neither_holds_nor_releases() -> None:
     came = noting(signal.SIGUSR1)
     thread = threading.Thread(target=hold)
