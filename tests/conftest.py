@@ -60,6 +60,14 @@ def pytest_runtestloop() -> None:
     gc.freeze()
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown() -> Iterator[None]:
+    """Fail a test after whose end, and that of its loop, Ctrl-C does not raise."""
+    yield
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)  # a later test would wait for it for ever
+    assert handler is signal.default_int_handler, "SIGINT was left with another handler"
+
+
 @pytest.fixture(autouse=True)
 def _no_leaks() -> Iterator[None]:
     """Fail a test that leaves a descriptor open or a signal put off, or lets an exception reach the loop's handler."""

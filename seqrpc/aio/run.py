@@ -130,6 +130,7 @@ def run(
         raise SystemExit(str(exc)) from exc
     finally:
         runner.get_loop().close()
+        daemon.let_signals_go()
 
 
 def _check_no_loop() -> None:
@@ -188,18 +189,30 @@ class _Signals:
         """Remember what they do now, before the runner has a handler of its own."""
         self._handlers = handlers
         self._before = {number: signal.getsignal(number) for number in handlers}
+        self._are_handled = False
         forks.register(self, _Signals._let_go_in_child)
 
     def handle(self) -> None:
         """Have the running loop call what is to be done."""
         for number, handler in self._handlers.items():
             asyncio.get_running_loop().add_signal_handler(number, handler)
+            self._are_handled = True
+
+    def let_go(self) -> None:
+        """Let them do what they did before, once the loop is closed.
+
+        The loop leaves the default of the system to most, and of SIGINT at times its own handler, which does nothing.
+        """
+        if self._are_handled:
+            self._are_handled = False
+            for number, handler in self._before.items():
+                signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
     def _let_go_in_child(self) -> None:
-        """Let them do in a forked child what they did before."""
-        signal.set_wakeup_fd(-1)
-        for number, handler in self._before.items():
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        """Let them go in a forked child, which has the closed loop of another process."""
+        if self._are_handled:
+            signal.set_wakeup_fd(-1)
+        self.let_go()
 
 
 class _Daemon:
@@ -233,6 +246,10 @@ class _Daemon:
     def has_started(self) -> bool:
         """Whether the services are, or were, served."""
         return self._server is not None
+
+    def let_signals_go(self) -> None:
+        """Let signals do what they did before, once the loop is closed."""
+        self._signals.let_go()
 
     async def live(self, serving: Awaitable[Server], drain_timeout: float | None) -> None:
         """Start, serve, and stop."""

@@ -43,6 +43,26 @@ def test_run_takes_all_descriptors_that_it_may_have() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_signals_do_afterwards_what_they_did_before(number: int) -> None:
+    ours, theirs = seqrpc.socket_pair()
+    came: list[int] = []
+    before = signal.signal(number, lambda number, _frame: came.append(number))
+
+    def leave(_server: seqrpc.Server) -> None:
+        os.kill(os.getpid(), number)
+        ours.close()
+
+    try:
+        seqrpc.run(Work(), sock=theirs, on_start=leave, on_reload=lambda _server: None)
+        assert came == []
+        os.kill(os.getpid(), number)
+        assert came == [number]
+    finally:
+        signal.signal(number, before)
+        ours.close()
+
+
 async def test_run_is_not_for_a_running_loop(socket_path: Path) -> None:
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     with pytest.raises(
