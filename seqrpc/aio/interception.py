@@ -20,15 +20,15 @@ from seqrpc.aio.outgoing import InterceptedCallee, InterceptedCaller
 from seqrpc.aio.proxy import Callee
 from seqrpc.aio.registry import Registry
 from seqrpc.aio.running import RunningCalls
-from seqrpc.calls.records import CallRecord
+from seqrpc.calls.records import tell_ended
 from seqrpc.errors import RpcError
 from seqrpc.interface.current import view_of
-from seqrpc.interface.entries import Entry, bounded_name
+from seqrpc.interface.entries import Entry
 from seqrpc.kernel.credentials import Credentials
 from seqrpc.limits import Limits
 from seqrpc.logs import get_logger
 from seqrpc.protocol.admission import Refused
-from seqrpc.protocol.messages import NO_OPTIONS, Options, Request
+from seqrpc.protocol.messages import Request
 from seqrpc.text import shown
 
 _log = get_logger("seqrpc.dispatch")
@@ -165,26 +165,11 @@ class InterceptedDispatcher(Dispatcher):
         )
 
     def _tell(
-        self,
-        method: str | None,
-        caller: Credentials | None,
-        code: str | None,
-        *,
-        oneway: bool,
-        duration: float = 0.0,
-        options: Options = NO_OPTIONS,
+        self, method: str | None, caller: Credentials | None, code: str | None, *, oneway: bool, **rest: Any
     ) -> None:
-        """Tell the interceptors of a request that has ended."""
-        if not self._hearing or self._link.home is None:  # in a forked child nothing of it is ours
-            return
-        name = None if method is None else bounded_name(method)
-        meta = options.meta or {}
-        record = CallRecord(method=name, caller=caller, code=code, duration=duration, oneway=oneway, meta=meta)
-        for interceptor in self._hearing:
-            try:
-                interceptor.ended(record)
-            except Exception:
-                _log.exception("! %s.ended failed", type(interceptor).__qualname__)
+        """Tell the interceptors of a request that has ended (:func:`~seqrpc.calls.records.tell_ended`)."""
+        if self._hearing and self._link.home is not None:  # in a forked child nothing of it is ours
+            tell_ended(self._hearing, method, caller, code, oneway=oneway, **rest)
 
 
 class _HeardCalls(RunningCalls):

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Awaitable, Callable, Coroutine, Generator
+import functools
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 from seqrpc.aio.caller import Caller
 from seqrpc.aio.calls import Line
 from seqrpc.aio.interceptors import Interceptor
 from seqrpc.aio.proxy import Callee
-from seqrpc.calls.records import OutgoingCall
+from seqrpc.calls.records import outgoing_call
 from seqrpc.interface.answers import Finish, result_of
-from seqrpc.interface.scope import Scope, scope
+from seqrpc.interface.scope import scope, within
 from seqrpc.limits import Limits
 from seqrpc.protocol.messages import Params
 
@@ -42,25 +42,15 @@ class InterceptedCaller(Caller):
         finish: Finish = result_of,
     ) -> Any:
         """Call, and return what the outermost interceptor makes of the outcome."""
-
-        async def send() -> Any:
-            here = scope.get()
-            return await Caller.request(self, method, params, here.deadline_ns, here.outgoing_meta, finish)
-
-        with _within(deadline, meta):
-            return await _enter(self._interceptors, 0, method, send, oneway=False)
+        make = functools.partial(super().request, method, params, finish=finish)
+        return await _surrounded(self._interceptors, method, (deadline, meta), make, oneway=False)
 
     async def send_notify(
         self, method: str, params: Params, deadline: int | None = None, meta: dict[str, str] | None = None
     ) -> None:
         """Call without wanting an answer."""
-
-        async def send() -> None:
-            here = scope.get()
-            await Caller.send_notify(self, method, params, here.deadline_ns, here.outgoing_meta)
-
-        with _within(deadline, meta):
-            await _enter(self._interceptors, 0, method, send, oneway=True)
+        make = functools.partial(super().send_notify, method, params)
+        await _surrounded(self._interceptors, method, (deadline, meta), make, oneway=True)
 
 
 class InterceptedCallee:
@@ -87,7 +77,8 @@ class InterceptedCallee:
         finish: Finish = result_of,
     ) -> Coroutine[Any, Any, Any]:
         """Call, and return what the outermost interceptor makes of the outcome."""
-        return self._surrounded(self._callee.request, method, params, deadline, meta, finish=finish)
+        make = functools.partial(self._callee.request, method, params, finish=finish)
+        return _surrounded(self._interceptors, method, (deadline, meta), make, oneway=False)
 
     def request_idempotent(
         self,
@@ -98,36 +89,15 @@ class InterceptedCallee:
         finish: Finish = result_of,
     ) -> Coroutine[Any, Any, Any]:
         """Do the same; the method may run twice."""
-        return self._surrounded(self._callee.request_idempotent, method, params, deadline, meta, finish=finish)
+        make = functools.partial(self._callee.request_idempotent, method, params, finish=finish)
+        return _surrounded(self._interceptors, method, (deadline, meta), make, oneway=False)
 
-    async def _surrounded(
-        self,
-        request: Callable[..., Coroutine[Any, Any, Any]],
-        method: str,
-        params: Params,
-        deadline: int | None,
-        meta: dict[str, str] | None,
-        *,
-        finish: Finish,
-    ) -> Any:
-        async def send() -> Any:
-            here = scope.get()
-            return await request(method, params, here.deadline_ns, here.outgoing_meta, finish)
-
-        with _within(deadline, meta):
-            return await _enter(self._interceptors, 0, method, send, oneway=False)
-
-    async def send_notify(
+    def send_notify(
         self, method: str, params: Params, deadline: int | None = None, meta: dict[str, str] | None = None
-    ) -> None:
+    ) -> Coroutine[Any, Any, None]:
         """Call without wanting an answer."""
-
-        async def send() -> None:
-            here = scope.get()
-            await self._callee.send_notify(method, params, here.deadline_ns, here.outgoing_meta)
-
-        with _within(deadline, meta):
-            await _enter(self._interceptors, 0, method, send, oneway=True)
+        make = functools.partial(self._callee.send_notify, method, params)
+        return _surrounded(self._interceptors, method, (deadline, meta), make, oneway=True)
 
     async def let_go(self) -> None:
         """Let go of what makes the calls."""
@@ -138,24 +108,37 @@ class InterceptedCallee:
         return repr(self._callee)
 
 
+async def _surrounded(
+    interceptors: tuple[Interceptor, ...],
+    method: str,
+    options: tuple[int | None, dict[str, str] | None],
+    make: Callable[[int | None, dict[str, str] | None], Awaitable[Any]],
+    *,
+    oneway: bool,
+) -> Any:
+    """Make a call with interceptors around it.
+
+    Args:
+        interceptors: the first is outermost.
+        method: ``Service.method``.
+        options: the deadline of the call, and its metadata.
+        make: makes it, with those as they are within all interceptors.
+        oneway: whether no answer is wanted.
+    """
+
+    async def send() -> Any:
+        here = scope.get()
+        return await make(here.deadline_ns, here.outgoing_meta)
+
+    with within(*options):
+        return await _enter(interceptors, 0, method, send, oneway=oneway)
+
+
 async def _enter(
     interceptors: tuple[Interceptor, ...], index: int, method: str, send: Callable[[], Awaitable[Any]], *, oneway: bool
 ) -> Any:
     """Go on with the interceptor at ``index``, or after the last with the call itself."""
     if index == len(interceptors):
         return await send()
-    here = scope.get()
-    deadline = None if here.deadline_ns is None else here.deadline_ns / 1e9
-    call = OutgoingCall(method=method, oneway=oneway, deadline=deadline, meta=here.outgoing_meta or {})
+    call = outgoing_call(method, oneway=oneway)
     return await interceptors[index].request(call, lambda: _enter(interceptors, index + 1, method, send, oneway=oneway))
-
-
-@contextlib.contextmanager
-def _within(deadline: int | None, meta: dict[str, str] | None) -> Generator[None, None, None]:
-    """Surround interceptors with what was said around the call: it may have been made there and be awaited here."""
-    token = scope.set(Scope(deadline, meta, scope.get()))
-    try:
-        yield
-    finally:
-        with contextlib.suppress(ValueError):  # the call is thrown away by somebody else
-            scope.reset(token)

@@ -18,11 +18,11 @@ from seqrpc.blocking.line import Line
 from seqrpc.blocking.waiting import earlier
 from seqrpc.calls.departures import Source
 from seqrpc.calls.failures import answer_for, internal_error
-from seqrpc.calls.records import CallRecord
+from seqrpc.calls.records import tell_ended
 from seqrpc.errors import InvalidParams, RpcError
 from seqrpc.interface.conversion import Terms
 from seqrpc.interface.current import answered_call, view_of
-from seqrpc.interface.entries import Entry, MethodTable, bounded_name
+from seqrpc.interface.entries import Entry, MethodTable
 from seqrpc.interface.functions import Runs, wraps_wrongly
 from seqrpc.interface.policy import Policy
 from seqrpc.interface.scope import scope
@@ -31,7 +31,7 @@ from seqrpc.kernel.descriptors import ValueFd, close_all
 from seqrpc.limits import Limits
 from seqrpc.logs import get_logger
 from seqrpc.protocol.admission import Admission, Refused
-from seqrpc.protocol.messages import NO_OPTIONS, Options, Request
+from seqrpc.protocol.messages import Request
 from seqrpc.text import shown
 
 _log = get_logger("seqrpc.dispatch")
@@ -307,27 +307,12 @@ class Dispatcher:
             answers.send_error(request.call_id, code, message)
 
     def _tell(
-        self,
-        method: str | None,
-        caller: Credentials | None,
-        code: str | None,
-        *,
-        oneway: bool,
-        duration: float = 0.0,
-        options: Options = NO_OPTIONS,
+        self, method: str | None, caller: Credentials | None, code: str | None, *, oneway: bool, **rest: Any
     ) -> None:
-        """Tell the interceptors of a request that has ended."""
+        """Tell the interceptors of a request that has ended (:func:`~seqrpc.calls.records.tell_ended`)."""
         hearing, line = self._interception.hearing, self._line()
-        if not hearing or line is None or line.forked:  # in a forked child nothing of it is ours
-            return
-        name = None if method is None else bounded_name(method)
-        meta = options.meta or {}
-        record = CallRecord(method=name, caller=caller, code=code, duration=duration, oneway=oneway, meta=meta)
-        for interceptor in hearing:
-            try:
-                interceptor.ended(record)
-            except Exception:
-                _log.exception("! %s.ended failed", type(interceptor).__qualname__)
+        if hearing and line is not None and not line.forked:  # in a forked child nothing of it is ours
+            tell_ended(hearing, method, caller, code, oneway=oneway, **rest)
 
 
 def _depth() -> int:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Generator
+import functools
+from collections.abc import Callable
 from typing import Any
 
 from seqrpc.blocking.caller import Caller
 from seqrpc.blocking.interceptors import Interception, Interceptor
 from seqrpc.blocking.line import Line
 from seqrpc.blocking.proxy import Callee
-from seqrpc.calls.records import OutgoingCall
+from seqrpc.calls.records import outgoing_call
 from seqrpc.interface.answers import Finish, result_of
-from seqrpc.interface.scope import Scope, scope
+from seqrpc.interface.scope import scope, within
 from seqrpc.protocol.messages import Params
 
 
@@ -50,7 +50,8 @@ class InterceptedCaller:
         finish: Finish = result_of,
     ) -> Any:
         """Call, and return what the outermost interceptor makes of the outcome."""
-        return self._surrounded(self._callee.request, method, params, (deadline, meta), finish)
+        make = functools.partial(self._callee.request, method, params, finish=finish)
+        return self._surrounded(method, (deadline, meta), make, oneway=False)
 
     def request_idempotent(
         self,
@@ -61,34 +62,15 @@ class InterceptedCaller:
         finish: Finish = result_of,
     ) -> Any:
         """Do the same with a method that may run twice."""
-        return self._surrounded(self._callee.request_idempotent, method, params, (deadline, meta), finish)
-
-    def _surrounded(
-        self,
-        request: Callable[..., Any],
-        method: str,
-        params: Params,
-        options: tuple[int | None, dict[str, str] | None],
-        finish: Finish,
-    ) -> Any:
-        def send() -> Any:
-            here = scope.get()
-            return request(method, params, here.deadline_ns, here.outgoing_meta, finish)
-
-        with _within(*options):
-            return self._enter(0, method, send, oneway=False)
+        make = functools.partial(self._callee.request_idempotent, method, params, finish=finish)
+        return self._surrounded(method, (deadline, meta), make, oneway=False)
 
     def send_notify(
         self, method: str, params: Params, deadline: int | None = None, meta: dict[str, str] | None = None
     ) -> None:
         """Call without wanting an answer."""
-
-        def send() -> None:
-            here = scope.get()
-            self._callee.send_notify(method, params, here.deadline_ns, here.outgoing_meta)
-
-        with _within(deadline, meta):
-            self._enter(0, method, send, oneway=True)
+        make = functools.partial(self._callee.send_notify, method, params)
+        self._surrounded(method, (deadline, meta), make, oneway=True)
 
     def let_go(self) -> None:
         """Let go of what calls go to, if the proxies made of it are all that holds it."""
@@ -98,21 +80,26 @@ class InterceptedCaller:
         """Return whom it calls."""
         return repr(self._callee)
 
+    def _surrounded(
+        self,
+        method: str,
+        options: tuple[int | None, dict[str, str] | None],
+        make: Callable[[int | None, dict[str, str] | None], Any],
+        *,
+        oneway: bool,
+    ) -> Any:
+        """Call by ``make``, with the deadline and the metadata as they are within all interceptors."""
+
+        def send() -> Any:
+            here = scope.get()
+            return make(here.deadline_ns, here.outgoing_meta)
+
+        with within(*options):
+            return self._enter(0, method, send, oneway=oneway)
+
     def _enter(self, index: int, method: str, send: Callable[[], Any], *, oneway: bool) -> Any:
         """Go on with the interceptor at ``index``, or after the last with the call itself."""
         if index == len(self._interceptors):
             return send()
-        here = scope.get()
-        deadline = None if here.deadline_ns is None else here.deadline_ns / 1e9
-        call = OutgoingCall(method=method, oneway=oneway, deadline=deadline, meta=here.outgoing_meta or {})
+        call = outgoing_call(method, oneway=oneway)
         return self._interceptors[index].request(call, lambda: self._enter(index + 1, method, send, oneway=oneway))
-
-
-@contextlib.contextmanager
-def _within(deadline: int | None, meta: dict[str, str] | None) -> Generator[None, None, None]:
-    """Surround interceptors with what was said around the call."""
-    token = scope.set(Scope(deadline, meta, scope.get()))
-    try:
-        yield
-    finally:
-        scope.reset(token)

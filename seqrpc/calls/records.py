@@ -1,11 +1,18 @@
-"""What interceptors are told of calls."""
+"""What interceptors are told of calls, and how."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
+from seqrpc.interface.entries import bounded_name
+from seqrpc.interface.scope import scope
 from seqrpc.kernel.credentials import Credentials
+from seqrpc.logs import get_logger
+from seqrpc.protocol.messages import NO_OPTIONS, Options
+
+_log = get_logger("seqrpc.dispatch")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,3 +56,49 @@ class OutgoingCall:
 
     meta: Mapping[str, str]
     """What is sent along."""
+
+
+def outgoing_call(method: str, *, oneway: bool) -> OutgoingCall:
+    """Return what an interceptor is told of a call: what is said around it there and then goes along."""
+    here = scope.get()
+    deadline = None if here.deadline_ns is None else here.deadline_ns / 1e9
+    return OutgoingCall(method=method, oneway=oneway, deadline=deadline, meta=here.outgoing_meta or {})
+
+
+class Hearing(Protocol):
+    """An interceptor that is told of requests that have ended."""
+
+    def ended(self, call: CallRecord, /) -> None:
+        """Hear of one."""
+        ...
+
+
+def tell_ended(
+    hearing: Iterable[Hearing],
+    method: str | None,
+    caller: Credentials | None,
+    code: str | None,
+    *,
+    oneway: bool,
+    duration: float = 0.0,
+    options: Options = NO_OPTIONS,
+) -> None:
+    """Tell interceptors of a request that has ended, and log what they raise.
+
+    Args:
+        hearing: the interceptors.
+        method: its name on the wire, of any length.
+        caller: see :class:`CallRecord`, as for the rest.
+        code: the code of the error that it was answered with.
+        oneway: whether no answer was wanted.
+        duration: seconds.
+        options: what came along.
+    """
+    name = None if method is None else bounded_name(method)
+    meta = options.meta or {}
+    record = CallRecord(method=name, caller=caller, code=code, duration=duration, oneway=oneway, meta=meta)
+    for interceptor in hearing:
+        try:
+            interceptor.ended(record)
+        except Exception:
+            _log.exception("! %s.ended failed", type(interceptor).__qualname__)

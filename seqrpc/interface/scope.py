@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Generator
 from contextlib import ContextDecorator
 from contextvars import ContextVar, Token, copy_context
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
@@ -33,6 +34,17 @@ def run_outside(function: Callable[..., T], *args: Any) -> T:
     context = copy_context()
     context.run(scope.set, EVERYWHERE)
     return context.run(function, *args)
+
+
+@contextlib.contextmanager
+def within(deadline: int | None, meta: dict[str, str] | None) -> Generator[None, None, None]:
+    """Surround interceptors with what was said around the call: it may have been made there and be awaited here."""
+    token = scope.set(Scope(deadline, meta, scope.get()))
+    try:
+        yield
+    finally:
+        with contextlib.suppress(ValueError):  # the call is thrown away by somebody else
+            scope.reset(token)
 
 
 def bounded(outer: Scope, delay: float | None, now: int) -> Scope:

@@ -4,7 +4,10 @@ import dataclasses
 
 import pytest
 
-from seqrpc.calls.records import CallRecord, OutgoingCall
+from seqrpc.calls.records import CallRecord, OutgoingCall, outgoing_call, tell_ended
+from seqrpc.interface.scope import within
+from seqrpc.kernel.credentials import Credentials
+from seqrpc.protocol.messages import Options
 
 
 def test_records_are_made_by_name_and_nobody_changes_them() -> None:
@@ -16,3 +19,41 @@ def test_records_are_made_by_name_and_nobody_changes_them() -> None:
         with pytest.raises(dataclasses.FrozenInstanceError):
             made.method = "other"  # type: ignore[misc]
         assert not hasattr(made, "__dict__")
+
+
+def test_an_outgoing_call_says_what_is_said_around_it() -> None:
+    assert outgoing_call("A.b", oneway=True) == OutgoingCall(method="A.b", oneway=True, deadline=None, meta={})
+    with within(1_500_000_000, {"k": "v"}):
+        call = outgoing_call("A.b", oneway=False)
+    assert call == OutgoingCall(method="A.b", oneway=False, deadline=1.5, meta={"k": "v"})
+
+
+class Hears:
+    def __init__(self, trouble: Exception | None = None) -> None:
+        self.heard: list[CallRecord] = []
+        self.trouble = trouble
+
+    def ended(self, call: CallRecord) -> None:
+        self.heard.append(call)
+        if self.trouble is not None:
+            raise self.trouble
+
+
+def test_all_hear_of_what_has_ended_also_after_one_that_raises(caplog: pytest.LogCaptureFixture) -> None:
+    first, second = Hears(ValueError("no")), Hears()
+    caller = Credentials(pid=1, uid=2, gid=3)
+    tell_ended([first, second], "A.b", caller, "app.No", oneway=True, duration=0.5, options=Options(meta={"k": "v"}))
+    tell_ended([second], None, None, None, oneway=False)
+    record = CallRecord(method="A.b", caller=caller, code="app.No", duration=0.5, oneway=True, meta={"k": "v"})
+    assert first.heard == [record]
+    assert second.heard == [
+        record,
+        CallRecord(method=None, caller=None, code=None, duration=0.0, oneway=False, meta={}),
+    ]
+    assert [line.getMessage() for line in caplog.records] == ["! Hears.ended failed"]
+
+
+def test_a_name_that_a_caller_made_up_is_told_in_part() -> None:
+    hears = Hears()
+    tell_ended([hears], "x" * 5000, None, "rpc.MethodNotFound", oneway=False)
+    assert len(hears.heard[0].method or "") < 500

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextvars
 import math
 from typing import Any
 
 import pytest
 
-from seqrpc.interface.scope import EVERYWHERE, Scope, bounded, metadata, run_outside, scope
+from seqrpc.interface.scope import EVERYWHERE, Scope, bounded, metadata, run_outside, scope, within
 
 
 def test_metadata_add_up_and_end_with_their_block() -> None:
@@ -38,6 +39,22 @@ def test_what_runs_outside_sees_no_scope_and_leaves_none() -> None:
         assert scope.get() is surrounding
         with pytest.raises(KeyError):
             run_outside({}.__getitem__, "x")
+
+
+def test_what_was_said_around_a_call_is_said_within_alone() -> None:
+    with metadata(trace="1"):
+        surrounding = scope.get()
+        with within(5, {"user": "a"}):
+            inside = scope.get()
+            assert (inside.deadline_ns, inside.outgoing_meta, inside.outer) == (5, {"user": "a"}, surrounding)
+        assert scope.get() is surrounding
+
+
+def test_what_is_entered_may_be_left_in_another_context() -> None:
+    block = within(5, None)
+    contextvars.copy_context().run(block.__enter__)
+    block.__exit__(None, None, None)
+    assert scope.get() is EVERYWHERE
 
 
 @pytest.mark.parametrize(
