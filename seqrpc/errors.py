@@ -116,7 +116,10 @@ class WrongSocketType(ConnectError):
 
 
 class ServerBusy(ConnectError, TimeoutError):
-    """Somebody listens, but accepted nobody for ``connect_timeout`` seconds. It is a :class:`TimeoutError` too."""
+    """Somebody listens, but accepted nobody for ``connect_timeout`` seconds. It is a :class:`TimeoutError` too.
+
+    With ``reconnect=`` it is ``ready_timeout`` instead, or the moment of one attempt.
+    """
 
 
 class UntrustedServer(ConnectError):

@@ -115,7 +115,8 @@ def connect(
             made, before anything is sent or received, and left when it has ended.
         allow: who may call those; by default the same user and root.
         interceptors: what surrounds each call, the first is outermost; see :class:`seqrpc.Interceptor`.
-        limits: bounds of the connection; ``connect_timeout`` covers a full backlog.
+        limits: bounds of the connection; ``connect_timeout`` covers a full backlog, for which ``reconnect=`` has its
+            ``ready_timeout``.
         reconnect: True, or a :class:`seqrpc.Reconnect`, makes the connection anew whenever it ends, until it is closed
             on this side, and waits for a daemon that is not there yet. Calls that did not run are made again, and those
             of methods that are marked ``idempotent=True`` also if they may have run. Not for ``fd:N`` and ``sock=``.

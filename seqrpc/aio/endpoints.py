@@ -12,7 +12,8 @@ from typing import TypeVar
 from seqrpc.aio.listener import Listener, SeqpacketServer
 from seqrpc.aio.packets import SeqpacketProtocol
 from seqrpc.aio.transport import SeqpacketTransport
-from seqrpc.errors import AddressError, ServerBusy, UntrustedServer
+from seqrpc.calls.outcomes import server_busy
+from seqrpc.errors import AddressError, UntrustedServer
 from seqrpc.interface.policy import Policy
 from seqrpc.kernel import sockets
 from seqrpc.kernel.addresses import Address, AddressLike, parse_address
@@ -20,7 +21,6 @@ from seqrpc.kernel.listening import BACKLOG, listen
 from seqrpc.kernel.platforms import PLATFORM
 from seqrpc.kernel.unread import close_unread
 from seqrpc.limits import DEFAULT_LIMITS, Limits, check_limits
-from seqrpc.text import shown
 
 P = TypeVar("P", bound=SeqpacketProtocol)
 
@@ -45,8 +45,7 @@ async def connected_socket(address: Address, connect_timeout: float) -> socket.s
             return sockets.connect(address)
         except BlockingIOError:
             if loop.time() >= deadline:
-                message = f"cannot connect to {shown(address)}: its backlog was full for {connect_timeout:g} s"
-                raise ServerBusy(errno.EAGAIN, f"{message}: the daemon is overloaded, or hangs") from None
+                raise server_busy(str(address), connect_timeout) from None
         await asyncio.sleep(delay * (0.5 + os.urandom(1)[0] / 510))  # so that waiting clients spread
         delay = min(2 * delay, _LAST_DELAY)
 

@@ -16,14 +16,12 @@ from seqrpc.aio.link import Link
 from seqrpc.aio.lobby import Lobby
 from seqrpc.aio.places import check_loop, runs_here, wrong_loop
 from seqrpc.aio.registry import Registry
-from seqrpc.calls.outcomes import closed_here
+from seqrpc.calls.outcomes import closed_here, server_busy
 from seqrpc.calls.unclosed import Guard
 from seqrpc.errors import (
     ConnectError,
     ConnectionLost,
     SeqrpcError,
-    ServerBusy,
-    Unavailable,
     WrongLoop,
     WrongProcess,
     not_run,
@@ -91,6 +89,7 @@ class Renewal:
         self._links: dict[Link, None] = {}  # all that have not ended, the oldest first
         self.trouble: SeqrpcError = ConnectionLost("the connection was not made yet")
         """Why there is none."""
+        self._said: str | None = None  # why the last other side took no new calls
         self._delays = policy.delays()
         self.was_answered = False
         """Whether the present connection, or the last if there is none, is known to be good for something."""
@@ -147,8 +146,7 @@ class Renewal:
         try:
             sock = sockets.connect(self._address)
         except BlockingIOError:
-            text = f"cannot connect to {shown(self._address)}: its backlog is full: the daemon is overloaded, or hangs"
-            raise ServerBusy(errno.EAGAIN, text) from None
+            raise server_busy(str(self._address), 0) from None
         check_server(sock, self._server, self._address)
         return sock
 
@@ -234,6 +232,7 @@ class Renewal:
             return
         self._link = self.caller = None
         self.trouble = why
+        self._said = link.session.closing_received
         # A server that takes connections and is good for nothing is not asked any more often than nobody is.
         if self.was_answered or self.loop.time() - self._made_at > 2 * self.policy.longest_delay:
             self._delays = self.policy.delays()
@@ -292,9 +291,7 @@ class Renewal:
     @property
     def closing_reason(self) -> str | None:
         """Why the last connection took no new calls, as long as there is no other; None if it did not say."""
-        if self._link is not None or not isinstance(self.trouble, Unavailable | ConnectionLost):
-            return None
-        return self.trouble.reason
+        return self._said if self._link is None else None
 
     # Ending
 

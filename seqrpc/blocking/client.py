@@ -20,8 +20,9 @@ from seqrpc.blocking.interceptors import Interception, Interceptor
 from seqrpc.blocking.line import Line
 from seqrpc.blocking.living import LivingValues
 from seqrpc.blocking.reconnecting import Lines, Made, ReconnectingCaller
+from seqrpc.calls.outcomes import server_busy
 from seqrpc.calls.unclosed import Guard
-from seqrpc.errors import DeadlineExceeded, ServerBusy, UntrustedServer
+from seqrpc.errors import DeadlineExceeded, UntrustedServer
 from seqrpc.interface.entries import MethodTable
 from seqrpc.interface.policy import Policy, PolicyLike, as_policy
 from seqrpc.interface.reconnecting import Reconnect, address_to_reconnect_to, as_reconnect
@@ -33,7 +34,6 @@ from seqrpc.kernel.addresses import AbstractAddress, Address, AddressLike, PathA
 from seqrpc.kernel.interrupts import Uninterrupted
 from seqrpc.kernel.platforms import PLATFORM
 from seqrpc.limits import DEFAULT_LIMITS, Limits, check_limits
-from seqrpc.text import shown
 
 _FIRST_DELAY: Final = 0.001
 _LAST_DELAY: Final = 0.05
@@ -65,7 +65,8 @@ def connect(
         reconnect: True, or a :class:`seqrpc.Reconnect`: wait for a daemon that is not there yet, and connect anew, in
             the thread that next calls, when the connection has ended. Calls that did not run are sent again, and those
             that may have run if their method is marked as ``idempotent``.
-        limits: bounds of the connection; ``connect_timeout`` covers a full backlog.
+        limits: bounds of the connection; ``connect_timeout`` covers a full backlog, for which ``reconnect=`` has its
+            ``ready_timeout``.
 
     Returns:
         The :class:`Connection`, to be closed by ``with`` or by its ``close``. If it is dropped without being closed, it
@@ -131,7 +132,8 @@ class _Maker:
 
     def reconnecting(self, address: Address, policy: Reconnect) -> Connection:
         """Return a connection to an address that is made again and again."""
-        lines = Lines(functools.partial(self._make_anew, address), policy, self._family, self._living.travels)
+        make = functools.partial(self._make_anew, address)
+        lines = Lines(make, policy, self._family, self._living.travels, self._limits)
         caller = ReconnectingCaller(lines)
         connection = ReconnectingConnection(lines, around(caller, self._interception))
         lines.face = weakref.ref(connection)
@@ -218,8 +220,7 @@ def connected_socket(address: Address, connect_timeout: float) -> socket.socket:
             sock = sockets.connect(address)
         except BlockingIOError:
             if time.monotonic() >= end:
-                message = f"cannot connect to {shown(address)}: its backlog was full for {connect_timeout:g} s"
-                raise ServerBusy(errno.EAGAIN, f"{message}: the daemon is overloaded, or hangs") from None
+                raise server_busy(str(address), connect_timeout) from None
         else:
             if sock.gettimeout() == 0 and not _is_inherited(address):
                 sock.setblocking(True)

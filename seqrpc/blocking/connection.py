@@ -15,7 +15,6 @@ from seqrpc.blocking.watch import Watch
 from seqrpc.errors import not_run
 from seqrpc.interface.scope import scope
 from seqrpc.kernel.credentials import Credentials
-from seqrpc.limits import DEFAULT_LIMITS
 
 
 class Connection(Remote):
@@ -99,8 +98,12 @@ class Connection(Remote):
 
         Raises:
             ConnectionLost: it has ended.
+            Unavailable: the other side takes no new calls, and the connection is not made anew.
+            WrongProcess: it belongs to another process.
         """
         self._line.check_process()
+        if self._line.session.closing_received is not None:
+            raise self._line.unavailable()
         if self._line.is_lost:
             raise not_run(self._line.lost_error())
 
@@ -188,7 +191,7 @@ class ReconnectingConnection(Connection):
             WrongProcess: it belongs to another process.
         """
         self._lines.check_process()
-        _process(self._pumps(), DEFAULT_LIMITS.max_packets_per_wakeup)
+        _process(self._pumps(), self._lines.limits.max_packets_per_wakeup)
         self._lines.purge()
         if not self.closed and self._lines.current is None:
             self._lines.try_now()

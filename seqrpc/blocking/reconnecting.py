@@ -19,6 +19,7 @@ from seqrpc.errors import ConnectionLost, DeadlineExceeded, RpcError, SeqrpcErro
 from seqrpc.interface.answers import Finish, result_of
 from seqrpc.interface.reconnecting import Attempts, Reconnect, may_pass, may_send_again, told_anew
 from seqrpc.kernel import forks
+from seqrpc.limits import DEFAULT_LIMITS, Limits
 from seqrpc.logs import get_logger
 from seqrpc.protocol.messages import Params
 
@@ -57,22 +58,29 @@ class Lines:
         policy: how often, and for how long.
         family: what goes on while threads wait: the same for all connections.
         travels: says what streams and objects are.
+        limits: bounds of each connection.
     """
 
     __slots__ = (
         "__weakref__", "_connecting", "_count", "_current", "_delays", "_failure", "_forked", "_is_closed",
         "_is_closing", "_lock", "_make", "_next_try", "_retired", "_said", "_telling", "_travels", "face", "family",
-        "policy",
+        "limits", "policy",
     )  # fmt: skip
 
     def __init__(
-        self, make: Callable[[], Made], policy: Reconnect, family: Family, travels: Callable[[Any], bool]
+        self,
+        make: Callable[[], Made],
+        policy: Reconnect,
+        family: Family,
+        travels: Callable[[Any], bool],
+        limits: Limits = DEFAULT_LIMITS,
     ) -> None:
         """Connect to nobody yet."""
         self._make = make
         self.policy = policy
         self.family = family
         self._travels = travels
+        self.limits = limits
         self.face: weakref.ref[Any] | None = None
         """The connection as users see it, for the hook."""
         self._lock = threading.Lock()  # held by the thread that connects

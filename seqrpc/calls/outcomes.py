@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from typing import Any
 
 from seqrpc.calls.failures import refusal_of
@@ -12,6 +13,7 @@ from seqrpc.errors import (
     Overloaded,
     RpcError,
     SeqrpcError,
+    ServerBusy,
     Unavailable,
     not_run,
 )
@@ -86,6 +88,18 @@ def lost(cause: Exception | None, said: str | None) -> ConnectionLost:
 def closed_here(block: str) -> ConnectionLost:
     """Return what to raise because a connection was closed on this side; ``block`` is the statement that surrounds."""
     return ConnectionLost(f"the connection was closed on this side: use it within its '{block}', or connect again")
+
+
+def server_busy(address: str, waited: float) -> ServerBusy:
+    """Return what to raise because a listener accepts nobody.
+
+    Args:
+        address: where.
+        waited: seconds that it was waited for, 0 if it was not.
+    """
+    state = f"was full for {waited:g} s" if waited else "is full"
+    text = f"cannot connect to {shown(address)}: its backlog {state}: the daemon is overloaded, or hangs"
+    return ServerBusy(errno.EAGAIN, text)
 
 
 def no_connection_in_time(trouble: SeqrpcError) -> RpcError:

@@ -66,6 +66,8 @@ def test_a_reason_for_which_the_other_side_takes_no_calls_is_told() -> None:
         assert not connection.closed
         with pytest.raises(seqrpc.Unavailable, match="going down"):
             connection.call("S.hit", 1)
+        with pytest.raises(seqrpc.Unavailable, match="going down"):
+            connection.wait_for_ready()
 
 
 def test_process_takes_a_bounded_number_of_packets_and_the_rest_makes_it_readable() -> None:

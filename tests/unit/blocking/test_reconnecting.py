@@ -12,8 +12,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+import msgpack
 import pytest
-from support.reconnecting import IMPATIENT, QUICK, Journal, impostor
+from support.reconnecting import IMPATIENT, QUICK, Impostor, Journal, impostor
 from support.waiting import PATIENCE, comes_true, turns_of_the_loop
 
 import seqrpc
@@ -185,6 +186,31 @@ async def test_new_calls_leave_a_daemon_that_drains_and_old_ones_end_there(socke
         assert len(lines_of(connection).lines) == 1
         await away(connection.close)
     assert journal.ran == ["old", "new", "last"]
+
+
+class Hits(seqrpc.Service):
+    def __init__(self) -> None:
+        self.count = 0
+
+    @seqrpc.method(oneway=True)
+    def hit(self) -> None:
+        self.count += 1
+
+
+async def test_a_turn_takes_no_more_packets_than_the_limits_say(socket_path: Path) -> None:
+    def knock(other: Impostor, sock: socket.socket) -> None:
+        for _ in range(3):
+            sock.send(msgpack.packb([2, "Hits.hit", []]))
+        other.keeps(sock)
+
+    hits, limits = Hits(), seqrpc.Limits(max_packets_per_wakeup=1)
+    with impostor(socket_path, knock) as other:
+        connection = await connected(socket_path, services=[hits], limits=limits)
+        await comes_true(lambda: other.met)
+        for count in (1, 2, 3):
+            await away(connection.process)
+            assert hits.count == count
+        connection.close()
 
 
 async def test_why_the_last_daemon_went_is_told_while_there_is_none(socket_path: Path) -> None:
@@ -463,6 +489,7 @@ async def test_a_full_backlog_is_waited_for_between_attempts(socket_path: Path) 
             with contextlib.suppress(BlockingIOError):
                 one.connect(str(socket_path))
         at_once = seqrpc.Reconnect(wait_for_ready=False)
-        await raised_by(seqrpc.ServerBusy, lambda: blocking.connect(socket_path, reconnect=at_once))
+        error = await raised_by(seqrpc.ServerBusy, lambda: blocking.connect(socket_path, reconnect=at_once))
+        assert "its backlog is full" in str(error)
         error = await raised_by(seqrpc.ServerBusy, lambda: blocking.connect(socket_path, reconnect=IMPATIENT))
         assert "ready_timeout" in str(error)

@@ -49,6 +49,13 @@ def test_what_the_kernel_refuses_for_reasons_of_this_process_is_told_as_it_is() 
     assert outcomes.explain_refusal(exc) is exc
 
 
+def test_a_full_backlog_is_told_with_how_long_it_was() -> None:
+    waited, at_once = outcomes.server_busy("/x", 0.25), outcomes.server_busy("/x", 0)
+    assert waited.errno == at_once.errno == errno.EAGAIN
+    assert "cannot connect to /x: its backlog was full for 0.25 s: the daemon is overloaded" in str(waited)
+    assert "cannot connect to /x: its backlog is full: the daemon is overloaded" in str(at_once)
+
+
 def test_a_connection_that_ended_is_told_anew_each_time() -> None:
     first = ConnectionLost("it ended so")
     told = outcomes.lost(first, "going")

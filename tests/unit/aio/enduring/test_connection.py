@@ -36,6 +36,8 @@ async def test_it_is_a_connection_to_its_users(socket_path: Path) -> None:
     running.cancel()
     await draining
     await comes_true(lambda: "reconnecting to" in repr(connection))
+    await comes_true(lambda: isinstance(connection._renewal.trouble, seqrpc.ConnectError))
+    assert connection.closing_reason == "the server is stopping"
     closed = soon(connection.wait_closed())
     await connection.close()
     await closed
