@@ -119,7 +119,8 @@ def connect(
             ``ready_timeout``.
         reconnect: True, or a :class:`seqrpc.Reconnect`, makes the connection anew whenever it ends, until it is closed
             on this side, and waits for a daemon that is not there yet. Calls that did not run are made again, and those
-            of methods that are marked ``idempotent=True`` also if they may have run. Not for ``fd:N`` and ``sock=``.
+            of methods that are marked ``idempotent=True`` also if they may have run. Not for ``sock=``, ``fd:N`` and
+            ``systemd:name``.
 
     Returns:
         To be awaited, or used in ``async with``: the :class:`~seqrpc.Connection`. If it is dropped without being closed

@@ -21,7 +21,7 @@ class Connection(Remote):
     """A connection to another process, for any number of threads: call its services, and be called while you wait.
 
     Made by :func:`seqrpc.blocking.connect`; in a handler it is ``current_call().connection``. It ends when either side
-    closes, or breaks the protocol. No thread is started for it: of those that wait for answers one reads for all.
+    closes, or breaks the protocol. No thread reads for it: of those that wait for answers one reads for all.
     """
 
     __slots__ = ("__weakref__", "_line", "_watch")

@@ -8,6 +8,7 @@ and stands beside it, in :mod:`seqrpc.interface.signature`.
 from __future__ import annotations
 
 import inspect
+import types
 import typing
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from types import MappingProxyType
@@ -236,10 +237,16 @@ def _hints_as_described(cls: type, name: str, scopes: Mapping[type, Scope]) -> H
 
 
 def _as_stream(annotation: Any) -> Any:
-    if (typing.get_origin(annotation) or annotation) not in PLAIN_STREAMS:
+    """Return an annotation with its plain streams, also those within it, as asynchronous ones."""
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if any(kind is (origin or annotation) for kind in PLAIN_STREAMS):
+        return AsyncIterator[_as_stream(arguments[0]) if arguments else Any]  # type: ignore[misc] # known when it runs
+    inner = tuple(_as_stream(argument) for argument in arguments)
+    if all(new is old for new, old in zip(inner, arguments, strict=True)):
         return annotation
-    arguments = typing.get_args(annotation)
-    return AsyncIterator[arguments[0] if arguments else Any]  # type: ignore[misc] # known when it runs
+    if origin in (typing.Union, types.UnionType):
+        return typing.Union[inner]  # noqa: UP007 - of types that are known when it runs
+    return typing.Annotated[inner] if origin is typing.Annotated else origin[inner]
 
 
 def _describe_method(

@@ -187,7 +187,8 @@ def memory_server(
 ) -> Opening[MemoryServer]:
     """Serve over socket pairs, without an address.
 
-    ``async with memory_server(Calculator()) as server: ...``. The arguments are those of :func:`seqrpc.serve`.
+    ``async with memory_server(Calculator()) as server: ...``. The arguments mean what they do for :func:`seqrpc.serve`;
+    those about addresses, sockets and their files have no place here.
 
     Returns:
         To be awaited, or used in ``async with``: the :class:`MemoryServer`, whose ``connect`` connects to it, as often

@@ -151,10 +151,12 @@ def serve_in_thread(
     ``with serve_in_thread(Calculator()) as server, server.connect() as connection: ...``. The connection is one of
     :mod:`seqrpc.blocking`; clients of other makes take ``server.open_socket()``.
 
-    The arguments are those of :func:`seqrpc.serve`.
+    The arguments mean what they do for :func:`seqrpc.serve`; those about addresses, sockets and their files have no
+    place here.
 
     Raises:
         TypeError, ValueError: a service cannot be served, or one is no interceptor.
+        TimeoutError: at the begin and at the end of the block, it took a minute.
         Exception: at the begin and at the end of the block, what the lifespan of a service raised.
     """
     return ThreadedServer(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Generator, Iterable, Iterator
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any, Literal, Protocol
 
 import msgspec
 import pytest
@@ -436,6 +436,24 @@ def test_an_interface_of_plain_functions_says_iterator_for_a_stream() -> None:
     assert methods["count"].result.shape == describe(Streams).methods["generator"].result.shape
     assert methods["total"].parameters[0].is_stream
     assert not methods["listed"].parameters[0].is_stream
+
+
+def test_an_interface_of_plain_functions_says_iterator_within_values_as_well() -> None:
+    class Nested:
+        @method
+        def some(  # type: ignore[empty-body]
+            self, few: list[Iterator[int]], noted: Annotated[Iterator[int] | None, "note"], other: Literal["x"]
+        ) -> dict[str, Iterator[int] | None]: ...
+
+    class AsServed(Service, name="Nested"):
+        @method
+        async def some(  # type: ignore[empty-body]
+            self, few: list[AsyncIterator[int]], noted: AsyncIterator[int] | None, other: Literal["x"]
+        ) -> dict[str, AsyncIterator[int] | None]: ...
+
+    ours, theirs = (describe(cls).methods["some"] for cls in (Nested, AsServed))
+    assert [each.shape for each in ours.parameters] == [each.shape for each in theirs.parameters]
+    assert ours.result.shape == theirs.result.shape
 
 
 def test_a_service_does_not() -> None:
