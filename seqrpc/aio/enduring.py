@@ -120,9 +120,11 @@ class EnduringCaller:
 
     async def _next_caller(self, attempts: Attempts, deadline: int | None) -> Caller:
         renewal = self._renewal
-        if attempts.until is None:
-            attempts.until = renewal.lobby.patience_from_now()
-        return await renewal.lobby.ready(attempts.until, deadline, waits=renewal.policy.wait_for_ready)
+        began = renewal.loop.time()
+        until = renewal.lobby.patience_from_now() - attempts.waited
+        caller = await renewal.lobby.ready(until, deadline, waits=renewal.policy.wait_for_ready)
+        attempts.waited += renewal.loop.time() - began
+        return caller
 
     def _goes_on(
         self, attempts: Attempts, caller: Caller | None, exc: Exception, params: Params, *, is_idempotent: bool
@@ -187,7 +189,7 @@ class EnduringConnection(Connection):
             WrongProcess, WrongLoop: the connection belongs to another process, or to another event loop.
         """
         self._renewal.check_place()
-        await self._renewal.lobby.ready()
+        await self._renewal.lobby.ready(is_call=False)
 
     async def wait_closed(self) -> None:
         """Wait until it was closed on this side.

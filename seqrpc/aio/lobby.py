@@ -52,13 +52,16 @@ class Lobby:
         """Return when a call that begins to wait now has waited for too long, by the loop's time."""
         return self._house.loop.time() + self._policy.patience if self._policy.wait_for_ready else math.inf
 
-    async def ready(self, until: float = math.inf, deadline: int | None = None, *, waits: bool = True) -> Caller:
+    async def ready(
+        self, until: float = math.inf, deadline: int | None = None, *, waits: bool = True, is_call: bool = True
+    ) -> Caller:
         """Return what makes calls over a connection, as soon as there is one.
 
         Args:
             until: when the call has waited for too long, by the loop's time.
             deadline: ``CLOCK_MONOTONIC`` in nanoseconds at which to give up, or None.
             waits: whether to wait at all.
+            is_call: whether somebody waits to make a call: of those only so many may.
 
         Raises:
             SeqrpcError: why there is none. The call did not run.
@@ -73,12 +76,11 @@ class Lobby:
                 raise not_run(closed_here("async with"))
             if not waits and house.caller is None:
                 raise told_anew(house.trouble)
-            await self._wait_turn(until, deadline)
+            await self._wait_turn(until, deadline, self.turns.waiting if is_call else 0)
             if house.caller is not None:
                 return house.caller
 
-    async def _wait_turn(self, until: float, deadline: int | None) -> None:
-        crowd = self.turns.waiting
+    async def _wait_turn(self, until: float, deadline: int | None, crowd: int) -> None:
         is_crowded = crowd >= self._limits.max_calls_in_flight
         patience = until - self._house.loop.time()
         if is_crowded:

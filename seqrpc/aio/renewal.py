@@ -249,9 +249,15 @@ class Renewal:
         """Return whether a call that failed is to be made again over another connection than the one it was made on."""
         link = caller.line
         assert isinstance(link, Link)
-        is_over = link.closed or link.transport.is_closing() or link.session.closing_received is not None
+        drains = link.session.closing_received is not None
+        is_over = link.closed or link.transport.is_closing() or drains
         again = may_send_again(
-            exc, idempotent=idempotent, is_over=is_over, params=params, travels=self._brought.living.travels
+            exc,
+            idempotent=idempotent,
+            is_over=is_over,
+            drains=drains,
+            params=params,
+            travels=self._brought.living.travels,
         )
         if again:
             self._retire(link, link.lost_error())  # one that is closing has not ended yet

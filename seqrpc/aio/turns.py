@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 from collections import OrderedDict
 from collections.abc import Callable
 
@@ -96,8 +97,10 @@ class Turns:
         return None
 
     def fail(self, exc: Exception) -> None:
-        """Raise ``exc`` in all who wait."""
+        """Raise ``exc`` in all who wait, in each one of its own: whoever catches it may write into it."""
         while self._line:
             turn, _ = self._line.popitem(last=False)
             if not turn.done():
-                turn.set_exception(exc)
+                own = copy.copy(exc)
+                own.__cause__ = exc.__cause__
+                turn.set_exception(own)

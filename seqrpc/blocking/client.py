@@ -8,7 +8,7 @@ import os
 import socket
 import time
 import weakref
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from seqrpc.blocking.caller import Caller
@@ -141,10 +141,10 @@ class _Maker:
         caller.guard = Guard(lines)
         return connection
 
-    def _make_anew(self, address: Address) -> Made:
+    def _make_anew(self, address: Address, adopt: Callable[[Made], object]) -> None:
         sock = connected_socket(address, 0)  # who waits, waits between attempts
         with Uninterrupted():
-            return self._make(sock, str(address))[0]
+            adopt(self._make(sock, str(address))[0])
 
     def _make(self, sock: socket.socket, where: str) -> tuple[Made, Dispatcher]:
         """Return what a connection on a socket is made of; if that fails, the socket is closed."""

@@ -18,12 +18,16 @@ from seqrpc.calls.outcomes import closed_here, no_connection_in_time
 from seqrpc.errors import ConnectionLost, DeadlineExceeded, RpcError, SeqrpcError, WrongProcess, not_run
 from seqrpc.interface.answers import Finish, result_of
 from seqrpc.interface.reconnecting import Attempts, Reconnect, may_pass, may_send_again, told_anew
+from seqrpc.interface.scope import run_outside
 from seqrpc.kernel import forks
 from seqrpc.limits import DEFAULT_LIMITS, Limits
 from seqrpc.logs import get_logger
 from seqrpc.protocol.messages import Params
 
 _log = get_logger("seqrpc.client")
+
+_MOST_TOLD = 5
+"""How often in a row the hook is called for connections that were made anew while it ran."""
 
 
 class Made:
@@ -54,7 +58,8 @@ class Lines:
     """Makes the connection, and makes it anew.
 
     Args:
-        make: connects; raises what :func:`seqrpc.blocking.connect` does.
+        make: connects, and gives what it has made to the function that it is called with, before a signal handler may
+            raise; raises what :func:`seqrpc.blocking.connect` does.
         policy: how often, and for how long.
         family: what goes on while threads wait: the same for all connections.
         travels: says what streams and objects are.
@@ -62,14 +67,14 @@ class Lines:
     """
 
     __slots__ = (
-        "__weakref__", "_connecting", "_count", "_current", "_delays", "_failure", "_forked", "_is_closed",
-        "_is_closing", "_lock", "_make", "_next_try", "_retired", "_said", "_telling", "_travels", "face", "family",
-        "limits", "policy",
+        "__weakref__", "_connecting", "_count", "_current", "_delays", "_failure", "_forked", "_hopeless",
+        "_is_closed", "_is_closing", "_is_untold", "_lock", "_make", "_next_try", "_retired", "_said", "_telling",
+        "_travels", "_tries", "face", "family", "limits", "policy",
     )  # fmt: skip
 
     def __init__(
         self,
-        make: Callable[[], Made],
+        make: Callable[[Callable[[Made], object]], object],
         policy: Reconnect,
         family: Family,
         travels: Callable[[Any], bool],
@@ -87,14 +92,18 @@ class Lines:
         self._connecting: int | None = None  # that thread
         self._is_closing = threading.Lock()  # held until it is closed: threads sleep on it between attempts
         self._is_closing.acquire()
-        self._telling: set[int] = set()  # the threads that are in the hook: it is not called within itself
+        # The threads that are in the hook, which is not called within itself, and whether it is to be called once more.
+        self._telling: dict[int, bool] = {}
         self._current: Made | None = None
         self._retired: list[Made] = []  # whose other sides drain, with calls under way
         self._delays: Iterator[float] = policy.delays()
         self._next_try = 0.0  # by the monotonic clock
         self._failure: SeqrpcError | None = None  # of the last attempt
+        self._tries = 0  # attempts that were made
+        self._hopeless = 0  # the last of them that showed that waiting is no use
         self._said: str | None = None  # why the last daemon took no new calls
         self._count = 0  # connections that were made
+        self._is_untold = False  # whether the hook was not told of the last
         self._is_closed = False
         self._forked = False  # whether this is a copy in a forked child
         forks.register(self, Lines._let_go_in_child)
@@ -149,29 +158,37 @@ class Lines:
             ConnectionLost: it was closed on this side.
             WrongProcess: this is a fork of the process that made it.
         """
+        made = self._connected(deadline, until)
+        if self._is_untold:
+            self._tell()
+        return made
+
+    def _connected(self, deadline: int | None, until: float) -> Made:
+        """Do the same, but for the hook."""
         current = self._current
         if current is not None and not current.is_over and not self._is_closed:
             return current
         if self._connecting == threading.get_ident():
             raise RuntimeError(f"{self!r} is made anew by this very thread: a finalizer, or a signal handler, calls")
+        tries = self._tries
         got: list[bool] = []
         try:
             # In one step for signal handlers: a lock that nobody knows to be held would be held for ever.
             got.extend(itertools.starmap(self._lock.acquire, ((True, self._patience(until, deadline)),)))
             if not got[0]:
                 raise self._in_vain(deadline)
+            if self._hopeless > tries and self._failure is not None:  # it was seen while this one waited
+                raise told_anew(self._failure) from self._failure.__cause__
             self._connecting = threading.get_ident()
-            made, is_anew = self._ready(until, deadline)
+            made = self._ready(until, deadline)
         finally:
             if got and got[0]:
                 self._connecting = None
                 self._lock.release()
-        if is_anew:
-            self._tell()
         return made
 
-    def _ready(self, until: float, deadline: int | None) -> tuple[Made, bool]:
-        """Return a connection, and whether it was made anew now."""
+    def _ready(self, until: float, deadline: int | None) -> Made:
+        """Return a connection, made anew if that must be."""
         while True:
             self.check_process()
             if self._is_closed:
@@ -179,12 +196,12 @@ class Lines:
             current = self._current
             if current is not None:
                 if not current.is_over:
-                    return current, False
+                    return current
                 self._retire(current)
             self._rest(until, deadline)
             made = self._attempt(until, deadline)
             if made is not None:
-                return made, self._count > 1
+                return made
 
     def _rest(self, until: float, deadline: int | None) -> None:
         """Sleep until it is time for the next attempt, or the connection is closed."""
@@ -203,24 +220,31 @@ class Lines:
         """Connect; return None if that failed and may be tried again, or it was closed meanwhile."""
         if self._is_closed:
             return None
+        self._tries += 1
         try:
-            made = self._make()
+            self._make(self._adopt)
         except SeqrpcError as exc:
             if not isinstance(exc, DeadlineExceeded):  # that is one caller's
                 self._failure = exc
             self._next_try = time.monotonic() + self._next_delay()
             if not may_pass(exc):
+                self._hopeless = self._tries
                 raise told_anew(exc) from exc.__cause__
             if self._patience(until, deadline) == 0:
                 raise self._in_vain(deadline) from exc.__cause__
             return None
-        self._current = made
-        if self._is_closed:  # by another thread
+        made = self._current
+        if made is not None and self._is_closed:  # by another thread
             made.line.abandon()
             return None
+        return made
+
+    def _adopt(self, made: Made) -> None:
+        """Use a connection from now on."""
+        self._current = made
+        self._is_untold = self._count > 0
         self._count += 1
         self._next_try = time.monotonic() + self._next_delay()
-        return made
 
     def _next_delay(self) -> float:
         try:
@@ -268,24 +292,33 @@ class Lines:
     def purge(self) -> None:
         """Let go of the connections that drain, and on which no call is under way any more."""
         for made in list(self._retired):
-            if made.line.is_lost or not made.line.session.calls:
+            session = made.line.session
+            if made.line.is_lost or not (session.calls or session.given_up or session.requests):
                 if made in self._retired:
                     self._retired.remove(made)
                 made.line.abandon()
 
     def _tell(self) -> None:
         """Tell the hook that the connection was made anew."""
+        self._is_untold = False
         hook, face = self.policy.on_reconnect, None if self.face is None else self.face()
         thread = threading.get_ident()
-        if hook is None or face is None or thread in self._telling:
+        if hook is None or face is None:
             return
-        self._telling.add(thread)
+        if thread in self._telling:
+            self._telling[thread] = True
+            return
         try:
-            hook(face)
-        except Exception:
-            _log.exception("! on_reconnect failed")
+            for _ in range(_MOST_TOLD):
+                self._telling[thread] = False
+                try:
+                    run_outside(hook, face)  # the deadline and the metadata are those of one call
+                except Exception:
+                    _log.exception("! on_reconnect failed")
+                if not self._telling[thread]:
+                    return
         finally:
-            self._telling.discard(thread)
+            self._telling.pop(thread, None)
 
     def request(
         self,
@@ -307,9 +340,13 @@ class Lines:
         while True:
             made: Made | None = None
             try:
-                if attempts.until is None:
-                    attempts.until = self.patience_from_now()
-                made = self.ready(deadline, attempts.until)
+                made = self._current
+                if made is None or made.is_over or self._is_closed or self._is_untold:
+                    made, began = None, time.monotonic()
+                    made = self._connected(deadline, self.patience_from_now() - attempts.waited)
+                    attempts.waited += time.monotonic() - began
+                    if self._is_untold:
+                        self._tell()
                 result = call(made.caller)
             except Exception as exc:
                 if made is None or not self._goes_on(attempts, made, exc, params, idempotent=idempotent):
@@ -325,11 +362,14 @@ class Lines:
     def _goes_on(self, attempts: Attempts, made: Made, exc: Exception, params: Params, *, idempotent: bool) -> bool:
         """Return whether a call that failed is made again."""
         was_proven, is_over = made.is_proven, made.is_over
+        drains = made.line.session.closing_received is not None
         if isinstance(exc, RpcError) and exc.remote and not is_over:  # it was answered
             made.is_proven = True
         if self._is_closed or not isinstance(exc, SeqrpcError):
             return False
-        if not may_send_again(exc, idempotent=idempotent, is_over=is_over, params=params, travels=self._travels):
+        if not may_send_again(
+            exc, idempotent=idempotent, is_over=is_over, drains=drains, params=params, travels=self._travels
+        ):
             return False
         return attempts.note(exc, was_answered=was_proven)
 

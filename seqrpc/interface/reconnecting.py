@@ -158,7 +158,7 @@ def may_pass(exc: Exception) -> bool:
 
 
 def may_send_again(
-    exc: BaseException, *, idempotent: bool, is_over: bool, params: Any, travels: Callable[[Any], bool]
+    exc: BaseException, *, idempotent: bool, is_over: bool, drains: bool, params: Any, travels: Callable[[Any], bool]
 ) -> bool:
     """Return whether a call that failed with ``exc`` is to be sent again, over another connection.
 
@@ -170,14 +170,15 @@ def may_send_again(
         exc: what the call raised.
         idempotent: whether it may run twice.
         is_over: whether the connection that it was made on had ended when it failed, or its other side had said that it
-            takes no new requests.
+            takes no new requests;
+        drains: whether it had said that.
         params: its arguments.
         travels: says what streams and objects are (:class:`~seqrpc.protocol.values.Living`).
     """
     if isinstance(exc, Unavailable) and exc.execution is Execution.DID_NOT_RUN:
         # With a reason it was raised here, and nothing left. Without one it is an answer: of the other side's session
         # while it drains, or of a handler that refuses of its own accord.
-        return is_over and (exc.reason is not None or not _takes_along(params, travels))
+        return drains and (exc.reason is not None or not _takes_along(params, travels))
     if not isinstance(exc, ConnectionLost) or not is_over:
         return False
     if exc.execution is Execution.DID_NOT_RUN:
@@ -196,21 +197,21 @@ def _takes_along(params: Any, travels: Callable[[Any], bool]) -> bool:
 class Attempts:
     """One call: what became of the attempts to make it."""
 
-    __slots__ = ("_lost", "_unanswered", "until")
+    __slots__ = ("_lost", "_unanswered", "waited")
 
     def __init__(self) -> None:
         """Begin with none."""
         self._lost: ConnectionLost | None = None  # how the last ended of those that may have run
         self._unanswered = 0
-        self.until: float | None = None
-        """When it has waited for a connection for too long, by its client's clock; None if it has not waited yet."""
+        self.waited = 0.0
+        """For how many seconds it has waited for a connection, since it was last on one that took it."""
 
     def note(self, exc: SeqrpcError, *, was_answered: bool) -> bool:
         """Hear of an attempt that failed and may be made again; return whether it is not the last."""
         if exc.execution is Execution.DID_NOT_RUN:
             return True
         self._lost = ConnectionLost(*exc.args)  # its own traceback would refer to whoever holds this
-        self.until = None  # until now it waited for its answer
+        self.waited = 0.0
         self._unanswered = 0 if was_answered else self._unanswered + 1
         return self._unanswered < _MOST_LOST
 

@@ -107,6 +107,23 @@ async def test_more_than_may_be_in_flight_wait_as_long_as_a_line_that_does_not_m
             assert await asyncio.gather(*waiting) == ["a", "a"]
 
 
+async def test_who_waits_without_a_call_is_no_crowd(socket_path: Path) -> None:
+    server = await seqrpc.serve(Journal(), socket_path)
+    limits = Limits(max_calls_in_flight=2, stall_timeout=0.05)
+    async with seqrpc.connect(socket_path, reconnect=QUICK, limits=limits) as connection:
+        await server.close()
+        await ended(connection)
+        waiting = [soon(connection.call("Journal.add", "a")) for _ in range(2)]
+        await turns_of_the_loop()
+        ready = soon(connection.wait_for_ready())
+        await turns_of_the_loop()
+        await raised_by(seqrpc.Overloaded, connection.call("Journal.add", "a"), "calls wait for a connection")
+        assert not ready.done()
+        async with seqrpc.serve(Journal(), socket_path):
+            await ready
+            assert await asyncio.gather(*waiting) == ["a", "a"]
+
+
 async def test_an_address_that_is_somebody_else_s_is_told_at_once_and_tried_again(socket_path: Path) -> None:
     server = await seqrpc.serve(Journal(), socket_path)
     async with seqrpc.connect(socket_path, reconnect=QUICK) as connection:

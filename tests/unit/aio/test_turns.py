@@ -143,6 +143,20 @@ async def test_fail_raises_in_all_who_wait_and_empties_the_line() -> None:
     assert room.order == ["d"]
 
 
+async def test_fail_raises_an_error_of_its_own_in_each_with_what_caused_it() -> None:
+    room = Room(0)
+    tasks = room.line_up("a", "b")
+    await turns_of_the_loop()
+    error = LookupError("closed", 7)
+    error.__cause__ = cause = OSError("the network")
+    room.turns.fail(error)
+    results = await asyncio.gather(*tasks, return_exceptions=True)
+    raised = [result for result in results if isinstance(result, LookupError)]
+    assert len({id(each) for each in (error, *raised)}) == 3
+    assert [each.args for each in raised] == [("closed", 7), ("closed", 7)]
+    assert [each.__cause__ for each in raised] == [cause, cause]
+
+
 async def test_who_waits_while_no_turn_is_given_is_refused_with_an_error_of_his_own() -> None:
     room = Room(0, 0.05, LookupError)
     tasks = room.line_up("a", "b")

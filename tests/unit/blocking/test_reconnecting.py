@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import socket
+import threading
 import time
+import types
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +17,7 @@ from typing import Any, TypeVar
 
 import msgpack
 import pytest
-from support.reconnecting import IMPATIENT, QUICK, Impostor, Journal, impostor
+from support.reconnecting import IMPATIENT, QUICK, Impostor, Journal, impostor, soon
 from support.waiting import PATIENCE, comes_true, turns_of_the_loop
 
 import seqrpc
@@ -367,7 +370,7 @@ async def test_a_copy_in_a_forked_child_connects_to_nobody(socket_path: Path) ->
     async with seqrpc.serve(Journal(), socket_path):
         connection = await connected(socket_path)
         lines = lines_of(connection)
-        forked = Lines(lambda: pytest.fail("it connects"), QUICK, lines.family, lambda _value: False)
+        forked = Lines(lambda _adopt: pytest.fail("it connects"), QUICK, lines.family, lambda _value: False)
         forked._let_go_in_child()
         for use in (forked.ready, forked.check_process):
             with pytest.raises(seqrpc.WrongProcess):
@@ -423,10 +426,9 @@ async def test_a_connection_that_is_closed_while_it_is_made_is_not_used(socket_p
         lines = lines_of(connection)
         made = lines._make
 
-        def make_and_close() -> Any:
-            new = made()
+        def make_and_close(adopt: Any) -> None:
+            made(adopt)
             lines._close()
-            return new
 
         lines._make = make_and_close
         lines._current = None
@@ -441,10 +443,10 @@ async def test_a_signal_handler_that_calls_while_it_is_made_anew_is_told(socket_
         lines = lines_of(connection)
         made = lines._make
 
-        def call_meanwhile() -> Any:
+        def call_meanwhile(adopt: Any) -> None:
             with pytest.raises(RuntimeError, match="by this very thread"):
                 connection.call("Journal.add", "nested")
-            return made()
+            made(adopt)
 
         lines._make = call_meanwhile
         old, lines._current = lines._current, None
@@ -463,20 +465,196 @@ async def test_delays_begin_anew_if_a_signal_handler_raised_in_them(socket_path:
         await away(connection.close)
 
 
+def hooked(hook: Callable[[Any], object]) -> seqrpc.Reconnect:
+    return seqrpc.Reconnect(first_delay=0.001, longest_delay=0.01, ready_timeout=PATIENCE, on_reconnect=hook)
+
+
 async def test_the_hook_is_not_called_within_itself(socket_path: Path) -> None:
-    depths: list[int] = []
+    depth = deepest = 0
 
     def hook(connection: blocking.Connection) -> None:
-        depths.append(len(depths))
-        with contextlib.suppress(seqrpc.SeqrpcError):
-            connection.call("Journal.add", "in the hook")
+        nonlocal depth, deepest
+        depth += 1
+        deepest = max(deepest, depth)
+        if depth == 1:
+            with contextlib.suppress(seqrpc.SeqrpcError):
+                connection.call("Journal.add", "in the hook")
+        depth -= 1
 
     policy = seqrpc.Reconnect(first_delay=0.001, longest_delay=0.01, ready_timeout=0.1, on_reconnect=hook)
     with impostor(socket_path, lambda _other, sock: sock.close()) as other:
         connection = await connected(socket_path, policy)
         await raised_by(seqrpc.SeqrpcError, connection.call, "Journal.add", "a")
-        assert len(depths) < other.met
+        assert other.met > 2, "the call of the hook reconnects, too"
+        assert (depth, deepest) == (0, 1)
         connection.close()
+
+
+async def test_the_hook_has_neither_the_deadline_nor_the_metadata_of_the_call(socket_path: Path) -> None:
+    class Said(seqrpc.Service):
+        @seqrpc.method
+        async def around(self) -> Any:
+            call = seqrpc.current_call()
+            return [dict(call.meta), call.deadline is not None]
+
+    def call() -> Any:
+        with seqrpc.timeout(PATIENCE), seqrpc.metadata(on_behalf_of="ann"):
+            return connection.call("Said.around")
+
+    heard: list[Any] = []
+    async with seqrpc.serve(Said(), socket_path):
+        connection = await connected(socket_path, hooked(lambda anew: heard.append(anew.call("Said.around"))))
+    async with seqrpc.serve(Said(), socket_path):
+        assert await away(call) == [{"on_behalf_of": "ann"}, True]
+        assert heard == [[{}, False]]
+        await away(connection.close)
+
+
+async def test_a_daemon_that_comes_while_the_hook_runs_is_told_to_it_afterwards(socket_path: Path) -> None:
+    journals = [Journal(), Journal(), Journal()]
+    lives = iter(journals)
+    servers: list[seqrpc.Server] = []
+    loop = asyncio.get_running_loop()
+
+    async def live_anew() -> None:
+        if servers:
+            await servers.pop().close()
+        servers.append(await seqrpc.serve(next(lives), socket_path))
+
+    def hook(anew: blocking.Connection) -> None:
+        anew.call("Journal.add", "log in")
+        if journals[1].ran == ["log in"] and not journals[2].ran:
+            asyncio.run_coroutine_threadsafe(live_anew(), loop).result(PATIENCE)
+        anew.call("Journal.add", "subscribe")
+
+    await live_anew()
+    connection = await connected(socket_path, hooked(hook))
+    await live_anew()
+    assert await away(connection.call, "Journal.add", "a") == "a"
+    assert [journal.ran for journal in journals] == [[], ["log in"], ["subscribe", "log in", "subscribe", "a"]]
+    await away(connection.close)
+    await servers[0].close()
+
+
+async def test_a_hook_in_whose_time_daemons_come_and_go_for_ever_lets_the_call_go_on(socket_path: Path) -> None:
+    told = 0
+
+    def hook(anew: blocking.Connection) -> None:
+        nonlocal told
+        told += 1
+        if told < 50:
+            lines_of(anew)._current = None  # as if it had ended
+            anew.wait_for_ready()
+
+    async with seqrpc.serve(Journal(), socket_path):
+        connection = await connected(socket_path, hooked(hook))
+    async with seqrpc.serve(Journal(), socket_path):
+        assert await away(connection.call, "Journal.add", "a") == "a"
+        assert 1 < told < 50
+        gc.collect()  # the connections that nobody closed
+        await away(connection.close)
+
+
+class Counted:
+    """A lock that tells how many threads have asked for it."""
+
+    def __init__(self, lock: Any) -> None:
+        self.lock = lock
+        self.asked = 0
+
+    def acquire(self, *options: Any) -> bool:
+        self.asked += 1
+        taken: bool = self.lock.acquire(*options)
+        return taken
+
+    def release(self) -> None:
+        self.lock.release()
+
+
+async def test_threads_that_wait_together_are_told_at_once_that_it_is_no_use(socket_path: Path) -> None:
+    async with seqrpc.serve(Journal(), socket_path):
+        connection = await connected(socket_path)
+    await away(socket_path.write_text, "no socket")
+    lines: Any = lines_of(connection)
+    attempts = 0
+    make = lines._make
+
+    def make_and_count(*given: Any) -> Any:
+        nonlocal attempts
+        attempts += 1
+        return make(*given)
+
+    lines._make = make_and_count
+    lines._lock = lock = Counted(lines._lock)
+    with lock.lock:
+        calls = [soon(raised_by(seqrpc.WrongSocketType, connection.call, "Journal.add", "a")) for _ in range(4)]
+        await comes_true(lambda: lock.asked == len(calls))
+    errors = await asyncio.gather(*calls)
+    assert attempts == 1
+    assert len({id(error) for error in errors}) == len(calls), "each has one of its own"
+    assert {error.execution for error in errors} == {Execution.DID_NOT_RUN}
+    await raised_by(seqrpc.WrongSocketType, connection.call, "Journal.add", "later")
+    assert attempts == 2, "who comes later tries again"
+    connection.close()
+
+
+async def test_a_connection_that_drains_is_kept_while_this_side_works_for_it(socket_path: Path) -> None:
+    begun, drained = threading.Event(), threading.Event()
+
+    class Working(seqrpc.Service, name="Guest"):
+        @seqrpc.method
+        def name(self) -> Any:
+            begun.set()
+            assert drained.wait(PATIENCE)
+            return connection.call("Journal.add", "nested")
+
+    class Asking(Journal, name="Journal"):
+        @seqrpc.method(oneway=True)
+        async def ask(self) -> None:
+            self.ran.append(await self.ask_back())
+
+    def work() -> None:
+        while not begun.is_set():
+            connection.process()
+
+    journal, next_journal = Asking(), Journal()
+    old = await seqrpc.serve(journal, socket_path)
+    connection = await connected(socket_path, services=Working())
+    await away(connection.notify, "Journal.ask")
+    working = soon(away(work))
+    await comes_true(begun.is_set)
+    draining = soon(old.drain())
+    await comes_true(lambda: not old.sockets)
+    async with seqrpc.serve(next_journal, socket_path):
+        drained.set()
+        await working
+        assert await draining
+        assert await away(connection.call, "Journal.add", "last") == "last"
+        assert len(lines_of(connection).lines) == 1
+        await away(connection.close)
+    assert (journal.ran, next_journal.ran) == (["nested"], ["nested", "last"])
+
+
+async def test_to_wait_for_a_turn_is_not_to_wait_for_a_connection(
+    socket_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = Journal()
+    server = await seqrpc.serve(journal, socket_path)
+    connection = await connected(socket_path, limits=seqrpc.Limits(max_calls_in_flight=1))
+    lines = lines_of(connection)
+    running = soon(raised_by(seqrpc.ConnectionLost, connection.call, "Journal.wait", "old"))
+    await journal.stage.wait("old")
+    waiting = soon(away(connection.call, "Journal.add", "new"))
+    (line,) = lines.lines
+    await comes_true(lambda: line.room.waiting)
+    later = types.SimpleNamespace(monotonic=lambda: time.monotonic() + 2 * PATIENCE, monotonic_ns=time.monotonic_ns)
+    monkeypatch.setattr("seqrpc.blocking.reconnecting.time", later)
+    await server.close()
+    await running
+    await comes_true(lambda: isinstance(lines._failure, seqrpc.NobodyListens))
+    async with seqrpc.serve(journal, socket_path):
+        assert await waiting == "new"
+        await away(connection.close)
 
 
 async def test_a_full_backlog_is_waited_for_between_attempts(socket_path: Path) -> None:
@@ -493,3 +671,29 @@ async def test_a_full_backlog_is_waited_for_between_attempts(socket_path: Path) 
         assert "its backlog is full" in str(error)
         error = await raised_by(seqrpc.ServerBusy, lambda: blocking.connect(socket_path, reconnect=IMPATIENT))
         assert "ready_timeout" in str(error)
+
+
+async def test_a_connection_that_was_made_is_kept_if_a_signal_handler_raises_then(socket_path: Path) -> None:
+    told: list[blocking.Connection] = []
+    policy = seqrpc.Reconnect(first_delay=0.001, longest_delay=0.02, on_reconnect=told.append)
+    async with seqrpc.serve(Journal(), socket_path) as server:
+        connection = await connected(socket_path, policy)
+        lines = lines_of(connection)
+        make, old, lines._current = lines._make, lines._current, None
+        assert old is not None
+        old.line.abandon()
+
+        def make_and_raise(adopt: Any) -> None:
+            make(adopt)
+            raise KeyboardInterrupt
+
+        lines._make = make_and_raise
+        with pytest.raises(KeyboardInterrupt):
+            await away(connection.call, "Journal.add", "a")
+        lines._make = make
+        made = lines._current
+        assert await away(connection.call, "Journal.add", "b") == "b"
+        assert lines._current is made
+        assert told == [connection], "the hook is not forgotten"
+        assert len(server.connections) == 1
+        await away(connection.close)

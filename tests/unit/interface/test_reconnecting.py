@@ -154,8 +154,12 @@ async def stream() -> AsyncIterator[int]:
     yield 1
 
 
-def again(exc: BaseException, *, idempotent: bool = False, is_over: bool = True, params: Any = ()) -> bool:
-    return may_send_again(exc, idempotent=idempotent, is_over=is_over, params=params, travels=is_travelling)
+def again(
+    exc: BaseException, *, idempotent: bool = False, is_over: bool = True, drains: bool = True, params: Any = ()
+) -> bool:
+    return may_send_again(
+        exc, idempotent=idempotent, is_over=is_over, drains=drains and is_over, params=params, travels=is_travelling
+    )
 
 
 def test_what_did_not_run_because_its_connection_ended_is_sent_again() -> None:
@@ -163,6 +167,7 @@ def test_what_did_not_run_because_its_connection_ended_is_sent_again() -> None:
     assert again(with_reason(Unavailable("")))
     assert again(Unavailable("")), "the other side's session refused it"
     assert not again(Unavailable(""), is_over=False), "a handler refused it"
+    assert not again(Unavailable(""), drains=False), "a handler refused it, and its daemon died then"
     assert not again(not_run(ConnectionLost("")), is_over=False), "a channel of the application's was closed"
 
 
@@ -244,9 +249,9 @@ def test_a_call_that_never_left_goes_on_and_says_so_at_its_end() -> None:
 
 def test_no_error_hides_that_an_attempt_before_may_have_run() -> None:
     attempts = Attempts()
-    attempts.until = 5.0
+    attempts.waited = 5.0
     assert attempts.note(ConnectionLost("it ended"), was_answered=True)
-    assert attempts.until is None, "it waits anew"
+    assert attempts.waited == 0, "it waits anew"
     for exc in (errors.NobodyListens(errno.ENOENT, ""), errors.Internal(""), Wrong("")):
         before = exc.execution
         attempts.end_with(exc)

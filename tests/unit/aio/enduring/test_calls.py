@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from support.reconnecting import QUICK, Journal, ended, impostor, raised_by, renewal_of, soon, stays
+import msgpack
+from support.reconnecting import QUICK, Impostor, Journal, ended, impostor, raised_by, renewal_of, soon, stays
 from support.waiting import PATIENCE, comes_true, turns_of_the_loop
 
 import seqrpc
@@ -123,6 +125,30 @@ async def test_what_a_handler_answers_is_the_outcome_whatever_it_is(socket_path:
         assert journal.ran == ["refuses"]
 
 
+async def test_so_it_is_if_the_daemon_dies_of_it(socket_path: Path) -> None:
+    """The answer and the end are there at once, and nobody said before that nothing new would be taken."""
+    asked = 0
+
+    def meet(other: Impostor, sock: socket.socket) -> None:
+        def answer() -> None:
+            nonlocal asked
+            if data := sock.recv(65_536):
+                asked += 1
+                error = ["rpc.Unavailable", "not today", None] if asked == 1 else None
+                sock.send(msgpack.packb([1, msgpack.unpackb(data)[1], error, None]))
+            other.leave(sock)
+
+        other.keeps(sock)
+        asyncio.get_running_loop().add_reader(sock.fileno(), answer)
+
+    with impostor(socket_path, meet) as other:
+        async with seqrpc.connect(socket_path, reconnect=QUICK) as connection:
+            error = await raised_by(seqrpc.Unavailable, connection.call("Journal.refuses"), "not today")
+            assert error.execution is Execution.DID_NOT_RUN
+            await comes_true(lambda: other.met > 1)
+    assert asked == 1
+
+
 async def test_a_daemon_that_drains_finishes_what_runs_while_new_calls_go_to_the_next(socket_path: Path) -> None:
     journal, next_journal = Journal(), Journal()
     first = await seqrpc.serve(journal, socket_path)
@@ -161,6 +187,47 @@ async def test_calls_that_waited_in_line_on_the_old_connection_go_to_the_next_in
             assert [await call for call in calls] == words
             await later
     assert journal.ran[1:] == [*words, "later"]
+
+
+class Later:
+    """A loop on which it is later, for who asks what time it is."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, seconds: float) -> None:
+        self._loop = loop
+        self._seconds = seconds
+
+    def time(self) -> float:
+        return self._loop.time() + self._seconds
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._loop, name)
+
+
+async def test_to_wait_for_a_turn_is_not_to_wait_for_a_connection(socket_path: Path) -> None:
+    journal = Journal()
+    server = await seqrpc.serve(journal, socket_path)
+    limits = Limits(max_calls_in_flight=1)
+    async with seqrpc.connect(socket_path, reconnect=QUICK, limits=limits) as connection:
+        renewal = renewal_of(connection)
+        await server.close()
+        await ended(connection)
+        running = soon(connection.call("Journal.wait", "old"))
+        await turns_of_the_loop()  # for the running one, too, there is no connection yet
+        waiting = soon(connection.call("Journal.add", "new"))
+        server = await seqrpc.serve(journal, socket_path)
+        await journal.stage.wait("old")
+        await turns_of_the_loop()
+        loop, later = renewal.loop, cast("Any", Later(renewal.loop, 2 * PATIENCE))
+        renewal.loop = later
+        try:
+            await server.close()
+            await raised_by(seqrpc.ConnectionLost, running)
+            await comes_true(lambda: isinstance(renewal.trouble, seqrpc.NobodyListens))
+            async with seqrpc.serve(journal, socket_path):
+                assert await waiting == "new"
+        finally:
+            renewal.loop = loop
+    assert journal.ran == ["old", "new"]
 
 
 async def test_an_error_does_not_say_that_nothing_ran_if_an_attempt_before_may_have(socket_path: Path) -> None:
