@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final, Protocol
 
 import msgspec
@@ -88,6 +88,11 @@ class Rule:
         self.happens()
         return True
 
+    def passes_over(self, packet: Packet) -> None:
+        """Count a packet to which something else has happened."""
+        if self._skipped and (packet.descriptors or not self._needs_descriptors) and self._matches(packet):
+            self._skipped -= 1
+
     def happens(self) -> None:
         """Tell those who wait."""
         self.count += 1
@@ -96,6 +101,17 @@ class Rule:
     def stop(self) -> None:
         """Let it happen no more."""
         self._left = 0
+
+
+def first_due(rules: Iterable[Rule], packet: Packet) -> Rule | None:
+    """Return what happens to a packet, the first of several; the others count the packet, too."""
+    taken: Rule | None = None
+    for rule in rules:
+        if taken is not None:
+            rule.passes_over(packet)
+        elif rule.takes(packet):
+            taken = rule
+    return taken
 
 
 class Fault:

@@ -38,22 +38,30 @@ class _Snapshot:
         self.threads = {thread for thread in threading.enumerate() if not thread.name.startswith(_POOLS)}
         self.tasks = _tasks()
 
-    def left_since(self, before: _Snapshot) -> list[str]:
-        """Return what is there that was not before, a line each."""
-        fds = [f"descriptor {fd}: {_what_is(fd, name)}" for fd, name in self.fds.items() if before.fds.get(fd) != name]
+    def left_since(self, before: _Snapshot, *, loop_waits: bool = False) -> list[str]:
+        """Return what is there that was not before, a line each; of a loop that waits tasks cannot end meanwhile."""
+        fds = [
+            f"descriptor {fd}: {_what_is(fd, name)}"
+            for fd, (which, name) in self.fds.items()
+            if before.fds.get(fd, ("", ""))[0] != which
+        ]
         maps = [f"memory file mapped at {place}" for place, name in self.maps.items() if before.maps.get(place) != name]
         threads = [f"thread {shown(thread.name)!r}" for thread in self.threads - before.threads if thread.is_alive()]
-        tasks = [f"task {shown(repr(task))}" for task in self.tasks - before.tasks if not task.done()]
+        new = [task for task in self.tasks - before.tasks if not (task.done() or (loop_waits and task.cancelling()))]
+        tasks = [f"task {shown(repr(task))}" for task in new]
         return [*fds, *maps, *sorted(threads), *sorted(tasks)]
 
 
-def _descriptors() -> Iterator[tuple[int, str]]:
+def _descriptors() -> Iterator[tuple[int, tuple[str, str]]]:
+    """Yield descriptors, each with what tells it apart, also if its file is renamed, and what to call it."""
     for name in os.listdir(_FDS):
         with suppress(OSError):  # the one that listed the directory
             number = int(name)
             info = os.fstat(number)
             link = os.readlink(f"{_FDS}/{name}") if sys.platform == "linux" else ""
-            yield number, f"{link or 'a file'} ({info.st_dev:x}:{info.st_ino})"
+            which = f"{info.st_dev:x}:{info.st_ino}"
+            # All anonymous inodes are one file.
+            yield number, (which + link if link.startswith("anon_inode:") else which, f"{link or 'a file'} ({which})")
 
 
 def _what_is(fd: int, name: str) -> str:
@@ -103,11 +111,11 @@ class _NoLeaks:
         CLOSER.wait_idle(self._patience)
         self._before = _Snapshot()
 
-    def _look(self, until: float) -> list[str]:
+    def _look(self, until: float, *, loop_waits: bool = False) -> list[str]:
         """Return what is left now. What nobody refers to is gone, and what is being closed is closed."""
         gc.collect()
         CLOSER.wait_idle(max(0.0, until - time.monotonic()))
-        return _Snapshot().left_since(self._before)
+        return _Snapshot().left_since(self._before, loop_waits=loop_waits)
 
     @staticmethod
     def _tell(left: list[str]) -> None:
@@ -122,8 +130,8 @@ class _NoLeaks:
         if kind is not None:  # that is what the test is to tell
             return
         until = time.monotonic() + self._patience
-        while (left := self._look(until)) and time.monotonic() < until:
-            time.sleep(_NAP)
+        while (left := self._look(until, loop_waits=True)) and time.monotonic() < until:
+            time.sleep(_NAP)  # a loop that runs here waits, too
         self._tell(left)
 
     async def __aenter__(self) -> Self:

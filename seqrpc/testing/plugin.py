@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Bring the asynchronous fixtures where something runs them."""
-    if config.pluginmanager.hasplugin("asyncio"):  # pytest-asyncio
+    if any(map(config.pluginmanager.hasplugin, ("asyncio", "pytest_asyncio", "pytest_asyncio.plugin"))):
         config.pluginmanager.import_plugin("seqrpc.testing.fixtures")
 
 
@@ -25,7 +25,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         names: list[str] = getattr(item, "fixturenames", [])
         if "seqrpc_no_leaks" in names:
             names.remove("seqrpc_no_leaks")
-            names.insert(0, "seqrpc_no_leaks")
+            names.insert(_first_of_its_own(item, names), "seqrpc_no_leaks")
+
+
+def _first_of_its_own(item: pytest.Item, names: list[str]) -> int:
+    """Return the place of the first fixture that is the test's own: what it shares with others may stay open."""
+    known: dict[str, Any] = getattr(getattr(item, "_fixtureinfo", None), "name2fixturedefs", {})
+    shared = [place for place, name in enumerate(names) if name in known and known[name][-1].scope != "function"]
+    return shared[-1] + 1 if shared else 0
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from typing import Any, Final, Protocol
 from seqrpc.aio.places import runs_here
 from seqrpc.kernel import ancillary
 from seqrpc.kernel.descriptors import OwnedFd, close_all
-from seqrpc.testing.faults import Packet, Rule
+from seqrpc.testing.faults import Packet, Rule, first_due
 from seqrpc.testing.sockets import FaultySocket
 
 _BUFFER_BYTES: Final = 1 << 18
@@ -67,7 +67,7 @@ class Relay:
         self._buffer = memoryview(bytearray(_BUFFER_BYTES))
         self._rules: list[Rule] = []
         self._resets: list[Rule] = []
-        self._refusals: list[tuple[Rule, int]] = []
+        self._refusals: dict[Rule, int] = {}
         self._holds: set[Rule] = set()
         self._queue: deque[tuple[bytes, list[OwnedFd], bool]] = deque()  # the last: whether it is cut
         self._came = self._sent = self._attempts = 0
@@ -87,7 +87,7 @@ class Relay:
 
     def add_refusal(self, rule: Rule, number: int) -> None:
         """Let the sending of the packet fail that a rule takes."""
-        self._refusals.append((rule, number))
+        self._refusals[rule] = number
 
     def hold(self, rule: Rule) -> None:
         """Pass on nothing until :meth:`let_go`."""
@@ -116,10 +116,11 @@ class Relay:
         if not self._refusals:
             return None
         packet = Packet(self._attempts, bytes(data), descriptors)
-        for rule, number in self._refusals:
-            if rule.takes(packet):
-                return -number if number == errno.EPERM and descriptors else number
-        return None
+        rule = first_due(self._refusals, packet)
+        if rule is None:
+            return None
+        number = self._refusals[rule]
+        return -number if number == errno.EPERM and descriptors else number
 
     # What it does
 
@@ -191,7 +192,7 @@ class Relay:
         _came, brings, _sender = ancillary.peek(self._source, names_senders=False)
         size = self._source.recv_into(self._buffer, 0, socket.MSG_PEEK | socket.MSG_DONTWAIT)
         packet = Packet(self._came + 1, self._buffer[:size].tobytes(), int(brings))
-        if not size or not any(rule.takes(packet) for rule in self._resets):
+        if not size or first_due(self._resets, packet) is None:
             return False
         self.pair.reset(self._source)
         return True
@@ -201,7 +202,7 @@ class Relay:
         self._is_cut = False
         packet = Packet(self._came, data, len(fds))
         try:
-            rule = next((rule for rule in self._rules if rule.takes(packet)), None)
+            rule = first_due(self._rules, packet)
             passes = rule is None or rule.act()
         except Exception as exc:  # of a function of the test's
             close_all(fds)
@@ -225,10 +226,11 @@ class Relay:
             except BlockingIOError:
                 self._receiver.uncut(number)
                 return
-            except OSError:  # nobody reads any more
+            except OSError:  # nobody reads any more; what came the other way before is still to be read
                 self.drop_queue()
                 self._has_ended = True
-                self._pass_end()
+                shut(self._sink, socket.SHUT_WR)
+                shut(self._source, socket.SHUT_RD)
                 return
             self._sent = number
             self._queue.popleft()
@@ -255,7 +257,7 @@ class Relay:
         self._update()
 
 
-def shut(sock: socket.socket) -> None:
-    """Let both sides of a socket find the end."""
+def shut(sock: socket.socket, how: int = socket.SHUT_RDWR) -> None:
+    """Let both sides of a socket find the end, or one."""
     with suppress(OSError):  # it is closed, or its other end
-        sock.shutdown(socket.SHUT_RDWR)
+        sock.shutdown(how)

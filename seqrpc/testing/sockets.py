@@ -81,14 +81,42 @@ class FaultySocket(socket.socket):
             return middle
         raise OSError(abs(number), os.strerror(abs(number)))
 
+    def sendall(self, data: Any, flags: int = 0, /) -> None:
+        """Send, or fail as the test wants: of packets there is no part."""
+        self.send(data, flags)
+
+    def recv(self, bufsize: int, flags: int = 0, /) -> bytes:
+        """Receive; descriptors find no room in any case."""
+        data = super().recv(bufsize, flags)
+        self._count(flags)
+        return data
+
+    def recv_into(self, buffer: Any, nbytes: int = 0, flags: int = 0) -> int:
+        """Receive likewise."""
+        size = super().recv_into(buffer, nbytes, flags)
+        self._count(flags)
+        return size
+
+    def recvmsg(self, bufsize: int, ancbufsize: int = 0, flags: int = 0, /) -> Any:
+        """Receive with descriptors, or without those that are cut; :func:`socket.recv_fds` calls this."""
+        received = super().recvmsg(bufsize, self._control_room(ancbufsize, flags), flags)
+        self._count(flags)
+        return received
+
+    def _control_room(self, ancbufsize: int, flags: int) -> int:
+        """Return the room that a packet finds for its control data."""
+        if not self._cut or flags & _PEEK or self._received + 1 not in self._cut:
+            return ancbufsize
+        return _SENDER_ROOM if PLATFORM.asks_for_senders(self) else 0
+
+    def _count(self, flags: int) -> None:
+        if not flags & _PEEK:
+            self._received += 1
+
     def recvmsg_into(self, buffers: Iterable[Any], ancbufsize: int = 0, flags: int = 0, /) -> Any:
         """Receive; a packet that is to be cut finds no room for its descriptors, and the kernel says so."""
-        is_peek = flags & _PEEK
-        if self._cut and not is_peek and self._received + 1 in self._cut:
-            ancbufsize = _SENDER_ROOM if PLATFORM.asks_for_senders(self) else 0
-        received = super().recvmsg_into(buffers, ancbufsize, flags)
-        if not is_peek:
-            self._received += 1
+        received = super().recvmsg_into(buffers, self._control_room(ancbufsize, flags), flags)
+        self._count(flags)
         return received
 
 

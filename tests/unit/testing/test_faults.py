@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
+import socket
 from typing import Any
 
 import pytest
-from support.packets import receive
+from support.descriptors import owned
+from support.packets import readable, receive, send_with
 
 from seqrpc.testing import Packet, faulty_pair
 
@@ -52,6 +56,38 @@ async def test_to_a_packet_happens_what_was_told_first() -> None:
         first.stop()
         pair.client.send(b"5")
         assert await receive(pair.server) == b"5"
+
+
+async def test_those_told_by_number_count_from_the_same_packet_on() -> None:
+    async with faulty_pair() as pair:
+        faults = [pair.to_server.drop(1), pair.to_server.drop(2), pair.to_server.drop("3"), pair.to_server.drop(4)]
+        for data in (b"1", b"2", b"3", b"4", b"5"):
+            pair.client.send(data)
+        assert await receive(pair.server) == b"5"
+        assert [fault.count for fault in faults] == [1, 1, 1, 1]
+
+
+async def test_so_do_those_of_sending() -> None:
+    async with faulty_pair() as pair:
+        faults = [pair.to_server.fail(errno.ENOBUFS, 1), pair.to_server.fail(errno.EMSGSIZE, 2)]
+        for number in (errno.ENOBUFS, errno.EMSGSIZE):
+            with pytest.raises(OSError, match=os.strerror(number)):
+                pair.client.send(b"in vain")
+        pair.client.send(b"3")
+        assert await receive(pair.server) == b"3"
+        assert [fault.count for fault in faults] == [1, 1]
+
+
+async def test_of_what_happens_to_other_packets_only_those_count_that_it_could_happen_to() -> None:
+    async with faulty_pair() as pair:
+        lost, cut = pair.to_server.drop("lost", times=2), pair.to_server.cut_control(2)
+        with owned(1) as fds:
+            pair.client.send(b"lost, without any")
+            send_with(pair.client, b"lost", [fds[0].fileno()])
+            send_with(pair.client, b"second", [fds[0].fileno()])
+        await readable(pair.server)
+        assert socket.recv_fds(pair.server, 100, 1)[:2] == (b"second", [])
+        assert (lost.count, cut.count) == (2, 1)
 
 
 @pytest.mark.parametrize("which", [0, -1, 1.5, b"one", True])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from support.plugin import new_project, run
 
 ASYNCHRONOUS = """
@@ -33,4 +34,14 @@ def test_asynchronous_ones_come_with_pytest_asyncio(tmp_path: Path) -> None:
     out = run(project, ASYNCHRONOUS, "-o", "asyncio_mode=auto")
     assert "2 passed" in out, out
     out = run(project, ASYNCHRONOUS.replace("async def test", "@pytest.mark.asyncio\nasync def test"))
+    assert "2 passed" in out, out
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_they_come_if_nothing_is_loaded_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: bool) -> None:
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    plugins = ["-p", "seqrpc.testing.plugin", "-p", "pytest_asyncio.plugin"]
+    if not first:
+        plugins = plugins[2:] + plugins[:2]
+    out = run(new_project(tmp_path), ASYNCHRONOUS, "-o", "asyncio_mode=auto", *plugins)
     assert "2 passed" in out, out

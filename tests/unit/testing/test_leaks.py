@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import select
 import socket
 import subprocess
 import sys
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -183,6 +185,36 @@ async def test_nor_one_of_async_with(pipe: tuple[int, int]) -> None:
             numbers.append(os.dup(pipe[0]))
             1 / 0  # noqa: B018
     os.close(numbers[0])
+
+
+def test_a_file_that_is_renamed_or_removed_stays_the_same(tmp_path: Path) -> None:
+    one, other = tmp_path / "one", tmp_path / "other"
+    with one.open("w"):
+        with assert_no_leaks(patience=SOON):
+            one.rename(other)
+        with assert_no_leaks(patience=SOON):
+            other.unlink()
+
+
+def test_of_files_without_a_name_another_kind_is_another() -> None:
+    """The kernel has one inode for them all."""
+    number = os.eventfd(0)
+
+    def replace() -> None:
+        with select.epoll() as other:
+            os.dup2(other.fileno(), number)
+
+    with pytest.raises(AssertionError, match=rf"descriptor {number}: anon_inode:\[eventpoll\]"):
+        leak(replace)
+    os.close(number)
+
+
+async def test_a_task_that_is_being_cancelled_ends_by_itself() -> None:
+    with assert_no_leaks(patience=SOON):  # it lets no loop run, in which the task would end
+        task = asyncio.create_task(asyncio.Event().wait())
+        task.cancel()
+    assert not task.done()
+    await asyncio.wait([task])
 
 
 def test_what_was_there_before_may_go() -> None:

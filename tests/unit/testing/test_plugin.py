@@ -41,6 +41,44 @@ def project(tmp_path: Path) -> Path:
     return new_project(tmp_path)
 
 
+SHARED = """
+import os
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def log(tmp_path_factory):
+    with open(tmp_path_factory.mktemp("log") / "log", "w") as file:
+        yield file
+
+
+@pytest.fixture(scope="module")
+def other():
+    with open(os.devnull) as file:
+        yield file
+
+
+@pytest.fixture
+def own(log):
+    number = os.dup(log.fileno())
+    yield number
+    os.close(number)
+
+
+def test_first(own, log, seqrpc_no_leaks, other):
+    log.write("first")
+
+
+def test_second(log, seqrpc_no_leaks, other):
+    log.write("second")
+
+
+def test_leak(seqrpc_no_leaks, log, other):
+    os.dup(0)
+"""
+
+
 NOTHING = """
 import sys
 
@@ -63,6 +101,12 @@ def test_fixtures_without_a_loop_need_no_other_plugin(project: Path) -> None:
     assert "3 passed, 1 error" in out, out
     assert "these were left behind:" in out
     assert "descriptor " in out
+    assert "ERROR test_it.py::test_leak" in out
+
+
+def test_what_tests_share_is_there_before_leaks_are_looked_for(project: Path) -> None:
+    out = run(project, SHARED, "-p", "no:asyncio", "-p", "no:anyio")
+    assert "3 passed, 1 error" in out, out
     assert "ERROR test_it.py::test_leak" in out
 
 

@@ -12,7 +12,7 @@ import pytest
 from support.descriptors import owned
 from support.packets import fill, readable, receive, send_with
 from support.scarcity import table_full
-from support.waiting import turns_of_the_loop
+from support.waiting import comes_true, turns_of_the_loop
 
 import seqrpc
 from seqrpc.testing import Packet, assert_no_leaks, faulty_pair
@@ -165,6 +165,26 @@ async def test_a_client_that_leaves_answers_unread_is_gone_for_the_server() -> N
             pair.server.send(b"another")
 
 
+async def test_what_is_held_is_not_lost_when_nobody_is_there_for_the_answer() -> None:
+    async with assert_no_leaks(), faulty_pair() as pair:
+        held = pair.to_server.hold()
+        for data in (b"first", b"second"):
+            pair.client.send(data)
+        await held.happened()
+        pair.client.close()
+        await comes_true(lambda: is_refused(pair.server))
+        held.release()
+        assert [await receive(pair.server) for _ in range(3)] == [b"first", b"second", b""]
+
+
+def is_refused(sock: socket.socket) -> bool:
+    try:
+        sock.send(b"an answer")
+    except BrokenPipeError:
+        return True
+    return False
+
+
 async def test_what_waits_for_a_receiver_that_is_gone_is_closed() -> None:
     async with assert_no_leaks(), faulty_pair() as pair:
         held = pair.to_server.hold()
@@ -176,7 +196,10 @@ async def test_what_waits_for_a_receiver_that_is_gone_is_closed() -> None:
         held.release()
         assert os.read(reader, 1) == b""
         os.close(reader)
-        assert await receive(pair.client) == b""
+        with pytest.raises(BrokenPipeError):
+            pair.client.send(b"more")
+        pair.server.send(b"an answer")
+        assert await receive(pair.client) == b"an answer", "the other way is open, as the kernel has it"
 
 
 async def test_sending_fails_and_control_data_is_cut_as_it_is_told() -> None:

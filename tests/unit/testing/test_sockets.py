@@ -6,6 +6,8 @@ import asyncio
 import errno
 import os
 import socket
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 from support.descriptors import owned
@@ -45,6 +47,79 @@ async def test_the_kernel_tells_the_receiver_that_control_data_was_cut() -> None
                 expected = [(b"first", 1, False), (b"second", 0, True)]
             assert came == expected if asks else [(b"without any", 0, False), *expected]
         assert fault.count == 1
+
+
+def files_of(received: Any) -> tuple[int, bool]:
+    """Close what came as control data; return how many descriptors it was, and whether some were cut."""
+    _data, control, flags, _address = received
+    numbers = [number for _level, _kind, data in control for number in memoryview(data).cast("i")]
+    for number in numbers:
+        os.close(number)
+    return len(numbers), bool(flags & socket.MSG_CTRUNC)
+
+
+async def test_it_is_cut_however_it_is_received() -> None:
+    async with assert_no_leaks(), faulty_pair() as pair:
+        pair.to_server.cut_control(1)
+        pair.to_server.cut_control(3)
+        with owned(1) as fds:
+            for _ in range(4):
+                socket.send_fds(pair.client, [b"x"], [fds[0].fileno()])
+        came: list[object] = []
+        for _ in range(2):
+            await readable(pair.server)
+            data, numbers, flags, _address = socket.recv_fds(pair.server, 10, 4)
+            for number in numbers:
+                os.close(number)
+            came.append((data, len(numbers), bool(flags & socket.MSG_CTRUNC)))
+        assert came == [(b"x", 0, True), (b"x", 1, False)]
+        came = []
+        for _ in range(2):
+            await readable(pair.server)
+            came.append(files_of(pair.server.recvmsg(10, 1_000)))
+        assert came == [(0, True), (1, False)]
+
+
+async def test_packets_count_however_they_are_received() -> None:
+    peek = socket.MSG_PEEK
+    ways: list[Callable[[socket.socket], object]] = [
+        lambda sock: sock.recv(10),
+        lambda sock: sock.recv_into(bytearray(10)),
+        lambda sock: sock.recvmsg(10),
+        lambda sock: sock.recvmsg_into([bytearray(10)]),
+        lambda sock: (sock.recv(10, peek), sock.recvmsg(10, 0, peek), sock.recv_into(bytearray(10), 10)),
+    ]
+    for take in ways:
+        async with assert_no_leaks(), faulty_pair() as pair:
+            pair.client.send(b"first")
+            await readable(pair.server)
+            take(pair.server)
+            pair.to_server.cut_control()
+            with owned(1) as fds:
+                for _ in range(2):
+                    send_with(pair.client, b"x", [fds[0].fileno()])
+            came = []
+            for _ in range(2):
+                await readable(pair.server)
+                came.append(files_of(pair.server.recvmsg_into([bytearray(10)], 1_000)))
+            assert came == [(0, True), (1, False)]
+
+
+async def test_sending_fails_however_it_is_done() -> None:
+    ways: list[Callable[[socket.socket], object]] = [
+        lambda sock: sock.send(b"x"),
+        lambda sock: sock.sendall(b"x"),
+        lambda sock: sock.sendmsg([b"x"]),
+        lambda sock: socket.send_fds(sock, [b"x"], [0]),
+    ]
+    async with faulty_pair() as pair:
+        fault = pair.to_server.fail(errno.ENOBUFS, times=len(ways))
+        for send in ways:
+            with pytest.raises(OSError, match=os.strerror(errno.ENOBUFS)):
+                send(pair.client)
+        pair.client.sendall(b"and then no more")
+        assert await receive(pair.server) == b"and then no more"
+        assert fault.count == len(ways)
 
 
 async def test_a_request_whose_descriptors_are_lost_is_answered_so() -> None:
