@@ -81,12 +81,15 @@ class Answers:
             self.give_up(data)
             return
         gone: list[Lender] = []
+        unsent: list[Any] = []  # code of the application's may run where it is given up, and so without the lock
         try:
             with line.lock, Uninterrupted():
                 line.check_reentry()
-                self._send(call_id, lambda: line.session.send_error(call_id, code, message, data), gone)
+                self._send(call_id, lambda: line.session.send_error(call_id, code, message, data, unsent), gone)
         finally:
             give_up_lenders(gone)
+            for value in unsent:
+                line.session.give_up(value)
 
     def _send(self, call_id: int, pack: Callable[[], Packed], gone: list[Lender], result: Any = None) -> None:
         """Send an answer, and close the descriptors in it; ``gone`` gets what lent them if it does not leave."""

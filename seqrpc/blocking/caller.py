@@ -112,6 +112,8 @@ class Caller:
     def _send_quickly(self, waiter: Waiter, method: str, params: Params) -> bool:
         """Send a call if it is nothing special; return False if it must wait."""
         line, session = self._line, self._session
+        if line.lock._is_owned():  # type: ignore[attr-defined] # noqa: SLF001 - others wait for who holds it
+            raise line.reentered()
         with line.lock:
             if line.entered:
                 line.check_reentry()

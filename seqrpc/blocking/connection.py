@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
 from seqrpc.blocking.line import Line
 from seqrpc.blocking.proxy import Callee
@@ -15,6 +16,8 @@ from seqrpc.blocking.watch import Watch
 from seqrpc.errors import not_run
 from seqrpc.interface.scope import scope
 from seqrpc.kernel.credentials import Credentials
+
+_UNWATCHED: Final = contextlib.nullcontext()
 
 
 class Connection(Remote):
@@ -89,9 +92,8 @@ class Connection(Remote):
             WrongProcess: it belongs to another process.
         """
         self._line.check_process()
-        _process(self._pumps(), self._line.limits.max_packets_per_wakeup)
-        if self._watch is not None:
-            self._watch.update()
+        with self._watch or _UNWATCHED:
+            _process(self._pumps(), self._line.limits.max_packets_per_wakeup)
 
     def wait_for_ready(self) -> None:
         """Wait until the connection can be used: this one can, until it ends (see ``reconnect=`` of :func:`connect`).
@@ -191,12 +193,11 @@ class ReconnectingConnection(Connection):
             WrongProcess: it belongs to another process.
         """
         self._lines.check_process()
-        _process(self._pumps(), self._lines.limits.max_packets_per_wakeup)
-        self._lines.purge()
-        if not self.closed and self._lines.current is None:
-            self._lines.try_now()
-        if self._watch is not None:
-            self._watch.update()
+        with self._watch or _UNWATCHED:
+            _process(self._pumps(), self._lines.limits.max_packets_per_wakeup)
+            self._lines.purge()
+            if not self.closed and self._lines.current is None:
+                self._lines.try_now()
 
     def wait_for_ready(self) -> None:
         """Wait until there is a connection; ``seqrpc.timeout`` bounds this, and not ``ready_timeout``.

@@ -6,8 +6,8 @@ import contextlib
 import threading
 import weakref
 from collections import OrderedDict, deque
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Iterator
+from typing import Generic, Protocol, TypeVar
 
 from seqrpc.blocking.waiting import Bell, Pump
 from seqrpc.kernel import forks
@@ -19,6 +19,49 @@ class Watching(Protocol):
     def update(self) -> None:
         """Watch what goes on now; from any thread."""
         ...
+
+
+T = TypeVar("T")
+
+
+class Known(Generic[T]):
+    """Things that are told of something as long as anybody else refers to them.
+
+    Each step is one for Python's threads, which a WeakSet's are not: it may be walked in one while another adds.
+    """
+
+    __slots__ = ("_refs",)
+
+    def __init__(self) -> None:
+        """Know nothing."""
+        self._refs: dict[int, weakref.ref[T]] = {}
+
+    def add(self, thing: T) -> None:
+        """Know one more."""
+        self._refs[id(thing)] = weakref.ref(thing)
+
+    def discard(self, thing: T) -> None:
+        """Forget one."""
+        self._refs.pop(id(thing), None)
+
+    def clear(self) -> None:
+        """Forget all."""
+        self._refs.clear()
+
+    def __iter__(self) -> Iterator[T]:
+        """Return those that are left; those that are gone are forgotten."""
+        left = []
+        for key, ref in list(self._refs.items()):
+            thing = ref()
+            if thing is not None:
+                left.append(thing)
+            elif self._refs.get(key) is ref:
+                self._refs.pop(key, None)
+        return iter(left)
+
+    def __bool__(self) -> bool:
+        """Return whether there is any."""
+        return any(True for _ in self)
 
 
 class Family:
@@ -38,8 +81,8 @@ class Family:
         """How many streams and objects of this side others have, or are about to get."""
         self.errands: deque[Callable[[], object]] = deque()
         """What is to be done by the next thread that holds no lock: code of the application's runs in it."""
-        self._bells = weakref.WeakSet[Bell]()  # those that a signal handler keeps from being taken out go by themselves
-        self.watches: weakref.WeakSet[Watching] = weakref.WeakSet()
+        self._bells = Known[Bell]()  # those that a signal handler keeps from being taken out go by themselves
+        self.watches = Known[Watching]()
         """What watches for the loops of GUI programs, which no bell wakes."""
         forks.register(self, Family._let_go_in_child)
 
@@ -57,12 +100,12 @@ class Family:
 
     def ring(self) -> None:
         """Let the threads look again that poll."""
-        for bell in list(self._bells):
+        for bell in self._bells:
             bell.ring()
 
     def tell_watches(self) -> None:
         """Let those look again that watch: something waits that did not."""
-        for watch in list(self.watches):
+        for watch in self.watches:
             watch.update()
 
     def discard(self, pump: Pump) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import socket
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol
 
 from seqrpc.blocking.family import Family
@@ -15,10 +16,11 @@ from seqrpc.blocking.reading import Reading, Work
 from seqrpc.blocking.room import Room
 from seqrpc.blocking.sending import SendingLine
 from seqrpc.blocking.turns import Turns
-from seqrpc.blocking.waiting import READ, WRITE, Waiter, earlier, poll
+from seqrpc.blocking.waiting import READ, WRITE, Bystander, Waiter, earlier, poll
 from seqrpc.calls.outcomes import closed_here, explain_refusal, lost, unavailable
 from seqrpc.errors import (
     ConnectionLost,
+    DeadlineExceeded,
     Execution,
     RemoteProtocolError,
     RpcError,
@@ -44,8 +46,12 @@ from seqrpc.text import shown
 
 _log = get_logger("seqrpc.connection")
 
+
 _MOST_LEFT: Final = 1024
 """Packets that are read at most after the other side has stopped reading: it may still write, and never end."""
+
+_DETACH_SECONDS: Final = 0.1
+"""For how long the lock of a channel is waited for that is to be passed on."""
 
 
 class Handler(Protocol):
@@ -190,7 +196,8 @@ class Line(SendingLine):
 
     def reentered(self) -> RuntimeError:
         """Return what to raise where this thread is in the middle of something here."""
-        return RuntimeError(f"{self!r} is in use by this very thread: a finalizer, or the encoding of a value, calls")
+        who = "a finalizer, a signal handler, or the encoding of a value"
+        return RuntimeError(f"{self!r} is in use by this very thread: {who}, calls")
 
     # What the reading tells
 
@@ -283,11 +290,15 @@ class Line(SendingLine):
                 self.answer(*self.session.send_error(event.call_id, event.code, event.message))
             self.handler.request_refused(event, sender)
         elif isinstance(event, Closing):
-            _log.debug("= %r takes no new requests: %s", self, shown(event.reason))
+            self._tell(_log.debug, "= %r takes no new requests: %s", shown(event.reason))
             self.room.fail(unavailable(self.session.closing_received))
             self.is_open = False
         self.room.next()
         return work
+
+    def _tell(self, log: Callable[..., object], text: str, what: object) -> None:
+        """Log something once no lock is held: a handler of logging may use this very connection, and wait for it."""
+        self.family.errands.append(functools.partial(log, text, self, what))
 
     def answer(self, data: Content, lenders: Sequence[Any] = ()) -> None:
         """Send an error that refuses a request; a peer that does not read its answers is not answered for ever."""
@@ -339,7 +350,7 @@ class Line(SendingLine):
         return lost(self._reason, self.session.closing_received)
 
     def _end_malformed(self, exc: RemoteProtocolError) -> None:
-        _log.info("x %r: %s", self, exc)
+        self._tell(_log.info, "x %r: %s", exc)
         self.entered = False
         reason = exc.with_traceback(None)  # its frames hold what was received, including buffers
         self._say_closing(str(exc))
@@ -372,7 +383,7 @@ class Line(SendingLine):
                 waiter.finish(error=self.lost_error())
             self.room.fail(None)
             while self._flushers:
-                self._flushers.pop().finish(error=self.lost_error())
+                self._flushers.popitem()[0].finish(error=self.lost_error())
             self.family.discard(self)
             self.turns.wake_leader()
             self.close_unused()
@@ -389,11 +400,27 @@ class Line(SendingLine):
             self._kept.detach()
 
     def read_rest(self) -> None:
-        """Read what the other side sent before it went: it may have said why."""
+        """Read what the other side sent before it went, or let the thread read it that reads: it may have said why."""
         for _ in range(_MOST_LEFT):
             if self.is_lost or not self.turns.work():
                 break
+        if self.turns.is_reading and not self.turns.is_mine:
+            self._wait_for_rest()
         self.end_by(self.broken)
+
+    def _wait_for_rest(self) -> None:
+        """Wait until the thread that reads has found the end, but not for ever: the other side may still write."""
+        waiter = Bystander()
+        with self.lock:
+            if self.is_lost:
+                return
+            self._flushers[waiter] = None
+            self.turns.wake_leader()
+        try:
+            with contextlib.suppress(DeadlineExceeded):
+                self.turns.wait(waiter, time.monotonic_ns() + int(self.limits.close_timeout * 1e9))
+        finally:
+            self._flushers.pop(waiter, None)
 
     @property
     def is_unclosed(self) -> bool:
@@ -453,7 +480,10 @@ class Line(SendingLine):
             WrongProcess: the connection belongs to another process.
         """
         self.check_process()
-        with self.lock:
+        # Another thread may hold this lock, encode this channel's neighbour, and want the lock that this one holds.
+        if not self.lock.acquire(timeout=_DETACH_SECONDS):
+            return None
+        try:
             session = self.session
             busy = session.calls or session.given_up or session.requests or session.closing_received is not None
             if busy or self.turns.is_reading or self.closing or self.unsent_packets:
@@ -465,6 +495,8 @@ class Line(SendingLine):
             self._reason = ConnectionLost("the connection was passed on")
             self.end_by(None)
             return sock
+        finally:
+            self.lock.release()
 
     def request_refused(self, call_id: int, waiter: Waiter, exc: OSError) -> None:
         """Fail a call whose packet the kernel did not take: the other side never hears of it."""

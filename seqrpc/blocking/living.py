@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import resource
 from collections.abc import Iterable
 from typing import Any, Final
@@ -156,8 +157,7 @@ class LivingValues:
         elif isinstance(value, Stream):
             reader_of(value).drop()
         elif _streams(value) and hasattr(value, "close"):
-            with contextlib.suppress(Exception):  # it may raise anything, and may be running
-                value.close()
+            self._family.errands.append(functools.partial(_close, value))  # code of the application's runs in it
 
     def receive(self, ext_type: int, fd: OwnedFd) -> Stream[Any] | Channel:
         """Return the object for a stream or a channel that came in.
@@ -177,3 +177,8 @@ class LivingValues:
 def _streams(value: Any) -> bool:
     """Return whether a value is sent as a stream: an iterator, and no file, which has a descriptor."""
     return hasattr(type(value), "__next__") and not hasattr(value, "fileno")
+
+
+def _close(stream: Any) -> None:
+    with contextlib.suppress(Exception):  # it may raise anything, and may be running
+        stream.close()

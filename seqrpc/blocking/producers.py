@@ -234,7 +234,7 @@ class Producer:
                 self._put(packet)
             if writer.failure is not None:
                 raise writer.failure
-            if self._last is not None and not self._reader_gone:
+            if self._last is not None and self._last is not _TOLD and not self._reader_gone:
                 last, self._last = self._last, _TOLD
                 self._put(last)
                 return not outlet.waits or outlet.flush()

@@ -8,7 +8,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from seqrpc.blocking.family import Family, is_alone
 from seqrpc.blocking.kept import keep
@@ -34,6 +34,9 @@ from seqrpc.limits import MAX_PACKET
 from seqrpc.protocol.inbox import Inbox, Trouble, hides_packets
 from seqrpc.protocol.items import End, ItemReader, failure_of, producer_gone
 from seqrpc.protocol.received import ReceivedItems
+
+_MOST_AT_ONCE: Final = 256
+"""Packets that :meth:`StreamReader.take_ready` reads at most: a producer may write as fast as they are read."""
 
 
 class StreamReader:
@@ -73,7 +76,7 @@ class StreamReader:
         self._sender: Sender = None
         self._closed = False
         self._moved = False
-        self._busy: int | None = None  # the thread that reads
+        self._busy: tuple[int, object] | None = None  # the thread that reads, and what it reads for
         self._pumped = False  # whether something else had the last turn: the stream has the next
         self._lock = threading.RLock()  # held while is decided who closes what
         self._forked = False  # whether this is a copy in a forked child
@@ -142,9 +145,9 @@ class StreamReader:
             StopIteration: there is none.
             Exception: as :class:`~seqrpc.blocking.streams.Stream` tells.
         """
-        self._begin()
-        items = self.items
+        items, turn = self.items, object()
         try:
+            self._begin(turn)
             if self._opening is not None:
                 self.open()
             while not items.is_ready:
@@ -154,18 +157,23 @@ class StreamReader:
                 self._raise_if_over()
                 self._wait_for_packet()
         finally:
-            self._rest()
+            try:
+                self._rest(turn)
+            except BaseException:  # a signal handler came between
+                self._rest(turn)
+                raise
         return items.take()
 
     def take_ready(self) -> list[Any]:
-        """Return the items that are there, without waiting.
+        """Return the items that are there, without waiting, of a bounded number of packets.
 
         Raises:
             Exception: as :meth:`next`, if there is no item before that.
         """
-        self._begin()
-        items, taken = self.items, list[Any]()
+        items, taken, turn = self.items, list[Any](), object()
+        packets = 0
         try:
+            self._begin(turn)
             if self._opening is not None:
                 self.open()
             while True:
@@ -173,12 +181,18 @@ class StreamReader:
                     taken.append(items.take())
                 if items.has_more:
                     items.look()
-                elif self._closed or items.failure is not None or not self._read_at_once():
+                elif self._closed or items.failure is not None or packets == _MOST_AT_ONCE or not self._read_at_once():
                     break
+                else:
+                    packets += 1
             if not taken and items.failure is not None:
                 self._raise_if_over()
         finally:
-            self._rest()
+            try:
+                self._rest(turn)
+            except BaseException:  # as above
+                self._rest(turn)
+                raise
         return taken
 
     def _read_at_once(self) -> bool:
@@ -201,18 +215,20 @@ class StreamReader:
         assert self._sock is not None
         return self._sock.fileno()
 
-    def _begin(self) -> None:
+    def _begin(self, turn: object) -> None:
         """Refuse a second reader."""
         self._check_process()
         with self._lock:
             if self._busy is not None:
-                who = "this" if self._busy == threading.get_ident() else "another"
+                who = "this" if self._busy[0] == threading.get_ident() else "another"
                 raise RuntimeError(f"{who} thread is reading this stream already")
-            self._busy = threading.get_ident()
+            self._busy = threading.get_ident(), turn
 
-    def _rest(self) -> None:
-        """Let others read; close what was ended while this thread read."""
+    def _rest(self, turn: object) -> None:
+        """Let others read, if this is what was begun; close what was ended meanwhile. It may be repeated."""
         with self._lock:
+            if self._busy is None or self._busy[1] is not turn:
+                return
             self._busy = None
             if self._closed:
                 self._close_ends()
@@ -231,11 +247,12 @@ class StreamReader:
             raise StopIteration
 
     def _raise_failure(self) -> None:
-        failure, self.items.failure = self.items.failure, None
+        failure = self.items.failure
         assert failure is not None
         if not isinstance(failure, DescriptorsLost):
             self._end()
         try:
+            self.items.failure = None  # the last: who is interrupted before is told the next time
             raise failure
         finally:
             del failure  # else it and this frame would hold each other, and what was received, until collected
@@ -275,7 +292,9 @@ class StreamReader:
         assert self._sock is not None
         fd = self._sock.fileno()
         own = [(fd, READ)]
-        bell = None if is_alone() else Bell()
+        bell: Bell | None = None
+        with contextlib.suppress(OSError):  # without one it looks now and then
+            bell = None if is_alone() else Bell()
         if bell is None:
             until = earlier(until, time.monotonic_ns() + LOOK_INTERVAL * 1_000_000_000)
         try:

@@ -52,7 +52,7 @@ class SendingLine(ABC):
         self.session = session
         self.lock = threading.RLock()
         """Held while session, outbox and what is below are looked at or changed."""
-        self._flushers: list[Waiter] = []  # those that wait until everything is sent
+        self._flushers: dict[Waiter, None] = {}  # those that wait until everything is sent
         self._outlet: Outlet | None = None
         self.sends_at_once = True
         """Whether nothing waits, and neither end has begun to close."""
@@ -114,7 +114,7 @@ class SendingLine(ABC):
                 outlet.room.change(narrow=False)
             self.sends_at_once = not self.closing
             while self._flushers:
-                self._flushers.pop().finish()
+                self._flushers.popitem()[0].finish()
 
     def wants_room(self) -> tuple[bool, int | None]:
         """Return whether the socket is to be watched for room, and when to try again without that."""
@@ -147,8 +147,11 @@ class SendingLine(ABC):
         with self.lock:
             if self._outlet is None or not self._outlet.waits:
                 return
-            self._flushers.append(waiter)
-        self.turns.wait(waiter, deadline)
+            self._flushers[waiter] = None
+        try:
+            self.turns.wait(waiter, deadline)
+        finally:
+            self._flushers.pop(waiter, None)  # in one step: else those of a peer that does not read would add up
         if waiter.error is not None:
             raise waiter.error
 

@@ -188,9 +188,11 @@ class Turns:
             Who reads on afterwards: a finalizer, or a signal handler, may wait while its own thread does already.
 
         Raises:
-            RuntimeError: its own thread is in the middle of a packet.
+            RuntimeError: its own thread is in the middle of a packet, or holds the lock, for which others wait.
         """
         line = self._line
+        if line.lock._is_owned():  # type: ignore[attr-defined] # noqa: SLF001 - a signal handler came where it is held
+            raise line.reentered()
         with line.lock:
             if self.is_mine:
                 if line.reading.is_busy:

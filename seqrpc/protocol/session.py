@@ -396,21 +396,29 @@ class Session(Generic[Waiter, Work]):
         self.requests.pop(call_id, None)
         return packet
 
-    def send_error(self, call_id: int, code: str, message: str, data: Any = None) -> Packed:
+    def send_error(
+        self, call_id: int, code: str, message: str, data: Any = None, unsent: list[Any] | None = None
+    ) -> Packed:
         """Answer a request of the other side with an error; never fails.
 
-        What cannot be sent of it is left out: first ``data``, which is given up then, then most of the message.
+        What cannot be sent of it is left out: first ``data``, which is given up then, or put in ``unsent`` for the
+        caller to give up; then most of the message.
         """
         self.requests.pop(call_id, None)
-        return self.send_instead(call_id, code, message, data)
+        return self.send_instead(call_id, code, message, data, unsent)
 
-    def send_instead(self, call_id: int, code: str, message: str, data: Any = None) -> Packed:
+    def send_instead(
+        self, call_id: int, code: str, message: str, data: Any = None, unsent: list[Any] | None = None
+    ) -> Packed:
         """Return the same in place of an answer that could not leave: its id may be another request's by now."""
         for error in ((code, message, data), (code, message, None)):
             try:
                 return self._encoder.encode((RESPONSE, call_id, error, None), RESPONSE_NAMES, given=True)
             except SeqrpcError:
-                self._encoder.give_up(data)
+                if unsent is None:
+                    self._encoder.give_up(data)
+                else:
+                    unsent[:] = [data]
         return self._encoder.encode((RESPONSE, call_id, (sendable(code), sendable(message), None), None))
 
     def give_up(self, value: Any, kept: Any = None) -> None:

@@ -19,6 +19,7 @@ from seqrpc.interface.results import ResultCheck
 from seqrpc.interface.signature import spec_of
 from seqrpc.kernel.descriptors import OwnedFd
 from seqrpc.limits import Limits
+from seqrpc.protocol.session import Session
 
 
 class Typed(seqrpc.Service):
@@ -212,13 +213,35 @@ def test_sources_that_are_given_up_run_without_the_lock(pipe: tuple[int, int]) -
         next(begun)
         answers.send_result(5, begun)
         assert raw.receive()[2][0] == "rpc.DescriptorsLost"
+        line.family.run_errands()
         assert seen.what == [True]
 
         line.end_by(None)
         begun = items()
         next(begun)
         answers.send_result(5, begun)
+        line.family.run_errands()
         assert seen.what == [True, True]
+
+        begun = items()
+        next(begun)
+        answers.send_error(5, "S.Wrong", "no", [begun, object()])
+        line.family.run_errands()
+        assert seen.what == [True, True, True]
+
+
+def test_the_data_of_an_error_that_cannot_be_sent_is_given_up_without_the_lock(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen = Notes()
+    with answering() as (answers, line, _raw):
+
+        def give_up(_session: Any, value: Any, _kept: Any = None) -> None:
+            seen.note((value, Thread(lambda: is_free(line.lock)).result()))
+
+        monkeypatch.setattr(Session, "give_up", give_up)
+        answers.send_error(5, "S.Wrong", "no", [thing := object()])
+        assert seen.what == [([thing], True)]
 
 
 def test_what_encodes_a_result_cannot_call() -> None:

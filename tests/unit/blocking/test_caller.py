@@ -36,6 +36,7 @@ import seqrpc
 from seqrpc.blocking.family import Family
 from seqrpc.blocking.interceptors import NO_INTERCEPTION
 from seqrpc.blocking.living import LivingValues
+from seqrpc.blocking.waiting import Bystander
 from seqrpc.kernel.descriptors import OwnedFd
 from seqrpc.limits import DEFAULT_LIMITS
 
@@ -446,3 +447,15 @@ def test_a_caller_says_what_its_connection_is(end: End) -> None:
     assert repr(end.caller) == repr(end.line)
     end.caller.let_go()
     assert not end.line.is_lost
+
+
+def test_a_signal_handler_that_calls_where_the_lock_is_held_is_told(end: End) -> None:
+    """It would sleep until the thread that reads has its answer, which waits for the lock."""
+    with end.line.lock:
+        with pytest.raises(RuntimeError, match="a signal handler"):
+            end.caller.request("A.b", ())
+        with pytest.raises(RuntimeError, match="a signal handler"):
+            end.line.turns.wait(Bystander())
+    thread = Thread(end.answer)
+    assert end.caller.request("A.b", ()) is None
+    assert thread.result() == "A.b"

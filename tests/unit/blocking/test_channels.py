@@ -11,6 +11,7 @@ import msgpack
 import pytest
 from support.processes import in_child
 from support.sync import Raw, Thread, far, raw_peer
+from support.waiting import PATIENCE
 
 import seqrpc
 from seqrpc import blocking
@@ -221,3 +222,25 @@ def test_a_forked_child_cannot_use_it(was_used: bool) -> None:
         assert in_child(act) == ["wrong process"] * 3 + ["True"]
         channel.notify("Object.tell")
         assert object_end.receive() == [2, "Object.tell", []]
+
+
+def test_one_whose_lock_another_thread_has_is_not_waited_for() -> None:
+    """That thread may send this connection's channel over the other one."""
+    with holding() as (channel, _object_end, _connection, _raw):
+        line = end_of(channel)
+        line._open()
+        assert line._line is not None
+        lock, may_go, has_it = line._line.lock, threading.Event(), threading.Event()
+
+        def hold() -> None:
+            with lock:
+                has_it.set()
+                may_go.wait(PATIENCE)
+
+        thread = Thread(hold)
+        has_it.wait(PATIENCE)
+        with pytest.raises(seqrpc.LocalProtocolError, match="cannot be passed on"):
+            line.detach()
+        may_go.set()
+        thread.result()
+        assert not channel.closed

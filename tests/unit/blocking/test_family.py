@@ -3,6 +3,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import select
+import sys
 import threading
 from types import FrameType
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 from support.lines import Thread, interrupting
 from support.processes import in_child
 
-from seqrpc.blocking.family import Family, is_alone
+from seqrpc.blocking.family import Family, Known, is_alone
 from seqrpc.blocking.waiting import Bell
 
 
@@ -185,3 +186,40 @@ def test_a_process_with_one_thread_is_alone() -> None:
     over.set()
     thread.result()
     assert seen == [True, False]
+
+
+def test_bells_come_and_go_in_one_thread_while_another_rings() -> None:
+    family, is_over = Family(), threading.Event()
+
+    def come_and_go() -> None:
+        bells = [Bell() for _ in range(20)]
+        while not is_over.is_set():
+            for bell in bells:
+                family.listen(bell)
+            for bell in bells:
+                family.leave(bell)
+        for bell in bells:
+            bell.close()
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        thread = Thread(come_and_go)
+        for _ in range(3_000):
+            family.ring()
+    finally:
+        sys.setswitchinterval(before)
+        is_over.set()
+    thread.result()
+
+
+def test_what_nobody_else_refers_to_is_forgotten() -> None:
+    known = Known[Watching]()
+    kept, dropped = Watching(), Watching()
+    known.add(kept)
+    known.add(dropped)
+    assert len(list(known)) == 2
+    del dropped
+    assert list(known) == [kept]
+    known.discard(kept)
+    assert not known

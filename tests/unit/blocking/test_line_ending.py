@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import errno
+import logging
 import os
+import select
 import signal
 import socket
 import threading
 from collections.abc import Iterator
 from typing import Any
 
+import msgpack
 import pytest
 from support.lines import (
     CLOSING,
@@ -217,3 +221,37 @@ def test_a_socket_is_given_back_if_nothing_is_under_way(end: End) -> None:
         end.raw.send(b"x")
         assert sock.recv(10) == b"x"
     assert "passed on" in str(end.line.lost_error())
+
+
+def test_what_another_thread_has_received_is_not_lost_where_this_one_finds_that_nobody_reads(end: End) -> None:
+    thread = Thread(lambda: end.caller.request("A.b", ()))
+    call_id = end.receive()[1]
+    with end.line.lock:  # the other thread receives the answer, and waits for this
+        end.send(RESPONSE, call_id, None, "paid")
+        comes_true(lambda: not select.select([end.line.sock], [], [], 0)[0])
+        end.raw.close()
+        end.line.broke(BrokenPipeError(errno.EPIPE, "nobody reads"))
+    end.line.read_rest()
+    assert end.line.is_lost
+    assert thread.result() == "paid"
+
+
+def test_what_is_logged_is_logged_without_the_lock(end: End, caplog: pytest.LogCaptureFixture) -> None:
+    """A handler of logging may send what it gets over this very connection."""
+    held: list[bool] = []
+
+    class Asks(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if record.name == "seqrpc.connection":
+                held.append(end.line.lock._is_owned())  # type: ignore[attr-defined]
+
+    handler = Asks()
+    with caplog.at_level(logging.DEBUG, "seqrpc.connection"):
+        logging.getLogger("seqrpc.connection").addHandler(handler)
+        try:
+            for data in (msgpack.packb([CLOSING, "upgrade"]), b"\xc1"):
+                end.raw.send(data)
+                end.line.work()
+        finally:
+            logging.getLogger("seqrpc.connection").removeHandler(handler)
+    assert held == [False, False]

@@ -227,6 +227,8 @@ def test_what_nobody_gets_is_let_go(pipe: tuple[int, int]) -> None:
     begun = items()
     next(begun)
     living.give_up(begun)
+    assert notes.what == [], "code of the application's runs where no lock is held"
+    family.run_errands()
     assert notes.what == ["finally"]
 
     fd = OwnedFd(os.dup(pipe[0]))
@@ -234,6 +236,7 @@ def test_what_nobody_gets_is_let_go(pipe: tuple[int, int]) -> None:
     next(begun)
     living.give_up(Source(begun, "m", [fd]))
     assert fd.closed
+    family.run_errands()
     assert notes.what == ["finally"] * 2
 
     service = Object()

@@ -12,9 +12,11 @@ from typing import Any, Self
 import pytest
 from support.descriptors import is_open, same_file
 from support.processes import in_child
-from support.sync import Notes, Raw, Thread
+from support.sync import Notes, Raw, Thread, raw_peer
+from support.waiting import PATIENCE
 
 import seqrpc
+from seqrpc.blocking import producers
 from seqrpc.blocking.producers import Producer, StreamDeparture
 from seqrpc.calls.departures import Source
 from seqrpc.interface.scope import scope
@@ -509,3 +511,29 @@ def test_one_that_is_not_sent_leaves_the_source_as_it_was() -> None:
     assert next(items) == 1
     departure(items).given_up()
     assert events.what == ["dropped", "dropped"]
+
+
+def test_an_end_that_had_to_wait_is_sent_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    ends = 0
+    put = Producer._put
+
+    def counting(self: Producer, packet: Any) -> None:
+        nonlocal ends
+        ends += not packet.data or packet.data == b"\x91\x01" or packet is producers._TOLD
+        put(self, packet)
+
+    monkeypatch.setattr(Producer, "_put", counting)
+    with raw_peer() as (connection, raw):
+
+        def read() -> None:
+            message, fds = raw.receive_with()
+            with socket.socket(fileno=fds[0].detach()) as sock:
+                sock.settimeout(PATIENCE)
+                while sock.recv(65_536):
+                    pass
+            raw.send(1, message[1], None, None)
+
+        thread = Thread(read)
+        connection.call("A.b", (b"x" * 9_000 for _ in range(300)))
+        thread.result()
+    assert ends <= 1

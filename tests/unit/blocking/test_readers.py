@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import threading
@@ -12,9 +13,11 @@ import pytest
 from support.descriptors import is_open, same_file
 from support.processes import in_child
 from support.sync import Notes, Raw, Thread, far
+from support.waiting import PATIENCE
 
 import seqrpc
 from seqrpc import blocking
+from seqrpc.blocking import readers
 from seqrpc.blocking.family import Family
 from seqrpc.blocking.readers import StreamReader
 from seqrpc.errors import (
@@ -354,12 +357,13 @@ def test_closing_it_in_what_goes_on_meanwhile_ends_the_reading() -> None:
 def test_a_reader_whose_producer_is_gone_can_be_closed_by_another_thread() -> None:
     with reading() as (reader, _raw):
         assert reader.fileno() >= 0
-        reader._busy = 1  # as if a thread read
+        turn = object()
+        reader._busy = 1, turn  # as if a thread read
         assert reader._sock is not None
         reader._sock.shutdown(socket.SHUT_RDWR)
         reader.close()
         assert is_open(reader._sock.fileno())
-        reader._rest()
+        reader._rest(turn)
         assert reader._sock is None
 
 
@@ -528,3 +532,58 @@ def test_objects_are_served_while_an_item_is_waited_for() -> None:
     with far(Source()) as (connection, _other):
         stream = connection.call("Source.numbers", Callback())
         assert list(stream) == [0, 10, 20]
+
+
+def test_reading_ends_with_what_began_it() -> None:
+    """A signal handler may raise between the two, and the end is then repeated."""
+    with reading() as (reader, _raw):
+        first, other = object(), object()
+        reader._begin(first)
+        reader._rest(other)
+        with pytest.raises(RuntimeError, match="this thread is reading this stream already"):
+            reader.next()
+        reader._rest(first)
+        reader._rest(first)
+        reader._begin(other)
+        reader._rest(other)
+
+
+def test_an_interrupt_does_not_make_a_failed_stream_look_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    with reading() as (reader, _raw):
+        reader.items.failure = seqrpc.RpcError("it failed", code="disk.Full")
+
+        def interrupted(_self: StreamReader) -> None:
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patched:
+            patched.setattr(StreamReader, "_end", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                reader.next()
+        with pytest.raises(seqrpc.RpcError, match="it failed"):
+            reader.next()
+        with pytest.raises(StopIteration):
+            reader.next()
+
+
+def test_what_is_ready_is_taken_in_a_bounded_number_of_packets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(readers, "_MOST_AT_ONCE", 3)
+    with reading() as (reader, raw):
+        for number in range(4):
+            raw.send(0, number)
+        assert reader.take_ready() == [0, 1, 2]
+        assert reader.take_ready() == [3]
+
+
+def test_without_descriptors_for_a_bell_it_looks_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_bell() -> None:
+        raise OSError(errno.EMFILE, "no descriptor is left")
+
+    monkeypatch.setattr(readers, "Bell", no_bell)
+    monkeypatch.setattr(readers, "LOOK_INTERVAL", 0)
+    may_go = threading.Event()
+    thread = Thread(lambda: may_go.wait(PATIENCE))  # else there is nobody to be woken by
+    with reading() as (reader, raw):
+        raw.send(0, 1)
+        assert reader.next() == 1
+    may_go.set()
+    thread.result()

@@ -75,6 +75,9 @@ def test_what_is_over_is_watched_no_more() -> None:
     with watching(Thing(0)) as (watch, _family, watched):
         watched[0].interest = lambda: (-1, 0)
         watch.update()
+        assert readable(watch.fileno()), "it is told once, for it has no descriptor any more that could tell"
+        with watch:
+            assert not readable(watch.fileno())
         assert not readable(watch.fileno())
 
 
@@ -229,4 +232,23 @@ def test_what_has_to_be_sent_makes_it_readable_once_there_is_room() -> None:
         connection.process()
         assert raw.receive()[:3] == [0, 0, "Other.side"]
         assert raw.receive() == [3, 0]
+        assert not readable(number)
+
+
+def test_an_end_that_another_thread_meets_is_told_once() -> None:
+    with raw_peer() as (connection, raw):
+        number = connection.fileno()
+        assert not readable(number)
+
+        def call() -> None:
+            with pytest.raises(seqrpc.ConnectionLost):
+                connection.call("A.b")
+
+        thread = Thread(call)
+        raw.receive()
+        raw.sock.close()
+        thread.result()
+        assert connection.closed
+        assert readable(number)
+        connection.process()
         assert not readable(number)
