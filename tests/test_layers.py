@@ -255,7 +255,7 @@ EXCEPT = {"interface.methods": {"asyncio"}}
 
 CALLED_ONLY_HERE = {
     "sendmsg": {"kernel.ancillary", "testing.sockets"},
-    "recvmsg": {"kernel.ancillary"},
+    "recvmsg": {"kernel.ancillary", "testing.sockets"},
     "recvmsg_into": {"kernel.ancillary", "testing.sockets"},
     "send_fds": set[str](),
     "recv_fds": set[str](),
