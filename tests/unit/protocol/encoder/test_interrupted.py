@@ -11,6 +11,7 @@ from support.coding import Life
 from support.departures import Told
 from support.descriptors import Lender
 
+from seqrpc.errors import LocalProtocolError
 from seqrpc.protocol.encoder import Encoder
 
 
@@ -67,3 +68,10 @@ def test_a_second_signal_after_an_interrupted_message_leaves_nothing_to_the_next
         assert encoder.encode((1, 2)) == (b"\x92\x01\x02", []), number
         assert encoder.array_header(2) == b"\x92"
     assert interrupted > 1
+
+
+def test_after_a_message_that_failed_arrays_begin_as_ever() -> None:
+    encoder = Encoder()
+    with pytest.raises(LocalProtocolError):
+        encoder.encode((0, 1, "A.b", [object()]))
+    assert encoder.array_header(3) == b"\x93"
