@@ -497,3 +497,12 @@ def test_2_6_signs_hold_no_maps_and_no_descriptors(kind: int) -> None:
     assert "holds no maps" in is_malformed(session, packet(kind, {1: 2}), 0)
     good = packet(3, 1) if kind == 3 else packet(5, "a reason")
     assert "1 descriptors came" in is_malformed(new_session(), good, 1)
+
+
+def test_2_5_whoever_holds_a_lock_gives_up_later_what_cannot_be_sent_of_an_error() -> None:
+    session = new_session()
+    request_in_flight(session)
+    unsent: list[Any] = []
+    data = [object()]
+    assert session.send_error(1, "a.B", "text", data, unsent)[0] == packet(1, 1, ["a.B", "text", None], None)
+    assert unsent == [data]
