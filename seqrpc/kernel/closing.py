@@ -18,7 +18,6 @@ import stat
 import time
 from collections import deque
 from collections.abc import Callable, Hashable
-from io import FileIO
 from typing import Final
 
 from seqrpc.limits import (
@@ -356,8 +355,14 @@ def _mount_of_devices() -> bytes:
 
 
 def _mount_of(fd: int) -> bytes:
-    with FileIO(f"/proc/self/fdinfo/{fd}") as info:  # if a signal handler raises here, it is closed, too
-        return info.read(_INFO_BYTES).partition(b"mnt_id:")[2].partition(b"\n")[0]
+    opened: list[int] = []
+    try:
+        # In one step for signal handlers: what one raises here finds it in the list. (A FileIO asks what it is, too.)
+        opened.extend(map(os.open, (f"/proc/self/fdinfo/{fd}",), (os.O_RDONLY | os.O_CLOEXEC,)))
+        return os.read(opened[0], _INFO_BYTES).partition(b"mnt_id:")[2].partition(b"\n")[0]
+    finally:
+        for info in opened:
+            os.close(info)
 
 
 def _close_all(works: list[_Work]) -> None:
