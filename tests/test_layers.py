@@ -38,6 +38,8 @@ ORDER = (
     "kernel.pieces",
     "kernel.memfd",
     "kernel.buffers",
+    "kernel.privileges",
+    "kernel.processes",
     # the wire, without sockets, clocks and loops
     "protocol",
     "protocol.kinds",
