@@ -32,14 +32,23 @@ class Brought:
         limits: bounds of each connection; ``close_timeout`` and ``lifespan_timeout`` are used here.
         interception: what surrounds the calls of each connection.
         owner: makes and keeps the connections; its ``abandon`` is called when a lifespan ends before.
+        link_class: makes the machinery of one.
     """
 
-    def __init__(self, registry: Registry, limits: Limits, interception: Interception, owner: ClientOwner) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        limits: Limits,
+        interception: Interception,
+        owner: ClientOwner,
+        link_class: Callable[..., Link] = Link,
+    ) -> None:
         """Enter nothing yet."""
         self._registry = registry
         self._limits = limits
         self._interception = interception
         self._owner = owner
+        self._link_class = link_class
         self._held = HeldValues()
         self.living: Living = LivingValues(limits, self._held)
         """What streams and objects are here."""
@@ -63,7 +72,7 @@ class Brought:
             return caller
 
         living = LivingValues(self._limits, self._held, interception=calls)
-        return Link(calls.new_dispatcher(self._registry), self._limits, living, self._owner, new_caller)
+        return self._link_class(calls.new_dispatcher(self._registry), self._limits, living, self._owner, new_caller)
 
     def end_when_quiet(self) -> None:
         """End once no calls run on whose connections ended, which may be now; :meth:`wait_left` waits for it."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import socket
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from seqrpc.aio.brought import Brought, dispatcher_of
 from seqrpc.aio.connection import Connection
@@ -14,6 +14,7 @@ from seqrpc.aio.interception import Interception
 from seqrpc.aio.interceptors import Interceptor
 from seqrpc.aio.link import Link
 from seqrpc.aio.opening import Opening
+from seqrpc.aio.pinned import PinnedLink
 from seqrpc.aio.registry import Registry
 from seqrpc.aio.renewal import Renewal
 from seqrpc.calls.unclosed import Guard
@@ -29,9 +30,15 @@ from seqrpc.limits import DEFAULT_LIMITS, Limits, check_limits
 class _Client:
     """A connection that is made once, and what lives as long as it does."""
 
-    def __init__(self, registry: Registry, limits: Limits, interception: Interception) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        limits: Limits,
+        interception: Interception,
+        link_class: Callable[..., Link] = Link,
+    ) -> None:
         self._limits = limits
-        self._brought = Brought(registry, limits, interception, self)
+        self._brought = Brought(registry, limits, interception, self, link_class)
         self._link = self._brought.new_link()
 
     async def begin(self, sock: socket.socket) -> Connection:
@@ -89,6 +96,23 @@ async def _connect(
     sock = await socket_for(address, sock, limits)
     check_server(sock, policy, "sock=" if address is None else parse_address(address))
     return await _Client(registry, limits, interception).begin(sock)
+
+
+async def connect_to_process(
+    sock: socket.socket,
+    pid: int,
+    *,
+    services: Iterable[Service] = (),
+    allow: PolicyLike | None = None,
+    interceptors: Iterable[Interceptor] = (),
+    limits: Limits = DEFAULT_LIMITS,
+) -> Connection:
+    """Return a connection over one end of a pair whose other end has the process ``pid``, a child of this one.
+
+    A packet of any other process ends it (protocol 9.2). The rest is as for :func:`connect`.
+    """
+    registry, interception = Registry(services, allow, limits), Interception(interceptors)
+    return await _Client(registry, limits, interception, functools.partial(PinnedLink, pid)).begin(sock)
 
 
 def connect(

@@ -19,6 +19,7 @@ from seqrpc.blocking.interception import around, caller_of
 from seqrpc.blocking.interceptors import Interception, Interceptor
 from seqrpc.blocking.line import Line
 from seqrpc.blocking.living import LivingValues
+from seqrpc.blocking.pinned import PinnedLine
 from seqrpc.blocking.reconnecting import Lines, Made, ReconnectingCaller
 from seqrpc.calls.outcomes import server_busy
 from seqrpc.calls.unclosed import Guard
@@ -98,6 +99,26 @@ def connect(
     return maker.connection_to(parse_address(address))
 
 
+def connect_to_process(
+    sock: socket.socket,
+    pid: int,
+    *,
+    services: Iterable[Service] = (),
+    allow: PolicyLike | None = None,
+    interceptors: Iterable[Interceptor] = (),
+    limits: Limits = DEFAULT_LIMITS,
+) -> Connection:
+    """Return a connection over one end of a pair whose other end has the process ``pid``, a child of this one.
+
+    A packet of any other process ends it (protocol 9.2). The rest is as for :func:`connect`.
+    """
+    served = tuple(services)
+    _check_lifespans(served)
+    line_class = functools.partial(PinnedLine, pid)
+    maker = _Maker(MethodTable(served, allow), Interception(interceptors), None, limits, line_class)
+    return maker.connection_on(sock, "sock=")
+
+
 class _Maker:
     """Makes the connections of one client.
 
@@ -106,12 +127,21 @@ class _Maker:
         interception: what surrounds calls.
         server: who must listen there, or None.
         limits: bounds of the connections.
+        line_class: makes the line of one.
     """
 
-    def __init__(self, table: MethodTable, interception: Interception, server: Policy | None, limits: Limits) -> None:
+    def __init__(
+        self,
+        table: MethodTable,
+        interception: Interception,
+        server: Policy | None,
+        limits: Limits,
+        line_class: Callable[..., Line] = Line,
+    ) -> None:
         self._table = table
         self._interception = interception
         self._server = server
+        self._line_class = line_class
         self._limits = limits
         self._family = Family()
         self._living = LivingValues(limits, self._family, interception)
@@ -155,7 +185,9 @@ class _Maker:
             handler = Dispatcher(
                 self._table, limits, interception, lambda line: Connection(line, caller_of(line, interception))
             )
-            line = Line(sock, handler, limits, family, self._living, by_packet=PLATFORM.asks_for_senders(sock))
+            line = self._line_class(
+                sock, handler, limits, family, self._living, by_packet=PLATFORM.asks_for_senders(sock)
+            )
         except BaseException:
             sock.close()
             raise

@@ -133,6 +133,11 @@ class Connection(Remote):
         return repr(self._line)
 
 
+def line_of(connection: Connection) -> Line:
+    """Return what a connection is made of."""
+    return connection._line  # noqa: SLF001 - this module's own
+
+
 class ReconnectingConnection(Connection):
     """A connection that is made anew when it has ended, by the thread that next calls; made with ``reconnect=``."""
 
