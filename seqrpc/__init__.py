@@ -45,6 +45,7 @@ if TYPE_CHECKING:
         TooLarge,
         Unavailable,
         UntrustedServer,
+        WorkerCrashed,
         WrongLoop,
         WrongProcess,
         WrongSocketType,
@@ -62,6 +63,9 @@ if TYPE_CHECKING:
     from seqrpc.kernel.descriptors import OwnedFd
     from seqrpc.kernel.sockets import socket_pair
     from seqrpc.limits import MAX_DESCRIPTORS, MAX_PACKET, Limits
+    from seqrpc.workers.executor import WorkerExecutor
+    from seqrpc.workers.pool import WorkerPool
+    from seqrpc.workers.worker import Worker
 
 __version__ = "0.1.0"
 
@@ -113,6 +117,10 @@ __all__ = (
     "TooLarge",
     "Unavailable",
     "UntrustedServer",
+    "Worker",
+    "WorkerCrashed",
+    "WorkerExecutor",
+    "WorkerPool",
     "WrongLoop",
     "WrongProcess",
     "WrongSocketType",
@@ -179,6 +187,10 @@ _LAZY = {
     "TooLarge": "seqrpc.errors",
     "Unavailable": "seqrpc.errors",
     "UntrustedServer": "seqrpc.errors",
+    "Worker": "seqrpc.workers.worker",
+    "WorkerCrashed": "seqrpc.errors",
+    "WorkerExecutor": "seqrpc.workers.executor",
+    "WorkerPool": "seqrpc.workers.pool",
     "WrongLoop": "seqrpc.errors",
     "WrongProcess": "seqrpc.errors",
     "WrongSocketType": "seqrpc.errors",

@@ -11,6 +11,7 @@ SeqrpcError
 │   ├── ServerBusy            somebody listens, but does not accept
 │   └── UntrustedServer       somebody listens, but not whom you asked for
 ├── ConnectionLost        the connection ended before the answer came
+│   └── WorkerCrashed         the child process that worked on it has ended
 ├── ProtocolError
 │   ├── LocalProtocolError    this side asked for what the wire cannot carry
 │   └── RemoteProtocolError   the other side broke the protocol
@@ -134,6 +135,19 @@ class ConnectionLost(SeqrpcError, ConnectionError):
 
     reason: str | None = None
     """The whole reason that the other side gave for taking no new requests, or None if it gave none."""
+
+
+class WorkerCrashed(ConnectionLost):
+    """The child process of a worker has ended: by itself, by a signal, or killed since it did not react.
+
+    A call that it worked on may have run; ``execution`` tells of those that never reached it.
+    """
+
+    returncode: int | None = None
+    """Its exit status, or the number of the signal that killed it, negative; None if it did not begin."""
+
+    last_lines: tuple[str, ...] = ()
+    """The last lines of its standard error, as far as they were read here."""
 
 
 class ProtocolError(SeqrpcError):

@@ -116,6 +116,8 @@ ORDER = (
     "calls.records",
     "calls.departures",
     "calls.unclosed",
+    "calls.workers",
+    "calls.plans",
     # the event loop's side: packets on it
     "aio",
     "aio.blocks",
@@ -208,7 +210,22 @@ ORDER = (
     "blocking.objects",
     "blocking.living",
     "blocking.client",
+    "blocking.worker",
     "blocking",
+    # children on socket pairs
+    "workers",
+    "workers.output",
+    "workers.children",
+    "workers.worker",
+    "workers.hall",
+    "workers.staff",
+    "workers.mapping",
+    "workers.pool",
+    "workers.child",
+    "workers.launcher",
+    "workers.plain",
+    "workers.functions",
+    "workers.executor",
     # the tests of those who use it
     "testing.callers",
     "testing.admission",
@@ -241,8 +258,9 @@ ONLY_HERE = {
         "protocol.maps",
         "protocol.session",
     },
-    "uvloop": {"aio.run", "testing.leaks"},
-    "asyncio": {name for name in ORDER if name.partition(".")[0] in ("aio", "testing")} | {"interface.methods"},
+    "uvloop": {"aio.run", "testing.leaks", "workers.child", "workers.executor"},
+    "asyncio": {name for name in ORDER if name.partition(".")[0] in ("aio", "workers", "testing")}
+    | {"interface.methods"},
 }
 """Modules that only some of ours may import."""
 
@@ -306,7 +324,7 @@ def test_the_list_goes_floor_by_floor() -> None:
     floors = [name.partition(".")[0] for name in ORDER]
     changes = [floor for before, floor in zip(["", *floors], floors, strict=False) if floor != before]
     ground = ["text", "errors", "limits", "logs"]
-    assert changes == [*ground, "kernel", "protocol", "interface", "calls", "aio", "blocking", "testing", ""]
+    assert changes == [*ground, "kernel", "protocol", "interface", "calls", "aio", "blocking", "workers", "testing", ""]
 
 
 @pytest.mark.parametrize("name", [name for name in ORDER if name.startswith("blocking")])

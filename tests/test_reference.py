@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import builtins
+import concurrent.futures
 import enum
 import mmap
 import re
@@ -16,7 +17,7 @@ import seqrpc.blocking
 import seqrpc.testing
 
 PAGE = (Path(__file__).parent.parent / "docs" / "reference.md").read_text(encoding="utf-8")
-STANDARD = {"asyncio": asyncio, "enum": enum, "mmap": mmap}
+STANDARD = {"asyncio": asyncio, "concurrent.futures": concurrent.futures, "enum": enum, "mmap": mmap}
 
 CLASSES = {name: getattr(seqrpc, name) for name in seqrpc.__all__ if isinstance(getattr(seqrpc, name), type)}
 ERRORS = {name: cls for name, cls in CLASSES.items() if issubclass(cls, BaseException)}

@@ -14,6 +14,13 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final, NamedTuple
 
 _PR_SET_NO_NEW_PRIVS: Final = 38
+_PR_CAP_AMBIENT: Final = 47
+_PR_CAP_AMBIENT_CLEAR_ALL: Final = 4
+_CAPABILITY_VERSION: Final = 0x20080522
+_KEYCTL_JOIN_SESSION_KEYRING: Final = 1
+_KEYCTL: Final = {"x86_64": 250, "aarch64": 219, "riscv64": 219, "i686": 288, "ppc64le": 271, "s390x": 280}
+"""The number of keyctl(2), for which libc has no function."""
+
 _NEVER: Final = 0xFFFFFFFF  # (uid_t) -1, which the system calls take for "as it is"
 
 Bounds = tuple[int, int]
@@ -144,19 +151,61 @@ def give_up(what: Restraints) -> None:
     if what.gid is not None:
         os.setresgid(what.gid, what.gid, what.gid)
     if what.uid is not None:
+        _leave_session()
         os.setresuid(what.uid, what.uid, what.uid)
+        if what.uid:
+            _drop_capabilities()
     if what.no_new_privileges:
         _no_new_privileges()
     _check(what)
 
 
-def _no_new_privileges() -> None:
+def _leave_session() -> None:
+    """Leave the terminal, which is everybody's in its session, and the keys of the session (session-keyring(7))."""
+    if os.getsid(0) != os.getpid():
+        os.setsid()
+    number = _KEYCTL.get(os.uname().machine)
+    if number is not None:
+        _libc().syscall(number, _KEYCTL_JOIN_SESSION_KEYRING, None)  # a kernel without keyrings has none to leave
+
+
+def _drop_capabilities() -> None:
+    """Keep no capability: the kernel takes them only from who was root, and not always (capabilities(7)).
+
+    Raises:
+        OSError: some are left.
+    """
     import ctypes  # noqa: PLC0415 - few need it
 
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0:
-        number = ctypes.get_errno() or errno.EINVAL
-        raise OSError(number, f"PR_SET_NO_NEW_PRIVS: {os.strerror(number)}")
+    libc = _libc()
+    libc.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
+    header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION, 0)
+    none = (ctypes.c_uint32 * 6)()
+    if libc.capset(header, none) != 0:
+        raise _failed("capset")
+    left = (ctypes.c_uint32 * 6)()
+    if libc.capget(header, left) != 0:
+        raise _failed("capget")
+    if any(left):
+        raise OSError(errno.EPERM, "the process has capabilities left")
+
+
+def _no_new_privileges() -> None:
+    if _libc().prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0:
+        raise _failed("PR_SET_NO_NEW_PRIVS")
+
+
+def _libc() -> Any:
+    import ctypes  # noqa: PLC0415 - few need it
+
+    return ctypes.CDLL(None, use_errno=True)
+
+
+def _failed(what: str) -> OSError:
+    import ctypes  # noqa: PLC0415 - few need it
+
+    number = ctypes.get_errno() or errno.EINVAL
+    return OSError(number, f"{what}: {os.strerror(number)}")
 
 
 def _check(what: Restraints) -> None:

@@ -15,6 +15,7 @@ import os
 import signal
 import socket
 import subprocess
+import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import IO, Final
@@ -85,7 +86,7 @@ class Process:
         name: what it is called in errors.
     """
 
-    __slots__ = ("__weakref__", "_leash", "_pidfd", "_popen", "name", "pid", "returncode")
+    __slots__ = ("__weakref__", "_leash", "_lock", "_pidfd", "_popen", "name", "pid", "returncode")
 
     def __init__(self, popen: subprocess.Popen[bytes], name: str) -> None:
         """Take hold of it."""
@@ -94,6 +95,7 @@ class Process:
         """Its number, for people: it stays its own until :meth:`poll` has returned True."""
         self.returncode: int | None = None
         """Its exit status, or the number of the signal that killed it, negative; None if it lives, or nobody knows."""
+        self._lock = threading.RLock()
         self._popen: subprocess.Popen[bytes] | None = popen
         self._pidfd: OwnedFd | None = None
         self._leash: Leash | None = None
@@ -110,6 +112,9 @@ class Process:
 
     def _let_go_in_child(self) -> None:
         """Leave it alone: this is a copy in a forked child."""
+        self._lock = threading.RLock()  # another thread of the parent may hold the other one
+        if self._popen is not None:
+            self._popen.returncode = 0  # its finalizer is to say nothing
         self._popen = None
         self._close()
 
@@ -137,17 +142,30 @@ class Process:
 
     def poll(self) -> bool:
         """Return whether it has ended, and take its exit status if it has, after which it is no zombie."""
-        if self._popen is None or self._pidfd is None:
+        with self._lock:  # of two threads one gets the status, and the other would take the process for somebody else's
+            if self._popen is None or self._pidfd is None:
+                return True
+            try:
+                result = os.waitid(os.P_PIDFD, self._pidfd.fileno(), os.WEXITED | os.WNOHANG)
+            except ChildProcessError:  # somebody else has waited for all children, or SIGCHLD is ignored
+                self._ended(None)
+                return True
+            if result is None:
+                return False
+            self._ended(result.si_status if result.si_code == os.CLD_EXITED else -result.si_status)
             return True
-        try:
-            result = os.waitid(os.P_PIDFD, self._pidfd.fileno(), os.WEXITED | os.WNOHANG)
-        except ChildProcessError:  # somebody else has waited for all children, or SIGCHLD is ignored
-            self._ended(None)
-            return True
-        if result is None:
-            return False
-        self._ended(result.si_status if result.si_code == os.CLD_EXITED else -result.si_status)
-        return True
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether it has ended, waited for or not; unlike :meth:`poll` this changes nothing."""
+        with self._lock:
+            if self._popen is None or self._pidfd is None:
+                return True
+            try:
+                flags = os.WEXITED | os.WNOHANG | os.WNOWAIT
+                return os.waitid(os.P_PIDFD, self._pidfd.fileno(), flags) is not None
+            except ChildProcessError:
+                return True
 
     def _ended(self, returncode: int | None) -> None:
         assert self._popen is not None
@@ -158,8 +176,8 @@ class Process:
 
     def send_signal(self, number: int) -> None:
         """Send it a signal, unless it has ended."""
-        if self._pidfd is not None:
-            with suppress(ProcessLookupError):
+        with self._lock, suppress(ProcessLookupError):
+            if self._pidfd is not None:
                 signal.pidfd_send_signal(self._pidfd.fileno(), number)
 
     def kill(self) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import ctypes
 import os
 import pwd
 import resource
@@ -10,6 +11,7 @@ import pytest
 from support.daemons import needs_root
 from support.processes import OTHER_GID, OTHER_UID, in_child
 
+from seqrpc.kernel import privileges
 from seqrpc.kernel.privileges import Restraints, give_up, restraints
 
 
@@ -84,29 +86,86 @@ def test_the_directory_is_entered_with_the_rights_from_before(tmp_path: Path) ->
     assert in_child(work) == str(tmp_path)
 
 
+@needs_root
+def test_no_capability_is_left_whatever_the_kernel_would_leave() -> None:
+    """With the secure bit SECBIT_NO_SETUID_FIXUP a change of user takes none (capabilities(7))."""
+
+    def work() -> list[str]:
+        assert ctypes.CDLL(None).prctl(28, 4, 0, 0, 0) == 0  # PR_SET_SECUREBITS
+        give_up(restraints(user=OTHER_UID, group=OTHER_GID))
+        status = Path("/proc/self/status").read_text().splitlines()
+        return [line.split()[1] for line in status if line.startswith(("CapInh", "CapPrm", "CapEff", "CapAmb"))]
+
+    assert in_child(work) == ["0" * 16] * 4
+
+
+@needs_root
+def test_the_session_is_left_and_with_it_the_terminal() -> None:
+    def work() -> bool:
+        give_up(restraints(user=OTHER_UID, group=OTHER_GID))
+        return os.getsid(0) == os.getpid()
+
+    assert in_child(work)
+
+
 @pytest.mark.parametrize(
     "left",
     [{"getresuid": (5, 0, 0)}, {"getresgid": (7, 7, 0)}, {"getgroups": [7, 0]}],
     ids=["user", "group", "groups"],
 )
-def test_what_is_not_given_up_is_noticed(left: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("setgroups", "setresgid", "setresuid"):
-        monkeypatch.setattr(os, name, lambda *_ids: None)
-    found = {"getresuid": (5, 5, 5), "getresgid": (7, 7, 7), "getgroups": [7], **left}
-    for name, value in found.items():
-        monkeypatch.setattr(os, name, lambda value=value: value)
-    with pytest.raises(PermissionError, match="wanted, and the process has"):
-        give_up(Restraints(uid=5, gid=7, groups=()))
+def test_what_is_not_given_up_is_noticed(left: dict[str, Any]) -> None:
+    def work() -> None:
+        for name in ("setgroups", "setresgid", "setresuid"):
+            setattr(os, name, lambda *_ids: None)
+        found = {"getresuid": (5, 5, 5), "getresgid": (7, 7, 7), "getgroups": [7], **left}
+        for name, value in found.items():
+            setattr(os, name, lambda value=value: value)
+        with pytest.raises(PermissionError, match="wanted, and the process has"):
+            give_up(Restraints(uid=5, gid=7, groups=()))
+
+    in_child(work)
 
 
-def test_a_kernel_that_refuses_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Refusing:
-        @staticmethod
-        def prctl(*_args: int) -> int:
-            return -1
+class Refusing:
+    """A C library whose functions fail, but for those that are said."""
 
-    import ctypes
+    def __init__(self, *works: str) -> None:
+        self._works = works
 
-    monkeypatch.setattr(ctypes, "CDLL", lambda *_args, **_options: Refusing)
-    with pytest.raises(OSError, match="PR_SET_NO_NEW_PRIVS"):
-        give_up(Restraints(no_new_privileges=True))
+    def __getattr__(self, name: str) -> Any:
+        def function(*args: Any) -> int:
+            if name == "capget":
+                args[1][0] = 1
+            return 0 if name in self._works else -1
+
+        return function
+
+
+@pytest.mark.parametrize(
+    "restrained, works, text",
+    [
+        (Restraints(no_new_privileges=True), (), "PR_SET_NO_NEW_PRIVS"),
+        (Restraints(uid=5), (), "capset"),
+        (Restraints(uid=5), ("capset",), "capget"),
+        (Restraints(uid=5), ("capset", "capget"), "capabilities left"),
+    ],
+)
+def test_a_kernel_that_refuses_is_told(restrained: Restraints, works: tuple[str, ...], text: str) -> None:
+    def work() -> None:
+        setattr(ctypes, "CDLL", lambda *_args, **_options: Refusing(*works))  # noqa: B010 - mypy knows its type
+        setattr(os, "setresuid", lambda *_ids: None)  # noqa: B010 - likewise
+        with pytest.raises(OSError, match=text):
+            give_up(restrained)
+
+    in_child(work)
+
+
+def test_a_machine_whose_number_of_keyctl_is_not_known_keeps_its_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(privileges, "_KEYCTL", {})
+
+    def work() -> None:
+        setattr(os, "setresuid", lambda *_ids: None)  # noqa: B010 - as above
+        setattr(os, "getresuid", lambda: (0, 0, 0))  # noqa: B010 - as above
+        give_up(Restraints(uid=0))
+
+    in_child(work)
