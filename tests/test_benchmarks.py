@@ -212,3 +212,15 @@ def test_what_fails_in_one_workload_is_said_there() -> None:
 
     assert "left out: rpyc: its server ended: no luck" in report.table(WORKLOADS["lone"])
     assert json.loads(report.as_json())["workloads"]["lone"]["left_out"] == {"rpyc": "its server ended: no luck"}
+
+
+def test_children_are_measured(tmp_path: Path) -> None:
+    told = tmp_path / "told.json"
+    options = ["--rounds", "1", "--calls", "70", "--array-bytes", "80000", "--json", str(told)]
+    ran = subprocess.run(
+        [sys.executable, "-m", "benchmarks.children", *options], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert "64 in flight, /s: seqrpc.Worker is" in ran.stdout
+    found = json.loads(told.read_text())
+    assert list(found) == ["pipe", "pool", "futures", "seqrpc.Worker", "seqrpc.WorkerPool", "seqrpc.executor"]
+    assert all(len(figures) == 1 for peer in found.values() for figures in peer.values())
