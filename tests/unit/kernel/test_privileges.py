@@ -160,6 +160,16 @@ def test_a_kernel_that_refuses_is_told(restrained: Restraints, works: tuple[str,
     in_child(work)
 
 
+def test_one_that_leads_its_session_has_no_other_to_leave() -> None:
+    def work() -> None:
+        os.setsid()
+        setattr(os, "setresuid", lambda *_ids: None)  # noqa: B010 - as above
+        setattr(os, "getresuid", lambda: (0, 0, 0))  # noqa: B010 - as above
+        give_up(Restraints(uid=0))
+
+    in_child(work)
+
+
 def test_a_machine_whose_number_of_keyctl_is_not_known_keeps_its_keys(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(privileges, "_KEYCTL", {})
 

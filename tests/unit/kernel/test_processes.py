@@ -115,6 +115,22 @@ def test_one_that_somebody_else_has_waited_for_has_ended(running: Process) -> No
     assert how_it_ended(None) == "ended"
 
 
+def test_one_that_has_gone_is_known_to_be_before_it_is_waited_for(running: Process) -> None:
+    assert not running.is_gone
+    running.kill()
+    assert gone_within(20, [running.pid])
+    assert running.is_gone
+    assert not running.has_ended
+    assert running.poll()
+    assert running.is_gone
+
+
+def test_one_that_somebody_else_has_waited_for_is_gone(running: Process) -> None:
+    running.kill()
+    os.waitpid(running.pid, 0)
+    assert running.is_gone
+
+
 def test_one_that_is_dropped_is_killed(end: int) -> None:
     pid = start(program(SLEEP), end, name="x").pid
     gc.collect()
@@ -163,6 +179,9 @@ def test_a_forked_child_leaves_it_alone(running: Process) -> None:
     assert in_child(work) == (True, True)
     assert not running.poll()
     assert is_alive(running.pid)
+    running.kill()
+    wait(running)
+    assert in_child(work) == (True, True)
 
 
 @pytest.mark.parametrize(

@@ -246,3 +246,45 @@ def test_an_interpreter_of_its_own_ends_as_its_parent_does(tmp_path: Path) -> No
         [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": path}, stdout=subprocess.PIPE, check=True
     )
     assert gone_within(PATIENCE, [int(ran.stdout)])
+
+
+@pytest.mark.parametrize("origin", [Origin(MAIN, "x", main_module="no_such_program"), Origin(MAIN, "x")])
+def test_a_program_that_is_nowhere_is_told(origin: Origin) -> None:
+    def work() -> str:
+        with pytest.raises(ImportError, match="the program's own module cannot be imported here") as caught:
+            find(origin)
+        return str(caught.value)
+
+    assert str(origin.main_module) in in_child(work)
+
+
+def test_a_program_that_raises_is_not_taken_for_one_that_was_run(tmp_path: Path) -> None:
+    program = tmp_path / "tool"
+    program.write_text("raise ValueError('not twice')")
+
+    def work() -> bool:
+        for _ in range(2):
+            with pytest.raises(ValueError, match="not twice"):
+                find(Origin(MAIN, "x", main_path=str(program)))
+        return MAIN in sys.modules
+
+    assert in_child(work) is False
+
+
+async def test_one_that_drains_takes_no_more_and_ends_what_it_has() -> None:
+    worker = seqrpc.Worker(Desk)
+    await worker.start()
+    running = worker._running
+    assert running is not None
+    numbers = worker.proxy(Desk).count(50_000)
+    assert await anext(numbers) == 0
+    draining = asyncio.ensure_future(running.drain())
+    assert sum([1 async for _ in numbers]) == 49_999
+    await draining
+    assert worker.returncode == 0
+
+
+async def test_one_that_is_nothing_yet_has_nothing_to_drain() -> None:
+    with bare() as (ours, process):
+        async with connected(ours, process) as connection:
+            await connection.call("seqrpc.Child.drain")

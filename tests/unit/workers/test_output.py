@@ -177,3 +177,41 @@ def test_where_there_is_no_second_pipe_the_first_is_closed(monkeypatch: pytest.M
     with pytest.raises(OSError, match="no descriptor is left"):
         Outputs("capture", "child")
     assert open_fds() == before
+
+
+async def test_what_cannot_be_passed_on_is_told_once_and_stops_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    def fail(_data: bytes, _lines: list[str]) -> None:
+        raise RuntimeError("the log server is gone")
+
+    pipe = Pipe(fail)
+    fd = written(pipe)
+    pipe.begin()
+    for text in (b"one\n", b"two\n"):
+        os.write(fd, text)
+        await comes_true(lambda text=text: text.decode().strip() in pipe.tail.lines)  # type: ignore[misc]
+    os.close(fd)
+    pipe.finish()
+    assert [record.getMessage() for record in caplog.records] == ["! what a worker writes cannot be passed on"]
+
+
+async def test_of_very_many_lines_some_are_logged(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "children"):
+        outputs = Outputs(logging.getLogger("children"), "talks")
+        fd = written(outputs.stderr)
+        outputs.begin()
+        os.write(fd, b"\n" * 250)
+        os.close(fd)
+        outputs.finish()
+    told = [record.getMessage() for record in caplog.records]
+    assert told == ["talks: "] * 100 + ["talks: (150 lines are left out)"]
+
+
+async def test_another_user_gets_no_stream_of_this_process(capsys: pytest.CaptureFixture[str]) -> None:
+    outputs = Outputs("inherit", "nobody", is_foreign=True)
+    assert outputs.stdout is not None
+    fd = written(outputs.stdout)
+    outputs.begin()
+    os.write(fd, b"hello\n")
+    os.close(fd)
+    outputs.finish()
+    assert capsys.readouterr().out == "hello\n"
