@@ -64,9 +64,10 @@ class _Hands(Staff):
         if self._is_worn(member):
             self._let_leave(member)
 
-    def _ended(self, member: Member) -> None:
-        member.begun += member.in_flight  # whoever died of a call has begun well: the next one need not wait
-        super()._ended(member)
+    def _lost(self, member: Member) -> None:
+        if not member.is_leaving:
+            member.begun += member.in_flight  # whoever died of a call has begun well: the next one need not wait
+        super()._lost(member)
 
 
 class _Engine:

@@ -91,8 +91,7 @@ class Staff:
 
         def when_lost() -> None:
             for member in made:
-                member.is_leaving = True  # it is given no more calls, and another one comes in its place
-            self.fill()
+                self._lost(member)
 
         running = await begin(self._plan, when_ended, when_lost)
         member = Member(WorkerCallee(running), self._loop.time())
@@ -171,13 +170,20 @@ class Staff:
     # Ending
 
     def _ended(self, member: Member) -> None:
-        """Hear that the process of a worker has ended, and put another in its place."""
-        was_wanted = not member.is_leaving
+        """Hear that the process of a worker has ended."""
+        self._lost(member)
         self.hall.discard(member)
         self._replaced.discard(member)
+        self.fill()
+
+    def _lost(self, member: Member) -> None:
+        """Give no more calls to a worker whose process or connection has ended, and put another in its place."""
+        if member.is_leaving:
+            return
+        member.is_leaving = True
         if member.begun > member.in_flight:  # it has answered something
             self._delay = 0.0
-        elif was_wanted and not self.is_closing:
+        elif not self.is_closing:
             self._slow_down()
         self.fill()
 
