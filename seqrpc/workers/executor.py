@@ -210,7 +210,8 @@ class _Engine:
             _fail(future, exc)
         else:
             if outcome is not None:
-                _settle(future, outcome, single=call.single)
+                foreign = self._plan.restraints.uid is not None
+                _settle(future, outcome, single=call.single, is_foreign=foreign)
         finally:
             self._pending.pop(future, None)
             with self._lock:
@@ -262,11 +263,11 @@ def _crash(exc: WorkerCrashed) -> CallCrashed:
     return error
 
 
-def _settle(future: Future[Any], raw: Any, *, single: bool) -> None:
+def _settle(future: Future[Any], raw: Any, *, single: bool, is_foreign: bool) -> None:
     """Give a future what came of its call, or of its calls."""
     try:
         outcome = msgspec.convert(raw, Outcome)
-        failure = None if outcome.failure is None else exception_of(outcome.failure)
+        failure = None if outcome.failure is None else exception_of(outcome.failure, is_foreign=is_foreign)
         results = [unpacked(result) for result in outcome.results]
     except Exception as exc:  # the child is not ours any more
         _fail(future, exc)

@@ -157,12 +157,18 @@ class RemoteTraceback(Exception):
         return f'\n"""\n{self.tb}"""'
 
 
-def exception_of(failure: Failure) -> BaseException:
-    """Return the exception that a function raised, as far as its class is known here, and imported."""
+def exception_of(failure: Failure, *, is_foreign: bool = False) -> BaseException:
+    """Return the exception that a function raised, as far as its class is known here, and imported.
+
+    Args:
+        failure: what the child tells of it.
+        is_foreign: whether the child is another user: it may say anything, and none of it is to end this process.
+    """
     found: Any = sys.modules.get("__main__" if failure.module == MAIN else failure.module)
     cls = functools.reduce(lambda thing, name: getattr(thing, name, None), failure.qualname.split("."), found)
     made: Any = None
-    if isinstance(cls, type) and issubclass(cls, BaseException) and failure.args is not None:
+    known = Exception if is_foreign else BaseException
+    if isinstance(cls, type) and issubclass(cls, known) and failure.args is not None:
         with contextlib.suppress(Exception):  # its class takes others
             made = cls(*unpacked(failure.args))
     exc: BaseException

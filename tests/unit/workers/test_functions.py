@@ -280,3 +280,10 @@ async def test_they_run_in_a_child() -> None:
                 assert [unpacked(each) for each in msgspec.convert(raw, Outcome).results] == [result]
         finally:
             await child.close()
+
+
+def test_another_user_cannot_end_this_process_by_an_exception() -> None:
+    told = failure("builtins", "SystemExit", [0, 7])
+    assert isinstance(exception_of(told), SystemExit)
+    assert isinstance(exception_of(told, is_foreign=True), RuntimeError)
+    assert isinstance(exception_of(failure("builtins", "ValueError", [0, 7]), is_foreign=True), ValueError)
