@@ -26,6 +26,7 @@ from seqrpc.limits import DEFAULT_LIMITS, Limits
 from seqrpc.protocol.messages import Params
 from seqrpc.workers.mapping import Progress, Results
 from seqrpc.workers.staff import Staff
+from seqrpc.workers.worker import NotStarted
 
 T = TypeVar("T")
 
@@ -124,21 +125,6 @@ class PoolCallee:
         return repr(self._staff)
 
 
-class _NotStarted:
-    """Whom a pool calls that was not started."""
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-
-    def request(self, *_args: Any) -> Coroutine[Any, Any, Any]:
-        raise RuntimeError(f"the pool of {self._name} was not started: write 'async with', or 'await pool.start()'")
-
-    request_idempotent = send_notify = request
-
-    async def let_go(self) -> None:
-        pass
-
-
 class WorkerPool(AsyncBlock, Remote):
     """Workers of one kind, among which calls are spread: ``async with seqrpc.WorkerPool(Calculator) as pool: ...``.
 
@@ -160,7 +146,7 @@ class WorkerPool(AsyncBlock, Remote):
         kwargs: as for :class:`seqrpc.Worker`, and so are the rest.
     """
 
-    __slots__ = ("__weakref__", "_options", "_plan", "_retry", "_staff", "_was_started")
+    __slots__ = ("__weakref__", "_options", "_plan", "_retry", "_staff")
 
     def __init__(
         self,
@@ -222,7 +208,7 @@ class WorkerPool(AsyncBlock, Remote):
         }
         self._retry = _whole("retry", retry, 0)
         self._staff: Staff | None = None
-        super().__init__(_NotStarted(self._plan.name))
+        super().__init__(NotStarted(f"the pool of {self._plan.name}", "pool"))
 
     @property
     def size(self) -> int:

@@ -93,19 +93,31 @@ class WorkerCallee:
         return repr(self.running)
 
 
-class _NotStarted:
-    """Whom a worker calls that was not started."""
+class NotStarted:
+    """Whom a worker calls, or a pool, that was not started.
 
-    def __init__(self, name: str) -> None:
+    Args:
+        what: what it is, for people.
+        name: what is awaited to start it.
+    """
+
+    def __init__(self, what: str, name: str) -> None:
+        """Call nobody."""
+        self._what = what
         self._name = name
 
     def request(self, *_args: Any) -> Coroutine[Any, Any, Any]:
-        raise RuntimeError(f"the worker {self._name} was not started: write 'async with', or 'await worker.start()'")
+        """Say what to write.
+
+        Raises:
+            RuntimeError: always.
+        """
+        raise RuntimeError(f"{self._what} was not started: write 'async with', or 'await {self._name}.start()'")
 
     request_idempotent = send_notify = request
 
     async def let_go(self) -> None:
-        pass
+        """Do nothing: nobody is held."""
 
 
 class Worker(AsyncBlock, Remote):
@@ -198,7 +210,7 @@ class Worker(AsyncBlock, Remote):
             cwd=cwd,
         )
         self._was_started = False
-        super().__init__(_NotStarted(self._plan.name))
+        super().__init__(NotStarted(f"the worker {self._plan.name}", "worker"))
 
     @property
     def _running(self) -> Running | None:
