@@ -109,10 +109,16 @@ async def connect_to_process(
 ) -> Connection:
     """Return a connection over one end of a pair whose other end has the process ``pid``, a child of this one.
 
-    A packet of any other process ends it (protocol 9.2). The rest is as for :func:`connect`.
+    A packet of any other process ends it (protocol 9.2). The socket is the connection's, and closed if there is none.
+    The rest is as for :func:`connect`.
     """
-    registry, interception = Registry(services, allow, limits), Interception(interceptors)
-    return await _Client(registry, limits, interception, functools.partial(PinnedLink, pid)).begin(sock)
+    try:
+        registry, interception = Registry(services, allow, limits), Interception(interceptors)
+        client = _Client(registry, limits, interception, functools.partial(PinnedLink, pid))
+    except BaseException:
+        sock.close()
+        raise
+    return await client.begin(sock)
 
 
 def connect(

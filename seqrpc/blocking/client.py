@@ -110,12 +110,17 @@ def connect_to_process(
 ) -> Connection:
     """Return a connection over one end of a pair whose other end has the process ``pid``, a child of this one.
 
-    A packet of any other process ends it (protocol 9.2). The rest is as for :func:`connect`.
+    A packet of any other process ends it (protocol 9.2). The socket is the connection's, and closed if there is none.
+    The rest is as for :func:`connect`.
     """
-    served = tuple(services)
-    _check_lifespans(served)
-    line_class = functools.partial(PinnedLine, pid)
-    maker = _Maker(MethodTable(served, allow), Interception(interceptors), None, limits, line_class)
+    try:
+        served = tuple(services)
+        _check_lifespans(served)
+        line_class = functools.partial(PinnedLine, pid)
+        maker = _Maker(MethodTable(served, allow), Interception(interceptors), None, limits, line_class)
+    except BaseException:
+        sock.close()
+        raise
     return maker.connection_on(sock, "sock=")
 
 

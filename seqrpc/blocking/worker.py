@@ -190,10 +190,10 @@ class _Running:
             raise self._not_begun(exc) from None
 
     def _begin_service(self, control: socket.socket, origin: Origin) -> None:
+        self._control = connect_to_process(control, self.process.pid, limits=self.plan.limits)
         ours, theirs = socket_pair()
         with theirs:
             self.connection = self._connect(ours)
-            self._control = connect_to_process(control, self.process.pid, limits=self.plan.limits)
             setup = setup_for(origin, self.plan.restraints, self.plan.limits)
             with within(None, None):  # the deadline and the metadata are the caller's, and not the child's for good
                 self._control.notify("seqrpc.Child.live", setup, theirs, self.plan.args, self.plan.kwargs)

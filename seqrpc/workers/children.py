@@ -108,18 +108,14 @@ class Running:
 
     async def _begin_service(self, control: socket.socket, origin: Origin) -> None:
         plan = self.plan
+        self._control = await connect_to_process(control, self.process.pid, limits=plan.limits)
         ours, theirs = socket_pair()
         with theirs:  # until the child has it: from then on only its own end tells when it goes
-            try:
-                self._control = await connect_to_process(control, self.process.pid, limits=plan.limits)
-            except BaseException:
-                ours.close()
-                raise
+            self._connection = await self._connect(ours)
             setup = setup_for(origin, plan.restraints, plan.limits)
             life = self._control.call("seqrpc.Child.live", setup, theirs, plan.args, plan.kwargs)
             self._living = asyncio.ensure_future(life)
             self._living.add_done_callback(_forget)
-            self._connection = await self._connect(ours)
             await self._until_ready(self._living, self._connection)
 
     @staticmethod

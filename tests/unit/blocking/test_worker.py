@@ -368,3 +368,8 @@ if __name__ == "__main__":
         check=False,
     )
     assert (ran.stdout, ran.stderr) == ("3 False\n", "")
+
+
+def test_services_that_cannot_be_served_leave_nothing_open() -> None:
+    with pytest.raises(ValueError, match="two services are named 'Parent'"):
+        blocking.Worker(Desk, serve=[Parent(), Parent()]).start()

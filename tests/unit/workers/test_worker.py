@@ -325,3 +325,8 @@ async def test_a_program_that_has_another_process_answer_is_told_so() -> None:
     with pytest.raises(seqrpc.WorkerCrashed, match=r"broke the protocol: .*a packet of process \d+ came") as caught:
         await Worker(command=[sys.executable, "-c", WRAPPER], grace=0.1).start()
     assert caught.value.execution is Execution.DID_NOT_RUN
+
+
+async def test_services_that_cannot_be_served_leave_nothing_open() -> None:
+    with pytest.raises(ValueError, match="two services are named 'Parent'"):
+        await Worker(Desk, serve=[Parent(), Parent()]).start()
