@@ -313,8 +313,12 @@ class Client:
 
     # Interrupts
 
-    def attempt(self, do: Callable[[], None], count: int) -> str | None:
-        """Repeat something until it was interrupted so many times; return what else it raised."""
+    def attempt(self, do: Callable[[], None], count: int) -> Iterator[str | None]:
+        """Repeat something until it was interrupted so many times; yield what else it raised.
+
+        A generator, for these have an exception of their own that is being handled. If the second signal comes just as
+        the first one's handling ends, Python 3.13 goes on with that as the current one, and keeps what it refers to.
+        """
         signals = self.signals
         failure = None
         try:
@@ -334,7 +338,7 @@ class Client:
         except (KeyboardInterrupt, SystemExit, TimeoutError):
             pass
         signals.left = 0
-        return failure
+        yield failure
 
     def interrupted(self, what: str, count: int, companion: Companion | None) -> dict[str, Any]:
         """Be interrupted; return what there is to tell."""
@@ -344,7 +348,7 @@ class Client:
         failure = None
         with contextlib.suppress(KeyboardInterrupt, SystemExit, TimeoutError):  # the second came late
             # In a context of its own: the block of a time-out may be interrupted before it is undone.
-            failure = contextvars.copy_context().run(self.attempt, do, count)
+            failure = contextvars.copy_context().run(list[str | None], self.attempt(do, count))[0]
         self.signals.left = 0
         ended = None
         number = self.key = self.key + 1

@@ -191,7 +191,12 @@ def is_alive(pid: int) -> bool:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except (FileNotFoundError, ProcessLookupError):
         return False
-    return stat.rpartition(")")[2].split()[0] not in ("Z", "X")
+    if stat.rpartition(")")[2].split()[0] not in ("Z", "X"):
+        return True
+    try:
+        return len(os.listdir(f"/proc/{pid}/task")) > 1  # the first thread has ended, others are about to
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 def gone_within(seconds: float, pids: list[int]) -> bool:
