@@ -253,14 +253,21 @@ def connected_socket(address: Address, connect_timeout: float) -> socket.socket:
     deadline = scope.get().deadline_ns
     delay = _FIRST_DELAY
     while True:
+        sock: socket.socket | None = None
         try:
-            sock = sockets.connect(address)
-        except BlockingIOError:
+            with Uninterrupted():
+                sock = sockets.connect(address)
+                if sock.gettimeout() == 0 and not _is_inherited(address):
+                    sock.setblocking(True)
+        except BaseException as exc:
+            if sock is not None:  # a signal handler raised at the end of the block
+                sock.close()
+                raise
+            if not isinstance(exc, BlockingIOError):
+                raise
             if time.monotonic() >= end:
                 raise server_busy(str(address), connect_timeout) from None
         else:
-            if sock.gettimeout() == 0 and not _is_inherited(address):
-                sock.setblocking(True)
             return sock
         if deadline is not None and time.monotonic_ns() >= deadline:
             raise DeadlineExceeded("the deadline passed before the connection was made")
