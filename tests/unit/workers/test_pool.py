@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from support.waiting import PATIENCE, comes_true
-from support.workers import Desk, Refuses, is_alive
+from support.workers import Desk, Refuses, gone_within, is_alive
 
 import seqrpc
 from seqrpc import Execution, WorkerPool
@@ -45,6 +45,19 @@ async def test_calls_are_spread() -> None:
     assert repr(pool) == "<WorkerPool Desk: 0 of 2 workers>"
     with pytest.raises(seqrpc.ConnectionLost, match="the pool was closed on this side"):
         await desk.add(1)
+
+
+async def test_a_notify_that_finds_its_worker_dead_goes_to_the_next_one() -> None:
+    async with pooled(1) as (pool, desk):
+        assert await desk.add(1) == 1
+        (pid,) = pool.pids
+        os.kill(pid, signal.SIGKILL)
+        assert gone_within(PATIENCE, [pid])  # the loop has not heard of it
+        await pool.notify("Desk.add", 1)
+        await comes_true(lambda: pool.pids not in ((), (pid,)))
+        assert (await desk.who())[1] == pool.pids[0] != pid
+    with pytest.raises(seqrpc.ConnectionLost, match="the pool was closed on this side"):
+        await pool.notify("Desk.add", 1)
 
 
 async def test_calls_that_find_all_busy_wait_in_order_and_keep_their_deadlines() -> None:
