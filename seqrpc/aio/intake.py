@@ -117,6 +117,7 @@ class Intake:
         """Receive not one packet more."""
         if self.is_reading:
             self.is_reading = False
+            self._share.forget(self)
             self._loop.remove_reader(self.fd)
             if self._polling is not None:
                 self._polling.stop()
@@ -124,6 +125,11 @@ class Intake:
     def leave_share(self) -> None:
         """Leave the user's share of the loop's turns: the connection is over."""
         self._share = NOBODYS
+
+    def watch_again(self) -> None:
+        """Watch the socket again, after this was left out of a turn."""
+        if self.is_reading and not (self._gate is not None and self._gate.shut):
+            self._watch_readable()
 
     def _watch_readable(self) -> None:
         self._loop.add_reader(self.fd, self._read_ready if self._polling is None else self._polling.read)
@@ -182,6 +188,8 @@ class Intake:
         """Return whether a packet may be received in the ordinary way; if not, reading goes on later by itself."""
         if self._share.crowded:
             if not self._share.admits(self._round, self._loop):
+                self._loop.remove_reader(self.fd)
+                self._share.leave_out(self, self._round)
                 return False
             self._round = self._share.round
         if not CLOSER.careful or not self._takes_descriptors:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from typing import Final
+from itertools import islice
+from typing import Final, Protocol
 from weakref import WeakValueDictionary
 
 TURN_SECONDS: Final = 0.001
@@ -18,6 +19,18 @@ _ALONE_SECONDS: Final = 0.02
 """Seconds that a turn may go on for a user where there is nobody else, but for what else the loop has to do."""
 
 
+_WATCHED_AGAIN: Final = 64
+"""Connections that were left out, and are watched again in a turn: about as many as there is time to read."""
+
+
+class Watched(Protocol):
+    """A connection that the loop watches for something to read."""
+
+    def watch_again(self) -> None:
+        """Be watched again, if it is to be read still."""
+        ...
+
+
 class Share:
     """One user's share of each turn of this thread's event loop, from which all of its connections are read.
 
@@ -25,9 +38,16 @@ class Share:
     are left out until the next one, in which those that were left out come first. So the user is heard on each of its
     connections, and keeps others waiting no longer than with one. If there is nobody else, a turn's time is long,
     because looking at connections that are left out takes time too.
+
+    Whoever is left out is not watched by the loop until the share says so. libuv would call for each of them again and
+    again in the same turn, if it has more than a thousand, for a tenth of a second; and it stops by itself to watch a
+    socket that was reset, as soon as it has called once.
     """
 
-    __slots__ = ("__weakref__", "_left_out", "_others", "_spent", "_turn_of", "crowded", "look_at", "round", "used")
+    __slots__ = (
+        "__weakref__", "_done", "_is_new", "_left_out", "_others", "_owed", "_spent", "_turn_of", "crowded", "look_at",
+        "round", "used",
+    )  # fmt: skip
 
     def __init__(self, others: WeakValueDictionary[int | None, Share]) -> None:
         """Begin with no connection.
@@ -39,6 +59,9 @@ class Share:
         self._turn_of: asyncio.AbstractEventLoop | None = None  # the loop whose turn has begun and will be ended
         self._spent = False  # whether this turn has ended for the user
         self._left_out = False  # whether a connection was left out that had not been read in this round
+        self._owed: dict[Watched, None] = {}  # left out, and not watched: to be watched again in this order
+        self._done: dict[Watched, None] = {}  # likewise, but read in this round already: they wait for the next
+        self._is_new = False  # whether some are watched again since this turn, and cannot have been read yet
         self.used = 0.0
         """Seconds of reading; where it is not crowded, since whichever turn. To be added to, as in :meth:`charge`."""
         self.look_at = TURN_SECONDS
@@ -85,6 +108,15 @@ class Share:
             return False
         return True
 
+    def leave_out(self, connection: Watched, last_round: int) -> None:
+        """Let a connection that was not admitted, and is not watched any more, be watched again when it may be read."""
+        (self._done if last_round == self.round else self._owed)[connection] = None
+
+    def forget(self, connection: Watched) -> None:
+        """Let a connection that is not read any more not be watched again."""
+        self._owed.pop(connection, None)
+        self._done.pop(connection, None)
+
     def _begin(self, loop: asyncio.AbstractEventLoop) -> None:
         if self._turn_of is not loop:  # it may be a loop that was closed, or a forked parent's
             self._turn_of = loop
@@ -95,11 +127,19 @@ class Share:
         """End the turn for everybody."""
         if loop is not self._turn_of:
             return
-        if not self._left_out:
+        if not (self._left_out or self._owed or self._is_new):
             self.round += 1
             self.crowded = self._spent
+            self._owed, self._done = self._done, {}
         self._turn_of, self._spent, self._left_out = None, False, False
         self.used, self.look_at = 0.0, TURN_SECONDS
+        again = list(islice(self._owed, _WATCHED_AGAIN))
+        for connection in again:
+            del self._owed[connection]
+            connection.watch_again()
+        self._is_new = bool(again)
+        if again or self._done:
+            self._begin(loop)
 
 
 class _Nobodys(Share):

@@ -143,6 +143,44 @@ async def test_who_was_left_out_comes_first_and_then_all_again(ann: Share) -> No
     assert ann.round > 1
 
 
+class Socket:
+    """Is watched, or not; reads whenever it may, and takes all of the turn."""
+
+    def __init__(self, share: Share) -> None:
+        self._share = share
+        self._round = share.round
+        self._loop = asyncio.get_running_loop()
+        self.read = 0
+        self.watch_again()
+
+    def watch_again(self) -> None:
+        self._loop.call_soon(self.ready)
+
+    def ready(self) -> None:
+        if self._share.crowded:
+            if not self._share.admits(self._round, self._loop):
+                self._share.leave_out(self, self._round)
+                return
+            self._round = self._share.round
+        self.read += 1
+        self._share.charge(TURN_SECONDS, self._loop)
+        self.watch_again()
+
+
+async def test_who_is_left_out_is_watched_again_and_none_is_read_much_more_than_others(ann: Share) -> None:
+    sockets = [Socket(ann) for _ in range(200)]
+    gone = sockets.pop()
+    await comes_true(lambda: min(one.read for one in sockets) >= 2)
+    assert max(one.read for one in sockets) <= 4
+    ann.forget(gone)
+    for one in sockets:
+        one.watch_again = lambda: None  # type: ignore[method-assign]
+    await comes_true(lambda: not (ann._owed or ann._done))
+    while ann.crowded:
+        ann.admits(ann.round - 1, asyncio.get_running_loop())
+        await next_turn()
+
+
 async def test_what_a_closed_loop_left_undone_is_forgotten(ann: Share) -> None:
     class Closed(asyncio.SelectorEventLoop):
         def call_soon(self, *_args: object, **_options: object) -> None:  # type: ignore[override]

@@ -14,6 +14,7 @@ from support.waiting import loop_works, turns_of_the_loop
 from seqrpc import Limits
 from seqrpc.aio import shares
 from seqrpc.aio.shares import share_of
+from seqrpc.aio.transport import carrier_of
 
 
 @pytest.fixture
@@ -159,6 +160,41 @@ async def test_all_of_one_user_that_read_in_one_turn_of_the_loop_share_its_time(
     there.close()
     assert somebody_else is share_of(2_001)
     assert both <= 5, "those whose turn it was come before the slow one"
+
+
+async def test_who_is_left_out_of_a_turn_and_reset_is_told_so(raw: Pair) -> None:
+    """libuv calls once for a socket with an error, and watches it no more."""
+    somebody_else = share_of(2_001)
+    transport, recorder = on_transport(raw[0])
+    share = carrier_of(transport).intake._share
+    loop = asyncio.get_running_loop()
+    share.charge(60.0, loop)
+    transport.send_packet(b"unread")
+    raw[1].close()
+    for _ in range(20):
+        share.charge(60.0, loop)
+        await asyncio.sleep(0)
+    assert recorder.told == ["made"]
+    await recorder.until_told("lost")
+    assert somebody_else is share_of(2_001)
+
+
+async def test_who_is_paused_while_it_is_left_out_of_a_turn_is_not_read(raw: Pair) -> None:
+    somebody_else = share_of(2_001)
+    transport, recorder = on_transport(raw[0])
+    share = carrier_of(transport).intake._share
+    loop = asyncio.get_running_loop()
+    raw[1].send(b"a")
+    for _ in range(5):
+        share.charge(60.0, loop)
+        await asyncio.sleep(0)
+    transport.pause_reading()
+    await turns_of_the_loop()
+    assert recorder.packets == []
+    transport.resume_reading()
+    await recorder.until_packets(1)
+    await recorder.end()
+    assert somebody_else is share_of(2_001)
 
 
 @pytest.mark.usefixtures("long_turns")
