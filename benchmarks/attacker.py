@@ -14,8 +14,12 @@ import time
 from collections.abc import Callable
 
 from benchmarks.attacks import ATTACKS
+from benchmarks.behaviours import BEHAVIOURS
 from benchmarks.processes import become_other
 from benchmarks.serving import many_files
+
+ALL = ATTACKS | {f"peer-{name}": behaviour for name, behaviour in BEHAVIOURS.items()}
+"""Every attack by its name."""
 
 WORKS = 0.005
 """Seconds of a burst, and of the rest after it."""
@@ -39,7 +43,7 @@ def main() -> None:
     name, address = sys.argv[1:]
     many_files()
     become_other()
-    attack = ATTACKS[name](address)
+    attack = ALL[name](address)
     print(json.dumps({}), flush=True)
     with open(0, "rb", buffering=0) as commands:  # a buffer would hide the next one from select
         while line := commands.readline():

@@ -9,6 +9,8 @@ attacks. The numbers before the names are those of what is attacked:
     8  stream items that do not fit           13  what peers say, and how much of it is logged
     9  buffers at odd offsets, full of holes  14  names that are kept
     10 answers that nobody reads
+
+Those that begin with "peer-" are how hostile peers behave (``benchmarks.behaviours``).
 """
 
 from __future__ import annotations
@@ -23,8 +25,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.attacker import WORKS
-from benchmarks.attacks import ATTACKS
+from benchmarks.attacker import ALL, WORKS
 from benchmarks.friend import EVERY, WAITS
 from benchmarks.processes import (
     FailedError,
@@ -240,7 +241,7 @@ def _options() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--only", metavar="ATTACK,...", type=names_of(ATTACKS), default=list(ATTACKS), help="whose names begin so")
+    add("--only", metavar="ATTACK,...", type=names_of(ALL), default=list(ALL), help="whose names begin so")
     add("--seconds", type=float, default=5.0, help="of friendly calls, idle and attacked (default: %(default)s)")
     add("--json", metavar="FILE", type=Path, help="write all figures there")
     return parser

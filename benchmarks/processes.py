@@ -18,6 +18,9 @@ from typing import Any, NamedTuple, Self
 OTHER_UID = 12_345
 OTHER_GID = 23_456
 
+FRIEND_UID = 12_346
+"""Whose the friendly caller is."""
+
 _ROOT = Path(__file__).parent.parent
 _STARTS_WITHIN = 20.0  # seconds
 _ENDS_WITHIN = 5.0
@@ -35,11 +38,16 @@ def needs_root() -> str | None:
     return None if os.geteuid() == 0 else "it needs root, for one of its processes becomes another user"
 
 
-def become_other() -> None:
+def become(uid: int) -> None:
     """Make this process another user's, who may nothing here."""
     os.setgroups([])
     os.setresgid(OTHER_GID, OTHER_GID, OTHER_GID)
-    os.setresuid(OTHER_UID, OTHER_UID, OTHER_UID)
+    os.setresuid(uid, uid, uid)
+
+
+def become_other() -> None:
+    """Make this process that of the user who means ill."""
+    become(OTHER_UID)
 
 
 class Memory(NamedTuple):
