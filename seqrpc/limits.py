@@ -20,8 +20,13 @@ MAX_DESCRIPTORS = 253
 
 
 RESERVED_DESCRIPTORS = 64
-"""Descriptors of ``RLIMIT_NOFILE`` that the connections of a server leave free: to accept one more connection and tell
-it why it is refused, for what comes with messages, and for the program's own files. One wake-up accepts 64."""
+"""Descriptors of ``RLIMIT_NOFILE`` that the connections of a server leave free, but no more than half of all: to accept
+one more connection and tell it why it is refused, for what comes with messages, and for the program's own files, which
+are some sixteen. One wake-up accepts 64."""
+
+SHORTAGE_QUIET = 60.0
+"""Seconds for which something must not have been short before the log says again that it is: what is short now and then
+may be so for hours, at each of a thousand calls."""
 
 LOG_BURST = 10
 """Lines of one kind that are logged in :data:`LOG_WINDOW` before one line counts the others: enough to see what
@@ -84,6 +89,11 @@ MAX_UNCLOSED = 2_048
 every sender that has some among them is held up as if it had too many. Senders that have none are still read."""
 
 
+def free_descriptors(soft: int) -> int:
+    """Return how many descriptors connections, and what they keep, may have of a soft ``RLIMIT_NOFILE``."""
+    return max(1, soft - min(RESERVED_DESCRIPTORS, soft // 2))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
     """The bounds of a server or a connection; pass one as ``limits=`` to change some of them.
@@ -129,8 +139,9 @@ class Limits:
 
     max_connections: int = 4096
     """Connections of one server; further ones are told the reason and closed. As many as the usual ``somaxconn``. If
-    the process may not have that many descriptors, the bound is ``RLIMIT_NOFILE`` less ``RESERVED_DESCRIPTORS``. One
-    user may have all but a sixty-fourth of them, so that others can connect."""
+    the process may not have that many descriptors, ``RLIMIT_NOFILE`` less ``RESERVED_DESCRIPTORS`` are accepted, and
+    further ones wait in the backlog until one ends: this is a shortage, which passes, and no decision. One user may
+    have all but a sixty-fourth of the connections, so that others can connect."""
 
     max_threads: int = 16
     """Threads that run the plain-function handlers of one server."""

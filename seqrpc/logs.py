@@ -21,7 +21,7 @@ from collections.abc import Callable, Hashable, Iterator
 from contextvars import Context
 from typing import Any, Final
 
-from seqrpc.limits import LOG_BURST, LOG_WINDOW
+from seqrpc.limits import LOG_BURST, LOG_WINDOW, SHORTAGE_QUIET
 from seqrpc.text import shown
 
 _MOST_KINDS: Final = 256  # that are told apart: far more than there are log calls in seqrpc
@@ -211,6 +211,28 @@ def get_logger(name: str) -> logging.Logger:
     if not any(isinstance(known, _Bound) for known in logger.filters):
         logger.addFilter(_Bound(logger))
     return logger
+
+
+class Shortage:
+    """Says once that something is short, and not again before it has been there for a while.
+
+    Args:
+        log: says so.
+        quiet: seconds for which it must have been there.
+    """
+
+    def __init__(self, log: logging.Logger, quiet: float = SHORTAGE_QUIET) -> None:
+        """Begin with enough."""
+        self._log = log
+        self._quiet = quiet
+        self._last = -quiet  # when it was short last
+
+    def say(self, message: str, *args: object) -> None:
+        """Hear that it is short."""
+        now = time.monotonic()
+        if now - self._last >= self._quiet:
+            self._log.error(message, *args)
+        self._last = now
 
 
 def tell_loop(loop: Any, logger: logging.Logger, context: dict[str, Any]) -> None:

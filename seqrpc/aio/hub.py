@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import resource
 import socket
+import sys
 from collections import Counter
 from typing import Protocol
 
@@ -24,8 +25,8 @@ from seqrpc.interface.scope import run_outside
 from seqrpc.kernel import forks
 from seqrpc.kernel.addresses import Address
 from seqrpc.kernel.forks import wrong_process
-from seqrpc.limits import RESERVED_DESCRIPTORS, Limits
-from seqrpc.logs import get_logger
+from seqrpc.limits import Limits, free_descriptors
+from seqrpc.logs import Shortage, get_logger
 
 _log = get_logger("seqrpc.server")
 
@@ -53,6 +54,10 @@ class Door(Protocol):
 
     def accept_connections(self) -> None:
         """Begin to accept, now."""
+        ...
+
+    def pause_accepting(self) -> None:
+        """Let those who come wait, until :meth:`accept_connections`."""
         ...
 
     def accept_waiting(self) -> None:
@@ -89,6 +94,8 @@ class Hub:
         self._dispatchers: dict[Link, Dispatcher] = {}  # by connection
         self._connections_of: Counter[int | None] = Counter()  # by uid
         self._draining = False
+        self._is_full = False  # whether others wait until a connection ends
+        self._shortage = Shortage(_log)
         self._spared: set[object] = set()  # the calls, and streams, that wait for the server to stop
         self._last_reads = LastReads(limits.close_timeout)
         self.lifespans = Lifespans(registry.services, limits, self._begin_closing)
@@ -136,15 +143,22 @@ class Hub:
         assert isinstance(link.handler, Dispatcher)
         self._dispatchers[link] = link.handler
         self._connections_of[link.uid] += 1
-        bound = _max_connections(self._limits)
+        places = _places()
+        bound = min(self._limits.max_connections, places)
         if self._draining:
             link.refuse(_STOPPING)
-        elif len(self._dispatchers) > bound:
+        elif len(self._dispatchers) > self._limits.max_connections:
             _log.warning("! a connection is refused: there are %d already", bound)
             link.refuse(f"the server has {bound} connections already")
         elif link.uid is not None and self._connections_of[link.uid] > (most := bound - bound // _FOR_OTHERS):
             _log.warning("! a connection is refused: there are %d of user %d already", most, link.uid)
             link.refuse(f"the server has {most} connections of this user already")
+        if len(self._dispatchers) >= places and self._listener is not None and not self._draining:
+            # Who waits in the backlog costs no descriptor, and is served as soon as somebody goes: to refuse, we would
+            # have to accept first, and a client would have to try again and again.
+            self._is_full = True
+            self._listener.pause_accepting()
+            self._shortage.say("! %d connections are all that RLIMIT_NOFILE leaves room for: others wait", places)
 
     def closing_received(self, link: Link) -> None:
         """Do nothing: calls of this side hear of it."""
@@ -156,6 +170,10 @@ class Hub:
             if not self._connections_of[link.uid]:
                 del self._connections_of[link.uid]
         self._last_reads.forget(link)
+        if self._is_full and not self._draining and len(self._dispatchers) < _places():
+            self._is_full = False
+            assert self._listener is not None
+            run_outside(self._listener.accept_connections)
         if self._listener is None and not self._dispatchers:
             self._registry.when_quiet(self._begin_closing if self.lifespans else self._finish)
 
@@ -290,9 +308,7 @@ class Hub:
         await self.lifespans.wait(self._finished)
 
 
-def _max_connections(limits: Limits) -> int:
-    """Return how many connections a server takes: it needs a free descriptor even to refuse one politely."""
+def _places() -> int:
+    """Return how many connections this process has descriptors for."""
     soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft == resource.RLIM_INFINITY:
-        return limits.max_connections
-    return min(limits.max_connections, max(1, soft - RESERVED_DESCRIPTORS))
+    return sys.maxsize if soft == resource.RLIM_INFINITY else free_descriptors(soft)

@@ -22,7 +22,7 @@ from seqrpc.kernel.descriptors import OwnedFd, close_all
 from seqrpc.kernel.forks import wrong_process
 from seqrpc.kernel.pieces import Content
 from seqrpc.limits import MAX_PACKET, Limits
-from seqrpc.logs import get_logger
+from seqrpc.logs import Shortage, get_logger
 from seqrpc.protocol.admission import Admission, Refused
 from seqrpc.protocol.messages import Cancel, Closing, Request, Response
 from seqrpc.protocol.session import Session
@@ -31,6 +31,7 @@ from seqrpc.protocol.values import Living
 from seqrpc.text import shown
 
 _log = get_logger("seqrpc.connection")
+_shortage = Shortage(_log)  # of descriptors, whichever connection they come over
 
 
 class RequestHandler(Protocol):
@@ -227,6 +228,7 @@ class Link(SeqpacketProtocol):
 
     def descriptors_lost(self, data: bytes, credentials: Credentials | None) -> bool:
         """Answer, or fail, the one call that the lost descriptors belonged to (protocol 3.3)."""
+        _shortage.say("! out of descriptors: what came with a message was lost on the way in")
         try:
             event = self.session.receive_packet(data, [], credentials, lost=True)
         except RemoteProtocolError as exc:

@@ -19,7 +19,7 @@ from seqrpc.kernel.listening import BACKLOG, ListeningSocket
 from seqrpc.kernel.platforms import PLATFORM
 from seqrpc.kernel.unread import close_unread
 from seqrpc.limits import DEFAULT_LIMITS, Limits
-from seqrpc.logs import get_logger, tell_loop
+from seqrpc.logs import Shortage, get_logger, tell_loop
 
 _log = get_logger("seqrpc.listener")
 
@@ -56,6 +56,7 @@ class Listener:
         self.is_accepting = False
         self._retry: asyncio.TimerHandle | None = None
         self._delay = 0.0
+        self._shortage = Shortage(_log)
         self.closed: asyncio.Future[None] = loop.create_future()
         """Done once it is closed."""
         self._forked = False  # whether this is a copy in a forked child
@@ -82,6 +83,14 @@ class Listener:
         if not self.is_accepting and not self._forked and not self.closed.done():
             self.is_accepting = True
             self.loop.add_reader(self._fd, self._accept_ready)
+
+    def pause_accepting(self) -> None:
+        """Accept nobody until :meth:`accept_connections`: who comes waits in the backlog, or to get into it."""
+        if self._retry is not None:
+            self._retry.cancel()
+        if self.is_accepting:
+            self.is_accepting = False
+            self.loop.remove_reader(self._fd)
 
     def accept_waiting(self) -> None:
         """Accept what waits in the backlog, for ``close_timeout`` at most: ``close`` resets the rest.
@@ -167,9 +176,8 @@ class Listener:
 
     def _back_off(self, exc: OSError) -> None:
         """Look away for a while: a listener that cannot accept stays readable and would spin."""
-        if not self._delay:
-            what = "out of descriptors" if exc.errno in _FULL else "cannot accept"
-            _log.error("! %s: %s; trying again until it works", what, exc)
+        what = "out of descriptors" if exc.errno in _FULL else "cannot accept"
+        self._shortage.say("! %s: %s; trying again until it works", what, exc)
         self._delay = min(max(_FIRST_DELAY, 2 * self._delay), _LAST_DELAY)
         self.loop.remove_reader(self._fd)
         self.is_accepting = False

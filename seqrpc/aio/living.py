@@ -22,7 +22,7 @@ from seqrpc.errors import LocalProtocolError, Overloaded
 from seqrpc.interface.service import Service
 from seqrpc.kernel.descriptors import OwnedFd, close_all
 from seqrpc.kernel.sockets import is_connected_seqpacket
-from seqrpc.limits import RESERVED_DESCRIPTORS, Limits
+from seqrpc.limits import Limits, free_descriptors
 from seqrpc.logs import get_logger
 from seqrpc.protocol.decoder import Decoder
 from seqrpc.protocol.encoder import Encoder
@@ -140,7 +140,7 @@ class LivingValues:
         if alive >= self._limits.max_living_values:
             raise Overloaded(f"this connection has {alive} streams and channels already (max_living_values)")
         soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        most = max(1, (soft - RESERVED_DESCRIPTORS) // 2)  # the other half is for connections, and what they bring
+        most = max(1, free_descriptors(soft) // 2)  # the other half is for connections, and what they bring
         if soft != resource.RLIM_INFINITY and self._held.places >= most:
             raise Overloaded(f"{most} streams and channels are alive here already (half of RLIMIT_NOFILE)")
 

@@ -23,7 +23,7 @@ from seqrpc.interface.service import Service
 from seqrpc.kernel.descriptors import OwnedFd, close_all
 from seqrpc.kernel.interrupts import hold
 from seqrpc.kernel.sockets import is_connected_seqpacket
-from seqrpc.limits import RESERVED_DESCRIPTORS, Limits
+from seqrpc.limits import Limits, free_descriptors
 from seqrpc.protocol.decoder import Decoder
 from seqrpc.protocol.encoder import Encoder
 from seqrpc.protocol.items import ItemReader
@@ -90,7 +90,7 @@ class LivingValues:
         if alive >= self._limits.max_living_values:
             raise Overloaded(f"this connection has {alive} streams and channels already (max_living_values)")
         soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        most = max(1, (soft - RESERVED_DESCRIPTORS) // 2)
+        most = max(1, free_descriptors(soft) // 2)
         if soft != resource.RLIM_INFINITY and alive >= most:
             raise Overloaded(f"{most} streams and channels are alive here already (half of RLIMIT_NOFILE)")
 

@@ -7,12 +7,13 @@ from typing import Any
 
 from seqrpc.errors import Overloaded, PermissionDenied, RpcError, TooLarge
 from seqrpc.limits import MAX_PACKET
-from seqrpc.logs import get_logger, new_incident
+from seqrpc.logs import Shortage, get_logger, new_incident
 from seqrpc.protocol.outbox import TOO_LONG
 from seqrpc.protocol.spilled import NoMemoryFile
 from seqrpc.text import shown
 
 _log = get_logger("seqrpc.failures")
+_shortage = Shortage(_log)
 
 
 def error_for(exc: BaseException, where: str) -> tuple[str, str, Any]:
@@ -78,4 +79,5 @@ def no_memory_file(exc: NoMemoryFile) -> RpcError:
     """Return what it means that a message that is longer than a packet cannot leave."""
     if exc.errno == errno.EFBIG:
         return TooLarge(f"no memory file may be as large as the message: {exc.strerror}")
+    _shortage.say("! there is no room for messages that are longer than a packet: %s", exc)
     return Overloaded(f"there is no room for a message that is longer than a packet: {exc.strerror}")

@@ -42,6 +42,9 @@ class _InnerDoor:
     def accept_connections(self) -> None:
         pass
 
+    def pause_accepting(self) -> None:
+        pass
+
     def accept_waiting(self) -> None:
         pass
 

@@ -7,7 +7,15 @@ from typing import Any
 
 import pytest
 
-from seqrpc.limits import DEFAULT_LIMITS, MAX_DESCRIPTORS, MAX_PACKET, RESERVED_DESCRIPTORS, Limits, check_limits
+from seqrpc.limits import (
+    DEFAULT_LIMITS,
+    MAX_DESCRIPTORS,
+    MAX_PACKET,
+    RESERVED_DESCRIPTORS,
+    Limits,
+    check_limits,
+    free_descriptors,
+)
 
 NAMES = [field.name for field in dataclasses.fields(Limits)]
 
@@ -91,3 +99,8 @@ def test_they_do_not_change_and_take_no_positions() -> None:
 
 def test_times_may_be_endless() -> None:
     assert Limits(drain_timeout=float("inf")).drain_timeout == float("inf")
+
+
+@pytest.mark.parametrize("soft, free", [(1, 1), (2, 1), (64, 32), (127, 64), (128, 64), (129, 65), (1024, 960)])
+def test_some_descriptors_are_left_free_and_never_more_than_half(soft: int, free: int) -> None:
+    assert free_descriptors(soft) == free

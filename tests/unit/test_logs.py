@@ -21,7 +21,7 @@ from support.processes import in_child
 
 from seqrpc import logs
 from seqrpc.limits import LOG_BURST
-from seqrpc.logs import Meter, bounded_traceback, get_logger, meter, new_incident, tell_loop
+from seqrpc.logs import Meter, Shortage, bounded_traceback, get_logger, meter, new_incident, tell_loop
 
 NEVER = 1_000.0
 """Seconds of a window that no test outlasts."""
@@ -418,3 +418,13 @@ def test_of_a_deep_traceback_the_innermost_calls_are_shown_if_it_cannot_be_shown
 def test_where_asyncio_is_only_being_loaded_there_is_no_loop(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "asyncio")
     assert logs._running_loop() is None
+
+
+def test_a_shortage_is_said_once_until_it_was_over_for_a_while(caplog: pytest.LogCaptureFixture) -> None:
+    shortage, over_at_once = (Shortage(get_logger("seqrpc.test"), quiet) for quiet in (NEVER, 0.0))
+    for number in range(20):
+        shortage.say("! number %d", number)
+    assert [record.getMessage() for record in caplog.records] == ["! number 0"]
+    over_at_once.say("! once")
+    over_at_once.say("! once")
+    assert [record.getMessage() for record in caplog.records] == ["! number 0", "! once", "! once"]

@@ -226,6 +226,23 @@ async def test_a_listener_that_looks_away_can_be_closed(socket_path: Path, caplo
     assert "! out of descriptors" in caplog.text
 
 
+async def test_a_listener_that_looks_away_stays_paused_until_it_is_told_to_go_on(socket_path: Path) -> None:
+    site = Site()
+    server = await serve(site, socket_path)
+    listener = server._listener
+    with clients(socket_path, 2):
+        with table_full():
+            await comes_true(lambda: listener._delay >= 4 * _FIRST_DELAY)
+        listener.pause_accepting()
+        listener.pause_accepting()
+        await asyncio.sleep(4 * _FIRST_DELAY)
+        assert site.recorders == []
+        listener.accept_connections()
+        await site.until_connections(2)
+    await site.end()
+    server.close()
+
+
 async def test_what_else_keeps_it_from_accepting_is_said_and_tried_again(
     socket_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -123,7 +123,7 @@ def test_no_more_leave_than_descriptors_allow() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (70, hard))
     try:
-        family.alive = 3
+        family.alive = 17
         with pytest.raises(Overloaded, match="half of RLIMIT_NOFILE"):
             living.departure_of(iter([]))
         family.alive = 0

@@ -6,8 +6,6 @@ import asyncio
 import contextlib
 import resource
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -17,6 +15,7 @@ from support.waiting import PATIENCE
 from support.work import Work
 
 import seqrpc
+from seqrpc.aio import hub
 from seqrpc.aio.connection import link_of
 from seqrpc.aio.endpoints import open_transport
 from seqrpc.aio.hub import Hub
@@ -24,17 +23,6 @@ from seqrpc.aio.interception import Interception
 from seqrpc.aio.link import Link
 from seqrpc.aio.registry import Registry
 from seqrpc.aio.server import hub_of
-from seqrpc.limits import RESERVED_DESCRIPTORS
-
-
-@contextmanager
-def descriptors_limited(soft: int) -> Iterator[None]:
-    before = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
 async def test_connections_beyond_the_limit_are_told_so_and_closed(socket_path: Path) -> None:
@@ -87,14 +75,35 @@ async def test_one_user_s_connections_leave_room_for_others(socket_path: Path, p
         assert not hub_of(server)._connections_of
 
 
-async def test_connections_leave_some_descriptors_free(socket_path: Path) -> None:
-    with descriptors_limited(RESERVED_DESCRIPTORS + 1):
-        async with seqrpc.serve(Work(), socket_path), seqrpc.connect(socket_path) as first:
-            await first.call("rpc.ping")
-            with raw_client(socket_path) as second:
-                assert await second.receive() == [5, "the server has 1 connections already"]
-                assert await second.receive() is None
-            assert await first.call("Work.add", 1, 2) == 3
+async def test_who_finds_no_descriptor_left_waits_until_a_connection_ends(
+    socket_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(hub, "free_descriptors", lambda _soft: 1)
+    async with seqrpc.serve(Work(), socket_path) as server:
+        for number in range(3):
+            async with seqrpc.connect(socket_path) as first, seqrpc.connect(socket_path) as second:
+                assert await first.call("Work.add", number, 2) == number + 2
+                waiting = asyncio.ensure_future(second.call("Work.add", 1, 2))
+                for _ in range(20):
+                    assert await first.call("Work.add", 1, 2) == 3
+                assert len(server.connections) == 1
+                assert not waiting.done()
+                await first.close()
+                assert await waiting == 3
+    assert caplog.text.count("are all that RLIMIT_NOFILE leaves room for") == 1, "said once"
+
+
+async def test_who_waits_for_a_descriptor_is_told_when_the_server_stops(
+    socket_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hub, "free_descriptors", lambda _soft: 1)
+    async with seqrpc.serve(Work(), socket_path) as server, seqrpc.connect(socket_path) as first:
+        assert await first.call("Work.add", 1, 2) == 3
+        with raw_client(socket_path) as second:
+            server.refuse_new()
+            assert await second.receive() == [5, "the server is stopping"]
+            await first.close()
+            assert await second.receive() is None
 
 
 async def test_without_a_bound_of_descriptors_the_limits_are_the_bound(
@@ -125,6 +134,9 @@ class NoDoor:
 
     def accept_connections(self) -> None:
         self.told.append("accept")
+
+    def pause_accepting(self) -> None:
+        self.told.append("pause")
 
     def accept_waiting(self) -> None:
         self.told.append("accept waiting")
