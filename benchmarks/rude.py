@@ -39,7 +39,11 @@ class Opens(Attack):
         self._odd = odd
 
     def step(self) -> None:
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        except OSError:  # it has as many as it may
+            self.answers["no descriptor left"] += 1
+            return
         sock.setblocking(False)
         if self._odd:
             sock.bind(b"\0\xff\n\x1b[31m" + os.urandom(random.randrange(8, 90)))

@@ -117,6 +117,18 @@ class Target(seqrpc.Service):
         return await thing.use()
 
     @seqrpc.method(allow=seqrpc.policy.anyone)
+    async def echo(self, value: Any) -> Any:
+        return value
+
+    @seqrpc.method(allow=seqrpc.policy.anyone)
+    async def file(self, file: seqrpc.OwnedFd) -> seqrpc.OwnedFd:
+        return seqrpc.OwnedFd.dup(file)
+
+    @seqrpc.method(allow=seqrpc.policy.anyone)
+    async def turned(self, data: seqrpc.Buffer) -> seqrpc.Buffer:
+        return seqrpc.Buffer.copy_of(bytes(data)[::-1])
+
+    @seqrpc.method(allow=seqrpc.policy.anyone)
     def in_thread(self) -> None:
         time.sleep(SLOW)
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from seqrpc.aio.packets import SeqpacketProtocol
 from seqrpc.aio.places import runs_here
+from seqrpc.aio.shares import TURN_SECONDS
 from seqrpc.aio.transport import SeqpacketTransport
 from seqrpc.calls.unclosed import Guard
 from seqrpc.kernel import forks
@@ -149,6 +150,7 @@ class Listener:
     def _accept_ready(self) -> None:
         if not self.is_accepting:  # a forked child runs the loop that it inherited
             return
+        ends = time.monotonic() + TURN_SECONDS
         for _ in range(_ACCEPTED_PER_WAKEUP):
             try:
                 sock, _address = self._listening.sock.accept()
@@ -159,7 +161,7 @@ class Listener:
                 return
             self._delay = 0.0
             self._adopt(sock)
-            if not self.is_accepting:  # the protocol closed the server
+            if not self.is_accepting or time.monotonic() >= ends:  # the protocol closed the server; or others wait
                 return
 
     def _adopt(self, sock: socket.socket) -> None:
