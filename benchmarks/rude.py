@@ -7,7 +7,6 @@ import itertools
 import os
 import random
 import socket
-import struct
 from collections.abc import Callable
 from typing import Any
 
@@ -294,7 +293,7 @@ def unknown(_attack: Attack) -> Callable[[int], Packet]:
 
 def huge_maps(_attack: Attack) -> Callable[[int], Packet]:
     """Return what makes requests with maps of as many entries as a packet holds."""
-    body = b"\x91" + raw.map_of([b"\xa4" + struct.pack(">I", 0x20202020 + number) for number in range(10_000)])
+    body = b"\x91" + raw.map_of([b"\xa4%04d" % number for number in range(10_000)])
     return lambda call_id: request(call_id, "Target.take", body)
 
 

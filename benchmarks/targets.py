@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -53,8 +54,9 @@ class Target(seqrpc.Service):
 
     @seqrpc.method
     async def state(self) -> dict[str, int]:
-        """Return what this process has: tasks, and connections."""
+        """Return what this process has: tasks, and connections. Garbage is collected first: it may hold descriptors."""
         assert self.server is not None
+        gc.collect()
         return {"tasks": len(asyncio.all_tasks()), "connections": len(self.server.connections)}
 
     @seqrpc.method

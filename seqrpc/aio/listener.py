@@ -161,7 +161,9 @@ class Listener:
                 return
             self._delay = 0.0
             self._adopt(sock)
-            if not self.is_accepting or time.monotonic() >= ends:  # the protocol closed the server; or others wait
+            if not self.is_accepting:  # the protocol closed the server, or lets those who come wait
+                return
+            if time.monotonic() >= ends:  # others wait
                 return
 
     def _adopt(self, sock: socket.socket) -> None:
