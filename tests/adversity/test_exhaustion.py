@@ -90,9 +90,8 @@ class Daemon:
             resource.prlimit(self.server.pid, what, before)
 
     def no_descriptors(self) -> Any:
-        """Let the process get no descriptor more inside the block."""
-        taken = {int(number) for number in os.listdir(f"/proc/{self.server.pid}/fd")}
-        return self.limited(resource.RLIMIT_NOFILE, min(set(range(len(taken) + 1)) - taken))
+        """Let the process get no descriptor more inside the block, however many it closes there."""
+        return self.limited(resource.RLIMIT_NOFILE, 3)  # the three that are always there
 
     def said(self, what: str) -> int:
         """Return how often something is in the log."""
