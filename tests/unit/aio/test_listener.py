@@ -23,6 +23,7 @@ from support.waiting import comes_true, turns_of_the_loop
 
 import seqrpc
 from seqrpc import SeqpacketServer
+from seqrpc.aio import listener
 from seqrpc.aio.listener import _FIRST_DELAY
 
 
@@ -88,7 +89,11 @@ async def test_every_connection_gets_a_transport_and_a_protocol_of_its_own(socke
     assert not server.is_serving()
 
 
-async def test_more_connections_at_once_than_are_accepted_at_one_wake_up(socket_path: Path) -> None:
+@pytest.mark.parametrize("turn", [0.0, 60.0], ids=["one", "many"])
+async def test_more_connections_at_once_than_are_accepted_at_one_wake_up(
+    socket_path: Path, monkeypatch: pytest.MonkeyPatch, turn: float
+) -> None:
+    monkeypatch.setattr(listener, "TURN_SECONDS", turn)
     site = Site()
     async with await serve(site, socket_path):
         with clients(socket_path, 200) as socks:
@@ -229,15 +234,15 @@ async def test_a_listener_that_looks_away_can_be_closed(socket_path: Path, caplo
 async def test_a_listener_that_looks_away_stays_paused_until_it_is_told_to_go_on(socket_path: Path) -> None:
     site = Site()
     server = await serve(site, socket_path)
-    listener = server._listener
+    door = server._listener
     with clients(socket_path, 2):
         with table_full():
-            await comes_true(lambda: listener._delay >= 4 * _FIRST_DELAY)
-        listener.pause_accepting()
-        listener.pause_accepting()
+            await comes_true(lambda: door._delay >= 4 * _FIRST_DELAY)
+        door.pause_accepting()
+        door.pause_accepting()
         await asyncio.sleep(4 * _FIRST_DELAY)
         assert site.recorders == []
-        listener.accept_connections()
+        door.accept_connections()
         await site.until_connections(2)
     await site.end()
     server.close()
