@@ -98,6 +98,10 @@ def free_descriptors(soft: int) -> int:
 class Limits:
     """The bounds of a server or a connection; pass one as ``limits=`` to change some of them.
 
+    Of what a server has for all its connections together (``max_connections``, ``max_threads``, ``max_total_...`` and
+    the descriptors of the process) one user may have three quarters, root and the server's own user seven eighths; what
+    is left then is for others, the last sixteenth for root and the server's own user, so that an administrator gets in.
+
     All are positive, only ``busy_poll_timeout`` may be 0; a wrong one raises a :class:`ValueError`, or one that is none
     a :class:`TypeError`, that names it.
     """
@@ -121,17 +125,31 @@ class Limits:
     the answer is ``rpc.TooLarge`` (protocol 2.3), or ``rpc.InvalidParams`` for sets."""
 
     max_held_bytes: int = 256 * 1024 * 1024
-    """Bytes, on one connection, of requests longer than a packet whose handlers run, and of their buffers that had to
-    be copied because they do not begin at a page. One more request is answered ``rpc.Overloaded``, unless it is alone.
-    ``max_calls_in_flight`` bounds short requests."""
+    """Bytes, on one connection, of requests longer than 4,096 bytes whose handlers run, and of their buffers that had
+    to be copied because they do not begin at a page. One more request is answered ``rpc.Overloaded``, unless it is
+    alone. ``max_calls_in_flight`` bounds short requests."""
 
     max_buffer_bytes: int = 16 * 1024 * 1024 * 1024
     """Bytes of one received :class:`~seqrpc.Buffer`. It takes address space at once, and memory as it is read."""
 
     max_living_values: int = 1024
     """Streams and channels that one connection, with the channels that came of it, keeps open for its other side at
-    once; more are refused with ``rpc.Overloaded``. Each takes a descriptor of this process: a server, or a client
-    connection, keeps at most half of ``RLIMIT_NOFILE`` less ``RESERVED_DESCRIPTORS``."""
+    once; more are refused with ``rpc.Overloaded``. Each takes a descriptor of this process."""
+
+    max_total_calls: int = 16_384
+    """Calls whose handlers run for all connections of a server together: as many as sixteen connections may have. Each
+    takes some 8 KB, so all take 128 MiB."""
+
+    max_total_held_bytes: int = 512 * 1024 * 1024
+    """Bytes of long requests that all connections of a server keep together: twice ``max_held_bytes``, so that one
+    connection may have what it may, and another user's, too."""
+
+    max_total_unsent_bytes: int = 256 * 1024 * 1024
+    """Bytes of answers that are kept for all peers that do not read them: sixteen times ``max_unsent_bytes``."""
+
+    max_total_living_values: int = 16_384
+    """Streams and objects that a server keeps alive for all its clients: as many as sixteen connections may have. Each
+    takes some 10 KB, so all take 160 MiB."""
 
     max_calls_in_flight: int = 1024
     """Unanswered calls of one connection, each way. Beyond it, calls of this side wait their turn, and calls of the
@@ -140,8 +158,7 @@ class Limits:
     max_connections: int = 4096
     """Connections of one server; further ones are told the reason and closed. As many as the usual ``somaxconn``. If
     the process may not have that many descriptors, ``RLIMIT_NOFILE`` less ``RESERVED_DESCRIPTORS`` are accepted, and
-    further ones wait in the backlog until one ends: this is a shortage, which passes, and no decision. One user may
-    have all but a sixty-fourth of the connections, so that others can connect."""
+    further ones wait in the backlog until one ends: this is a shortage, which passes, and no decision."""
 
     max_threads: int = 16
     """Threads that run the plain-function handlers of one server."""
@@ -170,6 +187,15 @@ class Limits:
     """Seconds without any progress after which a waiting call is refused with ``rpc.Overloaded``: a call of this side
     that waits for one of ``max_calls_in_flight`` while none is answered, or one of the other side that waits for one of
     ``max_threads`` while none comes free. What they wait for may be waiting for them."""
+
+    unread_timeout: float = 300.0
+    """Seconds for which a peer may leave its answers unread, once more than ``high_water_bytes`` of them wait, before
+    its connection is ended: they keep memory and descriptors of this process. A program that is alive reads within
+    seconds; five minutes are for one that is stopped in a debugger. Time in which the machine sleeps does not count."""
+
+    idle_timeout: float = float("inf")
+    """Seconds after which a server closes a connection on which nothing came, and nothing runs; by default never, for
+    an idle connection costs next to nothing, and its client would have to connect anew."""
 
     drain_timeout: float = 30.0
     """Seconds that a stopping server waits for running handlers; service managers kill after 90."""

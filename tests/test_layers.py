@@ -134,6 +134,11 @@ ORDER = (
     "aio.transport",
     "aio.listener",
     "aio.endpoints",
+    # what callers hold
+    "aio.threads",
+    "aio.plain",
+    "aio.accounts",
+    "aio.inflight",
     # calls over it, and answers
     "aio.calls",
     "aio.caller",
@@ -151,8 +156,6 @@ ORDER = (
     # services that are called
     "aio.current",
     "aio.interceptors",
-    "aio.threads",
-    "aio.plain",
     "aio.registry",
     "aio.running",
     "aio.handlers",

@@ -7,6 +7,7 @@ import functools
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from seqrpc.aio.accounts import UNSENT_BYTES
 from seqrpc.aio.calls import Line
 from seqrpc.aio.places import runs_here
 from seqrpc.calls.failures import internal_error, refusal_of
@@ -81,9 +82,16 @@ class Answers:
             check.check(result)
         line = self._line
         if line.writing_paused and result is not None and self._is_over():
-            raise Overloaded(f"{self._unsent_bytes()} bytes of answers are not read yet (max_unsent_bytes)")
+            raise Overloaded(f"{self.unsent_bytes} bytes of answers are not read yet (max_unsent_bytes)")
         data, lenders = line.session.send_result(call_id, result)
         if lenders or len(data) > MAX_PACKET:
+            lack = self._lack(data, lenders)
+            if lack is not None:
+                give_up_lenders(lenders)
+                if self.replaced is not None:
+                    self.replaced(call_id, "rpc.Overloaded")
+                self._send(call_id, *line.session.send_instead(call_id, "rpc.Overloaded", lack))
+                return []
             self._send(call_id, data, lenders, result)
         else:
             try:
@@ -92,6 +100,15 @@ class Answers:
                 self._refused(call_id, False, exc)
         return lenders
 
+    def _lack(self, data: Content, lenders: list[Lender]) -> str | None:
+        """Return why a long answer, or one with descriptors, cannot be kept until it is read; None if it can."""
+        number, is_long = len(lenders), len(data) > MAX_PACKET
+        if is_long:
+            lack = self._line.account.lack(UNSENT_BYTES, len(data))
+            if lack is not None:
+                return lack
+        return self._line.in_flight.lack(number + is_long)
+
     def _send(self, call_id: int, data: Content, lenders: list[Lender], result: Any = None) -> None:
         """Send an answer, and close the descriptors that were given away with it.
 
@@ -99,7 +116,8 @@ class Answers:
             ValueError: one is closed; of a result, the message says which.
         """
         failed = None
-        if lenders or len(data) > MAX_PACKET:
+        number = len(lenders) + (len(data) > MAX_PACKET)
+        if number:
             failed = functools.partial(self._refused, call_id, bool(lenders))
         try:
             self._line.transport.send_packet(data, lenders, failed)
@@ -114,6 +132,8 @@ class Answers:
             raise
         else:
             tell_sent(lenders)
+            if number:
+                self._line.in_flight.sent(number)
         close_all([lender for lender in lenders if isinstance(lender, OwnedFd)])
 
     def send_error(self, call_id: int, code: str, message: str, data: Any = None) -> None:
@@ -172,18 +192,23 @@ class Answers:
         if not session.calls and not session.given_up:
             self._line.transport.pause_reading()
             return
-        unsent = self._unsent_bytes()
+        unsent = self.unsent_bytes
         if unsent > self._limits.max_unsent_bytes + self._limits.max_message_bytes:  # one large answer may wait
             self._line.end_by(ConnectionLost(f"the other side left {unsent} bytes of answers unread"))
 
-    def _unsent_bytes(self) -> int:
-        """Return what is kept for a peer that does not read."""
+    @property
+    def unsent_bytes(self) -> int:
+        """What is kept for a peer that does not read."""
         transport = self._line.transport
         return transport.get_write_buffer_size() + _PACKET_COST * transport.get_write_buffer_packets()
 
     def _is_over(self) -> bool:
         """Return whether so much is unsent that only a short answer may be added."""
-        return self._line.writing_paused and self._unsent_bytes() > self._limits.max_unsent_bytes
+        line = self._line
+        if not line.writing_paused:
+            return False
+        line.book_unsent()
+        return self.unsent_bytes > self._limits.max_unsent_bytes or line.account.lack(UNSENT_BYTES, 0) is not None
 
     def give_up(self, value: Any, kept: Any = None) -> None:
         """Let go of a result, or the data of an error, that nobody gets, as if its receiver had let go at once.

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Protocol
 
+from seqrpc.aio.accounts import Ledger
 from seqrpc.aio.caller import Caller
 from seqrpc.aio.calls import Line
 from seqrpc.aio.dispatch import Dispatcher
@@ -50,7 +51,8 @@ class Brought:
         self._owner = owner
         self._link_class = link_class
         self._held = HeldValues()
-        self.living: Living = LivingValues(limits, self._held)
+        self._ledger = Ledger(limits, is_shared=False)
+        self.living: Living = LivingValues(limits, self._held, account=self._ledger.account_of(None))
         """What streams and objects are here."""
         self.lifespans = Lifespans(registry.services, limits, owner.abandon)
         """The lifespans of the services; whoever makes the first connection enters them."""
@@ -72,14 +74,15 @@ class Brought:
             return caller
 
         living = LivingValues(self._limits, self._held, interception=calls)
-        return self._link_class(calls.new_dispatcher(self._registry), self._limits, living, self._owner, new_caller)
+        dispatcher, ledger = calls.new_dispatcher(self._registry), self._ledger
+        return self._link_class(dispatcher, self._limits, living, self._owner, new_caller, ledger=ledger)
 
     def end_when_quiet(self) -> None:
         """End once no calls run on whose connections ended, which may be now; :meth:`wait_left` waits for it."""
         self._registry.when_quiet(self._end)
 
     def _end(self) -> None:
-        self._registry.close()
+        self._ledger.close()
         if self.lifespans:
             self._ending = asyncio.ensure_future(self._leave())
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import Any, Protocol
 
+from seqrpc.aio.accounts import Account
+from seqrpc.aio.inflight import InFlight
 from seqrpc.aio.transport import SeqpacketTransport
 from seqrpc.aio.turns import Turns
 from seqrpc.calls.outcomes import explain_refusal, stalled, unavailable
@@ -26,8 +28,16 @@ class Line(Protocol):
     session: Session[Waiter, Any]
     transport: SeqpacketTransport
     calls: Calls
+    account: Account
+    """What the user at the other end holds of this side."""
+    in_flight: InFlight
+    """The descriptors that were sent."""
     writing_paused: bool
     """Whether so much waits to be sent that nothing should be added."""
+
+    def book_unsent(self) -> None:
+        """Book what is unsent on the account, as it is now."""
+        ...
 
     def misuse(self) -> WrongProcess | WrongLoop:
         """Return what to raise where the connection is used from elsewhere."""

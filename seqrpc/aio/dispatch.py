@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Collection, Coroutine, Mapping
 from contextvars import copy_context
 from typing import Any, NoReturn, Protocol
 
+from seqrpc.aio.accounts import CALLS, DESCRIPTORS, Account
 from seqrpc.aio.answers import Answers
 from seqrpc.aio.connection import Connection
 from seqrpc.aio.current import HandledCall
@@ -52,8 +53,8 @@ class Dispatcher:
     """
 
     __slots__ = (
-        "_answers", "_connection", "_entries", "_known", "_link", "_loop", "_max_calls", "_registry", "_requests",
-        "_starter", "_terms", "policies", "running", "unread",
+        "_account", "_answers", "_connection", "_entries", "_known", "_link", "_loop", "_max_calls", "_registry",
+        "_requests", "_starter", "_terms", "policies", "running", "unread",
     )  # fmt: skip
 
     def __init__(self, registry: Registry) -> None:
@@ -66,6 +67,7 @@ class Dispatcher:
         self._terms = Terms(InvalidParams, registry.limits.max_other_keys)
         self._loop = asyncio.get_running_loop()
         self._starter: Starter
+        self._account: Account
         self._answers: Answers
         self._requests: dict[int, HandledCall | None]  # the session's table
         self.running: RunningCalls
@@ -81,9 +83,10 @@ class Dispatcher:
 
     def connection_made(self, link: Link) -> None:
         """Remember the connection."""
+        self._account = link.account
         self._answers = link.answers
         self._requests = link.session.requests
-        self.running = RunningCalls(self._registry, self._requests)
+        self.running = RunningCalls(self._registry, self._requests, self._account)
         self._link = link
         self._connection = Connection(link)
         self._starter = Starter(self._loop, link.uid)
@@ -117,6 +120,10 @@ class Dispatcher:
         """Return why a request that keeps ``size`` bytes cannot be taken; None if it can."""
         return self.running.lack_of_room(size)
 
+    def lack_of_descriptors(self) -> str | None:
+        """Return why a request whose descriptors have come cannot be taken; None if it can."""
+        return self._account.lack(DESCRIPTORS, 0)
+
     def request_refused(self, refused: Refused, caller: Credentials | None) -> None:  # noqa: ARG002 - nothing to stop
         """Log that a request that wanted no answer was dropped: nobody else hears of it."""
         if refused.call_id is None:
@@ -128,8 +135,9 @@ class Dispatcher:
         if entry.is_immediate:
             self._answer_at_once(request, caller, entry)
             return
-        if caller is None:  # whatever a policy says, handlers must know who calls
-            self._refuse(request, caller, *self.denied(request.method, caller))
+        account = self._account
+        if caller is None or not account.may_call():
+            self._refuse_caller(request, caller)
             return
         connection = self._connection or self.connection  # asking the property alone would take longer
         call = HandledCall(request=request, caller=caller, connection=connection, dispatcher=self, entry=entry)
@@ -146,12 +154,14 @@ class Dispatcher:
             if entry.is_native:
                 coroutine = entry.handler(*args, **kwargs)
             else:
-                coroutine = handle(call, args, kwargs, self._registry.threads, self._answers)
+                coroutine = handle(call, args, kwargs, account, self._answers)
         except Exception as exc:
             self._refuse_params(request, caller, exc)
             return
         if request.is_plain:
             self._requests[request.call_id] = call  # type: ignore[index] # a plain request has an id
+            account.held[CALLS] += 1  # as book does
+            account.total[CALLS] += 1
         else:
             self.running.add(call)
         call.coroutine = coroutine
@@ -166,6 +176,13 @@ class Dispatcher:
         if call.deadline_ns is not None and call.task is not None:
             delay = min((call.deadline_ns - time.monotonic_ns()) / 1e9, LONGEST_TIMER)
             call.timer = self._loop.call_later(delay, self._deadline_passed, call)
+
+    def _refuse_caller(self, request: Request, caller: Credentials | None) -> None:
+        """Refuse the request of a caller whom nobody knows, or whose user has too many calls under way."""
+        if caller is None:  # whatever a policy says, handlers must know who calls
+            self._refuse(request, caller, *self.denied(request.method, caller))
+        else:
+            self._refuse(request, caller, "rpc.Overloaded", self._account.lack(CALLS) or "too many calls run already")
 
     def _not_started(
         self,

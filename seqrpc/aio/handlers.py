@@ -9,9 +9,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextvars import copy_context
 from typing import Any
 
+from seqrpc.aio.accounts import Account
 from seqrpc.aio.answers import Answers
 from seqrpc.aio.current import HandledCall
-from seqrpc.aio.plain import PlainCalls
 from seqrpc.calls.departures import Source
 from seqrpc.errors import RpcError
 from seqrpc.interface.functions import Runs, call_plain, wraps_wrongly
@@ -19,7 +19,7 @@ from seqrpc.kernel.descriptors import OwnedFd, close_all
 
 
 async def handle(
-    call: HandledCall, args: Sequence[Any], kwargs: dict[str, Any], threads: PlainCalls, answers: Answers
+    call: HandledCall, args: Sequence[Any], kwargs: dict[str, Any], account: Account, answers: Answers
 ) -> Any:
     """Run a handler that is not, or may not be, an ``async def``, and return its result.
 
@@ -27,7 +27,7 @@ async def handle(
         call: what it answers.
         args: its arguments by position, and
         kwargs: by name.
-        threads: for plain functions.
+        account: of the caller's user; has threads for plain functions.
         answers: lets go of what a thread returns after its call ended.
     """
     handler, spec = call.entry.handler, call.entry.spec
@@ -35,7 +35,7 @@ async def handle(
         return await _to_await(call, handler(*args, **kwargs))
     if spec.description.runs is Runs.GENERATOR:
         return _stream_of(call, handler(*args, **kwargs))
-    return await _run_in_thread(call, functools.partial(handler, *args, **kwargs), threads, answers)
+    return await _run_in_thread(call, functools.partial(handler, *args, **kwargs), account, answers)
 
 
 def _to_await(call: HandledCall, coroutine: Any) -> Awaitable[Any]:
@@ -55,13 +55,13 @@ def _stream_of(call: HandledCall, generator: AsyncIterator[Any]) -> Source:
     return Source(generator, call.request.method, fds)
 
 
-async def _run_in_thread(call: HandledCall, function: Callable[[], Any], threads: PlainCalls, answers: Answers) -> Any:
+async def _run_in_thread(call: HandledCall, function: Callable[[], Any], account: Account, answers: Answers) -> Any:
     """Run a plain function. A thread cannot be stopped: descriptors it was given live as long as it runs."""
-    running = threads.submit(functools.partial(copy_context().run, call_plain, function))
+    running = account.submit(functools.partial(copy_context().run, call_plain, function))
     try:
         return await asyncio.wrap_future(running)
     except asyncio.CancelledError:
-        threads.discard(running)
+        account.ledger.threads.discard(running)
         fds, call.request.fds = call.request.fds, []
         running.add_done_callback(functools.partial(_clean_up_after_thread, answers, fds))
         raise

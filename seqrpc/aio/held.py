@@ -35,8 +35,6 @@ class HeldValues:
     def __init__(self) -> None:
         """Begin with none."""
         self.living: set[Held] = set()
-        self.places = 0
-        """Streams and objects of this side that others have, or get with a message that is on its way out."""
         self._ending: dict[int, asyncio.Task[None]] = {}
         self._refused: str | None = None
         self._stopped: str | None = None

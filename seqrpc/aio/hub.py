@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import resource
 import socket
-import sys
-from collections import Counter
 from typing import Protocol
 
+from seqrpc.aio.accounts import CONNECTIONS, Ledger, table_size
 from seqrpc.aio.connection import Connection
 from seqrpc.aio.current import handled_call
 from seqrpc.aio.dispatch import Dispatcher
@@ -25,15 +23,12 @@ from seqrpc.interface.scope import run_outside
 from seqrpc.kernel import forks
 from seqrpc.kernel.addresses import Address
 from seqrpc.kernel.forks import wrong_process
-from seqrpc.limits import Limits, free_descriptors
+from seqrpc.limits import LONGEST_TIMER, Limits
 from seqrpc.logs import Shortage, get_logger
 
 _log = get_logger("seqrpc.server")
 
 _STOPPING = "the server is stopping"
-
-_FOR_OTHERS = 64
-"""One of so many connections is kept for others than the user who has most."""
 
 
 class Door(Protocol):
@@ -81,9 +76,18 @@ class Hub:
         address: where the server listens, to be shown to people.
         limits: ``max_connections``, ``drain_timeout`` and ``close_timeout`` are used, and the rest passed on.
         interception: what surrounds calls.
+        is_shared: whether several users may come, who have shares of what there is.
     """
 
-    def __init__(self, registry: Registry, address: Address | None, limits: Limits, interception: Interception) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        address: Address | None,
+        limits: Limits,
+        interception: Interception,
+        *,
+        is_shared: bool = True,
+    ) -> None:
         """Begin without connections."""
         self.address = address
         """Where it listens, for people."""
@@ -92,14 +96,16 @@ class Hub:
         self._interception = interception
         self._listener: Door | None = None
         self._dispatchers: dict[Link, Dispatcher] = {}  # by connection
-        self._connections_of: Counter[int | None] = Counter()  # by uid
         self._draining = False
         self._is_full = False  # whether others wait until a connection ends
         self._shortage = Shortage(_log)
+        self._sweep: asyncio.TimerHandle | None = None  # of connections that are idle
         self._spared: set[object] = set()  # the calls, and streams, that wait for the server to stop
         self._last_reads = LastReads(limits.close_timeout)
         self.lifespans = Lifespans(registry.services, limits, self._begin_closing)
         """What surrounds the lives of the services."""
+        self.ledger = Ledger(limits, is_shared=is_shared)
+        """What each user holds."""
         self.held = HeldValues()
         """The streams and objects that clients hold; they outlive their connections, and end with the server."""
         self._loop = asyncio.get_running_loop()
@@ -136,23 +142,22 @@ class Hub:
         """
         calls = self._interception if interception is None else interception
         living = LivingValues(self._limits, self.held, interception=calls)
-        return Link(calls.new_dispatcher(self._registry), self._limits, living, self, calls.new_caller)
+        return Link(
+            calls.new_dispatcher(self._registry), self._limits, living, self, calls.new_caller, ledger=self.ledger
+        )
 
     def connection_made(self, link: Link) -> None:
         """Take a connection in, or refuse it."""
         assert isinstance(link.handler, Dispatcher)
         self._dispatchers[link] = link.handler
-        self._connections_of[link.uid] += 1
-        places = _places()
-        bound = min(self._limits.max_connections, places)
+        lack = link.account.lack_of_place()
+        link.account.book(CONNECTIONS)
         if self._draining:
             link.refuse(_STOPPING)
-        elif len(self._dispatchers) > self._limits.max_connections:
-            _log.warning("! a connection is refused: there are %d already", bound)
-            link.refuse(f"the server has {bound} connections already")
-        elif link.uid is not None and self._connections_of[link.uid] > (most := bound - bound // _FOR_OTHERS):
-            _log.warning("! a connection is refused: there are %d of user %d already", most, link.uid)
-            link.refuse(f"the server has {most} connections of this user already")
+        elif lack is not None:
+            _log.warning("! a connection is refused: %s", lack)
+            link.refuse(lack)
+        places = table_size()
         if len(self._dispatchers) >= places and self._listener is not None and not self._draining:
             # Who waits in the backlog costs no descriptor, and is served as soon as somebody goes: to refuse, we would
             # have to accept first, and a client would have to try again and again.
@@ -166,11 +171,9 @@ class Hub:
     def connection_lost(self, link: Link) -> None:
         """Forget a connection; a server on a socket pair ends with its only one."""
         if self._dispatchers.pop(link, None) is not None:
-            self._connections_of[link.uid] -= 1
-            if not self._connections_of[link.uid]:
-                del self._connections_of[link.uid]
+            link.account.release(CONNECTIONS)
         self._last_reads.forget(link)
-        if self._is_full and not self._draining and len(self._dispatchers) < _places():
+        if self._is_full and not self._draining and len(self._dispatchers) < table_size():
             self._is_full = False
             assert self._listener is not None
             run_outside(self._listener.accept_connections)
@@ -178,7 +181,7 @@ class Hub:
             self._registry.when_quiet(self._begin_closing if self.lifespans else self._finish)
 
     def _finish(self) -> None:
-        self._registry.close()
+        self.ledger.close()
         if not self._finished.done():
             self._finished.set_result(None)
 
@@ -186,6 +189,22 @@ class Hub:
         """Accept connections from ``listener``, which this server owns from now on."""
         self._listener = listener
         run_outside(listener.accept_connections)
+        if self._limits.idle_timeout <= LONGEST_TIMER:
+            self._sweep_soon()
+
+    def _sweep_soon(self) -> None:
+        self._sweep = run_outside(self._loop.call_later, self._limits.idle_timeout / 2, self._sweep_idle)
+
+    def _sweep_idle(self) -> None:
+        """Close connections on which nothing has happened since the sweep before the last one."""
+        for link, dispatcher in list(self._dispatchers.items()):
+            if link.session.calls or link.session.given_up or not dispatcher.running.is_idle:
+                link.quiet_sweeps = 0
+                continue
+            link.quiet_sweeps += 1
+            if link.quiet_sweeps > 2:
+                link.refuse(f"nothing came for {self._limits.idle_timeout:g} s (idle_timeout)")
+        self._sweep_soon()
 
     def refuse_new(self) -> None:
         """Do what :meth:`seqrpc.Server.refuse_new` says."""
@@ -271,6 +290,8 @@ class Hub:
     def _stop_listening(self) -> None:
         """Accept no more; tell those who wait to be accepted why."""
         self._draining = True
+        if self._sweep is not None:
+            self._sweep.cancel()
         if self._listener is not None:
             self._listener.accept_waiting()
             self._listener.close()
@@ -306,9 +327,3 @@ class Hub:
         """Do what :meth:`seqrpc.Server.wait_closed` says."""
         self._check_place()
         await self.lifespans.wait(self._finished)
-
-
-def _places() -> int:
-    """Return how many connections this process has descriptors for."""
-    soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return sys.maxsize if soft == resource.RLIM_INFINITY else free_descriptors(soft)

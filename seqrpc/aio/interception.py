@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Coroutine, Generator, Iterable
 from typing import Any
 
+from seqrpc.aio.accounts import Account
 from seqrpc.aio.caller import Caller
 from seqrpc.aio.calls import Line
 from seqrpc.aio.current import HandledCall
@@ -111,7 +112,7 @@ class InterceptedDispatcher(Dispatcher):
         """Remember the connection, and hear of answers that the kernel does not take."""
         super().connection_made(link)
         self._answers.replaced = self._replaced
-        self.running = _HeardCalls(self._registry, self._requests, self._call_ended)
+        self.running = _HeardCalls(self._registry, self._requests, self._account, self._call_ended)
 
     def request_refused(self, refused: Refused, caller: Credentials | None) -> None:
         """Tell of a request that was not taken."""
@@ -178,6 +179,7 @@ class _HeardCalls(RunningCalls):
     Args:
         registry: as for :class:`~seqrpc.aio.running.RunningCalls`.
         requests: likewise.
+        account: likewise.
         ended: called with each call that has ended, once.
     """
 
@@ -187,10 +189,11 @@ class _HeardCalls(RunningCalls):
         self,
         registry: Registry,
         requests: dict[int, HandledCall | None],
+        account: Account,
         ended: Callable[[HandledCall], object],
     ) -> None:
         """Begin with nothing that runs."""
-        super().__init__(registry, requests)
+        super().__init__(registry, requests, account)
         self._ended = ended
 
     def end(self, call: HandledCall) -> None:

@@ -8,9 +8,11 @@ import weakref
 from collections.abc import Callable
 from typing import Any, Protocol, cast
 
+from seqrpc.aio.accounts import UNSENT_BYTES, Account, Booked, Ledger
 from seqrpc.aio.answers import Answers
 from seqrpc.aio.caller import Caller
 from seqrpc.aio.calls import Calls, Line, Waiter
+from seqrpc.aio.inflight import InFlight
 from seqrpc.aio.packets import SeqpacketProtocol
 from seqrpc.aio.places import check_loop, runs_here, wrong_loop
 from seqrpc.aio.transport import SeqpacketTransport, carrier_of
@@ -21,7 +23,7 @@ from seqrpc.kernel.credentials import Credentials
 from seqrpc.kernel.descriptors import OwnedFd, close_all
 from seqrpc.kernel.forks import wrong_process
 from seqrpc.kernel.pieces import Content
-from seqrpc.limits import MAX_PACKET, Limits
+from seqrpc.limits import LONGEST_TIMER, MAX_PACKET, Limits
 from seqrpc.logs import Shortage, get_logger
 from seqrpc.protocol.admission import Admission, Refused
 from seqrpc.protocol.messages import Cancel, Closing, Request, Response
@@ -95,11 +97,13 @@ class Link(SeqpacketProtocol):
         living: what streams and channels are here.
         owner: hears of its beginning and its end.
         new_caller: returns what makes the calls of this side.
+        ledger: has the account of whoever is at the other end, unless ``living`` has it already.
     """
 
     __slots__ = (
-        "__weakref__", "_caller", "_close_timer", "_closed", "_limits", "_new_caller", "_owner", "_reason", "answers",
-        "calls", "handler", "home", "is_held", "loop", "session", "transport", "writing_paused",
+        "__weakref__", "_caller", "_close_timer", "_closed", "_ledger", "_limits", "_living", "_new_caller", "_owner",
+        "_reason", "account", "answers", "calls", "handler", "home", "in_flight", "is_held", "loop", "quiet_sweeps",
+        "session", "transport", "unread_timer", "unsent_booked", "writing_paused",
     )  # fmt: skip
 
     def __init__(
@@ -109,8 +113,16 @@ class Link(SeqpacketProtocol):
         living: Living | None = None,
         owner: LinkOwner | None = None,
         new_caller: Callable[[Line, Limits], Caller] = Caller,
+        *,
+        ledger: Ledger | None = None,
     ) -> None:
         """Prepare; the transport calls ``connection_made``."""
+        self._ledger = ledger
+        self._living: Booked | None = living if isinstance(living, Booked) else None  # type: ignore[redundant-expr,unused-ignore]
+        self.account: Account
+        """What the user at the other end holds of this side; once the connection is made."""
+        self.in_flight: InFlight
+        """The descriptors that were sent over it."""
         self.handler = handler
         """Answers the other side's requests."""
         self._owner = owner
@@ -120,8 +132,13 @@ class Link(SeqpacketProtocol):
         self.home: asyncio.AbstractEventLoop | None = self.loop
         """Where it can be used; nowhere in a forked child."""
         self.session: Session[Waiter, Any] = Session(limits, living, handler.admission)
+        self.unsent_booked = 0
+        """Bytes of answers that are booked on the account as unsent: those at which :meth:`book_unsent` looked last."""
+        self.unread_timer: asyncio.TimerHandle | None = None
         self.writing_paused = False
         """Whether so much waits to be sent that nothing should be added."""
+        self.quiet_sweeps = 0
+        """Sweeps of the server since something came, for ``idle_timeout``."""
         self.is_held = False
         """Whether the loop reads it no longer by itself (:class:`~seqrpc.aio.lastreads.LastReads`)."""
         self.calls = Calls(self, limits)
@@ -198,17 +215,32 @@ class Link(SeqpacketProtocol):
         carrier = carrier_of(transport)
         carrier.tells_unclosed = False  # whoever owns this connection does
         self.session.references.on_work = carrier.intake.end_wakeup
+        self._find_account()
+        sock = transport.get_extra_info("socket")
+        self.in_flight = InFlight(sock, self.account, lambda: transport.get_write_buffer_packets() > 0)
         self.handler.connection_made(self)
         if self._owner is not None:
             self._owner.connection_made(self)
 
+    def _find_account(self) -> None:
+        living = self._living
+        if living is not None and living.account is not None:  # that of the connection that this one came of
+            self.account = living.account
+            return
+        self.account = (self._ledger or Ledger(self._limits, is_shared=False)).account_of(self.uid)
+        if living is not None:
+            living.account = self.account
+
     def packet_received(self, data: bytes, fds: list[OwnedFd], credentials: Credentials | None) -> None:
         """Decode a packet and pass it to whoever it concerns."""
+        if fds:
+            self.account.take(fds)
         try:
             event = self.session.receive_packet(data, fds, credentials)
         except RemoteProtocolError as exc:
             self._end_malformed(exc)
             return
+        self.quiet_sweeps = 0
         if isinstance(event, Request):
             if self.writing_paused:
                 self.answers.slow_down(event.call_id)
@@ -274,12 +306,44 @@ class Link(SeqpacketProtocol):
         self._close_transport()
 
     def pause_writing(self) -> None:
-        """Make calls wait."""
+        """Make calls wait, and end the connection if nothing is read for too long."""
         self.writing_paused = True
+        self.book_unsent()
+        self._watch_unread()
+
+    def _watch_unread(self) -> None:
+        progress = self.transport.get_write_buffer_progress()
+        seconds = min(self._limits.unread_timeout, LONGEST_TIMER)
+        self.unread_timer = self.loop.call_later(seconds, self._look_unread, progress)
+
+    def _look_unread(self, progress: int) -> None:
+        """End the connection if nothing was read since; else look again later."""
+        self.unread_timer = None
+        if not self.writing_paused:
+            return
+        if self.transport.get_write_buffer_progress() != progress:
+            self._watch_unread()
+            return
+        seconds = self._limits.unread_timeout
+        _log.info("x %r: nothing that waits for it was read for %g s", self, seconds)
+        self.end_by(ConnectionLost(f"the other side read nothing for {seconds:g} s (unread_timeout)"))
+
+    def book_unsent(self) -> None:
+        """Book what is unsent on the account, as it is now."""
+        now = self.answers.unsent_bytes if self.writing_paused else 0
+        self.account.book(UNSENT_BYTES, now - self.unsent_booked)
+        self.unsent_booked = now
+
+    def _end_unread(self) -> None:
+        if self.unread_timer is not None:
+            self.unread_timer.cancel()
+            self.unread_timer = None
+        self.book_unsent()
 
     def resume_writing(self) -> None:
         """Let waiting calls go on."""
         self.writing_paused = False
+        self._end_unread()
         if not self.is_held:
             self.transport.resume_reading()
         self.calls.turns.restart()  # until now the line did not wait for answers
@@ -291,6 +355,8 @@ class Link(SeqpacketProtocol):
             self._close_timer.cancel()
         self._reason = self._reason or exc
         self.writing_paused = False  # calls made from now on must fail: nothing would end their waiting
+        self._end_unread()
+        self.in_flight.end(self.loop)
         self.calls.lose()
         self.handler.connection_lost()
         self._closed.set_result(None)

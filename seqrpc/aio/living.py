@@ -5,10 +5,10 @@ from __future__ import annotations
 import errno
 import functools
 import inspect
-import resource
 from collections.abc import AsyncIterable
 from typing import Any, Final
 
+from seqrpc.aio.accounts import DESCRIPTORS, LIVING, Account, Booked, Ledger
 from seqrpc.aio.channels import Channel, ChannelEnd, end_of
 from seqrpc.aio.departures import StreamDeparture
 from seqrpc.aio.held import Held, HeldValues
@@ -22,7 +22,7 @@ from seqrpc.errors import LocalProtocolError, Overloaded
 from seqrpc.interface.service import Service
 from seqrpc.kernel.descriptors import OwnedFd, close_all
 from seqrpc.kernel.sockets import is_connected_seqpacket
-from seqrpc.limits import Limits, free_descriptors
+from seqrpc.limits import Limits
 from seqrpc.logs import get_logger
 from seqrpc.protocol.decoder import Decoder
 from seqrpc.protocol.encoder import Encoder
@@ -47,24 +47,24 @@ class Tally:
 class _Place:
     """One stream or object that counts, from when it is made for a message until it has ended."""
 
-    __slots__ = ("_held", "_tally")
+    __slots__ = ("_account", "_tally")
 
-    def __init__(self, tally: Tally, held: HeldValues) -> None:
+    def __init__(self, tally: Tally, account: Account) -> None:
         """Count one more."""
         self._tally: Tally | None = tally
-        self._held = held
+        self._account = account
         tally.alive += 1
-        held.places += 1
+        account.book(LIVING)
 
     def free(self) -> None:
         """Count one less, once."""
         tally, self._tally = self._tally, None
         if tally is not None:
             tally.alive -= 1
-            self._held.places -= 1
+            self._account.release(LIVING)
 
 
-class LivingValues:
+class LivingValues(Booked):
     """Makes streams and channels of what comes in on a connection, and descriptors of what leaves.
 
     Args:
@@ -73,9 +73,12 @@ class LivingValues:
         own: the end of the channel whose connection this is, if it is a channel's.
         tally: counts what left, together with the connection that the channel came over.
         interception: of this connection, and of those of channels.
+        account: what it holds counts on; if it is None, that of the connection, once this is made.
     """
 
-    __slots__ = ("_held", "_interception", "_limits", "_made_decoder", "_made_encoder", "_own_id", "_tally")
+    __slots__ = (
+        "_held", "_interception", "_limits", "_made_decoder", "_made_encoder", "_own_id", "_tally",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -84,8 +87,11 @@ class LivingValues:
         own: ChannelEnd | None = None,
         tally: Tally | None = None,
         interception: Interception = NO_INTERCEPTION,
+        *,
+        account: Account | None = None,
     ) -> None:
         """Begin with none that left."""
+        super().__init__(account)
         self._limits = limits
         self._held = held
         self._interception = interception
@@ -125,8 +131,7 @@ class LivingValues:
             return moved
         if not isinstance(value, Service | Source) and not hasattr(type(value), "__aiter__"):
             return None
-        self._check_room()
-        place = _Place(self._tally, self._held)
+        place = self._take_place()
         try:
             return self._new(value, place)
         except BaseException as exc:
@@ -135,14 +140,17 @@ class LivingValues:
                 raise
             raise Overloaded(f"no socket pair for a stream or a channel: {exc.strerror}") from exc
 
-    def _check_room(self) -> None:
+    def _take_place(self) -> _Place:
         alive = self._tally.alive
         if alive >= self._limits.max_living_values:
             raise Overloaded(f"this connection has {alive} streams and channels already (max_living_values)")
-        soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        most = max(1, free_descriptors(soft) // 2)  # the other half is for connections, and what they bring
-        if soft != resource.RLIM_INFINITY and self._held.places >= most:
-            raise Overloaded(f"{most} streams and channels are alive here already (half of RLIMIT_NOFILE)")
+        account = self.account
+        if account is None:  # there is no connection yet
+            account = self.account = Ledger(self._limits, is_shared=False).account_of(None)
+        lack = account.lack(LIVING) or account.lack(DESCRIPTORS)
+        if lack is not None:
+            raise Overloaded(lack)
+        return _Place(self._tally, account)
 
     def _move(self, value: Any) -> Departure | None:
         """Return how a received stream or channel is passed on; None if it is neither, or can only be relayed."""
@@ -172,7 +180,7 @@ class LivingValues:
 
     def _within(self, own: ChannelEnd | None) -> LivingValues:
         """Return what carries streams and channels over the connection of a channel."""
-        return LivingValues(self._limits, self._held, own, self._tally, self._interception)
+        return LivingValues(self._limits, self._held, own, self._tally, self._interception, account=self.account)
 
     def _ended(self, place: _Place, value: Held) -> None:
         place.free()

@@ -96,8 +96,6 @@ class _HeldObject:
             self.let_go()  # it may have been given away again meanwhile, and even come back
 
     def _forget(self) -> None:
-        if self._registry is not None:
-            self._registry.close()
         _held.pop(self._key, None)
 
 

@@ -15,14 +15,15 @@ class PinnedLink(Link):
 
     Args:
         pid: the process; its number stays its own as long as nobody has waited for it.
-        args: those of :class:`~seqrpc.aio.link.Link`.
+        args: those of :class:`~seqrpc.aio.link.Link`, and
+        kwargs: by name.
     """
 
     __slots__ = ("_pid",)
 
-    def __init__(self, pid: int, *args: Any) -> None:
+    def __init__(self, pid: int, *args: Any, **kwargs: Any) -> None:
         """Prepare."""
-        super().__init__(*args)
+        super().__init__(*args, **kwargs)
         self._pid = pid
 
     def packet_received(self, data: bytes, fds: list[OwnedFd], credentials: Credentials | None) -> None:

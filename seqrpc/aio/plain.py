@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from concurrent.futures import Future
 from typing import Any
 
@@ -30,17 +30,22 @@ class PlainCalls:
         self._stall_timeout = limits.stall_timeout
         self._watch: StallWatch | None = None
 
-    def submit(self, function: Callable[[], Any]) -> Future[Any]:
+    def submit(self, function: Callable[[], Any], owner: Hashable = None, most: int | None = None) -> Future[Any]:
         """Return the future of what ``function`` returns or raises in a thread; call it on the loop.
 
         It raises :class:`~seqrpc.Overloaded`, and the function never runs, if no thread came free for
         ``stall_timeout`` seconds while it waited for one.
 
+        Args:
+            function: what to run.
+            owner: for whom: owners take turns.
+            most: how many threads may run for that owner at a time; all by default.
+
         Raises:
             RuntimeError: as :meth:`seqrpc.aio.threads.Threads.submit`.
         """
-        future = self._threads.submit(function)
-        if self._threads.all_busy:
+        future = self._threads.submit(function, owner, most)
+        if self._threads.some_wait:
             if self._watch is None:
                 self._watch = StallWatch(asyncio.get_running_loop(), self._stall_timeout, self._look)
             self._watch.start()

@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Callable, Container, Iterable
 from typing import Protocol
 
-from seqrpc.aio.plain import PlainCalls
 from seqrpc.interface.entries import MethodTable
 from seqrpc.interface.policy import PolicyLike
 from seqrpc.interface.service import Service
@@ -15,6 +14,11 @@ from seqrpc.limits import DEFAULT_LIMITS, Limits
 
 class Lingering(Protocol):
     """The handlers of a connection that ended, which run on."""
+
+    @property
+    def account(self) -> object:
+        """Of whose user they are."""
+        ...
 
     @property
     def number(self) -> int:
@@ -36,7 +40,7 @@ class Registry(MethodTable):
     Args:
         services: objects of :class:`~seqrpc.Service`; no two with the same name.
         allow: who may call where neither class nor method says; by default :data:`seqrpc.policy.default`.
-        limits: ``max_calls_in_flight`` and ``max_threads`` are used.
+        limits: ``max_calls_in_flight`` and ``close_timeout`` are used.
 
     Raises:
         TypeError: one is no service, or a method cannot be called from elsewhere.
@@ -49,14 +53,13 @@ class Registry(MethodTable):
         """Describe the services."""
         super().__init__(services, allow)
         self.limits = limits
-        self.threads = PlainCalls(limits)
         self._lingering: set[Lingering] = set()
         self._stopping: set[Lingering] = set()
         self._when_quiet: list[Callable[[], object]] = []
 
-    def has_room_to_linger(self, number: int) -> bool:
-        """Return whether so many calls more may run on: a peer that reconnects leaves no more behind."""
-        running = sum(calls.number for calls in self._lingering)
+    def has_room_to_linger(self, number: int, account: object) -> bool:
+        """Return whether so many calls more of a user may run on: a peer that reconnects leaves no more behind."""
+        running = sum(calls.number for calls in self._lingering if calls.account is account)
         return running + number <= self.limits.max_calls_in_flight
 
     def linger(self, calls: Lingering, ended: asyncio.Future[None]) -> None:
@@ -101,7 +104,3 @@ class Registry(MethodTable):
         """Cancel the calls that run on although their connections ended."""
         for calls in self._lingering:
             calls.stop_oneway()
-
-    def close(self) -> None:
-        """Let the threads go; what runs in them is not waited for."""
-        self.threads.close()

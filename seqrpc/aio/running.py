@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Container
 from typing import Any
 
+from seqrpc.aio.accounts import CALLS, REQUEST_BYTES, Account
 from seqrpc.aio.current import HandledCall
 from seqrpc.aio.registry import Registry
 from seqrpc.kernel.descriptors import ValueFd, close_all
@@ -19,12 +20,15 @@ class RunningCalls:
     Args:
         registry: the services; it also knows which handlers run on after their connection ended.
         requests: the session's table of requests, with what runs for each.
+        account: of the caller's user.
     """
 
-    __slots__ = ("_held_bytes", "_idle", "_lingering", "_loop", "_oneway", "_registry", "_requests")
+    __slots__ = ("_held_bytes", "_idle", "_lingering", "_loop", "_oneway", "_registry", "_requests", "account")
 
-    def __init__(self, registry: Registry, requests: dict[int, HandledCall | None]) -> None:
+    def __init__(self, registry: Registry, requests: dict[int, HandledCall | None], account: Account) -> None:
         """Begin with no call running."""
+        self.account = account
+        """Of the caller's user."""
         self._registry = registry
         self._requests = requests
         self._oneway: dict[HandledCall, None] = {}  # they want no answer, so they are in no table; smaller than a set
@@ -38,7 +42,7 @@ class RunningCalls:
         held, most = self._held_bytes, self._registry.limits.max_held_bytes
         if held and held + size > most:
             return f"{held} bytes of large requests are being worked on already (max_held_bytes)"
-        return None
+        return self.account.lack(REQUEST_BYTES, size)
 
     def add(self, call: HandledCall) -> None:
         """Add a call, and count the bytes that it holds until it ends.
@@ -47,7 +51,12 @@ class RunningCalls:
         """
         request = call.request
         request.fds = [fd for fd in request.fds if not isinstance(fd, ValueFd)]
-        self._held_bytes += request.held_bytes
+        account = self.account
+        account.held[CALLS] += 1  # as book does
+        account.total[CALLS] += 1
+        if request.held_bytes:
+            self._held_bytes += request.held_bytes
+            account.book(REQUEST_BYTES, request.held_bytes)
         if request.call_id is None:
             self._oneway[call] = None
         else:
@@ -57,6 +66,9 @@ class RunningCalls:
         """Forget a call, and close those of its descriptors that nobody took."""
         request = call.request
         call.task = None  # its context refers to the call
+        account = self.account
+        account.held[CALLS] -= 1  # as release does
+        account.total[CALLS] -= 1
         request.params = _NO_PARAMS  # tasks started in its context that live on must not keep its arguments
         if request.call_id is None:
             self._oneway.pop(call, None)
@@ -64,7 +76,9 @@ class RunningCalls:
             del self._requests[request.call_id]
         if not request.is_plain:
             close_all(request.fds)
-            self._held_bytes -= request.held_bytes
+            if request.held_bytes:
+                self._held_bytes -= request.held_bytes
+                account.release(REQUEST_BYTES, request.held_bytes)
             if call.timer is not None:
                 call.timer.cancel()
         if self._idle is not None:
@@ -90,13 +104,13 @@ class RunningCalls:
         """Cancel the handlers whose answers nobody waits for any more.
 
         Nobody ever waited for handlers of one-way calls: they run on, and are cancelled after ``close_timeout``. Over
-        all connections that ended, no more than ``max_calls_in_flight`` of them run on.
+        all connections of a user that ended, no more than ``max_calls_in_flight`` of them run on.
         """
         for call in self._all():
             if call.request.call_id is not None:
                 call.stop()
         oneway = len(self._oneway)
-        lingers = oneway > 0 and self._registry.has_room_to_linger(oneway)
+        lingers = oneway > 0 and self._registry.has_room_to_linger(oneway, self.account)
         if not lingers:
             self.stop_oneway()
         if self.is_idle:

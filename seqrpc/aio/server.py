@@ -166,8 +166,9 @@ async def _start(
         sockets.check_socket(sock, "sock=")
     elif where is not None:
         sock = sockets.inherited_socket(where)
-    hub = Hub(registry, where, limits, interception)
-    if sock is not None and not sockets.is_listening(sock):
+    is_pair = sock is not None and not sockets.is_listening(sock)
+    hub = Hub(registry, where, limits, interception, is_shared=not is_pair)
+    if sock is not None and is_pair:
         await _serve_pair(hub, sock, limits, pass_credentials=pass_credentials)
         return Server(hub)
     asked = {"accept_descriptors": accept_descriptors, "pass_credentials": pass_credentials}

@@ -122,6 +122,11 @@ class SeqpacketTransport(asyncio.ReadTransport):
         outlet = self._carrier.outlet
         return 0 if outlet is None else len(outlet.outbox.packets)
 
+    def get_write_buffer_progress(self) -> int:
+        """Return how many packets that had to wait were sent since: a number that stands still if nobody reads."""
+        outlet = self._carrier.outlet
+        return 0 if outlet is None else outlet.outbox.taken
+
     def get_write_buffer_limits(self) -> tuple[int, int]:
         """Return the low and the high water mark in bytes."""
         return self._carrier.marks

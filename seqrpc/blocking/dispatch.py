@@ -128,6 +128,10 @@ class Dispatcher:
             return f"{self._held_bytes} bytes of large requests are being worked on already (max_held_bytes)"
         return None
 
+    def lack_of_descriptors(self) -> str | None:
+        """Return None: there is one connection only, which has all the room that there is."""
+        return None
+
     def request_refused(self, refused: Refused, caller: Credentials | None) -> None:
         """Log that a request that wanted no answer was dropped, and tell the interceptors."""
         if refused.call_id is None:

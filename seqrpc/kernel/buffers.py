@@ -8,7 +8,7 @@ import os
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 from seqrpc.kernel import memfd, memory
-from seqrpc.kernel.descriptors import OwnedFd, ValueFd
+from seqrpc.kernel.descriptors import OwnedFd, as_value
 from seqrpc.kernel.interrupts import Uninterrupted
 
 _NAME = "seqrpc-buffer"
@@ -44,7 +44,7 @@ class Buffer(mmap.mmap):
         """
         if size < 1:
             raise ValueError(f"a buffer has at least 1 byte, got {size}")
-        owned = _own(memfd.create(_NAME, size))
+        owned = as_value(memfd.create(_NAME, size))
         return cls._over(owned, size, 0, sealed=False)
 
     @classmethod
@@ -187,11 +187,6 @@ else:
 To type checkers it is all that a caller may pass; when it runs it is :class:`memoryview`, as is what the handler gets.
 It calls ``memoryview(content)``, which for type checkers makes one of it, and changes nothing.
 """
-
-
-def _own(owned: OwnedFd) -> ValueFd:
-    with Uninterrupted():
-        return ValueFd(owned.detach())
 
 
 def must_copy(offset: int) -> bool:

@@ -43,8 +43,9 @@ class OwnedFd:
         TypeError: it is no number.
     """
 
-    __slots__ = ("__weakref__", "_fd", "_generation", "_sender")
+    __slots__ = ("__weakref__", "_booked", "_fd", "_generation", "_sender")
 
+    _booked: set[int]
     _fd: int
     _sender: Sender
 
@@ -63,6 +64,7 @@ class OwnedFd:
         self._fd = fd
         self._generation = forks.generation
         self._sender = _OURS
+        self._booked = _NOWHERE
 
     @classmethod
     def dup(cls, fd: int | HasFileno) -> Self:
@@ -97,6 +99,7 @@ class OwnedFd:
             ValueError: it was detached or closed.
         """
         fd = self.fileno()
+        self._booked.discard(fd)
         self._fd = _DETACHED
         return fd
 
@@ -126,6 +129,7 @@ class OwnedFd:
             return
         # What a signal handler raises while the descriptor is looked at leaves it open, and owned. Python looks for
         # signals after a call, and so not between it being no longer owned and its being closed.
+        self._booked.discard(fd)
         if self._sender == _OURS or self._generation != forks.generation or closes_at_once(fd):
             self._fd = _CLOSED  # a fork never has the last copy
             os.close(fd)
@@ -174,6 +178,7 @@ def _tell_unclosed(count: int) -> None:
 _CLOSED = -1
 _DETACHED = -2
 _OURS: Final = -1  # the sender of what this process made; no user has this number
+_NOWHERE: Final[set[int]] = set()  # where what nobody counts is booked; always empty
 
 
 class ValueFd(OwnedFd):
@@ -209,7 +214,16 @@ def as_value(owned: OwnedFd) -> ValueFd:
     with Uninterrupted():
         kept = ValueFd(owned.detach())
         kept._sender = owned._sender  # noqa: SLF001
+        if owned._booked is not _NOWHERE:  # noqa: SLF001
+            book(kept, owned._booked)  # noqa: SLF001
     return kept
+
+
+def book(owned: OwnedFd, numbers: set[int]) -> None:
+    """Have a descriptor's number in a set as long as it is open and owned, for whoever counts them; closed is not."""
+    if owned._fd >= 0:  # noqa: SLF001
+        owned._booked = numbers  # noqa: SLF001
+        numbers.add(owned._fd)  # noqa: SLF001
 
 
 def tell_senders(fds: list[OwnedFd], sender: Sender) -> None:

@@ -55,3 +55,7 @@ class Admission(Protocol):
     def lack_of_room(self, size: int) -> str | None:
         """Return why a request that keeps ``size`` bytes in memory cannot be taken; None if it can."""
         ...
+
+    def lack_of_descriptors(self) -> str | None:
+        """Return why a request whose descriptors have come cannot be taken; None if it can."""
+        ...

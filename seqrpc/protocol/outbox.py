@@ -222,7 +222,7 @@ class Outbox:
         low: bytes at which sending may go on.
     """
 
-    __slots__ = ("high", "low", "packets", "paused", "unsent_bytes")
+    __slots__ = ("high", "low", "packets", "paused", "taken", "unsent_bytes")
 
     def __init__(self, high: int = DEFAULT_LIMITS.high_water_bytes, low: int = DEFAULT_LIMITS.low_water_bytes) -> None:
         """Begin with none."""
@@ -231,6 +231,8 @@ class Outbox:
         self.high, self.low = high, low
         self.unsent_bytes = 0
         """What waits, by weight."""
+        self.taken = 0
+        """How many packets that had waited the kernel has taken."""
         self.paused = False
         """Whether whoever sends was told to pause."""
 
@@ -246,6 +248,7 @@ class Outbox:
 
     def sent(self) -> None:
         """Hear that the first packet was sent."""
+        self.taken += 1
         self._take_first().sent()
 
     def failed(self, exc: Exception, spill: Spill) -> tuple[Verdict, Exception]:

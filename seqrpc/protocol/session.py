@@ -62,6 +62,7 @@ Event = Message | Refused
 
 _ARRAY_OF_FOUR = 0x94  # how nearly all packets begin
 
+_LONG = 4_096  # bytes of a request from which on they count among what a connection holds
 _GLANCE = 256  # bytes of a packet that is read before its head is looked at
 
 _LOST = "descriptors of the message were lost on the way in"
@@ -200,13 +201,32 @@ class Session(Generic[Waiter, Work]):
                 close_all(fds)
                 return self._leave_unread(head, refusal)
             try:
+                if fds or len(data) > _LONG:
+                    self._check_room(head, len(data), fds)
                 value, problem = self._decoder.decode(data, fds)
-            except TooLarge as exc:
+            except (Overloaded, TooLarge) as exc:
                 return self._fail(head, fds, exc)
-            return self._take(head, value, fds, None if lost else problem)
+            event = self._take(head, value, fds, None if lost else problem)
+            if len(data) > _LONG and isinstance(event, Request):
+                event.held_bytes += len(data)
+            return event
         except BaseException:
             close_all(fds)
             raise
+
+    def _check_room(self, head: Head, size: int, fds: list[OwnedFd]) -> None:
+        """Check that there is room for a request with so many bytes, and these descriptors.
+
+        Raises:
+            Overloaded: there is not.
+        """
+        if head.method is None:
+            return
+        lack = self._admission.lack_of_room(size) if size > _LONG else None
+        if lack is None and fds:
+            lack = self._admission.lack_of_descriptors()
+        if lack is not None:
+            raise Overloaded(lack)
 
     def _check_unwanted(self, kind: int, data: bytes, fds: list[OwnedFd]) -> None:
         """Check that a short message that is not taken does not break the protocol."""
@@ -308,10 +328,8 @@ class Session(Generic[Waiter, Work]):
         if head.kind in (CANCEL, CLOSING, SPILLED) and (length > MAX_PACKET or len(fds) > 1):
             what = f"{length} bytes and {len(fds) - 1} descriptors"
             raise RemoteProtocolError(f"malformed message: one of kind {head.kind} has {what}")
-        lack = None if head.method is None else self._admission.lack_of_room(length)
-        if lack is not None:
-            return self._fail(head, fds, Overloaded(lack))
         try:
+            self._check_room(head, length, fds)
             value, problem = read_spilled(self._decoder, length, fds)
         except (Overloaded, TooLarge) as exc:
             return self._fail(head, fds, exc)

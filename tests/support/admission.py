@@ -24,6 +24,9 @@ class Admitting:
         self.lack_of_room = lack_of_room
         self.unread = {"rpc.ping"}
 
+    def lack_of_descriptors(self) -> str | None:
+        return None
+
     @property
     def policies(self) -> Mapping[str, Admits]:
         return _Policies(self)

@@ -73,6 +73,9 @@ class Handler:
         assert size
         return None
 
+    def lack_of_descriptors(self) -> str | None:
+        return None
+
     def request_refused(self, refused: Refused, caller: Credentials | None) -> None:
         self.refused.append(refused)
 

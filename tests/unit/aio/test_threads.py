@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import functools
 import gc
+import queue
 import sys
 import threading
 import time
@@ -135,9 +136,55 @@ def test_what_is_discarded_before_its_turn_is_forgotten_at_once_and_what_runs_is
     assert [future.result(PATIENCE) for future in (*busy, last)] == [1, 1, 2]
 
 
+def test_owners_take_turns_and_none_has_more_than_its_share() -> None:
+    threads = Threads(3)
+    go_on, order = threading.Event(), queue.SimpleQueue[str]()
+
+    def work(name: str) -> None:
+        order.put(name)
+        go_on.wait(PATIENCE)
+
+    greedy = [threads.submit(functools.partial(work, "greedy"), "greedy", 2) for _ in range(6)]
+    assert [order.get(timeout=PATIENCE) for _ in range(2)] == ["greedy"] * 2
+    assert threads.some_wait
+    other = threads.submit(functools.partial(work, "other"), "other", 2)
+    assert order.get(timeout=PATIENCE) == "other"
+    more = [threads.submit(functools.partial(work, "other"), "other", 2) for _ in range(2)]
+    threads.discard(more.pop())
+    threads.discard(greedy.pop())
+    go_on.set()
+    for future in (*greedy, other, *more):
+        future.result(PATIENCE)
+    assert sorted(order.get(timeout=PATIENCE) for _ in range(4)) == ["greedy"] * 3 + ["other"]
+    assert not threads.some_wait
+    threads.close()
+
+
+def test_who_has_its_share_waits_for_its_own_threads_only() -> None:
+    threads = Threads(3)
+    go_on, began = threading.Event(), threading.Barrier(3)
+
+    def hang() -> None:
+        began.wait(PATIENCE)
+        go_on.wait(PATIENCE)
+
+    hung = [threads.submit(hang, "greedy", 2) for _ in range(2)]
+    began.wait(PATIENCE)
+    late = threads.submit(lambda: 1, "greedy", 2)
+    time.sleep(0.1)  # the time that counts
+    assert threads.submit(lambda: 2, "other", 2).result(PATIENCE) == 2
+    threads.refuse_stalled(0.1)
+    with pytest.raises(Overloaded, match="all 2 threads that one user may have are busy"):
+        late.result(PATIENCE)
+    go_on.set()
+    for future in hung:
+        future.result(PATIENCE)
+    threads.close()
+
+
 def test_what_waits_while_no_thread_comes_free_is_refused(threads: Threads, caplog: pytest.LogCaptureFixture) -> None:
     assert threads.refuse_stalled(0.01) is None
-    assert not threads.all_busy
+    assert not threads.some_wait
     began, go_on = threading.Barrier(3), threading.Event()
 
     def work() -> int:
@@ -149,7 +196,7 @@ def test_what_waits_while_no_thread_comes_free_is_refused(threads: Threads, capl
     began.wait(PATIENCE)
     ran: list[int] = []
     early = [threads.submit(lambda: ran.append(1)) for _ in range(3)]
-    assert threads.all_busy
+    assert threads.some_wait
     assert early[1].cancel()
     left = threads.refuse_stalled(60)
     assert left is not None

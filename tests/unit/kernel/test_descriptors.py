@@ -23,6 +23,7 @@ from seqrpc.kernel.descriptors import (
     OwnedFd,
     ValueFd,
     as_value,
+    book,
     close_all,
     received_fd,
     sender_of,
@@ -379,6 +380,24 @@ def test_whose_they_are_is_known(pipe: tuple[int, int]) -> None:
         assert sender_of(ours) is None
     assert sender_of(None) is None
     close_all([kept, *fds])
+
+
+def test_numbers_are_kept_somewhere_as_long_as_they_are_open_and_owned() -> None:
+    numbers: set[int] = set()
+    fds = [OwnedFd(os.dup(0)) for _ in range(4)]
+    closed = OwnedFd(os.dup(0))
+    closed.close()
+    for fd in (*fds, closed):
+        book(fd, numbers)
+    assert numbers == {fd.fileno() for fd in fds}
+    fds[0].close()
+    os.close(fds[1].detach())
+    value = as_value(fds[2])
+    assert numbers == {value.fileno(), fds[3].fileno()}
+    value.close()
+    close_all(fds[3:])
+    fds[3].close()
+    assert numbers == set()
 
 
 def test_one_that_was_made_here_is_closed_before_close_returns() -> None:

@@ -50,6 +50,9 @@ class House:
         self.asked.append(("room", size))
         return self.lack
 
+    def lack_of_descriptors(self) -> str | None:
+        return None
+
 
 def session_of(house: Admission, limits: Limits | None = None) -> Session[Any, Any]:
     return Session(limits or Limits(), None, house)

@@ -202,15 +202,15 @@ async def test_services_of_the_client_are_called_by_this_process() -> None:
 
 
 async def test_bounds_of_one_user_are_those_of_who_is_pretended() -> None:
-    most = 65  # of which one is kept for others
+    most, ours = 64, 48  # a quarter is for others
     limits = seqrpc.Limits(max_connections=most)
     async with memory_server(House(), limits=limits) as server, contextlib.AsyncExitStack() as stack:
-        for _ in range(most - 1):
+        for _ in range(ours):
             await stack.enter_async_context(server.connect(caller=ANN))
         async with server.connect(caller=ANN) as late:
-            with pytest.raises((seqrpc.Unavailable, seqrpc.ConnectionLost), match="of this user already"):
+            with pytest.raises((seqrpc.Unavailable, seqrpc.ConnectionLost), match="connections here already"):
                 await late.proxy(House).who()
-        await comes_true(lambda: len(server.connections) == most - 1)
+        await comes_true(lambda: len(server.connections) == ours)
         async with server.connect(caller=BOB) as bob:
             assert await bob.proxy(House).peer() == 1002
 

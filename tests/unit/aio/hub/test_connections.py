@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import resource
 import socket
 from pathlib import Path
@@ -15,7 +16,8 @@ from support.waiting import PATIENCE
 from support.work import Work
 
 import seqrpc
-from seqrpc.aio import hub
+from seqrpc.aio import accounts
+from seqrpc.aio.accounts import CONNECTIONS
 from seqrpc.aio.connection import link_of
 from seqrpc.aio.endpoints import open_transport
 from seqrpc.aio.hub import Hub
@@ -24,6 +26,9 @@ from seqrpc.aio.link import Link
 from seqrpc.aio.registry import Registry
 from seqrpc.aio.server import hub_of
 
+USER_HAS = "user {} has {} connections here already, of {} that one user may have (max_connections)"
+ONE_IS_ALL = USER_HAS.format(os.geteuid(), 1, 1)
+
 
 async def test_connections_beyond_the_limit_are_told_so_and_closed(socket_path: Path) -> None:
     limits = seqrpc.Limits(max_connections=1)
@@ -31,10 +36,10 @@ async def test_connections_beyond_the_limit_are_told_so_and_closed(socket_path: 
         async with seqrpc.connect(socket_path) as first:
             await first.call("rpc.ping")
             with raw_client(socket_path) as second:
-                assert await second.receive() == [5, "the server has 1 connections already"]
+                assert await second.receive() == [5, ONE_IS_ALL]
                 assert await second.receive() is None
             async with seqrpc.connect(socket_path) as third:
-                with pytest.raises((seqrpc.Unavailable, seqrpc.ConnectionLost), match="1 connections already"):
+                with pytest.raises((seqrpc.Unavailable, seqrpc.ConnectionLost), match="1 connections here already"):
                     await third.call("Work.add", 1, 2)
             assert await first.call("Work.add", 1, 2) == 3
         while server.connections:  # noqa: ASYNC110 - no event tells
@@ -57,28 +62,28 @@ async def test_one_user_s_connections_leave_room_for_others(socket_path: Path, p
         Work(), socket_path, limits=limits, mode=0o666, pass_credentials=pass_credentials
     ) as server:
         with contextlib.ExitStack() as stack:
-            for _ in range(126):
+            for _ in range(112):
                 stack.enter_context(raw_client(socket_path))
-            while len(server.connections) < 126:  # noqa: ASYNC110 - no event tells
+            while len(server.connections) < 112:  # noqa: ASYNC110 - no event tells
                 await asyncio.sleep(0)
             with raw_client(socket_path) as one_more:
-                assert await one_more.receive() == [5, "the server has 126 connections of this user already"]
+                assert await one_more.receive() == [5, USER_HAS.format(os.geteuid(), 112, 112)]
                 assert await one_more.receive() is None
             with running_child(connect_as_another, uid=OTHER_UID):
                 async with asyncio.timeout(PATIENCE):
                     while OTHER_UID not in [link_of(one).uid for one in server.connections]:  # noqa: ASYNC110 - no event tells
                         await asyncio.sleep(0)
                 await asyncio.sleep(0)
-                assert len(server.connections) == 127, "he is not refused"
+                assert len(server.connections) == 113, "he is not refused"
         while server.connections:  # noqa: ASYNC110 - no event tells
             await asyncio.sleep(0)
-        assert not hub_of(server)._connections_of
+        assert not hub_of(server).ledger.total[CONNECTIONS]
 
 
 async def test_who_finds_no_descriptor_left_waits_until_a_connection_ends(
     socket_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(hub, "free_descriptors", lambda _soft: 1)
+    monkeypatch.setattr(accounts, "free_descriptors", lambda _soft: 1)
     async with seqrpc.serve(Work(), socket_path) as server:
         for number in range(3):
             async with seqrpc.connect(socket_path) as first, seqrpc.connect(socket_path) as second:
@@ -96,7 +101,7 @@ async def test_who_finds_no_descriptor_left_waits_until_a_connection_ends(
 async def test_who_waits_for_a_descriptor_is_told_when_the_server_stops(
     socket_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hub, "free_descriptors", lambda _soft: 1)
+    monkeypatch.setattr(accounts, "free_descriptors", lambda _soft: 1)
     async with seqrpc.serve(Work(), socket_path) as server, seqrpc.connect(socket_path) as first:
         assert await first.call("Work.add", 1, 2) == 3
         with raw_client(socket_path) as second:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+from support.accounts import new_account
 from support.oneway import Log
 from support.waiting import PATIENCE, comes_true
 
@@ -68,9 +69,9 @@ async def test_all_who_wait_until_it_is_quiet_are_told_and_at_once_where_it_is()
     told: list[str] = []
     registry.when_quiet(lambda: told.append("at once"))
     assert told == ["at once"]
-    running = RunningCalls(registry, {})
+    running = RunningCalls(registry, {}, new_account())
     ended = [asyncio.get_running_loop().create_future() for _ in range(2)]
-    another = RunningCalls(registry, {})
+    another = RunningCalls(registry, {}, new_account())
     for calls, future in zip((running, another), ended, strict=True):
         registry.linger(calls, future)
     for name in ("first", "second"):
@@ -81,4 +82,3 @@ async def test_all_who_wait_until_it_is_quiet_are_told_and_at_once_where_it_is()
     ended[1].set_result(None)
     await asyncio.sleep(0)
     assert told == ["at once", "first", "second"]
-    registry.close()

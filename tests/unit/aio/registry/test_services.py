@@ -101,7 +101,6 @@ def test_a_registry_knows_its_methods_by_their_names_on_the_wire_and_who_may_cal
     assert registry.unread == {"rpc.ping"}
     for name, allow in (("Open.three", policy.anyone), ("Everything.x", mine), ("Nobody.x", mine), ("", mine)):
         assert registry.policy_of_unknown(name) is allow
-    registry.close()
 
 
 def test_two_services_of_one_name_are_told_apart_by_another_name() -> None:

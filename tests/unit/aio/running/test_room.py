@@ -7,6 +7,7 @@ import os
 from typing import Any
 
 import pytest
+from support.accounts import new_account
 from support.daemons import Stage, on_a_pair
 from support.descriptors import owned
 
@@ -60,7 +61,7 @@ def call_of(registry: Registry, call_id: int | None, held_bytes: int) -> Handled
 async def test_what_requests_hold_is_counted_until_they_end_and_one_alone_always_fits() -> None:
     registry = Registry([Heavy()], limits=seqrpc.Limits(max_held_bytes=100))
     requests: dict[int, HandledCall | None] = {}
-    running = RunningCalls(registry, requests)
+    running = RunningCalls(registry, requests, new_account())
     assert running.lack_of_room(1_000) is None
     first, second, oneway = call_of(registry, 1, 60), call_of(registry, 2, 40), call_of(registry, None, 30)
     running.add(first)
@@ -77,13 +78,12 @@ async def test_what_requests_hold_is_counted_until_they_end_and_one_alone_always
     running.end(second)
     assert running.lack_of_room(1_000) is None
     assert (running.number, requests, running.is_idle) == (0, {}, True)
-    registry.close()
 
 
 async def test_the_end_of_a_call_leaves_alone_the_next_one_of_its_id() -> None:
     registry = Registry([Heavy()])
     requests: dict[int, HandledCall | None] = {}
-    running = RunningCalls(registry, requests)
+    running = RunningCalls(registry, requests, new_account())
     answered, following = call_of(registry, 1, 0), call_of(registry, 1, 0)
     running.add(answered)
     del requests[1]  # its answer is sent, and it goes on
@@ -92,12 +92,11 @@ async def test_the_end_of_a_call_leaves_alone_the_next_one_of_its_id() -> None:
     assert requests == {1: following}
     running.end(following)
     assert requests == {}
-    registry.close()
 
 
 async def test_descriptors_that_nobody_took_are_closed_with_their_call_but_not_what_belongs_to_values() -> None:
     registry = Registry([Heavy()])
-    running = RunningCalls(registry, {})
+    running = RunningCalls(registry, {}, new_account())
     call = call_of(registry, 1, 0)
     with owned(1) as fds:
         (fd,) = fds
@@ -108,4 +107,3 @@ async def test_descriptors_that_nobody_took_are_closed_with_their_call_but_not_w
         assert fd.closed
         assert not value.closed
         value.close()
-    registry.close()

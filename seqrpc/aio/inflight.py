@@ -1,0 +1,125 @@
+"""Descriptors that were sent and that nobody has received yet.
+
+The kernel counts them for the user who sent them, in all processes, and refuses more than ``RLIMIT_NOFILE``
+(``ETOOMANYREFS``, unix(7)). So peers that do not read what they asked for could keep a server from sending any to
+others. What a peer has not received is booked on the account of its user.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import socket
+import struct
+import termios
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Final
+
+from seqrpc.aio.accounts import IN_FLIGHT, Account
+
+_LOOK_AT: Final = 64
+"""So many on one connection from which on it is asked after each whether they were received, which is a system call."""
+
+_LOOK_INTERVAL: Final = 0.01
+"""Seconds between two looks at all connections of a user: at a thousand connections it takes a millisecond."""
+
+_FIRST_DELAY: Final = 0.01
+_LAST_DELAY: Final = 1.0
+"""Seconds between looks at what is left of a connection that has ended."""
+
+
+def unread_bytes(fd: int) -> int:
+    """Return how much that was sent over a socket its peer has not received; 0 if nothing is left (``SIOCOUTQ``)."""
+    try:
+        return int(struct.unpack("i", fcntl.ioctl(fd, termios.TIOCOUTQ, bytes(4)))[0])
+    except (OSError, ValueError):  # it is closed
+        return 0
+
+
+class InFlight:
+    """The descriptors that were sent over one connection.
+
+    Args:
+        sock: the connection's, borrowed until :meth:`end`.
+        account: of the user at the other end.
+        waits: whether something waits on this side to be sent.
+    """
+
+    __slots__ = ("_account", "_number", "_sock", "_timer", "_waits")
+
+    def __init__(self, sock: socket.socket, account: Account, waits: Callable[[], bool]) -> None:
+        """Begin with none."""
+        self._sock = sock
+        self._account = account
+        self._waits = waits
+        self._number = 0
+        self._timer: asyncio.TimerHandle | None = None  # once the connection has ended
+
+    def lack(self, number: int) -> str | None:
+        """Return why so many more cannot be sent; None if they can."""
+        account = self._account
+        lack = account.lack(IN_FLIGHT, number)
+        if lack is not None and account.may_look(_LOOK_INTERVAL, time.monotonic()):
+            for each in list(account.ledger.accounts.values()):
+                for sent in list(each.in_flight):
+                    sent.look()
+            lack = account.lack(IN_FLIGHT, number)
+        return lack
+
+    def sent(self, number: int) -> None:
+        """Hear that so many were sent, or wait to be."""
+        self._number += number
+        self._account.book(IN_FLIGHT, number)
+        self._account.in_flight.add(self)
+        if self._number >= _LOOK_AT:
+            self.look()
+
+    def look(self) -> None:
+        """Take off the account what was received: all of it, or nothing is known."""
+        if self._number and not self._waits() and not unread_bytes(self._sock.fileno()):
+            self.forget()
+
+    def forget(self) -> None:
+        """Take off the account what there is, and look no more."""
+        self._account.release(IN_FLIGHT, self._number)
+        self._account.in_flight.discard(self)
+        self._number = 0
+        if self._timer is not None:
+            self._timer.cancel()
+            self._account.ledger.left_in_flight.discard(self)
+            self._sock.close()
+
+    def end(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Hear that the connection ends: what its peer has not received stays booked until that is gone as well."""
+        self._waits = _nothing  # what waited is dropped
+        self.look()
+        if not self._number:
+            return
+        ledger = self._account.ledger
+        try:
+            sock = socket.socket(fileno=os.dup(self._sock.fileno()))
+        except OSError:
+            self.forget()
+            return
+        self._sock = sock
+        with suppress(OSError):  # the peer is to see the end behind what is there
+            sock.shutdown(socket.SHUT_RDWR)
+        ledger.left_in_flight.add(self)
+        self._look_again(loop, _FIRST_DELAY)
+        if ledger.closed:
+            self.forget()
+
+    def _look_again(self, loop: asyncio.AbstractEventLoop, delay: float) -> None:
+        self._timer = loop.call_later(delay, self._look_at_rest, loop, min(2 * delay, _LAST_DELAY))
+
+    def _look_at_rest(self, loop: asyncio.AbstractEventLoop, delay: float) -> None:
+        self.look()
+        if self._number:
+            self._look_again(loop, delay)
+
+
+def _nothing() -> bool:
+    return False

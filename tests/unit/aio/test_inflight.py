@@ -1,0 +1,143 @@
+"""Descriptors that were sent and that nobody has received yet."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import Iterator
+
+import pytest
+from support.accounts import new_account
+from support.scarcity import table_full
+from support.waiting import comes_true
+
+from seqrpc.aio.accounts import IN_FLIGHT, Account
+from seqrpc.aio.inflight import InFlight, unread_bytes
+
+Pair = tuple[socket.socket, socket.socket]
+
+
+@pytest.fixture
+def pair() -> Iterator[Pair]:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, theirs:
+        yield ours, theirs
+
+
+def sent_over(sock: socket.socket, account: Account, number: int) -> InFlight:
+    sent = InFlight(sock, account, lambda: False)
+    socket.send_fds(sock, [b"x"], [0] * number)
+    sent.sent(number)
+    return sent
+
+
+def receive(sock: socket.socket) -> None:
+    _data, fds, _flags, _address = socket.recv_fds(sock, 10, 253)
+    for fd in fds:
+        os.close(fd)
+
+
+def test_the_kernel_tells_what_is_unread(pair: Pair) -> None:
+    ours, theirs = pair
+    assert unread_bytes(ours.fileno()) == 0
+    ours.send(b"x")
+    assert unread_bytes(ours.fileno()) > 0
+    theirs.recv(1)
+    assert unread_bytes(ours.fileno()) == 0
+    assert unread_bytes(-1) == 0
+
+
+def test_what_was_received_counts_no_more(pair: Pair) -> None:
+    account = new_account(is_shared=True)
+    sent = sent_over(pair[0], account, 3)
+    sent.look()
+    assert account.holds(IN_FLIGHT) == 3
+    receive(pair[1])
+    assert account.holds(IN_FLIGHT) == 3
+    sent.look()
+    assert account.holds(IN_FLIGHT) == 0
+    assert not account.in_flight
+
+
+def test_many_are_looked_at_at_once(pair: Pair) -> None:
+    account = new_account()
+    sent_over(pair[0], account, 10)
+    receive(pair[1])
+    sent = InFlight(pair[0], account, lambda: False)
+    sent.sent(100)
+    assert account.holds(IN_FLIGHT) == 10
+
+
+def test_who_lacks_room_is_looked_at(pair: Pair) -> None:
+    account = new_account(uid=61_001, is_shared=True)
+    most, _of_all = account.most(IN_FLIGHT)
+    sent = sent_over(pair[0], account, 3)
+    assert sent.lack(1) is None
+    account.book(IN_FLIGHT, most - 3)
+    assert "descriptors in flight here already" in str(sent.lack(1))
+    receive(pair[1])
+    assert sent.lack(1) is not None, "it was looked at a moment ago"
+    account._looked = 0.0
+    assert sent.lack(1) is None
+
+
+def test_what_waits_here_is_in_flight() -> None:
+    account, waits = new_account(), True
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, theirs:
+        sent = InFlight(ours, account, lambda: waits)
+        sent.sent(70)
+        sent.look()
+        assert account.holds(IN_FLIGHT) == 70
+        waits = False
+        sent.look()
+        assert account.holds(IN_FLIGHT) == 0
+
+
+async def test_it_is_over_with_the_connection_if_all_was_received(pair: Pair) -> None:
+    account, loop = new_account(), asyncio.get_running_loop()
+    InFlight(pair[0], account, lambda: False).end(loop)
+    sent = sent_over(pair[0], account, 3)
+    receive(pair[1])
+    sent.end(loop)
+    assert account.holds(IN_FLIGHT) == 0
+
+
+@pytest.mark.parametrize("how", ["received", "closed"])
+async def test_what_was_not_received_counts_on_after_the_connection(pair: Pair, how: str) -> None:
+    account = new_account()
+    ours, theirs = pair
+    sent = sent_over(ours, account, 3)
+    sent.end(asyncio.get_running_loop())
+    ours.close()
+    assert account.holds(IN_FLIGHT) == 3
+    await asyncio.sleep(0.05)
+    assert account.holds(IN_FLIGHT) == 3
+    if how == "received":
+        receive(theirs)
+        assert theirs.recv(10) == b"", "the end was told"
+    else:
+        theirs.close()
+    await comes_true(lambda: account.holds(IN_FLIGHT) == 0)
+    assert not account.ledger.left_in_flight
+
+
+@pytest.mark.parametrize("before", [False, True])
+async def test_it_is_forgotten_with_the_server(pair: Pair, before: bool) -> None:
+    account = new_account()
+    sent = sent_over(pair[0], account, 3)
+    if before:
+        account.ledger.close()
+    sent.end(asyncio.get_running_loop())
+    account.ledger.close()
+    assert account.holds(IN_FLIGHT) == 0
+    assert not account.ledger.left_in_flight
+
+
+async def test_it_is_forgotten_where_there_is_no_descriptor_to_look_with(pair: Pair) -> None:
+    account = new_account()
+    sent = sent_over(pair[0], account, 3)
+    with table_full():
+        sent.end(asyncio.get_running_loop())
+    assert account.holds(IN_FLIGHT) == 0
