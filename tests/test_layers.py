@@ -107,6 +107,8 @@ ORDER = (
     "interface.reconnecting",
     "interface.builtin",
     "interface.offers",
+    "interface.tallies",
+    "interface.stats",
     "interface.entries",
     # what holds for calls, with an event loop and without
     "calls",
@@ -169,6 +171,7 @@ ORDER = (
     "aio.opening",
     "aio.lifespans",
     "aio.lastreads",
+    "aio.stats",
     "aio.hub",
     "aio.server",
     "aio.run",

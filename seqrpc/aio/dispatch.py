@@ -7,7 +7,7 @@ import time
 import weakref
 from collections.abc import Awaitable, Collection, Coroutine, Mapping
 from contextvars import copy_context
-from typing import Any, NoReturn, Protocol
+from typing import Any, Final, NoReturn, Protocol
 
 from seqrpc.aio.answers import Answers
 from seqrpc.aio.connection import Connection
@@ -23,6 +23,7 @@ from seqrpc.interface.conversion import Terms
 from seqrpc.interface.entries import Entry, bounded_name
 from seqrpc.interface.policy import Policy
 from seqrpc.interface.scope import scope
+from seqrpc.interface.tallies import count
 from seqrpc.kernel.credentials import Credentials
 from seqrpc.kernel.descriptors import close_all
 from seqrpc.limits import LONGEST_TIMER
@@ -34,6 +35,8 @@ from seqrpc.text import shown
 _log = get_logger("seqrpc.dispatch")
 
 _NO_KEYWORDS: dict[str, Any] = {}
+
+_monotonic_ns: Final = time.monotonic_ns
 
 
 class Work(Awaitable[Any], Protocol):
@@ -53,7 +56,7 @@ class Dispatcher:
 
     __slots__ = (
         "_answers", "_connection", "_entries", "_known", "_link", "_loop", "_max_calls", "_registry", "_requests",
-        "_starter", "_terms", "policies", "running", "unread",
+        "_starter", "_terms", "policies", "running", "since", "unread",
     )  # fmt: skip
 
     def __init__(self, registry: Registry) -> None:
@@ -73,6 +76,8 @@ class Dispatcher:
         self._link: Link
         self._connection: Connection | None = None
         self._known: weakref.ref[Connection] | None = None
+        self.since = time.monotonic()
+        """When the connection began."""
 
     @property
     def admission(self) -> Admission:
@@ -119,6 +124,7 @@ class Dispatcher:
 
     def request_refused(self, refused: Refused, caller: Credentials | None) -> None:  # noqa: ARG002 - nothing to stop
         """Log that a request that wanted no answer was dropped: nobody else hears of it."""
+        self._registry.tallies.refuse(refused.method, refused.code)
         if refused.call_id is None:
             _log.debug("! a NOTIFY is dropped: %s: %s", refused.code, shown(refused.message))
 
@@ -132,7 +138,14 @@ class Dispatcher:
             self._refuse(request, caller, *self.denied(request.method, caller))
             return
         connection = self._connection or self.connection  # asking the property alone would take longer
-        call = HandledCall(request=request, caller=caller, connection=connection, dispatcher=self, entry=entry)
+        call = HandledCall(
+            request=request,
+            caller=caller,
+            connection=connection,
+            dispatcher=self,
+            entry=entry,
+            began=_monotonic_ns(),
+        )
         if not request.is_plain and not self._prepare(call):
             return
         params, spec = request.params, entry.spec
@@ -186,12 +199,14 @@ class Dispatcher:
     def _answer_at_once(self, request: Request, caller: Credentials | None, entry: Entry) -> None:  # noqa: ARG002 - see interception
         """Answer a request for a built-in method."""
         close_all(request.fds)
+        entry.latency[0] += 1
         if request.call_id is not None:
             self._answers.send_result(request.call_id, entry.handler())
 
     def _refuse(self, request: Request, caller: Credentials | None, code: str, message: str) -> None:  # noqa: ARG002 - as above
         """Answer a request whose handler does not run."""
         close_all(request.fds)
+        self._registry.tallies.refuse(request.method, code)
         if request.call_id is not None:
             self._answers.send_error(request.call_id, code, message)
         else:  # nobody else hears of it
@@ -294,6 +309,7 @@ class Dispatcher:
 
     def _send_error(self, call: HandledCall, code: str, message: str, data: Any = None) -> None:
         """Answer with an error, if an answer is wanted."""
+        count(call.entry.tally.errors, code)
         call_id = call.request.call_id
         if call_id is None:
             self._answers.give_up(data)

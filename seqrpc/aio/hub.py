@@ -20,7 +20,10 @@ from seqrpc.aio.living import LivingValues
 from seqrpc.aio.places import check_loop, runs_here
 from seqrpc.aio.producers import producing
 from seqrpc.aio.registry import Registry
+from seqrpc.aio.stats import Oversight
 from seqrpc.interface.scope import run_outside
+from seqrpc.interface.stats import Stats
+from seqrpc.interface.tallies import count
 from seqrpc.kernel import forks
 from seqrpc.kernel.addresses import Address
 from seqrpc.kernel.forks import wrong_process
@@ -49,6 +52,11 @@ class Door(Protocol):
     @property
     def is_unclosed(self) -> bool:
         """Whether somebody may still come."""
+        ...
+
+    @property
+    def failures(self) -> int:
+        """How often the system did not give a connection that waits."""
         ...
 
     def accept_connections(self) -> None:
@@ -93,8 +101,11 @@ class Hub:
         self._last_reads = LastReads(limits.close_timeout)
         self.lifespans = Lifespans(registry.services, limits, self._begin_closing)
         """What surrounds the lives of the services."""
-        self.held = HeldValues()
+        self.held = HeldValues(registry.tallies)
         """The streams and objects that clients hold; they outlive their connections, and end with the server."""
+        self.oversight = Oversight(registry.tallies, self._dispatchers, self.held)
+        """Tells how the server is; what is held by each user is told by its ``accounts``, once that is set."""
+        registry.tell_stats(self.stats)
         self._loop = asyncio.get_running_loop()
         self._finished: asyncio.Future[None] = self._loop.create_future()
         self._closing: asyncio.Task[None] | None = None
@@ -116,6 +127,12 @@ class Hub:
         """The connections that are open now."""
         return frozenset(dispatcher.connection for dispatcher in self._dispatchers.values())
 
+    def stats(self) -> Stats:
+        """Do what :meth:`seqrpc.Server.stats` says."""
+        self._check_place()
+        failures = 0 if self._listener is None else self._listener.failures
+        return self.oversight.look(is_stopping=self._draining, accept_failures=failures)
+
     @property
     def sockets(self) -> tuple[socket.socket, ...]:
         """The listening socket, lent, in a tuple; empty once closed, and on a socket pair."""
@@ -136,13 +153,17 @@ class Hub:
         assert isinstance(link.handler, Dispatcher)
         self._dispatchers[link] = link.handler
         self._connections_of[link.uid] += 1
-        bound = _max_connections(self._limits)
+        bound, tallies = _max_connections(self._limits), self._registry.tallies
+        tallies.connections += 1
         if self._draining:
+            count(tallies.turned_away, "stopping")
             link.refuse(_STOPPING)
         elif len(self._dispatchers) > bound:
+            count(tallies.turned_away, "full")
             _log.warning("! a connection is refused: there are %d already", bound)
             link.refuse(f"the server has {bound} connections already")
         elif link.uid is not None and self._connections_of[link.uid] > (most := bound - bound // _FOR_OTHERS):
+            count(tallies.turned_away, "user")
             _log.warning("! a connection is refused: there are %d of user %d already", most, link.uid)
             link.refuse(f"the server has {most} connections of this user already")
 
@@ -151,6 +172,7 @@ class Hub:
 
     def connection_lost(self, link: Link) -> None:
         """Forget a connection; a server on a socket pair ends with its only one."""
+        self._registry.tallies.malformed += link.was_malformed
         if self._dispatchers.pop(link, None) is not None:
             self._connections_of[link.uid] -= 1
             if not self._connections_of[link.uid]:

@@ -56,6 +56,8 @@ class Listener:
         self.is_accepting = False
         self._retry: asyncio.TimerHandle | None = None
         self._delay = 0.0
+        self.failures = 0
+        """How often the system did not give a connection that waits."""
         self.closed: asyncio.Future[None] = loop.create_future()
         """Done once it is closed."""
         self._forked = False  # whether this is a copy in a forked child
@@ -167,6 +169,7 @@ class Listener:
 
     def _back_off(self, exc: OSError) -> None:
         """Look away for a while: a listener that cannot accept stays readable and would spin."""
+        self.failures += 1
         if not self._delay:
             what = "out of descriptors" if exc.errno in _FULL else "cannot accept"
             _log.error("! %s: %s; trying again until it works", what, exc)
