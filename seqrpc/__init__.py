@@ -214,6 +214,7 @@ _PARTS = {
     "aio": "seqrpc.aio",
     "blocking": "seqrpc.blocking",
     "interface": "seqrpc.interface",
+    "oversight": "seqrpc.oversight",
     "policy": "seqrpc.interface.policy",
     "protocol": "seqrpc.protocol",
 }
