@@ -17,7 +17,7 @@ from seqrpc.aio.link import Link
 from seqrpc.aio.registry import Registry
 from seqrpc.aio.running import RunningCalls
 from seqrpc.aio.starting import Starter
-from seqrpc.calls.failures import answer_for, internal_error
+from seqrpc.calls.failures import answer_for, internal_error, log_unsent_data
 from seqrpc.errors import DeadlineExceeded, InvalidParams, RpcError
 from seqrpc.interface.conversion import Terms
 from seqrpc.interface.entries import Entry, bounded_name
@@ -232,7 +232,8 @@ class Dispatcher:
             self._refuse(request, caller, exc.code, exc.message)
         else:  # the application's own types may raise anything while they are built
             what = "failed: its arguments could not be converted, or not be taken"
-            self._refuse(request, caller, *internal_error(exc, request.method, what))
+            withheld = self._entries[request.method].spec.is_sensitive
+            self._refuse(request, caller, *internal_error(exc, request.method, what, withheld=withheld))
 
     async def _run(self, call: HandledCall, work: Work) -> None:
         """Run a handler, answer, and end the call. Nothing the handler does gets further than this."""
@@ -297,7 +298,8 @@ class Dispatcher:
 
     def _answer_error(self, call: HandledCall, exc: BaseException) -> None:
         """Answer with an error that was meant to cross, or with rpc.Internal and a traceback in the log here."""
-        self._send_error(call, *answer_for(exc, call.request.method))
+        withheld = call.entry.spec.is_sensitive
+        self._send_error(call, *answer_for(exc, call.request.method, withheld=withheld))
 
     def _answer_stopped(self, call: HandledCall) -> None:
         """Answer for a handler that was cancelled."""
@@ -316,8 +318,8 @@ class Dispatcher:
             return
         try:
             self._answers.send_error(call_id, code, message, data)
-        except Exception:  # a descriptor in ``data`` is closed
-            _log.exception("! %r: the data of its error cannot be sent", call.request.method)
+        except Exception as exc:  # a descriptor in ``data`` is closed
+            log_unsent_data(exc, call.request.method, withheld=call.entry.spec.is_sensitive)
             self._answers.give_up(data)
             self._answers.send_error(call_id, code, message)
 

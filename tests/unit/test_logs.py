@@ -21,7 +21,7 @@ from support.processes import in_child
 
 from seqrpc import logs
 from seqrpc.limits import LOG_BURST
-from seqrpc.logs import Meter, bounded_traceback, get_logger, meter, new_incident, tell_loop
+from seqrpc.logs import Meter, bounded_traceback, get_logger, meter, new_incident, tell_loop, withheld_traceback
 
 NEVER = 1_000.0
 """Seconds of a window that no test outlasts."""
@@ -418,3 +418,18 @@ def test_of_a_deep_traceback_the_innermost_calls_are_shown_if_it_cannot_be_shown
 def test_where_asyncio_is_only_being_loaded_there_is_no_loop(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "asyncio")
     assert logs._running_loop() is None
+
+
+def test_what_exceptions_say_can_be_left_out_of_a_traceback() -> None:
+    try:
+        try:
+            raise ValueError("hunter2")
+        except ValueError as exc:
+            exc.add_note("hunter2")
+            raise ExceptionGroup("hunter2", [exc, OSError(1, "hunter2")]) from exc
+    except ExceptionGroup as exc:
+        text = withheld_traceback(exc)
+    for told in ("ValueError: (withheld)", "ExceptionGroup: (withheld)", "PermissionError: (withheld)", "in test_what"):
+        assert told in text
+    # Of what is quoted there is only the source.
+    assert all(line.strip().startswith(("raise", "exc.", "|")) for line in text.splitlines() if "hunter2" in line)
