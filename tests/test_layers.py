@@ -232,6 +232,8 @@ ORDER = (
     # for those who run daemons
     "oversight.prometheus",
     "oversight.textfile",
+    "oversight.accesslog",
+    "oversight.slowlog",
     "oversight",
     # the tests of those who use it
     "testing.callers",
