@@ -234,6 +234,7 @@ ORDER = (
     "oversight.textfile",
     "oversight.accesslog",
     "oversight.slowlog",
+    "oversight.telemetry",
     "oversight",
     # the tests of those who use it
     "testing.callers",

@@ -73,7 +73,7 @@ class _Instruments:
             record_exception=False,  # what exceptions say, and their tracebacks, may quote arguments
             set_status_on_exception=False,
         )
-        with _told(span):
+        with _told(span, "rpc.Internal"):
             yield
 
     @contextmanager
@@ -121,23 +121,30 @@ def _about(method: str, code: str | None = None) -> Mapping[str, str]:
 
 
 @contextmanager
-def _told(starting: AbstractContextManager[Span]) -> Iterator[None]:
-    """Surround something with a span, and note in it that it failed, by the code of the error alone."""
+def _told(starting: AbstractContextManager[Span], unforeseen: str | None = None) -> Iterator[None]:
+    """Surround something with a span, and note in it that it failed, by the code of the error alone.
+
+    Args:
+        starting: the span.
+        unforeseen: the code of all that is no error with a code.
+    """
     with starting as span:
         try:
             yield
         except BaseException as exc:
-            code = _code_of(exc)
+            code = _code_of(exc, unforeseen)
             span.set_attributes({"rpc.response.status_code": code, "error.type": code})
             span.set_status(Status(StatusCode.ERROR))
             raise
 
 
-def _code_of(exc: BaseException) -> str:
+def _code_of(exc: BaseException, unforeseen: str | None = None) -> str:
     """Return the code of the error that something ended with, or what the caller met instead of an answer."""
     if isinstance(exc, RpcError):
         return exc.code
-    return "rpc.Cancelled" if isinstance(exc, asyncio.CancelledError) else type(exc).__qualname__
+    if isinstance(exc, asyncio.CancelledError):
+        return "rpc.Cancelled"
+    return unforeseen or type(exc).__qualname__
 
 
 class Telemetry(Interceptor):
