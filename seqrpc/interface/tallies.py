@@ -24,9 +24,10 @@ _LONGEST_CODE: Final = 100  # characters
 
 def count(table: dict[str, int], key: str, most: int = _MOST_CODES) -> None:
     """Count one of ``key`` in a table, or one of the others if the table has ``most`` keys already."""
-    key = shown(key, _LONGEST_CODE)
-    if key not in table and len(table) >= most:
-        key = OTHERS
+    if key not in table:
+        key = shown(key, _LONGEST_CODE)
+        if key not in table and len(table) >= most:
+            key = OTHERS
     table[key] = table.get(key, 0) + 1
 
 
