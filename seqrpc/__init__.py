@@ -51,6 +51,7 @@ if TYPE_CHECKING:
         WrongSocketType,
     )
     from seqrpc.interface import policy
+    from seqrpc.interface.annotations import SENSITIVE
     from seqrpc.interface.methods import method
     from seqrpc.interface.reconnecting import Reconnect
     from seqrpc.interface.registering import register_type
@@ -72,6 +73,7 @@ __version__ = "0.1.0"
 __all__ = (
     "MAX_DESCRIPTORS",
     "MAX_PACKET",
+    "SENSITIVE",
     "AddressError",
     "AddressInUse",
     "Buffer",
@@ -142,6 +144,7 @@ __all__ = (
 _LAZY = {
     "MAX_DESCRIPTORS": "seqrpc.limits",
     "MAX_PACKET": "seqrpc.limits",
+    "SENSITIVE": "seqrpc.interface.annotations",
     "AddressError": "seqrpc.errors",
     "AddressInUse": "seqrpc.errors",
     "Buffer": "seqrpc.kernel.buffers",
@@ -214,6 +217,7 @@ _PARTS = {
     "aio": "seqrpc.aio",
     "blocking": "seqrpc.blocking",
     "interface": "seqrpc.interface",
+    "oversight": "seqrpc.oversight",
     "policy": "seqrpc.interface.policy",
     "protocol": "seqrpc.protocol",
 }

@@ -273,6 +273,16 @@ def bounded_traceback(exc: BaseException) -> str | None:
     return "".join(trace.format()).removesuffix("\n") if careful else None
 
 
+def withheld_traceback(exc: BaseException) -> str:
+    """Return a traceback with the kinds of exceptions, and without what they say: it may quote what is secret."""
+    trace = traceback.TracebackException.from_exception(exc, limit=-_FRAMES, compact=True)
+    for part in _parts_of(trace):
+        part.__notes__ = None  # type: ignore[assignment,unused-ignore] # as of an exception without any
+        name = getattr(part, "exc_type_str", None) or part.exc_type.__qualname__  # the latter is deprecated in 3.13
+        setattr(part, "format_exception_only", functools.partial(_lines, [f"{name}: (withheld)\n"]))  # noqa: B010
+    return "".join(trace.format()).removesuffix("\n")
+
+
 def _lines(lines: list[str], **_options: Any) -> Iterator[str]:
     return iter(lines)
 

@@ -107,6 +107,8 @@ ORDER = (
     "interface.reconnecting",
     "interface.builtin",
     "interface.offers",
+    "interface.tallies",
+    "interface.stats",
     "interface.entries",
     # what holds for calls, with an event loop and without
     "calls",
@@ -172,6 +174,7 @@ ORDER = (
     "aio.opening",
     "aio.lifespans",
     "aio.lastreads",
+    "aio.stats",
     "aio.hub",
     "aio.server",
     "aio.run",
@@ -229,6 +232,13 @@ ORDER = (
     "workers.plain",
     "workers.functions",
     "workers.executor",
+    # for those who run daemons
+    "oversight.prometheus",
+    "oversight.textfile",
+    "oversight.accesslog",
+    "oversight.slowlog",
+    "oversight.telemetry",
+    "oversight",
     # the tests of those who use it
     "testing.callers",
     "testing.admission",
@@ -262,7 +272,7 @@ ONLY_HERE = {
         "protocol.session",
     },
     "uvloop": {"aio.run", "testing.leaks", "workers.child", "workers.executor"},
-    "asyncio": {name for name in ORDER if name.partition(".")[0] in ("aio", "workers", "testing")}
+    "asyncio": {name for name in ORDER if name.partition(".")[0] in ("aio", "workers", "oversight", "testing")}
     | {"interface.methods"},
 }
 """Modules that only some of ours may import."""
@@ -327,7 +337,19 @@ def test_the_list_goes_floor_by_floor() -> None:
     floors = [name.partition(".")[0] for name in ORDER]
     changes = [floor for before, floor in zip(["", *floors], floors, strict=False) if floor != before]
     ground = ["text", "errors", "limits", "logs"]
-    assert changes == [*ground, "kernel", "protocol", "interface", "calls", "aio", "blocking", "workers", "testing", ""]
+    top = ["testing", ""]
+    assert changes == [
+        *ground,
+        "kernel",
+        "protocol",
+        "interface",
+        "calls",
+        "aio",
+        "blocking",
+        "workers",
+        "oversight",
+        *top,
+    ]
 
 
 @pytest.mark.parametrize("name", [name for name in ORDER if name.startswith("blocking")])

@@ -241,6 +241,13 @@ class Ledger:
             account = self.accounts[uid] = Account(self, uid)
         return account
 
+    def stats(self) -> dict[str, dict[str, int]]:
+        """Return what each user holds, for people: by uid, "unknown" for those whom the kernel does not name."""
+        return {
+            "unknown" if uid is None else str(uid): {name: account.holds(kind) for kind, name in enumerate(NAMES)}
+            for uid, account in list(self.accounts.items())
+        }
+
     def bound(self, kind: int) -> int:
         """Return how much there is of a kind now."""
         if kind not in _OF_TABLE:

@@ -38,6 +38,9 @@ class HandledCall(AnsweredCall, kw_only=True, eq=False):
     task: asyncio.Task[Any] | None = None
     """The task of the handler; None in the handler's first step, and of one that never waits."""
 
+    began: int = 0
+    """When its request came, in nanoseconds of ``time.monotonic_ns()``."""
+
     is_paced: bool = False
     has_begun: bool = False
     coroutine: Coroutine[Any, Any, Any] | None = None

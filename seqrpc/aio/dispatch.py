@@ -7,7 +7,7 @@ import time
 import weakref
 from collections.abc import Awaitable, Collection, Coroutine, Mapping
 from contextvars import copy_context
-from typing import Any, NoReturn, Protocol
+from typing import Any, Final, NoReturn, Protocol
 
 from seqrpc.aio.accounts import CALLS, DESCRIPTORS, Account
 from seqrpc.aio.answers import Answers
@@ -18,12 +18,13 @@ from seqrpc.aio.link import Link
 from seqrpc.aio.registry import Registry
 from seqrpc.aio.running import RunningCalls
 from seqrpc.aio.starting import Starter
-from seqrpc.calls.failures import answer_for, internal_error
+from seqrpc.calls.failures import answer_for, internal_error, log_unsent_data
 from seqrpc.errors import DeadlineExceeded, InvalidParams, RpcError
 from seqrpc.interface.conversion import Terms
 from seqrpc.interface.entries import Entry, bounded_name
 from seqrpc.interface.policy import Policy
 from seqrpc.interface.scope import scope
+from seqrpc.interface.tallies import count
 from seqrpc.kernel.credentials import Credentials
 from seqrpc.kernel.descriptors import close_all
 from seqrpc.limits import LONGEST_TIMER
@@ -35,6 +36,8 @@ from seqrpc.text import shown
 _log = get_logger("seqrpc.dispatch")
 
 _NO_KEYWORDS: dict[str, Any] = {}
+
+_monotonic_ns: Final = time.monotonic_ns
 
 
 class Work(Awaitable[Any], Protocol):
@@ -54,7 +57,7 @@ class Dispatcher:
 
     __slots__ = (
         "_account", "_answers", "_connection", "_entries", "_known", "_link", "_loop", "_max_calls", "_registry",
-        "_requests", "_starter", "_terms", "policies", "running", "unread",
+        "_requests", "_starter", "_terms", "policies", "running", "since", "unread",
     )  # fmt: skip
 
     def __init__(self, registry: Registry) -> None:
@@ -75,6 +78,8 @@ class Dispatcher:
         self._link: Link
         self._connection: Connection | None = None
         self._known: weakref.ref[Connection] | None = None
+        self.since = time.monotonic()
+        """When the connection began."""
 
     @property
     def admission(self) -> Admission:
@@ -126,6 +131,7 @@ class Dispatcher:
 
     def request_refused(self, refused: Refused, caller: Credentials | None) -> None:  # noqa: ARG002 - nothing to stop
         """Log that a request that wanted no answer was dropped: nobody else hears of it."""
+        self._registry.tallies.refuse(refused.method, refused.code)
         if refused.call_id is None:
             _log.debug("! a NOTIFY is dropped: %s: %s", refused.code, shown(refused.message))
 
@@ -140,7 +146,14 @@ class Dispatcher:
             self._refuse_caller(request, caller)
             return
         connection = self._connection or self.connection  # asking the property alone would take longer
-        call = HandledCall(request=request, caller=caller, connection=connection, dispatcher=self, entry=entry)
+        call = HandledCall(
+            request=request,
+            caller=caller,
+            connection=connection,
+            dispatcher=self,
+            entry=entry,
+            began=_monotonic_ns(),
+        )
         if not request.is_plain and not self._prepare(call):
             return
         params, spec = request.params, entry.spec
@@ -203,12 +216,14 @@ class Dispatcher:
     def _answer_at_once(self, request: Request, caller: Credentials | None, entry: Entry) -> None:  # noqa: ARG002 - see interception
         """Answer a request for a built-in method."""
         close_all(request.fds)
+        entry.latency[0] += 1
         if request.call_id is not None:
             self._answers.send_result(request.call_id, entry.handler())
 
     def _refuse(self, request: Request, caller: Credentials | None, code: str, message: str) -> None:  # noqa: ARG002 - as above
         """Answer a request whose handler does not run."""
         close_all(request.fds)
+        self._registry.tallies.refuse(request.method, code)
         if request.call_id is not None:
             self._answers.send_error(request.call_id, code, message)
         else:  # nobody else hears of it
@@ -234,7 +249,8 @@ class Dispatcher:
             self._refuse(request, caller, exc.code, exc.message)
         else:  # the application's own types may raise anything while they are built
             what = "failed: its arguments could not be converted, or not be taken"
-            self._refuse(request, caller, *internal_error(exc, request.method, what))
+            withheld = self._entries[request.method].spec.is_sensitive
+            self._refuse(request, caller, *internal_error(exc, request.method, what, withheld=withheld))
 
     async def _run(self, call: HandledCall, work: Work) -> None:
         """Run a handler, answer, and end the call. Nothing the handler does gets further than this."""
@@ -299,7 +315,8 @@ class Dispatcher:
 
     def _answer_error(self, call: HandledCall, exc: BaseException) -> None:
         """Answer with an error that was meant to cross, or with rpc.Internal and a traceback in the log here."""
-        self._send_error(call, *answer_for(exc, call.request.method))
+        withheld = call.entry.spec.is_sensitive
+        self._send_error(call, *answer_for(exc, call.request.method, withheld=withheld))
 
     def _answer_stopped(self, call: HandledCall) -> None:
         """Answer for a handler that was cancelled."""
@@ -311,14 +328,15 @@ class Dispatcher:
 
     def _send_error(self, call: HandledCall, code: str, message: str, data: Any = None) -> None:
         """Answer with an error, if an answer is wanted."""
+        count(call.entry.tally.errors, code)
         call_id = call.request.call_id
         if call_id is None:
             self._answers.give_up(data)
             return
         try:
             self._answers.send_error(call_id, code, message, data)
-        except Exception:  # a descriptor in ``data`` is closed
-            _log.exception("! %r: the data of its error cannot be sent", call.request.method)
+        except Exception as exc:  # a descriptor in ``data`` is closed
+            log_unsent_data(exc, call.request.method, withheld=call.entry.spec.is_sensitive)
             self._answers.give_up(data)
             self._answers.send_error(call_id, code, message)
 

@@ -52,7 +52,7 @@ def _stream_of(call: HandledCall, generator: AsyncIterator[Any]) -> Source:
         raise wraps_wrongly(function, "an async generator function", generator, "an async iterator")
     fds, call.request.fds = call.request.fds, []
     call.deadline_ns = None  # the deadline was for the call; the reader of a stream takes as much as it likes
-    return Source(generator, call.request.method, fds)
+    return Source(generator, call.request.method, fds, is_sensitive=call.entry.spec.is_sensitive)
 
 
 async def _run_in_thread(call: HandledCall, function: Callable[[], Any], account: Account, answers: Answers) -> Any:

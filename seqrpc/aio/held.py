@@ -7,6 +7,7 @@ from collections.abc import Callable, Container, Coroutine
 from typing import Any, Protocol
 
 from seqrpc.interface.scope import run_outside
+from seqrpc.interface.tallies import UNSEEN, Tallies
 
 
 class Held(Protocol):
@@ -32,8 +33,10 @@ class Held(Protocol):
 class HeldValues:
     """Everything that others hold of one server, or of one client connection."""
 
-    def __init__(self) -> None:
-        """Begin with none."""
+    def __init__(self, tallies: Tallies = UNSEEN) -> None:
+        """Begin with none; calls of objects are counted in ``tallies``."""
+        self.tallies = tallies
+        """Where calls of objects are counted."""
         self.living: set[Held] = set()
         self._ending: dict[int, asyncio.Task[None]] = {}
         self._refused: str | None = None

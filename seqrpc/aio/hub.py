@@ -19,7 +19,10 @@ from seqrpc.aio.living import LivingValues
 from seqrpc.aio.places import check_loop, runs_here
 from seqrpc.aio.producers import producing
 from seqrpc.aio.registry import Registry
+from seqrpc.aio.stats import Oversight
 from seqrpc.interface.scope import run_outside
+from seqrpc.interface.stats import Stats
+from seqrpc.interface.tallies import count
 from seqrpc.kernel import forks
 from seqrpc.kernel.addresses import Address
 from seqrpc.kernel.forks import wrong_process
@@ -45,6 +48,11 @@ class Door(Protocol):
     @property
     def is_unclosed(self) -> bool:
         """Whether somebody may still come."""
+        ...
+
+    @property
+    def failures(self) -> int:
+        """How often the system did not give a connection that waits."""
         ...
 
     def accept_connections(self) -> None:
@@ -106,8 +114,12 @@ class Hub:
         """What surrounds the lives of the services."""
         self.ledger = Ledger(limits, is_shared=is_shared)
         """What each user holds."""
-        self.held = HeldValues()
+        self.held = HeldValues(registry.tallies)
         """The streams and objects that clients hold; they outlive their connections, and end with the server."""
+        self.oversight = Oversight(registry.tallies, self._dispatchers, self.held)
+        """Tells how the server is."""
+        self.oversight.accounts = self.ledger.stats
+        registry.tell_stats(self.stats)
         self._loop = asyncio.get_running_loop()
         self._finished: asyncio.Future[None] = self._loop.create_future()
         self._closing: asyncio.Task[None] | None = None
@@ -128,6 +140,12 @@ class Hub:
     def connections(self) -> frozenset[Connection]:
         """The connections that are open now."""
         return frozenset(dispatcher.connection for dispatcher in self._dispatchers.values())
+
+    def stats(self) -> Stats:
+        """Do what :meth:`seqrpc.Server.stats` says."""
+        self._check_place()
+        failures = 0 if self._listener is None else self._listener.failures
+        return self.oversight.look(is_stopping=self._draining, accept_failures=failures)
 
     @property
     def sockets(self) -> tuple[socket.socket, ...]:
@@ -152,9 +170,13 @@ class Hub:
         self._dispatchers[link] = link.handler
         lack = link.account.lack_of_place()
         link.account.book(CONNECTIONS)
+        tallies = self._registry.tallies
+        tallies.connections += 1
         if self._draining:
+            count(tallies.turned_away, "stopping")
             link.refuse(_STOPPING)
         elif lack is not None:
+            count(tallies.turned_away, "full" if lack.startswith("all ") else "user")
             _log.warning("! a connection is refused: %s", lack)
             link.refuse(lack)
         places = table_size()
@@ -170,6 +192,7 @@ class Hub:
 
     def connection_lost(self, link: Link) -> None:
         """Forget a connection; a server on a socket pair ends with its only one."""
+        self._registry.tallies.malformed += link.was_malformed
         if self._dispatchers.pop(link, None) is not None:
             link.account.release(CONNECTIONS)
         self._last_reads.forget(link)

@@ -363,6 +363,11 @@ class Link(SeqpacketProtocol):
         if self._owner is not None:
             self._owner.connection_lost(self)
 
+    @property
+    def was_malformed(self) -> bool:
+        """Whether it ended because the other side broke the protocol."""
+        return isinstance(self._reason, RemoteProtocolError)
+
     def lost_error(self) -> ConnectionLost:
         """Return why the connection ended, made anew: an exception raised repeatedly keeps all its tracebacks."""
         return lost(self._reason, self.session.closing_received)

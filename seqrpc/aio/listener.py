@@ -58,6 +58,8 @@ class Listener:
         self._retry: asyncio.TimerHandle | None = None
         self._delay = 0.0
         self._shortage = Shortage(_log)
+        self.failures = 0
+        """How often the system did not give a connection that waits."""
         self.closed: asyncio.Future[None] = loop.create_future()
         """Done once it is closed."""
         self._forked = False  # whether this is a copy in a forked child
@@ -180,6 +182,7 @@ class Listener:
 
     def _back_off(self, exc: OSError) -> None:
         """Look away for a while: a listener that cannot accept stays readable and would spin."""
+        self.failures += 1
         what = "out of descriptors" if exc.errno in _FULL else "cannot accept"
         self._shortage.say("! %s: %s; trying again until it works", what, exc)
         self._delay = min(max(_FIRST_DELAY, 2 * self._delay), _LAST_DELAY)

@@ -173,7 +173,16 @@ class LivingValues(Booked):
         ended = functools.partial(self._ended, place)
         if isinstance(value, Service):
             keep, free, calls = self._held.add, place.free, self._interception
-            return ObjectDeparture(value, self._limits, self._within, keep, ended, dropped=free, interception=calls)
+            return ObjectDeparture(
+                value,
+                self._limits,
+                self._within,
+                keep,
+                ended,
+                dropped=free,
+                interception=calls,
+                tallies=self._held.tallies,
+            )
         if not isinstance(value, Source):
             value = Source(value, getattr(value, "__qualname__", type(value).__qualname__))
         return StreamDeparture(value, self._encoder, self._held.add, ended, dropped=place.free)

@@ -16,10 +16,12 @@ from seqrpc.aio.link import Link
 from seqrpc.aio.places import wrong_loop
 from seqrpc.aio.registry import Registry
 from seqrpc.aio.remote import Remote
+from seqrpc.aio.running import RunningCalls
 from seqrpc.interface.policy import anyone
 from seqrpc.interface.scope import run_outside
 from seqrpc.interface.service import RemoteService, Service
 from seqrpc.interface.services import check_service
+from seqrpc.interface.tallies import UNSEEN, Tallies
 from seqrpc.kernel import forks
 from seqrpc.kernel.forks import wrong_process
 from seqrpc.kernel.sockets import socket_pair
@@ -61,15 +63,15 @@ class _HeldObject:
             del _held[key]  # nobody can hold those any more
         return _held.get((loop, id(service))) or _HeldObject(service, limits, (loop, id(service)))
 
-    def make_registry(self) -> Registry:
-        """Return what serves the object; it is made when it is first needed.
+    def make_registry(self, tallies: Tallies = UNSEEN) -> Registry:
+        """Return what serves the object; it is made when it is first needed, and counts in ``tallies`` for good.
 
         Raises:
             TypeError: a method of it cannot be called from elsewhere.
         """
         if self._registry is None:
             # Holding it is the right to call it, unless its class or a method says otherwise.
-            self._registry = Registry([self.service], anyone, self._limits)
+            self._registry = Registry([self.service], anyone, self._limits, tallies)
             self._registry.answer_as_bases(self.service)
         return self._registry
 
@@ -126,14 +128,21 @@ class ObjectEnd:
         interception: Interception = NO_INTERCEPTION,
     ) -> None:
         """Prepare; the transport is given :attr:`link`."""
-        self._dispatcher = interception.new_dispatcher(held.make_registry())
+        registry = held.make_registry()
+        self._dispatcher = interception.new_dispatcher(registry)
         self.link = Link(self._dispatcher, limits, living, self, interception.new_caller)
         self._held = held
+        self._tallies = registry.tallies
         self._limits = limits
         self._ended = ended
         self._clean_up: asyncio.Task[None] | None = None
         self.revoking = False
         """Whether a call that runs in it revokes the object: that one ends it."""
+
+    @property
+    def running(self) -> RunningCalls:
+        """The calls that run in it."""
+        return self._dispatcher.running
 
     def connection_made(self, link: Link) -> None:
         """Do nothing: whoever makes the connection knows."""
@@ -146,6 +155,7 @@ class ObjectEnd:
 
     def connection_lost(self, link: Link) -> None:
         """Hear that what runs was stopped; once it has ended, the object has one holder less."""
+        self._tallies.malformed += link.was_malformed
         if self._dispatcher.running.is_idle:
             self._leave()
         else:
@@ -220,6 +230,7 @@ class ObjectDeparture(PairDeparture):
         ended: called with it at its end.
         dropped: called if the object is not sent.
         interception: of the connection that it leaves over.
+        tallies: where its calls are counted, unless it was given away before.
 
     Raises:
         OSError: the process has too many descriptors.
@@ -238,11 +249,12 @@ class ObjectDeparture(PairDeparture):
         *,
         dropped: Callable[[], object],
         interception: Interception = NO_INTERCEPTION,
+        tallies: Tallies = UNSEEN,
     ) -> None:
         """Make the pair."""
         self._held = _HeldObject.of(service, limits)
         try:
-            self._held.make_registry()
+            self._held.make_registry(tallies)
             super().__init__(socket_pair(), dropped)  # each packet names its sender (protocol 9.2)
         except BaseException:
             self._held.let_go()

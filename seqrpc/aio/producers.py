@@ -141,12 +141,12 @@ class Producer:
             await self._produce()
         except asyncio.CancelledError:
             if self._failure is not None:
-                error = error_for(self._failure, self._source.where)
+                error = error_for(self._failure, self._source.where, withheld=self._source.is_sensitive)
             elif self._stopped is None and not self._reader_gone:  # the loop ends, or somebody cancels all its tasks
                 self._stopped = Unavailable("the producer was cancelled")
         except BaseException as exc:
             if self._sock.fileno() >= 0:  # else it is a copy in a forked child, which nobody asked
-                error = error_for(exc, self._source.where)
+                error = error_for(exc, self._source.where, withheld=self._source.is_sensitive)
             if isinstance(exc, (KeyboardInterrupt, SystemExit)):  # these are for the loop, as in any task
                 raise
         finally:

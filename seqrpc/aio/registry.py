@@ -9,6 +9,7 @@ from typing import Protocol
 from seqrpc.interface.entries import MethodTable
 from seqrpc.interface.policy import PolicyLike
 from seqrpc.interface.service import Service
+from seqrpc.interface.tallies import UNSEEN, Tallies
 from seqrpc.limits import DEFAULT_LIMITS, Limits
 
 
@@ -41,6 +42,7 @@ class Registry(MethodTable):
         services: objects of :class:`~seqrpc.Service`; no two with the same name.
         allow: who may call where neither class nor method says; by default :data:`seqrpc.policy.default`.
         limits: ``max_calls_in_flight`` and ``close_timeout`` are used.
+        tallies: where calls are counted.
 
     Raises:
         TypeError: one is no service, or a method cannot be called from elsewhere.
@@ -48,10 +50,14 @@ class Registry(MethodTable):
     """
 
     def __init__(
-        self, services: Iterable[Service], allow: PolicyLike | None = None, limits: Limits = DEFAULT_LIMITS
+        self,
+        services: Iterable[Service],
+        allow: PolicyLike | None = None,
+        limits: Limits = DEFAULT_LIMITS,
+        tallies: Tallies = UNSEEN,
     ) -> None:
         """Describe the services."""
-        super().__init__(services, allow)
+        super().__init__(services, allow, tallies)
         self.limits = limits
         self._lingering: set[Lingering] = set()
         self._stopping: set[Lingering] = set()

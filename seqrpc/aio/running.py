@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Container
-from typing import Any
+import time
+from collections.abc import Container, Iterator
+from itertools import chain
+from typing import Any, Final
 
 from seqrpc.aio.accounts import CALLS, REQUEST_BYTES, Account
 from seqrpc.aio.current import HandledCall
 from seqrpc.aio.registry import Registry
+from seqrpc.interface.tallies import TOTAL
 from seqrpc.kernel.descriptors import ValueFd, close_all
 
 _NO_PARAMS: list[Any] = []
+
+_monotonic_ns: Final = time.monotonic_ns
 
 
 class RunningCalls:
@@ -64,7 +69,10 @@ class RunningCalls:
 
     def end(self, call: HandledCall) -> None:
         """Forget a call, and close those of its descriptors that nobody took."""
-        request = call.request
+        request, latency = call.request, call.entry.latency
+        took = _monotonic_ns() - call.began
+        latency[took.bit_length()] += 1
+        latency[TOTAL] += took
         call.task = None  # its context refers to the call
         account = self.account
         account.held[CALLS] -= 1  # as release does
@@ -96,9 +104,14 @@ class RunningCalls:
         """True while no handler runs."""
         return not self._requests and not self._oneway
 
+    def __iter__(self) -> Iterator[HandledCall]:
+        """Return all calls that run, those that want an answer first, the oldest first among each kind."""
+        # A request that is being refused, or is malformed, has none.
+        return chain(filter(None, self._requests.values()), self._oneway)
+
     def _all(self) -> list[HandledCall]:
-        """Return all calls that run. A request that is being refused, or is malformed, has none."""
-        return [*filter(None, self._requests.values()), *self._oneway]
+        """Return all calls that run, in a list that does not change."""
+        return [*self]
 
     def connection_lost(self) -> None:
         """Cancel the handlers whose answers nobody waits for any more.

@@ -23,6 +23,8 @@ from seqrpc.interface.policy import PolicyLike
 from seqrpc.interface.scope import run_outside
 from seqrpc.interface.service import Service
 from seqrpc.interface.services import services_of
+from seqrpc.interface.stats import Stats
+from seqrpc.interface.tallies import Tallies
 from seqrpc.kernel import buffers, sockets
 from seqrpc.kernel.addresses import Address, AddressLike, FdAddress, SystemdAddress, parse_address
 from seqrpc.kernel.listening import BACKLOG, ListeningSocket, adopt_listening, check_access_of_others, claim
@@ -57,6 +59,17 @@ class Server(AsyncBlock):
     def sockets(self) -> tuple[socket.socket, ...]:
         """The listening socket, lent, in a tuple; empty once closed, and on a socket pair."""
         return self._hub.sockets
+
+    def stats(self) -> Stats:
+        """Return how the server is: what ``rpc.stats`` answers.
+
+        It takes some milliseconds with thousands of connections. Who else than the same user and root is to learn it
+        asks a method of the program's own, which returns this.
+
+        Raises:
+            WrongProcess, WrongLoop: the server belongs to another process, or to another event loop.
+        """
+        return self._hub.stats()
 
     def refuse_new(self) -> None:
         """Stop listening, and refuse what comes on the connections that there are; the first step of :meth:`drain`.
@@ -152,7 +165,7 @@ async def _start(
     interceptors: Iterable[Interceptor],
     limits: Limits,
 ) -> Server:
-    registry = Registry(services, allow, limits)
+    registry = Registry(services, allow, limits, Tallies())
     interception = Interception(interceptors)
     if (address is None) == (sock is None):
         raise ValueError("pass an address, or sock=, and not both")

@@ -17,7 +17,7 @@ from seqrpc.blocking.interceptors import NO_INTERCEPTION, Interception
 from seqrpc.blocking.line import Line
 from seqrpc.blocking.waiting import earlier
 from seqrpc.calls.departures import Source
-from seqrpc.calls.failures import answer_for, internal_error
+from seqrpc.calls.failures import answer_for, internal_error, log_unsent_data
 from seqrpc.calls.records import tell_ended
 from seqrpc.errors import InvalidParams, RpcError
 from seqrpc.interface.conversion import Terms
@@ -161,7 +161,8 @@ class Dispatcher:
             if request.call_id is None or request.call_id in line.session.requests:
                 answers.send_error(request.call_id, "rpc.Cancelled", "the work was interrupted")
             if isinstance(exc, Exception):
-                _log.exception("! %r: a signal handler raised while it was answered", request.method)
+                what = "! %r: a signal handler raised while it was answered"
+                _log.error(what, request.method, exc_info=not entry.spec.is_sensitive)
             raise
         finally:
             self._tell(
@@ -192,7 +193,7 @@ class Dispatcher:
             try:
                 args, kwargs = entry.spec.bind(request.params, self._terms)
             except Exception as exc:
-                answers.send_error(request.call_id, *self._misfit(request, exc))
+                answers.send_error(request.call_id, *self._misfit(entry, request, exc))
                 return
             answers.began = time.monotonic()
             context = copy_context()
@@ -246,11 +247,11 @@ class Dispatcher:
             return "rpc.Overloaded", f"{MAX_NESTED_CALLS} handlers of this thread wait for one another already"
         return None
 
-    def _misfit(self, request: Request, exc: Exception) -> tuple[str, str]:
+    def _misfit(self, entry: Entry, request: Request, exc: Exception) -> tuple[str, str]:
         if isinstance(exc, RpcError):
             return exc.code, exc.message
         what = "failed: its arguments could not be converted, or not be taken"
-        return internal_error(exc, request.method, what)
+        return internal_error(exc, request.method, what, withheld=entry.spec.is_sensitive)
 
     def _proceed(self, index: int, answers: Answers, call: ServedCall, args: Any, kwargs: dict[str, Any]) -> Any:
         """Go on with the interceptor at ``index``, or after the last with the handler."""
@@ -292,21 +293,22 @@ class Dispatcher:
         try:
             result = self._proceed(0, answers, call, args, kwargs)
         except Exception as exc:
-            self._answer_error(answers, request, exc)
+            self._answer_error(answers, call, exc)
             return
         call.deadline_ns = None  # the deadline was for the call; a stream in its result lives on
         try:
             answers.send_result(request.call_id, result, check)
         except Exception as exc:  # the result does not fit, or cannot be sent
             answers.give_up(result)
-            self._answer_error(answers, request, exc)
+            self._answer_error(answers, call, exc)
 
-    def _answer_error(self, answers: Answers, request: Request, exc: BaseException) -> None:
-        code, message, data = answer_for(exc, request.method)
+    def _answer_error(self, answers: Answers, call: ServedCall, exc: BaseException) -> None:
+        request, withheld = call.request, call.entry.spec.is_sensitive
+        code, message, data = answer_for(exc, request.method, withheld=withheld)
         try:
             answers.send_error(request.call_id, code, message, data)
-        except Exception:  # a descriptor in ``data`` is closed
-            _log.exception("! %r: the data of its error cannot be sent", request.method)
+        except Exception as unsent:  # a descriptor in ``data`` is closed
+            log_unsent_data(unsent, request.method, withheld=withheld)
             answers.give_up(data)
             answers.send_error(request.call_id, code, message)
 
@@ -341,7 +343,7 @@ def _handle(call: ServedCall, args: Any, kwargs: dict[str, Any]) -> Any:
             raise wraps_wrongly(spec.function, "an async generator function", result, "an async iterator")
         items = Driven(result, name)
         fds, call.request.fds = call.request.fds, []
-        return Source(items, name, fds)
+        return Source(items, name, fds, is_sensitive=spec.is_sensitive)
     if inspect.iscoroutine(result):
         result.close()
         raise RuntimeError(f"{name} is a plain function, and returned a coroutine, which nobody awaits")

@@ -282,7 +282,7 @@ class Producer:
 
     def _finish(self, exc: BaseException | None) -> None:
         """End as the source did, once everything is sent."""
-        error = None if exc is None else error_for(exc, self._source.where)
+        error = None if exc is None else error_for(exc, self._source.where, withheld=self._source.is_sensitive)
         self._writer.failure = None
         self._close_source()
         self._last = self._writer.end(error)
@@ -322,7 +322,8 @@ class Producer:
             if close is not None:
                 close()
         except Exception:  # it may raise anything
-            _log.exception("! closing %r failed, which was streamed", self._source.where)
+            shows = not self._source.is_sensitive
+            _log.error("! closing %r failed, which was streamed", self._source.where, exc_info=shows)
         finally:
             close_all(self._source.fds)
 

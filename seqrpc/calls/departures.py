@@ -17,10 +17,18 @@ class Source:
         fds: descriptors that are lent to the items and closed after their end.
     """
 
-    __slots__ = ("fds", "items", "where")
+    __slots__ = ("fds", "is_sensitive", "items", "where")
 
-    def __init__(self, items: AsyncIterable[Any] | Iterable[Any], where: str, fds: list[OwnedFd] | None = None) -> None:
-        """Hold the items."""
+    def __init__(
+        self,
+        items: AsyncIterable[Any] | Iterable[Any],
+        where: str,
+        fds: list[OwnedFd] | None = None,
+        *,
+        is_sensitive: bool = False,
+    ) -> None:
+        """Hold the items; if they are made of what is sensitive, the log does not have what is raised."""
+        self.is_sensitive = is_sensitive
         self.items: Any = items
         self.where = where
         self.fds = [] if fds is None else fds

@@ -7,7 +7,7 @@ from typing import Any
 
 from seqrpc.errors import Overloaded, PermissionDenied, RpcError, TooLarge
 from seqrpc.limits import MAX_PACKET
-from seqrpc.logs import Shortage, get_logger, new_incident
+from seqrpc.logs import Shortage, get_logger, new_incident, withheld_traceback
 from seqrpc.protocol.outbox import TOO_LONG
 from seqrpc.protocol.spilled import NoMemoryFile
 from seqrpc.text import shown
@@ -16,7 +16,7 @@ _log = get_logger("seqrpc.failures")
 _shortage = Shortage(_log)
 
 
-def error_for(exc: BaseException, where: str) -> tuple[str, str, Any]:
+def error_for(exc: BaseException, where: str, *, withheld: bool = False) -> tuple[str, str, Any]:
     """Return code, message and data of an error that was meant to cross, else ``rpc.Internal`` with nothing of it.
 
     What crosses as ``rpc.Internal`` is logged here, with its traceback. So does a reserved error that a call of this
@@ -25,38 +25,43 @@ def error_for(exc: BaseException, where: str) -> tuple[str, str, Any]:
     Args:
         exc: what was raised.
         where: whose failure it is, for the log.
+        withheld: the log is not to have what exceptions say, which may quote a sensitive argument.
     """
     if isinstance(exc, RpcError) and not (exc.remote and exc.code.startswith("rpc.")):
         # A subclass may have called no __init__, anything may have been given as the message, and data may be computed.
         try:
             message, data = str(getattr(exc, "message", "")), getattr(exc, "data", None)
         except Exception as another:
-            return *internal_error(another, where, "failed, and its error cannot be told"), None
-        _log.debug("! %r: %s: %r", where, shown(exc.code), shown(message))
+            return *internal_error(another, where, "failed, and its error cannot be told", withheld=withheld), None
+        _log.debug("! %r: %s: %r", where, shown(exc.code), "(withheld)" if withheld else shown(message))
         return exc.code, message, data
-    return *internal_error(exc, where, "failed"), None
+    return *internal_error(exc, where, "failed", withheld=withheld), None
 
 
-def answer_for(exc: BaseException, where: str) -> tuple[str, str, Any]:
+def answer_for(exc: BaseException, where: str, *, withheld: bool = False) -> tuple[str, str, Any]:
     """Return the same for the answer to a call: it does not say that nothing ran because of what a handler met.
 
     So it would if a handler reads a stream to where its producer died, which is ``rpc.Unavailable`` for a reader.
     """
     if isinstance(exc, RpcError) and exc.code.startswith("rpc.") and exc.execution is not type(exc).execution:
-        return *internal_error(exc, where, "failed"), None
-    return error_for(exc, where)
+        return *internal_error(exc, where, "failed", withheld=withheld), None
+    return error_for(exc, where, withheld=withheld)
 
 
-def internal_error(exc: BaseException, where: str, what: str) -> tuple[str, str]:
+def internal_error(exc: BaseException, where: str, what: str, *, withheld: bool = False) -> tuple[str, str]:
     """Return code and message of a failure that nobody foresaw, and log it.
 
     Args:
         exc: what was raised.
         where: whose failure it is, for the log.
         what: how it failed, for the log.
+        withheld: the log is not to have what exceptions say.
     """
     incident, message = new_incident()
-    _log.error("! %r %s (incident %s)", where, what, incident, exc_info=exc)
+    if withheld:  # whoever formats records looks into exc_info, too
+        _log.error("! %r %s (incident %s):\n%s", where, what, incident, withheld_traceback(exc))
+    else:
+        _log.error("! %r %s (incident %s)", where, what, incident, exc_info=exc)
     return "rpc.Internal", message
 
 
@@ -81,3 +86,11 @@ def no_memory_file(exc: NoMemoryFile) -> RpcError:
         return TooLarge(f"no memory file may be as large as the message: {exc.strerror}")
     _shortage.say("! there is no room for messages that are longer than a packet: %s", exc)
     return Overloaded(f"there is no room for a message that is longer than a packet: {exc.strerror}")
+
+
+def log_unsent_data(exc: BaseException, where: str, *, withheld: bool) -> None:
+    """Log that the data of an error cannot be sent."""
+    if withheld:
+        _log.error("! %r: the data of its error cannot be sent:\n%s", where, withheld_traceback(exc))
+    else:
+        _log.error("! %r: the data of its error cannot be sent", where, exc_info=exc)

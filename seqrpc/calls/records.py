@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
@@ -95,10 +96,20 @@ def tell_ended(
         options: what came along.
     """
     name = None if method is None else bounded_name(method)
-    meta = options.meta or {}
+    meta, around = options.meta or {}, sys.exception()
     record = CallRecord(method=name, caller=caller, code=code, duration=duration, oneway=oneway, meta=meta)
     for interceptor in hearing:
         try:
             interceptor.ended(record)
-        except Exception:
-            _log.exception("! %s.ended failed", type(interceptor).__qualname__)
+        except Exception as exc:
+            _cut_context(exc, around)
+            _log.error("! %s.ended failed", type(interceptor).__qualname__, exc_info=exc)
+
+
+def _cut_context(exc: BaseException, around: BaseException | None) -> None:
+    """Part an exception from the one that was being handled around: that is about the call, and may quote it."""
+    found: BaseException | None = exc
+    while found is not None and found.__context__ is not around:
+        found = found.__context__
+    if found is not None:
+        found.__context__ = None

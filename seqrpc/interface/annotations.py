@@ -9,12 +9,12 @@ import enum
 import types
 import typing
 from collections.abc import Callable, Collection, Hashable, Sequence
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
 from seqrpc.interface import wires
-from seqrpc.interface.contents import has_bounds, spelling
+from seqrpc.interface.contents import has_bounds, shapes_in, spelling
 from seqrpc.interface.excuses import way_out, why_alike
 from seqrpc.interface.fields import fields_of, kind_of
 from seqrpc.interface.flags import flag_coding
@@ -92,6 +92,17 @@ def _plain(annotation: Any) -> Any:
             annotation = annotation.__value__
         else:
             return annotation
+
+
+SENSITIVE: Final = msgspec.Meta(extra={"sensitive": True})
+"""Says of a parameter that its arguments are secret: ``password: Annotated[str, seqrpc.SENSITIVE]``. It may also stand
+deeper, as at a field of a class. What is wrong with arguments of such a method is told without any part of them, and
+what its handler raises is logged without what the exceptions say."""
+
+
+def is_sensitive(shape: Shape) -> bool:
+    """Return whether something in it is marked with :data:`SENSITIVE`."""
+    return any(isinstance(found, Constrained) and SENSITIVE in found.metas for found in shapes_in(shape))
 
 
 def is_service(annotation: Any) -> bool:

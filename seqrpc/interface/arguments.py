@@ -31,16 +31,18 @@ def misfit(method: MethodDescription, count: int, names: Collection[str] = ()) -
         count: how many arguments are given by position.
         names: of those that are given by name; they may be whatever somebody made up.
     """
-    reason = _reason(method.parameters, count, names)
+    reason = _reason(method.parameters, count, names, tells=not method.is_sensitive)
     return None if reason is None else f"{method.wire_name}({_listed(method.parameters)}) {reason}"
 
 
-def _reason(parameters: Sequence[Parameter], count: int, names: Collection[str]) -> str | None:
+def _reason(parameters: Sequence[Parameter], count: int, names: Collection[str], *, tells: bool) -> str | None:
     positional = [parameter.name for parameter in parameters if parameter.by_position]
     if count > len(positional):
         return f"takes {_number(len(positional), 'argument')} by position, and got {count}"
     given, known = {*positional[:count]}, {parameter.name for parameter in parameters}
     for name in names:
+        if name not in known and not tells:  # somebody may have put there what is secret
+            return "got an unexpected argument"
         if name not in known:
             return f"got an unexpected argument '{shown(name, _MOST_NAME)}'{offered(name, known)}"
         if name in given:

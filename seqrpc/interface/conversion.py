@@ -37,6 +37,9 @@ _TWO_PATHS: Final = r" - at `\$([^`]*)` - at `([^`]*)`$"
 _LONGEST_PART: Final = 500
 """Characters that are kept of the beginning and of the end of an error, which may quote all of what came."""
 
+WITHHELD: Final = "more is not told, for it may be sensitive"
+"""What is said in place of what quotes an argument."""
+
 Invalid = type[InvalidParams] | type[InvalidResult]
 """Whose fault it is if an item of a stream does not fit."""
 
@@ -49,6 +52,9 @@ class Terms(NamedTuple):
 
     max_other_keys: int = DEFAULT_LIMITS.max_other_keys
     """The most elements of a set that may be chosen to collide (:mod:`seqrpc.interface.sets`)."""
+
+    tells: bool = True
+    """Whether an item of a stream that does not fit may be quoted."""
 
 
 RESULT: Final = Terms(InvalidResult)
@@ -200,6 +206,8 @@ def _check_items(planned: Planned, terms: Terms, items: list[Any]) -> list[Any]:
     except Exception as exc:  # types of the application's own raise what they like while they are built
         if terms.invalid is InvalidParams and not isinstance(exc, msgspec.ValidationError):
             raise  # it is about the inside, and would cross as the handler's answer
+        if not terms.tells:
+            raise terms.invalid(f"an item of a stream does not fit its annotation ({WITHHELD})") from None
         text = _cut(str(exc)).replace("`$[0]", "`$").removesuffix(" - at `$`")  # it is looked at in a list, by itself
         raise terms.invalid(f"an item of a stream does not fit its annotation: {text}") from cause_to_tell(exc)
     return converted

@@ -29,6 +29,10 @@ class AnsweredCall(Scope, kw_only=True, eq=False):
         """Return the call as its handler sees it, made anew."""
         return HandledView(self)
 
+    def __repr__(self) -> str:
+        """Return which method is called, and by whom, and nothing of its arguments: event loops log what they run."""
+        return f"<call of {self.request.method} caller={self.caller}>"
+
 
 class HandledView:
     """The call that a handler answers, as :func:`current_call` tells: what the two kinds have in common."""

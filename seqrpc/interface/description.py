@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import msgspec
 
-from seqrpc.interface.annotations import is_stream, shape_of
+from seqrpc.interface.annotations import is_sensitive, is_stream, shape_of
 from seqrpc.interface.byclass import ByClass
 from seqrpc.interface.contents import holds_descriptors, inner_of, may_be_large, spelling
 from seqrpc.interface.functions import Runs, served, way_of
@@ -112,6 +112,11 @@ class MethodDescription(msgspec.Struct, frozen=True, kw_only=True):
 
     allow: Policy | None
     """Who may call it, or None: what the service says."""
+
+    @property
+    def is_sensitive(self) -> bool:
+        """Whether an argument of it is, or holds, what is not to be told."""
+        return any(is_sensitive(parameter.shape) for parameter in self.parameters)
 
     @property
     def streams(self) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 from seqrpc.interface.builtin import BuiltIn, everybody
@@ -17,6 +17,8 @@ from seqrpc.interface.results import ResultCheck
 from seqrpc.interface.service import Service
 from seqrpc.interface.services import check_service
 from seqrpc.interface.signature import MethodSpec, spec_of
+from seqrpc.interface.stats import Statistics, Stats
+from seqrpc.interface.tallies import UNSEEN, Tallies, Tally
 from seqrpc.kernel.credentials import Credentials
 from seqrpc.logs import get_logger
 
@@ -28,10 +30,10 @@ _LONGEST_NAME = 200  # characters that are shown of the name of a method that no
 class Entry:
     """A method of a service object, ready to be called."""
 
-    __slots__ = ("handler", "is_immediate", "is_native", "policy", "result_check", "spec")
+    __slots__ = ("handler", "is_immediate", "is_native", "latency", "policy", "result_check", "spec", "tally")
 
-    def __init__(self, service: Service, spec: MethodSpec, policy: Policy) -> None:
-        """Join what is known of the method."""
+    def __init__(self, service: Service, spec: MethodSpec, policy: Policy, tally: Tally) -> None:
+        """Join what is known of the method, and count in ``tally``."""
         self.handler = spec.function.__get__(service)
         self.spec = spec
         self.policy = policy
@@ -42,13 +44,19 @@ class Entry:
         self.result_check = ResultCheck(spec.wire_name, spec.result) if checked else None
         self.is_native = bool(spec.function.__code__.co_flags & inspect.CO_COROUTINE)
         """Whether calling the handler gives a coroutine and does nothing else, as of an ``async def``."""
+        self.tally = tally
+        """What is counted of it."""
+        self.latency = tally.latency
+        """The part of it that is counted in each call."""
 
 
-def _entries_of(service: Service, policy: Policy) -> dict[str, Entry]:
+def _entries_of(service: Service, policy: Policy, tallies: Tallies = UNSEEN) -> dict[str, Entry]:
     """Return the methods of a service by their names on the wire; ``policy`` holds where they do not say."""
-    methods = spec_of(type(service)).methods.values()
-    allowed = [(method, method.description.allow) for method in methods]
-    return {method.wire_name: Entry(service, method, policy if allow is None else allow) for method, allow in allowed}
+    entries: dict[str, Entry] = {}
+    for method in spec_of(type(service)).methods.values():
+        allow, name = method.description.allow, method.wire_name
+        entries[name] = Entry(service, method, policy if allow is None else allow, tallies.of(name))
+    return entries
 
 
 @functools.cache
@@ -63,14 +71,17 @@ class MethodTable:
     Args:
         services: objects of :class:`~seqrpc.Service`; no two with the same name.
         allow: who may call where neither class nor method says; by default :data:`seqrpc.policy.default`.
+        tallies: where calls are counted.
 
     Raises:
         TypeError: one is no service, or a method cannot be called from elsewhere.
         ValueError: two have the same name.
     """
 
-    def __init__(self, services: Iterable[Service], allow: PolicyLike | None = None) -> None:
+    def __init__(self, services: Iterable[Service], allow: PolicyLike | None = None, tallies: Tallies = UNSEEN) -> None:
         """Describe the services."""
+        self.tallies = tallies
+        """Where calls are counted."""
         self.policy = default_policy if allow is None else as_policy(allow)
         self.services = tuple(services)
         """The objects, without what is built in."""
@@ -81,7 +92,8 @@ class MethodTable:
         self._service_policies: dict[str, Policy] = {}
         for service in self.services:
             self._add_service(service)
-        built_in = _built_in()  # whose name no other can have
+        # No other can have their names.
+        built_in = _built_in() if tallies is UNSEEN else _entries_of(BuiltIn(), everybody, tallies)
         for name, entry in built_in.items():
             self._add(name, entry)
         self.unread: Collection[str] = built_in.keys()
@@ -95,13 +107,18 @@ class MethodTable:
         if name in self._service_policies:
             raise ValueError(f"two services are named {name!r}; give one class another name=")
         self._service_policies[name] = policy = self.policy if policy is None else policy
-        for method, entry in _entries_of(service, policy).items():
+        for method, entry in _entries_of(service, policy, self.tallies).items():
             self._add(method, entry)
 
     def _add(self, name: str, entry: Entry) -> None:
         if name not in self.entries:
             self.entries[name] = entry
             self.policies[name] = entry.policy
+
+    def tell_stats(self, look: Callable[[], Stats]) -> None:
+        """Answer ``rpc.stats`` with what ``look`` returns, to the same user and root."""
+        for name, entry in _entries_of(Statistics(look), default_policy, self.tallies).items():
+            self._add(name, entry)
 
     def answer_as_bases(self, service: Service) -> None:
         """Let a service be called by the names of the services that it is made of, too: it may be known as one."""

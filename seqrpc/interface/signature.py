@@ -13,7 +13,7 @@ from seqrpc.errors import InvalidParams
 from seqrpc.interface.arguments import counts_of, misfit
 from seqrpc.interface.byclass import ByClass
 from seqrpc.interface.contents import exact_type, takes_descriptors
-from seqrpc.interface.conversion import Terms, cause_to_tell, convert
+from seqrpc.interface.conversion import WITHHELD, Terms, cause_to_tell, convert
 from seqrpc.interface.description import (
     MethodDescription,
     Parameter,
@@ -31,6 +31,9 @@ from seqrpc.text import shown
 
 _PARAMS = Terms(InvalidParams)
 _INDEX = r"`\$\[(\d{1,9})\]"
+
+_KIND = "`(null|bool|int|float|str|bytes|array|object|date|datetime|timedelta|uuid|decimal)`"
+_TYPES_ONLY = re.compile(rf"Expected {_KIND}, got {_KIND}")  # msgspec's own words, for what has nothing of a value
 
 
 class MethodSpec:
@@ -56,6 +59,8 @@ class MethodSpec:
         """Whether an argument may hold descriptors, or be so large that it travels as one."""
         positional = [parameter for parameter in parameters if parameter.by_position]
         self._positional = [parameter.name for parameter in positional]
+        self.is_sensitive = description.is_sensitive
+        """Whether errors must not quote its arguments, nor the log what its handler raises."""
         self._names = frozenset(parameter.name for parameter in parameters)
         self._required = frozenset(parameter.name for parameter in parameters if parameter.is_required)
         self.counts = counts_of(description)
@@ -90,6 +95,8 @@ class MethodSpec:
         Raises:
             InvalidParams: they do not fit; the message holds the path to the first that does not.
         """
+        if self.is_sensitive:
+            terms = terms._replace(tells=False)
         try:
             if isinstance(params, dict):
                 named = convert(params, self._by_name, terms)
@@ -101,6 +108,8 @@ class MethodSpec:
             return msgspec.structs.astuple(convert(params, self._by_position, terms)), {}
         except msgspec.ValidationError as exc:
             told = misfit(self.description, 0, params) if isinstance(params, dict) else None
+            if self.is_sensitive:
+                raise InvalidParams(told or f"{self.wire_name}: {self._untold(str(exc))}") from None
             text = told or f"{self.wire_name}: {self._with_names(str(exc))}"
             raise InvalidParams(text) from cause_to_tell(exc)
         except RecursionError as exc:
@@ -109,6 +118,19 @@ class MethodSpec:
     def _with_names(self, text: str) -> str:
         """Name parameters in the path of an error, in place of ``$`` and indexes."""
         return re.sub(_INDEX, self._name_of_index, text).replace("`$.", "`")
+
+    def _untold(self, text: str) -> str:
+        """Return what an error says that quotes nothing: the parameter, and the types if that is all it is about."""
+        what, _at, path = text.rpartition(" - at `$")
+        found = re.match(r"\[(\d{1,3})\]|\.(\w+)", path)
+        where = "an argument"
+        if found is not None and found[1] and int(found[1]) < len(self._positional):
+            where = f"`{self._positional[int(found[1])]}`"
+        elif found is not None and found[2] in self._names:
+            where = f"`{found[2]}`"
+        if _TYPES_ONLY.fullmatch(what):
+            return f"{what} - at {where}"
+        return f"{where} does not fit its annotation ({WITHHELD})"
 
     def _name_of_index(self, match: re.Match[str]) -> str:
         index = int(match[1])  # the text may quote what the caller sent: it may be any number

@@ -11,6 +11,7 @@ import msgspec
 
 from seqrpc.errors import RemoteProtocolError, RpcError
 from seqrpc.kernel.descriptors import OwnedFd
+from seqrpc.text import shown
 
 REQUEST: Final = 0
 RESPONSE: Final = 1
@@ -60,6 +61,10 @@ class Request(msgspec.Struct, eq=False, gc=False):
     held_bytes: int = 0
     is_plain: bool = False
     is_admitted: bool = False
+
+    def __repr__(self) -> str:
+        """Return which method is called, and nothing of its arguments: this may be logged."""
+        return f"<Request {self.call_id} of {shown(self.method)}>"
 
 
 class Response(msgspec.Struct, eq=False, gc=False):
@@ -202,7 +207,7 @@ def _params(value: Any) -> list[Any] | dict[str, Any]:
     if type(value) is list:
         return value
     if type(value) is not dict:
-        raise _malformed(f"params are an array or a map, got {_show(value)}")
+        raise _malformed(f"params are an array or a map, got {_kind_of(value)}")
     _check_keys(value, "params")
     return value
 
@@ -249,7 +254,7 @@ def _options(value: Any) -> Options:
 def _check_keys(value: dict[Any, Any], name: str) -> None:
     for key in value:
         if type(key) is not str:
-            raise _malformed(f"the keys of {name} are strings, got {_show(key)}")
+            raise _malformed(f"the keys of {name} are strings, got {_kind_of(key)}")
 
 
 def _malformed(reason: str) -> RemoteProtocolError:
@@ -257,10 +262,16 @@ def _malformed(reason: str) -> RemoteProtocolError:
 
 
 def _show(value: Any) -> str:
-    """Return a short text for a value that a peer made up, however long or deep it is."""
+    """Return what stands in place of what is expected: a number as it is, and of a text nothing: it may be secret."""
+    if isinstance(value, int | float | None):
+        return repr(value)
+    return _kind_of(value)
+
+
+def _kind_of(value: Any) -> str:
+    """Return of what kind a value is, and not which."""
     if isinstance(value, list | tuple | dict):
         return f"{'a map' if isinstance(value, dict) else 'an array'} of {len(value)}"
     if isinstance(value, OwnedFd):
-        return "a descriptor"  # its number here is nobody else's business
-    text = ascii(value[:40] if isinstance(value, str | bytes) else value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
+        return "a descriptor"
+    return f"`{type(value).__name__}`"

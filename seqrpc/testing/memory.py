@@ -23,6 +23,7 @@ from seqrpc.interface.policy import PolicyLike
 from seqrpc.interface.scope import run_outside
 from seqrpc.interface.service import Service
 from seqrpc.interface.services import services_of
+from seqrpc.interface.tallies import Tallies
 from seqrpc.kernel import buffers
 from seqrpc.kernel.credentials import Credentials
 from seqrpc.kernel.platforms import PLATFORM
@@ -38,6 +39,7 @@ class _InnerDoor:
 
     sockets: tuple[socket.socket, ...] = ()
     is_unclosed = False
+    failures = 0
 
     def accept_connections(self) -> None:
         pass
@@ -170,7 +172,7 @@ async def _start(
     interceptors: Iterable[Interceptor],
     limits: Limits,
 ) -> MemoryServer:
-    registry = Registry(services, allow, limits)
+    registry = Registry(services, allow, limits, Tallies())
     around = tuple(interceptors)
     hub = Hub(registry, None, limits, Interception(around))
     takes = registry.takes_descriptors if accept_descriptors is None else accept_descriptors

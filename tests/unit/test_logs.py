@@ -21,7 +21,16 @@ from support.processes import in_child
 
 from seqrpc import logs
 from seqrpc.limits import LOG_BURST
-from seqrpc.logs import Meter, Shortage, bounded_traceback, get_logger, meter, new_incident, tell_loop
+from seqrpc.logs import (
+    Meter,
+    Shortage,
+    bounded_traceback,
+    get_logger,
+    meter,
+    new_incident,
+    tell_loop,
+    withheld_traceback,
+)
 
 NEVER = 1_000.0
 """Seconds of a window that no test outlasts."""
@@ -250,7 +259,7 @@ def test_all_loggers_of_seqrpc_are_bounded() -> None:
     ours = [
         logger
         for name, logger in logging.Logger.manager.loggerDict.items()
-        if name.startswith("seqrpc.") and isinstance(logger, logging.Logger)
+        if name.startswith("seqrpc.") and name != "seqrpc.access" and isinstance(logger, logging.Logger)
     ]
     assert len(ours) > 8
     assert [logger.name for logger in ours if not logger.filters] == []
@@ -428,3 +437,18 @@ def test_a_shortage_is_said_once_until_it_was_over_for_a_while(caplog: pytest.Lo
     over_at_once.say("! once")
     over_at_once.say("! once")
     assert [record.getMessage() for record in caplog.records] == ["! number 0", "! once", "! once"]
+
+
+def test_what_exceptions_say_can_be_left_out_of_a_traceback() -> None:
+    try:
+        try:
+            raise ValueError("hunter2")
+        except ValueError as exc:
+            exc.add_note("hunter2")
+            raise ExceptionGroup("hunter2", [exc, OSError(1, "hunter2")]) from exc
+    except ExceptionGroup as exc:
+        text = withheld_traceback(exc)
+    for told in ("ValueError: (withheld)", "ExceptionGroup: (withheld)", "PermissionError: (withheld)", "in test_what"):
+        assert told in text
+    # Of what is quoted there is only the source.
+    assert all(line.strip().startswith(("raise", "exc.", "|")) for line in text.splitlines() if "hunter2" in line)

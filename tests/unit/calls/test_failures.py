@@ -9,7 +9,7 @@ import pytest
 from support.incidents import AN_INCIDENT
 
 from seqrpc import LocalProtocolError, Overloaded, PermissionDenied, RpcError, TooLarge, Unavailable
-from seqrpc.calls.failures import answer_for, error_for, refusal_of
+from seqrpc.calls.failures import answer_for, error_for, log_unsent_data, refusal_of
 from seqrpc.protocol.items import producer_gone
 from seqrpc.protocol.spilled import NoMemoryFile
 
@@ -109,3 +109,24 @@ def test_where_no_memory_file_can_be_made_it_may_work_later(number: int) -> None
 
 def test_what_no_memory_file_may_hold_is_too_large() -> None:
     assert type(refusal_of(NoMemoryFile(errno.EFBIG, "why"))) is TooLarge
+
+
+def test_what_a_sensitive_call_fails_with_is_logged_without_what_it_says(caplog: pytest.LogCaptureFixture) -> None:
+    def failed(exc: BaseException) -> tuple[str, str, object]:
+        try:
+            raise exc
+        except type(exc) as caught:
+            return answer_for(caught, "S.login", withheld=True)
+
+    with caplog.at_level(logging.DEBUG):
+        code, message, _data = failed(ValueError("hunter2"))
+        assert code == "rpc.Internal"
+        assert failed(Overdrawn("hunter2")) == ("failures.Overdrawn", "hunter2", None)
+        assert failed(Computed())[0] == "rpc.Internal"
+        log_unsent_data(ValueError("hunter2"), "S.login", withheld=True)
+        log_unsent_data(ValueError("to be seen"), "S.login", withheld=False)
+    assert message.split()[1].strip(";") in caplog.text
+    assert "ValueError: (withheld)" in caplog.text
+    assert "ValueError: to be seen" in caplog.text
+    assert "hunter2" not in caplog.text
+    assert all(record.exc_info is None or "seen" in str(record.exc_info[1]) for record in caplog.records)

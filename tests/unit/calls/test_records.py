@@ -57,3 +57,33 @@ def test_a_name_that_a_caller_made_up_is_told_in_part() -> None:
     hears = Hears()
     tell_ended([hears], "x" * 5000, None, "rpc.MethodNotFound", oneway=False)
     assert len(hears.heard[0].method or "") < 500
+
+
+def test_what_was_being_answered_is_no_part_of_what_an_interceptor_fails_with(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Failing:
+        def ended(self, _record: CallRecord) -> None:
+            try:
+                raise LookupError("of its own")
+            except LookupError:
+                raise RuntimeError("it fails")  # noqa: B904 - as it often is
+
+    try:
+        raise ValueError("hunter2")
+    except ValueError:
+        tell_ended([Failing()], "S.login", None, "rpc.Internal", oneway=False)
+    assert "of its own" in caplog.text
+    assert "it fails" in caplog.text
+    assert "hunter2" not in caplog.text
+
+
+def test_what_an_interceptor_fails_with_from_another_time_is_told_as_it_is(caplog: pytest.LogCaptureFixture) -> None:
+    before = RuntimeError("before")
+
+    class Failing:
+        def ended(self, _record: CallRecord) -> None:
+            raise before from LookupError("long ago")
+
+    tell_ended([Failing()], "S.login", None, None, oneway=False)
+    assert "long ago" in caplog.text

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.properties import PROPERTY
 
+from seqrpc.interface.annotations import SENSITIVE
 from seqrpc.interface.arguments import counts_of, misfit
 from seqrpc.interface.description import MethodDescription, describe
 
@@ -72,3 +73,12 @@ def test_arguments_fit_just_when_python_takes_them(name: str, count: int, names:
     else:
         assert misfit(method, count, names) is None
         assert names or count in counts_of(method)
+
+
+def test_a_name_that_somebody_made_up_is_not_told_where_arguments_are_sensitive() -> None:
+    class Vault:
+        async def login(self, user: str, password: Annotated[str | None, SENSITIVE] = None) -> None: ...
+
+    login = describe(Vault).methods["login"]
+    assert misfit(login, 0, ["user", "hunter2"]) == "Vault.login(user, password=...) got an unexpected argument"
+    assert misfit(login, 0) == "Vault.login(user, password=...) is missing 1 required argument: 'user'"

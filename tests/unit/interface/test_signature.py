@@ -5,7 +5,7 @@ import dataclasses
 import enum
 import socket
 from collections.abc import AsyncIterator, Iterator
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 import pytest
@@ -16,6 +16,7 @@ from support.properties import values as wire_values
 
 from seqrpc.errors import InvalidParams
 from seqrpc.interface import policy
+from seqrpc.interface.annotations import SENSITIVE
 from seqrpc.interface.description import describe
 from seqrpc.interface.methods import method
 from seqrpc.interface.service import Service
@@ -398,3 +399,44 @@ def test_what_cannot_be_served_is_a_type_error_that_names_method_and_parameter(n
     service = type("Wrong", (Service,), {name: method(vars(Broken)[name])})
     with pytest.raises(TypeError, match=rf"^Broken\.{name}: {message}"):
         spec_of(service)
+
+
+class Vault(Service):
+    @method
+    async def login(
+        self,
+        user: str,
+        password: Annotated[str, SENSITIVE],
+        color: Literal["red"] = "red",
+        stream: AsyncIterator[Literal["red"]] | None = None,
+    ) -> None: ...
+
+
+@pytest.mark.parametrize(
+    "params, told",
+    [
+        (["me", 7], "Expected `str`, got `int` - at `password`"),
+        ({"user": "me", "password": [1]}, "Expected `str`, got `array` - at `password`"),
+        (["me", "x", "hunter2"], "`color` does not fit its annotation (more is not told, for it may be sensitive)"),
+        ({"user": "me", "password": "x", "hunter2": 1}, None),
+        (["me"], None),
+    ],
+)
+def test_what_is_wrong_with_sensitive_arguments_is_told_without_them(params: Any, told: str | None) -> None:
+    login = spec_of(Vault).methods["login"]
+    assert login.is_sensitive
+    assert not login.exact
+    with pytest.raises(InvalidParams) as caught:
+        login.bind(params)
+    assert "hunter2" not in f"{caught.value}{caught.value.__cause__}"
+    assert told is None or caught.value.message == f"Vault.login: {told}"
+    assert login.bind(["me", "hunter2"])[0][:2] == ("me", "hunter2")
+
+
+def test_a_path_that_leads_nowhere_is_not_told() -> None:
+    login = spec_of(Vault).methods["login"]
+    assert login._untold("hunter2").startswith("an argument does not fit")
+    assert login._untold("x - at `$[hunter2]`").startswith("an argument does not fit")
+    assert login._untold("x - at `$[99]`").startswith("an argument does not fit")
+    assert login._untold("x - at `$.hunter2`").startswith("an argument does not fit")
+    assert login._untold("Expected `int`, got `hunter2` - at `$[0]`").startswith("`user` does not fit")

@@ -137,6 +137,8 @@ class NoDoor:
         self.sockets: tuple[socket.socket, ...] = ()
         self.is_unclosed = False
 
+    failures = 0
+
     def accept_connections(self) -> None:
         self.told.append("accept")
 

@@ -1,0 +1,19 @@
+"""For those who run daemons: how a server is, as numbers and as logs (docs/oversight.md)."""
+
+from seqrpc.interface.stats import CallStats, ConnectionStats, MethodStats, Statistics, Stats
+from seqrpc.oversight.accesslog import AccessLog
+from seqrpc.oversight.prometheus import prometheus_text
+from seqrpc.oversight.slowlog import SlowLog
+from seqrpc.oversight.textfile import MetricsFile
+
+__all__ = (
+    "AccessLog",
+    "CallStats",
+    "ConnectionStats",
+    "MethodStats",
+    "MetricsFile",
+    "SlowLog",
+    "Statistics",
+    "Stats",
+    "prometheus_text",
+)
