@@ -171,6 +171,8 @@ ORDER = (
     "aio.lastreads",
     "aio.hub",
     "aio.server",
+    "aio.watchdog",
+    "aio.idleness",
     "aio.run",
     "aio.brought",
     "aio.lobby",

@@ -88,6 +88,8 @@ class Hub:
         self._listener: Door | None = None
         self._dispatchers: dict[Link, Dispatcher] = {}  # by connection
         self._connections_of: Counter[int | None] = Counter()  # by uid
+        self.connections_taken = 0
+        """How many connections there were until now."""
         self._draining = False
         self._spared: set[object] = set()  # the calls, and streams, that wait for the server to stop
         self._last_reads = LastReads(limits.close_timeout)
@@ -121,6 +123,19 @@ class Hub:
         """The listening socket, lent, in a tuple; empty once closed, and on a socket pair."""
         return () if self._listener is None else self._listener.sockets
 
+    @property
+    def calls_in_flight(self) -> int:
+        """How many calls run, also those whose connections ended; without calls on objects."""
+        running = sum(dispatcher.running.number for dispatcher in self._dispatchers.values())
+        return running + self._registry.left_running
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nobody is connected, nothing runs, and nobody holds a stream or an object."""
+        registry = self._registry
+        is_running = registry.left_running or registry.threads.is_busy
+        return not (self._dispatchers or is_running) and self.held.is_empty
+
     def new_link(self, interception: Interception | None = None) -> Link:
         """Return the machinery of one more connection, for its transport.
 
@@ -136,6 +151,7 @@ class Hub:
         assert isinstance(link.handler, Dispatcher)
         self._dispatchers[link] = link.handler
         self._connections_of[link.uid] += 1
+        self.connections_taken += 1
         bound = _max_connections(self._limits)
         if self._draining:
             link.refuse(_STOPPING)

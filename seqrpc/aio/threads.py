@@ -43,6 +43,12 @@ class Threads:
         self._waiting = OrderedDict()
         self._closed = True
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether a function runs in any, or waits for one."""
+        with self._changed:
+            return bool(self._busy or self._waiting)
+
     def submit(self, function: Callable[[], Any]) -> Future[Any]:
         """Return the future of what ``function`` returns or raises in a thread.
 
