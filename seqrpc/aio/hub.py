@@ -124,6 +124,11 @@ class Hub:
         return () if self._listener is None else self._listener.sockets
 
     @property
+    def connections_open(self) -> int:
+        """How many connections there are now."""
+        return len(self._dispatchers)
+
+    @property
     def calls_in_flight(self) -> int:
         """How many calls run, also those whose connections ended; without calls on objects."""
         running = sum(dispatcher.running.number for dispatcher in self._dispatchers.values())

@@ -58,7 +58,7 @@ def _rhythm(watchdog: float | None) -> tuple[float, int]:
 
 def status_of(hub: Hub) -> str:
     """Return what a server does, in a few words."""
-    words = [_counted(len(hub.connections), "connection"), f"{_counted(hub.calls_in_flight, 'call')} in flight"]
+    words = [_counted(hub.connections_open, "connection"), f"{_counted(hub.calls_in_flight, 'call')} in flight"]
     if hub.held.places:
         words.append(f"{hub.held.places} held as streams and objects")
     return ", ".join(words)

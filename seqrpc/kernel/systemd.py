@@ -171,8 +171,15 @@ class Manager:
         return self._tell(*words, patience=0.0)
 
     def main_pid(self, pid: int) -> None:
-        """Say that another process is the daemon from now on."""
+        """Say which process is the daemon from now on."""
         self._tell(f"MAINPID={pid}")
+
+    def environment(self) -> dict[str, str]:
+        """Return the variables with which a process that is to be the daemon in this one's place tells the manager."""
+        if not self._where:
+            return {}
+        watchdog = {} if self.watchdog is None else {"WATCHDOG_USEC": str(round(self.watchdog * 1e6))}
+        return {"NOTIFY_SOCKET": self._where, **watchdog}
 
     def store(self, name: str, fds: Sequence[int], *, poll: bool = True) -> bool:
         """Have the manager keep duplicates of descriptors, and pass them to the daemon when it starts it again.

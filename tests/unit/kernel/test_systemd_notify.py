@@ -215,6 +215,7 @@ def test_without_a_manager_nothing_is_stored(monkeypatch: pytest.MonkeyPatch, pi
     monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
     manager = Manager()
     assert not manager.is_there
+    assert manager.environment() == {}
     assert not manager.store("pipe", pipe)
     assert not manager.forget("pipe")
 
@@ -231,6 +232,8 @@ def test_the_watchdog_is_this_process_s_and_children_have_no_part_in_it(
     monkeypatch.setenv("WATCHDOG_USEC", microseconds)
     with manager_at(socket_path, monkeypatch) as (manager, _sock):
         assert manager.watchdog == seconds
+        given = {} if seconds is None else {"WATCHDOG_USEC": microseconds}
+        assert manager.environment() == {"NOTIFY_SOCKET": os.fspath(socket_path), **given}
         assert not any(name.startswith("WATCHDOG") for name in os.environ)
     assert ("WATCHDOG_USEC is not a number" in caplog.text) == (seconds is None and pid == "" and microseconds != "")
     monkeypatch.setenv("WATCHDOG_USEC", "20000000")
