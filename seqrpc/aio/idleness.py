@@ -11,6 +11,7 @@ import asyncio
 import math
 import select
 import socket
+import time
 from collections.abc import Callable, Iterable
 
 from seqrpc.aio.hub import Hub
@@ -69,7 +70,7 @@ class Idleness:
 
     def _look(self) -> None:
         """See whether nobody came, was here or is waiting since ``_since``."""
-        hub, now = self._hub, self._loop.time()
+        hub, now = self._hub, time.monotonic()  # a loop's own time may be that of the beginning of its turn
         if not hub.sockets:
             return
         came, self._taken = hub.connections_taken != self._taken, hub.connections_taken

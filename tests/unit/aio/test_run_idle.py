@@ -58,9 +58,12 @@ def test_a_daemon_that_nobody_needs_says_that_it_stops_and_returns(
     monkeypatch.setenv("NOTIFY_SOCKET", path)
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(path)
+        manager.settimeout(PATIENCE)
         with caplog.at_level("INFO", "seqrpc.server"):
             seqrpc.run(Work(), sock=listening.dup(), idle_timeout=0.01)
-        assert [manager.recv(100), manager.recv(100)] == [b"READY=1", b"STOPPING=1"]
+        assert manager.recv(100) == b"READY=1"
+        while manager.recv(100) != b"STOPPING=1":  # a busy machine may have it tell its status
+            pass
     assert "nobody was here for 0.01 s: the daemon stops until somebody comes" in caplog.text
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as caller:
         caller.connect(str(socket_path))  # it is the manager's to be listened at
