@@ -4,6 +4,8 @@
     python examples/logdaemon.py --address /run/logs.sock --mode 660 --group adm
     python examples/logtail.py --address /run/logs.sock dpkg.log --follow
 
+Units for systemd are in examples/systemd.
+
 The daemon admits its own user, root, and members of the group adm, who may read logs on Debian. The socket file's
 mode and group decide who can connect at all; by default only the daemon's own user.
 """
@@ -207,10 +209,11 @@ class LogDaemon(seqrpc.Service, Logs, name="Logs", allow=policy.default | policy
             raise NoSuchLog(f"not a log file: {name!r}: {exc.strerror}") from exc
 
 
-def serve(address: str, directory: str, mode: int | None, group: str | None) -> None:
-    """Be the daemon, until SIGTERM or SIGINT."""
+def serve(address: str, directory: str, mode: int | None, group: str | None, idle_timeout: float | None = None) -> None:
+    """Be the daemon, until SIGTERM or SIGINT, or until nobody needs it for so many seconds."""
     with seqrpc.OwnedFd(os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)) as root:
-        seqrpc.run(LogDaemon(root), address, drain_timeout=STOP_SECONDS, mode=mode, group=group)
+        service = LogDaemon(root)
+        seqrpc.run(service, address, drain_timeout=STOP_SECONDS, mode=mode, group=group, idle_timeout=idle_timeout)
 
 
 # The demonstration: daemon and client as two processes, and two more users if we are root.
@@ -321,12 +324,13 @@ def main() -> None:
     parser.add_argument("--directory", default="/var/log", help="what to serve (default: %(default)s)")
     parser.add_argument("--mode", type=octal, help="permissions of the socket file (default: 600)")
     parser.add_argument("--group", help="group of the socket file")
+    parser.add_argument("--idle-timeout", type=float, help="seconds without a caller after which to end (systemd:)")
     args = parser.parse_args()
     if args.demo:
         demo(args.directory)
         return
     try:
-        serve(args.address, args.directory, args.mode, args.group)
+        serve(args.address, args.directory, args.mode, args.group, args.idle_timeout)
     except (seqrpc.SeqrpcError, OSError) as exc:
         sys.exit(f"logdaemon: {exc}")
 

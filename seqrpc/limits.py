@@ -49,7 +49,14 @@ OFFERS_WINDOW = 1.0
 
 NOTIFY_TIMEOUT = 1.0
 """Seconds that a daemon waits for its service manager to take what it is told, which is microseconds unless that is
-stuck: the daemon stands still meanwhile, three times in its life."""
+stuck: the daemon stands still meanwhile, a few times in its life."""
+
+STATUS_INTERVAL = 5.0
+"""Seconds between two looks at what a daemon does, for its service manager to show: who looks at it is a person."""
+
+IDLE_LOOKS = 4
+"""How often a daemon that ends when it is idle looks whether it is, in the time for which it must be: it stays a
+quarter longer at most."""
 
 LIFESPAN_GRACE = 0.05
 """Seconds after which a server is closed because somebody cancelled the lifespan of its service. Most often that is an

@@ -177,6 +177,8 @@ ORDER = (
     "aio.stats",
     "aio.hub",
     "aio.server",
+    "aio.watchdog",
+    "aio.idleness",
     "aio.run",
     "aio.brought",
     "aio.lobby",

@@ -234,6 +234,11 @@ class Ledger:
             self._threads = PlainCalls(self.limits)
         return self._threads
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether a function runs in any thread, also one whose caller has gone, or waits for one."""
+        return self._threads is not None and self._threads.is_busy
+
     def account_of(self, uid: int | None) -> Account:
         """Return the account of a user."""
         account = self.accounts.get(uid)

@@ -42,6 +42,11 @@ class HeldValues:
         self._refused: str | None = None
         self._stopped: str | None = None
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether nobody holds anything, nor gets it with what is on its way, and nothing is being closed."""
+        return not (self.living or self._ending)
+
     def add(self, held: Held) -> None:
         """Keep one more; it is refused or stopped at once if the others were."""
         self.living.add(held)

@@ -6,7 +6,7 @@ import asyncio
 import socket
 from typing import Protocol
 
-from seqrpc.aio.accounts import CONNECTIONS, Ledger, table_size
+from seqrpc.aio.accounts import CONNECTIONS, LIVING, Ledger, table_size
 from seqrpc.aio.connection import Connection
 from seqrpc.aio.current import handled_call
 from seqrpc.aio.dispatch import Dispatcher
@@ -104,6 +104,8 @@ class Hub:
         self._interception = interception
         self._listener: Door | None = None
         self._dispatchers: dict[Link, Dispatcher] = {}  # by connection
+        self.connections_taken = 0
+        """How many connections there were until now."""
         self._draining = False
         self._is_full = False  # whether others wait until a connection ends
         self._shortage = Shortage(_log)
@@ -152,6 +154,29 @@ class Hub:
         """The listening socket, lent, in a tuple; empty once closed, and on a socket pair."""
         return () if self._listener is None else self._listener.sockets
 
+    @property
+    def connections_open(self) -> int:
+        """How many connections there are now."""
+        return len(self._dispatchers)
+
+    @property
+    def calls_in_flight(self) -> int:
+        """How many calls run, also those whose connections ended; without calls on objects."""
+        running = sum(dispatcher.running.number for dispatcher in self._dispatchers.values())
+        return running + self._registry.left_running
+
+    @property
+    def values_held(self) -> int:
+        """How many streams and objects of this side others have, or get with a message that is on its way out."""
+        return self.ledger.total[LIVING]
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nobody is connected, nothing runs, and nobody holds a stream or an object."""
+        registry = self._registry
+        is_running = registry.left_running or self.ledger.is_busy
+        return not (self._dispatchers or is_running) and not self.values_held and self.held.is_empty
+
     def new_link(self, interception: Interception | None = None) -> Link:
         """Return the machinery of one more connection, for its transport.
 
@@ -172,6 +197,7 @@ class Hub:
         link.account.book(CONNECTIONS)
         tallies = self._registry.tallies
         tallies.connections += 1
+        self.connections_taken += 1
         if self._draining:
             count(tallies.turned_away, "stopping")
             link.refuse(_STOPPING)

@@ -30,6 +30,11 @@ class PlainCalls:
         self._stall_timeout = limits.stall_timeout
         self._watch: StallWatch | None = None
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether a function runs in any thread, also one whose caller has gone, or waits for one."""
+        return self._threads.is_busy
+
     def submit(self, function: Callable[[], Any], owner: Hashable = None, most: int | None = None) -> Future[Any]:
         """Return the future of what ``function`` returns or raises in a thread; call it on the loop.
 

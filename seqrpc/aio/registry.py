@@ -85,6 +85,11 @@ class Registry(MethodTable):
         self._stopping.add(calls)
         ended.add_done_callback(lambda _ended: self._stopping.discard(calls))
 
+    @property
+    def left_running(self) -> int:
+        """How many calls run whose connections ended, those included that were cancelled then."""
+        return sum(calls.number for calls in self._lingering | self._stopping)
+
     def when_quiet(self, function: Callable[[], object]) -> None:
         """Call a function once no calls run on whose connections ended, which may be now."""
         if self._lingering:

@@ -12,8 +12,10 @@ from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from seqrpc.aio.idleness import Idleness, check_idle_timeout
 from seqrpc.aio.interceptors import Interceptor
-from seqrpc.aio.server import Server, serve
+from seqrpc.aio.server import Server, hub_of, serve
+from seqrpc.aio.watchdog import Watchdog
 from seqrpc.errors import AddressError, ListenError
 from seqrpc.interface.policy import PolicyLike
 from seqrpc.interface.predicates import takes_one
@@ -52,6 +54,7 @@ def run(
     drain_timeout: float | None = None,
     on_start: Hook | None = None,
     on_reload: Hook | None = None,
+    idle_timeout: float | None = None,
 ) -> None:
     """Be a daemon: serve on uvloop until SIGTERM or SIGINT, then drain and return.
 
@@ -61,8 +64,9 @@ def run(
     cancelled are left.
 
     A service manager, as systemd with ``Type=notify`` or ``Type=notify-reload``, is told when the daemon is ready,
-    reloads and stops (sd_notify(3)): at the address in ``NOTIFY_SOCKET``, which is taken out of the environment, so
-    that children do not speak for the daemon.
+    reloads and stops, and at times how many connections and calls there are (sd_notify(3)): at the address in
+    ``NOTIFY_SOCKET``, which is taken out of the environment, so that children do not speak for the daemon. With
+    ``WatchdogSec=`` it is told that the daemon works, from the event loop: not while a handler blocks that.
 
     The soft limit of descriptors (``RLIMIT_NOFILE``) is raised to the hard one.
 
@@ -84,11 +88,16 @@ def run(
         on_reload: called likewise at SIGHUP, as to read a configuration again. Its runs do not overlap: after signals
             that come while it runs, it runs once more. What it raises is logged. When the daemon stops it is cancelled.
             Without it SIGHUP does what it did before, which is to end the process.
+        idle_timeout: seconds after which the daemon stops, as at SIGTERM, and returns, if nobody was connected, nothing
+            ran, and nobody held a stream or an object of its; tasks of your own do not count. Only for a listening
+            socket that somebody else holds, too, who starts the daemon again for the next caller (``systemd:name``,
+            ``fd:N``, ``sock=``): whoever comes meanwhile waits there. By default it never does.
 
     Raises:
         RuntimeError: an event loop runs here already: :func:`serve` there.
-        TypeError: a hook cannot be called with the server.
-        SystemExit: the address cannot be served (AddressError, ListenError, AddressInUse): an administrator can do
+        TypeError, ValueError: a hook cannot be called with the server, or ``idle_timeout`` is no time.
+        SystemExit: the address cannot be served (AddressError, ListenError, AddressInUse), or not with
+            ``idle_timeout``, as nobody would start the daemon again (AddressError): an administrator can do
             something about that, and reads one line, with which Python ends the process with status 1. The error is its
             ``__cause__``. A program that wants the errors themselves uses :func:`serve`.
         Exception: else as :func:`serve`, what ``on_start`` raised, and what the lifespan of a service raised at its
@@ -101,6 +110,10 @@ def run(
     _check_hook("on_start", on_start)
     _check_hook("on_reload", on_reload)
     _check_no_loop()
+    try:
+        check_idle_timeout(idle_timeout, address)
+    except AddressError as exc:
+        raise SystemExit(str(exc)) from exc
     serving = serve(
         services,
         address,
@@ -115,7 +128,7 @@ def run(
         limits=limits,
     )
     _raise_descriptor_limit()
-    daemon = _Daemon(Manager(), on_start, on_reload, limits.close_timeout)
+    daemon = _Daemon(Manager(), on_start, on_reload, limits.close_timeout, idle_timeout)
     # The runner is not closed, only its loop: it would wait without a bound for tasks that do not end when
     # they are cancelled, and for the threads of asyncio.to_thread. Those are let go when the loop closes.
     runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
@@ -223,14 +236,23 @@ class _Daemon:
         on_start: what is to be done at the start.
         on_reload: what is to be done at SIGHUP.
         close_timeout: seconds that a hook may go on after it was cancelled.
+        idle_timeout: seconds after which it stops if nobody needs it.
     """
 
-    def __init__(self, manager: Manager, on_start: Hook | None, on_reload: Hook | None, close_timeout: float) -> None:
+    def __init__(
+        self,
+        manager: Manager,
+        on_start: Hook | None,
+        on_reload: Hook | None,
+        close_timeout: float,
+        idle_timeout: float | None,
+    ) -> None:
         """Prepare; :meth:`live` begins."""
         self._manager = manager
         self._on_start = on_start
         self._on_reload = on_reload
         self._close_timeout = close_timeout
+        self._idle_timeout = idle_timeout
         handlers: dict[int, Callable[[], None]] = {signal.SIGTERM: self._stop_soon, signal.SIGINT: self._stop_soon}
         if on_reload is not None:
             handlers[signal.SIGHUP] = self._reload_soon
@@ -261,6 +283,7 @@ class _Daemon:
             return
         async with server:
             self._server = server
+            Watchdog(self._manager, hub_of(server)).begin()
             try:
                 await self._serve(server)
             finally:
@@ -282,6 +305,8 @@ class _Daemon:
         self._is_ready = True
         self._manager.ready()
         self._begin_reload()
+        if self._idle_timeout is not None:
+            Idleness(hub_of(server), self._idle_timeout, self._leave_idle).begin()
         closed = asyncio.ensure_future(server.wait_closed())
         await _first(closed, self._stop)
         if closed.done():
@@ -316,6 +341,15 @@ class _Daemon:
         if self._server is not None:
             self._server.refuse_new()  # not a few turns later: they may be long
         self._manager.stopping()
+
+    def _leave_idle(self) -> bool:
+        """Stop, since nobody needs the daemon; return False if it is reloading."""
+        if self._reloading is not None and not self._reloading.done():
+            return False
+        if self._is_ready and not self._stop.done():
+            _log.info("= nobody was here for %g s: the daemon stops until somebody comes", self._idle_timeout)
+            self._stop_soon()
+        return True
 
     def _reload_soon(self) -> None:
         self._reload_wanted = True

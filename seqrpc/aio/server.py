@@ -240,7 +240,8 @@ def serve(
     Args:
         services: one or several service objects, told apart by their names.
         address: where to listen; beside a socket file ``x.sock`` there is a lock, ``x.sock.lock``, as
-            long as it is served; a connected ``fd:N`` is one end of a socket pair, served alone.
+            long as it is served; a connected ``fd:N`` or ``systemd:name`` is one end of a socket pair, or a
+            connection that a service manager accepted (``Accept=yes``): it is served alone, to its end.
         sock: instead of ``address``: a listening socket or an end of a pair; the server owns it.
         allow: who may call where neither class nor method says; by default the same user and root.
         mode: permission bits of the socket file, by default 0o600, whatever the umask, in place before it can be

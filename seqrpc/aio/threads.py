@@ -60,6 +60,12 @@ class Threads:
         self._lines = OrderedDict()
         self._closed = True
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether a function runs in any, or waits for one."""
+        with self._changed:
+            return any(line.busy or line.waiting for line in self._lines.values())
+
     def submit(self, function: Callable[[], Any], owner: Hashable = None, most: int | None = None) -> Future[Any]:
         """Return the future of what ``function`` returns or raises in a thread.
 

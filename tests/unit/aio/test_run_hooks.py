@@ -52,8 +52,10 @@ class Manager:
         self._sock = sock
 
     def hear(self) -> str:
-        """Return the next word of what it is told; without the time."""
-        return self._sock.recv(1000).decode().split("\n")[0]
+        """Return the next word of what it is told; without the time, and without the status, which is told at times."""
+        while (word := self._sock.recv(1000).decode().split("\n")[0]).startswith("STATUS="):
+            pass
+        return word
 
     def hears_nothing(self) -> bool:
         return select.select([self._sock], [], [], 0) == ([], [], [])

@@ -215,7 +215,7 @@ async def test_what_is_listed_is_bounded_and_those_with_most_to_do_come_first(
 async def test_what_each_user_holds_is_told() -> None:
     ours, theirs = seqrpc.socket_pair()
     async with seqrpc.serve(Work(), sock=theirs) as server, seqrpc.connect(sock=ours) as connection:
-        held = {"connections": 1, "calls": 0, "request_bytes": 0, "unsent_bytes": 0, "living_values": 0}
+        held = {"connections": 1, "calls": 1, "request_bytes": 0, "unsent_bytes": 0, "living_values": 0}
         told = {**held, "descriptors": 1, "descriptors_in_flight": 0}
         assert (await ask(connection)).accounts == {str(os.geteuid()): told}
         account = hub_of(server).ledger.account_of(None)

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -143,6 +143,30 @@ show(os.getpid(), another, take("unknown"))
     pid, another, ours = run_activated(program, [pipe[0]], {"LISTEN_PID": ""})
     assert another.endswith(" that had the number " + str(pid) + ", too (LISTEN_PIDFDID)")
     assert ours == 3
+
+
+def no_pidfs(_pid: int) -> int:
+    """Return a descriptor whose inode many share, as pidfds had before Linux 6.9."""
+    return os.eventfd(0, os.EFD_CLOEXEC)
+
+
+def forbidden(_pid: int) -> int:
+    raise PermissionError("by a filter")
+
+
+@pytest.mark.parametrize("pidfd_open", [no_pidfs, forbidden, None])
+def test_where_the_kernel_gives_no_id_the_pid_says_it_alone(
+    pidfd_open: Callable[[int], int] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if pidfd_open is None:
+        monkeypatch.delattr(os, "pidfd_open")
+    else:
+        monkeypatch.setattr(os, "pidfd_open", pidfd_open)
+    for variable, value in (("PIDFDID", "1"), ("PID", str(os.getpid())), ("FDS", "0")):
+        monkeypatch.setenv(f"LISTEN_{variable}", value)
+    with pytest.raises(AddressError, match="passed no socket to this process"):
+        take_passed_socket("unknown")
+    assert systemd._trouble == []
 
 
 @pytest.fixture(autouse=True)
