@@ -40,6 +40,7 @@ ORDER = (
     "kernel.buffers",
     "kernel.privileges",
     "kernel.processes",
+    "kernel.handover",
     # the wire, without sockets, clocks and loops
     "protocol",
     "protocol.kinds",

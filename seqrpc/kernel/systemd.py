@@ -117,6 +117,15 @@ class Manager:
         """Say that the daemon has started, or has finished reloading."""
         self._tell("READY=1")
 
+    @property
+    def where(self) -> str:
+        """The manager's address, empty if there is none: for a process that is to speak in this one's place."""
+        return self._where
+
+    def main_pid(self, pid: int) -> None:
+        """Say which process is the daemon from now on."""
+        self._tell(f"MAINPID={pid}")
+
     def reloading(self) -> None:
         """Say that the daemon reloads until :meth:`ready`, and since when: managers compare that with their signal."""
         self._tell("RELOADING=1", f"MONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
