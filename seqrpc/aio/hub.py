@@ -11,6 +11,7 @@ from typing import Protocol
 from seqrpc.aio.connection import Connection
 from seqrpc.aio.current import handled_call
 from seqrpc.aio.dispatch import Dispatcher
+from seqrpc.aio.endpoints import open_transport
 from seqrpc.aio.held import HeldValues
 from seqrpc.aio.interception import Interception
 from seqrpc.aio.lastreads import LastReads
@@ -20,6 +21,7 @@ from seqrpc.aio.living import LivingValues
 from seqrpc.aio.places import check_loop, runs_here
 from seqrpc.aio.producers import producing
 from seqrpc.aio.registry import Registry
+from seqrpc.errors import AddressError
 from seqrpc.interface.scope import run_outside
 from seqrpc.kernel import forks
 from seqrpc.kernel.addresses import Address
@@ -114,6 +116,8 @@ class Hub:
     @property
     def connections(self) -> frozenset[Connection]:
         """The connections that are open now."""
+        for link in self._dispatchers:
+            link.is_known = True
         return frozenset(dispatcher.connection for dispatcher in self._dispatchers.values())
 
     @property
@@ -164,10 +168,52 @@ class Hub:
         if not self._finished.done():
             self._finished.set_result(None)
 
-    def listen_with(self, listener: Door) -> None:
-        """Accept connections from ``listener``, which this server owns from now on."""
+    def listen_with(self, listener: Door, *, accepts: bool = True) -> None:
+        """Accept connections from ``listener``, which this server owns from now on; or not yet (:meth:`accept`)."""
         self._listener = listener
-        run_outside(listener.accept_connections)
+        if accepts:
+            self.accept()
+
+    def accept(self) -> None:
+        """Accept connections."""
+        assert self._listener is not None
+        run_outside(self._listener.accept_connections)
+
+    @property
+    def listener(self) -> Door | None:
+        """Where connections come from, again and again; None on a socket pair."""
+        return self._listener
+
+    @property
+    def dispatchers(self) -> dict[Link, Dispatcher]:
+        """The machinery of the connections that are open now, with what answers on each."""
+        return dict(self._dispatchers)
+
+    def adopt(self, sock: socket.socket) -> Link | None:
+        """Serve a connection that another process accepted, or this one gave away; return None if it has ended.
+
+        Args:
+            sock: the socket; the server owns it.
+        """
+        link = self.new_link()
+        try:
+            run_outside(open_transport, sock, link, self._limits)
+        except (AddressError, OSError):  # it is closed
+            return None
+        return link
+
+    def give_away(self, link: Link) -> socket.socket | None:
+        """Return the socket of a connection on which nothing is under way, and forget it; None if something is.
+
+        The caller owns the socket. The other side notices nothing.
+        """
+        dispatcher = self._dispatchers.get(link)
+        if dispatcher is None or not dispatcher.running.is_idle:
+            return None
+        sock = link.detach()
+        if sock is not None:
+            self.connection_lost(link)
+        return sock
 
     def refuse_new(self) -> None:
         """Do what :meth:`seqrpc.Server.refuse_new` says."""

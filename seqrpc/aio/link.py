@@ -98,7 +98,7 @@ class Link(SeqpacketProtocol):
 
     __slots__ = (
         "__weakref__", "_caller", "_close_timer", "_closed", "_limits", "_new_caller", "_owner", "_reason", "answers",
-        "calls", "handler", "home", "is_held", "loop", "session", "transport", "writing_paused",
+        "calls", "handler", "home", "is_held", "is_known", "loop", "session", "transport", "writing_paused",
     )  # fmt: skip
 
     def __init__(
@@ -123,6 +123,8 @@ class Link(SeqpacketProtocol):
         """Whether so much waits to be sent that nothing should be added."""
         self.is_held = False
         """Whether the loop reads it no longer by itself (:class:`~seqrpc.aio.lastreads.LastReads`)."""
+        self.is_known = False
+        """Whether the application was ever given the connection: it may keep it, and expect to call over it later."""
         self.calls = Calls(self, limits)
         """The calls of this side that are under way."""
         self._new_caller = new_caller
@@ -148,6 +150,11 @@ class Link(SeqpacketProtocol):
             caller = self._new_caller(self, self._limits)
             self._caller = weakref.ref(caller)
         return caller
+
+    @property
+    def is_called_over(self) -> bool:
+        """Whether anybody has what makes calls of this side, or is making one."""
+        return self._caller is not None and self._caller() is not None
 
     def misuse(self) -> WrongProcess | WrongLoop:
         """Return what to raise where the connection is used from elsewhere."""
@@ -340,6 +347,8 @@ class Link(SeqpacketProtocol):
         self.check_place()
         session = self.session
         if session.calls or session.given_up or session.requests or session.closing_received is not None:
+            return None
+        if self.calls.turns.waiting:
             return None
         sock = self.transport.detach()
         if sock is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import math
+import os
 import resource
 import signal
 import socket
@@ -13,13 +14,15 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from seqrpc.aio.interceptors import Interceptor
-from seqrpc.aio.server import Server, serve
+from seqrpc.aio.server import Server, hub_of, serve, serve_after
+from seqrpc.aio.succession import Predecessor, Succession
 from seqrpc.errors import AddressError, ListenError
 from seqrpc.interface.policy import PolicyLike
 from seqrpc.interface.predicates import takes_one
 from seqrpc.interface.service import Service
 from seqrpc.kernel import forks
 from seqrpc.kernel.addresses import AddressLike
+from seqrpc.kernel.handover import VARIABLE, take_predecessor
 from seqrpc.kernel.listening import BACKLOG
 from seqrpc.limits import DEFAULT_LIMITS, Limits
 from seqrpc.logs import get_logger
@@ -52,6 +55,7 @@ def run(
     drain_timeout: float | None = None,
     on_start: Hook | None = None,
     on_reload: Hook | None = None,
+    restart: bool = False,
 ) -> None:
     """Be a daemon: serve on uvloop until SIGTERM or SIGINT, then drain and return.
 
@@ -84,8 +88,13 @@ def run(
         on_reload: called likewise at SIGHUP, as to read a configuration again. Its runs do not overlap: after signals
             that come while it runs, it runs once more. What it raises is logged. When the daemon stops it is cancelled.
             Without it SIGHUP does what it did before, which is to end the process.
+        restart: True makes SIGHUP restart the daemon without a gap: this program is started anew, as it was started,
+            and once that serves it is given the listening socket and the connections. What is busy is given once it is
+            idle, and drained after ``drain_timeout``; streams and objects that clients hold live on here as long. Where
+            the new process does not come to serve within ``restart_timeout``, this one serves on.
 
     Raises:
+        ValueError: ``restart`` without an address, or with ``on_reload``, which is for SIGHUP, too.
         RuntimeError: an event loop runs here already: :func:`serve` there.
         TypeError: a hook cannot be called with the server.
         SystemExit: the address cannot be served (AddressError, ListenError, AddressInUse): an administrator can do
@@ -98,24 +107,28 @@ def run(
 
     from seqrpc.kernel.systemd import Manager  # noqa: PLC0415 - likewise
 
+    predecessor = _predecessor()  # first: the variable is for this process, and not for its children
     _check_hook("on_start", on_start)
     _check_hook("on_reload", on_reload)
     _check_no_loop()
-    serving = serve(
-        services,
-        address,
-        sock=sock,
-        allow=allow,
-        mode=mode,
-        group=group,
-        backlog=backlog,
-        accept_descriptors=accept_descriptors,
-        pass_credentials=pass_credentials,
-        interceptors=interceptors,
-        limits=limits,
-    )
+    _check_restart(restart, sock, on_reload)
+    options: dict[str, Any] = {
+        "sock": sock,
+        "allow": allow,
+        "mode": mode,
+        "group": group,
+        "backlog": backlog,
+        "accept_descriptors": accept_descriptors,
+        "pass_credentials": pass_credentials,
+        "interceptors": interceptors,
+        "limits": limits,
+    }
+    if predecessor is None:
+        serving = serve(services, address, **options)
+    else:
+        serving = serve_after(predecessor, services, address, **options)
     _raise_descriptor_limit()
-    daemon = _Daemon(Manager(), on_start, on_reload, limits.close_timeout)
+    daemon = _Daemon(Manager(), on_start, on_reload, limits, restart=restart, predecessor=predecessor)
     # The runner is not closed, only its loop: it would wait without a bound for tasks that do not end when
     # they are cancelled, and for the threads of asyncio.to_thread. Those are let go when the loop closes.
     runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
@@ -131,6 +144,29 @@ def run(
     finally:
         runner.get_loop().close()
         daemon.let_signals_go()
+
+
+def _predecessor() -> Predecessor | None:
+    """Return the daemon that started this process to be its successor; None if there is none.
+
+    Raises:
+        SystemExit: the environment says so, and it is not so.
+    """
+    if VARIABLE not in os.environ:
+        return None
+    try:
+        talk = take_predecessor()
+    except AddressError as exc:
+        raise SystemExit(str(exc)) from exc
+    return None if talk is None else Predecessor(talk)
+
+
+def _check_restart(restart: object, sock: object, on_reload: object) -> None:
+    """Check that SIGHUP has one meaning, and that there is what a successor needs."""
+    if restart and sock is not None:
+        raise ValueError("restart=True takes an address: the program that is started anew does not have sock=")
+    if restart and on_reload is not None:
+        raise ValueError("restart=True and on_reload= are both for SIGHUP: a restart reads the configuration anew, too")
 
 
 def _check_no_loop() -> None:
@@ -222,17 +258,32 @@ class _Daemon:
         manager: who is told.
         on_start: what is to be done at the start.
         on_reload: what is to be done at SIGHUP.
-        close_timeout: seconds that a hook may go on after it was cancelled.
+        limits: ``close_timeout`` is how long a hook may go on after it was cancelled.
+        restart: whether SIGHUP starts a successor.
+        predecessor: whose successor this is.
     """
 
-    def __init__(self, manager: Manager, on_start: Hook | None, on_reload: Hook | None, close_timeout: float) -> None:
+    def __init__(
+        self,
+        manager: Manager,
+        on_start: Hook | None,
+        on_reload: Hook | None,
+        limits: Limits,
+        *,
+        restart: bool,
+        predecessor: Predecessor | None,
+    ) -> None:
         """Prepare; :meth:`live` begins."""
         self._manager = manager
         self._on_start = on_start
         self._on_reload = on_reload
-        self._close_timeout = close_timeout
+        self._limits = limits
+        self._close_timeout = limits.close_timeout
+        self._restarts = restart
+        self._predecessor = predecessor
+        self._succession: Succession | None = None
         handlers: dict[int, Callable[[], None]] = {signal.SIGTERM: self._stop_soon, signal.SIGINT: self._stop_soon}
-        if on_reload is not None:
+        if on_reload is not None or restart:
             handlers[signal.SIGHUP] = self._reload_soon
         self._signals = _Signals(handlers)
         self._server: Server | None = None
@@ -260,6 +311,8 @@ class _Daemon:
         if server is None:
             return
         async with server:
+            if self._restarts:
+                self._succession = self._new_succession(server, drain_timeout)
             self._server = server
             try:
                 await self._serve(server)
@@ -267,8 +320,26 @@ class _Daemon:
                 self._is_ready = False
                 if self._reloading is not None:
                     await _end(self._reloading, self._close_timeout)
-            if self._stop.done():
+                if self._succession is not None:
+                    await self._succession.end()
+                if self._predecessor is not None:
+                    await self._predecessor.end()
+            if self._stop.done() or self._is_relieved:
                 await self._drain(server, drain_timeout)
+
+    def _new_succession(self, server: Server, drain_timeout: float | None) -> Succession:
+        hub = hub_of(server)
+        if hub.listener is None:
+            raise AddressError(
+                f"{server.address}: restart=True takes an address where clients connect, not a socket pair"
+            )
+        seconds = self._limits.drain_timeout if drain_timeout is None else drain_timeout
+        return Succession(hub, self._manager, self._limits, seconds, self._predecessor)
+
+    @property
+    def _is_relieved(self) -> bool:
+        """Whether another process serves in the place of this one."""
+        return self._succession is not None and self._succession.is_relieved
 
     async def _serve(self, server: Server) -> None:
         """Return when the server is to stop, or was closed."""
@@ -277,15 +348,17 @@ class _Daemon:
             server.refuse_new()
         elif self._on_start is not None:
             await self._unless_stopped(_call(self._on_start, server), self._close_timeout)
+        if self._predecessor is not None and not self._stop.done():
+            await self._unless_stopped(self._predecessor.relieve(hub_of(server)), self._close_timeout)
         if self._stop.done():
             return
         self._is_ready = True
         self._manager.ready()
         self._begin_reload()
         closed = asyncio.ensure_future(server.wait_closed())
-        await _first(closed, self._stop)
+        await _first(closed, self._stop, *([] if self._succession is None else [self._succession.done]))
         if closed.done():
-            self._manager.stopping()
+            self._tell_stopping()
             closed.result()
         closed.cancel()
 
@@ -315,7 +388,11 @@ class _Daemon:
         self._stop.set_result(None)
         if self._server is not None:
             self._server.refuse_new()  # not a few turns later: they may be long
-        self._manager.stopping()
+        self._tell_stopping()
+
+    def _tell_stopping(self) -> None:
+        if not self._is_relieved:  # the daemon goes on, in another process
+            self._manager.stopping()
 
     def _reload_soon(self) -> None:
         self._reload_wanted = True
@@ -323,6 +400,11 @@ class _Daemon:
 
     def _begin_reload(self) -> None:
         """Reload if that is wanted and possible: not before the daemon is ready, nor while it reloads."""
+        if self._succession is not None:
+            if self._reload_wanted and self._is_ready and not self._stop.done():
+                self._reload_wanted = False
+                self._succession.begin_soon()
+            return
         is_busy = self._reloading is not None and not self._reloading.done()
         if self._reload_wanted and self._is_ready and not self._stop.done() and not is_busy:
             self._reloading = asyncio.ensure_future(self._reload())
