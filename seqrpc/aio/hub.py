@@ -91,6 +91,7 @@ class Hub:
         self._dispatchers: dict[Link, Dispatcher] = {}  # by connection
         self._connections_of: Counter[int | None] = Counter()  # by uid
         self._draining = False
+        self._adopting = False  # whether what comes was a connection already
         self._spared: set[object] = set()  # the calls, and streams, that wait for the server to stop
         self._last_reads = LastReads(limits.close_timeout)
         self.lifespans = Lifespans(registry.services, limits, self._begin_closing)
@@ -143,6 +144,8 @@ class Hub:
         bound = _max_connections(self._limits)
         if self._draining:
             link.refuse(_STOPPING)
+        elif self._adopting:  # it was admitted before
+            return
         elif len(self._dispatchers) > bound:
             _log.warning("! a connection is refused: there are %d already", bound)
             link.refuse(f"the server has {bound} connections already")
@@ -192,14 +195,19 @@ class Hub:
     def adopt(self, sock: socket.socket) -> Link | None:
         """Serve a connection that another process accepted, or this one gave away; return None if it has ended.
 
+        It counts for ``max_connections``, but is not refused where there are more.
+
         Args:
             sock: the socket; the server owns it.
         """
         link = self.new_link()
+        self._adopting = True
         try:
             run_outside(open_transport, sock, link, self._limits)
         except (AddressError, OSError):  # it is closed
             return None
+        finally:
+            self._adopting = False
         return link
 
     def give_away(self, link: Link) -> socket.socket | None:
@@ -208,7 +216,7 @@ class Hub:
         The caller owns the socket. The other side notices nothing.
         """
         dispatcher = self._dispatchers.get(link)
-        if dispatcher is None or not dispatcher.running.is_idle:
+        if dispatcher is None or not dispatcher.running.is_idle or link.session.closing_sent:
             return None
         sock = link.detach()
         if sock is not None:

@@ -84,7 +84,8 @@ def run(
         limits: as for :func:`serve`.
         drain_timeout: seconds that running handlers get to finish; by default that of the limits.
         on_start: called with the :class:`Server` once it accepts connections; the daemon is ready when it has
-            returned. A plain or a coroutine function, on the loop.
+            returned. A plain or a coroutine function, on the loop. After a restart it is called while the process that
+            served before still does, and accepts.
         on_reload: called likewise at SIGHUP, as to read a configuration again. Its runs do not overlap: after signals
             that come while it runs, it runs once more. What it raises is logged. When the daemon stops it is cancelled.
             Without it SIGHUP does what it did before, which is to end the process.
@@ -401,7 +402,7 @@ class _Daemon:
     def _begin_reload(self) -> None:
         """Reload if that is wanted and possible: not before the daemon is ready, nor while it reloads."""
         if self._succession is not None:
-            if self._reload_wanted and self._is_ready and not self._stop.done():
+            if self._reload_wanted and (self._is_relieved or (self._is_ready and not self._stop.done())):
                 self._reload_wanted = False
                 self._succession.begin_soon()
             return

@@ -125,6 +125,7 @@ class Predecessor:
                 sock = socket.socket(fileno=fd.detach())
                 self._listening.renew_descriptors(sock)
                 hub.adopt(sock)
+            await asyncio.sleep(0)  # there may be thousands
         conversation.close()
 
     async def wait_gone(self) -> None:
@@ -265,8 +266,12 @@ class Succession:
             async with asyncio.timeout(self._limits.restart_timeout):
                 while (heard := await conversation.hear()) is not None:
                     if heard.word is Word.ASK:
-                        with suppress(OSError):  # it has ended: nothing more will be heard
+                        try:
                             conversation.give(listener.listening)
+                        except (BrokenPipeError, ConnectionResetError):  # it has ended: nothing more will be heard
+                            continue
+                        except OSError as exc:  # too many descriptors are under way
+                            return f"could not be given the socket, and is killed: {exc}"
                     elif heard.word is Word.SERVING:
                         return None
         except TimeoutError:

@@ -249,7 +249,10 @@ async def restarting(
 ) -> AsyncIterator[tuple[Succession, Silent]]:
     """Restart a server of this process with a successor that says some words, and then ends."""
     monkeypatch.setattr(sys, "orig_argv", ["python", "-c", SPEAKING, words, end])
-    manager, bounds = Silent(), seqrpc.Limits(close_timeout=0.5, restart_timeout=restart_timeout)
+    manager, bounds = (
+        Silent(),
+        seqrpc.Limits(close_timeout=0.1 if end == "stays" else PATIENCE, restart_timeout=restart_timeout),
+    )
     service = Nothing()
     async with (
         asyncio.timeout(PATIENCE),

@@ -62,6 +62,28 @@ async def test_a_connection_goes_from_one_server_to_another(socket_path: Path) -
         assert await client.call("Work.who") == id(second)
 
 
+async def test_one_that_was_admitted_before_is_not_refused(socket_path: Path) -> None:
+    limits = seqrpc.Limits(max_connections=1)
+    async with (
+        asyncio.timeout(PATIENCE),
+        seqrpc.serve(Work(), socket_path, limits=limits) as server,
+        seqrpc.serve(Work(), f"{socket_path}2", limits=limits) as other,
+        seqrpc.connect(socket_path) as client,
+        seqrpc.connect(f"{socket_path}2") as first,
+    ):
+        for connection in (client, first):
+            await connection.call("Work.who")
+        (link,) = hub_of(server).dispatchers
+        sock = hub_of(server).give_away(link)
+        assert sock is not None
+        hub_of(other).adopt(sock)
+        assert await client.call("Work.who") == await first.call("Work.who")
+        server.refuse_new()
+        hub_of(other).refuse_new()
+        for link in hub_of(other).dispatchers:
+            assert hub_of(other).give_away(link) is None
+
+
 async def test_what_is_no_connection_is_closed(socket_path: Path) -> None:
     async with seqrpc.serve(Work(), socket_path) as server:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
