@@ -211,6 +211,10 @@ class Limits:
     """Seconds that the ends of the lifespans of a server's services may take together, to write down what they hold:
     as long as what runs before, so that both are over before service managers kill."""
 
+    restart_timeout: float = 60.0
+    """Seconds that a daemon's successor may take until it serves: to start Python, to import what it needs, and to
+    enter the lifespans of its services. Nobody waits for it, but a restart that hangs should be known to hang."""
+
     busy_poll_timeout: float = 0.0
     """Seconds for which a loop looks for more events after a packet before it sleeps; by default it sleeps at once.
     A call that comes meanwhile need not wake a processor, which is most of a lone call's time. This keeps the processor

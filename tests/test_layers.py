@@ -40,6 +40,7 @@ ORDER = (
     "kernel.buffers",
     "kernel.privileges",
     "kernel.processes",
+    "kernel.handover",
     # the wire, without sockets, clocks and loops
     "protocol",
     "protocol.kinds",
@@ -176,6 +177,9 @@ ORDER = (
     "aio.lastreads",
     "aio.stats",
     "aio.hub",
+    "aio.conversation",
+    "aio.passing",
+    "aio.succession",
     "aio.server",
     "aio.watchdog",
     "aio.idleness",

@@ -229,7 +229,7 @@ class Carrier:
 
     def detach(self) -> socket.socket | None:
         """Give the socket back, and end without telling the protocol; None if that cannot be."""
-        if self._waits() or self.closing or self.broken is not None:
+        if self._waits() or self.closing or self.broken is not None or self.intake.has_packet:
             return None
         self._end()
         return self._sock

@@ -78,6 +78,7 @@ class CurrentCall(HandledView):
     def connection(self) -> Connection:
         """The connection that the call came on, to call back."""
         connection: Connection = self._call.connection
+        link_of(connection).is_known = True
         return connection
 
     def run(self, awaitable: Awaitable[T]) -> T:

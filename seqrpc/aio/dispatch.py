@@ -113,6 +113,16 @@ class Dispatcher:
         self._known = weakref.ref(connection)
         return connection
 
+    @property
+    def is_kept(self) -> bool:
+        """Whether the application keeps the connection, or something that calls over it, and may use it later."""
+        if not self._link.is_known:
+            return False
+        self.give_away_connection()
+        kept = self._link.is_called_over
+        self._connection = self.connection
+        return kept
+
     def denied(self, method: str, caller: Credentials | None) -> tuple[str, str]:
         """Return code and message of the error for a caller who may not call a method."""
         return self._registry.denied(method, caller)

@@ -38,6 +38,7 @@ class HeldValues:
         self.tallies = tallies
         """Where calls of objects are counted."""
         self.living: set[Held] = set()
+        self._gone: asyncio.Future[None] | None = None  # while somebody waits for all to have ended
         self._ending: dict[int, asyncio.Task[None]] = {}
         self._refused: str | None = None
         self._stopped: str | None = None
@@ -54,6 +55,21 @@ class HeldValues:
             held.stop(self._stopped)
         elif self._refused is not None:
             held.refuse(self._refused)
+
+    def remove(self, held: Held) -> None:
+        """Forget one that has ended."""
+        self.living.discard(held)
+        if not self.living and self._gone is not None and not self._gone.done():
+            self._gone.set_result(None)
+
+    async def wait_gone(self) -> None:
+        """Wait until all have ended by themselves: nobody holds any, and no stream has anything left.
+
+        Cancel: nothing changes.
+        """
+        while self.living:
+            self._gone = asyncio.get_running_loop().create_future()
+            await self._gone
 
     def refuse(self, reason: str) -> None:
         """Take no new calls on any."""

@@ -10,6 +10,7 @@ from seqrpc.aio.accounts import CONNECTIONS, LIVING, Ledger, table_size
 from seqrpc.aio.connection import Connection
 from seqrpc.aio.current import handled_call
 from seqrpc.aio.dispatch import Dispatcher
+from seqrpc.aio.endpoints import open_transport
 from seqrpc.aio.held import HeldValues
 from seqrpc.aio.interception import Interception
 from seqrpc.aio.lastreads import LastReads
@@ -20,6 +21,7 @@ from seqrpc.aio.places import check_loop, runs_here
 from seqrpc.aio.producers import producing
 from seqrpc.aio.registry import Registry
 from seqrpc.aio.stats import Oversight
+from seqrpc.errors import AddressError
 from seqrpc.interface.scope import run_outside
 from seqrpc.interface.stats import Stats
 from seqrpc.interface.tallies import count
@@ -110,6 +112,7 @@ class Hub:
         self._is_full = False  # whether others wait until a connection ends
         self._shortage = Shortage(_log)
         self._sweep: asyncio.TimerHandle | None = None  # of connections that are idle
+        self._adopting = False  # whether what comes was a connection already
         self._spared: set[object] = set()  # the calls, and streams, that wait for the server to stop
         self._last_reads = LastReads(limits.close_timeout)
         self.lifespans = Lifespans(registry.services, limits, self._begin_closing)
@@ -141,6 +144,8 @@ class Hub:
     @property
     def connections(self) -> frozenset[Connection]:
         """The connections that are open now."""
+        for link in self._dispatchers:
+            link.is_known = True
         return frozenset(dispatcher.connection for dispatcher in self._dispatchers.values())
 
     def stats(self) -> Stats:
@@ -201,6 +206,8 @@ class Hub:
         if self._draining:
             count(tallies.turned_away, "stopping")
             link.refuse(_STOPPING)
+        elif self._adopting:  # it was admitted before
+            return
         elif lack is not None:
             count(tallies.turned_away, "full" if lack.startswith("all ") else "user")
             _log.warning("! a connection is refused: %s", lack)
@@ -234,12 +241,59 @@ class Hub:
         if not self._finished.done():
             self._finished.set_result(None)
 
-    def listen_with(self, listener: Door) -> None:
-        """Accept connections from ``listener``, which this server owns from now on."""
+    def listen_with(self, listener: Door, *, accepts: bool = True) -> None:
+        """Accept connections from ``listener``, which this server owns from now on; or not yet (:meth:`accept`)."""
         self._listener = listener
-        run_outside(listener.accept_connections)
+        if accepts:
+            self.accept()
         if self._limits.idle_timeout <= LONGEST_TIMER:
             self._sweep_soon()
+
+    def accept(self) -> None:
+        """Accept connections."""
+        assert self._listener is not None
+        run_outside(self._listener.accept_connections)
+
+    @property
+    def listener(self) -> Door | None:
+        """Where connections come from, again and again; None on a socket pair."""
+        return self._listener
+
+    @property
+    def dispatchers(self) -> dict[Link, Dispatcher]:
+        """The machinery of the connections that are open now, with what answers on each."""
+        return dict(self._dispatchers)
+
+    def adopt(self, sock: socket.socket) -> Link | None:
+        """Serve a connection that another process accepted, or this one gave away; return None if it has ended.
+
+        It counts for ``max_connections``, but is not refused where there are more.
+
+        Args:
+            sock: the socket; the server owns it.
+        """
+        link = self.new_link()
+        self._adopting = True
+        try:
+            run_outside(open_transport, sock, link, self._limits)
+        except (AddressError, OSError):  # it is closed
+            return None
+        finally:
+            self._adopting = False
+        return link
+
+    def give_away(self, link: Link) -> socket.socket | None:
+        """Return the socket of a connection on which nothing is under way, and forget it; None if something is.
+
+        The caller owns the socket. The other side notices nothing.
+        """
+        dispatcher = self._dispatchers.get(link)
+        if dispatcher is None or not dispatcher.running.is_idle or link.session.closing_sent:
+            return None
+        sock = link.detach()
+        if sock is not None:
+            self.connection_lost(link)
+        return sock
 
     def _sweep_soon(self) -> None:
         self._sweep = run_outside(self._loop.call_later, self._limits.idle_timeout / 2, self._sweep_idle)

@@ -122,6 +122,11 @@ class Intake:
             if self._polling is not None:
                 self._polling.stop()
 
+    @property
+    def has_packet(self) -> bool:
+        """Whether a packet was received, or is being received by a thread, that the protocol has not got."""
+        return self._arrived is not None or (self._gate is not None and self._gate.receives)
+
     def leave_share(self) -> None:
         """Leave the user's share of the loop's turns: the connection is over."""
         self._share = NOBODYS

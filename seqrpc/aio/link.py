@@ -102,8 +102,8 @@ class Link(SeqpacketProtocol):
 
     __slots__ = (
         "__weakref__", "_caller", "_close_timer", "_closed", "_ledger", "_limits", "_living", "_new_caller", "_owner",
-        "_reason", "account", "answers", "calls", "handler", "home", "in_flight", "is_held", "loop", "quiet_sweeps",
-        "session", "transport", "unread_timer", "unsent_booked", "writing_paused",
+        "_reason", "account", "answers", "calls", "handler", "home", "in_flight", "is_held", "is_known", "loop",
+        "quiet_sweeps", "session", "transport", "unread_timer", "unsent_booked", "writing_paused",
     )  # fmt: skip
 
     def __init__(
@@ -141,6 +141,8 @@ class Link(SeqpacketProtocol):
         """Sweeps of the server since something came, for ``idle_timeout``."""
         self.is_held = False
         """Whether the loop reads it no longer by itself (:class:`~seqrpc.aio.lastreads.LastReads`)."""
+        self.is_known = False
+        """Whether the application was ever given the connection: it may keep it, and expect to call over it later."""
         self.calls = Calls(self, limits)
         """The calls of this side that are under way."""
         self._new_caller = new_caller
@@ -166,6 +168,11 @@ class Link(SeqpacketProtocol):
             caller = self._new_caller(self, self._limits)
             self._caller = weakref.ref(caller)
         return caller
+
+    @property
+    def is_called_over(self) -> bool:
+        """Whether anybody has what makes calls of this side, or is making one."""
+        return self._caller is not None and self._caller() is not None
 
     def misuse(self) -> WrongProcess | WrongLoop:
         """Return what to raise where the connection is used from elsewhere."""
@@ -413,6 +420,8 @@ class Link(SeqpacketProtocol):
         self.check_place()
         session = self.session
         if session.calls or session.given_up or session.requests or session.closing_received is not None:
+            return None
+        if self.calls.turns.waiting:
             return None
         sock = self.transport.detach()
         if sock is not None:

@@ -101,28 +101,40 @@ class Listener:
         It accepts no more than fit there by default: as many again may come meanwhile.
 
         The backlog of an inherited socket is left alone: it outlives ``close``, and whoever shares the
-        socket, as a service manager does with the daemon's next run, serves it.
+        socket, as a service manager does with the daemon's next run, serves it. So is that of one that is another's.
         """
-        if self._forked or not isinstance(self._listening.address, PathAddress | AbstractAddress):
+        listening = self._listening
+        if self._forked or listening.is_anothers or not isinstance(listening.address, PathAddress | AbstractAddress):
             return
         ends = time.monotonic() + self._limits.close_timeout
         for _ in range(BACKLOG):
             if self.closed.done() or time.monotonic() >= ends:
                 return
             try:
-                sock, _address = self._listening.sock.accept()
+                sock, _address = listening.sock.accept()
             except OSError:  # nothing waits any more, or there is no descriptor for it
                 return
             self._adopt(sock)
 
-    def close(self) -> None:
-        """Stop accepting and let the address go; connections live on, those not yet accepted are refused."""
+    @property
+    def listening(self) -> ListeningSocket:
+        """What is accepted from, lent."""
+        return self._listening
+
+    def pause(self) -> None:
+        """Accept nothing until :meth:`accept_connections`; those who come wait."""
         if self._forked or self.closed.done():
             return
         if self._retry is not None:
             self._retry.cancel()
         self.loop.remove_reader(self._fd)
         self.is_accepting = False
+
+    def close(self) -> None:
+        """Stop accepting and let the address go; connections live on, those not yet accepted are refused."""
+        if self._forked or self.closed.done():
+            return
+        self.pause()
         self.closed.set_result(None)
         self._listening.close()
 

@@ -193,7 +193,7 @@ class LivingValues(Booked):
 
     def _ended(self, place: _Place, value: Held) -> None:
         place.free()
-        self._held.living.discard(value)
+        self._held.remove(value)
 
     def give_up(self, value: Any) -> None:
         """Let go of a stream or a channel that was given away and that nobody gets, as if its holder had let go.

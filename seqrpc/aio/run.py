@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import math
+import os
 import resource
 import signal
 import socket
@@ -14,7 +15,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from seqrpc.aio.idleness import Idleness, check_idle_timeout
 from seqrpc.aio.interceptors import Interceptor
-from seqrpc.aio.server import Server, hub_of, serve
+from seqrpc.aio.server import Server, hub_of, serve, serve_after
+from seqrpc.aio.succession import Predecessor, Succession
 from seqrpc.aio.watchdog import Watchdog
 from seqrpc.errors import AddressError, ListenError
 from seqrpc.interface.policy import PolicyLike
@@ -22,6 +24,7 @@ from seqrpc.interface.predicates import takes_one
 from seqrpc.interface.service import Service
 from seqrpc.kernel import forks
 from seqrpc.kernel.addresses import AddressLike
+from seqrpc.kernel.handover import VARIABLE, take_predecessor
 from seqrpc.kernel.listening import BACKLOG
 from seqrpc.limits import DEFAULT_LIMITS, Limits
 from seqrpc.logs import get_logger
@@ -55,6 +58,7 @@ def run(
     on_start: Hook | None = None,
     on_reload: Hook | None = None,
     idle_timeout: float | None = None,
+    restart: bool = False,
 ) -> None:
     """Be a daemon: serve on uvloop until SIGTERM or SIGINT, then drain and return.
 
@@ -84,7 +88,8 @@ def run(
         limits: as for :func:`serve`.
         drain_timeout: seconds that running handlers get to finish; by default that of the limits.
         on_start: called with the :class:`Server` once it accepts connections; the daemon is ready when it has
-            returned. A plain or a coroutine function, on the loop.
+            returned. A plain or a coroutine function, on the loop. After a restart it is called while the process that
+            served before still does, and accepts.
         on_reload: called likewise at SIGHUP, as to read a configuration again. Its runs do not overlap: after signals
             that come while it runs, it runs once more. What it raises is logged. When the daemon stops it is cancelled.
             Without it SIGHUP does what it did before, which is to end the process.
@@ -92,8 +97,13 @@ def run(
             ran, and nobody held a stream or an object of its; tasks of your own do not count. Only for a listening
             socket that somebody else holds, too, who starts the daemon again for the next caller (``systemd:name``,
             ``fd:N``, ``sock=``): whoever comes meanwhile waits there. By default it never does.
+        restart: True makes SIGHUP restart the daemon without a gap: this program is started anew, as it was started,
+            and once that serves it is given the listening socket and the connections. What is busy is given once it is
+            idle, and drained after ``drain_timeout``; streams and objects that clients hold live on here as long. Where
+            the new process does not come to serve within ``restart_timeout``, this one serves on.
 
     Raises:
+        ValueError: ``restart`` without an address, or with ``on_reload``, which is for SIGHUP, too.
         RuntimeError: an event loop runs here already: :func:`serve` there.
         TypeError, ValueError: a hook cannot be called with the server, or ``idle_timeout`` is no time.
         SystemExit: the address cannot be served (AddressError, ListenError, AddressInUse), or not with
@@ -107,6 +117,7 @@ def run(
 
     from seqrpc.kernel.systemd import Manager  # noqa: PLC0415 - likewise
 
+    predecessor = _predecessor()  # first: the variable is for this process, and not for its children
     _check_hook("on_start", on_start)
     _check_hook("on_reload", on_reload)
     _check_no_loop()
@@ -114,21 +125,25 @@ def run(
         check_idle_timeout(idle_timeout, address)
     except AddressError as exc:
         raise SystemExit(str(exc)) from exc
-    serving = serve(
-        services,
-        address,
-        sock=sock,
-        allow=allow,
-        mode=mode,
-        group=group,
-        backlog=backlog,
-        accept_descriptors=accept_descriptors,
-        pass_credentials=pass_credentials,
-        interceptors=interceptors,
-        limits=limits,
-    )
+    _check_restart(restart, sock, on_reload)
+    options: dict[str, Any] = {
+        "sock": sock,
+        "allow": allow,
+        "mode": mode,
+        "group": group,
+        "backlog": backlog,
+        "accept_descriptors": accept_descriptors,
+        "pass_credentials": pass_credentials,
+        "interceptors": interceptors,
+        "limits": limits,
+    }
+    if predecessor is None:
+        serving = serve(services, address, **options)
+    else:
+        serving = serve_after(predecessor, services, address, **options)
     _raise_descriptor_limit()
-    daemon = _Daemon(Manager(), on_start, on_reload, limits.close_timeout, idle_timeout)
+    asked: dict[str, Any] = {"idle_timeout": idle_timeout, "restart": restart, "predecessor": predecessor}
+    daemon = _Daemon(Manager(), on_start, on_reload, limits, **asked)
     # The runner is not closed, only its loop: it would wait without a bound for tasks that do not end when
     # they are cancelled, and for the threads of asyncio.to_thread. Those are let go when the loop closes.
     runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
@@ -144,6 +159,29 @@ def run(
     finally:
         runner.get_loop().close()
         daemon.let_signals_go()
+
+
+def _predecessor() -> Predecessor | None:
+    """Return the daemon that started this process to be its successor; None if there is none.
+
+    Raises:
+        SystemExit: the environment says so, and it is not so.
+    """
+    if VARIABLE not in os.environ:
+        return None
+    try:
+        talk = take_predecessor()
+    except AddressError as exc:
+        raise SystemExit(str(exc)) from exc
+    return None if talk is None else Predecessor(talk)
+
+
+def _check_restart(restart: object, sock: object, on_reload: object) -> None:
+    """Check that SIGHUP has one meaning, and that there is what a successor needs."""
+    if restart and sock is not None:
+        raise ValueError("restart=True takes an address: the program that is started anew does not have sock=")
+    if restart and on_reload is not None:
+        raise ValueError("restart=True and on_reload= are both for SIGHUP: a restart reads the configuration anew, too")
 
 
 def _check_no_loop() -> None:
@@ -235,8 +273,10 @@ class _Daemon:
         manager: who is told.
         on_start: what is to be done at the start.
         on_reload: what is to be done at SIGHUP.
-        close_timeout: seconds that a hook may go on after it was cancelled.
+        limits: ``close_timeout`` is how long a hook may go on after it was cancelled.
         idle_timeout: seconds after which it stops if nobody needs it.
+        restart: whether SIGHUP starts a successor.
+        predecessor: whose successor this is.
     """
 
     def __init__(
@@ -244,17 +284,24 @@ class _Daemon:
         manager: Manager,
         on_start: Hook | None,
         on_reload: Hook | None,
-        close_timeout: float,
+        limits: Limits,
+        *,
         idle_timeout: float | None,
+        restart: bool,
+        predecessor: Predecessor | None,
     ) -> None:
         """Prepare; :meth:`live` begins."""
         self._manager = manager
         self._on_start = on_start
         self._on_reload = on_reload
-        self._close_timeout = close_timeout
+        self._limits = limits
+        self._close_timeout = limits.close_timeout
+        self._restarts = restart
+        self._predecessor = predecessor
+        self._succession: Succession | None = None
         self._idle_timeout = idle_timeout
         handlers: dict[int, Callable[[], None]] = {signal.SIGTERM: self._stop_soon, signal.SIGINT: self._stop_soon}
-        if on_reload is not None:
+        if on_reload is not None or restart:
             handlers[signal.SIGHUP] = self._reload_soon
         self._signals = _Signals(handlers)
         self._server: Server | None = None
@@ -282,6 +329,8 @@ class _Daemon:
         if server is None:
             return
         async with server:
+            if self._restarts:
+                self._succession = self._new_succession(server, drain_timeout)
             self._server = server
             Watchdog(self._manager, hub_of(server)).begin()
             try:
@@ -290,8 +339,26 @@ class _Daemon:
                 self._is_ready = False
                 if self._reloading is not None:
                     await _end(self._reloading, self._close_timeout)
-            if self._stop.done():
+                if self._succession is not None:
+                    await self._succession.end()
+                if self._predecessor is not None:
+                    await self._predecessor.end()
+            if self._stop.done() or self._is_relieved:
                 await self._drain(server, drain_timeout)
+
+    def _new_succession(self, server: Server, drain_timeout: float | None) -> Succession:
+        hub = hub_of(server)
+        if hub.listener is None:
+            raise AddressError(
+                f"{server.address}: restart=True takes an address where clients connect, not a socket pair"
+            )
+        seconds = self._limits.drain_timeout if drain_timeout is None else drain_timeout
+        return Succession(hub, self._manager, self._limits, seconds, self._predecessor)
+
+    @property
+    def _is_relieved(self) -> bool:
+        """Whether another process serves in the place of this one."""
+        return self._succession is not None and self._succession.is_relieved
 
     async def _serve(self, server: Server) -> None:
         """Return when the server is to stop, or was closed."""
@@ -300,6 +367,8 @@ class _Daemon:
             server.refuse_new()
         elif self._on_start is not None:
             await self._unless_stopped(_call(self._on_start, server), self._close_timeout)
+        if self._predecessor is not None and not self._stop.done():
+            await self._unless_stopped(self._predecessor.relieve(hub_of(server)), self._close_timeout)
         if self._stop.done():
             return
         self._is_ready = True
@@ -308,9 +377,9 @@ class _Daemon:
         if self._idle_timeout is not None:
             Idleness(hub_of(server), self._idle_timeout, self._leave_idle).begin()
         closed = asyncio.ensure_future(server.wait_closed())
-        await _first(closed, self._stop)
+        await _first(closed, self._stop, *([] if self._succession is None else [self._succession.done]))
         if closed.done():
-            self._manager.stopping()
+            self._tell_stopping()
             closed.result()
         closed.cancel()
 
@@ -340,11 +409,17 @@ class _Daemon:
         self._stop.set_result(None)
         if self._server is not None:
             self._server.refuse_new()  # not a few turns later: they may be long
-        self._manager.stopping()
+        self._tell_stopping()
+
+    def _tell_stopping(self) -> None:
+        if not self._is_relieved:  # the daemon goes on, in another process
+            self._manager.stopping()
 
     def _leave_idle(self) -> bool:
-        """Stop, since nobody needs the daemon; return False if it is reloading."""
+        """Stop, since nobody needs the daemon; return False if it is reloading, or being restarted."""
         if self._reloading is not None and not self._reloading.done():
+            return False
+        if self._succession is not None and self._succession.is_under_way:
             return False
         if self._is_ready and not self._stop.done():
             _log.info("= nobody was here for %g s: the daemon stops until somebody comes", self._idle_timeout)
@@ -357,6 +432,11 @@ class _Daemon:
 
     def _begin_reload(self) -> None:
         """Reload if that is wanted and possible: not before the daemon is ready, nor while it reloads."""
+        if self._succession is not None:
+            if self._reload_wanted and (self._is_relieved or (self._is_ready and not self._stop.done())):
+                self._reload_wanted = False
+                self._succession.begin_soon()
+            return
         is_busy = self._reloading is not None and not self._reloading.done()
         if self._reload_wanted and self._is_ready and not self._stop.done() and not is_busy:
             self._reloading = asyncio.ensure_future(self._reload())

@@ -7,7 +7,7 @@ import functools
 import socket
 from collections.abc import Iterable
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from seqrpc.aio.blocks import AsyncBlock
 from seqrpc.aio.connection import Connection
@@ -18,6 +18,7 @@ from seqrpc.aio.interceptors import Interceptor
 from seqrpc.aio.listener import Listener
 from seqrpc.aio.opening import Opening
 from seqrpc.aio.registry import Registry
+from seqrpc.aio.succession import Predecessor
 from seqrpc.calls.unclosed import Guard
 from seqrpc.interface.policy import PolicyLike
 from seqrpc.interface.scope import run_outside
@@ -164,6 +165,7 @@ async def _start(
     pass_credentials: bool,
     interceptors: Iterable[Interceptor],
     limits: Limits,
+    predecessor: Predecessor | None = None,
 ) -> Server:
     registry = Registry(services, allow, limits, Tallies())
     interception = Interception(interceptors)
@@ -175,6 +177,11 @@ async def _start(
     if sock is not None or isinstance(where, FdAddress | SystemdAddress):
         check_access_of_others("sock=" if where is None else str(where), mode, group)
     buffers.prepare()
+    if predecessor is not None and where is not None:
+        hub = Hub(registry, where, limits, interception)
+        asked = {"accept_descriptors": accept_descriptors, "pass_credentials": pass_credentials}
+        await _succeed(hub, predecessor, where, backlog, limits, mode=mode, group=group, **asked)
+        return Server(hub)
     if sock is not None:
         sockets.check_socket(sock, "sock=")
     elif where is not None:
@@ -219,6 +226,39 @@ async def _serve_many(hub: Hub, listening: ListeningSocket, backlog: int, limits
         await hub.lifespans.end()
         raise
     hub.listen_with(Listener(asyncio.get_running_loop(), listening, hub.new_link, limits))
+
+
+async def _succeed(
+    hub: Hub, predecessor: Predecessor, where: Address, backlog: int, limits: Limits, **asked: Any
+) -> None:
+    """Be ready to accept what the predecessor accepts, and leave it to that until :meth:`Predecessor.relieve`."""
+    try:
+        await hub.lifespans.begin()
+        listening = await predecessor.ask(where, backlog, **asked)
+    except BaseException:
+        await hub.lifespans.end()
+        raise
+    hub.listen_with(Listener(asyncio.get_running_loop(), listening, hub.new_link, limits), accepts=False)
+
+
+def serve_after(
+    predecessor: Predecessor, services: Service | Iterable[Service], address: AddressLike | None, **options: Any
+) -> Opening[Server]:
+    """Serve in the place of a daemon that started this process to be its successor.
+
+    Args:
+        predecessor: which it is; it accepts connections until :meth:`~Predecessor.relieve` is called.
+        services: as for :func:`serve`.
+        address: likewise; where the predecessor listens.
+        options: likewise, all of them.
+
+    Raises:
+        AddressError: the predecessor listens elsewhere, or in another way.
+        Exception: as :func:`serve`.
+    """
+    check_limits(options["limits"])
+    start = functools.partial(_start, services_of(services), address, predecessor=predecessor, **options)
+    return Opening(start, "seqrpc.run")
 
 
 def serve(

@@ -97,3 +97,6 @@ class FreeBSD:
     def refuse_descriptors(self, sock: socket.socket) -> bool:  # noqa: ARG002 - the signature of Platform
         """Return False: seqrpc closes descriptors that nobody asked for after they came."""
         return False
+
+    def accept_descriptors(self, sock: socket.socket) -> None:
+        """Do nothing: FreeBSD never refuses them."""

@@ -159,6 +159,11 @@ class Linux:
         except OSError:
             return True
 
+    def accept_descriptors(self, sock: socket.socket) -> None:
+        """Undo :meth:`refuse_descriptors`."""
+        if not self.takes_descriptors(sock):
+            sock.setsockopt(socket.SOL_SOCKET, SO_PASSRIGHTS, 1)
+
     def refuse_descriptors(self, sock: socket.socket) -> bool:
         """Clear ``SO_PASSRIGHTS`` (Linux 6.16): a sender of descriptors gets ``EPERM`` (protocol 9.3)."""
         if not _GENERIC:

@@ -12,12 +12,13 @@ import socket
 import stat
 import sys
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from seqrpc.errors import AddressError, AddressInUse, ListenError
 from seqrpc.kernel import forks, sockets
 from seqrpc.kernel.addresses import AbstractAddress, Address, FdAddress, PathAddress, SystemdAddress
 from seqrpc.kernel.closing import CLOSER
-from seqrpc.kernel.descriptors import OwnedFd
+from seqrpc.kernel.descriptors import OwnedFd, close_all
 from seqrpc.kernel.platforms import PLATFORM
 from seqrpc.kernel.unread import close_listening
 from seqrpc.text import shown
@@ -58,6 +59,10 @@ class ListeningSocket:
         self.address = address
         self._claim: _Claim | None = None
         self._access: tuple[int, int | None] = (_OWNER_BITS, None)  # mode and group that the file is to have
+        self.is_anothers = False
+        """Whether another process serves here by copies of the socket and the lock: closing then lets go of ours."""
+        self.takes_descriptors = True
+        """Whether clients may send descriptors, where the socket is inherited: :meth:`renew` lets the kernel know."""
         forks.register(self, ListeningSocket.forked)
 
     def claim(self, path: str, mode: int, group: int | None) -> None:
@@ -70,6 +75,47 @@ class ListeningSocket:
         self._claim = _Claim(path)
         self._claim.remove_stale()
         self._access = mode, group
+
+    def offer(self) -> tuple[Offer, list[int]]:
+        """Return what another process needs to serve here: what it is, and its descriptors, lent (:func:`inherit`)."""
+        mode, gid = self._access
+        by_packet = PLATFORM.asks_for_senders(self.sock)
+        if self._claim is None:
+            return Offer(_name_of(self.address), by_packet, mode, gid, (0, 0)), [self.sock.fileno()]
+        offer = Offer(_name_of(self.address), by_packet, mode, gid, self._claim.file)
+        return offer, [self.sock.fileno(), self._claim.fileno()]
+
+    def inherit_claim(self, path: str, lock: OwnedFd, file: tuple[int, int], access: tuple[int, int | None]) -> None:
+        """Have the right to ``path`` from a process whose lock this is; it is this object's, or closed.
+
+        Raises:
+            AddressInUse: the lock is not that of the path, or not held.
+            OSError: there is no such directory.
+        """
+        try:
+            self._claim = _Claim(path, lock, file)
+        except BaseException:
+            lock.close()
+            raise
+        self._access = access
+
+    def renew(self, backlog: int) -> None:
+        """Own what was inherited. Those who connect see from now on that this process listens.
+
+        ``SO_PEERCRED`` at their end has who called ``listen`` last. A service manager's socket stays its own.
+        """
+        self.is_anothers = False
+        self.renew_descriptors(self.sock)
+        if isinstance(self.address, PathAddress | AbstractAddress):
+            with contextlib.suppress(OSError):  # it listens in any case
+                self.sock.listen(backlog)
+
+    def renew_descriptors(self, sock: socket.socket) -> None:
+        """Let a socket that was inherited take descriptors or refuse them, as this process wants it."""
+        if self.takes_descriptors:
+            PLATFORM.accept_descriptors(sock)
+        else:
+            PLATFORM.refuse_descriptors(sock)
 
     def listen(self, backlog: int = BACKLOG) -> None:
         """Begin to listen: from here on the address can be connected to. One that was adopted does already.
@@ -94,6 +140,9 @@ class ListeningSocket:
 
     def close(self) -> None:
         """Stop listening, remove the file if it is ours, and let the claim go; closing twice does nothing."""
+        if self.is_anothers:
+            self.forked()
+            return
         # The file goes first: while the socket is open no other file can have its inode number.
         try:
             if self._claim is not None:
@@ -228,6 +277,88 @@ def adopt_listening(
     return ListeningSocket(sock, address)
 
 
+class Offer(NamedTuple):
+    """What a process says of the socket that it listens with to the one that is to serve there after it."""
+
+    address: bytes
+    by_packet: bool
+    """Whether each packet names its sender."""
+    mode: int
+    gid: int | None
+    file: tuple[int, int]
+    """Device and inode of the socket file."""
+
+
+def _name_of(address: Address | None) -> bytes:
+    return os.fsencode(str(address))
+
+
+def inherit(
+    offer: Offer,
+    fds: list[OwnedFd],
+    address: Address,
+    *,
+    mode: int | None,
+    group: int | str | None,
+    accept_descriptors: bool,
+    pass_credentials: bool,
+) -> ListeningSocket:
+    """Return what another process listens with, which :meth:`ListeningSocket.offer` said and sent; it is still its own.
+
+    The other arguments are those of :func:`listen`, and must be what they are there: clients are to notice nothing.
+
+    Args:
+        offer: what was said.
+        fds: what was sent: the socket and, where there is a socket file, the lock. They are closed if this fails.
+        address: where this process is to listen.
+        mode: as for :func:`listen`.
+        group: as for :func:`listen`.
+        accept_descriptors: as for :func:`listen`, from :meth:`ListeningSocket.renew` on.
+        pass_credentials: as for :func:`listen`.
+
+    Raises:
+        AddressError: the other process listens elsewhere, or in another way.
+        AddressInUse: the lock is not that of the path, or not held.
+        ListenError: the directory is not there.
+    """
+    listening: ListeningSocket | None = None
+    try:
+        if not fds:
+            raise AddressError(f"{address}: no listening socket came from the process that serves there")
+        listening = ListeningSocket(sockets.adopt(fds.pop(0), str(address)), address)
+        listening.is_anothers = True
+        listening.takes_descriptors = accept_descriptors
+        if not sockets.is_listening(listening.sock):
+            raise AddressError(f"{address}: a listening socket was expected, this one does not listen")
+        if isinstance(address, FdAddress | SystemdAddress):
+            access = offer.mode, offer.gid
+        else:
+            wanted = _DEFAULT_MODE if mode is None else mode
+            _check_mode(wanted)
+            gid = _group_number(group, wanted)
+            access = (wanted, gid) if isinstance(address, PathAddress) else (offer.mode, offer.gid)
+        named = _name_of(address) == offer.address or isinstance(
+            address, PathAddress
+        )  # the lock tells where paths lead
+        if not named or access != (offer.mode, offer.gid) or pass_credentials != offer.by_packet:
+            raise AddressError(
+                f"a restart without a gap changes neither address nor mode=, group= and pass_credentials=, and"
+                f" {shown(os.fsdecode(offer.address))} is served otherwise now: stop the daemon, and start it anew"
+            )
+        if isinstance(address, PathAddress):
+            if not fds:
+                raise AddressError(f"{shown(address)}: no lock came from the process that serves there")
+            with _explaining(address):
+                listening.inherit_claim(address.path, fds.pop(0), offer.file, access)
+    except BaseException:
+        if listening is not None:
+            listening.close()
+        raise
+    finally:
+        close_all(fds)
+    return listening
+
+
 def _check_mode(mode: object) -> None:
     if not isinstance(mode, int):
         digits = mode if isinstance(mode, str) and mode.isdecimal() else "660"
@@ -302,8 +433,13 @@ def _identity_of(lock: OwnedFd) -> tuple[int, int]:
 class _Claim:
     """The right to a path: a lock beside it, and the file that was bound under it."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, lock: OwnedFd | None = None, file: tuple[int, int] | None = None) -> None:
         """Take the lock.
+
+        Args:
+            path: the path.
+            lock: the lock of a process that has the path, and shares it; it is this object's unless this raises.
+            file: device and inode of the file that was bound under it.
 
         Raises:
             AddressInUse: another process has it.
@@ -311,19 +447,43 @@ class _Claim:
         """
         directory, self._name = os.path.split(path)
         self._path = path
-        self._bound: str | None = None
-        self._file: tuple[int, int] | None = None
+        self._bound: str | None = None if lock is None else self._name
+        self._file: tuple[int, int] | None = file
         self._process = os.getpid()  # Python does not notice a child made without os.fork, as by a library in C
         self._directory = OwnedFd(os.open(directory or ".", _DIRECTORY_FLAGS))
         try:
             if not self._name:
                 raise IsADirectoryError(errno.EISDIR, "a socket's path ends with a file name", path)
-            self._lock = self._take_lock()
+            self._lock = self._take_lock() if lock is None else self._checked(lock)
         except BaseException:
             self._directory.close()
             raise
         self._known_as = _identity_of(self._lock)
         _ours.add(self._known_as)
+
+    def fileno(self) -> int:
+        """Return the descriptor of the lock, lent: whoever has a copy of it has the lock (flock(2))."""
+        return self._lock.fileno()
+
+    @property
+    def file(self) -> tuple[int, int]:
+        """Device and inode of the file that was bound."""
+        return self._file or (0, 0)
+
+    def _checked(self, lock: OwnedFd) -> OwnedFd:
+        """Return a lock that another process shares, if it is that of this path and held.
+
+        Raises:
+            AddressInUse: it is not.
+        """
+        try:
+            fcntl.flock(lock.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if self._is_same(os.fstat(lock.fileno()), self._lock_name()):
+                return lock
+        except BlockingIOError:
+            pass
+        text = f"{shown(self._path)} is not what the process that serves it has locked"
+        raise AddressInUse(errno.EADDRINUSE, text)
 
     def _lock_name(self) -> str:
         name = f"{self._name}.lock"

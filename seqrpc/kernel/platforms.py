@@ -43,6 +43,10 @@ class Platform(Protocol):
         """Make the kernel refuse descriptors sent to ``sock`` and what it accepts; False if it cannot."""
         ...
 
+    def accept_descriptors(self, sock: socket.socket) -> None:
+        """Undo :meth:`refuse_descriptors`."""
+        ...
+
 
 def choose(name: str) -> Platform:
     """Return the platform for a value of ``sys.platform``.

@@ -81,6 +81,8 @@ class Leash:
 class Process:
     """A child process that :func:`start` started; it is killed when this is dropped, or this process ends.
 
+    One that is let off its leash lives on.
+
     Args:
         popen: the process, which has not been waited for.
         name: what it is called in errors.
@@ -167,6 +169,20 @@ class Process:
             except ChildProcessError:
                 return True
 
+    @property
+    def is_leashed(self) -> bool:
+        """Whether it ends with this process."""
+        return self._leash is not None
+
+    def unleash(self) -> None:
+        """Let it live on, whatever becomes of this process and of this object, which can still tell how it ends."""
+        with self._lock:
+            if self._leash is not None:
+                self._leash.let_go()
+                self._leash = None
+            if self._popen is not None:
+                self._popen.returncode = 0  # its finalizer is to say nothing
+
     def _ended(self, returncode: int | None) -> None:
         assert self._popen is not None
         self.returncode = returncode
@@ -194,11 +210,12 @@ class Process:
         return int(line.split()[1]) * 1024
 
     def __del__(self) -> None:
-        """Kill it, and wait for it: nobody else does."""
+        """Kill it, unless it was let off, and wait for it: nobody else does."""
         popen = getattr(self, "_popen", None)
         if popen is not None and not self.poll():
-            self.kill()
-            popen.returncode = popen.wait()
+            if self.is_leashed:
+                self.kill()
+                popen.returncode = popen.wait()
             self._close()
 
     def __repr__(self) -> str:
@@ -226,19 +243,23 @@ def start(
     name: str,
     environment: Mapping[str, str] | None = None,
     cwd: str | os.PathLike[str] | None = None,
+    stdin: Output = subprocess.DEVNULL,
     stdout: Output = None,
     stderr: Output = None,
+    variable: str = "SEQRPC_FD",
 ) -> Process:
-    """Start a program with one descriptor besides its standard streams; it reads nothing from its standard input.
+    """Start a program with one descriptor besides its standard streams.
 
     Args:
         argv: the program and its arguments.
-        fd: the descriptor, lent; its number is in the variable ``SEQRPC_FD``, and the same in the child.
+        fd: the descriptor, lent; its number is in an environment variable, and the same in the child.
         name: what it is called in errors.
         environment: its environment; by default this process's.
         cwd: its working directory.
+        stdin: where its input comes from, by default from nowhere; None: from where this process's does.
         stdout: where its output goes, by default where this process's does; lent.
         stderr: likewise.
+        variable: the name of the environment variable.
 
     Raises:
         OSError: the program cannot be started, or this system has no pidfds.
@@ -251,14 +272,15 @@ def start(
     if fd <= _HIGHEST_STANDARD:  # this process has closed its own standard streams
         with OwnedFd(fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _HIGHEST_STANDARD + 1)) as higher:
             number = higher.fileno()
-            return start(argv, number, name=name, environment=variables, cwd=cwd, stdout=stdout, stderr=stderr)
+            streams = {"stdin": stdin, "stdout": stdout, "stderr": stderr}
+            return start(argv, number, name=name, environment=variables, cwd=cwd, variable=variable, **streams)
     popen = subprocess.Popen(  # noqa: S603 - that is what this is for
         argv,
-        stdin=subprocess.DEVNULL,
+        stdin=stdin,
         stdout=stdout,
         stderr=stderr,
         pass_fds=(fd,),
         cwd=cwd,
-        env={**variables, "SEQRPC_FD": str(fd)},
+        env={**variables, variable: str(fd)},
     )
     return Process(popen, name)

@@ -16,7 +16,7 @@ from pathlib import Path
 import msgpack
 import pytest
 from support.daemons import Stage
-from support.waiting import PATIENCE
+from support.waiting import PATIENCE, turns_of_the_loop
 
 import seqrpc
 from seqrpc.aio.held import HeldValues
@@ -173,6 +173,22 @@ async def ping_on(connection: seqrpc.Connection) -> None:
 async def read_all(stream: AsyncIterator[bytes]) -> None:
     async for item in stream:
         assert item == bytes(60_000)
+
+
+async def test_whoever_waits_for_all_to_have_gone_waits_for_the_last() -> None:
+    held, one, two = HeldValues(), object(), object()
+    await held.wait_gone()
+    held.add(one)  # type: ignore[arg-type] # nothing is done with it
+    waiting = asyncio.ensure_future(held.wait_gone())
+    await turns_of_the_loop()
+    held.add(two)  # type: ignore[arg-type]
+    held.remove(one)  # type: ignore[arg-type]
+    await turns_of_the_loop()
+    assert not waiting.done()
+    held.remove(two)  # type: ignore[arg-type]
+    held.remove(two)  # type: ignore[arg-type]
+    await waiting
+    held.remove(two)  # type: ignore[arg-type]
 
 
 async def test_draining_waits_for_streams_to_be_read_to_their_end() -> None:

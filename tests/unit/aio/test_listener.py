@@ -24,7 +24,9 @@ from support.waiting import comes_true, turns_of_the_loop
 import seqrpc
 from seqrpc import SeqpacketServer
 from seqrpc.aio import listener
-from seqrpc.aio.listener import _FIRST_DELAY
+from seqrpc.aio.listener import _FIRST_DELAY, Listener
+from seqrpc.kernel.addresses import PathAddress
+from seqrpc.kernel.listening import listen
 
 
 class Site:
@@ -411,4 +413,27 @@ async def test_what_waits_is_accepted_for_so_long_and_the_rest_is_reset(socket_p
         assert [await receive(sock) for sock in socks[:number]] == [b"hello"] * number
         with pytest.raises(ConnectionResetError):
             await receive(socks[number])
+    await site.end()
+
+
+async def test_one_that_pauses_accepts_nobody_and_one_that_is_another_s_leaves_all_to_it(socket_path: Path) -> None:
+    site = Site()
+    listening = listen(PathAddress(os.fspath(socket_path)))
+    listener = Listener(asyncio.get_running_loop(), listening, site.factory)
+    listener.accept_connections()
+    listener.pause()
+    assert listener.listening is listening
+    with clients(socket_path, 2):
+        await turns_of_the_loop()
+        assert site.recorders == []
+        listener.accept_connections()
+        await site.until_connections(2)
+        listener.pause()
+        listening.is_anothers = True
+        with clients(socket_path, 1):
+            listener.accept_waiting()
+            assert len(site.recorders) == 2
+        listener.close()
+        listener.pause()
+        assert exists(socket_path)
     await site.end()

@@ -275,8 +275,9 @@ async def test_what_a_signal_did_before_it_does_in_children(socket_path: Path) -
 
 def test_a_daemon_takes_what_a_server_takes() -> None:
     options = dict(inspect.signature(seqrpc.run).parameters)
-    own = {name: options.pop(name).default for name in ("drain_timeout", "on_start", "on_reload", "idle_timeout")}
-    assert own == dict.fromkeys(own)
+    names = ("drain_timeout", "on_start", "on_reload", "idle_timeout", "restart")
+    own = {name: options.pop(name).default for name in names}
+    assert own == {**dict.fromkeys(own), "restart": False}
     assert options == dict(inspect.signature(seqrpc.serve).parameters)
 
 

@@ -180,3 +180,5 @@ def test_descriptors_cannot_be_refused() -> None:
     with FreeBSDSocket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock:
         assert FreeBSD().refuse_descriptors(sock) is False
         assert FreeBSD().takes_descriptors(sock) is True
+        FreeBSD().accept_descriptors(sock)
+        assert FreeBSD().takes_descriptors(sock) is True

@@ -279,6 +279,9 @@ def test_refused_descriptors_fail_at_the_sender(
         socket.send_fds(theirs, [b"x"], [pipe[0]])
     theirs.send(b"no descriptor, no trouble")
     assert ours.recv(100) == b"no descriptor, no trouble"
+    for _ in range(2):
+        LINUX.accept_descriptors(ours)
+        assert LINUX.takes_descriptors(ours)
 
 
 def test_a_kernel_that_cannot_refuse_says_so() -> None:

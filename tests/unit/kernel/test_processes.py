@@ -210,3 +210,33 @@ def test_a_leash_that_was_let_go_holds_nothing(end: int) -> None:
         del leash
         assert is_alive(other.pid)
         other.kill()
+
+
+def test_one_that_was_let_off_its_leash_lives_on(pipe: tuple[int, int]) -> None:
+    process = start(program(SLEEP), pipe[1], name="x")
+    assert process.is_leashed
+    process.unleash()
+    process.unleash()
+    assert not process.is_leashed
+    pid = process.pid
+    del process
+    gc.collect()
+    assert is_alive(pid)
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+
+
+def test_how_one_ended_that_was_let_off_is_told(running: Process) -> None:
+    running.unleash()
+    running.kill()
+    assert wait(running) == -signal.SIGKILL
+    running.unleash()
+
+
+def test_input_and_the_name_of_the_variable_are_those_that_are_given(pipe: tuple[int, int]) -> None:
+    code = "import os, sys; os.write(int(os.environ['OTHER']), sys.stdin.buffer.read())"
+    with open("/proc/self/comm", "rb") as source:
+        process = start(program(code), pipe[1], name="x", stdin=source, variable="OTHER")
+        assert wait(process) == 0
+        source.seek(0)
+        assert os.read(pipe[0], 100) == source.read()

@@ -38,10 +38,12 @@ def test_it_is_told_and_children_have_no_part_in_it(
     with listening_at(name) as sock:
         manager = Manager()
         assert "NOTIFY_SOCKET" not in os.environ
+        assert manager.environment() == {"NOTIFY_SOCKET": name}
         before = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
         manager.ready()
         manager.reloading()
         manager.stopping()
+        manager.main_pid(1234)
         assert sock.recv(100) == b"READY=1"
         first, second = sock.recv(100).decode().split("\n")
         assert first == "RELOADING=1"
@@ -49,6 +51,7 @@ def test_it_is_told_and_children_have_no_part_in_it(
         assert name == "MONOTONIC_USEC"
         assert before <= int(when) <= time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
         assert sock.recv(100) == b"STOPPING=1"
+        assert sock.recv(100) == b"MAINPID=1234"
 
 
 @pytest.mark.parametrize("empty", [False, True])
