@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import signal
 import socket
@@ -304,6 +305,7 @@ async def test_one_that_hangs_is_killed_after_a_while(
 ) -> None:
     async with restarting(socket_path, monkeypatch, "+", restart_timeout=0.01) as (succession, manager):
         await comes_true(lambda: manager.told)
+        assert succession.is_under_way
         succession.begin_soon()  # is remembered
         await comes_true(lambda: manager.told.count("ready") == 2)
         assert caplog.messages.count(f"! restart: {HANGS}; this process serves on") == 2
@@ -319,6 +321,21 @@ async def test_one_that_cannot_be_started_is_told_of(
     async with restarting(socket_path, monkeypatch, "?") as (_succession, manager):
         await comes_true(lambda: "ready" in manager.told)
         assert "no successor could be started, and this process serves on" in caplog.text
+
+
+@pytest.mark.parametrize("failure", [None, errno.ETOOMANYREFS, errno.EPIPE])
+async def test_one_that_cannot_be_given_what_it_asks_for_is_told_of(
+    failure: int | None, socket_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def give(self: Talk, listening: object) -> None:
+        if failure is not None:
+            raise OSError(failure, os.strerror(failure))
+
+    monkeypatch.setattr(Talk, "give", give)
+    async with restarting(socket_path, monkeypatch, "?", restart_timeout=0.5) as (_succession, manager):
+        await comes_true(lambda: "ready" in manager.told)
+        if failure == errno.ETOOMANYREFS:
+            assert "could not be given the socket, and is killed" in caplog.text
 
 
 async def test_one_that_ends_as_it_says_that_it_serves_is_no_successor(
