@@ -16,7 +16,7 @@ UNAVOIDABLE = "asyncio, msgpack, msgspec"
 
 BESIDES = {
     *("dataclasses", "copy"),  # Limits is one, and dataclasses imports the other
-    *("gc", "grp", "mmap", "pwd", "resource"),  # small, and made in C
+    *("gc", "grp", "mmap", "pwd", "resource", "termios"),  # small, and made in C
 }
 """What seqrpc may load besides what asyncio, msgpack and msgspec do. It does without uvloop, ctypes, hashlib, pathlib,
 platform and random, which take as long as a fifth of its own modules each, until they are needed, or altogether."""

@@ -98,7 +98,7 @@ class Account:
 
     __slots__ = (
         "__weakref__", "_looked", "_most", "_most_for", "_most_of_all", "_most_then", "fds", "held", "in_flight",
-        "is_privileged", "ledger", "total", "uid",
+        "is_privileged", "ledger", "most_calls", "most_calls_of_all", "total", "uid",
     )  # fmt: skip
 
     def __init__(self, ledger: Ledger, uid: int | None) -> None:
@@ -117,8 +117,12 @@ class Account:
         """Connections over which descriptors were sent that may not have been received."""
         self._looked = 0.0
         self._most = [ledger.share(most, self) for most in ledger.bounds]
+        self.most_calls = self._most[CALLS]
+        """How many calls of the user may run; to be looked at, with the next, in place of a :meth:`lack`."""
         self._most_for, self._most_then = -1, (0, 0)
         self._most_of_all = [ledger.share_of_all(most, self) for most in ledger.bounds]
+        self.most_calls_of_all = self._most_of_all[CALLS]
+        """Up to how many calls of all the user may add one."""
 
     def holds(self, kind: int) -> int:
         """Return how much the user holds of a kind."""
@@ -170,10 +174,6 @@ class Account:
         """Hold less."""
         self.held[kind] -= amount
         self.total[kind] -= amount
-
-    def may_call(self) -> bool:
-        """Return whether one more call may run; a quick :meth:`lack`."""
-        return self.held[CALLS] < self._most[CALLS] and self.total[CALLS] < self._most_of_all[CALLS]
 
     def take(self, fds: list[OwnedFd]) -> None:
         """Hold descriptors that came, until they are closed or given away."""

@@ -152,7 +152,8 @@ class Dispatcher:
             self._answer_at_once(request, caller, entry)
             return
         account = self._account
-        if caller is None or not account.may_call():
+        held = account.held[CALLS]
+        if caller is None or held >= account.most_calls or account.total[CALLS] >= account.most_calls_of_all:
             self._refuse_caller(request, caller)
             return
         connection = self._connection or self.connection  # asking the property alone would take longer
