@@ -221,6 +221,7 @@ class Ledger:
         self.accounts: WeakValueDictionary[int | None, Account] = WeakValueDictionary()
         """By uid."""
         self._looked, self._table = -_TABLE_SECONDS, 0
+        self._looked_at_all = 0.0
         self._threads: PlainCalls | None = None
         self.left_in_flight: set[InFlight] = set()
         """What was not received when its connection ended."""
@@ -245,6 +246,13 @@ class Ledger:
         if account is None:
             account = self.accounts[uid] = Account(self, uid)
         return account
+
+    def may_look(self, interval: float, now: float) -> bool:
+        """Return whether the last look at what is in flight to all users was ``interval`` seconds ago; see there."""
+        if now - self._looked_at_all < interval:
+            return False
+        self._looked_at_all = now
+        return True
 
     def stats(self) -> dict[str, dict[str, int]]:
         """Return what each user holds, for people: by uid, "unknown" for those whom the kernel does not name."""

@@ -18,12 +18,13 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
-from seqrpc.aio.accounts import IN_FLIGHT, Account
+from seqrpc.aio.accounts import CONNECTIONS, IN_FLIGHT, Account
+from seqrpc.kernel import forks
 
 _LOOK_AT: Final = 64
 """So many on one connection from which on it is asked after each whether they were received, which is a system call."""
 
-_LOOK_INTERVAL: Final = 0.01
+_LOOK_INTERVAL: Final = 0.05
 """Seconds between two looks at all connections of a user: at a thousand connections it takes a millisecond."""
 
 _FIRST_DELAY: Final = 0.01
@@ -48,7 +49,7 @@ class InFlight:
         waits: whether something waits on this side to be sent.
     """
 
-    __slots__ = ("_account", "_number", "_sock", "_timer", "_waits")
+    __slots__ = ("__weakref__", "_account", "_number", "_sock", "_timer", "_waits")
 
     def __init__(self, sock: socket.socket, account: Account, waits: Callable[[], bool]) -> None:
         """Begin with none."""
@@ -63,9 +64,12 @@ class InFlight:
         account = self._account
         lack = account.lack(IN_FLIGHT, number)
         if lack is not None and account.may_look(_LOOK_INTERVAL, time.monotonic()):
-            for each in list(account.ledger.accounts.values()):
-                for sent in list(each.in_flight):
-                    sent.look()
+            _look_at(account)
+            lack = account.lack(IN_FLIGHT, number)
+        ledger = account.ledger
+        if lack is not None and lack.startswith("all ") and ledger.may_look(_LOOK_INTERVAL, time.monotonic()):
+            for each in list(ledger.accounts.values()):  # together as seldom: everybody pays for the time
+                _look_at(each)
             lack = account.lack(IN_FLIGHT, number)
         return lack
 
@@ -89,6 +93,7 @@ class InFlight:
         self._number = 0
         if self._timer is not None:
             self._timer.cancel()
+            self._account.release(CONNECTIONS)
             self._account.ledger.left_in_flight.discard(self)
             self._sock.close()
 
@@ -105,12 +110,18 @@ class InFlight:
             self.forget()
             return
         self._sock = sock
+        self._account.book(CONNECTIONS)  # it has a descriptor here still
+        forks.register(self, InFlight._let_go_in_child)
         with suppress(OSError):  # the peer is to see the end behind what is there
             sock.shutdown(socket.SHUT_RDWR)
         ledger.left_in_flight.add(self)
         self._look_again(loop, _FIRST_DELAY)
         if ledger.closed:
             self.forget()
+
+    def _let_go_in_child(self) -> None:
+        """Close the copy of the socket: this is a forked child."""
+        self._sock.close()
 
     def _look_again(self, loop: asyncio.AbstractEventLoop, delay: float) -> None:
         self._timer = loop.call_later(delay, self._look_at_rest, loop, min(2 * delay, _LAST_DELAY))
@@ -119,6 +130,11 @@ class InFlight:
         self.look()
         if self._number:
             self._look_again(loop, delay)
+
+
+def _look_at(account: Account) -> None:
+    for sent in list(account.in_flight):
+        sent.look()
 
 
 def _nothing() -> bool:

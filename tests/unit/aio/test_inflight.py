@@ -9,10 +9,12 @@ from collections.abc import Iterator
 
 import pytest
 from support.accounts import new_account
+from support.descriptors import is_open
+from support.processes import in_child
 from support.scarcity import table_full
 from support.waiting import comes_true
 
-from seqrpc.aio.accounts import IN_FLIGHT, Account
+from seqrpc.aio.accounts import CONNECTIONS, IN_FLIGHT, Account
 from seqrpc.aio.inflight import InFlight, unread_bytes
 
 Pair = tuple[socket.socket, socket.socket]
@@ -82,6 +84,20 @@ def test_who_lacks_room_is_looked_at(pair: Pair) -> None:
     assert sent.lack(1) is None
 
 
+def test_if_all_together_lack_room_all_are_looked_at(pair: Pair) -> None:
+    account = new_account(uid=61_001, is_shared=True)
+    other = account.ledger.account_of(61_002)
+    _own, most = account.most(IN_FLIGHT)
+    waiting = InFlight(pair[0], account, lambda: False)
+    other.book(IN_FLIGHT, most - 3)
+    sent_over(pair[0], other, 3)
+    assert "all users together" in str(waiting.lack(1))
+    receive(pair[1])
+    assert waiting.lack(1) is not None, "they were looked at a moment ago"
+    account._looked = account.ledger._looked_at_all = 0.0
+    assert waiting.lack(1) is None
+
+
 def test_what_waits_here_is_in_flight() -> None:
     account, waits = new_account(), True
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -113,7 +129,11 @@ async def test_what_was_not_received_counts_on_after_the_connection(pair: Pair, 
     ours.close()
     assert account.holds(IN_FLIGHT) == 3
     await asyncio.sleep(0.05)
-    assert account.holds(IN_FLIGHT) == 3
+    assert (account.holds(IN_FLIGHT), account.holds(CONNECTIONS)) == (3, 1), "the socket that is kept counts, too"
+    (left,) = account.ledger.left_in_flight
+    number = left._sock.fileno()  # type: ignore[attr-defined] # it is one of ours
+    assert is_open(number)
+    assert not in_child(lambda: is_open(number)), "no child has it"
     if how == "received":
         receive(theirs)
         assert theirs.recv(10) == b"", "the end was told"
@@ -121,6 +141,8 @@ async def test_what_was_not_received_counts_on_after_the_connection(pair: Pair, 
         theirs.close()
     await comes_true(lambda: account.holds(IN_FLIGHT) == 0)
     assert not account.ledger.left_in_flight
+    assert account.holds(CONNECTIONS) == 0
+    assert not is_open(number)
 
 
 @pytest.mark.parametrize("before", [False, True])
