@@ -151,6 +151,30 @@ def test_a_look_at_all_is_seldom_taken() -> None:
     assert account.may_look(1.0, 100.0)
     assert not account.may_look(1.0, 100.5)
     assert account.may_look(1.0, 101.0)
+    ledger = account.ledger
+    assert ledger.may_look(1.0, 100.0)
+    assert not ledger.may_look(1.0, 100.5)
+
+
+def test_a_ledger_tells_what_is_held() -> None:
+    ledger = Ledger(Limits(), is_shared=True)
+    ann, unknown = ledger.account_of(ANN), ledger.account_of(None)
+    ann.book(CALLS, 2)
+    told = ledger.stats()
+    assert (told[str(ANN)]["calls"], told["unknown"]["calls"]) == (2, 0)
+    assert unknown.uid is None
+    assert list(told[str(ANN)]) == list(NAMES)
+    assert not ledger.is_busy
+
+
+def test_few_places_have_no_shares() -> None:
+    with descriptors_limited(128):
+        account = Ledger(Limits(), is_shared=True).account_of(ANN)
+        account.book(CONNECTIONS, 60)
+        assert account.lack_of_place() is None
+    account = Ledger(Limits(max_connections=4), is_shared=True).account_of(ANN)
+    account.book(CONNECTIONS, 3)
+    assert "3 connections here already" in str(account.lack_of_place())
 
 
 async def test_threads_are_made_late_and_let_go() -> None:
