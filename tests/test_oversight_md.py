@@ -17,6 +17,7 @@ from support.waiting import PATIENCE
 
 import seqrpc
 from seqrpc import blocking, oversight
+from seqrpc.oversight import prometheus
 
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs" / "oversight.md").read_text(encoding="utf-8")
@@ -121,7 +122,7 @@ def test_its_table_has_every_field(cls: type) -> None:
 
 
 def test_its_table_has_every_metric() -> None:
-    source = (ROOT / "seqrpc" / "oversight" / "prometheus.py").read_text(encoding="utf-8")
+    source = Path(prometheus.__file__).read_text(encoding="utf-8")
     made = re.findall(r'_(?:metric|number|by)\(\s*"(\w+)"', source)
     assert len(made) > 15
     assert set(re.findall(r"`(seqrpc_\w+)`", PAGE)) == {f"seqrpc_{name}" for name in made}

@@ -18,6 +18,7 @@ from support.programs import WITHIN
 from support.waiting import PATIENCE
 
 import seqrpc
+from seqrpc.kernel import systemd
 
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs" / "systemd.md").read_text(encoding="utf-8")
@@ -148,7 +149,7 @@ def test_systemd_has_nothing_to_say_about_its_units(written: Path) -> None:
 
 
 def test_each_error_of_its_table_is_one_that_is_raised() -> None:
-    sources = "".join(path.read_text() for path in (ROOT / "seqrpc").rglob("*.py"))
+    sources = "".join(path.read_text() for path in Path(seqrpc.__file__).parent.rglob("*.py"))
     written_there = "".join(re.findall(r'f?"(.*)"', sources))
     rows = re.findall(r"^\| `(.*?)` \| ", PAGE.partition("| it says |")[2], re.MULTILINE)
     assert len(rows) == 7
@@ -158,7 +159,7 @@ def test_each_error_of_its_table_is_one_that_is_raised() -> None:
 
 
 def test_its_words_to_systemd_are_those_of_the_code() -> None:
-    source = (ROOT / "seqrpc" / "kernel" / "systemd.py").read_text()
+    source = Path(systemd.__file__).read_text()
     said = re.findall(r"^\| `([A-Z]+)=", PAGE, re.MULTILINE)
     assert said == ["READY", "RELOADING", "STOPPING", "STATUS", "WATCHDOG"]
     assert all(f'"{word}=' in source for word in said)
