@@ -11,6 +11,7 @@ from benchmarks.peers.base import BlockingPeer, Peer
 MODULES = {
     "seqrpc": "benchmarks.peers.seqrpc_peer",
     "seqrpc.busy-poll": "benchmarks.peers.seqrpc_peer",
+    "seqrpc.unbounded": "benchmarks.peers.seqrpc_peer",
     "seqrpc.blocking": "benchmarks.peers.seqrpc_blocking",
     "handwritten.protocol": "benchmarks.peers.handwritten_protocol",
     "handwritten.streams": "benchmarks.peers.handwritten_streams",
@@ -31,7 +32,7 @@ MODULES = {
 
 OURS = "seqrpc"
 
-OURS_OTHERWISE = ("seqrpc.busy-poll", "seqrpc.blocking")
+OURS_OTHERWISE = ("seqrpc.busy-poll", "seqrpc.unbounded", "seqrpc.blocking")
 """With an option that is not the default, or another client: shown, and not what others are compared to, nor among
 them."""
 

@@ -17,6 +17,9 @@ from benchmarks.workloads import MIB, WORKLOADS
 
 PAUSE = 0.001  # seconds before a lone item, and a lone answer
 LIMITS = seqrpc.Limits(max_message_bytes=128 * MIB)  # 64 MiB and the few bytes around them are above the default
+BOUNDS = [name for name in seqrpc.Limits.__dataclass_fields__ if name.startswith("max_")]
+BOUNDS.remove("max_depth")  # what the interpreter bears
+BOUNDS.remove("max_threads")  # started, and not only counted
 THREE_RULES = seqrpc.policy.same_user | seqrpc.policy.root | seqrpc.policy.gid(0)
 
 
@@ -214,3 +217,11 @@ class BusyPollingPeer(SeqrpcPeer):
     name = "seqrpc.busy-poll"
     workloads = frozenset({"lone", "record", "in-flight"})
     limits = dataclasses.replace(LIMITS, busy_poll_timeout=0.001)
+
+
+class UnboundedPeer(SeqrpcPeer):
+    """The same with bounds that nothing reaches: what those of the default cost; no default."""
+
+    name = "seqrpc.unbounded"
+    workloads = frozenset({"lone", "record", "in-flight", "descriptors", "stream", "upload-1m"})
+    limits = dataclasses.replace(LIMITS, **dict.fromkeys(BOUNDS, 1 << 40))
