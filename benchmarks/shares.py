@@ -11,6 +11,7 @@ import argparse
 import asyncio
 import contextlib
 import importlib
+import itertools
 import os
 import resource
 import signal
@@ -232,17 +233,15 @@ async def turns(path: str, keep: list[Any]) -> None:
 
 
 async def _flood(peers: list[socket.socket]) -> None:
-    data = [msgpack.packb([0, number, "Store.add", [1, 2]]) for number in range(200)]
-    number = 0
-    while True:
+    data = [msgpack.packb([0, number, "Store.add", [1, 2]]) for number in range(10_000)]  # no id that is in use still
+    for call_id in itertools.cycle(range(0, len(data), 4)):
         for peer in peers:
-            with contextlib.suppress(OSError):
-                for _ in range(4):
-                    number += 1
-                    peer.send(data[number % 200])
-                peer.recv(65_536)
-                peer.recv(65_536)
-                peer.recv(65_536)
+            with contextlib.suppress(BlockingIOError):
+                for packet in data[call_id : call_id + 4]:
+                    peer.send(packet)
+            with contextlib.suppress(BlockingIOError):
+                for _ in range(5):
+                    peer.recv(65_536)
         await asyncio.sleep(0)
 
 

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import math
-import select
-import socket
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 from seqrpc.aio.hub import Hub
 from seqrpc.errors import AddressError
 from seqrpc.kernel.addresses import AbstractAddress, AddressLike, PathAddress, parse_address
+from seqrpc.kernel.sockets import somebody_waits
 from seqrpc.limits import IDLE_LOOKS, LONGEST_TIMER
 from seqrpc.text import shown
 
@@ -76,7 +75,7 @@ class Idleness:
         came, self._taken = hub.connections_taken != self._taken, hub.connections_taken
         if not hub.is_idle:
             self._since = None
-        elif self._since is None or came or _somebody_waits(hub.sockets):
+        elif self._since is None or came or any(map(somebody_waits, hub.sockets)):
             self._since = now
         elif now - self._since >= self._timeout:
             if self._leave():
@@ -86,11 +85,3 @@ class Idleness:
         if self._since is not None:
             step = min(step, self._since + self._timeout - now)
         self._loop.call_later(min(max(step, _SHORTEST_STEP), LONGEST_TIMER), self._look)
-
-
-def _somebody_waits(sockets: Iterable[socket.socket]) -> bool:
-    """Return whether somebody waits to be accepted: this process may as well, and one starts for a caller only."""
-    waiting = select.poll()
-    for sock in sockets:
-        waiting.register(sock, select.POLLIN)
-    return bool(waiting.poll(0))

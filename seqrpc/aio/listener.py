@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from seqrpc.aio.packets import SeqpacketProtocol
 from seqrpc.aio.places import runs_here
-from seqrpc.aio.shares import TURN_SECONDS
+from seqrpc.aio.shares import TURN_SECONDS, Share, several_users, share_of_newcomers
 from seqrpc.aio.transport import SeqpacketTransport
 from seqrpc.calls.unclosed import Guard
 from seqrpc.kernel import forks
@@ -18,6 +18,7 @@ from seqrpc.kernel.addresses import AbstractAddress, PathAddress
 from seqrpc.kernel.forks import wrong_process
 from seqrpc.kernel.listening import BACKLOG, ListeningSocket
 from seqrpc.kernel.platforms import PLATFORM
+from seqrpc.kernel.sockets import somebody_waits
 from seqrpc.kernel.unread import close_unread
 from seqrpc.limits import DEFAULT_LIMITS, Limits
 from seqrpc.logs import Shortage, get_logger, tell_loop
@@ -26,6 +27,11 @@ _log = get_logger("seqrpc.listener")
 
 _FULL = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 _ACCEPTED_PER_WAKEUP = 64
+_ALONE_SECONDS = 3 * TURN_SECONDS
+"""Seconds for which newcomers are accepted in a turn of the loop, as long as it serves one user at most. To read that
+user, and its handlers, take two: who waits in the backlog, perhaps behind hundreds of the same user, waits twice as
+long as if nothing else were done. Where others are there, accepting takes no more of a turn than reading one does."""
+
 _FIRST_DELAY = 0.01
 _LAST_DELAY = 0.5
 
@@ -57,6 +63,7 @@ class Listener:
         self.is_accepting = False
         self._retry: asyncio.TimerHandle | None = None
         self._delay = 0.0
+        self._waiting: Share | None = None  # while some wait whom this turn had no time for
         self._shortage = Shortage(_log)
         self.failures = 0
         """How often the system did not give a connection that waits."""
@@ -89,11 +96,13 @@ class Listener:
 
     def pause_accepting(self) -> None:
         """Accept nobody until :meth:`accept_connections`: who comes waits in the backlog, or to get into it."""
+        if self._forked or self.closed.done():
+            return
         if self._retry is not None:
             self._retry.cancel()
-        if self.is_accepting:
-            self.is_accepting = False
-            self.loop.remove_reader(self._fd)
+        self._waiting = None
+        self.is_accepting = False
+        self.loop.remove_reader(self._fd)
 
     def accept_waiting(self) -> None:
         """Accept what waits in the backlog, for ``close_timeout`` at most: ``close`` resets the rest.
@@ -121,20 +130,11 @@ class Listener:
         """What is accepted from, lent."""
         return self._listening
 
-    def pause(self) -> None:
-        """Accept nothing until :meth:`accept_connections`; those who come wait."""
-        if self._forked or self.closed.done():
-            return
-        if self._retry is not None:
-            self._retry.cancel()
-        self.loop.remove_reader(self._fd)
-        self.is_accepting = False
-
     def close(self) -> None:
         """Stop accepting and let the address go; connections live on, those not yet accepted are refused."""
         if self._forked or self.closed.done():
             return
-        self.pause()
+        self.pause_accepting()
         self.closed.set_result(None)
         self._listening.close()
 
@@ -164,7 +164,8 @@ class Listener:
     def _accept_ready(self) -> None:
         if not self.is_accepting:  # a forked child runs the loop that it inherited
             return
-        ends = time.monotonic() + TURN_SECONDS
+        self._waiting = None
+        ends = time.monotonic() + (TURN_SECONDS if several_users() else _ALONE_SECONDS)
         for _ in range(_ACCEPTED_PER_WAKEUP):
             try:
                 sock, _address = self._listening.sock.accept()
@@ -177,8 +178,10 @@ class Listener:
             self._adopt(sock)
             if not self.is_accepting:  # the protocol closed the server, or lets those who come wait
                 return
-            if time.monotonic() >= ends:  # others wait
-                return
+            if time.monotonic() >= ends:
+                break
+        if somebody_waits(self._listening.sock):  # and may be another user than those who are heard at length, alone
+            self._waiting = share_of_newcomers()
 
     def _adopt(self, sock: socket.socket) -> None:
         """Give a connection its transport; what goes wrong costs this connection only."""

@@ -163,6 +163,19 @@ class _Shares(threading.local):
 
 _shares = _Shares()
 
+_NEWCOMERS: Final = -2  # no user has this number
+
+
+def several_users() -> bool:
+    """Return whether connections of more than one user are read in this thread."""
+    shares = _shares.by_uid
+    return len(shares) - (_NEWCOMERS in shares) > 1
+
+
+def share_of_newcomers() -> Share:
+    """Return what is to be kept while somebody waits to be accepted in this thread, whose user is not known yet."""
+    return share_of(_NEWCOMERS)
+
 
 def share_of(uid: int | None) -> Share:
     """Return what the connections of one user share in this thread; None: all whom the kernel does not name."""

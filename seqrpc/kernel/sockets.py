@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import select
 import socket
 import stat
 import sys
@@ -153,6 +154,13 @@ def is_connected_seqpacket(owned_fd: OwnedFd) -> bool:
 def is_listening(sock: socket.socket) -> bool:
     """Return whether ``listen`` was called on the socket (``SO_ACCEPTCONN``)."""
     return sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN) != 0
+
+
+def somebody_waits(sock: socket.socket) -> bool:
+    """Return whether somebody waits to be accepted from a listening socket, by any process that has it (poll(2))."""
+    waiting = select.poll()
+    waiting.register(sock, select.POLLIN)
+    return bool(waiting.poll(0))
 
 
 def inherited_socket(address: Address) -> socket.socket | None:

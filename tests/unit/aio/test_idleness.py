@@ -99,16 +99,16 @@ async def test_who_waits_to_be_accepted_is_somebody(listening: socket.socket, mo
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as caller:
         caller.connect(listening.getsockname())
 
-        def somebody_waits(sockets: tuple[socket.socket, ...]) -> bool:
+        def somebody_waits(sock: socket.socket) -> bool:
             nonlocal looks
             looks += 1
-            waits = really(sockets)
+            waits = really(sock)
             if looks == 10:
                 listening.accept()[0].close()
             return waits
 
-        really = idleness._somebody_waits
-        monkeypatch.setattr(idleness, "_somebody_waits", somebody_waits)
+        really = sockets.somebody_waits
+        monkeypatch.setattr(idleness, "somebody_waits", somebody_waits)
         hub = Hub(listening)
         hub.looks = [True]
         await Daemon(hub).time_until_it_leaves()

@@ -25,6 +25,7 @@ import seqrpc
 from seqrpc import SeqpacketServer
 from seqrpc.aio import listener
 from seqrpc.aio.listener import _FIRST_DELAY, Listener
+from seqrpc.aio.shares import TURN_SECONDS, share_of
 from seqrpc.kernel.addresses import PathAddress
 from seqrpc.kernel.listening import listen
 
@@ -96,6 +97,7 @@ async def test_more_connections_at_once_than_are_accepted_at_one_wake_up(
     socket_path: Path, monkeypatch: pytest.MonkeyPatch, turn: float
 ) -> None:
     monkeypatch.setattr(listener, "TURN_SECONDS", turn)
+    monkeypatch.setattr(listener, "_ALONE_SECONDS", turn)
     site = Site()
     async with await serve(site, socket_path):
         with clients(socket_path, 200) as socks:
@@ -104,6 +106,25 @@ async def test_more_connections_at_once_than_are_accepted_at_one_wake_up(
             await site.until_connections(200)
             for recorder in site.recorders:
                 await recorder.until_packets(1)
+        await site.end()
+
+
+async def test_while_some_wait_nobody_is_heard_at_length(socket_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who waits may be another user than those who were accepted."""
+    monkeypatch.setattr(listener, "_ALONE_SECONDS", 0.0)
+    site = Site()
+    async with await serve(site, socket_path) as server:
+        door = server._listener
+        with clients(socket_path, 3):
+            await site.until_connections(1)
+            assert share_of(os.getuid()).turn_seconds == TURN_SECONDS
+            await site.until_connections(3)
+            await comes_true(lambda: door._waiting is None)
+            assert share_of(os.getuid()).turn_seconds > TURN_SECONDS
+        with clients(socket_path, 3):
+            await site.until_connections(4)
+            door.pause_accepting()
+            assert door._waiting is None
         await site.end()
 
 
@@ -421,19 +442,19 @@ async def test_one_that_pauses_accepts_nobody_and_one_that_is_another_s_leaves_a
     listening = listen(PathAddress(os.fspath(socket_path)))
     listener = Listener(asyncio.get_running_loop(), listening, site.factory)
     listener.accept_connections()
-    listener.pause()
+    listener.pause_accepting()
     assert listener.listening is listening
     with clients(socket_path, 2):
         await turns_of_the_loop()
         assert site.recorders == []
         listener.accept_connections()
         await site.until_connections(2)
-        listener.pause()
+        listener.pause_accepting()
         listening.is_anothers = True
         with clients(socket_path, 1):
             listener.accept_waiting()
             assert len(site.recorders) == 2
         listener.close()
-        listener.pause()
+        listener.pause_accepting()
         assert exists(socket_path)
     await site.end()

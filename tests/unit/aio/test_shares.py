@@ -16,7 +16,7 @@ from support.packets import raw_pair
 from support.transport import Recorder, on_transport
 from support.waiting import comes_true
 
-from seqrpc.aio.shares import NOBODYS, TURN_SECONDS, Share, share_of
+from seqrpc.aio.shares import NOBODYS, TURN_SECONDS, Share, several_users, share_of, share_of_newcomers
 
 ANN, BOB = 2_001, 2_002
 
@@ -226,3 +226,17 @@ async def test_one_user_s_connections_take_no_longer_than_one_and_all_are_read(a
             await recorder.end()
             there.close()
     assert ann is share_of(ANN)
+
+
+def test_who_waits_to_be_accepted_is_somebody_else() -> None:
+    alone = share_of(ANN)
+    assert alone.turn_seconds > TURN_SECONDS
+    newcomers = share_of_newcomers()
+    assert newcomers is share_of_newcomers()
+    assert alone.turn_seconds == TURN_SECONDS
+    assert not several_users(), "they may be the same"
+    del newcomers
+    assert alone.turn_seconds > TURN_SECONDS
+    other = share_of(BOB)
+    assert several_users()
+    assert other is share_of(BOB)

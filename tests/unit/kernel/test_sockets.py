@@ -161,6 +161,15 @@ def test_is_connected_seqpacket_borrows_and_looks_at_all_of_it(
         assert is_connected(pair[1].fileno()), "its end is to be read yet"
 
 
+def test_who_waits_to_be_accepted_is_seen(listener: socket.socket) -> None:
+    assert not sockets.somebody_waits(listener)
+    with sockets.new_socket() as caller:
+        caller.connect(listener.getsockname())
+        assert sockets.somebody_waits(listener)
+        listener.accept()[0].close()
+        assert not sockets.somebody_waits(listener)
+
+
 def test_is_listening(listener: socket.socket, pair: tuple[socket.socket, socket.socket]) -> None:
     assert sockets.is_listening(listener)
     assert not sockets.is_listening(pair[0])
