@@ -1,8 +1,9 @@
-"""Descriptors that were sent and that nobody has received yet.
+"""Descriptors that were sent and that nobody has received yet, and the memory behind them.
 
-The kernel counts them for the user who sent them, in all processes, and refuses more than ``RLIMIT_NOFILE``
+The kernel counts the descriptors for the user who sent them, in all processes, and refuses more than ``RLIMIT_NOFILE``
 (``ETOOMANYREFS``, unix(7)). So peers that do not read what they asked for could keep a server from sending any to
-others. What a peer has not received is booked on the account of its user.
+others. The memory files of long messages are among them, which nobody counts: in a socket's queue each takes as little
+room as a short packet. What a peer has not received is booked on the account of its user.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
-from seqrpc.aio.accounts import CONNECTIONS, IN_FLIGHT, Account
+from seqrpc.aio.accounts import CONNECTIONS, IN_FLIGHT, UNSENT_BYTES, Account
 from seqrpc.kernel import forks
 
 _LOOK_AT: Final = 64
@@ -49,7 +50,7 @@ class InFlight:
         waits: whether something waits on this side to be sent.
     """
 
-    __slots__ = ("__weakref__", "_account", "_number", "_sock", "_timer", "_waits")
+    __slots__ = ("__weakref__", "_account", "_number", "_sock", "_timer", "_waits", "long_bytes")
 
     def __init__(self, sock: socket.socket, account: Account, waits: Callable[[], bool]) -> None:
         """Begin with none."""
@@ -57,26 +58,36 @@ class InFlight:
         self._account = account
         self._waits = waits
         self._number = 0
+        self.long_bytes = 0
+        """Bytes of long messages that were sent, or wait to be."""
         self._timer: asyncio.TimerHandle | None = None  # once the connection has ended
 
-    def lack(self, number: int) -> str | None:
-        """Return why so many more cannot be sent; None if they can."""
-        account = self._account
-        lack = account.lack(IN_FLIGHT, number)
+    def lack(self, number: int, long_bytes: int = 0) -> str | None:
+        """Return why so many more descriptors, with a long message of so many bytes, cannot be sent, or None."""
+        if self.long_bytes and long_bytes:
+            self.look()
+        account, ledger = self._account, self._account.ledger
+        lack = self._lack(number, long_bytes)
         if lack is not None and account.may_look(_LOOK_INTERVAL, time.monotonic()):
             _look_at(account)
-            lack = account.lack(IN_FLIGHT, number)
-        ledger = account.ledger
+            lack = self._lack(number, long_bytes)
         if lack is not None and lack.startswith("all ") and ledger.may_look(_LOOK_INTERVAL, time.monotonic()):
             for each in list(ledger.accounts.values()):  # together as seldom: everybody pays for the time
                 _look_at(each)
-            lack = account.lack(IN_FLIGHT, number)
+            lack = self._lack(number, long_bytes)
         return lack
 
-    def sent(self, number: int) -> None:
-        """Hear that so many were sent, or wait to be."""
+    def _lack(self, number: int, long_bytes: int) -> str | None:
+        account = self._account
+        return account.lack(IN_FLIGHT, number) or (account.lack(UNSENT_BYTES, long_bytes) if long_bytes else None)
+
+    def sent(self, number: int, long_bytes: int = 0) -> None:
+        """Hear that so many, with a long message of so many bytes, were sent, or wait to be."""
         self._number += number
         self._account.book(IN_FLIGHT, number)
+        if long_bytes:
+            self.long_bytes += long_bytes
+            self._account.book(UNSENT_BYTES, long_bytes)
         self._account.in_flight.add(self)
         if self._number >= _LOOK_AT:
             self.look()
@@ -89,8 +100,9 @@ class InFlight:
     def forget(self) -> None:
         """Take off the account what there is, and look no more."""
         self._account.release(IN_FLIGHT, self._number)
+        self._account.release(UNSENT_BYTES, self.long_bytes)
         self._account.in_flight.discard(self)
-        self._number = 0
+        self._number = self.long_bytes = 0
         if self._timer is not None:
             self._timer.cancel()
             self._account.release(CONNECTIONS)

@@ -14,6 +14,7 @@ from support.waiting import PATIENCE
 import seqrpc
 from seqrpc.aio import idleness
 from seqrpc.aio.idleness import Idleness, check_idle_timeout
+from seqrpc.kernel import sockets
 
 
 class Hub:

@@ -14,8 +14,9 @@ from support.processes import in_child
 from support.scarcity import table_full
 from support.waiting import comes_true
 
-from seqrpc.aio.accounts import CONNECTIONS, IN_FLIGHT, Account
+from seqrpc.aio.accounts import CONNECTIONS, IN_FLIGHT, UNSENT_BYTES, Account
 from seqrpc.aio.inflight import InFlight, unread_bytes
+from seqrpc.limits import Limits
 
 Pair = tuple[socket.socket, socket.socket]
 
@@ -163,3 +164,17 @@ async def test_it_is_forgotten_where_there_is_no_descriptor_to_look_with(pair: P
     with table_full():
         sent.end(asyncio.get_running_loop())
     assert account.holds(IN_FLIGHT) == 0
+
+
+def test_bytes_of_long_messages_are_unsent_until_they_are_received(pair: Pair) -> None:
+    account = new_account(Limits(max_total_unsent_bytes=1_000_000), uid=61_001, is_shared=True)
+    sent = InFlight(pair[0], account, lambda: False)
+    assert sent.lack(1, 700_000) is None
+    pair[0].send(b"x")
+    sent.sent(1, 700_000)
+    assert (account.holds(UNSENT_BYTES), sent.long_bytes) == (700_000, 700_000)
+    assert "700000 unsent bytes here already" in str(sent.lack(1, 60_000))
+    assert sent.lack(1) is None, "what is short has room"
+    pair[1].recv(1)
+    assert sent.lack(1, 60_000) is None, "before a long one its own connection is looked at"
+    assert (account.holds(UNSENT_BYTES), sent.long_bytes) == (0, 0)
