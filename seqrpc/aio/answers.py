@@ -102,12 +102,8 @@ class Answers:
 
     def _lack(self, data: Content, lenders: list[Lender]) -> str | None:
         """Return why a long answer, or one with descriptors, cannot be kept until it is read; None if it can."""
-        number, is_long = len(lenders), len(data) > MAX_PACKET
-        if is_long:
-            lack = self._line.account.lack(UNSENT_BYTES, len(data))
-            if lack is not None:
-                return lack
-        return self._line.in_flight.lack(number + is_long)
+        long_bytes = len(data) if len(data) > MAX_PACKET else 0
+        return self._line.in_flight.lack(len(lenders) + (long_bytes > 0), long_bytes)
 
     def _send(self, call_id: int, data: Content, lenders: list[Lender], result: Any = None) -> None:
         """Send an answer, and close the descriptors that were given away with it.
@@ -116,7 +112,8 @@ class Answers:
             ValueError: one is closed; of a result, the message says which.
         """
         failed = None
-        number = len(lenders) + (len(data) > MAX_PACKET)
+        long_bytes = len(data) if len(data) > MAX_PACKET else 0
+        number = len(lenders) + (long_bytes > 0)
         if number:
             failed = functools.partial(self._refused, call_id, bool(lenders))
         try:
@@ -133,7 +130,7 @@ class Answers:
         else:
             tell_sent(lenders)
             if number:
-                self._line.in_flight.sent(number)
+                self._line.in_flight.sent(number, long_bytes)
         close_all([lender for lender in lenders if isinstance(lender, OwnedFd)])
 
     def send_error(self, call_id: int, code: str, message: str, data: Any = None) -> None:
