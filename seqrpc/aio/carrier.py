@@ -200,7 +200,7 @@ class Carrier:
 
     def broke(self, reason: OSError) -> None:
         """Give up sending. What the peer had sent before it went away is still to be read."""
-        self.broken = reason
+        self.broken = _bare(reason)
         self.sends_at_once = False
         self._drop_queue()
         if not self.intake.is_reading:
@@ -262,7 +262,7 @@ class Carrier:
         """End now."""
         if not self.lost:
             self._end()
-            self._finish_soon(exc)
+            self._finish_soon(_bare(exc) if isinstance(exc, OSError) else exc)
 
     @property
     def is_unclosed(self) -> bool:
@@ -294,6 +294,9 @@ class Carrier:
             self._tell_loop(failure, "the protocol's connection_lost failed")
         finally:
             self.intake.close(discard=exc is None)
+            self.intake.let_go()
+            self.outlet = None
+            del self._transport  # all of this is freed with it, without the garbage collector
 
     def fail(self, exc: Exception, message: str) -> None:
         """End because of an exception that the protocol raised."""
@@ -306,10 +309,16 @@ class Carrier:
 
     def __repr__(self) -> str:
         """Return what the transport is for people."""
-        return repr(self._transport)
+        return f"<SeqpacketTransport ended fd={self.intake.fd}>" if self.lost else repr(self._transport)
 
     def _call_protocol(self, name: str) -> None:
         try:
             getattr(self.intake.protocol, name)()
         except Exception as exc:
             self.fail(exc, f"the protocol's {name} failed")
+
+
+def _bare(exc: OSError) -> OSError:
+    """Return why a connection ends without the frames that it was raised in, which refer to the connection."""
+    exc.__context__ = None
+    return exc.with_traceback(None)

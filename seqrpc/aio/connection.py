@@ -6,6 +6,7 @@ import asyncio
 
 from seqrpc.aio.link import Link
 from seqrpc.aio.remote import Remote
+from seqrpc.calls.outcomes import unavailable
 from seqrpc.errors import not_run
 from seqrpc.kernel.credentials import Credentials
 
@@ -78,7 +79,7 @@ class Connection(Remote):
         link = self._link
         link.check_place()
         if link.session.closing_received is not None:
-            raise link.calls.unavailable()
+            raise unavailable(link.session.closing_received)
         if link.closed:
             raise not_run(link.lost_error())
 

@@ -228,6 +228,7 @@ class Hub:
         self._registry.tallies.malformed += link.was_malformed
         if self._dispatchers.pop(link, None) is not None:
             link.account.release(CONNECTIONS)
+            link.let_go_of_handler()
         self._last_reads.forget(link)
         if self._is_full and not self._draining and len(self._dispatchers) < table_size():
             self._is_full = False

@@ -293,6 +293,11 @@ class Intake:
             close_all(fds)
         close_unread(self._sock, self._inbox.uid, discard=discard)
 
+    def let_go(self) -> None:
+        """Tell nobody anything more: the connection has ended."""
+        self._gate = self._polling = None
+        del self._owner
+
     def let_go_in_child(self) -> None:
         """Receive nothing, and ask nothing of the loop: this is a copy in a forked child."""
         self.is_reading = False

@@ -181,7 +181,8 @@ class ObjectEnd:
 
     def refuse(self, reason: str) -> None:
         """Take no new calls."""
-        self.link.answers.send_closing(reason)
+        if not self.link.closed:
+            self.link.answers.send_closing(reason)
 
     async def wait_idle(
         self,

@@ -16,7 +16,7 @@ from seqrpc.aio.link import Link
 from seqrpc.aio.lobby import Lobby
 from seqrpc.aio.places import check_loop, runs_here, wrong_loop
 from seqrpc.aio.registry import Registry
-from seqrpc.calls.outcomes import closed_here, server_busy
+from seqrpc.calls.outcomes import closed_here, server_busy, unavailable
 from seqrpc.calls.unclosed import Guard
 from seqrpc.errors import (
     ConnectError,
@@ -210,7 +210,7 @@ class Renewal:
 
     def closing_received(self, link: Link) -> None:
         """Send no new calls over a connection; those under way finish on it."""
-        self._retire(link, link.calls.unavailable())
+        self._retire(link, unavailable(link.session.closing_received))
         self._end_if_idle(link)
         old = [each for each in self._links if each is not self._link]
         for each in old[:-_MOST_OLD]:

@@ -10,6 +10,14 @@ from collections.abc import Callable
 from seqrpc.aio.stalls import StallWatch
 
 
+def _always(_going: int) -> bool:
+    return True
+
+
+def _nothing() -> None:
+    return None
+
+
 class Turns:
     """A line of tasks that go one after the other, each when there is room.
 
@@ -27,7 +35,7 @@ class Turns:
         loop: asyncio.AbstractEventLoop,
         has_room: Callable[[int], bool],
         stall_timeout: float = float("inf"),
-        refusal: Callable[[], Exception | None] = lambda: None,
+        refusal: Callable[[], Exception | None] = _nothing,
     ) -> None:
         """Begin with nobody in line."""
         self._loop = loop
@@ -72,6 +80,10 @@ class Turns:
                 self._moved = self._loop.time()
                 turn.set_result(None)
                 return
+
+    def let_go(self) -> None:
+        """Let everybody go from now on, without asking anybody: what there was to wait for has ended."""
+        self._has_room, self._refusal = _always, _nothing
 
     def restart(self) -> None:
         """Measure anew how long the line has not moved: until now it waited for something else."""

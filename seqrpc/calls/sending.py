@@ -108,12 +108,15 @@ class Sending(ABC):
                 return False
             if verdict is not Verdict.AGAIN:
                 packet.unsent()
-                if verdict is not Verdict.BROKEN:
-                    raise reason
-                assert isinstance(reason, OSError)
-                self._owner.broke(reason)
-                lost = ConnectionLost(f"nobody reads the connection any more: {reason.strerror}")
-                raise not_run(lost) from reason
+                try:
+                    if verdict is not Verdict.BROKEN:
+                        raise reason
+                    assert isinstance(reason, OSError)
+                    self._owner.broke(reason)
+                    text = f"nobody reads the connection any more: {reason.strerror}"
+                    raise not_run(ConnectionLost(text)) from reason
+                finally:
+                    del reason  # which would refer to this frame, and so to itself
 
     def flush(self, until: float = math.inf) -> bool:
         """Send what waits until the kernel takes no more; return whether nothing waits any more.

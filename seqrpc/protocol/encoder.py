@@ -7,6 +7,7 @@ channels and buffers (extension types 1 to 4, protocol section 4). All else is t
 from __future__ import annotations
 
 import datetime as dt
+import weakref
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
@@ -50,7 +51,8 @@ class Encoder:
     """
 
     __slots__ = (
-        "_lenders", "_living", "_long_packer", "_max_bytes", "_max_depth", "_pack", "_packer", "_plain_kinds",
+        "__weakref__", "_lenders", "_living", "_long_packer", "_max_bytes", "_max_depth", "_pack", "_packer",
+        "_plain_kinds",
     )  # fmt: skip
 
     def __init__(self, limits: Limits = DEFAULT_LIMITS, living: Living | None = None) -> None:
@@ -136,6 +138,11 @@ class Encoder:
             self._use_new_packer()
         data: bytes = self._packer.pack_array_header(size)
         return data
+
+    def let_go(self) -> None:
+        """Be freed with whatever refers to this, without the garbage collector, unless it encodes again."""
+        encoder = weakref.ref(self)
+        self._pack, self._packer, self._long_packer = lambda message: _anew(encoder, message), None, None
 
     def give_up(self, value: Any, kept: Any = None) -> None:
         """Let go of a value that was given away and that nobody gets: :func:`seqrpc.protocol.values.give_up`."""
@@ -266,3 +273,10 @@ def _let_go(lenders: list[Lender], *, given: bool) -> None:
 def _flat(value: Any) -> Any:
     """Return what msgpack knows in place of a value that does not travel as a descriptor."""
     return moment(value) if isinstance(value, dt.datetime) else flatten(value)
+
+
+def _anew(encoder: weakref.ref[Encoder], message: Any) -> bytes:
+    """Have an encoder that was let go pack a message: it is called by that one's own method."""
+    own = encoder()
+    assert own is not None
+    return own._pack_anew(message)  # noqa: SLF001 - this module's own

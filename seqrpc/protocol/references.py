@@ -67,6 +67,10 @@ class References:
         self.copied_bytes = 0
         """Of the message that was read last: bytes of its buffers that could not be mapped as they are."""
 
+    def let_go(self) -> None:
+        """Tell and ask nobody any more."""
+        self.on_work, self.lack_of_room = _nothing, _no_lack
+
     def begin(self, fds: list[OwnedFd]) -> None:
         """Expect references to these descriptors, the caller's still; those of objects are replaced in the list."""
         self._fds, self._made = fds, {}

@@ -471,6 +471,12 @@ class Session(Generic[Waiter, Work]):
         self.given_up.clear()
         return waiters
 
+    def let_go(self) -> None:
+        """Refer no more to who says which requests are taken, for nothing will be received: see there."""
+        self.references.let_go()
+        self._encoder.let_go()
+        del self._admission
+
 
 def _in_flight(call_id: int | None) -> RemoteProtocolError:
     return RemoteProtocolError(f"malformed message: a REQUEST with id {call_id} is in flight already")

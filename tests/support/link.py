@@ -113,6 +113,8 @@ class End:
         self.connection = Link(self.handler, limits, living, owner)
         self.calls: list[asyncio.Task[Any]] = []
         self.transport = SeqpacketTransport(asyncio.get_running_loop(), sock, self.connection, limits)
+        self.answers = self.connection.answers
+        """What a handler keeps, also when the connection has ended."""
 
     def call(self, method: str, *params: Any, **options: Any) -> asyncio.Task[Any]:
         self.calls.append(asyncio.create_task(self.connection.caller.request(method, params, **options)))

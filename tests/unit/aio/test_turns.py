@@ -248,3 +248,13 @@ async def test_one_that_is_cancelled_as_the_line_is_refused_is_passed_over() -> 
     room.turns._refuse_stalled()  # before the cancelled task has run
     results = await asyncio.gather(*tasks, return_exceptions=True)
     assert [type(result) for result in results] == [asyncio.CancelledError, LookupError]
+
+
+async def test_a_line_that_was_let_go_asks_nobody_and_lets_everybody_go() -> None:
+    room = Room(0, 0.01, lambda: LookupError("it is full"))
+    room.turns.let_go()
+    (task,) = room.line_up("a")
+    await turns_of_the_loop()
+    room.turns.next()
+    await task
+    assert room.order == ["a"]

@@ -8,7 +8,7 @@ from support.descriptors import owned
 from support.link import next_message, one_end
 from support.waiting import comes_true
 
-from seqrpc.aio.link import Link
+from seqrpc.aio.answers import Answers
 
 # What was given away and does not arrive
 
@@ -17,21 +17,21 @@ async def test_what_is_given_up_from_another_thread_is_let_go_on_the_loop() -> N
     async with one_end() as (end, _raw):
         with owned(2) as fds:
             here, there = fds
-            end.connection.answers.give_up([here])
+            end.answers.give_up([here])
             assert here.closed
-            await asyncio.to_thread(end.connection.answers.give_up, [there])
+            await asyncio.to_thread(end.answers.give_up, [there])
             await comes_true(lambda: there.closed)
 
 
 def test_what_is_given_up_when_the_loop_is_closed_lets_go_of_its_descriptors() -> None:
-    async def ended() -> Link:
+    async def ended() -> Answers:
         async with one_end() as (end, _raw):
-            return end.connection
+            return end.answers
 
-    connection = asyncio.run(ended())
+    answers = asyncio.run(ended())
     with owned(1) as fds:
         (fd,) = fds
-        connection.answers.give_up([fd])
+        answers.give_up([fd])
         assert fd.closed
 
 
@@ -39,7 +39,7 @@ async def test_the_result_of_a_call_that_wants_no_answer_is_given_up_and_nothing
     async with one_end() as (end, raw):
         with owned(1) as fds:
             (fd,) = fds
-            assert end.connection.answers.send_result(None, [fd]) == []
+            assert end.answers.send_result(None, [fd]) == []
             assert fd.closed
-        end.connection.answers.send_result(1, "the next")
+        end.answers.send_result(1, "the next")
         assert await next_message(raw) == [1, 1, None, "the next"]

@@ -26,7 +26,7 @@ from seqrpc.limits import Limits
 async def test_a_peer_that_does_not_read_its_answers_is_not_read_from(refused: bool) -> None:
     async with one_end() as (end, raw):
         if refused:
-            end.connection.answers.send_closing("no more")
+            end.answers.send_closing("no more")
         else:
             end.handler.on_request = end.handler.echo
         end.jam()
@@ -78,7 +78,7 @@ async def test_a_peer_that_dies_with_answers_unread_and_requests_unanswered_is_l
     async with one_end() as (end, raw):
         end.handler.on_request = end.handler.echo
         if refused:
-            end.connection.answers.send_closing("no more")
+            end.answers.send_closing("no more")
         end.jam()
         assert end.transport.is_reading()
         waiting = end.call("m")
@@ -111,14 +111,14 @@ async def test_results_that_find_too_much_unread_are_refused_before_they_are_enc
         refused = 0
         for call_id in range(20):
             try:
-                end.connection.answers.send_result(call_id, b"x" * 50_000)
+                end.answers.send_result(call_id, b"x" * 50_000)
             except Overloaded:
                 refused += 1
                 with pytest.raises(
                     Overloaded, match=r"\d+ bytes of answers are not read yet \(max_unsent_bytes\)$"
                 ) as exc:
-                    end.connection.answers.send_result(call_id, Uncodable())
-                end.connection.answers.send_error(call_id, exc.value.code, exc.value.message)
+                    end.answers.send_result(call_id, Uncodable())
+                end.answers.send_error(call_id, exc.value.code, exc.value.message)
         assert 0 < refused < 20
         assert end.transport.get_write_buffer_size() < 300_000 + 65_536 + 20 * 200
         answers: dict[int, Any] = {}
@@ -137,9 +137,9 @@ async def test_nothing_that_is_short_is_refused_for_what_is_unread() -> None:
         raw.send(wire(0, 2, "m", []))
         await comes_true(lambda: len(end.handler.requests) == 3)
         end.jam()
-        end.connection.answers.send_result(0, None)
-        end.connection.answers.send_error(1, "a.Code", "x" * 10_000, b"x" * 60_000)
-        end.connection.answers.send_error(2, "c" * 10_000, "", None)
+        end.answers.send_result(0, None)
+        end.answers.send_error(1, "a.Code", "x" * 10_000, b"x" * 60_000)
+        end.answers.send_error(2, "c" * 10_000, "", None)
         answers: list[Any] = []
         while len(answers) < 3:
             message = await next_message(raw)
@@ -157,7 +157,7 @@ async def test_errors_are_whole_while_little_is_unread() -> None:
         raw.send(wire(0, 0, "m", []))
         await comes_true(lambda: len(end.handler.requests) == 1)
         end.jam()
-        end.connection.answers.send_error(0, "a.Code", "x" * 1_000, [1])
+        end.answers.send_error(0, "a.Code", "x" * 1_000, [1])
         while (message := await next_message(raw))[0] != 1:
             pass
         assert message == [1, 0, ["a.Code", "x" * 1_000, [1]], None]
@@ -171,9 +171,9 @@ async def test_a_result_that_does_not_fit_is_told_to_be_so_also_while_nobody_rea
         await comes_true(lambda: bool(end.handler.requests))
         end.jam()
         with pytest.raises(InvalidResult, match=r"S\.m"):
-            end.connection.answers.send_result(1, answer, ResultCheck("S.m", plan(int)))
+            end.answers.send_result(1, answer, ResultCheck("S.m", plan(int)))
         assert set(end.connection.session.requests) == {1}, "it is still to be answered"
-        end.connection.answers.send_result(1, None, ResultCheck("S.m", plan(None)))
+        end.answers.send_result(1, None, ResultCheck("S.m", plan(None)))
         while (message := await next_message(raw))[0] != 1:
             pass
         assert message == [1, 1, None, None]
@@ -184,5 +184,5 @@ async def test_the_data_of_an_error_that_finds_too_much_unread_is_given_up() -> 
         end.jam()
         with owned(1) as fds:
             (fd,) = fds
-            end.connection.answers.send_error(1, "a.Code", "text", [fd])
+            end.answers.send_error(1, "a.Code", "text", [fd])
             assert fd.closed

@@ -25,8 +25,8 @@ async def test_a_connection_that_ends_after_closing_tells_what_was_said() -> Non
 
 async def test_who_says_closing_says_it_once_and_refuses_what_comes() -> None:
     async with one_end() as (end, raw):
-        end.connection.answers.send_closing("full")
-        end.connection.answers.send_closing("again")
+        end.answers.send_closing("full")
+        end.answers.send_closing("again")
         assert await next_message(raw) == [5, "full"]
         raw.send(wire(0, 1, "m", []))
         assert (await next_message(raw))[:3] == [1, 1, ["rpc.Unavailable", "this side takes no new requests", None]]
@@ -44,9 +44,9 @@ async def test_a_lost_connection_fails_its_calls_at_once_and_says_so_to_later_on
         assert later[0] is not later[1]
         assert str(later[0]) == str(errors[0])
         assert isinstance(later[0].__cause__, ConnectionResetError)
-        end.connection.answers.send_result(1, None)  # answers go nowhere, quietly
-        end.connection.answers.send_error(1, "x.y", "")
-        end.connection.answers.send_closing("too late")
+        end.answers.send_result(1, None)  # answers go nowhere, quietly
+        end.answers.send_error(1, "x.y", "")
+        end.answers.send_closing("too late")
         assert end.connection.closed
 
 
@@ -75,7 +75,7 @@ async def test_close_ends_calls_both_ways() -> None:
 async def test_close_sends_what_is_unsent_if_it_is_taken_in_time() -> None:
     async with one_end() as (end, raw):
         end.jam()
-        end.connection.answers.send_result(1, "last")
+        end.answers.send_result(1, "last")
         closing = asyncio.create_task(end.connection.close())
         assert await next_message(raw) == [1, 1, None, "last"]
         await closing

@@ -46,9 +46,9 @@ async def _send(end: End, way: str, *values: Any) -> None:
     elif way == "notify":
         await end.connection.caller.send_notify("m", values)
     elif way == "answer":
-        end.connection.answers.send_result(1, values)
+        end.answers.send_result(1, values)
     else:
-        end.connection.answers.send_error(1, "a.b", "text", values)
+        end.answers.send_error(1, "a.b", "text", values)
 
 
 WAYS = pytest.mark.parametrize("way", ["call", "notify", "answer", "error"])

@@ -91,8 +91,8 @@ async def test_a_large_message_is_a_memory_file_and_a_packet_that_tells_its_id()
         end.call("m", LARGE)
         await turns_of_the_loop()
         await end.connection.caller.send_notify("n", (LARGE,))
-        end.connection.answers.send_result(7, LARGE)
-        end.connection.answers.send_error(8, "a.b", "text", LARGE)
+        end.answers.send_result(7, LARGE)
+        end.answers.send_error(8, "a.b", "text", LARGE)
         whole: list[list[Any]] = [
             [0, 0, "m", [LARGE]],
             [2, "n", [LARGE]],
@@ -118,7 +118,7 @@ async def test_large_messages_wait_their_turn_in_the_queue(pipe: tuple[int, int]
         fill(end.sock)
         end.call("m", LARGE, Lender(pipe[0]))
         await turns_of_the_loop()
-        end.connection.answers.send_result(7, [LARGE, Lender(pipe[1])])
+        end.answers.send_result(7, [LARGE, Lender(pipe[1])])
         assert end.transport.get_write_buffer_size() > 400_000
         for call_id, number in zip((0, 7), pipe, strict=True):
             packet, fds = await next_with_files(raw)
@@ -161,8 +161,8 @@ async def test_an_answer_over_the_answerers_own_limit_is_the_answerers_to_deal_w
         raw.send(wire(0, 7, "m", []))
         await comes_true(lambda: bool(end.handler.requests))
         with pytest.raises(TooLarge, match="max_message_bytes"):
-            end.connection.answers.send_result(7, LARGE)
-        end.connection.answers.send_error(7, "a.b", "text", LARGE)  # what cannot be sent of an error is left out
+            end.answers.send_result(7, LARGE)
+        end.answers.send_error(7, "a.b", "text", LARGE)  # what cannot be sent of an error is left out
         assert await next_message(raw) == [1, 7, ["a.b", "text", None], None]
 
 
@@ -196,11 +196,11 @@ async def test_a_large_message_to_who_takes_no_descriptors_is_refused() -> None:
         await raises(
             PermissionDenied, end.connection.caller.request("m", (LARGE,)), "nor messages of more than 65536 bytes"
         )
-        end.connection.answers.send_result(1, LARGE)
+        end.answers.send_result(1, LARGE)
         assert await next_message(raw) == [1, 1, ["rpc.TooLarge", TAKES_NONE, None], None]
         fill(end.sock)
         queued = end.call("m", LARGE)
-        end.connection.answers.send_result(2, LARGE)
+        end.answers.send_result(2, LARGE)
         assert await next_message(raw) == [1, 2, ["rpc.TooLarge", TAKES_NONE, None], None]
         await raises(PermissionDenied, queued)
         assert not end.connection.session.calls
@@ -210,7 +210,7 @@ async def test_a_large_message_that_no_memory_file_can_be_made_for_fails_alone()
     async with one_end() as (end, raw):
         with table_full():
             error = await raises(Overloaded, end.connection.caller.request("m", (LARGE,)), "Too many open files")
-            end.connection.answers.send_result(1, LARGE)
+            end.answers.send_result(1, LARGE)
         assert error.remote, "in a handler that does not expect it it would be the handler's answer"
         message = await next_message(raw)
         assert message[:2] == [1, 1]
@@ -222,10 +222,10 @@ async def test_a_large_message_that_may_be_in_no_file_is_too_large(caplog: pytes
     async with one_end() as (end, raw):
         with files_of_at_most(100_000):
             await raises(TooLarge, end.connection.caller.request("m", (LARGE,)), "File too large")
-            end.connection.answers.send_result(1, LARGE)
+            end.answers.send_result(1, LARGE)
             fill(end.sock)
             queued = end.call("m", LARGE)
-            end.connection.answers.send_result(2, LARGE)
+            end.answers.send_result(2, LARGE)
             await raises(TooLarge, queued)
         text = "no memory file may be as large as the message: File too large"
         assert await next_message(raw) == [1, 1, ["rpc.TooLarge", text, None], None]

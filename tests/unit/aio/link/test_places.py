@@ -68,7 +68,7 @@ async def test_a_copy_in_a_forked_child_is_closed_and_of_no_use() -> None:
         assert not end.connection.closed
         raw.send(wire(1, message[1], None, "answer"))
         assert await call == "answer"
-        end.connection.answers.send_result(1, "mine")
+        end.answers.send_result(1, "mine")
         assert await next_message(raw) == [1, 1, None, "mine"]
 
 
@@ -78,13 +78,13 @@ async def test_what_a_child_answers_goes_nowhere() -> None:
         await comes_true(lambda: bool(end.handler.requests))
 
         def answer() -> bool:
-            end.connection.answers.send_result(1, "the child's")
-            end.connection.answers.send_error(1, "a.b", "the child's")
-            end.connection.answers.send_closing("the child's")
+            end.answers.send_result(1, "the child's")
+            end.answers.send_error(1, "a.b", "the child's")
+            end.answers.send_closing("the child's")
             return True
 
         assert in_child(answer)
-        end.connection.answers.send_result(1, "mine")
+        end.answers.send_result(1, "mine")
         assert await next_message(raw) == [1, 1, None, "mine"]
 
 

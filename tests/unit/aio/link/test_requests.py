@@ -62,7 +62,7 @@ async def test_a_malformed_packet_leaves_what_was_asked_before_to_its_handler() 
         await end.connection.wait_closed()
         assert end.handler.lost == 1
         assert end.connection.session.requests == {}
-        end.connection.answers.send_result(1, "too late")
+        end.answers.send_result(1, "too late")
 
 
 async def test_nothing_is_taken_after_a_malformed_packet() -> None:

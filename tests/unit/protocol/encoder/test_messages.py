@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import tracemalloc
+import weakref
 from contextlib import suppress
 from typing import Any
 
@@ -157,3 +158,21 @@ def test_a_few_scalars_are_encoded_one_after_the_other() -> None:
         with pytest.raises((OverflowError, UnicodeEncodeError)):
             encoder.encode_run([1, bad, 2])
         assert encoder.encode_run([1, 2]) == b"\x01\x02", "what failed left something behind"
+
+
+def test_one_that_was_let_go_is_freed_at_once_and_encodes_all_the_same() -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        encoder = Encoder()
+        before = encoder.encode((1, 2))
+        encoder.let_go()
+        gone = weakref.ref(encoder)
+        del encoder
+        assert gone() is None
+    finally:
+        gc.enable()
+    again = Encoder()
+    again.let_go()
+    assert again.encode((1, 2)) == before
+    assert again.encode((1, "x" * 70_000))[0]

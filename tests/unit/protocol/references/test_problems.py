@@ -70,3 +70,12 @@ def test_a_message_that_is_read_again_refers_to_the_same_objects() -> None:
         again: list[Any] = [references.resolve(EXT_STREAM, b"\x01"), references.resolve(EXT_DESCRIPTOR, b"\x00")]
         assert all(one is other for one, other in zip(first, again, strict=True))
         assert references.end() is None
+
+
+def test_once_let_go_nobody_is_told_or_asked() -> None:
+    references = new()
+    references.on_work = lambda: pytest.fail("it is told")
+    references.lack_of_room = lambda _size: "it is asked"
+    references.let_go()
+    references.on_work()
+    assert references.lack_of_room(1) is None

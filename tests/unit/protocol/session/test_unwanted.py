@@ -245,3 +245,15 @@ def test_what_was_given_away_and_cannot_be_sent_is_given_up(way: str) -> None:
             assert life.gone == [value[2]]
         assert fd.closed
         assert not lent.closed
+
+
+def test_a_session_that_was_let_go_asks_nobody_and_answers_what_still_runs() -> None:
+    session: Session[Any, Any] = Session(Limits(), None, Admitting(refuse, lambda _size: "there is no room"))
+    works: list[int] = []
+    session.references.on_work = lambda: works.append(1)
+    session.let_go()
+    assert not hasattr(session, "_admission")
+    session.references.on_work()
+    assert works == []
+    assert session.references.lack_of_room(1) is None
+    assert session.send_error(1, "rpc.Cancelled", "too late")[0]
