@@ -150,6 +150,7 @@ ORDER = (
     "aio.pinned",
     "aio.readers",
     "aio.streams",
+    "aio.starting",
     "aio.producers",
     "aio.departures",
     # whom to call
@@ -162,7 +163,6 @@ ORDER = (
     "aio.registry",
     "aio.running",
     "aio.handlers",
-    "aio.starting",
     "aio.dispatch",
     "aio.outgoing",
     "aio.interception",

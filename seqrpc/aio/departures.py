@@ -51,6 +51,7 @@ class StreamDeparture(PairDeparture):
         started: called with the producer once it runs.
         ended: called with it at its end.
         dropped: called if it is not sent.
+        uid: of the user who gets it; None if the kernel does not say.
 
     Raises:
         OSError: the process has too many descriptors.
@@ -66,6 +67,7 @@ class StreamDeparture(PairDeparture):
         ended: Callable[[Producer], object],
         *,
         dropped: Callable[[], object],
+        uid: int | None = None,
     ) -> None:
         """Make the pair."""
         super().__init__(socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET), dropped)
@@ -74,11 +76,12 @@ class StreamDeparture(PairDeparture):
         self._encoder = encoder
         self._started = started
         self._ended = ended
+        self._uid = uid
 
     def sent(self) -> None:
         """Let the reading end go, and begin to produce."""
         self._theirs.close()
-        producer = Producer(self._ours, self._source, self._encoder)
+        producer = Producer(self._ours, self._source, self._encoder, self._uid)
         producer.start(self._ended)
         self._started(producer)
 

@@ -6,11 +6,13 @@ import asyncio
 import contextlib
 import socket
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Container
 from contextvars import ContextVar
 from typing import Any, Final
 
 from seqrpc.aio.outlet import Outlet
+from seqrpc.aio.starting import pace_of
 from seqrpc.calls.departures import Source
 from seqrpc.calls.failures import error_for, no_memory_file
 from seqrpc.errors import RpcError, Unavailable
@@ -49,15 +51,19 @@ class Producer:
         sock: the writing end; the producer owns it.
         source: what to write.
         encoder: encodes it.
+        uid: of the user who gets it, with whose other streams it shares the turns of the loop; None if the kernel does
+            not say.
     """
 
-    def __init__(self, sock: socket.socket, source: Source, encoder: Encoder) -> None:
+    def __init__(self, sock: socket.socket, source: Source, encoder: Encoder, uid: int | None = None) -> None:
         """Prepare; :meth:`start` begins."""
         self._sock = sock
         self._source = source
         self._writer = ItemWriter(encoder)
         self._encoder = encoder
         self._loop = asyncio.get_running_loop()
+        self._pace = pace_of(self._loop, uid)
+        self._line: deque[asyncio.Future[None]] = deque()  # this one alone, while it waits for its turn
         self._task: asyncio.Task[None] | None = None
         self._send = sock.send
         self._outlet: Outlet | None = None  # made when a packet first cannot leave in the quick way
@@ -183,16 +189,23 @@ class Producer:
                 if now - first < _OLDEST:
                     last = now
                     continue
-            if not self._flush():
-                await self._wait_room()
-            elif now - turn >= _OLDEST:
-                await asyncio.sleep(0)  # others get a turn, if the source gives them none
-            else:
+            has_room = self._flush()
+            if has_room and now - turn < _OLDEST:
                 last = clock()
                 continue
+            await self._let_others_run(has_room=has_room)
             last = turn = clock()
         while not self._flush():
             await self._wait_room()
+
+    async def _let_others_run(self, *, has_room: bool) -> None:
+        """Let the others on the loop have their turn, if the source gives them none, and wait for room if need be."""
+        if not has_room:
+            await self._wait_room()
+        if self._pace.is_over():  # many streams of one user may go on at once
+            await self._pace.wait(self._line)
+        elif has_room:
+            await asyncio.sleep(0)
 
     # Writing
 

@@ -1,4 +1,4 @@
-"""How handlers begin: each in a task of its own, which nothing else uses before or after."""
+"""How handlers begin: each in a task of its own, which nothing else uses before or after. Streams share their turns."""
 
 from __future__ import annotations
 
@@ -39,6 +39,9 @@ class Starts(Protocol):
 class Pace:
     """How handlers of one user begin in the turns of a loop: of all its connections, for as long as those are read.
 
+    Streams that leave for the user go on likewise (:meth:`is_over`): hundreds, each of which has something to send,
+    take as much of a turn as one.
+
     Those that come too late in a turn wait in line, and the connections take turns. Everything else that the loop has
     to do goes first, handlers of other users before all. As long as any wait, new ones wait behind them.
     In each turn, as many are told to begin as began in the turn before, or twice as many if none came too late.
@@ -78,6 +81,16 @@ class Pace:
         if self.started:  # else this one is alone in its turn
             self._begin_turn()
         return False
+
+    def is_over(self) -> bool:
+        """Return whether whatever has run for a moment, and has more to do, should wait, rather than go on next turn.
+
+        It counts in the turn from here on: one that is asked by nobody before begins.
+        """
+        if not self.turn_ends:
+            self._begin_turn()
+            return False
+        return self.waiting > 0 or time.monotonic() >= self.turn_ends
 
     def _begin_turn(self) -> None:
         self.turn_ends = time.monotonic() + share_of(self._uid).turn_seconds

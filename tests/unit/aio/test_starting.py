@@ -424,3 +424,22 @@ async def test_one_that_begins_alone_begins_no_turn(starts: Starting) -> None:
     assert not starts.pace.must_wait()
     assert not starts.pace.turn_ends
     assert nobody_waits(starts.pace)
+
+
+async def test_what_goes_on_counts_in_a_turn_and_waits_once_that_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    pace = pace_of(asyncio.get_running_loop(), 2_004)
+    monkeypatch.setattr(shares, "TURN_SECONDS", 60.0)
+    monkeypatch.setattr(shares, "_ALONE_SECONDS", 60.0)
+    assert not pace.is_over(), "a turn begins"
+    assert not pace.is_over()
+    pace.turn_ends = time.monotonic()
+    assert pace.is_over()
+    line: collections.deque[asyncio.Future[None]] = collections.deque()
+    waiting = asyncio.create_task(pace.wait(line))
+    await asyncio.sleep(0)
+    await waiting
+    assert not pace.is_over()
+    pace.waiting += 1
+    assert pace.is_over(), "others wait in line"
+    pace.waiting -= 1
+    assert nobody_waits(pace)

@@ -17,6 +17,8 @@ from support.processes import AS_ROOT, OTHER_UID, in_child
 from support.producers import Log, endless, produced
 from support.waiting import comes_true, turns_of_the_loop
 
+from seqrpc.aio import shares
+
 # Flow control and fairness
 
 
@@ -179,3 +181,46 @@ async def test_a_source_that_computes_and_never_waits_leaves_others_their_turns(
         counting.cancel()
         await asyncio.wait([counting])
     assert turns > 50
+
+
+async def test_many_streams_of_one_user_take_no_more_of_a_turn_than_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each computes without end, for a reader that takes everything; the loop goes on in a few turns' time."""
+    monkeypatch.setattr(shares, "_ALONE_SECONDS", shares.TURN_SECONDS)
+    went_on = [0] * 100
+
+    async def items(number: int) -> AsyncIterator[bytes]:
+        while True:
+            time.sleep(0.000_2)  # noqa: ASYNC251 - it computes
+            went_on[number] += 1
+            yield b"x"
+
+    async with contextlib.AsyncExitStack() as stack:
+        for number in range(len(went_on)):
+            await stack.enter_async_context(produced(items(number)))
+        await comes_true(lambda: min(went_on) > 0)
+        most = 0
+        for _ in range(50):
+            before = sum(went_on)
+            await asyncio.sleep(0)
+            most = max(most, sum(went_on) - before)
+        assert most <= 20, "of a hundred in a turn"
+        before_all = list(went_on)
+        await comes_true(lambda: all(map(int.__gt__, went_on, before_all)))
+
+
+async def test_one_that_waits_for_its_turn_can_be_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shares, "_ALONE_SECONDS", shares.TURN_SECONDS)
+
+    async def items() -> AsyncIterator[bytes]:
+        while True:
+            time.sleep(2 * shares.TURN_SECONDS)  # noqa: ASYNC251 - it computes
+            yield b"x"
+
+    async with produced(items()) as one, produced(items()) as other:
+        pace = one.producer._pace
+        assert pace is other.producer._pace
+        await comes_true(lambda: pace.waiting > 0)
+        other.producer.stop("enough")
+        await comes_true(lambda: bool(other.ended))
+        assert pace.waiting <= 1
+    assert pace.waiting == 0
