@@ -92,31 +92,37 @@ class Sending(ABC):
     def _sends_at_once(self, packet: Packet) -> bool:
         """Send a packet if that goes at once; return False if it must be kept."""
         room = self.room
-        while True:
-            try:
-                if packet.narrow is not room.narrow:
-                    room.change(narrow=packet.narrow)
-                numbers = packet.numbers() if packet.fds else packet.lent
-                ancillary.send(self._sock, packet.data, numbers)  # type: ignore[arg-type] # data in pieces is spilled
-            except OSError as exc:
-                verdict, reason = judge(packet, exc, self._owner.too_long)
-            else:
-                if packet.fds:
-                    packet.sent()
-                return True
-            if verdict is Verdict.WAIT:
-                return False
-            if verdict is not Verdict.AGAIN:
-                packet.unsent()
+        reason: Exception | None = None
+        try:
+            while True:
                 try:
-                    if verdict is not Verdict.BROKEN:
-                        raise reason
-                    assert isinstance(reason, OSError)
-                    self._owner.broke(reason)
-                    text = f"nobody reads the connection any more: {reason.strerror}"
-                    raise not_run(ConnectionLost(text)) from reason
-                finally:
-                    del reason  # which would refer to this frame, and so to itself
+                    if packet.narrow is not room.narrow:
+                        room.change(narrow=packet.narrow)
+                    numbers = packet.numbers() if packet.fds else packet.lent
+                    ancillary.send(self._sock, packet.data, numbers)  # type: ignore[arg-type] # what is in pieces is spilled
+                except OSError as exc:
+                    verdict, reason = judge(packet, exc, self._owner.too_long)
+                else:
+                    if packet.fds:
+                        packet.sent()
+                    return True
+                if verdict is Verdict.WAIT:
+                    return False
+                if verdict is not Verdict.AGAIN:
+                    packet.unsent()
+                    raise self._why(verdict, reason)
+        finally:
+            del reason  # which refers to this frame, and so to itself and to the packet
+
+    def _why(self, verdict: Verdict, reason: Exception) -> Exception:
+        """Return what to raise in whoever sends; where nobody reads any more, the owner is told."""
+        if verdict is not Verdict.BROKEN:
+            return reason
+        assert isinstance(reason, OSError)
+        self._owner.broke(reason)
+        lost = not_run(ConnectionLost(f"nobody reads the connection any more: {reason.strerror}"))
+        lost.__cause__ = reason
+        return lost
 
     def flush(self, until: float = math.inf) -> bool:
         """Send what waits until the kernel takes no more; return whether nothing waits any more.

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import socket
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -197,3 +199,25 @@ def test_what_waited_and_finds_no_room_in_the_kernel_is_tried_again_later() -> N
         return sender.watches, refused
 
     assert in_child(work, uid=OTHER_UID) == (["room", "nothing", "later", "nothing"], "ETOOMANYREFS")
+
+
+def test_nothing_but_the_outbox_holds_a_packet_that_waits(pair: Pair, pipe: tuple[int, int]) -> None:
+    class Heavy(Packet):
+        """Can be referred to weakly."""
+
+        __slots__ = ("__weakref__",)
+
+    sender = Sender(pair[0])
+    fill(pair[0])
+    gc.collect()
+    gc.disable()
+    try:
+        packet = Heavy(b"x" * 30_000, [])
+        gone = weakref.ref(packet)
+        sender.send(packet)
+        assert sender.watches == ["room"]
+        sender.outbox.drop()
+        del packet
+        assert gone() is None
+    finally:
+        gc.enable()
