@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from seqrpc.aio.intake import Intake
+from seqrpc.aio.intake import Intake, bare
 from seqrpc.aio.outlet import Outlet
 from seqrpc.aio.packets import SeqpacketProtocol
 from seqrpc.aio.places import runs_here
@@ -200,7 +200,7 @@ class Carrier:
 
     def broke(self, reason: OSError) -> None:
         """Give up sending. What the peer had sent before it went away is still to be read."""
-        self.broken = _bare(reason)
+        self.broken = bare(reason)
         self.sends_at_once = False
         self._drop_queue()
         if not self.intake.is_reading:
@@ -262,7 +262,7 @@ class Carrier:
         """End now."""
         if not self.lost:
             self._end()
-            self._finish_soon(_bare(exc) if isinstance(exc, OSError) else exc)
+            self._finish_soon(exc)
 
     @property
     def is_unclosed(self) -> bool:
@@ -316,9 +316,3 @@ class Carrier:
             getattr(self.intake.protocol, name)()
         except Exception as exc:
             self.fail(exc, f"the protocol's {name} failed")
-
-
-def _bare(exc: OSError) -> OSError:
-    """Return why a connection ends without the frames that it was raised in, which refer to the connection."""
-    exc.__context__ = None
-    return exc.with_traceback(None)

@@ -258,7 +258,7 @@ class Intake:
                 self._lone_wakeups = _LONE_WAKEUPS
             return False
         if self._owner.broken is not None or not hides_packets(exc):
-            self._owner.lose(exc)
+            self._owner.lose(bare(exc))
             return False
         self._owner.broke(exc)
         return self.is_reading
@@ -303,3 +303,9 @@ class Intake:
         self.is_reading = False
         self._packets = range(0)
         self._share = NOBODYS
+
+
+def bare(exc: OSError) -> OSError:
+    """Return why a connection ends without the frames that it was raised in, which refer to the connection."""
+    exc.__context__ = None
+    return exc.with_traceback(None)

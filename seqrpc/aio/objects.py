@@ -156,6 +156,7 @@ class ObjectEnd:
     def connection_lost(self, link: Link) -> None:
         """Hear that what runs was stopped; once it has ended, the object has one holder less."""
         self._tallies.malformed += link.was_malformed
+        link.let_go_of_handler()
         if self._dispatcher.running.is_idle:
             self._leave()
         else:
