@@ -98,7 +98,7 @@ class Account:
 
     __slots__ = (
         "__weakref__", "_looked", "_most", "_most_for", "_most_of_all", "_most_then", "fds", "held", "in_flight",
-        "is_privileged", "ledger", "most_calls", "most_calls_of_all", "total", "uid",
+        "is_privileged", "ledger", "look_seconds", "most_calls", "most_calls_of_all", "total", "uid",
     )  # fmt: skip
 
     def __init__(self, ledger: Ledger, uid: int | None) -> None:
@@ -116,6 +116,8 @@ class Account:
         self.in_flight: set[InFlight] = set()
         """Connections over which descriptors were sent that may not have been received."""
         self._looked = 0.0
+        self.look_seconds = 0.0
+        """How long the last :meth:`look` took."""
         self._most = [ledger.share(most, self) for most in ledger.bounds]
         self.most_calls = self._most[CALLS]
         """How many calls of the user may run; to be looked at, with the next, in place of a :meth:`lack`."""
@@ -143,7 +145,8 @@ class Account:
     def lack(self, kind: int, amount: int = 1) -> str | None:
         """Return why the user may not have so much more of a kind; None if it may.
 
-        What is larger than any share, as a message may be, is given to a user who has nothing of the kind.
+        What is larger than any share, as a message may be, is given to a user who has nothing of the kind; and so is
+        one unread answer where others have all that there is, who might keep it for ever.
         """
         holds = self.holds(kind)
         most, most_of_all = self.most(kind)
@@ -151,7 +154,7 @@ class Account:
             name, bound = NAMES[kind].replace("_", " "), _BOUNDS[kind]
             return f"user {self.uid} has {holds} {name} here already, of {most} that one user may have ({bound})"
         all_hold = self.ledger.all_hold(kind)
-        if all_hold + amount > most_of_all and all_hold:
+        if all_hold + amount > most_of_all and all_hold and (holds or kind != UNSENT_BYTES):
             name, bound = NAMES[kind].replace("_", " "), _BOUNDS[kind]
             return f"all users together have {all_hold} {name} here already, of {most_of_all} ({bound})"
         return None
@@ -179,6 +182,11 @@ class Account:
         """Hold descriptors that came, until they are closed or given away."""
         for fd in fds:
             book(fd, self.fds)
+
+    def look(self) -> None:
+        """Take off what was sent and has been received meanwhile."""
+        for sent in list(self.in_flight):
+            sent.look()
 
     def may_look(self, interval: float, now: float) -> bool:
         """Return whether the last look at all that is in flight was ``interval`` seconds ago; one is taken then."""
@@ -222,6 +230,8 @@ class Ledger:
         """By uid."""
         self._looked, self._table = -_TABLE_SECONDS, 0
         self._looked_at_all = 0.0
+        self.look_seconds = 0.0
+        """How long the last :meth:`look` took."""
         self._threads: PlainCalls | None = None
         self.left_in_flight: set[InFlight] = set()
         """What was not received when its connection ended."""
@@ -247,6 +257,11 @@ class Ledger:
             account = self.accounts[uid] = Account(self, uid)
         return account
 
+    def look(self) -> None:
+        """Take off all accounts what was sent and has been received meanwhile."""
+        for account in list(self.accounts.values()):
+            account.look()
+
     def may_look(self, interval: float, now: float) -> bool:
         """Return whether the last look at what is in flight to all users was ``interval`` seconds ago; see there."""
         if now - self._looked_at_all < interval:
@@ -256,6 +271,7 @@ class Ledger:
 
     def stats(self) -> dict[str, dict[str, int]]:
         """Return what each user holds, for people: by uid, "unknown" for those whom the kernel does not name."""
+        self.look()
         return {
             "unknown" if uid is None else str(uid): {name: account.holds(kind) for kind, name in enumerate(NAMES)}
             for uid, account in list(self.accounts.items())

@@ -131,6 +131,8 @@ class Answers:
             tell_sent(lenders)
             if number:
                 self._line.in_flight.sent(number, long_bytes)
+                if long_bytes:
+                    self._line.watch_unread()
         close_all([lender for lender in lenders if isinstance(lender, OwnedFd)])
 
     def send_error(self, call_id: int, code: str, message: str, data: Any = None) -> None:

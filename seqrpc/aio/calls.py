@@ -35,6 +35,10 @@ class Line(Protocol):
     writing_paused: bool
     """Whether so much waits to be sent that nothing should be added."""
 
+    def watch_unread(self) -> None:
+        """End the connection if what was sent, or waits to be, is not read for too long."""
+        ...
+
     def book_unsent(self) -> None:
         """Book what is unsent on the account, as it is now."""
         ...

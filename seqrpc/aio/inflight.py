@@ -15,6 +15,7 @@ import socket
 import struct
 import termios
 import time
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
@@ -25,8 +26,12 @@ from seqrpc.kernel import forks
 _LOOK_AT: Final = 64
 """So many on one connection from which on it is asked after each whether they were received, which is a system call."""
 
-_LOOK_INTERVAL: Final = 0.05
-"""Seconds between two looks at all connections of a user: at a thousand connections it takes a millisecond."""
+_RESTS: Final = 10
+"""So many times as long as a look at all connections of a user took, until the next: of a thousand it takes 1 ms."""
+
+_MOST_LONG: Final = 8
+"""Long messages of one connection that may be unread at most, besides those that wait on this side: fewer go into a
+socket's queue while memory files do (:class:`~seqrpc.kernel.sockets.SendRoom`)."""
 
 _FIRST_DELAY: Final = 0.01
 _LAST_DELAY: Final = 1.0
@@ -50,7 +55,7 @@ class InFlight:
         waits: whether something waits on this side to be sent.
     """
 
-    __slots__ = ("__weakref__", "_account", "_number", "_sock", "_timer", "_waits", "long_bytes")
+    __slots__ = ("__weakref__", "_account", "_long", "_number", "_sock", "_timer", "_waits", "long_bytes", "times")
 
     def __init__(self, sock: socket.socket, account: Account, waits: Callable[[], bool]) -> None:
         """Begin with none."""
@@ -58,8 +63,11 @@ class InFlight:
         self._account = account
         self._waits = waits
         self._number = 0
+        self._long: deque[int] = deque()  # bytes of each long message, the oldest first
         self.long_bytes = 0
         """Bytes of long messages that were sent, or wait to be."""
+        self.times = 0
+        """How often something was sent."""
         self._timer: asyncio.TimerHandle | None = None  # once the connection has ended
 
     def lack(self, number: int, long_bytes: int = 0) -> str | None:
@@ -68,12 +76,14 @@ class InFlight:
             self.look()
         account, ledger = self._account, self._account.ledger
         lack = self._lack(number, long_bytes)
-        if lack is not None and account.may_look(_LOOK_INTERVAL, time.monotonic()):
-            _look_at(account)
+        if lack is not None and account.may_look(_RESTS * account.look_seconds, began := time.monotonic()):
+            account.look()
+            account.look_seconds = time.monotonic() - began
             lack = self._lack(number, long_bytes)
-        if lack is not None and lack.startswith("all ") and ledger.may_look(_LOOK_INTERVAL, time.monotonic()):
-            for each in list(ledger.accounts.values()):  # together as seldom: everybody pays for the time
-                _look_at(each)
+        interval = _RESTS * ledger.look_seconds  # everybody pays for the time
+        if lack is not None and lack.startswith("all ") and ledger.may_look(interval, began := time.monotonic()):
+            ledger.look()
+            ledger.look_seconds = time.monotonic() - began
             lack = self._lack(number, long_bytes)
         return lack
 
@@ -85,12 +95,20 @@ class InFlight:
         """Hear that so many, with a long message of so many bytes, were sent, or wait to be."""
         self._number += number
         self._account.book(IN_FLIGHT, number)
+        self.times += 1
         if long_bytes:
-            self.long_bytes += long_bytes
-            self._account.book(UNSENT_BYTES, long_bytes)
+            self._long.append(long_bytes)
+            more = long_bytes - (self._long.popleft() if len(self._long) > _MOST_LONG else 0)
+            self.long_bytes += more
+            self._account.book(UNSENT_BYTES, more)
         self._account.in_flight.add(self)
         if self._number >= _LOOK_AT:
             self.look()
+
+    @property
+    def progress(self) -> tuple[int, int]:
+        """What changes as something is received, or sent."""
+        return self.times, unread_bytes(self._sock.fileno())
 
     def look(self) -> None:
         """Take off the account what was received: all of it, or nothing is known."""
@@ -103,6 +121,7 @@ class InFlight:
         self._account.release(UNSENT_BYTES, self.long_bytes)
         self._account.in_flight.discard(self)
         self._number = self.long_bytes = 0
+        self._long.clear()
         if self._timer is not None:
             self._timer.cancel()
             self._account.release(CONNECTIONS)
@@ -142,11 +161,6 @@ class InFlight:
         self.look()
         if self._number:
             self._look_again(loop, delay)
-
-
-def _look_at(account: Account) -> None:
-    for sent in list(account.in_flight):
-        sent.look()
 
 
 def _nothing() -> bool:

@@ -320,20 +320,27 @@ class Link(SeqpacketProtocol):
         """Make calls wait, and end the connection if nothing is read for too long."""
         self.writing_paused = True
         self.book_unsent()
-        self._watch_unread()
+        self.watch_unread()
 
-    def _watch_unread(self) -> None:
-        progress = self.transport.get_write_buffer_progress()
-        seconds = min(self._limits.unread_timeout, LONGEST_TIMER)
-        self.unread_timer = self.loop.call_later(seconds, self._look_unread, progress)
+    def watch_unread(self) -> None:
+        """End the connection if what was sent, or waits to be, is not read for ``unread_timeout`` seconds."""
+        if self.unread_timer is None:
+            seconds = min(self._limits.unread_timeout, LONGEST_TIMER)
+            self.unread_timer = self.loop.call_later(seconds, self._look_unread, self._progress)
 
-    def _look_unread(self, progress: int) -> None:
+    @property
+    def _progress(self) -> tuple[int, ...]:
+        """What changes as the other side reads."""
+        return self.transport.get_write_buffer_progress(), *self.in_flight.progress
+
+    def _look_unread(self, progress: tuple[int, ...]) -> None:
         """End the connection if nothing was read since; else look again later."""
         self.unread_timer = None
-        if not self.writing_paused:
+        self.in_flight.look()
+        if not (self.writing_paused or self.in_flight.long_bytes):
             return
-        if self.transport.get_write_buffer_progress() != progress:
-            self._watch_unread()
+        if self._progress != progress:
+            self.watch_unread()
             return
         seconds = self._limits.unread_timeout
         _log.info("x %r: nothing that waits for it was read for %g s", self, seconds)
@@ -345,11 +352,11 @@ class Link(SeqpacketProtocol):
         self.account.book(UNSENT_BYTES, now - self.unsent_booked)
         self.unsent_booked = now
 
-    def _end_unread(self) -> None:
-        if self.unread_timer is not None:
+    def _end_unread(self, *, is_over: bool = False) -> None:
+        self.book_unsent()
+        if self.unread_timer is not None and (is_over or not self.in_flight.long_bytes):
             self.unread_timer.cancel()
             self.unread_timer = None
-        self.book_unsent()
 
     def resume_writing(self) -> None:
         """Let waiting calls go on."""
@@ -366,7 +373,7 @@ class Link(SeqpacketProtocol):
             self._close_timer.cancel()
         self._reason = self._reason or exc
         self.writing_paused = False  # calls made from now on must fail: nothing would end their waiting
-        self._end_unread()
+        self._end_unread(is_over=True)
         self.in_flight.end(self.loop)
         self.calls.lose()
         self.handler.connection_lost()
@@ -440,7 +447,7 @@ class Link(SeqpacketProtocol):
         """
         self.check_place()
         session = self.session
-        if session.calls or session.given_up or session.requests or session.closing_received is not None:
+        if self.closed or session.calls or session.given_up or session.requests or session.closing_received is not None:
             return None
         if self.calls.turns.waiting:
             return None

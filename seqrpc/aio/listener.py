@@ -85,6 +85,7 @@ class Listener:
     def _let_go_in_child(self) -> None:
         """Close without telling anybody: this is a copy in a forked child."""
         self._forked = True
+        self._waiting = None
         self.is_accepting = False
         self._listening.forked()
 

@@ -15,7 +15,7 @@ from support.scarcity import table_full
 from support.waiting import comes_true
 
 from seqrpc.aio.accounts import CONNECTIONS, IN_FLIGHT, UNSENT_BYTES, Account
-from seqrpc.aio.inflight import InFlight, unread_bytes
+from seqrpc.aio.inflight import _MOST_LONG, InFlight, unread_bytes
 from seqrpc.limits import Limits
 
 Pair = tuple[socket.socket, socket.socket]
@@ -58,7 +58,7 @@ def test_what_was_received_counts_no_more(pair: Pair) -> None:
     assert account.holds(IN_FLIGHT) == 3
     receive(pair[1])
     assert account.holds(IN_FLIGHT) == 3
-    sent.look()
+    account.ledger.look()
     assert account.holds(IN_FLIGHT) == 0
     assert not account.in_flight
 
@@ -80,8 +80,9 @@ def test_who_lacks_room_is_looked_at(pair: Pair) -> None:
     account.book(IN_FLIGHT, most - 3)
     assert "descriptors in flight here already" in str(sent.lack(1))
     receive(pair[1])
+    account.look_seconds = 60.0
     assert sent.lack(1) is not None, "it was looked at a moment ago"
-    account._looked = 0.0
+    account.look_seconds = 0.0
     assert sent.lack(1) is None
 
 
@@ -94,8 +95,9 @@ def test_if_all_together_lack_room_all_are_looked_at(pair: Pair) -> None:
     sent_over(pair[0], other, 3)
     assert "all users together" in str(waiting.lack(1))
     receive(pair[1])
+    account.ledger.look_seconds = 60.0
     assert waiting.lack(1) is not None, "they were looked at a moment ago"
-    account._looked = account.ledger._looked_at_all = 0.0
+    account.ledger.look_seconds = 0.0
     assert waiting.lack(1) is None
 
 
@@ -178,3 +180,29 @@ def test_bytes_of_long_messages_are_unsent_until_they_are_received(pair: Pair) -
     pair[1].recv(1)
     assert sent.lack(1, 60_000) is None, "before a long one its own connection is looked at"
     assert (account.holds(UNSENT_BYTES), sent.long_bytes) == (0, 0)
+
+
+def test_of_one_connection_no_more_long_messages_count_than_fit_into_a_socket(pair: Pair) -> None:
+    """Who asks ahead, and reads all the time, has always some unread: the older ones were read."""
+    account = new_account(uid=61_001, is_shared=True)
+    sent = InFlight(pair[0], account, lambda: False)
+    pair[0].send(b"x")
+    for number in range(100):
+        assert sent.lack(1, 4_000_000) is None
+        sent.sent(1, 4_000_000)
+        assert account.holds(UNSENT_BYTES) == min(number + 1, _MOST_LONG) * 4_000_000
+    assert sent.progress[0] == 100
+    pair[1].recv(1)
+    sent.look()
+    assert account.holds(UNSENT_BYTES) == 0
+
+
+def test_a_user_who_has_nothing_unread_gets_an_answer_whatever_others_leave_unread() -> None:
+    account = new_account(Limits(max_total_unsent_bytes=1_000_000), uid=61_001, is_shared=True)
+    account.ledger.account_of(61_002).book(UNSENT_BYTES, 0)
+    other = account.ledger.account_of(61_003)
+    other.book(UNSENT_BYTES, 990_000)
+    assert account.lack(UNSENT_BYTES, 100_000) is None
+    account.book(UNSENT_BYTES, 100_000)
+    assert "all users together" in str(account.lack(UNSENT_BYTES, 100_000))
+    other.release(UNSENT_BYTES, 990_000)
