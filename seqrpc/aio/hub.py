@@ -57,6 +57,11 @@ class Door(Protocol):
         """How often the system did not give a connection that waits."""
         ...
 
+    @property
+    def is_anothers(self) -> bool:
+        """Whether a successor is at the address now."""
+        ...
+
     def accept_connections(self) -> None:
         """Begin to accept, now."""
         ...
@@ -174,6 +179,11 @@ class Hub:
     def values_held(self) -> int:
         """How many streams and objects of this side others have, or get with a message that is on its way out."""
         return self.ledger.total[LIVING]
+
+    @property
+    def is_relieved(self) -> bool:
+        """Whether a successor is at the address now: this server finishes what it has."""
+        return self._listener is not None and self._listener.is_anothers
 
     @property
     def is_idle(self) -> bool:

@@ -140,6 +140,11 @@ class Listener:
         self._listening.close()
 
     @property
+    def is_anothers(self) -> bool:
+        """Whether the address is another process's now, which shares the socket."""
+        return self._listening.is_anothers
+
+    @property
     def is_unclosed(self) -> bool:
         """Whether the address is still taken, by this process."""
         return not self._forked and not self.closed.done()

@@ -24,7 +24,8 @@ class MetricsFile:
     """Writes how a server is into a file, as Prometheus reads it: ``seqrpc.run(..., on_start=MetricsFile(path))``.
 
     In a hook of one's own, or with :func:`seqrpc.serve`, it is ``await MetricsFile(path)(server)``. It writes at once,
-    then again after each interval, and removes the file when the server has closed. Each time it writes another file
+    then again after each interval, and removes the file when the server has closed; once a successor serves
+    (``restart=True``), the file is that one's, and it does neither. Each time it writes another file
     beside, and renames it, so that no reader sees half of one. A file that cannot be written any more, as on a full
     disk, is a warning in the log, and is tried again.
 
@@ -66,13 +67,16 @@ class MetricsFile:
         closed.add_done_callback(lambda closed: closed.cancelled() or closed.exception())  # others are told of that
         try:
             while not (await asyncio.wait([closed], timeout=self._interval))[0]:
+                if hub.is_relieved:
+                    continue
                 try:
                     await asyncio.to_thread(self._write, hub.stats())
                 except OSError as exc:
                     _log.warning("! %s cannot be written: %s", self._path, exc)
         finally:
             closed.cancel()
-            self._remove()
+            if not hub.is_relieved:
+                self._remove()
 
     def _write(self, stats: Stats) -> None:
         """Write the file, in any thread.

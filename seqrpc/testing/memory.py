@@ -39,6 +39,7 @@ class _InnerDoor:
 
     sockets: tuple[socket.socket, ...] = ()
     is_unclosed = False
+    is_anothers = False
     failures = 0
 
     def accept_connections(self) -> None:

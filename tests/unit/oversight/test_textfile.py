@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 from support.daemons import daemon
-from support.waiting import comes_true
+from support.waiting import comes_true, turns_of_the_loop
 
 import seqrpc
+from seqrpc.aio.listener import Listener
+from seqrpc.aio.server import hub_of
 from seqrpc.oversight import MetricsFile
 
 DAEMON = """
@@ -68,6 +70,22 @@ def test_a_daemon_writes_it_from_its_start_to_its_end(socket_path: Path, tmp_pat
 
     asyncio.run(story())
     assert os.listdir(tmp_path) == []
+
+
+async def test_what_is_a_successor_s_is_left_to_it(socket_path: Path, tmp_path: Path) -> None:
+    path = tmp_path / "seqrpc.prom"
+    async with seqrpc.serve(Work(), socket_path) as server:
+        await MetricsFile(path, interval=0.005)(server)
+        listener = hub_of(server).listener
+        assert isinstance(listener, Listener)
+        listener.listening.is_anothers = True
+        await asyncio.sleep(0.02)  # what was being written is
+        path.write_text("the successor's")
+        await asyncio.sleep(0.02)
+        assert path.read_text() == "the successor's"
+    await turns_of_the_loop()
+    assert path.read_text() == "the successor's"
+    os.unlink(socket_path)
 
 
 async def test_a_directory_that_is_not_there_ends_the_start(socket_path: Path, tmp_path: Path) -> None:

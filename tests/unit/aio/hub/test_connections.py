@@ -136,6 +136,7 @@ class NoDoor:
         self.told: list[str] = []
         self.sockets: tuple[socket.socket, ...] = ()
         self.is_unclosed = False
+        self.is_anothers = False
 
     failures = 0
 
