@@ -197,9 +197,10 @@ class Limits:
     ``max_threads`` while none comes free. What they wait for may be waiting for them."""
 
     unread_timeout: float = 300.0
-    """Seconds for which a peer may leave its answers unread, once more than ``high_water_bytes`` of them wait, before
-    its connection is ended: they keep memory and descriptors of this process. A program that is alive reads within
-    seconds; five minutes are for one that is stopped in a debugger. Time in which the machine sleeps does not count."""
+    """Seconds for which a peer may leave its answers unread, once more than ``high_water_bytes`` of them wait, or one
+    is longer than a packet, before its connection is ended: they keep memory and descriptors of this process. A program
+    that is alive reads within seconds; five minutes are for one that is stopped in a debugger. Time in which the
+    machine sleeps does not count."""
 
     idle_timeout: float = float("inf")
     """Seconds after which a server closes a connection on which nothing came, and nothing runs; by default never, for
