@@ -7,7 +7,7 @@ import functools
 import itertools
 import time
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from ipaddress import IPv4Interface, IPv6Network
 from pathlib import Path
@@ -73,6 +73,17 @@ def sets(number: int) -> list[list[int]]:
     return [[each << 44 for each in range(number, number + 60)]] * number
 
 
+def takes(action: Callable[[], object]) -> float:
+    """Return the seconds of processor time that something takes, the least of some times: others are busy, too."""
+
+    def once() -> float:
+        began = time.process_time()
+        action()
+        return time.process_time() - began
+
+    return min(once() for _ in range(5))
+
+
 @pytest.mark.parametrize(
     "annotation, made, at_most",
     [
@@ -90,13 +101,15 @@ def sets(number: int) -> list[list[int]]:
 def test_all_sets_of_a_message_together_cost_some_ten_milliseconds(annotation: Any, made: Any, at_most: int) -> None:
     planned = plan(list[set[annotation]])
     passing = [made(at_most)]
-    began = time.process_time()
-    convert(passing, planned, TERMS)
-    assert time.process_time() - began < 0.25, "several times as long as it takes, for slow machines"
-    began = time.process_time()
-    with pytest.raises(msgspec.ValidationError, match=r"too large together for one message .max_other_keys is 1024"):
-        convert(passing * 200, planned, TERMS)
-    assert time.process_time() - began < 0.25
+    assert takes(lambda: convert(passing, planned, TERMS)) < 0.25, "several times as long as it takes"
+
+    def refuse() -> None:
+        with pytest.raises(
+            msgspec.ValidationError, match=r"too large together for one message .max_other_keys is 1024"
+        ):
+            convert(passing * 200, planned, TERMS)
+
+    assert takes(refuse) < 0.25
 
 
 @pytest.mark.parametrize(
