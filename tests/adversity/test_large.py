@@ -7,13 +7,13 @@ import gc
 import os
 import re
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, closing
+from contextlib import asynccontextmanager, closing, suppress
 from pathlib import Path
 
 import pytest
 import uvloop
 from support.descriptors import open_fds
-from support.waiting import turns_of_the_loop
+from support.waiting import comes_true, turns_of_the_loop
 
 import seqrpc
 from seqrpc import Buffer, Connection, Limits, TooLarge
@@ -66,9 +66,14 @@ def mapped_bytes() -> int:
 
 @asynccontextmanager
 async def nothing_is_left() -> AsyncIterator[None]:
-    """Check that the block leaves neither a descriptor nor a memory file that is mapped."""
+    """Check that the block leaves neither a descriptor nor a memory file that is mapped.
+
+    What came is closed by a thread of its own, and what is sent by the task that sent it: a moment later.
+    """
     fds, files = open_fds(), memory_files()
     yield
+    with suppress(TimeoutError):
+        await comes_true(lambda: open_fds() == fds and memory_files() == files)
     assert open_fds() == fds
     assert memory_files() == files
 
