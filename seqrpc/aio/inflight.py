@@ -67,7 +67,7 @@ class InFlight:
         self.long_bytes = 0
         """Bytes of long messages that were sent, or wait to be."""
         self.times = 0
-        """How often something was sent."""
+        """How often something left at once, which it does a few times only while nothing is read."""
         self._timer: asyncio.TimerHandle | None = None  # once the connection has ended
 
     def lack(self, number: int, long_bytes: int = 0) -> str | None:
@@ -95,7 +95,7 @@ class InFlight:
         """Hear that so many, with a long message of so many bytes, were sent, or wait to be."""
         self._number += number
         self._account.book(IN_FLIGHT, number)
-        self.times += 1
+        self.times += not self._waits()
         if long_bytes:
             self._long.append(long_bytes)
             more = long_bytes - (self._long.popleft() if len(self._long) > _MOST_LONG else 0)
@@ -107,7 +107,7 @@ class InFlight:
 
     @property
     def progress(self) -> tuple[int, int]:
-        """What changes as something is received, or sent."""
+        """What changes as something is received, and not as something more has to wait."""
         return self.times, unread_bytes(self._sock.fileno())
 
     def look(self) -> None:

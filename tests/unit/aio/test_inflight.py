@@ -106,7 +106,9 @@ def test_what_waits_here_is_in_flight() -> None:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours, theirs:
         sent = InFlight(ours, account, lambda: waits)
+        before = sent.progress
         sent.sent(70)
+        assert sent.progress == before, "who asks for more and reads nothing does not go on"
         sent.look()
         assert account.holds(IN_FLIGHT) == 70
         waits = False
