@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from support.descriptors import open_fds
 from support.waiting import PATIENCE, comes_true
-from support.workers import Desk, gone_within, is_alive
+from support.workers import TO_BEGIN, Desk, gone_within, is_alive
 
 import seqrpc
 
@@ -88,7 +88,7 @@ async def test_an_endless_call_is_ended_by_cancelling_it(method: str) -> None:
     grace = 0.3
     async with seqrpc.Worker(Desk, grace=grace, start_timeout=PATIENCE) as worker:
         call = asyncio.ensure_future(getattr(worker.proxy(Desk), method)())
-        done, _pending = await asyncio.wait([call], timeout=0.1)
+        done, _pending = await asyncio.wait([call], timeout=TO_BEGIN)
         assert not done
         began = time.monotonic()
         call.cancel()

@@ -16,6 +16,9 @@ import seqrpc
 from support.descriptors import open_fds
 from support.waiting import PATIENCE
 
+TO_BEGIN = 0.5
+"""Seconds in which a child surely begins a call that it was sent, also where several suites share a processor."""
+
 
 class Parent(seqrpc.Service):
     """What a child may call."""

@@ -18,7 +18,7 @@ from support.descriptors import open_fds
 from support.plans import ANSWERS, DEAF, LINGERS, REFUSES, SILENT, program
 from support.processes import OTHER_GID, OTHER_UID, fork_as_a_library_does, in_child
 from support.waiting import PATIENCE
-from support.workers import Desk, Parent, Refuses, Slow, is_alive
+from support.workers import TO_BEGIN, Desk, Parent, Refuses, Slow, is_alive
 
 import seqrpc
 from seqrpc import Execution, blocking
@@ -149,7 +149,7 @@ def test_a_call_whose_time_is_up_is_cancelled_in_the_child() -> None:
 @pytest.mark.parametrize("method", ["hang", "ignore_cancelling"])
 def test_a_child_that_does_not_react_is_killed_by_the_next_call(method: str) -> None:
     with started(grace=0.1) as (worker, desk):
-        with pytest.raises(seqrpc.DeadlineExceeded), blocking.timeout(0.05):
+        with pytest.raises(seqrpc.DeadlineExceeded), blocking.timeout(TO_BEGIN):
             getattr(desk, method)()
         worker.wait(0.15)
         with pytest.raises(seqrpc.WorkerCrashed, match=r"did not end a call within 0\.1 s after it was") as caught:
@@ -162,7 +162,7 @@ def test_a_child_that_does_not_react_is_killed_by_the_next_call(method: str) -> 
 
 def test_a_child_that_does_not_react_is_killed_while_the_next_call_waits() -> None:
     with started(grace=0.1) as (worker, desk):
-        with pytest.raises(seqrpc.DeadlineExceeded), blocking.timeout(0.05):
+        with pytest.raises(seqrpc.DeadlineExceeded), blocking.timeout(TO_BEGIN):
             desk.hang()
         with pytest.raises(seqrpc.WorkerCrashed, match=r"did not end a call within 0\.1 s after it was"):
             desk.doze(PATIENCE)
@@ -170,10 +170,10 @@ def test_a_child_that_does_not_react_is_killed_while_the_next_call_waits() -> No
 
 
 def test_a_call_that_was_given_up_and_has_ended_ends_nothing_else() -> None:
-    with started(grace=0.1) as (_worker, desk):
+    with started(grace=0.5) as (_worker, desk):
         with pytest.raises(seqrpc.DeadlineExceeded), blocking.timeout(0.05):
             desk.doze(PATIENCE)
-        assert desk.doze(0.2, 3) == 3
+        assert desk.doze(0.6, 3) == 3
         assert desk.add(1) == 1
 
 

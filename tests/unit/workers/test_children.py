@@ -179,6 +179,7 @@ async def test_a_call_that_was_given_up_has_its_time_to_end() -> None:
     async with running(planned(Desk, grace=0.2)) as child:
         child.watch_given_up()
         call = asyncio.ensure_future(child.connection.call("Desk.ignore_cancelling"))
+        await asyncio.sleep(0)  # it is sent first, so it has begun when the next is answered
         await child.connection.call("Desk.add", 1)
         call.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -190,14 +191,15 @@ async def test_a_call_that_was_given_up_has_its_time_to_end() -> None:
 
 
 async def test_one_that_reacts_to_cancelling_lives_on() -> None:
-    async with running(planned(Desk, grace=0.1)) as child:
+    async with running(planned(Desk, grace=0.5)) as child:
         call = asyncio.ensure_future(child.connection.call("Desk.doze", PATIENCE))
+        await asyncio.sleep(0)  # as above
         await child.connection.call("Desk.add", 1)
         call.cancel()
         with pytest.raises(asyncio.CancelledError):
             await call
         child.watch_given_up()
-        assert await child.connection.call("Desk.doze", 0.3, 5) == 5
+        assert await child.connection.call("Desk.doze", 0.6, 5) == 5
 
 
 async def test_one_whose_child_holds_the_socket_ends_all_the_same() -> None:

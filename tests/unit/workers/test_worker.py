@@ -16,7 +16,7 @@ import pytest
 from support.daemons import needs_root
 from support.processes import OTHER_GID, OTHER_UID
 from support.waiting import PATIENCE, comes_true
-from support.workers import Desk, Parent, Refuses, Slow, is_alive
+from support.workers import TO_BEGIN, Desk, Parent, Refuses, Slow, is_alive
 
 import seqrpc
 from seqrpc import Execution, Worker
@@ -140,7 +140,7 @@ async def test_a_child_that_does_not_react_is_killed_and_only_its_calls_fail(
         other = asyncio.ensure_future(desk.doze(PATIENCE))
         await desk.add(1)
         with pytest.raises(TimeoutError):
-            async with asyncio.timeout(0.05):
+            async with asyncio.timeout(TO_BEGIN):
                 await getattr(desk, method)()
         with pytest.raises(seqrpc.WorkerCrashed) as caught:
             await other
