@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -17,7 +16,7 @@ from seqrpc.interface.answers import Finish, result_of
 from seqrpc.interface.scope import run_outside
 from seqrpc.kernel import forks
 from seqrpc.kernel.closing import Sender
-from seqrpc.kernel.descriptors import OwnedFd, sender_of, value_fd
+from seqrpc.kernel.descriptors import OwnedFd, sender_of, socket_of, value_fd
 from seqrpc.kernel.forks import wrong_process
 from seqrpc.kernel.unread import close_value
 from seqrpc.limits import Limits
@@ -71,7 +70,7 @@ class ChannelEnd:
             if self._fd is None:
                 raise not_run(ConnectionLost("the channel was closed, or passed on, on this side"))
             self._sender = sender_of(self._fd)
-            sock = socket.socket(fileno=self._fd.detach())
+            sock = socket_of(self._fd)
             self._fd = None
             # It holds the registry and not this end, which must be dropped when nobody uses it any more.
             calls = self._interception

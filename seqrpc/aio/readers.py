@@ -21,7 +21,7 @@ from seqrpc.errors import (
 from seqrpc.kernel import ancillary, forks
 from seqrpc.kernel.ancillary import WHOLE, Received
 from seqrpc.kernel.closing import CLOSER, Sender
-from seqrpc.kernel.descriptors import OwnedFd, close_all, sender_of, value_fd
+from seqrpc.kernel.descriptors import OwnedFd, close_all, sender_of, socket_of, value_fd
 from seqrpc.kernel.forks import wrong_process
 from seqrpc.kernel.platforms import PLATFORM
 from seqrpc.kernel.sockets import never_wait
@@ -197,7 +197,7 @@ class StreamReader:
         if self._sock is None:
             assert self._fd is not None
             self._inbox = Inbox(uid=sender_of(self._fd))
-            self._sock = socket.socket(fileno=self._fd.detach())
+            self._sock = socket_of(self._fd)
             never_wait(self._sock)
         return self._sock
 

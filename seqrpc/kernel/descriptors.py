@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import warnings
 from types import TracebackType
 from typing import IO, Any, Final, NoReturn, Protocol, Self
@@ -224,6 +225,38 @@ def book(owned: OwnedFd, numbers: set[int]) -> None:
     if owned._fd >= 0:  # noqa: SLF001
         owned._booked = numbers  # noqa: SLF001
         numbers.add(owned._fd)  # noqa: SLF001
+
+
+class ValueSocket(socket.socket):
+    """The socket of a received stream or channel, whose number is counted where its descriptor was booked."""
+
+    _booked: set[int] = _NOWHERE
+
+    def close(self) -> None:
+        """Close it, and count it no more."""
+        self._booked.discard(self.fileno())
+        super().close()
+
+    def detach(self) -> int:
+        """Give its number away, and count it no more."""
+        self._booked.discard(self.fileno())
+        return super().detach()
+
+
+def socket_of(owned: OwnedFd) -> ValueSocket:
+    """Return a socket that owns the descriptor of ``owned``, which no longer does, and is booked as that was.
+
+    Raises:
+        OSError: it is no socket, and stays as it was.
+    """
+    with Uninterrupted():
+        sock = ValueSocket(fileno=owned.fileno())
+        booked = owned._booked  # noqa: SLF001 - of the same module
+        fd = owned.detach()
+        if booked is not _NOWHERE:
+            sock._booked = booked  # noqa: SLF001
+            booked.add(fd)
+    return sock
 
 
 def tell_senders(fds: list[OwnedFd], sender: Sender) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import gc
 import os
+import resource
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -88,3 +89,14 @@ def open_count() -> int:
     """Return how many descriptors this process has, once what nobody refers to is collected."""
     gc.collect()
     return len(open_fds())
+
+
+@contextmanager
+def descriptors_limited(soft: int) -> Iterator[None]:
+    """Let this process have so many descriptors."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)

@@ -9,15 +9,15 @@ import os
 import resource
 import socket
 import threading
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import msgpack
 import pytest
 from support.accounts import new_account
-from support.descriptors import Lender
-from support.waiting import PATIENCE, comes_true
+from support.descriptors import Lender, descriptors_limited
+from support.waiting import PATIENCE, comes_true, turns_of_the_loop
 
 import seqrpc
 from seqrpc import Limits, OwnedFd
@@ -44,16 +44,6 @@ from seqrpc.aio.server import hub_of
 from seqrpc.testing import MemoryServer, caller, memory_server
 
 ANN, BOB = 61_001, 61_002
-
-
-@contextmanager
-def descriptors_limited(soft: int) -> Iterator[None]:
-    before = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
 # Shares
@@ -226,6 +216,15 @@ class Store(seqrpc.Service):
         return bytes(size)
 
     @seqrpc.method
+    async def read_all(self, streams: list[seqrpc.Stream[int]]) -> None:
+        await asyncio.gather(*map(anext, streams))
+
+    @seqrpc.method
+    async def use(self, stores: list[Store]) -> None:
+        await asyncio.gather(*(store.add(1, 2) for store in stores))
+        await self.go_on.wait()
+
+    @seqrpc.method
     async def lend(self, number: int) -> list[OwnedFd]:
         return [OwnedFd(os.dup(0)) for _ in range(number)]
 
@@ -346,6 +345,24 @@ async def test_descriptors_of_one_leave_room_for_another() -> None:
             await end(calls + others)
             await comes_true(lambda: account.holds(DESCRIPTORS) == 1)
             await end(begin(ann, 1, "Store.wait", b"", [Lender()]))
+
+
+async def never() -> AsyncIterator[int]:
+    await asyncio.Event().wait()
+    yield 1
+
+
+@pytest.mark.parametrize("kind", ["streams", "objects"])
+async def test_what_is_received_counts_while_it_is_used(kind: str) -> None:
+    async with two_users() as (_store, server, ann, _bob):
+        account = account_in(server, ANN)
+        method, given = ("read_all", [never() for _ in range(7)]) if kind == "streams" else ("use", [Store()] * 7)
+        calls = begin(ann, 1, f"Store.{method}", given)
+        await comes_true(lambda: account.holds(DESCRIPTORS) == 8)
+        await turns_of_the_loop()
+        assert len(account.fds) == 7, "what is read, or called, is open still"
+        await end(calls)
+        await comes_true(lambda: account.holds(DESCRIPTORS) == 1)
 
 
 def ask(server: MemoryServer, uid: int, number: int, method: str, *args: Any) -> socket.socket:

@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from seqrpc.kernel.descriptors import (
     close_all,
     received_fd,
     sender_of,
+    socket_of,
     tell_senders,
     value_fd,
 )
@@ -425,3 +427,47 @@ def test_what_is_no_number_is_told_with_the_way_out(what: Any, way_out: str) -> 
     with pytest.raises(TypeError) as caught:
         OwnedFd(what)
     assert str(caught.value) == f"OwnedFd takes a descriptor's number, got {way_out}"
+
+
+# Sockets of received values
+
+
+@pytest.fixture
+def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
+    """Return a pair of sockets."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, theirs:
+        yield ours, theirs
+
+
+@pytest.mark.parametrize("how", ["close", "detach"])
+def test_the_socket_of_a_value_counts_where_its_descriptor_was_booked(
+    how: str, pair: tuple[socket.socket, socket.socket]
+) -> None:
+    numbers: set[int] = set()
+    owned = value_fd(pair[0].detach())
+    book(owned, numbers)
+    with socket_of(owned) as sock:
+        assert owned.closed
+        assert numbers == {sock.fileno()}
+        sock.send(b"1")
+        assert pair[1].recv(9) == b"1"
+        if how == "detach":
+            os.close(sock.detach())
+        else:
+            sock.close()
+        assert numbers == set()
+
+
+def test_the_socket_of_a_value_that_nobody_counts_is_as_any_other(pair: tuple[socket.socket, socket.socket]) -> None:
+    with socket_of(value_fd(pair[0].detach())) as sock:
+        assert pair[1].send(b"2") == 1
+        assert sock.recv(9) == b"2"
+
+
+def test_what_is_no_socket_is_still_owned(pipe: tuple[int, int]) -> None:
+    owned = OwnedFd(pipe[0])
+    with pytest.raises(OSError, match="Socket operation on non-socket"):
+        socket_of(owned)
+    assert owned.fileno() == pipe[0]
+    owned.detach()
