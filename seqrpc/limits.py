@@ -153,7 +153,8 @@ class Limits:
 
     max_total_unsent_bytes: int = 256 * 1024 * 1024
     """Bytes of answers that are kept for all peers that do not read them: sixteen times ``max_unsent_bytes``. Those of
-    long ones count until they are read, also when they have left this process, in memory files."""
+    long ones, and of long items of streams, count until they are read, also when they have left this process, in memory
+    files."""
 
     max_total_living_values: int = 16_384
     """Streams and objects that a server keeps alive for all its clients: as many as sixteen connections may have. Each

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable
 
+from seqrpc.aio.accounts import Account
 from seqrpc.aio.producers import Producer
 from seqrpc.calls.departures import Source
 from seqrpc.kernel import forks
@@ -51,7 +52,7 @@ class StreamDeparture(PairDeparture):
         started: called with the producer once it runs.
         ended: called with it at its end.
         dropped: called if it is not sent.
-        uid: of the user who gets it; None if the kernel does not say.
+        account: of the user who gets it; None: nobody counts.
 
     Raises:
         OSError: the process has too many descriptors.
@@ -67,7 +68,7 @@ class StreamDeparture(PairDeparture):
         ended: Callable[[Producer], object],
         *,
         dropped: Callable[[], object],
-        uid: int | None = None,
+        account: Account | None = None,
     ) -> None:
         """Make the pair."""
         super().__init__(socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET), dropped)
@@ -76,12 +77,12 @@ class StreamDeparture(PairDeparture):
         self._encoder = encoder
         self._started = started
         self._ended = ended
-        self._uid = uid
+        self._account = account
 
     def sent(self) -> None:
         """Let the reading end go, and begin to produce."""
         self._theirs.close()
-        producer = Producer(self._ours, self._source, self._encoder, self._uid)
+        producer = Producer(self._ours, self._source, self._encoder, self._account)
         producer.start(self._ended)
         self._started(producer)
 

@@ -91,6 +91,20 @@ class InFlight:
         account = self._account
         return account.lack(IN_FLIGHT, number) or (account.lack(UNSENT_BYTES, long_bytes) if long_bytes else None)
 
+    def holds_up(self) -> bool:
+        """Return whether something here is unread, while the user leaves unread a quarter of what it may.
+
+        Whoever can wait until it is read then should, rather than send more: others of the user have as much to send.
+        """
+        if not self._number:
+            return False
+        account = self._account
+        for kind in (IN_FLIGHT, UNSENT_BYTES):
+            if 4 * account.held[kind] > account.most(kind)[0]:
+                self.look()
+                return self._number > 0
+        return False
+
     def sent(self, number: int, long_bytes: int = 0) -> None:
         """Hear that so many, with a long message of so many bytes, were sent, or wait to be."""
         self._number += number
@@ -132,7 +146,8 @@ class InFlight:
         """Hear that the connection ends: what its peer has not received stays booked until that is gone as well."""
         self._waits = _nothing  # what waited is dropped
         self.look()
-        if not self._number:
+        if not self._number or loop.is_closed():
+            self.forget()
             return
         ledger = self._account.ledger
         try:

@@ -185,9 +185,7 @@ class LivingValues(Booked):
             )
         if not isinstance(value, Source):
             value = Source(value, getattr(value, "__qualname__", type(value).__qualname__))
-        assert self.account is not None  # whoever takes a place has one
-        uid = self.account.uid
-        return StreamDeparture(value, self._encoder, self._held.add, ended, dropped=place.free, uid=uid)
+        return StreamDeparture(value, self._encoder, self._held.add, ended, dropped=place.free, account=self.account)
 
     def _within(self, own: ChannelEnd | None) -> LivingValues:
         """Return what carries streams and channels over the connection of a channel."""

@@ -11,11 +11,13 @@ from collections.abc import AsyncIterator, Callable, Container
 from contextvars import ContextVar
 from typing import Any, Final
 
+from seqrpc.aio.accounts import Account
+from seqrpc.aio.inflight import InFlight
 from seqrpc.aio.outlet import Outlet
 from seqrpc.aio.starting import pace_of
 from seqrpc.calls.departures import Source
 from seqrpc.calls.failures import error_for, no_memory_file
-from seqrpc.errors import RpcError, Unavailable
+from seqrpc.errors import Overloaded, RpcError, Unavailable
 from seqrpc.kernel import forks
 from seqrpc.kernel.ancillary import SEND_FLAGS
 from seqrpc.kernel.buffers import Buffer
@@ -40,6 +42,10 @@ _OLDEST: Final = 0.000_1
 """Seconds between turns of the others on the loop, and that an item may wait for others to share its packet. It waits
 at all only while its producer goes on without waiting itself: what is there when the producer waits is sent."""
 
+_FIRST_DELAY: Final = 0.002
+_LAST_DELAY: Final = 0.25
+"""Seconds between looks at whether a reader has read what it leaves unread."""
+
 producing: ContextVar[Producer | None] = ContextVar("seqrpc.producing", default=None)
 """The producer whose source runs here."""
 
@@ -51,18 +57,21 @@ class Producer:
         sock: the writing end; the producer owns it.
         source: what to write.
         encoder: encodes it.
-        uid: of the user who gets it, with whose other streams it shares the turns of the loop; None if the kernel does
-            not say.
+        account: of the user who gets it, with whose other streams it shares the turns of the loop, and on which what
+            is unread of it is booked; None: nobody counts.
     """
 
-    def __init__(self, sock: socket.socket, source: Source, encoder: Encoder, uid: int | None = None) -> None:
+    def __init__(self, sock: socket.socket, source: Source, encoder: Encoder, account: Account | None = None) -> None:
         """Prepare; :meth:`start` begins."""
         self._sock = sock
         self._source = source
         self._writer = ItemWriter(encoder)
         self._encoder = encoder
         self._loop = asyncio.get_running_loop()
-        self._pace = pace_of(self._loop, uid)
+        self._account = account
+        self._in_flight: InFlight | None = None  # made with the first item that is booked
+        self._is_held_up = False  # whether it waits for what is in flight to be read
+        self._pace = pace_of(self._loop, None if account is None else account.uid)
         self._line: deque[asyncio.Future[None]] = deque()  # this one alone, while it waits for its turn
         self._task: asyncio.Task[None] | None = None
         self._send = sock.send
@@ -112,7 +121,7 @@ class Producer:
         while task is not None and not task.done() and self not in spared:
             before = self._packets
             await asyncio.wait([task], timeout=quiet_timeout)
-            if self._packets == before and not self.waits:
+            if self._packets == before and not self.waits and not self._is_held_up:
                 return
 
     def stop(self, reason: str) -> None:
@@ -190,6 +199,8 @@ class Producer:
                     last = now
                     continue
             has_room = self._flush()
+            if self._in_flight is not None and self._in_flight.holds_up():
+                await self._wait_read(self._in_flight)
             if has_room and now - turn < _OLDEST:
                 last = clock()
                 continue
@@ -206,6 +217,18 @@ class Producer:
             await self._pace.wait(self._line)
         elif has_room:
             await asyncio.sleep(0)
+
+    async def _wait_read(self, in_flight: InFlight) -> None:
+        """Take no further item as long as the user leaves much unread, of this stream too."""
+        if not self._flush():
+            await self._wait_room()
+        delay, self._is_held_up = _FIRST_DELAY, True
+        try:
+            while in_flight.holds_up():
+                await asyncio.sleep(delay)
+                delay = min(2 * delay, _LAST_DELAY)
+        finally:
+            self._is_held_up = False
 
     # Writing
 
@@ -242,8 +265,12 @@ class Producer:
             raise writer.failure
         return True
 
-    def _put(self, packet: Outgoing) -> bool:
+    def _put(self, packet: Outgoing, *, is_last: bool = False) -> bool:
         """Send a packet, or let it wait; return False if there is no room for it now.
+
+        Args:
+            packet: what to send.
+            is_last: whether it is sent whatever the user has not read: it is the end.
 
         Raises:
             Exception: it cannot be sent.
@@ -262,16 +289,34 @@ class Producer:
         if outlet is None:
             outlet = self._outlet = Outlet(self._loop, self._sock, self, Outbox())
         waiting = _Item(packet)
-        if len(packet.data) > MAX_PACKET:
-            try:
+        long_bytes = len(packet.data) if len(packet.data) > MAX_PACKET else 0
+        try:
+            if self._account is not None and (long_bytes or packet.lenders):
+                self._book(self._account, len(packet.lenders), long_bytes, is_last=is_last)
+            if long_bytes:
                 waiting.shorten(self.too_long)
-            except Exception:
-                packet.unsent()
-                raise
+        except Exception:
+            packet.unsent()
+            raise
         outlet.outbox.add(waiting)
         if failure is not None and not outlet.failed(failure):
             return False
         return self._flush_outlet(outlet)
+
+    def _book(self, account: Account, lent: int, long_bytes: int, *, is_last: bool) -> None:
+        """Book a packet with so many descriptors, or that is so long, as in flight.
+
+        Raises:
+            Overloaded: the user leaves too much unread.
+        """
+        in_flight = self._in_flight
+        if in_flight is None:
+            in_flight = self._in_flight = InFlight(self._sock, account, lambda: self.waits)
+        number = lent + (long_bytes > 0)
+        lack = None if is_last else in_flight.lack(number, long_bytes)
+        if lack is not None:
+            raise Overloaded(lack)
+        in_flight.sent(number, long_bytes)
 
     def _flush_outlet(self, outlet: Outlet) -> bool:
         """Send the packet that waits; return False if there is no room for it now.
@@ -364,7 +409,7 @@ class Producer:
     def _put_last(self, last: Outgoing) -> None:
         """Send the end if there is room, else let it wait."""
         with contextlib.suppress(Exception):
-            self._put(last)
+            self._put(last, is_last=True)
 
     async def _flush_rest(self) -> bool:
         """Send what waits, or give up what cannot be sent; return False if this side stops the producer meanwhile."""
@@ -380,6 +425,9 @@ class Producer:
             self._soon.cancel()
         self._drop()
         self._writer.drop()
+        in_flight, self._in_flight = self._in_flight, None
+        if in_flight is not None:
+            in_flight.end(self._loop)
         if self._sock.fileno() >= 0 and not self._loop.is_closed():
             self._loop.remove_reader(self._sock.fileno())
         close_unread(self._sock, None, discard=False)

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from seqrpc import OwnedFd, RpcError
+from seqrpc.aio.accounts import Account
 from seqrpc.aio.departures import StreamDeparture
 from seqrpc.aio.producers import Producer
 from seqrpc.aio.streams import Stream
@@ -33,11 +34,18 @@ class Wrong(RpcError, code="producers.Wrong"):
 class Reading:
     """A producer, and the raw socket at its other end."""
 
-    def __init__(self, items: AsyncIterable[Any], fds: list[OwnedFd] | None = None) -> None:
+    def __init__(
+        self, items: AsyncIterable[Any], fds: list[OwnedFd] | None = None, account: Account | None = None
+    ) -> None:
         self.started: list[Producer] = []
         self.ended: list[Producer] = []
         departure = StreamDeparture(
-            Source(items, "m", fds), Encoder(LIMITS), self.started.append, self.ended.append, dropped=lambda: None
+            Source(items, "m", fds),
+            Encoder(LIMITS),
+            self.started.append,
+            self.ended.append,
+            dropped=lambda: None,
+            account=account,
         )
         assert departure.ext_type == EXT_STREAM
         self.raw = socket.socket(fileno=os.dup(departure.fileno()))
@@ -87,10 +95,12 @@ class Reading:
 
 
 @asynccontextmanager
-async def produced(items: AsyncIterable[Any], fds: list[OwnedFd] | None = None) -> AsyncIterator[Reading]:
+async def produced(
+    items: AsyncIterable[Any], fds: list[OwnedFd] | None = None, account: Account | None = None
+) -> AsyncIterator[Reading]:
     """Return the reading end of a producer, which has ended afterwards."""
     tasks = asyncio.all_tasks()
-    reading = Reading(items, fds)
+    reading = Reading(items, fds, account)
     try:
         yield reading
     finally:

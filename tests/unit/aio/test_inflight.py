@@ -63,6 +63,32 @@ def test_what_was_received_counts_no_more(pair: Pair) -> None:
     assert not account.in_flight
 
 
+def test_who_has_much_unread_is_held_up_until_some_of_it_is_read(pair: Pair) -> None:
+    account = new_account(Limits(max_total_unsent_bytes=1_000_000), 4321, is_shared=True)
+    sent = InFlight(pair[0], account, lambda: False)
+    assert not sent.holds_up()
+    pair[0].send(b"x")
+    sent.sent(1, 187_500)
+    assert not sent.holds_up(), "a quarter of what the user may have unread"
+    account.book(UNSENT_BYTES)
+    assert sent.holds_up()
+    receive(pair[1])
+    assert not sent.holds_up()
+    assert account.holds(UNSENT_BYTES) == 1
+    pair[0].send(b"x")
+    sent.sent(1)
+    account.book(UNSENT_BYTES, 200_000)
+    assert sent.holds_up(), "whatever it is that is unread"
+
+
+def test_on_a_loop_that_is_closed_nothing_is_looked_at_later(pair: Pair) -> None:
+    account = new_account(is_shared=True)
+    loop = asyncio.new_event_loop()
+    loop.close()
+    sent_over(pair[0], account, 3).end(loop)
+    assert not any(account.held)
+
+
 def test_many_are_looked_at_at_once(pair: Pair) -> None:
     account = new_account()
     sent_over(pair[0], account, 10)
