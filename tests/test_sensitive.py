@@ -96,6 +96,19 @@ class Vault(seqrpc.Service):
         return {password: object()}
 
     @seqrpc.method
+    async def give(self) -> Annotated[int, seqrpc.SENSITIVE]:
+        return SECRET  # type: ignore[return-value] # it is wrong
+
+    @seqrpc.method
+    async def give_in_vain(self) -> Secret:
+        raise ValueError(SECRET)
+
+    @seqrpc.method
+    async def give_one_by_one(self) -> AsyncIterator[Secret]:
+        yield "1"
+        raise ValueError(SECRET)
+
+    @seqrpc.method
     async def reject(self, password: Secret) -> None:
         try:
             raise ValueError(password)
@@ -145,6 +158,8 @@ CALLS: list[tuple[str, Any]] = [
     ("wrong_result", [SECRET]),
     ("unsendable", [SECRET]),
     ("reject", [SECRET]),
+    ("give", []),
+    ("give_in_vain", []),
 ]
 """Methods and arguments."""
 
@@ -202,9 +217,10 @@ async def test_whatever_is_wrong_with_it_a_secret_is_told_to_nobody(
             answer = await send(socket_path, message, calls=False)
             assert SECRET.encode() not in answer, message
         async with seqrpc.connect(socket_path) as connection:
-            stream = connection.proxy(Vault).stream(SECRET)
-            with pytest.raises(seqrpc.Internal):
-                assert [item async for item in stream] == [1]
+            vault = connection.proxy(Vault)
+            for stream in (vault.stream(SECRET), vault.give_one_by_one()):
+                with pytest.raises(seqrpc.Internal):
+                    assert [str(item) async for item in stream] == ["1"]
             await connection.notify("Vault.note", SECRET)
             await connection.notify("Vault.note", "x", SECRET)
             await comes_true(lambda: server.stats().methods["Vault.note"].calls == 2)
@@ -254,7 +270,7 @@ def test_a_mark_counts_wherever_it_stands() -> None:
 
     class Plain(seqrpc.Service):
         @seqrpc.method
-        async def add(self, a: int) -> Secret:
+        async def add(self, a: int) -> str:
             return str(a)
 
     assert not describe(Plain).methods["add"].is_sensitive

@@ -95,9 +95,9 @@ def _plain(annotation: Any) -> Any:
 
 
 SENSITIVE: Final = msgspec.Meta(extra={"sensitive": True})
-"""Says of a parameter that its arguments are secret: ``password: Annotated[str, seqrpc.SENSITIVE]``. It may also stand
-deeper, as at a field of a class. What is wrong with arguments of such a method is told without any part of them, and
-what its handler raises is logged without what the exceptions say."""
+"""Says of a parameter that its arguments are secret: ``password: Annotated[str, seqrpc.SENSITIVE]``, or the same of a
+result. It may also stand deeper, as at a field of a class. What is wrong with arguments of such a method is told
+without any part of them, and what its handler raises is logged without what the exceptions say."""
 
 
 def is_sensitive(shape: Shape) -> bool:

@@ -115,8 +115,8 @@ class MethodDescription(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def is_sensitive(self) -> bool:
-        """Whether an argument of it is, or holds, what is not to be told."""
-        return any(is_sensitive(parameter.shape) for parameter in self.parameters)
+        """Whether an argument of it, or its result, is or holds what is not to be told."""
+        return any(is_sensitive(value.shape) for value in (*self.parameters, self.result))
 
     @property
     def streams(self) -> bool:
