@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import inspect
 import math
 import os
@@ -72,7 +73,8 @@ def run(
     ``NOTIFY_SOCKET``, which is taken out of the environment, so that children do not speak for the daemon. With
     ``WatchdogSec=`` it is told that the daemon works, from the event loop: not while a handler blocks that.
 
-    The soft limit of descriptors (``RLIMIT_NOFILE``) is raised to the hard one.
+    The soft limit of descriptors (``RLIMIT_NOFILE``) is raised to the hard one. The garbage collector leaves alone what
+    there is when the daemon is ready (:func:`gc.freeze`), until it has stopped.
 
     Args:
         services: as for :func:`serve`.
@@ -147,6 +149,7 @@ def run(
     # The runner is not closed, only its loop: it would wait without a bound for tasks that do not end when
     # they are cancelled, and for the threads of asyncio.to_thread. Those are let go when the loop closes.
     runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
+    frozen_before = gc.get_freeze_count()
     try:
         try:
             runner.run(daemon.live(serving, drain_timeout))
@@ -159,6 +162,8 @@ def run(
     finally:
         runner.get_loop().close()
         daemon.let_signals_go()
+        if not frozen_before:
+            gc.unfreeze()
 
 
 def _predecessor() -> Predecessor | None:
@@ -371,6 +376,8 @@ class _Daemon:
             await self._unless_stopped(self._predecessor.relieve(hub_of(server)), self._close_timeout)
         if self._stop.done():
             return
+        # What there is now stays: a full collection, in which nobody is served, would look at it for 10 ms each time.
+        gc.freeze()
         self._is_ready = True
         self._manager.ready()
         self._begin_reload()

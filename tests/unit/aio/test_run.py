@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
 import inspect
 import os
 import resource
@@ -12,7 +14,7 @@ from typing import Any
 
 import pytest
 from support.daemons import daemon, wait_until_it_listens
-from support.waiting import PATIENCE
+from support.waiting import PATIENCE, comes_true
 
 import seqrpc
 from seqrpc.aio.connection import link_of
@@ -41,6 +43,33 @@ def test_run_takes_all_descriptors_that_it_may_have() -> None:
         assert soft == hard
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+@pytest.mark.parametrize("frozen_before", [False, True])
+def test_what_there_is_at_the_start_is_not_collected_over_and_over(frozen_before: bool) -> None:
+    ours, theirs = seqrpc.socket_pair()
+    counts: list[int] = []
+
+    async def leave_when_ready() -> None:
+        with contextlib.suppress(TimeoutError):
+            await comes_true(lambda: gc.get_freeze_count() > 10_000)
+        counts.append(gc.get_freeze_count())
+        ours.close()
+
+    def begin(_server: seqrpc.Server) -> None:
+        gc.unfreeze()
+        leaving.append(asyncio.ensure_future(leave_when_ready()))
+
+    leaving: list[asyncio.Task[None]] = []
+    gc.unfreeze()  # what the tests' own fixtures froze
+    if frozen_before:
+        gc.freeze()
+    try:
+        seqrpc.run(Work(), sock=theirs, on_start=begin)
+        assert counts[0] > 10_000
+        assert (gc.get_freeze_count() > 0) is frozen_before
+    finally:
+        gc.unfreeze()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
