@@ -25,6 +25,7 @@ from seqrpc.interface.predicates import takes_one
 from seqrpc.interface.service import Service
 from seqrpc.kernel import forks
 from seqrpc.kernel.addresses import AddressLike
+from seqrpc.kernel.descriptors import widen_table
 from seqrpc.kernel.handover import VARIABLE, take_predecessor
 from seqrpc.kernel.listening import BACKLOG
 from seqrpc.limits import DEFAULT_LIMITS, Limits
@@ -33,6 +34,9 @@ from seqrpc.text import shown
 
 if TYPE_CHECKING:
     from seqrpc.kernel.systemd import Manager
+
+_TABLE = 65_536
+"""Descriptors for which there is room from the start: their table takes half a megabyte."""
 
 T = TypeVar("T")
 
@@ -220,6 +224,8 @@ def _raise_descriptor_limit() -> None:
     _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with suppress(OSError, ValueError):  # some systems have a bound below "unlimited"
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    with suppress(OSError):
+        widen_table(_TABLE if hard == resource.RLIM_INFINITY else min(hard, _TABLE))
 
 
 async def _end_tasks(close_timeout: float) -> None:

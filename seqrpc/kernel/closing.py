@@ -17,7 +17,7 @@ import resource
 import stat
 import time
 from collections import deque
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Collection, Hashable
 from typing import Final
 
 from seqrpc.limits import (
@@ -58,7 +58,7 @@ _NEAR: Final = 2 * MAX_DESCRIPTORS
 Sender = int | None
 """The uid of the process that sent descriptors; None if it is not known, which counts as one more sender."""
 
-_Work = tuple[int, Callable[[], object] | None, Sender]
+Work = tuple[int, Callable[[], object] | None, Sender]
 """The descriptor to close, or -1; a function to call before, which may wait; and the sender."""
 
 
@@ -68,7 +68,7 @@ class _Line:
     __slots__ = ("at_it", "closing", "waiting")
 
     def __init__(self) -> None:
-        self.waiting: list[_Work] = []
+        self.waiting: list[Work] = []
         self.closing = 0
         """How much of it threads have taken and not closed yet."""
         self.at_it = 0
@@ -99,7 +99,7 @@ class Closer:
         self._high = -1
         self._begin([])
 
-    def _begin(self, left: list[_Work]) -> None:
+    def _begin(self, left: list[Work]) -> None:
         self.careful = self.near_full
         self._inbox = deque(left)  # its append needs no lock, and so may happen in a finalizer
         self._lock = _thread.allocate_lock()  # of what is below
@@ -130,8 +130,12 @@ class Closer:
 
     def put(self, fd: int, sender: Sender = None, before: Callable[[], object] | None = None) -> None:
         """Let a thread call ``before``, if it is given, and then close ``fd``, unless it is -1."""
+        self.put_all(((fd, before, sender),))
+
+    def put_all(self, works: Collection[Work]) -> None:
+        """Let threads do the same for several."""
         inbox = self._inbox
-        inbox.append((fd, before, sender))
+        inbox.extend(works)
         if len(inbox) >= _FEW:
             self.careful = True
         if not self._awake:
@@ -245,7 +249,7 @@ class Closer:
             else:
                 naps = 0
 
-    def _take(self, bell: _thread.LockType) -> tuple[_Line | None, list[_Work]]:
+    def _take(self, bell: _thread.LockType) -> tuple[_Line | None, list[Work]]:
         """Take all that waits of one sender, and leave another thread awake, if there may be one."""
         with self._lock:
             self._sort()
@@ -365,7 +369,7 @@ def _mount_of(fd: int) -> bytes:
             os.close(info)
 
 
-def _close_all(works: list[_Work]) -> None:
+def _close_all(works: list[Work]) -> None:
     """Close consecutive numbers with one call, and those with a function to call before one by one."""
     numbers = sorted(fd for fd, before, _sender in works if before is None and fd >= 0)
     while numbers:

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import copy
+import errno
 import gc
 import io
 import os
 import pickle
+import resource
 import socket
 import sys
 import tempfile
@@ -18,6 +20,7 @@ import pytest
 from support.descriptors import is_open
 from support.lingering import lingering
 from support.processes import in_child
+from support.waiting import PATIENCE
 
 from seqrpc.kernel.closing import CLOSER
 from seqrpc.kernel.descriptors import (
@@ -31,6 +34,7 @@ from seqrpc.kernel.descriptors import (
     socket_of,
     tell_senders,
     value_fd,
+    widen_table,
 )
 from seqrpc.limits import LOG_BURST
 from seqrpc.logs import meter
@@ -471,3 +475,58 @@ def test_what_is_no_socket_is_still_owned(pipe: tuple[int, int]) -> None:
         socket_of(owned)
     assert owned.fileno() == pipe[0]
     owned.detach()
+
+
+# Many at once
+
+
+def test_of_many_that_were_received_a_thread_closes_all() -> None:
+    pairs = [os.pipe() for _ in range(40)]
+    numbers: set[int] = set()
+    fds = [received_fd(reader, 4321) for reader, _writer in pairs]
+    for owned in fds:
+        book(owned, numbers)
+    mine, detached, closed = OwnedFd(os.dup(0)), received_fd(os.dup(0), 4321), received_fd(os.dup(0), 4321)
+    kept = detached.detach()
+    closed.close()
+    close_all([mine, *(all_of_them := list(fds)), detached, closed])
+    assert all(owned.closed for owned in [mine, *all_of_them])
+    assert numbers == set()
+    assert CLOSER.wait_idle(PATIENCE)
+    for reader, writer in pairs:
+        assert not is_open(reader)
+        os.close(writer)
+    assert is_open(kept)
+    os.close(kept)
+
+
+def test_of_many_that_were_received_a_fork_closes_its_own_copies() -> None:
+    fds = [received_fd(os.dup(0), 4321) for _ in range(40)]
+    numbers = [owned.fileno() for owned in fds]
+
+    def child() -> list[bool]:
+        close_all(fds)
+        return [is_open(number) for number in numbers]
+
+    assert in_child(child) == [False] * 40
+    assert all(map(is_open, numbers))
+    close_all(fds)
+    assert CLOSER.wait_idle(PATIENCE)
+
+
+# The table
+
+
+def test_the_table_is_widened_at_once() -> None:
+    def child() -> list[Any]:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (4096, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+        before = os.listdir("/proc/self/fd")
+        widen_table(3000)
+        (size,) = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("FDSize")]
+        try:
+            widen_table(4097)
+        except OSError as exc:
+            return [int(size.split()[1]) >= 3000, os.listdir("/proc/self/fd") == before, exc.errno]
+        return []
+
+    assert in_child(child) == [True, True, errno.EINVAL]
