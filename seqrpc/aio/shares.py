@@ -8,12 +8,15 @@ from itertools import islice
 from typing import Final, Protocol
 from weakref import WeakValueDictionary
 
-TURN_SECONDS: Final = 0.001
+TURN_SECONDS: Final = 0.000_5
 """Seconds after which a turn ends for one user, whatever was read: what is done with one packet may take long, and as
-many as are taken in one turn keep all others waiting. It is time for as many short packets as are read at once."""
+many as are taken in one turn keep all others waiting. It is time for ten short calls or more."""
 
 _LEAST_SECONDS: Final = 0.000_1
 """Seconds that each connection that is read has in any case, which is time for some short packets."""
+
+_AT_ONCE_SECONDS: Final = 0.001
+"""Seconds that one connection is read at most before others are, and what else the loop has to do."""
 
 _ALONE_SECONDS: Final = 0.02
 """Seconds that a turn may go on for a user where there is nobody else, but for what else the loop has to do."""
@@ -78,7 +81,7 @@ class Share:
 
     def until(self, began: float) -> float:
         """Return until when a connection may be read if reading it began at ``began``."""
-        return began + min(TURN_SECONDS, max(_LEAST_SECONDS, self.turn_seconds - self.used))
+        return began + min(_AT_ONCE_SECONDS, max(_LEAST_SECONDS, self.turn_seconds - self.used))
 
     def charge(self, seconds: float, loop: asyncio.AbstractEventLoop) -> None:
         """Add what reading a connection took; if a turn of ``loop`` is used up, it ends for the user."""

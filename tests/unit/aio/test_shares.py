@@ -16,7 +16,15 @@ from support.packets import raw_pair
 from support.transport import Recorder, on_transport
 from support.waiting import comes_true
 
-from seqrpc.aio.shares import NOBODYS, TURN_SECONDS, Share, several_users, share_of, share_of_newcomers
+from seqrpc.aio.shares import (
+    _AT_ONCE_SECONDS,
+    NOBODYS,
+    TURN_SECONDS,
+    Share,
+    several_users,
+    share_of,
+    share_of_newcomers,
+)
 
 ANN, BOB = 2_001, 2_002
 
@@ -83,10 +91,10 @@ async def test_where_there_is_nobody_else_it_is_a_while_until_anybody_is_left_ou
     share = shares[ANN] = Share(shares)
     loop = asyncio.get_running_loop()
     for _ in range(19):
-        share.charge(TURN_SECONDS, loop)
+        share.charge(_AT_ONCE_SECONDS, loop)
         assert not share.crowded
-        assert share.until(5.0) == 5.0 + TURN_SECONDS
-    share.charge(1.5 * TURN_SECONDS, loop)
+        assert share.until(5.0) == 5.0 + _AT_ONCE_SECONDS
+    share.charge(1.5 * _AT_ONCE_SECONDS, loop)
     assert share.crowded
     await next_turn()
 
