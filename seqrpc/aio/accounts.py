@@ -325,3 +325,6 @@ class Booked:
         """Belong to an account."""
         self.account = account
         """Whose it is."""
+
+    def let_go(self) -> None:
+        """Hear that the connection has ended, and that all of it is to be freed at once."""

@@ -378,7 +378,9 @@ class Link(SeqpacketProtocol):
         self.calls.lose()
         self.handler.connection_lost()
         self._closed.set_result(None)
-        if self._owner is not None:
+        if self._owner is None:
+            self.let_go_of_handler()
+        else:
             self._owner.connection_lost(self)
         self._let_go()
 
@@ -390,12 +392,18 @@ class Link(SeqpacketProtocol):
         """
         carrier_of(self.transport).intake.protocol = _NOBODY
         self.session.let_go()
+        if self._living is not None:
+            self._living.let_go()
         self.calls.turns.let_go()
         del self.calls, self.answers  # whoever calls, or answers, has its own
 
     def let_go_of_handler(self) -> None:
         """Refer no more to who answered on it: nothing will be received."""
         del self.handler
+
+    def let_go_of_owner(self) -> None:
+        """Refer no more to its owner, who refers to it, and has heard of the end."""
+        self._owner = None
 
     @property
     def was_malformed(self) -> bool:
@@ -456,6 +464,8 @@ class Link(SeqpacketProtocol):
             self._reason = ConnectionLost("the connection was passed on")
             self.handler.connection_lost()
             self._closed.set_result(None)
+            if self._owner is None:
+                self.let_go_of_handler()
             self._let_go()
         return sock
 

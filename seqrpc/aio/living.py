@@ -115,6 +115,12 @@ class LivingValues(Booked):
             self._made_decoder = Decoder(self._limits, self)
         return self._made_decoder
 
+    def let_go(self) -> None:
+        """Be freed at once with the connection, which has ended; streams go on, and have what they need themselves."""
+        if self._made_encoder is not None:
+            self._made_encoder.let_go()
+        self._made_encoder = self._made_decoder = None
+
     def travels(self, value: Any) -> bool:
         """Return whether ``value`` is a stream or a channel."""
         return isinstance(value, Service | Proxy | Remote | Source) or hasattr(type(value), "__aiter__")

@@ -157,6 +157,7 @@ class ObjectEnd:
         """Hear that what runs was stopped; once it has ended, the object has one holder less."""
         self._tallies.malformed += link.was_malformed
         link.let_go_of_handler()
+        link.let_go_of_owner()
         if self._dispatcher.running.is_idle:
             self._leave()
         else:

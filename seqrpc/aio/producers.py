@@ -108,6 +108,7 @@ class Producer:
                 self._encoder.give_up(self._source)
             self._close()
         done(self)
+        self._task = None  # whose context has this, and the call that it came of
 
     def refuse(self, reason: str) -> None:
         """Do nothing: a stream takes no calls that could be refused."""
@@ -282,7 +283,7 @@ class Producer:
             try:
                 send(packet.data, SEND_FLAGS)  # type: ignore[arg-type] # pieces are longer
             except OSError as exc:
-                failure = exc
+                failure = exc.with_traceback(None)  # which would hold this frame
             else:
                 self._packets += 1
                 return True
@@ -424,6 +425,7 @@ class Producer:
         if self._soon is not None:
             self._soon.cancel()
         self._drop()
+        self._outlet = None  # which has this as its owner
         self._writer.drop()
         in_flight, self._in_flight = self._in_flight, None
         if in_flight is not None:

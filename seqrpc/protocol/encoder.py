@@ -276,7 +276,8 @@ def _flat(value: Any) -> Any:
 
 
 def _anew(encoder: weakref.ref[Encoder], message: Any) -> bytes:
-    """Have an encoder that was let go pack a message: it is called by that one's own method."""
+    """Have an encoder that was let go, and whose method calls this, pack a message; it does not keep the packer."""
     own = encoder()
     assert own is not None
-    return own._pack_anew(message)  # noqa: SLF001 - this module's own
+    data: bytes = own._new_packer().pack(message)  # noqa: SLF001 - this module's own
+    return data

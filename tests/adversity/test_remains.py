@@ -7,22 +7,33 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
+import os
 import socket
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import msgpack
 import pytest
 from support.descriptors import owned
-from support.packets import send_with, wire
+from support.packets import readable, send_with, wire
 from support.waiting import comes_true, turns_of_the_loop
 
 import seqrpc
+from seqrpc.aio.caller import Caller
 from seqrpc.aio.carrier import Carrier
 from seqrpc.aio.link import Link
+from seqrpc.aio.living import LivingValues
+from seqrpc.aio.objects import ObjectEnd
+from seqrpc.aio.producers import Producer
+from seqrpc.aio.readers import StreamReader
 from seqrpc.protocol.session import Session
+from seqrpc.protocol.values import EXT_CHANNEL, EXT_STREAM
 
 TIMES = 10
+
+KINDS = (Link, Carrier, Session, StreamReader, Caller, LivingValues, Producer, ObjectEnd)
 
 
 class Missing(seqrpc.RpcError, code="remains.Missing"):
@@ -42,6 +53,23 @@ class Simple(seqrpc.Service):
     async def fail(self) -> None:
         raise Missing("it is not here")
 
+    @seqrpc.method
+    async def use(self, other: Simple) -> int:
+        return await other.add(1, 2)
+
+    @seqrpc.method
+    async def read(self, numbers: seqrpc.Stream[int]) -> int:
+        return sum([number async for number in numbers])
+
+    @seqrpc.method
+    async def count(self, to: int) -> AsyncIterator[int]:
+        for number in range(to):
+            yield number
+
+    @seqrpc.method
+    async def make(self) -> Simple:
+        return Simple()
+
     @seqrpc.method(allow=nobody)
     async def others(self) -> None:
         """Refuse whoever runs this."""
@@ -53,11 +81,13 @@ def uncollected() -> Iterator[Callable[[], dict[str, int]]]:
 
     def parts() -> dict[str, int]:
         everything = gc.get_objects()
-        return {kind.__name__: sum(type(each) is kind for each in everything) for kind in (Link, Carrier, Session)}
+        return {kind.__name__: sum(type(each) is kind for each in everything) for kind in KINDS}
 
     gc.collect()
     gc.disable()
+    logging.disable(logging.CRITICAL)  # records of errors, which pytest keeps, hold all that their frames do
     yield parts
+    logging.disable(logging.NOTSET)
     gc.enable()
 
 
@@ -100,7 +130,63 @@ async def sends_what_nobody_takes(sock: socket.socket) -> None:
         await asyncio.get_running_loop().sock_recv(sock, 65_536)
 
 
-WAYS = [nothing, calls, fails, is_refused, is_malformed, does_not_wait, sends_what_nobody_takes]
+async def gives(sock: socket.socket, method: str, kind: int, *packets: bytes) -> None:
+    """Give an object, or a stream, say so much on it, and let it go before its call is answered."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, theirs:
+        send_with(sock, wire(0, 1, method, [msgpack.ExtType(kind, b"\0")]), [theirs.fileno()])
+        for packet in packets:
+            ours.send(packet)
+    await asyncio.get_running_loop().sock_recv(sock, 65_536)
+
+
+async def gives_an_object_that_goes(sock: socket.socket) -> None:
+    await gives(sock, "Simple.use", EXT_CHANNEL)
+
+
+async def gives_an_object_that_talks_nonsense(sock: socket.socket) -> None:
+    await gives(sock, "Simple.use", EXT_CHANNEL, b"\xc1")
+
+
+async def gives_an_object_that_answers(sock: socket.socket) -> None:
+    await gives(sock, "Simple.use", EXT_CHANNEL, wire(1, 0, None, 3))
+
+
+async def gives_a_stream(sock: socket.socket) -> None:
+    await gives(sock, "Simple.read", EXT_STREAM, wire(0, 1, 2), wire(1, None))
+
+
+async def gives_a_stream_that_dies(sock: socket.socket) -> None:
+    await gives(sock, "Simple.read", EXT_STREAM, wire(0, 1, 2))
+
+
+async def gets(sock: socket.socket, method: str, *args: Any) -> None:
+    """Get a stream, or an object, and let it go."""
+    sock.send(wire(0, 1, method, list(args)))
+    await readable(sock)
+    _data, fds, _flags, _address = socket.recv_fds(sock, 65_536, 9)
+    for fd in fds:
+        os.close(fd)
+    await asked(sock, 0, 2, "rpc.ping", [])
+
+
+async def gets_a_stream(sock: socket.socket) -> None:
+    await gets(sock, "Simple.count", 9)
+
+
+async def gets_a_stream_without_end(sock: socket.socket) -> None:
+    await gets(sock, "Simple.count", 1_000_000)
+
+
+async def gets_an_object(sock: socket.socket) -> None:
+    await gets(sock, "Simple.make")
+
+
+WAYS = [
+    nothing, calls, fails, is_refused, is_malformed, does_not_wait, sends_what_nobody_takes,
+    gives_an_object_that_goes, gives_an_object_that_talks_nonsense, gives_an_object_that_answers,
+    gives_a_stream, gives_a_stream_that_dies, gets_a_stream, gets_a_stream_without_end, gets_an_object,
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)

@@ -154,9 +154,11 @@ def test_what_is_for_the_loop_goes_to_the_loop(new_loop: Callable[[], asyncio.Ab
 
     async def run() -> None:
         readings.append(Reading(items()))
+        tasks.append(readings[0].producer._task)
         await asyncio.Event().wait()
 
     readings: list[Reading] = []
+    tasks: list[asyncio.Task[None] | None] = []
     loop = new_loop()
     loop.set_exception_handler(lambda _loop, _context: None)
     running = loop.create_task(run())
@@ -167,7 +169,7 @@ def test_what_is_for_the_loop_goes_to_the_loop(new_loop: Callable[[], asyncio.Ab
     running.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         loop.run_until_complete(running)
-    assert reading.producer._task is not None
-    assert isinstance(reading.producer._task.exception(), SystemExit)
+    assert tasks[0] is not None
+    assert isinstance(tasks[0].exception(), SystemExit)
     reading.raw.close()
     loop.close()
