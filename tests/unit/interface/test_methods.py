@@ -388,7 +388,9 @@ async def test_what_a_thread_gives_a_cancelled_caller_is_closed() -> None:
 
 def test_the_mark_takes_a_function_or_options_that_there_are() -> None:
     marking: Any = method
-    with pytest.raises(TypeError, match=r"takes allow=, oneway= and idempotent=, not alow=; did you mean 'allow'\?"):
+    with pytest.raises(
+        TypeError, match=r"takes allow=, oneway=, idempotent= and errors=, not alow=; did you mean 'allow'\?"
+    ):
         marking(alow=5)
     with pytest.raises(TypeError, match=r"write @seqrpc\.method\(allow=\.\.\.\)"):
         marking(seqrpc.policy.root)
