@@ -55,6 +55,7 @@ ORDER = (
     "protocol.moments",
     "protocol.lenders",
     "protocol.references",
+    "protocol.encoded",
     "protocol.encoder",
     "protocol.decoder",
     "protocol.messages",
@@ -114,6 +115,7 @@ ORDER = (
     "interface.offers",
     "interface.tallies",
     "interface.stats",
+    "interface.discovery",
     "interface.entries",
     # what holds for calls, with an event loop and without
     "calls",

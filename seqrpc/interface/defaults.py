@@ -16,7 +16,7 @@ from seqrpc.kernel.buffers import Buffer
 from seqrpc.kernel.descriptors import OwnedFd
 from seqrpc.text import shown
 
-_DEEPEST: Final = 60  # levels of a value that is written down
+_DEEPEST: Final = 16  # levels of a value that is written down
 
 _NUMBERS: Final = range(-(2**63), 2**64)
 """Integers that a message can hold."""

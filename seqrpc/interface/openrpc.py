@@ -107,7 +107,7 @@ class _Writer:
             "info": _info(told, title),
             "methods": sorted(methods, key=lambda method: str(method["name"])),
             "components": {"schemas": self._schemas.components},
-            OURS: {"services": [_service(description) for _cls, description in told], "interfaces": interfaces},
+            OURS: {"services": [_service(*one) for one in told], "interfaces": interfaces},
         }
 
     def _interface_of(self, annotation: Any) -> str:
@@ -219,18 +219,19 @@ def _structure(parameters: tuple[Parameter, ...]) -> str:
     return "either" if all(parameter.by_name for parameter in parameters) else "by-position"
 
 
-def _service(description: ServiceDescription) -> dict[str, Any]:
-    doc = {"description": text(description.doc)} if description.doc else {}
-    return {"name": text(description.name), **doc, "bases": list(map(text, description.bases))}
+def _service(cls: type, description: ServiceDescription) -> dict[str, Any]:
+    doc = doc_of(cls)
+    described = {} if doc is None else {"description": doc}
+    return {"name": text(description.name), **described, "bases": list(map(text, description.bases))}
 
 
 def _info(told: list[tuple[type, ServiceDescription]], title: str | None) -> dict[str, Any]:
     names = [description.name for _cls, description in told]
-    docs = [description.doc for _cls, description in told if description.doc]
+    docs = [doc for cls, _description in told if (doc := doc_of(cls)) is not None]
     versions = [version for cls, _description in told if isinstance(version := _version(cls), str)]
     info = {"title": text(", ".join(names) if title is None else title)}
     info["version"] = text(", ".join(dict.fromkeys(versions))) or "0"
-    return {**info, "description": text("\n\n".join(docs))} if docs else info
+    return {**info, "description": "\n\n".join(docs)} if docs else info
 
 
 def _version(cls: type) -> object:

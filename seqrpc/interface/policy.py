@@ -13,6 +13,7 @@ import math
 import os
 import time
 from collections.abc import Callable
+from typing import Any
 
 from seqrpc.interface.predicates import answers_later, objection
 from seqrpc.kernel.credentials import Credentials
@@ -77,6 +78,19 @@ class Policy:
             TypeError: always.
         """
         raise TypeError("policies are combined with &, | and ~, not with and, or and not")
+
+
+def rule_key(policy: Policy) -> Any:
+    """Return what is equal for policies that are the same rule, as far as that can be told: each is asked once then."""
+    if isinstance(policy, _Pair):
+        return (type(policy), rule_key(policy._left), rule_key(policy._right))  # noqa: SLF001 - this module's own
+    if isinstance(policy, _Not | _Hidden):
+        return (type(policy), rule_key(policy._rule))  # noqa: SLF001 - as above
+    if type(policy) is _Custom:
+        return (_Custom, id(policy._function))  # noqa: SLF001 - as above
+    if type(policy) in (_Uid, _Gid, _Group):
+        return (type(policy), repr(policy))
+    return id(policy)
 
 
 PolicyLike = Policy | Callable[[Credentials], bool]

@@ -49,6 +49,9 @@ OURS: Final = "x-seqrpc"
 
 _REFERENCE: Final = "#/components/schemas/"
 
+_DEEPEST: Final = 8
+"""Levels of containers in one schema: what is deeper is written elsewhere, for a message has 64 levels at most."""
+
 _SCALARS: Final[dict[Any, Schema]] = {
     type(None): {"type": "null"},
     bool: {"type": "boolean"},
@@ -123,6 +126,7 @@ class Schemas:
         """Begin with no component."""
         self._interface_of = interface_of
         self._names = Names()
+        self._lifted: set[Any] = set()  # what has a name only because it is deep inside of something
         self._unmade: list[tuple[str, Shape]] = []  # of many classes, each may lead to the next
         self._made: dict[str, Schema] = {}
 
@@ -143,22 +147,29 @@ class Schemas:
     def _name_parts(self, root: Shape) -> None:
         """Name what has a name in a shape, in the order in which it is written, however many classes there are."""
         seen: set[int] = set()
-        todo = [root]
+        todo = [(root, 0)]
         while todo:
-            shape = todo.pop()
+            shape, depth = todo.pop()
             if id(shape) in seen:
                 continue
             seen.add(id(shape))
-            if has_name(shape):
-                key = identity_of(shape)
+            is_deep = depth >= _DEEPEST and bool(shape.parts)
+            if is_deep or has_name(shape):
+                key, depth = identity_of(shape), 0
                 if key in self._names:
                     continue
                 self._unmade.append((self._names.of(key, wanted_name(shape)), shape))
-            todo += reversed(shape.parts)
+                if is_deep:
+                    self._lifted.add(key)
+            todo += [(part, depth + 1) for part in reversed(shape.parts)]
 
     def _schema(self, shape: Shape) -> Schema:
-        if has_name(shape):
+        if has_name(shape) or (self._lifted and shape.parts and identity_of(shape) in self._lifted):
             return {"$ref": f"{_REFERENCE}{self._names[identity_of(shape)]}"}
+        return self._body(shape)
+
+    def _body(self, shape: Shape) -> Schema:
+        """Return the schema of what has no name, or apart from its name."""
         if isinstance(shape, Union):
             return {"anyOf": [self._schema(part) for part in shape.parts]}
         if isinstance(shape, Constrained):
@@ -221,6 +232,8 @@ class Schemas:
         if isinstance(shape, Alias):
             assert shape.target is not None
             return beside(self._schema(shape.target), {}, {"alias": True})
+        if not has_name(shape):
+            return beside(self._body(shape), {}, {"alias": True})
         return _enum(shape.coding.kind if isinstance(shape, Coded) else shape.annotation)
 
     def _object(self, shape: Object) -> Schema:
