@@ -21,7 +21,7 @@ from seqrpc.interface.service import Service
 from seqrpc.kernel.credentials import Credentials
 from seqrpc.logs import get_logger
 
-_log = get_logger("seqrpc.discovery")
+_log = get_logger("seqrpc.dispatch")
 
 OPENRPC: Final = "1.3.2"
 """The version of OpenRPC that documents are of."""
