@@ -153,7 +153,9 @@ class _Writer:
             made["summary"] = text(" ".join(summary.split()))
         if rest.strip():
             made["description"] = text(rest.strip())
-        made["paramStructure"] = _structure(method.parameters)
+        structure = _structure(method.parameters)
+        if structure != "either":  # which is OpenRPC's default; a document is to be short
+            made["paramStructure"] = structure
         made["params"] = [self._parameter(parameter) for parameter in method.parameters]
         if not method.oneway:
             made["result"] = {"name": "result", "schema": self._schemas.of(method.result.shape)}
@@ -164,7 +166,8 @@ class _Writer:
 
     def _parameter(self, parameter: Parameter) -> dict[str, Any]:
         schema = defaulted(self._schemas.of(parameter.shape), parameter.shape, parameter.default)
-        made = {"name": text(parameter.name), "required": parameter.is_required, "schema": schema}
+        required = {"required": True} if parameter.is_required else {}  # OpenRPC's default is false
+        made = {"name": text(parameter.name), **required, "schema": schema}
         if parameter.by_name and parameter.by_position:
             return made
         return beside(made, {}, {"keyword_only": True} if parameter.by_name else {"positional_only": True})

@@ -131,7 +131,7 @@ def test_methods_are_there_in_alphabetical_order_with_what_is_known_of_them() ->
                 "schema": {"type": "string"},
                 "x-seqrpc": {"positional_only": True},
             },
-            {"name": "limit", "required": False, "schema": {"type": "integer", "default": 10}},
+            {"name": "limit", "schema": {"type": "integer", "default": 10}},
         ],
         "result": {"name": "result", "schema": {"x-seqrpc": {"type": "descriptor"}}},
         "x-seqrpc": {"idempotent": True, "rule": "anyone"},
@@ -142,7 +142,6 @@ def test_methods_are_there_in_alphabetical_order_with_what_is_known_of_them() ->
         "params": [
             {
                 "name": "names",
-                "required": False,
                 "schema": {"type": "array", "items": {"type": "string"}, "default": []},
                 "x-seqrpc": {"keyword_only": True},
             }
@@ -152,7 +151,6 @@ def test_methods_are_there_in_alphabetical_order_with_what_is_known_of_them() ->
     }
     assert methods["org.example.Logs.note"] == {
         "name": "org.example.Logs.note",
-        "paramStructure": "either",
         "params": [{"name": "text", "required": True, "schema": {}}],
         "x-seqrpc": {"oneway": True, "rule": "anyone", "unannotated": ["text", "return"]},
     }
