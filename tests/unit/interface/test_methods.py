@@ -403,7 +403,7 @@ def test_what_has_no_answer_is_not_called_again() -> None:
         async def tell(self: Any) -> None: ...
 
 
-class Insufficient(seqrpc.RpcError, code="bank.InsufficientFunds"):
+class Insufficient(seqrpc.RpcError, code="declared.InsufficientFunds"):
     pass
 
 

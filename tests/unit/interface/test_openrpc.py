@@ -248,11 +248,11 @@ def test_an_object_that_cannot_be_called_has_no_methods(caplog: pytest.LogCaptur
     assert "objects of Broken cannot be called" in caplog.text
 
 
-class Insufficient(RpcError, code="bank.InsufficientFunds"):
+class Insufficient(RpcError, code="described.InsufficientFunds"):
     """There is too little."""
 
 
-class Blocked(RpcError, code="bank.Blocked"):
+class Blocked(RpcError, code="described.Blocked"):
     pass
 
 
@@ -273,10 +273,10 @@ def test_errors_have_numbers_in_the_order_of_their_codes() -> None:
     check_document(document)
     insufficient = {
         "code": -32001,
-        "message": "bank.InsufficientFunds",
+        "message": "described.InsufficientFunds",
         "data": {"description": "There is too little."},
     }
-    assert methods_of(document)["Bank.draw"]["errors"] == [{"code": -32000, "message": "bank.Blocked"}, insufficient]
+    assert methods_of(document)["Bank.draw"]["errors"] == [{"code": -32000, "message": "described.Blocked"}, insufficient]
     assert methods_of(document)["Bank.pay"]["errors"] == [insufficient]
 
 
