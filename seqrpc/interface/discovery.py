@@ -102,17 +102,6 @@ def _all_rules(classes: Iterable[Any], policy: Policy) -> Iterator[Policy]:
                         todo.append((shape.annotation, None))
 
 
-_OF_OBJECTS: Final = ByClass[Documents](lambda cls: Documents((cls,), anyone))
-"""Those of objects that are given away, which are alike for all objects of a class."""
-
-
-def documents_of(services: tuple[Service, ...], policy: Policy) -> Documents:
-    """Return the documents of services; of an object that whoever holds it may call they are those of its class."""
-    if len(services) == 1 and policy is anyone:
-        return _OF_OBJECTS.of(type(services[0]))
-    return Documents(map(type, services), policy)
-
-
 class Askers(Policy):
     """Who may ask what there is: whoever may call something of it.
 
@@ -145,13 +134,29 @@ class Discovery(Service):
     def __init__(self, documents: Documents) -> None:
         """Have it told by these."""
         self._documents = documents
+        self.askers = Askers(documents)
+        """Who may ask."""
 
     @method(idempotent=True)
-    async def discover(self) -> dict[str, Any]:
-        """Return what can be called here, as an OpenRPC document, without what the caller may not know of."""
+    async def discover(self) -> Any:
+        """Return what can be called here, as an OpenRPC document, without what the caller may not know of.
+
+        It is encoded already, and not looked at again: so it is annotated as anything.
+        """
         call = answered_call()
         assert call is not None
-        return self._documents.of(call.caller)  # type: ignore[return-value] # it is encoded already
+        return self._documents.of(call.caller)
 
 
 Discovery.service_name = "rpc"
+
+
+_OF_OBJECTS: Final = ByClass[Discovery](lambda cls: Discovery(Documents((cls,), anyone)))
+"""Those of objects that are given away, which are alike for all objects of a class."""
+
+
+def discovery_of(services: tuple[Service, ...], policy: Policy) -> Discovery:
+    """Return what tells of services; of an object that whoever holds it may call it is that of its class."""
+    if len(services) == 1 and policy is anyone:
+        return _OF_OBJECTS.of(type(services[0]))
+    return Discovery(Documents(map(type, services), policy))

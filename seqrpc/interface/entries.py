@@ -9,7 +9,7 @@ from typing import Any
 
 from seqrpc.interface.builtin import BuiltIn, everybody
 from seqrpc.interface.description import describe
-from seqrpc.interface.discovery import Askers, Discovery, documents_of
+from seqrpc.interface.discovery import discovery_of
 from seqrpc.interface.functions import Runs
 from seqrpc.interface.offers import OFFERS
 from seqrpc.interface.policy import Policy, PolicyLike, as_policy, rule_key
@@ -105,9 +105,8 @@ class MethodTable:
 
     def _add_discovery(self) -> None:
         """Answer ``rpc.discover``, to whoever may call something."""
-        documents = documents_of(self.services, self.policy)
-        for name, entry in _entries_of(Discovery(documents), Askers(documents), self.tallies).items():
-            entry.result_check = None  # it is encoded
+        discovery = discovery_of(self.services, self.policy)
+        for name, entry in _entries_of(discovery, discovery.askers, self.tallies).items():
             self._add(name, entry)
 
     def _add_service(self, service: Service) -> None:

@@ -11,7 +11,7 @@ from support.daemons import on_a_pair
 from support.documents import check_document
 
 import seqrpc
-from seqrpc.interface.discovery import Askers, Discovery, Documents, documents_of
+from seqrpc.interface.discovery import Askers, Discovery, Documents, discovery_of
 from seqrpc.interface.openrpc import document_of
 from seqrpc.interface.signature import spec_of
 from seqrpc.kernel.credentials import Credentials
@@ -141,9 +141,9 @@ def test_a_refusal_makes_no_document() -> None:
 
 
 def test_objects_of_a_class_share_their_documents() -> None:
-    assert documents_of((Token(),), policy.anyone) is documents_of((Token(),), policy.anyone)
-    assert documents_of((Token(),), policy.uid(1)) is not documents_of((Token(),), policy.uid(1))
-    assert documents_of((Token(), Desk()), policy.anyone) is not documents_of((Token(), Desk()), policy.anyone)
+    assert discovery_of((Token(),), policy.anyone) is discovery_of((Token(),), policy.anyone)
+    assert discovery_of((Token(),), policy.uid(1)) is not discovery_of((Token(),), policy.uid(1))
+    assert discovery_of((Token(), Desk()), policy.anyone) is not discovery_of((Token(), Desk()), policy.anyone)
 
 
 def test_it_is_a_method_under_the_reserved_name() -> None:

@@ -276,7 +276,10 @@ def test_errors_have_numbers_in_the_order_of_their_codes() -> None:
         "message": "described.InsufficientFunds",
         "data": {"description": "There is too little."},
     }
-    assert methods_of(document)["Bank.draw"]["errors"] == [{"code": -32000, "message": "described.Blocked"}, insufficient]
+    assert methods_of(document)["Bank.draw"]["errors"] == [
+        {"code": -32000, "message": "described.Blocked"},
+        insufficient,
+    ]
     assert methods_of(document)["Bank.pay"]["errors"] == [insufficient]
 
 
