@@ -95,11 +95,14 @@ class _Writer:
         """Return the document."""
         methods: list[dict[str, Any]] = []
         told: list[tuple[type, ServiceDescription]] = []
+        secret: set[str] = set()
         for cls, description in _by_name(classes):
             written = self._methods(description, _first(description.policy, policy))
-            if written or not description.methods:  # a service whose methods may not be known is not known itself
+            if written or not description.methods:
                 told.append((cls, description))
                 methods += written
+            else:  # a service whose methods may not be known is not known itself
+                secret.add(description.name)
         interfaces = self._interfaces()
         self._number_errors()
         return {
@@ -107,7 +110,7 @@ class _Writer:
             "info": _info(told, title),
             "methods": sorted(methods, key=lambda method: str(method["name"])),
             "components": {"schemas": self._schemas.components},
-            OURS: {"services": [_service(*one) for one in told], "interfaces": interfaces},
+            OURS: {"services": [self._service(*one, secret) for one in told], "interfaces": interfaces},
         }
 
     def _interface_of(self, annotation: Any) -> str:
@@ -123,19 +126,29 @@ class _Writer:
         written: dict[str, dict[str, Any]] = {}
         for name, annotation in self._unwritten:  # which grows
             cls = typing.get_origin(annotation) or annotation
-            interface: dict[str, Any] = {"name": text(cls.service_name)}
-            doc = doc_of(cls)
-            if doc is not None:
-                interface["description"] = doc
-            try:
-                description = describe(annotation)
-            except TypeError as exc:  # whoever is given such an object learns it then
-                _log.warning("! objects of %s cannot be called: %s", name, exc)
-                interface["methods"] = []
-            else:
-                interface["methods"] = self._methods(description, description.policy)
-            written[name] = interface
+            doc, methods = doc_of(cls), self._methods_of_objects(name, annotation)
+            described = {} if doc is None or methods is None else {"description": doc}
+            written[name] = {"name": text(cls.service_name), **described, "methods": methods or []}
         return dict(sorted(written.items()))
+
+    def _methods_of_objects(self, name: str, annotation: Any) -> list[dict[str, Any]] | None:
+        """Return the methods of an interface; None if it has some, and none of them may be known."""
+        try:
+            description = describe(annotation)
+        except TypeError as exc:  # whoever is given such an object learns it then
+            _log.warning("! objects of %s cannot be called: %s", name, exc)
+            return []
+        methods = self._methods(description, description.policy)
+        return methods if methods or not description.methods else None
+
+    def _service(self, cls: type, description: ServiceDescription, secret: set[str]) -> dict[str, Any]:
+        """Return what is told of a service; ``secret`` are the names of those that may not be known."""
+        doc = doc_of(cls)
+        described = {} if doc is None else {"description": doc}
+        services = [base for base in cls.__mro__ if issubclass(base, Service)]
+        secret = secret | {base.service_name for base in services if not self._may_be_known(base.service_policy)}
+        bases = [text(base) for base in description.bases if base not in secret]
+        return {"name": text(description.name), **described, "bases": bases}
 
     def _methods(self, description: ServiceDescription, policy: Policy | None) -> list[dict[str, Any]]:
         """Return the methods of a service that may be known, in alphabetical order."""
@@ -220,12 +233,6 @@ def _structure(parameters: tuple[Parameter, ...]) -> str:
     if not all(parameter.by_position for parameter in parameters):
         return "by-name"
     return "either" if all(parameter.by_name for parameter in parameters) else "by-position"
-
-
-def _service(cls: type, description: ServiceDescription) -> dict[str, Any]:
-    doc = doc_of(cls)
-    described = {} if doc is None else {"description": doc}
-    return {"name": text(description.name), **described, "bases": list(map(text, description.bases))}
 
 
 def _info(told: list[tuple[type, ServiceDescription]], title: str | None) -> dict[str, Any]:

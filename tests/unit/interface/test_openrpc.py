@@ -306,6 +306,30 @@ def test_what_is_hidden_is_told_to_those_who_may_call_it_only() -> None:
     assert "nobody's business" not in told
 
 
+class Hermit(Service, allow=policy.hidden(policy.root)):
+    """Lives alone."""
+
+    @method
+    async def speak(self) -> None: ...
+
+
+class Open(Secret, allow=policy.anyone):
+    @method
+    async def meet(self) -> Hermit:
+        raise NotImplementedError
+
+
+def test_what_others_are_made_of_may_be_hidden_too() -> None:
+    mine, others = document_of([Open, Secret], caller=ROOT), document_of([Open, Secret], caller=VISITOR)
+    check_document(mine)
+    check_document(others)
+    assert mine["x-seqrpc"]["services"][0] == {"name": "Open", "bases": ["Secret"]}
+    assert others["x-seqrpc"]["services"] == [{"name": "Open", "bases": []}]
+    assert document_of([Open], caller=VISITOR)["x-seqrpc"]["services"] == [{"name": "Open", "bases": []}]
+    assert mine["x-seqrpc"]["interfaces"]["Hermit"]["description"] == "Lives alone."
+    assert others["x-seqrpc"]["interfaces"]["Hermit"] == {"name": "Hermit", "methods": []}
+
+
 def test_everything_is_there_if_nobody_in_particular_asks() -> None:
     document = document_of([Logs, Secret])
     assert methods_of(document)["Secret.tell"]["x-seqrpc"] == {"rule": "hidden(uid(0))"}
