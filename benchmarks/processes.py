@@ -70,6 +70,11 @@ def memory(pid: int) -> Memory:
     return Memory(size("VmRSS"), size("RssAnon") + size("RssShmem"), size("VmHWM"))
 
 
+def processor_ns(pid: int) -> int:
+    """Return the processor time that a process has used, of all its threads, in nanoseconds."""
+    return time.clock_gettime_ns((~pid << 3) | _CPU_CLOCK_OF_A_PROCESS)
+
+
 def forget_peak(pid: int) -> None:
     """Let the peak of a process begin anew."""
     Path(f"/proc/{pid}/clear_refs").write_text("5")
@@ -176,7 +181,7 @@ class ServerProcess:
 
     def processor_ns(self) -> int:
         """Return the processor time that it has used, of all its threads, in nanoseconds."""
-        return time.clock_gettime_ns((~self.pid << 3) | _CPU_CLOCK_OF_A_PROCESS)
+        return processor_ns(self.pid)
 
     def settle(self, within: float = 2.0) -> None:
         """Wait until it does nothing: what it does after an answer belongs to it as well."""

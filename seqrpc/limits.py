@@ -47,6 +47,11 @@ mistypes more often, and a program that does could make others compare names all
 OFFERS_WINDOW = 1.0
 """Seconds. Ten comparisons of a hundred names that are alike take some milliseconds, and never more than 0.2 s."""
 
+MOST_DOCUMENTS = 16
+"""Documents of one server that are kept for those who ask ``rpc.discover``, one for each outcome of its policies: few
+servers tell more than a handful of kinds of callers apart. One of 200 methods has some 100 KB, and takes some ten
+milliseconds to make."""
+
 NOTIFY_TIMEOUT = 1.0
 """Seconds that a daemon waits for its service manager to take what it is told, which is microseconds unless that is
 stuck: the daemon stands still meanwhile, a few times in its life."""

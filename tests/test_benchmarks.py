@@ -224,3 +224,24 @@ def test_children_are_measured(tmp_path: Path) -> None:
     found = json.loads(told.read_text())
     assert list(found) == ["pipe", "pool", "futures", "seqrpc.Worker", "seqrpc.WorkerPool", "seqrpc.executor"]
     assert all(len(figures) == 1 for peer in found.values() for figures in peer.values())
+
+
+def test_asking_for_a_document_is_set_beside_a_ping(tmp_path: Path) -> None:
+    options = ["--methods", "8", "--rounds", "1", "--json", str(tmp_path / "figures")]
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-m", "benchmarks.discovery", *options],
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=WITHIN,
+        check=False,
+    )
+    assert done.stderr == ""
+    assert re.match(
+        r"8 methods, \d+ bytes, made in .* ms\ncaller: ping .* times\ndaemon: ping .* times\n$", done.stdout
+    )
+    figures = json.loads((tmp_path / "figures").read_text())
+    assert figures["methods"] == 8
+    assert figures["discover"] > 0
+    assert figures["daemon_discover"] > 0

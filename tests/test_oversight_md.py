@@ -75,8 +75,8 @@ def test_the_daemon_is_watched(written: Path, socket_path: Path) -> None:
     lines = looked.stdout.splitlines()
     expected = PRINTED[0].replace("user 0", f"user {os.geteuid()}").splitlines()
     assert re.fullmatch(r"1 of \d+ connections are open", lines[0])  # one more was to see whether it listens
-    assert lines[1:3] == expected[1:3]
-    assert lines[4:] == expected[4:]
+    assert lines[1:4] == expected[1:4]
+    assert lines[5:] == expected[5:]
     assert "hunter2" not in log
     assert "ValueError: (withheld)" in log
     accesses = [line for line in log.splitlines() if line.startswith("seqrpc.access ")]

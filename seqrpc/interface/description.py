@@ -16,6 +16,7 @@ from typing import Any, Final
 
 import msgspec
 
+from seqrpc.errors import RpcError
 from seqrpc.interface.annotations import is_sensitive, is_stream, shape_of
 from seqrpc.interface.byclass import ByClass
 from seqrpc.interface.contents import holds_descriptors, inner_of, may_be_large, spelling
@@ -39,6 +40,9 @@ class Value(msgspec.Struct, frozen=True, kw_only=True):
 
     shape: Shape
     """What the annotation says, with type variables bound, and names resolved."""
+
+    is_annotated: bool = True
+    """Whether an annotation is written there, or in a method that this one overrides."""
 
     @property
     def is_stream(self) -> bool:
@@ -82,9 +86,6 @@ class Parameter(Value, frozen=True, kw_only=True):
     by_name: bool
     """Whether Python takes it by name; on the wire each has a name."""
 
-    is_annotated: bool = True
-    """Whether an annotation is written there, or in a method that this one overrides."""
-
     @property
     def is_required(self) -> bool:
         """Whether it has to be given."""
@@ -112,6 +113,9 @@ class MethodDescription(msgspec.Struct, frozen=True, kw_only=True):
 
     allow: Policy | None
     """Who may call it, or None: what the service says."""
+
+    errors: tuple[type[RpcError], ...] = ()
+    """Those that its handler raises on purpose, as it declares them."""
 
     @property
     def is_sensitive(self) -> bool:
@@ -271,6 +275,7 @@ def _describe_method(
         oneway=marks.oneway,
         idempotent=marks.idempotent,
         allow=marks.allow,
+        errors=marks.errors,
     )
 
 
@@ -314,7 +319,8 @@ def _parameter(where: str, parameter: inspect.Parameter, hints: Hints) -> Parame
 def _result(where: str, hints: Hints, runs: Runs, *, oneway: bool) -> Value:
     is_generator = runs is Runs.GENERATOR
     annotation, scope = hints.get("return", (AsyncIterator[Any] if is_generator else Any, NOWHERE))
-    value = Value(annotation=annotation, shape=shape_of(annotation, scope, f"{where}: the result"))
+    shape = shape_of(annotation, scope, f"{where}: the result")
+    value = Value(annotation=annotation, shape=shape, is_annotated="return" in hints)
     if is_generator and not value.is_stream:
         raise TypeError(f"{where}: the result of a generator is AsyncIterator[...], not {annotation!r}")
     if oneway and value.is_stream:

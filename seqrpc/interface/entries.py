@@ -9,9 +9,10 @@ from typing import Any
 
 from seqrpc.interface.builtin import BuiltIn, everybody
 from seqrpc.interface.description import describe
+from seqrpc.interface.discovery import discovery_of
 from seqrpc.interface.functions import Runs
 from seqrpc.interface.offers import OFFERS
-from seqrpc.interface.policy import Policy, PolicyLike, as_policy
+from seqrpc.interface.policy import Policy, PolicyLike, as_policy, rule_key
 from seqrpc.interface.policy import default as default_policy
 from seqrpc.interface.results import ResultCheck
 from seqrpc.interface.service import Service
@@ -90,6 +91,7 @@ class MethodTable:
         self.policies: dict[str, Policy] = {}
         """Who may call each of them."""
         self._service_policies: dict[str, Policy] = {}
+        self._secret_services: dict[str, Collection[Policy]] = {}
         for service in self.services:
             self._add_service(service)
         # No other can have their names.
@@ -98,6 +100,14 @@ class MethodTable:
             self._add(name, entry)
         self.unread: Collection[str] = built_in.keys()
         """The methods that look at nothing that comes with a request."""
+        if self.services:
+            self._add_discovery()
+
+    def _add_discovery(self) -> None:
+        """Answer ``rpc.discover``, to whoever may call something."""
+        discovery = discovery_of(self.services, self.policy)
+        for name, entry in _entries_of(discovery, discovery.askers, self.tallies).items():
+            self._add(name, entry)
 
     def _add_service(self, service: Service) -> None:
         """Serve one more."""
@@ -107,8 +117,12 @@ class MethodTable:
         if name in self._service_policies:
             raise ValueError(f"two services are named {name!r}; give one class another name=")
         self._service_policies[name] = policy = self.policy if policy is None else policy
-        for method, entry in _entries_of(service, policy, self.tallies).items():
+        entries = _entries_of(service, policy, self.tallies)
+        for method, entry in entries.items():
             self._add(method, entry)
+        rules = [entry.policy for entry in entries.values()]
+        if all(rule.keeps_secret for rule in rules):
+            self._secret_services[name] = {rule_key(rule): rule for rule in rules}.values()
 
     def _add(self, name: str, entry: Entry) -> None:
         if name not in self.entries:
@@ -138,6 +152,14 @@ class MethodTable:
         """Return who may learn that there is no such method: the names under ``rpc.`` are nobody's secret."""
         return self._service_policies.get(method.rpartition(".")[0], self.policy)
 
+    def _may_learn_of_unknown(self, method: str, caller: Credentials | None) -> bool:
+        if method.startswith("rpc."):  # these belong to the protocol
+            return True
+        secret = self._secret_services.get(method.rpartition(".")[0])
+        if secret is not None and not any(policy.admits(caller) for policy in secret):
+            return self.policy.admits(caller)  # to this caller it is a name that no service has
+        return self.policy_of_unknown(method).admits(caller)
+
     def is_unmarked(self, method: str) -> bool:
         """Return whether a service has a function of the name of a method, which is not marked as one."""
         service, _dot, name = method.rpartition(".")
@@ -147,14 +169,16 @@ class MethodTable:
         return inspect.isroutine(inspect.getattr_static(cls, name, None))
 
     def denied(self, method: str, caller: Credentials | None) -> tuple[str, str]:
-        """Return code and message of the error for a caller who may not call a method."""
+        """Return code and message of the error for a caller who may not call a method, or not know of it."""
+        if self.policies[method].keeps_secret:
+            _log.info("! %r kept from %r, whom %r does not admit", method, caller, self.policies[method])
+            return self.unknown(method, caller)
         _log.info("! %r refused to %r, whom %r does not admit", method, caller, self.policies[method])
         return "rpc.PermissionDenied", f"{method}: this caller is not admitted"
 
     def unknown(self, method: str, caller: Credentials | None) -> tuple[str, str]:
         """Return code and message of the error for the caller of a method that no service has."""
-        # The names under "rpc." belong to the protocol and are not secret.
-        if method.startswith("rpc.") or self.policy_of_unknown(method).admits(caller):
+        if self._may_learn_of_unknown(method, caller):
             if self.is_unmarked(method):
                 _log.warning("! %r was called, which is not marked with @seqrpc.method", bounded_name(method))
             offered = OFFERS.offer(method, self.policies, caller)

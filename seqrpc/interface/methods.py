@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterable
 from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, overload
 
+from seqrpc.errors import RpcError
 from seqrpc.interface.annotations import is_stream
 from seqrpc.interface.functions import Runs, call_plain, layers_within, result_annotation, stand_in, way_of
 from seqrpc.interface.policy import Policy, PolicyLike, as_policy
@@ -14,7 +15,7 @@ from seqrpc.interface.service import Marks, adopt_with, mark
 from seqrpc.interface.streams import LocalItems
 from seqrpc.kernel.descriptors import close_all
 from seqrpc.protocol.values import descriptors_in
-from seqrpc.text import offered
+from seqrpc.text import offered, shown
 
 if TYPE_CHECKING:
     import os
@@ -56,7 +57,13 @@ def method(  # type: ignore[overload-overlap] # as above
 @overload
 def method(function: Callable[P, R], /) -> Callable[P, Awaited[Any, Any, R]]: ...
 @overload
-def method(*, allow: PolicyLike | None = None, oneway: bool = False, idempotent: bool = False) -> Marking: ...
+def method(
+    *,
+    allow: PolicyLike | None = None,
+    oneway: bool = False,
+    idempotent: bool = False,
+    errors: Iterable[type[RpcError]] = (),
+) -> Marking: ...
 
 
 def method(
@@ -66,6 +73,7 @@ def method(
     allow: PolicyLike | None = None,
     oneway: bool = False,
     idempotent: bool = False,
+    errors: Iterable[type[RpcError]] = (),
     **unknown: object,
 ) -> Any:
     """Mark a method of a :class:`Service` as callable from the other side.
@@ -90,22 +98,28 @@ def method(
         idempotent: running it twice does no more than running it once: it only looks at something, or sets it to what
             is given. A connection that reconnects calls such a method again if the answer was lost with the last one.
             Of a method that streams this is the call that opens the stream.
+        errors: classes of the errors that it raises on purpose, each with a code, for those who read what
+            ``rpc.discover`` answers. Others that it raises are sent as well.
         unknown: nothing; whoever mistypes a name is told what was meant.
 
     Raises:
-        TypeError: it decorates something else than a function, or is told something else; or it is one-way and
-            idempotent.
+        TypeError: it decorates something else than a function, or is told something else; or it is one-way, and
+            idempotent or with errors.
     """
     for name in unknown:
-        known = ("allow", "oneway", "idempotent")
-        raise TypeError(f"@seqrpc.method takes allow=, oneway= and idempotent=, not {name}={offered(name, known)}")
+        known = ("allow", "oneway", "idempotent", "errors")
+        text = f"@seqrpc.method takes allow=, oneway=, idempotent= and errors=, not {name}={offered(name, known)}"
+        raise TypeError(text)
     if isinstance(function, Policy):
         raise TypeError(f"@seqrpc.method decorates functions, got {function!r}: write @seqrpc.method(allow=...)")
     if oneway and idempotent:
         raise TypeError(
             "@seqrpc.method: idempotent= is about calls whose answer is lost, and oneway= has no answers: take one"
         )
-    marks = Marks(None if allow is None else as_policy(allow), oneway, idempotent)
+    declared = _checked_errors(errors)
+    if oneway and declared:
+        raise TypeError("@seqrpc.method: nobody hears of the errors of what is oneway=: leave out errors=")
+    marks = Marks(None if allow is None else as_policy(allow), oneway, idempotent, declared)
 
     def marked(function: Callable[..., Any]) -> Callable[..., Any]:
         if not inspect.isfunction(function):
@@ -114,6 +128,21 @@ def method(
         return mark(_on_the_object(function), marks)
 
     return marked if function is None else marked(function)
+
+
+def _checked_errors(errors: Any) -> tuple[type[RpcError], ...]:
+    """Return the classes of errors that a method declares, each once."""
+    if isinstance(errors, type) or not isinstance(errors, Iterable):
+        name = errors.__name__ if isinstance(errors, type) else shown(repr(errors))
+        raise TypeError(f"@seqrpc.method: errors= takes a list, got {name}: write errors=[{name}]")
+    declared = tuple(dict.fromkeys(errors))
+    for error in declared:
+        if not isinstance(error, type) or not issubclass(error, RpcError):
+            raise TypeError(f"@seqrpc.method: errors= takes subclasses of seqrpc.RpcError, got {shown(repr(error))}")
+        if not error.code:
+            name = error.__name__
+            raise TypeError(f"@seqrpc.method: errors= takes errors with a code: write class {name}(..., code='...')")
+    return declared
 
 
 def _named(what: object) -> str:

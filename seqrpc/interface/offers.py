@@ -34,7 +34,8 @@ class Offers:
         """
         if caller is None or not self._may_make_one():  # nobody without a name may call anything
             return ""
-        for name in _likely(method, policies)[:_MOST_ASKED]:
+        known = {name: rule for name, rule in policies.items() if not rule.keeps_secret or rule.admits(caller)}
+        for name in _likely(method, known)[:_MOST_ASKED]:
             if policies[name].admits(caller):
                 return f"; did you mean {name!r}?{_how_to_rename(method, name)}"
         return ""

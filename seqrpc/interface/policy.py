@@ -13,6 +13,7 @@ import math
 import os
 import time
 from collections.abc import Callable
+from typing import Any
 
 from seqrpc.interface.predicates import answers_later, objection
 from seqrpc.kernel.credentials import Credentials
@@ -29,6 +30,9 @@ Verdict = bool | None
 
 class Policy:
     """A rule. Combine with ``|``, ``&`` and ``~``; plain functions of a caller may stand in for one."""
+
+    keeps_secret: bool = False
+    """Whether those whom it does not admit may not know of what it guards: :func:`hidden`."""
 
     def verdict(self, caller: Credentials) -> Verdict:
         """Return whether the rule holds for ``caller``, or None if that cannot be known."""
@@ -76,6 +80,19 @@ class Policy:
         raise TypeError("policies are combined with &, | and ~, not with and, or and not")
 
 
+def rule_key(policy: Policy) -> Any:
+    """Return what is equal for policies that are the same rule, as far as that can be told: each is asked once then."""
+    if isinstance(policy, _Pair):
+        return (type(policy), rule_key(policy._left), rule_key(policy._right))  # noqa: SLF001 - this module's own
+    if isinstance(policy, _Not | _Hidden):
+        return (type(policy), rule_key(policy._rule))  # noqa: SLF001 - as above
+    if type(policy) is _Custom:
+        return (_Custom, id(policy._function))  # noqa: SLF001 - as above
+    if type(policy) in (_Uid, _Gid, _Group):
+        return (type(policy), repr(policy))
+    return id(policy)
+
+
 PolicyLike = Policy | Callable[[Credentials], bool]
 
 
@@ -99,7 +116,12 @@ def as_policy(rule: PolicyLike) -> Policy:
 
 def _meant(rule: object) -> str | None:
     """Return what to write in place of something that is no policy, if that can be guessed."""
-    for maker, call in ((uid, "uid(1000)"), (gid, "gid(1000)"), (group, "group('adm')")):
+    for maker, call in (
+        (uid, "uid(1000)"),
+        (gid, "gid(1000)"),
+        (group, "group('adm')"),
+        (hidden, "hidden(policy.root)"),
+    ):
         if rule is maker:
             return f"policy.{maker.__name__} is to be called, as in policy.{call}"
     if isinstance(rule, bool):
@@ -127,6 +149,7 @@ class _Pair(Policy):
     def __init__(self, left: Policy, right: Policy) -> None:
         self._left = left
         self._right = right
+        self.keeps_secret = left.keeps_secret or right.keeps_secret
 
     def verdict(self, caller: Credentials) -> Verdict:
         left = self._left.verdict(caller)
@@ -152,6 +175,7 @@ class _All(_Pair):
 class _Not(Policy):
     def __init__(self, rule: Policy) -> None:
         self._rule = rule
+        self.keeps_secret = rule.keeps_secret
 
     def verdict(self, caller: Credentials) -> Verdict:
         verdict = self._rule.verdict(caller)
@@ -159,6 +183,19 @@ class _Not(Policy):
 
     def __repr__(self) -> str:
         return f"~{self._rule!r}"
+
+
+class _Hidden(Policy):
+    keeps_secret = True
+
+    def __init__(self, rule: Policy) -> None:
+        self._rule = rule
+
+    def verdict(self, caller: Credentials) -> Verdict:
+        return self._rule.verdict(caller)
+
+    def __repr__(self) -> str:
+        return f"hidden({self._rule!r})"
 
 
 class _Custom(Policy):
@@ -306,6 +343,18 @@ def group(name: str) -> Policy:
     if not name or "\0" in name:
         raise ValueError(f"group() takes the name of a group, got {name!r}")
     return _Group(name)
+
+
+def hidden(rule: PolicyLike) -> Policy:
+    """Admit whom ``rule`` admits, and let nobody else know that there is such a method, or such a service.
+
+    To others it does not exist: calls are answered as those of names that no service has, and it is not in what
+    ``rpc.discover`` tells them. A rule that is combined of this and others keeps the secret, too.
+
+    Raises:
+        TypeError: it is no rule.
+    """
+    return _Hidden(as_policy(rule))
 
 
 def _checked(number: int, name: str) -> int:

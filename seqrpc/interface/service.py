@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Self
 
 import msgspec
 
+from seqrpc.errors import RpcError
 from seqrpc.interface.functions import hides_thread, layers_within, served
 from seqrpc.interface.policy import Policy, PolicyLike, as_policy
 from seqrpc.text import offered
@@ -26,6 +27,7 @@ class Marks(msgspec.Struct, frozen=True):
     allow: Policy | None
     oneway: bool
     idempotent: bool = False
+    errors: tuple[type[RpcError], ...] = ()
 
 
 class Service:
@@ -157,7 +159,7 @@ def mark(function: Callable[..., Any], marks: Marks) -> Callable[..., Any]:
 
 
 def marks_of(cls: type, name: str) -> Marks | None:
-    """Return the marks of a method of ``cls``; the nearest win, and for ``allow`` the nearest that say it."""
+    """Return the marks of a method of ``cls``; the nearest win, of ``allow`` and ``errors`` those that are said."""
     # Of what is made of functions, too, such as properties: it cannot be served, and whoever wrote it is to be told.
     attributes = [vars(base)[name] for base in cls.__mro__ if name in vars(base)]
     layers = itertools.chain.from_iterable(map(layers_within, attributes))
@@ -165,7 +167,8 @@ def marks_of(cls: type, name: str) -> Marks | None:
     if not found:
         return None
     allow = next((marks.allow for marks in found if marks.allow is not None), None)
-    return Marks(allow, found[0].oneway, found[0].idempotent)
+    errors = next((marks.errors for marks in found if marks.errors), ())
+    return Marks(allow, found[0].oneway, found[0].idempotent, errors)
 
 
 def served_function(cls: type, name: str) -> Callable[..., Any] | None:

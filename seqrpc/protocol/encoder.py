@@ -19,6 +19,7 @@ from seqrpc.kernel.pieces import Content, Pieces
 from seqrpc.limits import DEFAULT_LIMITS, MAX_DESCRIPTORS, MAX_PACKET, Limits
 from seqrpc.protocol.culprit import Search
 from seqrpc.protocol.depth import check_depth
+from seqrpc.protocol.encoded import Encoded
 from seqrpc.protocol.flattening import Borrowed, flatten, is_one_level
 from seqrpc.protocol.kinds import lends_descriptor, may_be_unset, names_of
 from seqrpc.protocol.lenders import Lender, Packed, give_up_lenders, tell_unsent
@@ -118,6 +119,23 @@ class Encoder:
             return data, []
         self._lenders = []  # kept here, a file would stay open until the next message
         return data, lenders
+
+    def encode_with(self, message: tuple[Any, ...], last: Encoded) -> Packed:
+        """Return a message encoded, whose last part is encoded already.
+
+        Args:
+            message: its other parts, which are small and hold nothing that lends a descriptor.
+            last: the last part.
+
+        Raises:
+            TooLarge: it is longer than ``max_message_bytes``.
+        """
+        head = bytes(self.encode((*message, None))[0])[:-1]  # nil is one byte
+        size = len(head) + len(last.data)
+        if size <= MAX_PACKET:
+            return head + last.data, []
+        self._check_size(size)
+        return Pieces((head, last.data)), []
 
     def encode_run(self, values: Sequence[Any]) -> bytes:
         """Return a few small scalars one after the other, quicker than each by itself.
@@ -265,6 +283,18 @@ class Encoder:
         return index
 
 
+def encode_once(value: Any) -> Encoded:
+    """Return a value that JSON has, too, encoded, to be sent many times.
+
+    Raises:
+        LocalProtocolError: it cannot be sent, or not to everybody: it is deeper than others take by default.
+        TooLarge: likewise: it is longer.
+    """
+    data, lenders = Encoder().encode((value,))
+    assert not lenders
+    return Encoded(bytes(data)[1:])
+
+
 def _let_go(lenders: list[Lender], *, given: bool) -> None:
     """Tell what lent descriptors to a message that they are not sent."""
     (give_up_lenders if given else tell_unsent)(lenders)
@@ -272,6 +302,8 @@ def _let_go(lenders: list[Lender], *, given: bool) -> None:
 
 def _flat(value: Any) -> Any:
     """Return what msgpack knows in place of a value that does not travel as a descriptor."""
+    if isinstance(value, Encoded):
+        return msgpack.unpackb(value.data)
     return moment(value) if isinstance(value, dt.datetime) else flatten(value)
 
 

@@ -25,6 +25,7 @@ from seqrpc.protocol import messages
 from seqrpc.protocol.admission import Admission, Refused
 from seqrpc.protocol.decoder import Decoder
 from seqrpc.protocol.depth import is_shallow
+from seqrpc.protocol.encoded import Encoded
 from seqrpc.protocol.encoder import Encoder
 from seqrpc.protocol.heads import Head, head_of, read_head
 from seqrpc.protocol.lenders import Packed
@@ -409,8 +410,12 @@ class Session(Generic[Waiter, Work]):
             LocalProtocolError, TooLarge: the result cannot be sent; the request is still in flight, and the result is
                 to be given up.
         """
-        values = (result,) if type(result) is bytes else ()  # a tuple for each would be felt
-        packet = self._encoder.encode((RESPONSE, call_id, None, result), RESPONSE_NAMES, values, given=True)
+        kind = type(result)
+        if kind is Encoded:
+            packet = self._encoder.encode_with((RESPONSE, call_id, None), result)
+        else:
+            values = (result,) if kind is bytes else ()  # a tuple for each would be felt
+            packet = self._encoder.encode((RESPONSE, call_id, None, result), RESPONSE_NAMES, values, given=True)
         self.requests.pop(call_id, None)
         return packet
 

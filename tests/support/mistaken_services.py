@@ -415,7 +415,7 @@ def rule_without_its_keyword(_place: Place) -> None:
 @mistake(
     "written",
     TypeError,
-    "@seqrpc.method takes allow=, oneway= and idempotent=, not alow=; did you mean 'allow'?",
+    "@seqrpc.method takes allow=, oneway=, idempotent= and errors=, not alow=; did you mean 'allow'?",
     names="alow=",
     way_out="did you mean 'allow'?",
 )

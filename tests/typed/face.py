@@ -158,7 +158,9 @@ async def call_in_no_way(connection: seqrpc.Connection) -> None:
 
 def combine_policies() -> None:
     assert_type(policy.root | policy.uid(5) & ~policy.gid(6), policy.Policy)
+    assert_type(policy.hidden(policy.root) | policy.hidden(lambda caller: caller.uid == 5), policy.Policy)
     policy.root | 5  # type: ignore[operator]
+    policy.hidden("root")  # type: ignore[arg-type]
     policy.uid("root")  # type: ignore[arg-type]
     policy.group()  # type: ignore[call-arg]
 

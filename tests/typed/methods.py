@@ -27,7 +27,7 @@ class Kinds(seqrpc.Service):
     def plain_idempotent(self, a: int) -> int:
         return a
 
-    @seqrpc.method(allow=policy.root)
+    @seqrpc.method(allow=policy.root, errors=[seqrpc.Unavailable, seqrpc.PermissionDenied])
     async def coroutine_of_anything(self, a: Any, b: dict[str, Any]) -> list[Any]:
         return [a, b]
 

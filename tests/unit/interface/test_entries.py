@@ -95,3 +95,74 @@ def test_those_who_are_not_admitted_do_not_learn_what_there_is() -> None:
 def test_names_that_callers_make_up_are_bounded() -> None:
     assert bounded_name("S.plain") == "S.plain"
     assert bounded_name("x" * 10_000) == "x" * 200 + "…"
+
+
+class Bare(seqrpc.Service, allow=seqrpc.policy.uid(3), name="Vault"):
+    @seqrpc.method
+    async def look(self) -> None: ...
+
+
+class Vault(Bare, name="Vault"):
+    @seqrpc.method(allow=seqrpc.policy.hidden(seqrpc.policy.uid(4)))
+    async def locked(self) -> None: ...
+
+
+class Secret(seqrpc.Service, allow=seqrpc.policy.hidden(seqrpc.policy.uid(4))):
+    @seqrpc.method
+    async def tell(self) -> None: ...
+
+
+class Scattered(seqrpc.Service, allow=seqrpc.policy.anyone):
+    @seqrpc.method(allow=seqrpc.policy.hidden(seqrpc.policy.uid(4)))
+    async def tell(self) -> None: ...
+
+    @seqrpc.method(allow=seqrpc.policy.hidden(seqrpc.policy.uid(5)))
+    async def more(self) -> None: ...
+
+
+@pytest.fixture
+def _many_offers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("seqrpc.interface.offers.OFFERS_WINDOW", 0.0)
+
+
+HIDDEN = ("Vault.locked", "Secret.tell", "Scattered.tell", "Scattered.more")
+NEAR = ("Vault.lock", "Vault.locked.x", "Secret.tel", "Secrets.tell", "Secret", "Scattered.tel", "tell", "locked")
+
+
+@pytest.mark.usefixtures("_many_offers")
+@pytest.mark.parametrize("allow", [seqrpc.policy.anyone, seqrpc.policy.uid(3), ~seqrpc.policy.anyone])
+@pytest.mark.parametrize("uid", [3, 1000, None])
+def test_what_is_hidden_is_answered_as_if_it_was_not_there(allow: seqrpc.policy.Policy, uid: int | None) -> None:
+    caller = Credentials(pid=1, uid=uid, gid=1, groups=())
+    table, without = MethodTable([Vault(), Secret(), Scattered()], allow), MethodTable([Bare()], allow)
+    for name in HIDDEN:
+        assert not table.policies[name].admits(caller)
+        assert table.denied(name, caller) == without.unknown(name, caller)
+    for name in NEAR:
+        assert table.unknown(name, caller) == without.unknown(name, caller)
+
+
+def test_a_secret_is_told_in_the_log_of_those_who_keep_it(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "seqrpc")
+    MethodTable([Secret()], seqrpc.policy.anyone).denied("Secret.tell", ME)
+    assert "'Secret.tell' kept from" in caplog.text
+
+
+@pytest.mark.usefixtures("_many_offers")
+def test_those_who_know_the_secret_are_told_what_is_wrong() -> None:
+    table = MethodTable([Vault(), Secret(), Scattered()], seqrpc.policy.uid(3))
+    knows = Credentials(pid=1, uid=4, gid=1, groups=())
+    for name in ("Secret.tel", "Scattered.tel"):
+        code, message = table.unknown(name, knows)
+        assert code == "rpc.MethodNotFound"
+        assert f"did you mean '{name}l'?" in message
+
+
+def test_whoever_serves_something_tells_what_it_is() -> None:
+    table = MethodTable([Vault()])
+    discover = table.entries["rpc.discover"]
+    assert discover.result_check is None
+    assert not discover.is_immediate
+    assert repr(discover.policy) == "whoever may call something"
+    assert [discover.policy.admits(Credentials(pid=1, uid=uid, gid=1)) for uid in (3, 4, 1000)] == [True, True, False]
+    assert "rpc.discover" not in MethodTable([]).entries

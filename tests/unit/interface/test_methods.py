@@ -388,7 +388,9 @@ async def test_what_a_thread_gives_a_cancelled_caller_is_closed() -> None:
 
 def test_the_mark_takes_a_function_or_options_that_there_are() -> None:
     marking: Any = method
-    with pytest.raises(TypeError, match=r"takes allow=, oneway= and idempotent=, not alow=; did you mean 'allow'\?"):
+    with pytest.raises(
+        TypeError, match=r"takes allow=, oneway=, idempotent= and errors=, not alow=; did you mean 'allow'\?"
+    ):
         marking(alow=5)
     with pytest.raises(TypeError, match=r"write @seqrpc\.method\(allow=\.\.\.\)"):
         marking(seqrpc.policy.root)
@@ -399,3 +401,44 @@ def test_what_has_no_answer_is_not_called_again() -> None:
 
         @method(oneway=True, idempotent=True)
         async def tell(self: Any) -> None: ...
+
+
+class Insufficient(seqrpc.RpcError, code="declared.InsufficientFunds"):
+    pass
+
+
+class Codeless(seqrpc.RpcError):
+    pass
+
+
+def test_a_method_declares_errors_each_once() -> None:
+    class Bank(seqrpc.Service):
+        @method(errors=[Insufficient, seqrpc.PermissionDenied, Insufficient])
+        async def draw(self) -> None: ...
+
+        @method
+        async def look(self) -> None: ...
+
+    methods = spec_of(Bank).description.methods
+    assert methods["draw"].errors == (Insufficient, seqrpc.PermissionDenied)
+    assert methods["look"].errors == ()
+
+
+@pytest.mark.parametrize(
+    "errors, match",
+    [
+        (Insufficient, r"errors= takes a list, got Insufficient: write errors=\[Insufficient\]"),
+        (5, r"errors= takes a list, got 5"),
+        ([ValueError], r"errors= takes subclasses of seqrpc.RpcError, got <class 'ValueError'>"),
+        ([Insufficient("x")], r"errors= takes subclasses of seqrpc.RpcError, got Insufficient\('x'\)"),
+        ([Codeless], r"errors= takes errors with a code: write class Codeless\(\.\.\., code='\.\.\.'\)"),
+    ],
+)
+def test_what_is_no_error_is_not_declared(errors: Any, match: str) -> None:
+    with pytest.raises(TypeError, match=match):
+        method(errors=errors)
+
+
+def test_what_has_no_answer_declares_no_errors() -> None:
+    with pytest.raises(TypeError, match="nobody hears of the errors of what is oneway="):
+        method(oneway=True, errors=[Insufficient])

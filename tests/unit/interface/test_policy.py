@@ -16,7 +16,7 @@ from support.processes import AS_ROOT, OTHER_GID, OTHER_UID, in_child
 from support.properties import PROPERTY
 
 from seqrpc.interface import policy
-from seqrpc.interface.policy import Policy, PolicyLike, Verdict, as_policy
+from seqrpc.interface.policy import Policy, PolicyLike, Verdict, as_policy, rule_key
 from seqrpc.kernel.credentials import Credentials
 from seqrpc.kernel.platforms import PLATFORM
 
@@ -383,3 +383,66 @@ def test_who_gives_something_else_is_told_the_policy_that_was_probably_meant(giv
         as_policy(given)
     expected = "a policy, or a plain function of the caller's Credentials, was expected"
     assert str(caught.value) == f"{expected}, got {given!r}: {told}"
+
+
+def test_what_is_hidden_admits_whom_its_rule_admits() -> None:
+    for verdict in VERDICTS:
+        assert policy.hidden(Says(verdict)).verdict(caller()) is verdict
+    assert policy.hidden(lambda caller: caller.uid == 5).admits(caller())
+    assert repr(policy.hidden(policy.gid(5))) == "hidden(gid(5))"
+    with pytest.raises(TypeError, match="got 5"):
+        policy.hidden(5)  # type: ignore[arg-type] # no rule
+    with pytest.raises(TypeError, match=r"policy\.hidden is to be called"):
+        as_policy(policy.hidden)  # type: ignore[arg-type] # it makes rules, and is none
+
+
+def test_a_rule_that_has_a_hidden_one_in_it_keeps_the_secret() -> None:
+    secret, known = policy.hidden(policy.root), policy.anyone
+    assert secret.keeps_secret
+    assert not known.keeps_secret
+    for combined in (secret | known, known & secret, ~secret, policy.hidden(known), ~(known | ~secret)):
+        assert combined.keeps_secret
+    for combined in (known | policy.root, ~known, as_policy(lambda caller: True)):
+        assert not combined.keeps_secret
+
+
+def _rule(caller: Credentials) -> bool:
+    return caller.uid == 5
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: policy.uid(5),
+        lambda: policy.gid(5),
+        lambda: policy.group("adm"),
+        lambda: policy.anyone,
+        lambda: policy.default,
+        lambda: as_policy(_rule),
+        lambda: policy.uid(5) | ~policy.gid(6) & policy.hidden(policy.uid(7)),
+    ],
+)
+def test_the_same_rule_is_known_for_it(make: Callable[[], Policy]) -> None:
+    assert rule_key(make()) == rule_key(make())
+
+
+def test_other_rules_are_told_apart() -> None:
+    rules = [
+        policy.uid(5),
+        policy.uid(6),
+        policy.gid(5),
+        policy.group("gid(5)"),
+        policy.hidden(policy.uid(5)),
+        ~policy.uid(5),
+        policy.uid(5) | policy.uid(6),
+        policy.uid(5) & policy.uid(6),
+        policy.uid(6) & policy.uid(5),
+        policy.same_user,
+        policy.anyone,
+        policy.default,
+        Says(True),
+        Says(False),
+        as_policy(_rule),
+        as_policy(lambda caller: True),
+    ]
+    assert len({rule_key(rule) for rule in rules}) == len(rules)

@@ -18,6 +18,7 @@ from seqrpc.errors import LocalProtocolError, RemoteProtocolError, RpcError, Too
 from seqrpc.kernel.descriptors import OwnedFd
 from seqrpc.limits import MAX_PACKET, Limits
 from seqrpc.protocol.admission import Refused
+from seqrpc.protocol.encoder import encode_once
 from seqrpc.protocol.messages import Cancel, Closing, Options, Request, Response, error_of
 
 
@@ -506,3 +507,24 @@ def test_2_5_whoever_holds_a_lock_gives_up_later_what_cannot_be_sent_of_an_error
     data = [object()]
     assert session.send_error(1, "a.B", "text", data, unsent)[0] == packet(1, 1, ["a.B", "text", None], None)
     assert unsent == [data]
+
+
+def test_2_2_a_result_that_is_encoded_already_is_sent_as_it_is() -> None:
+    pair = SessionPair()
+    long = {"a": "x" * MAX_PACKET}
+    for value in ({"a": [1, None]}, long):
+        _call_id, call = pair.sessions[0].send_request("waiter", "m", ())
+        request = pair.send_and_deliver(0, call)
+        assert isinstance(request, Request)
+        assert request.call_id is not None
+        answer = pair.sessions[1].send_result(request.call_id, encode_once(value))
+        assert bytes(answer[0]) == msgpack.packb((1, request.call_id, None, value))
+        assert request.call_id not in pair.sessions[1].requests
+
+
+def test_5_a_result_that_is_encoded_already_may_be_too_long() -> None:
+    session = new_session(limits=Limits(max_message_bytes=MAX_PACKET))
+    request_in_flight(session, 5)
+    with pytest.raises(TooLarge):
+        session.send_result(5, encode_once("x" * MAX_PACKET))
+    assert 5 in session.requests
