@@ -117,6 +117,32 @@ ORDER = (
     "interface.stats",
     "interface.discovery",
     "interface.entries",
+    # what a service says of itself, read at the other side
+    "documents",
+    "documents.trees",
+    "documents.raw",
+    "documents.notes",
+    "documents.schemas",
+    "documents.spellings",
+    "documents.model",
+    "documents.markup",
+    "documents.prose",
+    "documents.hypertext",
+    "documents.recipes",
+    "documents.entries",
+    "documents.page",
+    "documents.identifiers",
+    "documents.layout",
+    "documents.walks",
+    "documents.ways",
+    "documents.fits",
+    "documents.typechanges",
+    "documents.changes",
+    "documents.vocabulary",
+    "documents.values",
+    "documents.classes",
+    "documents.clients",
+    "documents.stubs",
     # what holds for calls, with an event loop and without
     "calls",
     "calls.failures",
@@ -267,6 +293,41 @@ ORDER = (
     "testing.fixtures",
     "testing.plugin",
     "testing",
+    # the command line
+    "cli",
+    "cli.program",
+    "cli.endings",
+    "cli.screen",
+    "cli.identity",
+    "cli.frames",
+    "cli.tunnel",
+    "cli.ssh",
+    "cli.places",
+    "cli.learning",
+    "cli.importing",
+    "cli.sources",
+    "cli.listeners",
+    "cli.completers",
+    "cli.asking",
+    "cli.listing",
+    "cli.describe",
+    "cli.values",
+    "cli.feeding",
+    "cli.words",
+    "cli.results",
+    "cli.conversation",
+    "cli.shell",
+    "cli.call",
+    "cli.stub",
+    "cli.diff",
+    "cli.reloading",
+    "cli.serve",
+    "cli.docs",
+    "cli.relay",
+    "cli.completion",
+    "cli.commands",
+    "cli.main",
+    "__main__",
     # the face
     "",
 )
@@ -286,14 +347,17 @@ ONLY_HERE = {
     "uvloop": {"aio.run", "testing.leaks", "workers.child", "workers.executor"},
     "asyncio": {name for name in ORDER if name.partition(".")[0] in ("aio", "workers", "oversight", "testing")}
     | {"interface.methods"},
+    "click": {name for name in ORDER if name.startswith("cli.")},
 }
 """Modules that only some of ours may import."""
 
 NOT_HERE = {
     "protocol": {"asyncio", "select", "selectors", "socket", "time"},
     "interface": {"asyncio", "msgpack", "selectors", "socket", "threading"},
+    "documents": {"asyncio", "click", "msgpack", "rich", "selectors", "socket", "threading"},
     "blocking": {"asyncio", "concurrent.futures", "uvloop"},
     "calls": {"asyncio", "select", "selectors", "threading"},
+    "cli": {"asyncio", "msgpack", "uvloop"},
 }
 """Modules that a whole floor does without: it does not run, wait or send."""
 
@@ -349,12 +413,13 @@ def test_the_list_goes_floor_by_floor() -> None:
     floors = [name.partition(".")[0] for name in ORDER]
     changes = [floor for before, floor in zip(["", *floors], floors, strict=False) if floor != before]
     ground = ["text", "errors", "limits", "logs"]
-    top = ["testing", ""]
+    top = ["testing", "cli", "__main__", ""]
     assert changes == [
         *ground,
         "kernel",
         "protocol",
         "interface",
+        "documents",
         "calls",
         "aio",
         "blocking",
