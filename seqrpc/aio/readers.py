@@ -186,7 +186,7 @@ class StreamReader:
     def _raise_failure(self) -> None:
         failure, self.items.failure = self.items.failure, None
         assert failure is not None
-        if not isinstance(failure, DescriptorsLost):
+        if self.items.has_ended or not isinstance(failure, DescriptorsLost):
             self.close()
         try:
             raise failure
@@ -250,7 +250,7 @@ class StreamReader:
             close_all(event.fds)
             self.close()
         else:
-            self.items.failure = failure_of(event)
+            self.items.failure, self.items.has_ended = failure_of(event), True
 
     async def _pass_gate(self) -> bool:
         """Return whether a packet may be received in the ordinary way; if not, wait until it is time to ask again."""

@@ -249,7 +249,7 @@ class StreamReader:
     def _raise_failure(self) -> None:
         failure = self.items.failure
         assert failure is not None
-        if not isinstance(failure, DescriptorsLost):
+        if self.items.has_ended or not isinstance(failure, DescriptorsLost):
             self._end()
         try:
             self.items.failure = None  # the last: who is interrupted before is told the next time
@@ -361,7 +361,7 @@ class StreamReader:
             close_all(event.fds)
             self._end()
         else:
-            self.items.failure = failure_of(event)
+            self.items.failure, self.items.has_ended = failure_of(event), True
 
     def take_again(self, data: bytes) -> bool:  # noqa: ARG002
         """Take no packet twice: some of its items may have been taken."""

@@ -26,7 +26,7 @@ class ReceivedItems:
     What comes with descriptors is kept apart from what comes without, which need never be searched for them.
     """
 
-    __slots__ = ("_backlog", "_carried", "_most", "_owners", "check", "failure", "ready")
+    __slots__ = ("_backlog", "_carried", "_most", "_owners", "check", "failure", "has_ended", "ready")
 
     def __init__(self) -> None:
         """Begin with none."""
@@ -36,6 +36,8 @@ class ReceivedItems:
         """Converts items before they are given out."""
         self.failure: BaseException | None = None
         """What is to be raised after them."""
+        self.has_ended = False
+        """Whether that is the producer's own end, after which nothing comes, whatever it is; to be set with it."""
         self._carried: tuple[Any, list[OwnedFd]] | None = None  # an item, and what is to be closed if nobody takes it
         self._most = _ITEMS_A_TURN  # of one message
         self._backlog: list[Any] = []  # items of a message that were not looked at yet, the last first

@@ -197,6 +197,15 @@ def test_an_item_whose_descriptors_are_lost_costs_only_its_packet(pipe: tuple[in
         assert reader.next() == 2
 
 
+def test_a_producer_that_says_that_descriptors_were_lost_has_ended() -> None:
+    with reading() as (reader, raw):
+        raw.send(1, ["rpc.DescriptorsLost", "on the way here", None])
+        with pytest.raises(DescriptorsLost, match="on the way here"):
+            reader.next()
+        with pytest.raises(StopIteration):
+            reader.next()
+
+
 # Waiting
 
 

@@ -138,6 +138,15 @@ async def test_descriptors_that_get_lost_cost_the_items_of_their_packet_only(pip
         assert await all_of(stream) == [2]
 
 
+async def test_a_producer_that_says_that_descriptors_were_lost_has_ended() -> None:
+    async with reading(wire(1, ["rpc.DescriptorsLost", "on the way here", None])) as (stream, raw):
+        with pytest.raises(DescriptorsLost, match="on the way here"):
+            await anext(stream)
+        assert stream.closed
+        assert await is_closed(raw)
+        assert await all_of(stream) == []
+
+
 async def test_a_socket_that_cannot_be_read_ends_the_stream() -> None:
     async with reading() as (stream, raw):
         with owned(1) as fds:
