@@ -202,6 +202,7 @@ class Producer:
             has_room = self._flush()
             if self._in_flight is not None and self._in_flight.holds_up():
                 await self._wait_read(self._in_flight)
+                has_room = True
             if has_room and now - turn < _OLDEST:
                 last = clock()
                 continue

@@ -96,3 +96,13 @@ async def test_what_is_left_unread_is_booked_after_the_end(account: Account, log
         assert account.held[CONNECTIONS] == 1, "a descriptor here tells whether it was read"
         assert len(await reading.items()) == 1
         await comes_true(lambda: not any(account.held))
+
+
+@pytest.mark.parametrize("items_left", range(1, 10))
+async def test_all_items_come_whether_the_user_or_the_socket_has_no_room_first(items_left: int, log: Log) -> None:
+    account = Ledger(Limits(max_total_unsent_bytes=5_000_000), is_shared=True).account_of(4321)
+    account.book(UNSENT_BYTES, 937_500 - items_left * LONG)  # a quarter is reached by so many items
+    async with produced(long_items(log, 20), account=account) as reading:
+        await comes_true(lambda: reading.producer._is_held_up or reading.producer._room is not None)
+        assert len(await reading.items()) == 20
+        await comes_true(lambda: account.held[CONNECTIONS] == 0)
