@@ -33,6 +33,11 @@ _MOST_LONG: Final = 8
 """Long messages of one connection that may be unread at most, besides those that wait on this side: fewer go into a
 socket's queue while memory files do (:class:`~seqrpc.kernel.sockets.SendRoom`)."""
 
+_HELD_UP_DELAY: Final = 0.25
+_HELD_UP_SHARE: Final = 0.001
+"""Seconds between looks of one that is held up: at least so many, and so many for each with something in flight. A look
+with its timer takes some 10 us, so a user keeps the loop busy with them for a hundredth of the time."""
+
 _FIRST_DELAY: Final = 0.01
 _LAST_DELAY: Final = 1.0
 """Seconds between looks at what is left of a connection that has ended."""
@@ -104,6 +109,14 @@ class InFlight:
                 self.look()
                 return self._number > 0
         return False
+
+    @property
+    def look_again_after(self) -> float:
+        """Seconds that whoever is held up should wait at most before it asks again.
+
+        A user whose streams are held up by the thousand waits longer: together they ask as often as a few hundred do.
+        """
+        return max(_HELD_UP_DELAY, _HELD_UP_SHARE * len(self._account.in_flight))
 
     def sent(self, number: int, long_bytes: int = 0) -> None:
         """Hear that so many, with a long message of so many bytes, were sent, or wait to be."""

@@ -43,8 +43,7 @@ _OLDEST: Final = 0.000_1
 at all only while its producer goes on without waiting itself: what is there when the producer waits is sent."""
 
 _FIRST_DELAY: Final = 0.002
-_LAST_DELAY: Final = 0.25
-"""Seconds between looks at whether a reader has read what it leaves unread."""
+"""Seconds until the first look at whether a reader has read what it left unread; they double."""
 
 producing: ContextVar[Producer | None] = ContextVar("seqrpc.producing", default=None)
 """The producer whose source runs here."""
@@ -228,7 +227,7 @@ class Producer:
         try:
             while in_flight.holds_up():
                 await asyncio.sleep(delay)
-                delay = min(2 * delay, _LAST_DELAY)
+                delay = min(2 * delay, in_flight.look_again_after)
         finally:
             self._is_held_up = False
 

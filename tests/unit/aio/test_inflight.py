@@ -81,6 +81,16 @@ def test_who_has_much_unread_is_held_up_until_some_of_it_is_read(pair: Pair) -> 
     assert sent.holds_up(), "whatever it is that is unread"
 
 
+def test_who_has_thousands_that_are_held_up_looks_seldom(pair: Pair) -> None:
+    account = new_account(is_shared=True)
+    sent = sent_over(pair[0], account, 1)
+    assert sent.look_again_after == 0.25
+    others = [InFlight(pair[0], account, lambda: False) for _ in range(3_999)]
+    account.in_flight.update(others)
+    assert sent.look_again_after == 4.0
+    account.in_flight.difference_update(others)
+
+
 def test_on_a_loop_that_is_closed_nothing_is_looked_at_later(pair: Pair) -> None:
     account = new_account(is_shared=True)
     loop = asyncio.new_event_loop()
