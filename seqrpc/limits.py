@@ -49,7 +49,7 @@ OFFERS_WINDOW = 1.0
 
 MOST_DOCUMENTS = 16
 """Documents of one server that are kept for those who ask ``rpc.discover``, one for each outcome of its policies: few
-servers tell more than a handful of kinds of callers apart. One of 200 methods has some 100 KB, and takes some ten
+servers tell more than a handful of kinds of callers apart. One of 200 methods has some 50 KB, and takes ten to twenty
 milliseconds to make."""
 
 NOTIFY_TIMEOUT = 1.0

@@ -29,8 +29,9 @@ _FULL = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 _ACCEPTED_PER_WAKEUP = 64
 _ALONE_SECONDS = 6 * TURN_SECONDS
 """Seconds for which newcomers are accepted in a turn of the loop, as long as it serves one user at most. To read that
-user, and its handlers, take two: who waits in the backlog, perhaps behind hundreds of the same user, waits twice as
-long as if nothing else were done. Where others are there, accepting takes no more of a turn than reading one does."""
+user, and its handlers, take a third of that: who waits in the backlog, perhaps behind hundreds of the same user, waits
+little longer than if nothing else were done. Where others are there, accepting takes no more of a turn than reading one
+does."""
 
 _FIRST_DELAY = 0.01
 _LAST_DELAY = 0.5

@@ -216,7 +216,7 @@ def _check_hook(name: str, hook: object) -> None:
 
 
 def _raise_descriptor_limit() -> None:
-    """Let this process have as many descriptors as it may.
+    """Let this process have as many descriptors as it may, and room for those that come.
 
     The soft limit is 1,024 by default for the sake of select(2), which knows no higher numbers and is
     not used here; service managers set the hard one for daemons, and expect them to raise the other.
