@@ -27,9 +27,9 @@ LARGE = {
 SMALL = [name for name in WORKLOADS if name not in LARGE]
 
 
-def benchmark(*args: str) -> subprocess.CompletedProcess[str]:
+def benchmark(*args: str, module: str = "benchmarks") -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-W", "error", "-m", "benchmarks", *args],
+        [sys.executable, "-W", "error", "-m", module, *args],
         cwd=ROOT,
         stdin=subprocess.DEVNULL,
         capture_output=True,
@@ -228,15 +228,7 @@ def test_children_are_measured(tmp_path: Path) -> None:
 
 def test_asking_for_a_document_is_set_beside_a_ping(tmp_path: Path) -> None:
     options = ["--methods", "8", "--rounds", "1", "--json", str(tmp_path / "figures")]
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-m", "benchmarks.discovery", *options],
-        cwd=ROOT,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=WITHIN,
-        check=False,
-    )
+    done = benchmark(*options, module="benchmarks.discovery")
     assert done.stderr == ""
     assert re.match(
         r"8 methods, \d+ bytes, made in .* ms\ncaller: ping .* times\ndaemon: ping .* times\n$", done.stdout

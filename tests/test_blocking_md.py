@@ -13,14 +13,14 @@ from typing import Any
 
 import pytest
 from support.daemons import wait_until_it_listens
+from support.pages import ROOT, blocks_of, check_types, programs_of, text_of, write
 from support.waiting import PATIENCE
 
 import seqrpc.blocking
 
-ROOT = Path(__file__).parent.parent
-PAGE = (ROOT / "docs" / "blocking.md").read_text(encoding="utf-8")
-BLOCKS: list[str] = re.findall(r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
-FILES = {name[1]: block for block in BLOCKS if (name := re.match(r"# (\w+\.py)\n", block))}
+PAGE = text_of("blocking.md")
+BLOCKS = blocks_of(PAGE)
+FILES = programs_of(BLOCKS)
 
 HAS_QT = importlib.util.find_spec("PySide6") is not None
 
@@ -28,10 +28,7 @@ HAS_QT = importlib.util.find_spec("PySide6") is not None
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a directory in which everything from the page is in files."""
-    directory = tmp_path_factory.mktemp("page")
-    for name, text in FILES.items():
-        (directory / name).write_text(text, encoding="utf-8")
-    return directory
+    return write(FILES, tmp_path_factory.mktemp("page"))
 
 
 @pytest.fixture
@@ -144,20 +141,7 @@ def test_the_qt_program_is_python() -> None:
 
 
 def test_everything_passes_the_type_checker(written: Path) -> None:
-    pytest.importorskip("mypy")
-    names = [name for name in FILES if name != "qt.py" or HAS_QT]
-    checked = subprocess.run(
-        [
-            *(sys.executable, "-m", "mypy", "--strict", "--cache-dir", str(written / "cache")),
-            *("--config-file", str(ROOT / "pyproject.toml"), *names),
-        ],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=written,
-        env={**os.environ, "MYPYPATH": f"{ROOT}:{written}"},
-    )
-    assert checked.returncode == 0, checked.stdout + checked.stderr
+    check_types(written, [name for name in FILES if name != "qt.py" or HAS_QT])
 
 
 def test_it_has_every_public_name_and_no_other() -> None:

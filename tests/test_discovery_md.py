@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import inspect
-import os
 import re
 import subprocess
 import sys
@@ -12,24 +11,21 @@ from pathlib import Path
 
 import pytest
 from support.daemons import needs_root, wait_until_it_listens
+from support.pages import blocks_of, check_types, programs_of, text_of, write
 from support.waiting import PATIENCE
 
 from seqrpc.interface import openrpc, schemas
 
-ROOT = Path(__file__).parent.parent
-PAGE = (ROOT / "docs" / "discovery.md").read_text(encoding="utf-8")
-BLOCKS: list[str] = re.findall(r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
-FILES = {name[1]: block for block in BLOCKS if (name := re.match(r"# (\w+\.py)\n", block))}
+PAGE = text_of("discovery.md")
+BLOCKS = blocks_of(PAGE)
+FILES = programs_of(BLOCKS)
 PRINTED = re.findall(r"^(?:It|[^\n]* look\.py [^\n]*) ?prints\n\n```\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
 
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a directory in which everything from the page is in files."""
-    directory = tmp_path_factory.mktemp("page")
-    for name, text in FILES.items():
-        (directory / name).write_text(text, encoding="utf-8")
-    return directory
+    return write(FILES, tmp_path_factory.mktemp("page"))
 
 
 def run(written: Path, name: str, *arguments: str | Path) -> str:
@@ -81,16 +77,4 @@ WORDS = {"ge", "gt", "le", "lt", "multiple_of", "pattern", "min_length", "max_le
 
 
 def test_everything_passes_the_type_checker(written: Path) -> None:
-    pytest.importorskip("mypy")
-    checked = subprocess.run(
-        [
-            *(sys.executable, "-m", "mypy", "--strict", "--cache-dir", str(written / "cache")),
-            *("--config-file", str(ROOT / "pyproject.toml"), *FILES),
-        ],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=written,
-        env={**os.environ, "MYPYPATH": f"{ROOT}:{written}"},
-    )
-    assert checked.returncode == 0, checked.stdout + checked.stderr
+    check_types(written, FILES)

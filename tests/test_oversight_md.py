@@ -13,26 +13,23 @@ from pathlib import Path
 
 import pytest
 from support.daemons import wait_until_it_listens
+from support.pages import ROOT, blocks_of, check_types, programs_of, text_of, write
 from support.waiting import PATIENCE
 
 import seqrpc
 from seqrpc import blocking, oversight
 from seqrpc.oversight import prometheus
 
-ROOT = Path(__file__).parent.parent
-PAGE = (ROOT / "docs" / "oversight.md").read_text(encoding="utf-8")
-BLOCKS: list[str] = re.findall(r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
-FILES = {name[1]: block for block in BLOCKS if (name := re.match(r"# (\w+\.py)\n", block))}
+PAGE = text_of("oversight.md")
+BLOCKS = blocks_of(PAGE)
+FILES = programs_of(BLOCKS)
 PRINTED = re.findall(r"^(?:It prints|[^\n]* logs)\n\n```\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
 
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a directory in which everything from the page is in files."""
-    directory = tmp_path_factory.mktemp("page")
-    for name, text in FILES.items():
-        (directory / name).write_text(text, encoding="utf-8")
-    return directory
+    return write(FILES, tmp_path_factory.mktemp("page"))
 
 
 def run(written: Path, name: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
@@ -94,19 +91,7 @@ def test_the_traced_program_does_what_it_says(written: Path, socket_path: Path) 
 
 
 def test_everything_passes_the_type_checker(written: Path) -> None:
-    pytest.importorskip("mypy")
-    checked = subprocess.run(
-        [
-            *(sys.executable, "-m", "mypy", "--strict", "--cache-dir", str(written / "cache")),
-            *("--config-file", str(ROOT / "pyproject.toml"), *FILES),
-        ],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=written,
-        env={**os.environ, "MYPYPATH": f"{ROOT}:{written}"},
-    )
-    assert checked.returncode == 0, checked.stdout + checked.stderr
+    check_types(written, FILES)
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -11,23 +10,21 @@ from pathlib import Path
 
 import pytest
 from support.daemons import wait_until_it_listens
+from support.pages import ROOT, blocks_of, check_types, programs_of, text_of, write
 from support.restarts import reaping, status_of
 from support.waiting import PATIENCE
 
 import seqrpc
 import seqrpc.blocking
 
-ROOT = Path(__file__).parent.parent
-PAGE = (ROOT / "docs" / "restarts.md").read_text(encoding="utf-8")
-BLOCKS: list[str] = re.findall(r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
-FILES = {name[1]: block for block in BLOCKS if (name := re.match(r"# (\w+\.py)\n", block))}
+PAGE = text_of("restarts.md")
+FILES = programs_of(blocks_of(PAGE))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="restarts are Linux's")
 def test_the_client_notices_nothing(socket_path: Path) -> None:
     directory = socket_path.parent
-    for name, text in FILES.items():
-        (directory / name).write_text(text, encoding="utf-8")
+    write(FILES, directory)
     path = directory / "greeter.sock"
     with reaping(), subprocess.Popen([sys.executable, "-W", "error", "greeter.py"], cwd=directory) as greeter:
         wait_until_it_listens(path)
@@ -50,19 +47,7 @@ def test_the_client_notices_nothing(socket_path: Path) -> None:
 
 
 def test_everything_passes_the_type_checker(tmp_path: Path) -> None:
-    pytest.importorskip("mypy")
-    for name, text in FILES.items():
-        (tmp_path / name).write_text(text, encoding="utf-8")
-    config = ["--config-file", str(ROOT / "pyproject.toml"), "--cache-dir", str(tmp_path / "cache")]
-    checked = subprocess.run(
-        [sys.executable, "-m", "mypy", "--strict", *config, *FILES],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=tmp_path,
-        env={**os.environ, "MYPYPATH": f"{ROOT}:{tmp_path}"},
-    )
-    assert checked.returncode == 0, checked.stdout + checked.stderr
+    check_types(write(FILES, tmp_path), FILES)
 
 
 def test_it_can_be_found() -> None:

@@ -14,14 +14,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from support.pages import ROOT, check_types, text_of
 from support.programs import WITHIN
 from support.waiting import PATIENCE
 
 import seqrpc
 from seqrpc.kernel import systemd
 
-ROOT = Path(__file__).parent.parent
-PAGE = (ROOT / "docs" / "systemd.md").read_text(encoding="utf-8")
+PAGE = text_of("systemd.md")
 BLOCKS: list[tuple[str, str]] = re.findall(r"^```(\w+)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
 FILES = {text.split("\n")[0].removeprefix("# "): text for kind, text in BLOCKS if kind != "sh"}
 UNITS = [name for name in FILES if not name.endswith(".py")]
@@ -174,20 +174,7 @@ def test_what_it_says_of_hardening_is_what_the_unit_has() -> None:
 
 
 def test_everything_passes_the_type_checker(written: Path) -> None:
-    pytest.importorskip("mypy")
-    programs = [name for name in FILES if name.endswith(".py")]
-    checked = subprocess.run(
-        [
-            *(sys.executable, "-m", "mypy", "--strict", "--cache-dir", str(written / "cache")),
-            *("--config-file", str(ROOT / "pyproject.toml"), *programs),
-        ],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=written,
-        env={**os.environ, "MYPYPATH": f"{ROOT}:{written}"},
-    )
-    assert checked.returncode == 0, checked.stdout + checked.stderr
+    check_types(written, [name for name in FILES if name.endswith(".py")])
 
 
 def test_every_public_name_it_writes_exists() -> None:

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import inspect
-import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from support.pages import ROOT, blocks_of, check_types, programs_of, text_of, write
 from support.processes import AS_ROOT
 from support.waiting import PATIENCE
 
 import seqrpc
 from seqrpc.calls.plans import check_output
 
-ROOT = Path(__file__).parent.parent
-PAGE = (ROOT / "docs" / "workers.md").read_text(encoding="utf-8")
-BLOCKS: list[str] = re.findall(r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
-FILES = {name[1]: block for block in BLOCKS if (name := re.match(r"# (\w+\.py)\n", block))}
+PAGE = text_of("workers.md")
+BLOCKS = blocks_of(PAGE)
+FILES = programs_of(BLOCKS)
 PRINTED = re.findall(r"^It prints\n\n```\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
 
 NUMBERS = "[2, 2, 3, 7]\n"
@@ -46,10 +45,7 @@ SAID = {
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a directory in which everything from the page is in files."""
-    directory = tmp_path_factory.mktemp("page")
-    for name, text in FILES.items():
-        (directory / name).write_text(text, encoding="utf-8")
-    return directory
+    return write(FILES, tmp_path_factory.mktemp("page"))
 
 
 def run(name: str, directory: Path) -> subprocess.CompletedProcess[str]:
@@ -95,19 +91,7 @@ def test_what_is_said_of_programs_is_what_they_print() -> None:
 
 
 def test_everything_passes_the_type_checker(written: Path) -> None:
-    pytest.importorskip("mypy")
-    checked = subprocess.run(
-        [
-            *(sys.executable, "-m", "mypy", "--strict", "--cache-dir", str(written / "cache")),
-            *("--config-file", str(ROOT / "pyproject.toml"), *FILES),
-        ],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=written,
-        env={**os.environ, "MYPYPATH": f"{ROOT}:{written}"},
-    )
-    assert checked.returncode == 0, checked.stdout + checked.stderr
+    check_types(written, FILES)
 
 
 @pytest.mark.parametrize("cls", [seqrpc.Worker, seqrpc.WorkerPool])
