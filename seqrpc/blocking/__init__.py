@@ -10,7 +10,7 @@ from seqrpc.blocking.client import connect
 from seqrpc.blocking.connection import Connection
 from seqrpc.blocking.current import CurrentCall, current_call
 from seqrpc.blocking.interceptors import Interceptor
-from seqrpc.blocking.marks import method
+from seqrpc.blocking.marks import Interface, method
 from seqrpc.blocking.objects import revoke
 from seqrpc.blocking.streams import Stream
 from seqrpc.blocking.timeouts import timeout
@@ -23,6 +23,7 @@ __all__ = (
     "Connection",
     "CurrentCall",
     "Interceptor",
+    "Interface",
     "Stream",
     "Worker",
     "connect",

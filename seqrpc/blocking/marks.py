@@ -1,12 +1,13 @@
-"""What is said of a method beside its signature, in an interface of plain functions."""
+"""What is said of a method beside its signature, and of a service beside its methods, where functions are plain."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import Any, TypeVar
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from seqrpc.interface.service import Marks, mark
+from seqrpc.interface.service import Marks, PlainService, mark
 from seqrpc.text import shown
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -49,3 +50,32 @@ def method(*, oneway: bool = False, idempotent: bool = False) -> Callable[[F], F
         return function
 
     return marked
+
+
+class Interface(PlainService):
+    """Base of interfaces of plain functions that say more than a class without a base can.
+
+    ::
+
+        class Lamp(seqrpc.blocking.Interface, name="org.example.Lamp"):
+            @seqrpc.blocking.method()
+            def changes(self) -> seqrpc.blocking.Stream[bool]:
+                raise NotImplementedError
+
+    The service may have any name on the wire, and the class may be the annotation of a result: an object that is given
+    away comes as a proxy of it. Each method has its mark, :func:`seqrpc.blocking.method`. It is for callers: services
+    and objects of this side derive from :class:`seqrpc.Service`.
+    """
+
+    if TYPE_CHECKING:  # what a proxy has; on this class itself nobody calls it
+
+        def close(self) -> None:  # type: ignore[override] # a proxy that blocks is not awaited
+            """Let go of the object behind a channel; a proxy of a whole connection holds nothing that is its own."""
+
+        def __enter__(self) -> Self:
+            """Return itself; it is closed at the end of the block."""
+
+        def __exit__(
+            self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+        ) -> None:
+            """Close."""

@@ -6,6 +6,7 @@ import contextlib
 import datetime as dt
 import math
 import re
+import typing
 from collections.abc import Iterable
 from typing import Any, Final
 
@@ -39,8 +40,9 @@ def told_default(default: Any, factory: Any, *, sensitive: bool) -> tuple[dict[s
         sensitive: whether such values are secret: then none is told but None.
     """
     if factory is not msgspec.NODEFAULT:
-        if isinstance(factory, type) and factory in _FACTORIES:
-            return {"default": _FACTORIES[factory].copy()}, {"factory": True}
+        made = typing.get_origin(factory) or factory  # list[int] makes what list makes
+        if isinstance(made, type) and made in _FACTORIES:
+            return {"default": _FACTORIES[made].copy()}, {"factory": True}
         return {}, {"default": "..." if sensitive else f"{_called(factory)}()"}
     if default is msgspec.NODEFAULT:
         return {}, {}

@@ -23,7 +23,7 @@ from seqrpc.interface.contents import holds_descriptors, inner_of, may_be_large,
 from seqrpc.interface.functions import Runs, served, way_of
 from seqrpc.interface.hints import NOWHERE, Scope, bases_of, function_hints
 from seqrpc.interface.policy import Policy
-from seqrpc.interface.service import Marks, Service, marks_of, served_function
+from seqrpc.interface.service import Marks, PlainService, Service, marks_of, served_function
 from seqrpc.interface.shapes import Anything, ServiceObject, Shape, Stream
 from seqrpc.interface.spellings import PLAIN_STREAMS
 
@@ -240,7 +240,7 @@ def _hints_as_described(cls: type, name: str, scopes: Mapping[type, Scope]) -> H
     An interface of plain functions says ``Iterator[int]`` where a service says ``AsyncIterator[int]``.
     """
     hints = _hints_of(cls, name, scopes)
-    if issubclass(cls, Service):
+    if issubclass(cls, Service) and not issubclass(cls, PlainService):
         return hints
     return {parameter: (_as_stream(annotation), scope) for parameter, (annotation, scope) in hints.items()}
 

@@ -187,3 +187,10 @@ def served_function(cls: type, name: str) -> Callable[..., Any] | None:
     if hides_thread(attribute):
         raise TypeError(f"{where}: put @seqrpc.method above the other decorators of a plain function")
     return served(attribute)
+
+
+class PlainService(Service):
+    """Base of interfaces of plain functions, in which ``Iterator`` says what ``AsyncIterator`` says in others.
+
+    No object of such a class is served; proxies that block are made of it (:class:`seqrpc.blocking.Interface`).
+    """

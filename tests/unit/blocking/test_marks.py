@@ -12,6 +12,7 @@ from support.sync import served
 import seqrpc
 from seqrpc import blocking
 from seqrpc.interface.description import describe
+from seqrpc.interface.shapes import ServiceObject
 
 
 class Journal(seqrpc.Service, name="Notes"):
@@ -69,3 +70,31 @@ def test_what_it_cannot_mark_is_refused() -> None:
         mark(later)
     with pytest.raises(TypeError, match="take one"):
         blocking.method(oneway=True, idempotent=True)
+
+
+class Lamp(blocking.Interface, name="org.example.Lamp"):
+    @blocking.method(idempotent=True)
+    def changes(self, wanted: Iterator[str]) -> Iterator[bool]:
+        raise NotImplementedError
+
+    def unmarked(self) -> None: ...
+
+
+class Lamps(blocking.Interface):
+    @blocking.method()
+    def lamp(self) -> Lamp:
+        raise NotImplementedError
+
+
+def test_an_interface_has_a_name_of_its_own_and_plain_streams() -> None:
+    described = describe(Lamp)
+    assert described.name == "org.example.Lamp"
+    assert list(described.methods) == ["changes"]
+    changes = described.methods["changes"]
+    assert (changes.streams, changes.idempotent, changes.parameters[0].is_stream) == (True, True, True)
+
+
+def test_objects_are_described_by_an_interface() -> None:
+    shape = describe(Lamps).methods["lamp"].result.shape
+    assert isinstance(shape, ServiceObject)
+    assert shape.annotation is Lamp

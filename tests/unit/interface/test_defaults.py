@@ -171,6 +171,7 @@ def test_long_words_are_cut() -> None:
 @pytest.mark.parametrize(
     "factory, told",
     [
+        (list[int], ({"default": []}, {"factory": True})),
         (list, ({"default": []}, {"factory": True})),
         (tuple, ({"default": []}, {"factory": True})),
         (set, ({"default": []}, {"factory": True})),

@@ -1,0 +1,67 @@
+"""docs/stubs.md is true: its programs run, beside a stub of the daemon of docs/discovery.md."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from support.programs import WITHIN, wait_for
+
+ROOT = Path(__file__).parent.parent
+
+MAKE = """
+import json
+import shelf
+from seqrpc.documents.model import read
+from seqrpc.documents.stubs import write_stub
+from seqrpc.interface.openrpc import document_of
+document = document_of(shelf.Shelf)
+open("shelf_stub.py", "w").write(write_stub(read(document), "shelf:Shelf"))
+json.dump(document, open("new.json", "w"))
+"""
+
+
+def programs_of(page: str) -> dict[str, str]:
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+    return dict(re.findall(r"```python\n# (\w+\.py)\n(.*?)```", text, re.DOTALL))
+
+
+def output_of(directory: Path, *args: str) -> str:
+    ran = subprocess.run(
+        [sys.executable, *args],
+        cwd=directory,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=WITHIN,
+        check=False,
+    )
+    assert (ran.stderr, ran.returncode) == ("", 0)
+    return ran.stdout
+
+
+def test_its_programs_run(tmp_path: Path) -> None:
+    programs = {**programs_of("stubs.md"), "shelf.py": programs_of("discovery.md")["shelf.py"]}
+    assert sorted(programs) == ["app.py", "both.py", "script.py", "shelf.py"]
+    for name, code in programs.items():
+        (tmp_path / name).write_text(code)
+    output_of(tmp_path, "-c", MAKE)
+    document = json.loads((tmp_path / "new.json").read_text())
+    document["methods"] = [method for method in document["methods"] if method["name"] != "Shelf.burn"]
+    (tmp_path / "old.json").write_text(json.dumps(document))
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "shelf.py", "socket"]
+    with subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.DEVNULL) as daemon:
+        try:
+            wait_for(tmp_path / "socket", daemon)
+            assert output_of(tmp_path, "app.py", "socket") == "there is no such book\n"
+            assert output_of(tmp_path, "script.py", "socket") == ""
+        finally:
+            daemon.terminate()
+    assert output_of(tmp_path, "both.py", "old.json", "new.json") == (
+        "Shelf.burn: the method is new (breaks servers: a new caller calls what an old server does not have)\n"
+    )
