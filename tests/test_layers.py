@@ -293,6 +293,41 @@ ORDER = (
     "testing.fixtures",
     "testing.plugin",
     "testing",
+    # the command line
+    "cli",
+    "cli.program",
+    "cli.endings",
+    "cli.screen",
+    "cli.identity",
+    "cli.frames",
+    "cli.tunnel",
+    "cli.ssh",
+    "cli.places",
+    "cli.learning",
+    "cli.importing",
+    "cli.sources",
+    "cli.listeners",
+    "cli.completers",
+    "cli.asking",
+    "cli.listing",
+    "cli.describe",
+    "cli.values",
+    "cli.feeding",
+    "cli.words",
+    "cli.results",
+    "cli.conversation",
+    "cli.shell",
+    "cli.call",
+    "cli.stub",
+    "cli.diff",
+    "cli.reloading",
+    "cli.serve",
+    "cli.docs",
+    "cli.relay",
+    "cli.completion",
+    "cli.commands",
+    "cli.main",
+    "__main__",
     # the face
     "",
 )
@@ -312,6 +347,7 @@ ONLY_HERE = {
     "uvloop": {"aio.run", "testing.leaks", "workers.child", "workers.executor"},
     "asyncio": {name for name in ORDER if name.partition(".")[0] in ("aio", "workers", "oversight", "testing")}
     | {"interface.methods"},
+    "click": {name for name in ORDER if name.startswith("cli.")},
 }
 """Modules that only some of ours may import."""
 
@@ -321,6 +357,7 @@ NOT_HERE = {
     "documents": {"asyncio", "click", "msgpack", "rich", "selectors", "socket", "threading"},
     "blocking": {"asyncio", "concurrent.futures", "uvloop"},
     "calls": {"asyncio", "select", "selectors", "threading"},
+    "cli": {"asyncio", "msgpack", "uvloop"},
 }
 """Modules that a whole floor does without: it does not run, wait or send."""
 
@@ -376,7 +413,7 @@ def test_the_list_goes_floor_by_floor() -> None:
     floors = [name.partition(".")[0] for name in ORDER]
     changes = [floor for before, floor in zip(["", *floors], floors, strict=False) if floor != before]
     ground = ["text", "errors", "limits", "logs"]
-    top = ["testing", ""]
+    top = ["testing", "cli", "__main__", ""]
     assert changes == [
         *ground,
         "kernel",

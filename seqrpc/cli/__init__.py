@@ -1,0 +1,1 @@
+"""The command line: ``seqrpc``, with the extra ``seqrpc[cli]``."""

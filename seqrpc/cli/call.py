@@ -1,0 +1,132 @@
+"""The command ``call``: one call, or a chain of them, of which each is of what the one before gave."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from typing import Any, Final
+
+import click
+
+from seqrpc.blocking.channels import Channel
+from seqrpc.cli.completers import completes_addresses, completes_arguments, completes_methods
+from seqrpc.cli.conversation import Conversation, Target
+from seqrpc.cli.endings import HELP, misused
+from seqrpc.cli.identity import become, identity_of
+from seqrpc.cli.learning import description_if_any
+from seqrpc.cli.places import bounded, connected, place_of
+from seqrpc.cli.results import Writer
+from seqrpc.cli.screen import Screen
+
+BETWEEN: Final = "--"
+"""What stands between two calls of a chain."""
+
+
+class _Chained(click.Command):
+    """A command whose arguments have calls between ``--``."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Keep what follows the first ``--``, which click would take for a mark of its own."""
+        at = args.index(BETWEEN) if BETWEEN in args else len(args)
+        ctx.meta["seqrpc.chain"] = args[at:]
+        return super().parse_args(ctx, args[:at])
+
+
+@click.command(
+    "call",
+    cls=_Chained,
+    context_settings={"ignore_unknown_options": True},
+    help="""Call METHOD of what listens at ADDRESS, and write its result.
+
+    ADDRESS is a path, @NAME, fd:N, 'exec:PROGRAM ARGS', a program that serves at descriptor 3, or
+    ssh://[USER@]HOST/PATH. METHOD is Service.method; the service may be left out where one only has such a method.
+
+    ARGS are values, by position, or NAME=VALUE. They are read by the types that the service says: 7 is a text where a
+    text is wanted. Where it says none, they are JSON, else text. @PATH stands for what is in a file, - for standard
+    input (once); @@ begins a text with @, and \\- is one dash. A stream is sent from lines. Bytes inside of JSON are
+    base64.
+
+    An object that a method gives is called by a chain: call ADDRESS Vault.open box -- read 7 -- close.
+
+    At a terminal results are laid out, else they are JSON on one line, and streams a line for each item. Bytes, buffers
+    and open files are written as they are.""",
+    epilog=f"\b\n{HELP}",
+)
+@click.argument("address", shell_complete=completes_addresses)
+@click.argument("method", required=False, shell_complete=completes_methods)
+@click.argument("args", nargs=-1, type=click.UNPROCESSED, shell_complete=completes_arguments)
+@click.option(
+    "--fd", "files", multiple=True, metavar="NAME=PATH", help="Send an open file: PATH, >PATH, >>PATH, <>PATH."
+)
+@click.option("--timeout", type=click.FloatRange(0), metavar="SECONDS", help="How long all of it may take.")
+@click.option("--json", is_flag=True, help="Write JSON, at a terminal too.")
+@click.option("--raw", is_flag=True, help="Write texts and bytes as they are.")
+@click.option("--save", "saves", multiple=True, metavar="PATH", help="Write files, buffers and bytes there, in order.")
+@click.option("--exec", "program", default="", metavar="PROGRAM", help="Run a program with what came as its input.")
+@click.option("--as-user", metavar="USER", help="As this user, or UID:GID; for root.")
+@click.option("--shell", is_flag=True, help="Read calls line by line.")
+@click.pass_context
+def command(ctx: click.Context, /, address: str, method: str | None, args: tuple[str, ...], **options: Any) -> int:
+    """Call."""
+    calls = _chain(method, args, ctx.meta["seqrpc.chain"])
+    if options["shell"] and calls:
+        raise misused("with --shell calls are typed in, and none is in the command line")
+    if not options["shell"] and not calls:
+        raise click.UsageError("Missing argument 'METHOD'", ctx)
+    place = place_of(address)
+    if options["as_user"] is not None:
+        become(identity_of(options["as_user"]))
+    screen = Screen(json=options["json"])
+    writer = Writer(screen, raw=options["raw"], saves=options["saves"], program=options["program"])
+    with (
+        bounded(options["timeout"]),
+        connected(place) as connection,
+        contextlib.closing(Conversation(connection, description_if_any(connection))) as conversation,
+    ):
+        if options["shell"]:
+            from seqrpc.cli.shell import Shell  # noqa: PLC0415 - seldom needed
+
+            Shell(conversation, screen, writer).run()
+        else:
+            _run(conversation, calls, options["files"], screen, writer)
+    writer.close()
+    return writer.status
+
+
+def _chain(method: str | None, args: Sequence[str], rest: Sequence[str]) -> list[list[str]]:
+    """Return the calls of a command line, each a method with its arguments."""
+    if method is None:
+        return []
+    calls = [[method, *args]]
+    for word in rest:
+        if word == BETWEEN:
+            calls.append([])
+        else:
+            calls[-1].append(word)
+    if not all(calls):
+        raise misused(f"a method follows after {BETWEEN}")
+    return calls
+
+
+def _run(
+    conversation: Conversation, calls: Sequence[Sequence[str]], files: Sequence[str], screen: Screen, writer: Writer
+) -> None:
+    target = conversation.services
+    for number, (name, *words) in enumerate(calls):
+        is_last = number == len(calls) - 1
+        result, target = conversation.call(target, name, words, files if is_last else ())
+        if isinstance(result, Channel):
+            if is_last:
+                _tell_object(screen, target)
+        else:
+            writer.write(result)
+
+
+def _tell_object(screen: Screen, target: Target) -> None:
+    """Write that an object came."""
+    names = [*(target.methods or {})]
+    if screen.is_for_people:
+        offer = f", with {', '.join(names)}" if names else ""
+        screen.line(f"an object{offer}: it is called by what follows after {BETWEEN}")
+    else:
+        screen.value({"object": names or True})

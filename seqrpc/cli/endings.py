@@ -1,0 +1,91 @@
+"""How a command ends: what each error is told as, on one line, and the exit status that tells its kind."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+from typing import Final, NoReturn
+
+from seqrpc import errors
+from seqrpc.text import shown
+
+OK: Final = 0
+FAILED: Final = 1
+MISUSED: Final = 2
+ABSENT: Final = 3
+REFUSED: Final = 4
+LATE: Final = 5
+
+HELP: Final = """\
+Exit status: 0 success; 1 the call failed, or what was compared differs; 2 wrong use: of the command line, or arguments
+that do not fit; 3 absence: nobody listens there, or there is no such method; 4 refusal: this user may not connect, or
+not call; 5 time-out; 130 Ctrl-C; 141 nobody reads the output."""
+
+_STATUSES: Final[tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], int], ...]] = (
+    ((errors.PermissionDenied, errors.ConnectDenied, errors.UntrustedServer), REFUSED),
+    ((errors.DeadlineExceeded, errors.ServerBusy), LATE),
+    ((errors.InvalidParams, errors.AddressError, errors.WrongSocketType), MISUSED),
+    ((errors.MethodNotFound, errors.NobodyListens, errors.Unavailable), ABSENT),
+    (TimeoutError, LATE),
+    (errors.SeqrpcError, FAILED),
+    ((FileNotFoundError, NotADirectoryError), ABSENT),
+    (PermissionError, REFUSED),
+    (OSError, FAILED),
+    (ValueError, MISUSED),
+    (TypeError, MISUSED),
+)
+"""The first that an error is decides."""
+
+
+class Ending(Exception):
+    """Ends the command.
+
+    Args:
+        status: its exit status.
+        text: what is told on standard error; nothing is if it is empty.
+    """
+
+    def __init__(self, status: int, text: str = "") -> None:
+        """Hold both."""
+        super().__init__(text)
+        self.status = status
+
+
+def misused(text: str) -> Ending:
+    """Return what tells that the command line is wrong."""
+    return Ending(MISUSED, text)
+
+
+def status_of(error: BaseException) -> int:
+    """Return the exit status that tells an error's kind."""
+    if isinstance(error, Ending):
+        return error.status
+    if isinstance(error, MemoryError | RecursionError):
+        return FAILED
+    for kinds, status in _STATUSES:
+        if isinstance(error, kinds):
+            return status
+    return FAILED
+
+
+def told(error: BaseException) -> str:
+    """Return an error on one line, with its code: of what was not on the wire the name of its class."""
+    if isinstance(error, Ending | errors.RpcError):
+        return str(error)
+    if isinstance(error, errors.SeqrpcError):
+        return f"{type(error).__name__}: {error}"
+    if isinstance(error, OSError) and error.strerror:
+        where = "" if error.filename is None else f": {shown(os.fsdecode(error.filename))}"
+        code = errno.errorcode.get(error.errno or 0, "OSError")
+        return f"{code}: {error.strerror}{where}"
+    if isinstance(error, ValueError | TypeError):
+        return shown(error)
+    return f"{type(error).__name__}: {shown(error)}"
+
+
+def die_of(number: int) -> NoReturn:
+    """End this process as a signal does that nothing handles, which is how a shell knows it."""
+    signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)
+    os._exit(128 + number)  # it is blocked

@@ -1,0 +1,61 @@
+"""What ``MODULE:NAME`` names."""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+import sys
+from importlib import import_module
+from types import ModuleType
+from typing import Any, Final
+
+from seqrpc.cli.endings import FAILED, Ending, misused
+from seqrpc.text import offered
+
+_NAMED: Final = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)*:[^\W\d]\w*(?:\.[^\W\d]\w*)*")
+
+_ADDRESSES: Final = ("fd:", "systemd:", "exec:")
+
+
+def is_named(text: str) -> bool:
+    """Return whether a text is of that form, and no address."""
+    return _NAMED.fullmatch(text) is not None and not text.startswith(_ADDRESSES)
+
+
+def named(text: str) -> tuple[str, str]:
+    """Return the module and the name.
+
+    Raises:
+        Ending: it is something else.
+    """
+    module, colon, name = text.partition(":")
+    if not (module and colon and name):
+        raise misused(f"a service is named as MODULE:CLASS, got {text!r}")
+    return module, name
+
+
+def thing_at(module: str, name: str) -> Any:
+    """Return what is at a name in a module, which is looked for in the working directory, too.
+
+    Raises:
+        Ending: it is not there.
+        Exception: what the module raises.
+    """
+    imported = _imported(module)
+    try:
+        return functools.reduce(getattr, name.split("."), imported)
+    except AttributeError:
+        raise misused(f"{module} has no {name!r}{offered(name, vars(imported))}") from None
+
+
+def _imported(module: str) -> ModuleType:
+    if (here := os.getcwd()) not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        return import_module(module)
+    except ModuleNotFoundError as exc:
+        parents = [module[:at] for at, char in enumerate(module) if char == "."]
+        if exc.name not in (module, *parents):
+            raise Ending(FAILED, f"{module} imports {exc.name}, which is not there") from exc
+        raise misused(f"there is no module {module}, neither here nor on the path") from None

@@ -1,0 +1,171 @@
+"""Whom to talk to: the addresses of the command line, and connections to them.
+
+==============================  ========================================================================
+``/run/x.sock``, ``@name``, ..  what ``seqrpc.connect`` takes
+``exec:PROGRAM ARGS``           a program that is started, with a socket at descriptor 3
+``ssh://[user@]host/run/x``     what listens at that path of another machine, which has seqrpc, too
+==============================  ========================================================================
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import select
+import shlex
+import time
+from collections.abc import Iterator
+from typing import Final, NamedTuple
+
+from seqrpc.blocking.client import connect, connect_to_process
+from seqrpc.blocking.connection import Connection
+from seqrpc.blocking.timeouts import timeout
+from seqrpc.calls.workers import crashed, python_argv
+from seqrpc.cli.endings import misused
+from seqrpc.errors import ConnectionLost, DeadlineExceeded, RpcError
+from seqrpc.kernel.addresses import Address, parse_address
+from seqrpc.kernel.privileges import Restraints
+from seqrpc.kernel.processes import Process, start
+from seqrpc.kernel.sockets import socket_pair
+from seqrpc.limits import DEFAULT_LIMITS, Limits
+
+_STDERR: Final = 2
+
+GRACE: Final = 2.0
+"""Seconds in which a program that was started for us is to end when its connection does."""
+
+_SSH: Final = re.compile(
+    r"ssh://(?P<host>(?:[^/@:\s]+@)?(?:\[[0-9A-Fa-f:.%]+\]|[^/@:\s]+))(?::(?P<port>\d{1,5}))?(?P<path>/.*)", re.DOTALL
+)
+
+
+class Program(NamedTuple):
+    """A program that serves at descriptor 3."""
+
+    argv: tuple[str, ...]
+
+
+class Elsewhere(NamedTuple):
+    """A socket of another machine."""
+
+    host: str
+    """With the user, if one is named; as ``ssh`` takes it."""
+
+    port: int | None
+    path: str
+    """A path, or the name of an abstract socket."""
+
+
+Place = Address | Program | Elsewhere
+
+
+def place_of(text: str) -> Place:
+    """Return where an address leads.
+
+    Raises:
+        Ending: it cannot be read.
+        AddressError: likewise.
+    """
+    if text.startswith("exec:"):
+        return _program(text)
+    if text.startswith("ssh://"):
+        return _elsewhere(text)
+    return parse_address(text)
+
+
+def _program(text: str) -> Program:
+    try:
+        argv = shlex.split(text.removeprefix("exec:"))
+    except ValueError as exc:
+        raise misused(f"{text}: {exc}") from None
+    if not argv:
+        raise misused("exec: is followed by a program and its arguments, as in 'exec:/usr/bin/thing -v'")
+    return Program(tuple(argv))
+
+
+def _elsewhere(text: str) -> Elsewhere:
+    found = _SSH.fullmatch(text)
+    if found is None or text.startswith("ssh://-") or "\0" in text:
+        raise misused(f"{text}: another machine's socket is written as ssh://[user@]host[:port]/path")
+    host, port, path = found["host"], found["port"], found["path"]
+    path = path[1:] if path.startswith("/@") else path
+    return Elsewhere(host, None if port is None else int(port), path)
+
+
+@contextlib.contextmanager
+def connected(place: Place, *, limits: Limits = DEFAULT_LIMITS) -> Iterator[Connection]:
+    """Connect to a place; at the end of the block the connection is closed, and what was started for it has ended.
+
+    Raises:
+        ConnectError, AddressError, ConnectionLost, DeadlineExceeded: there is nobody.
+        OSError: the program cannot be started.
+    """
+    if isinstance(place, Program):
+        with _started(place, limits) as connection:
+            yield connection
+    elif isinstance(place, Elsewhere):
+        from seqrpc.cli.ssh import through_ssh  # noqa: PLC0415 - seldom needed
+
+        with through_ssh(place.host, place.port, place.path) as sock, connect(sock=sock, limits=limits) as connection:
+            yield connection
+    else:
+        with connect(place, limits=limits) as connection:
+            yield connection
+
+
+@contextlib.contextmanager
+def _started(program: Program, limits: Limits) -> Iterator[Connection]:
+    ours, theirs = socket_pair()
+    try:
+        with theirs:
+            process = start(_launching(program.argv), theirs.fileno(), name=program.argv[0], stdout=_STDERR)
+    except BaseException:
+        ours.close()
+        raise
+    try:
+        with connect_to_process(ours, process.pid, limits=limits) as connection:
+            _begin(connection, process)
+            yield connection
+    finally:
+        end(process)
+
+
+def _launching(argv: tuple[str, ...]) -> list[str]:
+    import msgspec  # noqa: PLC0415 - seldom needed here
+
+    *python, path = python_argv("launcher")
+    return [*python, msgspec.json.encode(Restraints()).decode(), *argv, path]
+
+
+def _begin(connection: Connection, process: Process) -> None:
+    """Wait until it answers.
+
+    Raises:
+        WorkerCrashed: it has ended.
+    """
+    try:
+        connection.call("rpc.ping")
+    except ConnectionLost:
+        end(process)
+        raise crashed(process.name, process.pid, process.returncode) from None
+    except DeadlineExceeded:
+        raise
+    except RpcError:
+        return  # it answers
+
+
+def end(process: Process) -> None:
+    """Wait until a process has ended whose connection was closed; kill it if it lives on."""
+    until = time.monotonic() + GRACE
+    while not process.poll():
+        left = until - time.monotonic()
+        if left <= 0:
+            process.kill()
+        poller = select.poll()
+        poller.register(process.fileno(), select.POLLIN)
+        poller.poll(1_000 * max(left, 0) if left > 0 else None)
+
+
+def bounded(seconds: float | None) -> contextlib.AbstractContextManager[None]:
+    """Return what bounds all calls of a command."""
+    return timeout(seconds)

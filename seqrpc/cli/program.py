@@ -1,0 +1,25 @@
+"""What the program is called, and what it says where the extra is missing. It loads nothing else."""
+
+from __future__ import annotations
+
+import sys
+from typing import Final
+
+PROGRAM: Final = "seqrpc"
+
+COMPLETION: Final = "_SEQRPC_COMPLETE"
+"""The environment variable by which shells ask for completion."""
+
+_EXTRA: Final = ("click", "rich")
+
+
+def without(exc: ModuleNotFoundError) -> int:
+    """Say what to install, if it is the extra that is missing; return the exit status.
+
+    Raises:
+        ModuleNotFoundError: it is something else.
+    """
+    if exc.name is None or exc.name.partition(".")[0] not in _EXTRA:
+        raise exc
+    sys.stderr.write(f"{PROGRAM}: {exc.name} is not there, which the command line needs: pip install 'seqrpc[cli]'\n")
+    return 2

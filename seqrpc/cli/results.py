@@ -1,0 +1,320 @@
+"""What a call gave, written: values as JSON or for people, bytes and files as they are, streams item by item."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import math
+import os
+import select
+import shlex
+import stat
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
+from typing import Any, Final
+
+from seqrpc.blocking.channels import Channel
+from seqrpc.blocking.streams import Stream
+from seqrpc.cli.endings import FAILED, Ending, misused
+from seqrpc.cli.screen import Screen, as_json
+from seqrpc.kernel.buffers import Buffer
+from seqrpc.kernel.descriptors import OwnedFd
+
+_AT_ONCE: Final = 1 << 18  # bytes
+
+_KINDS: Final = (
+    (stat.S_ISREG, "file"),
+    (stat.S_ISDIR, "directory"),
+    (stat.S_ISCHR, "device"),
+    (stat.S_ISBLK, "device"),
+    (stat.S_ISFIFO, "pipe"),
+    (stat.S_ISSOCK, "socket"),
+)
+
+
+class Writer:
+    """Writes results.
+
+    Args:
+        screen: where they go.
+        raw: whether texts are written as they are, without quotes, to what is no terminal.
+        saves: paths for what is no plain data: descriptors, buffers and bytes, in the order in which they come.
+        program: what is given a descriptor as its standard input, with its arguments, or nothing.
+    """
+
+    def __init__(self, screen: Screen, *, raw: bool = False, saves: Sequence[str] = (), program: str = "") -> None:
+        """Write nothing yet."""
+        self._screen = screen
+        self._raw = raw
+        self._saves = [*saves]
+        try:
+            self._argv = shlex.split(program)
+        except ValueError as exc:
+            raise misused(f"--exec {program!r}: {exc}") from None
+        self.status = 0
+        """Of the program."""
+
+    def write(self, value: Any) -> None:
+        """Write a result, and close what is in it, but for objects, which stay their owner's.
+
+        Raises:
+            Ending: it cannot be written so.
+            RpcError, ConnectionLost: it is a stream, and that failed.
+        """
+        if isinstance(value, Stream):
+            with value:
+                self._write_stream(value)
+        elif isinstance(value, OwnedFd):
+            with value:
+                self._write_file(value)
+        elif isinstance(value, Buffer):
+            with value, memoryview(value) as view:
+                self._write_bytes(view)
+        elif isinstance(value, bytes):
+            self._write_bytes(value)
+        elif self._saves and not _holds_files(value):
+            self._save_data(value)
+        else:
+            self._write_data(value)
+
+    def close(self) -> None:
+        """Check that all was used that was asked for.
+
+        Raises:
+            Ending: it was not.
+        """
+        if self._saves:
+            raise Ending(FAILED, f"nothing came that could be saved as {self._saves[0]}")
+
+    # Plain data
+
+    def _write_data(self, value: Any) -> None:
+        if self._raw and isinstance(value, str):
+            self._screen.raw(value.encode(errors="surrogateescape"))
+        elif self._screen.is_for_people and isinstance(value, str):
+            self._screen.text(value)
+        elif value is not None or not self._screen.is_for_people:
+            self._screen.value(self.data_of(value))
+
+    def _save_data(self, value: Any) -> None:
+        text = value if isinstance(value, str) else as_json(self.data_of(value)) + "\n"
+        with open(self._saves.pop(0), "w", encoding="utf-8", errors="surrogateescape") as file:
+            file.write(text)
+
+    def data_of(self, value: Any) -> Any:
+        """Return a value as JSON has it; files in it are saved as far as there are paths, and closed."""
+        if isinstance(value, dict):
+            return {_key(key): self.data_of(each) for key, each in value.items()}
+        if isinstance(value, list | tuple):
+            return [self.data_of(each) for each in value]
+        if isinstance(value, OwnedFd | Buffer | Stream):
+            with value:
+                return self._told(value)
+        return {"object": True} if isinstance(value, Channel) else _plain(value)
+
+    def _told(self, value: Any) -> Any:
+        if isinstance(value, OwnedFd):
+            return self._told_file(value)
+        if isinstance(value, Stream):
+            return [self.data_of(item) for item in value]
+        with memoryview(value) as view:
+            return self._told_buffer(view)
+
+    def _told_file(self, fd: OwnedFd) -> dict[str, Any]:
+        told: dict[str, Any] = {"descriptor": kind_of(fd)}
+        if told["descriptor"] == "file":
+            told["size"] = os.fstat(fd.fileno()).st_size
+        if self._saves:
+            told["saved"] = self._saves[0]
+            self._save(fd)
+        return told
+
+    def _told_buffer(self, view: memoryview) -> Any:
+        if not self._saves:
+            return base64.b64encode(view).decode()
+        path = self._saves.pop(0)
+        with open(path, "wb") as file:
+            file.write(view)
+        return {"bytes": len(view), "saved": path}
+
+    # Bytes and files
+
+    def _write_bytes(self, data: bytes | memoryview) -> None:
+        if self._saves:
+            with open(self._saves.pop(0), "wb") as file:
+                file.write(data)
+        elif self._argv:
+            done = subprocess.run(self._argv, input=data, check=False)  # noqa: S603 - the user's
+            self.status = _status_of(done.returncode)
+        else:
+            self._screen.raw(data)
+            self._end_line(data[-1:] == b"\n" or not data)
+
+    def _write_file(self, fd: OwnedFd) -> None:
+        if self._argv:
+            self._screen.flush()
+            try:
+                done = subprocess.run(self._argv, stdin=fd.fileno(), check=False)  # noqa: S603 - the user's
+            except OSError as exc:
+                raise Ending(FAILED, f"--exec: {self._argv[0]} cannot be started: {exc.strerror}") from None
+            self.status = _status_of(done.returncode)
+        elif self._saves:
+            self._save(fd)
+        else:
+            self._copy(fd)
+
+    def _save(self, fd: OwnedFd) -> None:
+        with open(self._saves.pop(0), "wb") as file, progress(self._screen) as tell:
+            done = 0
+            for data in _read(fd):
+                file.write(data)
+                done += len(data)
+                tell(f"{done:,} bytes")
+
+    def _copy(self, fd: OwnedFd) -> None:
+        last = b"\n"
+        for data in _lines(fd) if self._screen.is_terminal else _read(fd):
+            self._screen.raw(data)
+            last = data[-1:]
+        self._end_line(last == b"\n")
+
+    def _end_line(self, whole: bool) -> None:  # noqa: FBT001 - whether it has ended by itself
+        if self._screen.is_terminal and not whole:
+            self._screen.line()
+
+    # Streams
+
+    def _write_stream(self, stream: Stream[Any]) -> None:
+        with contextlib.ExitStack() as opened:
+            file = opened.enter_context(open(self._saves.pop(0), "wb")) if self._saves else None
+            quiet = self._screen.is_terminal and file is None  # the items show that something happens
+            tell = None if quiet else opened.enter_context(progress(self._screen))
+            count = 0
+            for items in _batches(stream):
+                for item in items:
+                    count += 1
+                    self._write_item(item, file)
+                if tell is not None:
+                    tell(f"{count:,} items")
+                if file is None:
+                    self._screen.flush()
+
+    def _write_item(self, item: Any, file: Any) -> None:
+        if file is not None:
+            file.write(item if isinstance(item, bytes) else (as_json(self.data_of(item)) + "\n").encode())
+        elif self._raw and isinstance(item, bytes):
+            self._screen.raw(item)
+        elif self._raw and isinstance(item, str):
+            self._screen.raw(f"{item}\n".encode(errors="surrogateescape"))
+        elif self._screen.is_for_people:
+            self._screen.line(item if isinstance(item, str) else as_json(self.data_of(item)))
+        else:
+            self._screen.value(self.data_of(item))
+
+
+def _batches(stream: Stream[Any]) -> Iterator[list[Any]]:
+    """Yield the items of a stream, as many together as are there."""
+    for item in stream:
+        yield [item]
+        ready: list[Any] = stream.take_ready()
+        if ready:
+            yield ready
+
+
+def _read(fd: OwnedFd) -> Iterator[bytes]:
+    """Yield what is in a descriptor.
+
+    Raises:
+        Ending: it cannot be read.
+    """
+    while True:
+        try:
+            data = os.read(fd.fileno(), _AT_ONCE)
+        except BlockingIOError:
+            poller = select.poll()
+            poller.register(fd.fileno(), select.POLLIN)
+            poller.poll()
+            continue
+        except OSError as exc:
+            raise Ending(FAILED, f"the {kind_of(fd)} that came cannot be read: {exc.strerror}") from None
+        if not data:
+            return
+        yield data
+
+
+def _lines(fd: OwnedFd) -> Iterator[bytes]:
+    """Yield what is in a descriptor, in pieces that end where a line does, unless that is very long."""
+    rest = b""
+    for data in _read(fd):
+        whole, newline, rest = (rest + data).rpartition(b"\n")
+        if newline:
+            yield whole + newline
+        if len(rest) > _AT_ONCE:
+            yield rest
+            rest = b""
+    if rest:
+        yield rest
+
+
+def kind_of(fd: OwnedFd) -> str:
+    """Return what kind of file a descriptor is of."""
+    mode = os.fstat(fd.fileno()).st_mode
+    return next((kind for test, kind in _KINDS if test(mode)), "something")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, bytes | bytearray | memoryview):
+        return base64.b64encode(value).decode()
+    if isinstance(value, datetime):
+        return value.isoformat()
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _holds_files(value: Any) -> bool:
+    if isinstance(value, dict):
+        return any(map(_holds_files, value.values()))
+    if isinstance(value, list | tuple):
+        return any(map(_holds_files, value))
+    return isinstance(value, OwnedFd | Buffer)
+
+
+def _key(key: Any) -> str:
+    if isinstance(key, str):
+        return key
+    if isinstance(key, bytes):
+        return base64.b64encode(key).decode()
+    return as_json(key) if isinstance(key, int | float | bool | tuple | None) else str(key)
+
+
+def _status_of(returncode: int) -> int:
+    return returncode if returncode >= 0 else 128 - returncode
+
+
+# Progress
+
+
+@contextlib.contextmanager
+def progress(screen: Screen) -> Iterator[Callable[[str], None]]:
+    """Yield what tells how far something is: on one line of a terminal, a few times in a second, if it takes long."""
+    if not screen.err.isatty():
+        yield lambda _text: None
+        return
+    began = last = time.monotonic()
+    is_shown = False
+
+    def tell(text: str) -> None:
+        nonlocal last, is_shown
+        now = time.monotonic()
+        if now - last >= 0.25 and now - began >= 0.5:
+            last, is_shown = now, True
+            screen.err.write(f"\r{text}, {now - began:.0f} s\x1b[K")
+            screen.err.flush()
+
+    try:
+        yield tell
+    finally:
+        if is_shown:
+            screen.err.write("\r\x1b[K")
+            screen.err.flush()

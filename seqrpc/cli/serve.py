@@ -1,0 +1,123 @@
+"""The command ``serve``: a class as a daemon."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+import signal
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import click
+
+from seqrpc.cli import reloading
+from seqrpc.cli.endings import FAILED, HELP, Ending, misused
+from seqrpc.cli.importing import named, thing_at
+from seqrpc.cli.screen import Screen
+from seqrpc.errors import AddressError, ListenError
+from seqrpc.interface.service import Service
+from seqrpc.kernel.addresses import AbstractAddress, PathAddress, parse_address
+
+_STOP_SECONDS: Final = 1.0
+"""That running handlers get before a reload: whoever changes a file waits for it."""
+
+
+class _Octal(click.ParamType[int]):
+    name = "octal"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        try:
+            return int(str(value), 8)
+        except ValueError:
+            self.fail(f"{value!r} is no number in octal, as 660 is", param, ctx)
+
+
+@click.command(
+    "serve",
+    help="""Serve a class at ADDRESS until SIGTERM or Ctrl-C: a path, @name, fd:N or systemd:NAME.
+
+    SERVICE is MODULE:CLASS, which is made without arguments, MODULE:FUNCTION, which returns a service or several, or
+    MODULE:OBJECT. Modules are looked for in the working directory, too.""",
+    epilog=f"\b\n{HELP}",
+)
+@click.argument("service")
+@click.argument("address")
+@click.option("--reload", is_flag=True, help="Begin anew when a file of an imported module changes.")
+@click.option("--mode", type=_Octal(), help="Permissions of the socket file, in octal (default: 600).")
+@click.option("--group", help="Group of the socket file.")
+def command(service: str, address: str, *, reload: bool, **access: Any) -> int:
+    """Serve a class."""
+    screen = Screen()
+    logging.basicConfig(format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    where = named(service)
+    if reload and not isinstance(parse_address(address), PathAddress | AbstractAddress):
+        raise misused(f"--reload needs an address that can be listened at again, which {address} is not")
+    serving = functools.partial(_serve, where, address, access, screen)
+    if reload:
+        _serve_and_reload(serving, screen)
+    else:
+        serving()
+    return 0
+
+
+def services_of(module: str, name: str) -> list[Service]:
+    """Return the services that a name in a module stands for.
+
+    Raises:
+        Ending: it stands for none.
+    """
+    found = thing_at(module, name)
+    made = found if isinstance(found, Service) or not callable(found) else found()
+    services = [made] if isinstance(made, Service) else [*made] if isinstance(made, list | tuple) else []
+    if not services or not all(isinstance(each, Service) for each in services):
+        raise misused(f"{module}:{name} is no seqrpc.Service, nor makes any")
+    return services
+
+
+def _serve(
+    where: tuple[str, str],
+    address: str,
+    access: Mapping[str, Any],
+    screen: Screen,
+    *,
+    on_start: Callable[[Any], object] | None = None,
+) -> None:
+    from seqrpc.aio.run import run  # noqa: PLC0415 - it loads asyncio, and other commands do without
+
+    services = services_of(*where)
+    names = ", ".join(type(service).service_name for service in services)
+
+    def started(server: Any) -> None:
+        if on_start is not None:
+            on_start(server)
+        screen.remark(f"serving {names} at {address}, as process {os.getpid()}")
+
+    stop = None if on_start is None else _STOP_SECONDS
+    try:
+        run(services, address, on_start=started, drain_timeout=stop, **access)
+    except SystemExit as exc:  # with the error that says why the address cannot be served
+        raise exc.__cause__ or Ending(FAILED, str(exc)) from None
+
+
+def _serve_and_reload(serving: Callable[..., None], screen: Screen) -> None:
+    """Serve; when a file changes, execute this program anew, in the same process."""
+    watch = reloading.Watch()
+
+    def begin(_server: object) -> None:
+        watch.begin(lambda: os.kill(os.getpid(), signal.SIGTERM))
+
+    try:
+        serving(on_start=begin)
+    except (ListenError, AddressError):
+        raise
+    except Exception as exc:
+        watch.look(reloading.files_of(exc))
+        screen.complain(f"{reloading.place_of(exc)}{type(exc).__name__}: {exc}")
+        screen.remark("waiting for a change")
+        watch.wait(reloading.files_of(exc))
+    if watch.changed is None:
+        return
+    screen.remark(f"{watch.changed} has changed")
+    screen.flush()
+    reloading.execute_anew()

@@ -1,0 +1,151 @@
+"""A small prompt for calls: each line is one, and what it gives can have a name."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import shlex
+import sys
+from typing import Any, Final
+
+from seqrpc.blocking.channels import Channel
+from seqrpc.cli.conversation import Conversation, Target
+from seqrpc.cli.endings import Ending, misused, status_of, told
+from seqrpc.cli.results import Writer
+from seqrpc.cli.screen import Screen
+from seqrpc.errors import ConnectionLost
+
+_PROMPT: Final = "seqrpc> "
+
+_NAMED: Final = re.compile(r"\s*(?P<name>[^\W\d]\w*)\s+=\s+(?P<call>.*)", re.DOTALL)
+
+_HELP: Final = """\
+METHOD ARGS             calls a method: arguments are as in the command line
+NAME = METHOD ARGS      keeps the object that it gives
+NAME.METHOD ARGS        calls that object
+methods, objects        lists what can be called, and what is kept
+help, exit              says this, and ends"""
+
+
+class Shell:
+    """Reads calls, and makes them, until the input ends.
+
+    Args:
+        conversation: makes the calls.
+        screen: where errors go.
+        writer: writes results.
+    """
+
+    def __init__(self, conversation: Conversation, screen: Screen, writer: Writer) -> None:
+        """Keep no objects yet."""
+        self._conversation = conversation
+        self._screen = screen
+        self._writer = writer
+        self._objects: dict[str, Target] = {}
+        self._status = 0
+
+    def run(self) -> None:
+        """Read until the end; errors are told, and end nothing but their line, unless nobody is at a keyboard.
+
+        Raises:
+            Ending: input that is no terminal had a line that failed.
+            ConnectionLost: the other side has gone.
+        """
+        is_prompt = sys.stdin.isatty() and self._screen.is_terminal
+        if is_prompt:
+            self._prepare_keys()
+        while True:
+            try:
+                line = input(_PROMPT) if is_prompt else sys.stdin.readline()
+            except EOFError:
+                self._screen.line()
+                return
+            except KeyboardInterrupt:
+                if not is_prompt:
+                    raise
+                self._screen.line()
+                continue
+            if not line and not is_prompt:
+                return
+            if line.strip() in ("exit", "quit"):
+                return
+            self._line_or_tell(line, is_prompt=is_prompt)
+
+    def _line_or_tell(self, line: str, *, is_prompt: bool) -> None:
+        try:
+            self.line(line)
+            self._screen.flush()
+        except ConnectionLost:
+            raise
+        except KeyboardInterrupt:
+            if not is_prompt:
+                raise
+            self._screen.line()
+        except BrokenPipeError:
+            raise
+        except Exception as exc:
+            if not is_prompt:
+                raise Ending(status_of(exc), told(exc)) from None
+            self._screen.complain(told(exc))
+
+    def line(self, line: str) -> None:
+        """Do what one line says.
+
+        Raises:
+            Ending: it cannot be understood.
+            RpcError, ...: the call failed.
+        """
+        named = _NAMED.fullmatch(line.strip())
+        try:
+            words = shlex.split(line if named is None else named["call"], comments=True)
+        except ValueError as exc:
+            raise misused(f"{exc}") from None
+        if not words:
+            return
+        if words == ["help"]:
+            self._screen.text(_HELP)
+        elif words == ["methods"]:
+            for name in self._conversation.services.methods or {}:
+                self._screen.line(name)
+        elif words == ["objects"]:
+            for name, target in self._objects.items():
+                self._screen.line(name, ": ", ", ".join(target.methods or {}))
+        else:
+            self._call(words, None if named is None else named["name"])
+
+    def _call(self, words: list[str], keep: str | None) -> None:
+        name, *rest = words
+        object_name, dot, short = name.partition(".")
+        target = self._conversation.services
+        if dot and object_name in self._objects:
+            target, name = self._objects[object_name], short
+        result, made = self._conversation.call(target, name, rest)
+        if isinstance(result, Channel):
+            kept = keep or f"object{len(self._objects) + 1}"
+            self._objects[kept] = made
+            self._screen.line(f"{kept}: ", ", ".join(made.methods or {}) or "an object")
+        else:
+            self._writer.write(result)
+            if keep is not None:
+                raise misused(f"{name} gave no object that could be called {keep}")
+
+    # Keys
+
+    def _prepare_keys(self) -> None:
+        """Have the keyboard complete names, if this Python has readline."""
+        with contextlib.suppress(ImportError):
+            import readline  # noqa: PLC0415 - only a prompt needs it
+
+            readline.set_completer_delims(" \t\n")
+            readline.set_completer(self.completed)
+            readline.parse_and_bind("tab: complete")
+
+    def completed(self, text: str, number: int) -> Any:
+        """Return the name of that number that begins so, for readline."""
+        from seqrpc.cli.completers import is_plain  # noqa: PLC0415 - seldom needed
+
+        names = [*(self._conversation.services.methods or {})]
+        for name, target in self._objects.items():
+            names += [f"{name}.{method.short_name}" for method in (target.methods or {}).values()]
+        fitting = sorted(each for each in names if each.startswith(text) and is_plain(each))
+        return fitting[number] if number < len(fitting) else None

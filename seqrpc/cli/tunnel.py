@@ -1,0 +1,366 @@
+"""Packets of a connection, of its streams and of its objects, carried through a pair of pipes: those of ``ssh``.
+
+Each socket has two threads here. One takes packets from it and puts them into the pipe, as many as the other side has
+room for; one takes what came through the pipe and puts it into the socket, and tells the other side that there is room
+again. So a stream that nobody reads holds up its producer, as it does without a tunnel, and nothing else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import select
+import socket
+import threading
+import time
+from typing import Final, NamedTuple
+
+from seqrpc.cli.endings import Ending
+from seqrpc.cli.frames import (
+    MOST_BYTES,
+    BrokenTunnel,
+    Brought,
+    Frame,
+    Kind,
+    Memory,
+    Socket,
+    framed,
+    instead_of,
+    is_spilled,
+    packed,
+    read_frame,
+    reader_of,
+    streams_in,
+    unpacked,
+    with_clock,
+)
+from seqrpc.kernel import ancillary, memfd
+from seqrpc.kernel.descriptors import OwnedFd, close_all
+from seqrpc.kernel.sockets import is_connected_seqpacket, socket_pair
+from seqrpc.limits import MAX_PACKET
+
+WINDOW: Final = 64
+"""Packets of one channel that may be under way."""
+
+_MOST_CHANNELS: Final = 4_096
+
+_SIZE: Final = 8
+
+
+class _Packet(NamedTuple):
+    """What came through the pipe."""
+
+    message: bytes
+    fds: list[OwnedFd]
+
+
+class _Channel:
+    """A socket at this end of a tunnel.
+
+    Args:
+        tunnel: what carries its packets.
+        number: its number, the same at both ends.
+        sock: the socket, owned.
+        is_stream: whether it is a stream's, and not a connection's.
+    """
+
+    def __init__(self, tunnel: Tunnel, number: int, sock: socket.socket, *, is_stream: bool) -> None:
+        self._tunnel = tunnel
+        self.number = number
+        self._sock = sock
+        self._is_stream = is_stream
+        self._room = threading.Semaphore(WINDOW)
+        self._came: queue.Queue[_Packet | None] = queue.Queue()
+        self._running = 2
+        self._is_over = False
+        self._lock = threading.Lock()
+        sock.setblocking(True)
+
+    def begin(self) -> None:
+        """Carry from now on."""
+        for work in (self._take, self._put):
+            threading.Thread(target=self._run, args=(work,), daemon=True).start()
+
+    def _run(self, work: object) -> None:
+        assert callable(work)
+        try:
+            work()
+        except (OSError, BrokenTunnel):
+            pass  # of this channel no more comes, which the other side is told
+        finally:
+            self._is_over = True
+            with contextlib.suppress(OSError):
+                self._sock.shutdown(socket.SHUT_RDWR)
+            self._came.put(None)
+            self._room.release()
+            with self._lock:
+                self._running -= 1
+                is_last = not self._running
+            if is_last:
+                self._sock.close()
+                self._tunnel.ended(self.number)
+                self._drop_what_came()
+
+    def _drop_what_came(self) -> None:
+        with contextlib.suppress(queue.Empty):
+            while True:
+                packet = self._came.get_nowait()
+                if packet is not None:
+                    close_all(packet.fds)
+
+    def came(self, packet: _Packet | None) -> None:
+        """Take a packet that came through the pipe, or the end.
+
+        Raises:
+            BrokenTunnel: there are more than the other side was told that there is room for.
+        """
+        if packet is not None and self._came.qsize() > WINDOW:
+            close_all(packet.fds)
+            raise BrokenTunnel("more packets than there is room for")
+        self._came.put(packet)
+        if not self._running:
+            self._drop_what_came()
+
+    def credit(self, number: int) -> None:
+        """Hear that so many packets were taken at the other side."""
+        self._room.release(min(number, WINDOW))
+
+    # From the socket to the pipe
+
+    def _take(self) -> None:
+        buffer = memoryview(bytearray(MAX_PACKET + 1))
+        receive = ancillary.waiting_receiver(self._sock, buffer)
+        while True:
+            self._room.acquire()
+            if self._is_over:
+                return
+            fds: list[OwnedFd] = []
+            try:
+                size, control, flags, _address = receive()
+            except ConnectionResetError:  # once, ahead of what was sent earlier
+                size, control, flags, _address = receive()
+            size, _sender, lost = ancillary.take_control(size, control, flags, len(buffer), fds)
+            try:
+                if not 0 < size <= MAX_PACKET or lost:
+                    return
+                self._send(bytes(buffer[:size]), fds)
+            finally:
+                close_all(fds)
+
+    def _send(self, message: bytes, fds: list[OwnedFd]) -> None:
+        contents = [_content_of(fd) for fd in fds]
+        whole, first = message, 0
+        if contents and contents[0] is not None and is_spilled(message):
+            whole, first = contents[0], 1
+        if not all(
+            content is not None or is_connected_seqpacket(fd) for fd, content in zip(fds, contents, strict=True)
+        ):
+            self._replace(whole)
+            return
+        if not self._is_stream and self._tunnel.ahead:
+            whole = with_clock(whole, self._tunnel.ahead)
+        streams = streams_in(whole) if None in contents else set()
+        brought: list[Brought] = []
+        opened: list[_Channel] = []
+        for index, (fd, content) in enumerate(zip(fds, contents, strict=True)):
+            if content is None:
+                sock = socket.socket(fileno=fd.detach())
+                opened.append(self._tunnel.open(sock, is_stream=index - first in streams))
+                brought.append(Socket(opened[-1].number))
+            else:
+                brought.append(Memory(whole if index < first else content))
+        self._tunnel.write(framed(Kind.PACKET, self.number, packed(message if first else whole, brought)))
+        for channel in opened:  # what they carry has to come after what brings them
+            channel.begin()
+
+    def _replace(self, message: bytes) -> None:
+        instead = instead_of(message, is_stream=self._is_stream)
+        if instead.back is not None:
+            self._room.release()
+            _send(self._sock, instead.back, [])
+        if instead.onwards is not None:
+            self._tunnel.write(framed(Kind.PACKET, self.number, packed(instead.onwards, [])))
+        if self._is_stream:
+            raise BrokenTunnel("the stream has ended")
+
+    # From the pipe to the socket
+
+    def _put(self) -> None:
+        try:
+            while (packet := self._came.get()) is not None:
+                try:
+                    _send(self._sock, packet.message, [fd.fileno() for fd in packet.fds])
+                finally:
+                    close_all(packet.fds)
+                self._tunnel.write(framed(Kind.CREDIT, self.number, (1).to_bytes(4, "big")))
+        finally:
+            self._tunnel.write(framed(Kind.END, self.number))
+
+
+class Tunnel:
+    """Both pipes of one end, and the channels through them.
+
+    Args:
+        incoming: where frames come from, lent.
+        outgoing: where they go, lent.
+    """
+
+    def __init__(self, incoming: int, outgoing: int) -> None:
+        """Carry nothing yet."""
+        self._read = reader_of(incoming)
+        self._outgoing = outgoing
+        self._lock = threading.Lock()
+        self._channels: dict[int, _Channel] = {}
+        self._next = 2
+        self.ahead = 0
+        """Nanoseconds by which the clock of the other side is ahead of ours."""
+
+    def connect(self) -> None:
+        """Wait until the far side is connected.
+
+        Raises:
+            Ending: it cannot be.
+            BrokenTunnel: no such program is there.
+        """
+        frame = read_frame(self._read)
+        if frame is None:
+            raise BrokenTunnel("it ended")
+        if frame.kind is Kind.REFUSED and frame.content:
+            raise Ending(frame.content[0], frame.content[1:].decode(errors="backslashreplace"))
+        if frame.kind is not Kind.READY or len(frame.content) != _SIZE:
+            raise BrokenTunnel("it did not begin as 'seqrpc relay' does")
+        self.ahead = int.from_bytes(frame.content, "big") - time.monotonic_ns()
+
+    def carry(self, sock: socket.socket, *, is_far: bool) -> None:
+        """Carry the packets of a connection until the pipe, or all that there is, ends.
+
+        Args:
+            sock: the connection's end that is here, owned.
+            is_far: whether this is the side that connected.
+        """
+        if is_far:
+            self._next = 1
+            self.write(framed(Kind.READY, content=time.monotonic_ns().to_bytes(_SIZE, "big")))
+        self._add(0, sock, is_stream=False).begin()
+        try:
+            while (frame := read_frame(self._read)) is not None:
+                self._came(frame)
+                if is_far and not self._channels:
+                    return
+        except (BrokenTunnel, OSError):
+            pass  # the connection ends, which its user is told
+        finally:
+            for channel in [*self._channels.values()]:
+                with contextlib.suppress(BrokenTunnel):
+                    channel.came(None)
+
+    def _came(self, frame: Frame) -> None:
+        channel = self._channels.get(frame.channel)
+        if channel is None:
+            return  # it has ended here, of which the other side is hearing
+        if frame.kind is Kind.PACKET:
+            channel.came(self._packet(frame.content))
+        elif frame.kind is Kind.END:
+            channel.came(None)
+        elif frame.kind is Kind.CREDIT:
+            channel.credit(int.from_bytes(frame.content, "big"))
+
+    def _packet(self, content: bytes) -> _Packet:
+        message, brought = unpacked(content)
+        fds: list[OwnedFd] = []
+        try:
+            streams = _streams_of(message, brought)
+            for index, each in enumerate(brought):
+                fds.append(self._made(each, is_stream=index in streams))
+        except BaseException:
+            close_all(fds)
+            raise
+        return _Packet(message, fds)
+
+    def write(self, data: bytes) -> None:
+        """Write a frame.
+
+        Raises:
+            OSError: nobody reads.
+        """
+        with self._lock, memoryview(data) as rest:
+            written = 0
+            while written < len(rest):
+                written += os.write(self._outgoing, rest[written:])
+
+    def hang_up(self, seconds: float) -> bool:
+        """Write no more; return whether that could be done, for somebody may be writing."""
+        if not self._lock.acquire(timeout=seconds):
+            return False
+        self._outgoing = -1  # so that whoever still writes meets no other file of that number
+        self._lock.release()
+        return True
+
+    def open(self, sock: socket.socket, *, is_stream: bool) -> _Channel:
+        """Return a channel for another socket, which is owned from now on; it is to begin."""
+        with self._lock:
+            number, self._next = self._next, self._next + 2
+        return self._add(number, sock, is_stream=is_stream)
+
+    def _made(self, brought: Brought, *, is_stream: bool) -> OwnedFd:
+        """Return the descriptor that stands here for one of the other side's, owned by the caller.
+
+        Raises:
+            BrokenTunnel: it cannot be one.
+        """
+        if isinstance(brought, Memory):
+            return memfd.sealed("seqrpc", brought.content)
+        if brought.channel in self._channels or brought.channel % 2 == self._next % 2:
+            raise BrokenTunnel("a channel with a number that is taken")
+        ours, theirs = socket_pair()
+        self._add(brought.channel, ours, is_stream=is_stream).begin()
+        return OwnedFd(theirs.detach())
+
+    def _add(self, number: int, sock: socket.socket, *, is_stream: bool) -> _Channel:
+        if len(self._channels) >= _MOST_CHANNELS:
+            sock.close()
+            raise BrokenTunnel(f"more than {_MOST_CHANNELS} streams and objects at once")
+        channel = self._channels[number] = _Channel(self, number, sock, is_stream=is_stream)
+        return channel
+
+    def ended(self, number: int) -> None:
+        """Hear that a channel carries no more."""
+        self._channels.pop(number, None)
+
+
+def _streams_of(message: bytes, brought: list[Brought]) -> set[int]:
+    """Return which of those that came with a packet are streams."""
+    if not any(isinstance(each, Socket) for each in brought):
+        return set()
+    if isinstance(brought[0], Memory) and is_spilled(message):
+        return {index + 1 for index in streams_in(brought[0].content)}
+    return streams_in(message)
+
+
+def _content_of(fd: OwnedFd) -> bytes | None:
+    """Return what is in a sealed memory file; None if it is none, or too large."""
+    try:
+        size = memfd.check_sealed(fd)
+        return memfd.read(fd, 0, size) if size <= MOST_BYTES // 2 else None
+    except (ValueError, OSError):
+        return None
+
+
+def _send(sock: socket.socket, message: bytes, fds: list[int]) -> None:
+    """Send a packet, and wait for room."""
+    while True:
+        try:
+            ancillary.send(sock, message, fds)
+        except BlockingIOError:
+            poller = select.poll()
+            poller.register(sock.fileno(), select.POLLOUT)
+            poller.poll()
+        else:
+            return
+
+
+def refuse(outgoing: int, status: int, text: str) -> None:
+    """Tell the near side that there is no connection, and why."""
+    with contextlib.suppress(OSError):
+        os.write(outgoing, framed(Kind.REFUSED, content=bytes([status]) + text.encode(errors="backslashreplace")))

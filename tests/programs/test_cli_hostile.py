@@ -1,0 +1,223 @@
+"""What servers may send that mean harm: it moves no terminal, takes no memory to speak of, and is told on one line."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import msgpack
+import pytest
+from support.commands import at_terminal, seqrpc_command
+from support.sync import Thread
+from support.waiting import PATIENCE
+
+from seqrpc.kernel import ancillary, memfd
+
+EVIL = "\x1b[2J\x1b]0;owned\x07\x1b[?1049h\x9b31m\u202egnp.\u2066\x08\x7f\r\x00\x0eline\nforged: "
+
+CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+
+Answer = Callable[[str, Any], Any]
+
+
+def error(code: str, message: str) -> list[Any]:
+    return [[code, message, None], None]
+
+
+@contextmanager
+def server(path: Path, answer: Answer) -> Iterator[None]:
+    """Listen, and answer each call of one connection after the other; bytes are sent in a memory file."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock:
+        sock.bind(str(path))
+        sock.listen()
+        sock.settimeout(PATIENCE)
+
+        def talk(connected: socket.socket) -> None:
+            while data := connected.recv(65_536):
+                kind, *rest = msgpack.unpackb(data, strict_map_key=False)
+                if kind != 0:
+                    continue
+                number, method, params, *_options = rest
+                message = msgpack.packb([1, number, *answer(method, params)])
+                if len(message) > 65_536:
+                    with memfd.sealed("evil", message) as file:
+                        ancillary.send(connected, msgpack.packb([4, len(message), number]), [file.fileno()])
+                else:
+                    connected.send(message)
+
+        def work() -> None:
+            while True:
+                connected, _address = sock.accept()
+                with connected:
+                    if not connected.recv(1, socket.MSG_PEEK):
+                        return
+                    try:
+                        talk(connected)
+                    except ConnectionError:
+                        continue
+
+        thread = Thread(work)
+        try:
+            yield
+        finally:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as last:
+                last.connect(str(path))
+            thread.result()
+
+
+def described(*methods: Any, **more: Any) -> dict[str, Any]:
+    return {
+        "openrpc": "1.3.2",
+        "info": {"title": EVIL, "version": EVIL, "description": EVIL},
+        "methods": list(methods),
+        "components": {"schemas": {}},
+        "x-seqrpc": {"services": [{"name": f"A{EVIL}", "description": EVIL}], "interfaces": {}},
+        **more,
+    }
+
+
+def method(name: str, schema: Any = None, param: str = "p") -> dict[str, Any]:
+    return {
+        "name": name,
+        "summary": EVIL,
+        "description": EVIL,
+        "params": [{"name": param, "required": True, "schema": schema or {"type": "string", "default": EVIL}}],
+        "result": {"name": "result", "schema": {"enum": [EVIL]}},
+        "errors": [{"code": -32000, "message": EVIL, "x-seqrpc": {"code": EVIL, "description": EVIL}}],
+        "x-seqrpc": {"rule": EVIL, "allowed": False},
+    }
+
+
+DOCUMENT = described(method(f"A{EVIL}.m{EVIL}"), method("A.import", param=f"x{EVIL}"), method("A.ok", {"enum": [EVIL]}))
+
+CALLS: list[tuple[tuple[str, ...], Any]] = [
+    (("call", "{path}", "A.x"), [None, EVIL]),
+    (("call", "{path}", "A.x"), [None, {EVIL: [EVIL, EVIL.encode(), {EVIL: EVIL}]}]),
+    (("call", "{path}", "A.x", "--json"), [None, {EVIL: [EVIL]}]),
+    (("call", "{path}", "A.x", "--raw"), [None, EVIL]),
+    (("call", "{path}", "A.x"), [None, EVIL.encode()]),
+    (("call", "{path}", "A.x"), error(EVIL, EVIL)),
+    (("call", "{path}", "A.x"), error("rpc.PermissionDenied", EVIL)),
+    (("call", "{path}", "ok", "x"), [None, EVIL]),
+    (("call", "{path}", "ok"), [None, EVIL]),
+    (("call", "{path}", "A.import", "y=1"), [None, EVIL]),
+    (("call", "{path}", "mm"), [None, EVIL]),
+    (("describe", "{path}"), None),
+    (("describe", "{path}", "A.import"), None),
+    (("describe", "{path}", "x"), None),
+    (("list", "{path}"), None),
+    (("list", "{path}", "--json"), None),
+    (("stub", "{path}"), None),
+    (("diff", "{path}", "support.desk:Desk"), None),
+    (("call", "{path}", "--shell"), [None, EVIL]),
+]
+
+
+@pytest.mark.parametrize("args, answer", CALLS, ids=lambda value: " ".join(value) if isinstance(value, tuple) else "")
+@pytest.mark.parametrize("document", [DOCUMENT, None], ids=["described", "undescribed"])
+def test_a_terminal_is_what_it_was_whatever_a_server_sends(
+    socket_path: Path, args: tuple[str, ...], answer: Any, document: Any
+) -> None:
+    def respond(called: str, _params: Any) -> Any:
+        if called == "rpc.discover":
+            return [None, document] if document is not None else error("rpc.MethodNotFound", EVIL)
+        return answer if answer is not None else error(EVIL, EVIL)
+
+    with server(socket_path, respond):
+        keys = "methods\nA.x\nhelp\nzzz\nA.import x\nexit\n" if "--shell" in args else ""
+        _status, text = at_terminal(*(arg.format(path=socket_path) for arg in args), keys=keys)
+    left = text.replace("\x1b[?2004h", "").replace("\x1b[?2004l\r", "") if keys else text
+    assert CONTROL.findall(left) == []
+    if args[0] == "list" or (answer and answer[0]):  # where a line break would make a line of its own of a text
+        assert "\nforged: " not in left
+
+
+@pytest.mark.parametrize("args, answer", CALLS, ids=lambda value: " ".join(value) if isinstance(value, tuple) else "")
+def test_a_pipe_gets_what_programs_read(socket_path: Path, args: tuple[str, ...], answer: Any) -> None:
+    if "--raw" in args or "--shell" in args or "stub" in args or (answer and answer[1] == EVIL.encode()):
+        pytest.skip("that is as it is, or no data")
+
+    def respond(called: str, _params: Any) -> Any:
+        return [None, DOCUMENT] if called == "rpc.discover" else answer if answer is not None else error(EVIL, EVIL)
+
+    with server(socket_path, respond):
+        done = seqrpc_command(*(arg.format(path=socket_path) for arg in args))
+    assert CONTROL.findall(done.out) == []
+    assert CONTROL.findall(done.err) == []
+    assert done.err.count("\n") <= 1
+    for line in done.out.splitlines():
+        json.loads(line)
+
+
+def test_a_hundred_megabytes_are_cut_at_a_terminal_and_whole_in_a_pipe_as_far_as_they_are_taken(
+    socket_path: Path,
+) -> None:
+    def respond(called: str, params: Any) -> Any:
+        if called == "rpc.discover":
+            return error("rpc.MethodNotFound", "no")
+        return [None, "\x1b" * params[0]] if called == "A.text" else error("x.Y", "\x1b" * params[0])
+
+    with server(socket_path, respond):
+        status, text = at_terminal("call", socket_path, "A.text", "100000000")
+        assert status == 1
+        assert "rpc.TooLarge" in text
+        status, text = at_terminal("call", socket_path, "A.text", "30000000")
+        assert status == 0
+        assert len(text) < 20_000_000
+        assert CONTROL.findall(text) == []
+        assert text.endswith("characters)\n")
+        status, text = at_terminal("call", socket_path, "A.error", "30000000")
+        assert (status, len(text) < 2_000) == (1, True)
+        done = seqrpc_command("call", socket_path, "A.text", "3000000")
+        assert json.loads(done.out) == "\x1b" * 3_000_000
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        7,
+        {"openrpc": EVIL},
+        described(*[method("A.same")] * 2),
+        described(method("A.x", {"$ref": f"#/components/schemas/{EVIL}"})),
+        described(
+            method("A.x", {"$ref": "#/components/schemas/Loop"}),
+            components={"schemas": {"Loop": {"$ref": "#/components/schemas/Loop"}}},
+        ),
+        described({"name": 7}),
+        described(method("x" * 1_000_000)),
+    ],
+)
+@pytest.mark.parametrize("command", ["describe", "call"])
+def test_a_description_that_is_none_is_told_on_one_line(socket_path: Path, document: Any, command: str) -> None:
+    def respond(called: str, _params: Any) -> Any:
+        return [None, document]
+
+    with server(socket_path, respond):
+        done = seqrpc_command(command, socket_path, "A.x")
+    assert (done.status, done.out) == (1, "")
+    assert done.err.count("\n") == 1
+    assert len(done.err) < 5_000
+    assert CONTROL.findall(done.err) == []
+
+
+def test_a_server_that_breaks_the_protocol_is_told(socket_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock:
+        sock.bind(str(socket_path))
+        sock.listen()
+
+        def work() -> None:
+            connected, _address = sock.accept()
+            with connected:
+                connected.recv(65_536)
+                connected.send(b"\xc1\x1b[2J")
+
+        thread = Thread(work)
+        done = seqrpc_command("call", socket_path, "A.x")
+        thread.result()
+    assert (done.status, done.out, done.err.count("\n")) == (1, "", 1)
+    assert CONTROL.findall(done.err) == []

@@ -1,0 +1,98 @@
+"""What shells complete."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from support.desk import Desk
+from support.sync import served
+
+import seqrpc
+from seqrpc.cli.call import command
+from seqrpc.cli.completers import completes_addresses, completes_arguments, completes_methods, is_plain
+
+
+def context(**params: Any) -> click.Context:
+    ctx = click.Context(command)
+    ctx.params.update(params)
+    return ctx
+
+
+def texts(items: Any) -> list[str]:
+    return [item.value for item in items]
+
+
+PARAM = command.params[0]
+
+
+def test_addresses_are_those_that_listen_else_files(desk: Path) -> None:
+    found = completes_addresses(context(), PARAM, str(desk)[:-2])
+    assert texts(found) == [str(desk)]
+    (rest,) = completes_addresses(context(), PARAM, "/nothing/here")
+    assert (rest.value, rest.type) == ("/nothing/here", "file")
+
+
+def test_methods_are_those_at_the_address(desk: Path) -> None:
+    found = completes_methods(context(address=str(desk)), PARAM, "Desk.a")
+    assert [(item.value, item.help) for item in found] == [("Desk.add", "Return the sum."), ("Desk.anything", "")]
+    assert texts(completes_methods(context(address=str(desk)), PARAM, "Other.")) == ["Other.echo", "Other.only"]
+
+
+def test_parameters_are_those_of_the_method_that_are_not_given(desk: Path) -> None:
+    found = completes_arguments(context(address=str(desk), method="Desk.add", args=()), PARAM, "")
+    assert [(item.value, item.help) for item in found] == [("a=", "int"), ("b=", "int")]
+    found = completes_arguments(context(address=str(desk), method="add", args=("a=1",)), PARAM, "")
+    assert texts(found) == ["b="]
+    assert texts(completes_arguments(context(address=str(desk), method="told", args=()), PARAM, "po")) == ["point="]
+
+
+@pytest.mark.parametrize(
+    "typed, expected",
+    [
+        ("colour=", ["colour=red", "colour=blue"]),
+        ("colour=b", ["colour=blue"]),
+        ("yes=", ["yes=true", "yes=false"]),
+        ("path=/x", ["path=/x"]),
+    ],
+)
+def test_values_are_those_that_there_are(desk: Path, typed: str, expected: list[str]) -> None:
+    found = completes_arguments(context(address=str(desk), method="told", args=()), PARAM, typed)
+    assert texts(found) == expected
+    assert found[0].type == ("file" if typed == "path=/x" else "plain")
+
+
+@pytest.mark.parametrize("params", [{}, {"address": "/nothing/here"}, {"address": "exec:false"}, {"address": "exec:"}])
+def test_without_a_description_nothing_is_offered(params: Any) -> None:
+    assert completes_methods(context(**params), PARAM, "") == []
+    assert completes_arguments(context(**params, method="x"), PARAM, "") == []
+
+
+def test_of_an_unknown_method_nothing_is_offered(desk: Path) -> None:
+    assert completes_arguments(context(address=str(desk), method="Desk.zzz"), PARAM, "") == []
+    assert completes_arguments(context(address=str(desk)), PARAM, "") == []
+
+
+def test_who_does_not_answer_is_not_waited_for_long(socket_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("seqrpc.cli.completers.SECONDS", 0.05)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock:
+        sock.bind(str(socket_path))
+        sock.listen()
+        assert completes_methods(context(address=str(socket_path)), PARAM, "") == []
+
+
+@pytest.mark.parametrize("text", ["a b", "$(id)", "`id`", "a;b", "a\nb", "é", "a'b", "\x1b"])
+def test_what_a_shell_would_obey_is_not_offered(text: str) -> None:
+    assert not is_plain(text)
+
+
+def test_names_that_a_shell_would_obey_are_left_out(socket_path: Path) -> None:
+    class Evil(seqrpc.Service, name="E$(id)"):
+        @seqrpc.method
+        async def run(self) -> None: ...
+
+    with served(socket_path, [Evil(), Desk()]):
+        assert texts(completes_methods(context(address=str(socket_path)), PARAM, "E")) == []

@@ -1,0 +1,100 @@
+"""The command ``describe``."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import msgpack
+from support.commands import Done, at_terminal
+from support.sync import Thread
+
+Run = Callable[..., Done]
+
+
+def test_a_pipe_gets_the_document(desk: Path, seqrpc_run: Run) -> None:
+    done = seqrpc_run("describe", desk)
+    document = json.loads(done.out)
+    assert (done.status, done.err) == (0, "")
+    assert document["openrpc"].startswith("1.")
+    assert [service["name"] for service in document["x-seqrpc"]["services"]] == ["Desk", "Other"]
+
+
+def test_a_method_is_a_part_of_it(desk: Path, seqrpc_run: Run) -> None:
+    assert json.loads(seqrpc_run("describe", desk, "add").out)["name"] == "Desk.add"
+    assert json.loads(seqrpc_run("describe", desk, "Box.look").out)["summary"] == "Return what is in it."
+    assert seqrpc_run("describe", desk, "Desk.zzz") == Done(3, "", "seqrpc: there is no method 'Desk.zzz'\n")
+    assert seqrpc_run("describe", desk, "zzz") == Done(3, "", "seqrpc: there is no method 'zzz'\n")
+
+
+def test_a_terminal_gets_what_a_person_writes(desk: Path) -> None:
+    status, text = at_terminal("describe", desk)
+    assert status == 0
+    assert text.startswith("Desk\n    A desk.\n\n    It has boxes.\n\n    add(a: int, b: int = 1) -> int\n")
+    assert "        Return the sum.\n\n        Both are numbers.\n" in text
+    assert "    hint(number: int) -> None\n        one-way\n" in text
+    assert "Box, an object\n    A box.\n\n    look() -> str\n        Return what is in it.\n" in text
+    assert "uid(4000000000)" in text
+    assert at_terminal("describe", desk, "Box.look")[1].startswith("look() -> str\n    Return what is in it.\n")
+
+
+def test_nobody_and_nonsense_are_told(socket_path: Path, seqrpc_run: Run) -> None:
+    assert seqrpc_run("describe", socket_path).status == 3
+    assert seqrpc_run("describe", socket_path, "--as-user", "nobody here").status == 2
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock:
+        sock.bind(str(socket_path))
+        sock.listen()
+
+        def work() -> None:
+            connected, _address = sock.accept()
+            with connected:
+                number = msgpack.unpackb(connected.recv(65_536))[1]
+                connected.send(msgpack.packb([1, number, None, {"openrpc": "\x1b[2J"}]))
+                connected.recv(65_536)
+
+        thread = Thread(work)
+        done = seqrpc_run("describe", socket_path)
+        thread.result()
+    assert (done.status, done.out) == (1, "")
+    assert done.err.startswith("seqrpc: the description that came is none: openrpc: ")
+    assert "\x1b" not in done.err
+
+
+def test_what_the_document_says_of_who_asks_is_told(socket_path: Path) -> None:
+    document = {
+        "openrpc": "1.3.2",
+        "info": {"title": "A", "version": "0"},
+        "methods": [
+            {"name": "A.may", "params": [], "result": {"name": "result", "schema": {}}, "x-seqrpc": {"allowed": True}},
+            {
+                "name": "A.not",
+                "params": [],
+                "result": {"name": "result", "schema": {}},
+                "errors": [{"code": -32000, "message": "a.\x1bE", "x-seqrpc": {"code": "a.\x1bE"}}],
+                "x-seqrpc": {"allowed": False, "rule": "ro\x1bot", "idempotent": True},
+            },
+        ],
+        "components": {"schemas": {}},
+        "x-seqrpc": {"services": [{"name": "A", "bases": ["B\x1b"]}], "interfaces": {}},
+    }
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock:
+        sock.bind(str(socket_path))
+        sock.listen()
+
+        def work() -> None:
+            connected, _address = sock.accept()
+            with connected:
+                number = msgpack.unpackb(connected.recv(65_536))[1]
+                connected.send(msgpack.packb([1, number, None, document]))
+                connected.recv(65_536)
+
+        thread = Thread(work)
+        status, text = at_terminal("describe", socket_path)
+        thread.result()
+    assert status == 0
+    assert text == (
+        "A (B\\x1b)\n\n    may() -> Any\n        you may call it\n\n    not() -> Any\n        idempotent\n"
+        "        errors: a.\\x1bE\n        you may not call it: ro\\x1bot\n"
+    )

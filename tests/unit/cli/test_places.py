@@ -1,0 +1,124 @@
+"""Whom to talk to."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+
+import seqrpc
+from seqrpc.cli import places
+from seqrpc.cli.endings import Ending
+from seqrpc.cli.places import Elsewhere, Program, bounded, connected, end, place_of
+from seqrpc.kernel.addresses import AbstractAddress, FdAddress, PathAddress
+from seqrpc.kernel.processes import start
+from seqrpc.kernel.sockets import socket_pair
+
+SERVE = f"exec:{sys.executable} -W error -m seqrpc serve support.desk:Desk fd:3"
+
+
+@pytest.mark.parametrize(
+    "text, place",
+    [
+        ("/run/x.sock", PathAddress("/run/x.sock")),
+        ("@x", AbstractAddress(b"x")),
+        ("fd:3", FdAddress(3)),
+        ("exec:/bin/thing -v 'a b'", Program(("/bin/thing", "-v", "a b"))),
+        ("ssh://host/run/x", Elsewhere("host", None, "/run/x")),
+        ("ssh://me@host:22/run/x y", Elsewhere("me@host", 22, "/run/x y")),
+        ("ssh://me@[::1]:22/run/x", Elsewhere("me@[::1]", 22, "/run/x")),
+        ("ssh://host/@name", Elsewhere("host", None, "@name")),
+    ],
+)
+def test_addresses_are_read(text: str, place: object) -> None:
+    assert place_of(text) == place
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "exec:",
+        "exec:'",
+        "ssh://",
+        "ssh://host",
+        "ssh:///x",
+        "ssh://-oProxyCommand=x/y",
+        "ssh://a b/x",
+        "ssh://h/\0",
+        "ssh://h:x/y",
+    ],
+)
+def test_what_is_no_address_is_misuse(text: str) -> None:
+    with pytest.raises(Ending) as raised:
+        place_of(text)
+    assert raised.value.status == 2
+
+
+def test_a_path_is_connected_to(desk: Path) -> None:
+    with bounded(5), connected(place_of(str(desk))) as connection:
+        assert connection.call("Desk.add", 1, 2) == 3
+
+
+@pytest.fixture
+def on_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    tests = str(Path(__file__).parents[2])
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([tests, *filter(None, [os.environ.get("PYTHONPATH")])]))
+
+
+@pytest.mark.usefixtures("on_path")
+def test_a_program_is_started_and_has_ended_afterwards(capfd: pytest.CaptureFixture[str]) -> None:
+    with connected(place_of(SERVE)) as connection:
+        assert connection.call("Desk.add", 1, 2) == 3
+    out, err = capfd.readouterr()
+    assert out == ""  # what it writes does not mix with results
+    assert "serving Desk at fd:3" in err
+
+
+def test_a_program_that_ends_is_told() -> None:
+    with (
+        pytest.raises(seqrpc.WorkerCrashed, match=r"sh .* exited with status 7"),
+        connected(place_of("exec:sh -c 'exit 7'")),
+    ):
+        pass
+    with pytest.raises(seqrpc.WorkerCrashed, match="exited with status 126"), connected(place_of("exec:/nothing/here")):
+        pass
+
+
+def test_who_does_not_answer_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(places, "GRACE", 0.1)
+    with pytest.raises(seqrpc.DeadlineExceeded), bounded(0.2), connected(place_of("exec:sleep 600")):
+        pass
+
+
+def test_a_program_that_lives_on_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(places, "GRACE", 0.1)
+    ours, theirs = socket_pair()
+    with ours, theirs:
+        process = start(["sleep", "600"], theirs.fileno(), name="sleep")
+    end(process)
+    assert process.returncode == -signal.SIGKILL
+
+
+def test_a_program_that_cannot_be_started_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", "/nothing/here")
+    with pytest.raises(FileNotFoundError), connected(place_of("exec:true")):
+        pass
+
+
+def test_an_error_is_an_answer(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import socket, msgpack\n"
+        "sock = socket.socket(fileno=3)\n"
+        "while data := sock.recv(65536):\n"
+        "    sock.send(msgpack.packb([1, msgpack.unpackb(data)[1], ['x.Y', 'no', None], None]))\n"
+    )
+    with (
+        connected(place_of(f"exec:{sys.executable} {program}")) as connection,
+        pytest.raises(seqrpc.RpcError, match=r"x\.Y"),
+    ):
+        connection.call("Any.thing")
+    assert capfd.readouterr() == ("", "")

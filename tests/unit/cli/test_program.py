@@ -1,0 +1,20 @@
+"""What the program says where the extra is missing."""
+
+from __future__ import annotations
+
+import pytest
+
+from seqrpc.cli.program import without
+
+
+def test_what_is_missing_of_the_extra_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    assert without(ModuleNotFoundError("no", name="click.core")) == 2
+    assert capsys.readouterr().err == (
+        "seqrpc: click.core is not there, which the command line needs: pip install 'seqrpc[cli]'\n"
+    )
+
+
+@pytest.mark.parametrize("name", ["seqrpc_other", None])
+def test_what_else_is_missing_is_an_error(name: str | None) -> None:
+    with pytest.raises(ModuleNotFoundError):
+        without(ModuleNotFoundError("no", name=name))

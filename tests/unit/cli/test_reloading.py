@@ -1,0 +1,110 @@
+"""Noticing that a file of an imported module has changed."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from support.waiting import PATIENCE
+
+from seqrpc.cli.reloading import Watch, files_of, imported_files, place_of, version_of
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("seqrpc.cli.reloading.INTERVAL", 0.005)
+
+
+def test_imported_files_are_those_of_modules() -> None:
+    assert __import__("seqrpc").__file__ in imported_files()
+
+
+def test_a_file_that_is_written_replaced_or_gone_has_changed(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    watch = Watch()
+    assert watch.look([str(path)]) is None
+    path.write_text("x")
+    assert watch.look([str(path)]) == watch.changed == str(path)
+    watch = Watch()
+    watch.look([str(path)])
+    other = tmp_path / "other"
+    other.write_text("x")
+    os.utime(other, ns=(path.stat().st_mtime_ns,) * 2)
+    other.rename(path)
+    assert watch.look([str(path)]) == str(path)
+    assert version_of(str(tmp_path / "none")) is None
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_thread_tells_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "seqrpc_watched.py"
+    path.write_text("x = 1\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    __import__("seqrpc_watched")
+    told = threading.Event()
+    watch = Watch()
+    watch.begin(told.set)
+    path.write_text("x = 22\n")
+    assert told.wait(PATIENCE)
+    assert watch.changed == str(path)
+    for thread in threading.enumerate():
+        if thread.name == "seqrpc-reload":
+            thread.join(PATIENCE)
+    del sys.modules["seqrpc_watched"]
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_thread_may_be_ended() -> None:
+    watch = Watch()
+    watch.begin(lambda: None)
+    watch.end()
+    for thread in threading.enumerate():
+        if thread.name == "seqrpc-reload":
+            thread.join(PATIENCE)
+    assert "seqrpc-reload" not in [thread.name for thread in threading.enumerate()]
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_change_is_waited_for(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    watch = Watch()
+    watch.look([str(path)])
+    timer = threading.Timer(0.05, path.write_text, ["x"])
+    timer.start()
+    watch.wait([str(path)])
+    assert watch.changed == str(path)
+    timer.join()
+
+
+def test_an_error_tells_its_files(tmp_path: Path) -> None:
+    path = tmp_path / "broken.py"
+    path.write_text("x = (\n")
+    with pytest.raises(SyntaxError) as raised:
+        compile(path.read_text(), str(path), "exec")
+    assert files_of(raised.value)[-1] == str(path)
+    assert place_of(raised.value) == ""
+    with pytest.raises(ZeroDivisionError) as divided:
+        1 / 0  # noqa: B018 - it is to fail
+    assert files_of(divided.value) == [__file__]
+    assert place_of(divided.value).startswith(f"{__file__}:")
+    assert place_of(ValueError("nowhere")) == ""
+
+
+def test_a_program_begins_anew_in_the_same_process(tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import os, sys\n"
+        "from seqrpc.cli.reloading import execute_anew\n"
+        "print(os.getpid(), sys.argv[1:])\n"
+        "if 'AGAIN' in os.environ: sys.exit(7)\n"
+        "os.environ['AGAIN'] = '1'\n"
+        "execute_anew()\n"
+    )
+    done = subprocess.run([sys.executable, program, "a", "b"], capture_output=True, timeout=PATIENCE, check=False)
+    first, second = done.stdout.splitlines()
+    assert (done.returncode, done.stderr) == (7, b"")
+    assert first == second

@@ -1,0 +1,132 @@
+"""The command ``serve``."""
+
+from __future__ import annotations
+
+import re
+import select
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from support.commands import Done, started
+from support.waiting import PATIENCE
+
+from seqrpc import Service, blocking
+from seqrpc.cli.endings import Ending
+from seqrpc.cli.serve import services_of
+
+Run = Callable[..., Done]
+
+MODULE = """
+import seqrpc
+from seqrpc_helper import VALUE
+
+
+class Thing(seqrpc.Service):
+    @seqrpc.method
+    async def value(self) -> int:
+        return VALUE
+"""
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    (tmp_path / "seqrpc_served.py").write_text(MODULE)
+    (tmp_path / "seqrpc_helper.py").write_text("VALUE = 1\n")
+    return tmp_path
+
+
+def lines_until(process: object, text: str) -> list[str]:
+    """Return what is on standard error until a line has some text."""
+    lines: list[str] = []
+    assert select.select([process.stderr], [], [], PATIENCE)[0], "it says nothing"  # type: ignore[attr-defined]
+    while not lines or text not in lines[-1]:
+        line = process.stderr.readline().decode()  # type: ignore[attr-defined]
+        assert line, f"it ended: {lines}"
+        lines.append(line)
+    return lines
+
+
+def test_a_class_is_served_until_it_is_told_to_stop(directory: Path, socket_path: Path) -> None:
+    with started("serve", "seqrpc_served:Thing", socket_path, "--mode", "660", cwd=directory) as process:
+        (line,) = lines_until(process, "serving")
+        assert line == f"serving Thing at {socket_path}, as process {process.pid}\n"
+        assert socket_path.stat().st_mode & 0o777 == 0o660
+        with blocking.connect(socket_path) as connection:
+            assert connection.call("Thing.value") == 1
+        process.send_signal(signal.SIGTERM)
+        out, err = process.communicate(timeout=PATIENCE)
+    assert (process.returncode, out, err) == (0, b"", b"")
+    assert not socket_path.exists()
+
+
+@pytest.mark.parametrize(
+    "args, status, text",
+    [
+        (("nothing", "{path}"), 2, "a service is named as MODULE:CLASS, got 'nothing'"),
+        (("seqrpc_no_such:X", "{path}"), 2, "there is no module seqrpc_no_such"),
+        (("support.desk:Dek", "{path}"), 2, "support.desk has no 'Dek'; did you mean 'Desk'?"),
+        (("support.desk:Colour.RED", "{path}"), 2, "support.desk:Colour.RED is no seqrpc.Service, nor makes any"),
+        (("support.desk:Desk", "/nothing/here/x"), 1, "ListenError: .*there is no directory"),
+        (("support.desk:Desk", "fd:3", "--reload"), 2, "--reload needs an address that can be listened at again"),
+        (("support.desk:Desk", "{path}", "--mode", "x"), 2, "'x' is no number in octal, as 660 is"),
+        (("support.desk:Desk", "/nothing/here/x", "--reload"), 1, "ListenError: .*there is no directory"),
+    ],
+)
+def test_what_cannot_be_served_is_told(
+    socket_path: Path, seqrpc_run: Run, args: tuple[str, ...], status: int, text: str
+) -> None:
+    done = seqrpc_run("serve", *(arg.format(path=socket_path) for arg in args))
+    assert (done.status, done.out) == (status, "")
+    assert re.search(text, done.err)
+    assert done.err.count("\n") == 1
+
+
+def test_a_name_stands_for_services() -> None:
+    assert [type(each).__name__ for each in services_of("support.desk", "both")] == ["Desk", "Other"]
+    assert isinstance(services_of("support.desk", "Desk")[0], Service)
+    with pytest.raises(Ending):
+        services_of("support.desk", "Point.__name__")
+
+
+def test_a_change_of_any_module_begins_it_anew_in_the_same_process(directory: Path, socket_path: Path) -> None:
+    with started("serve", "--reload", "seqrpc_served:Thing", socket_path, cwd=directory) as process:
+        lines_until(process, "serving")
+        (directory / "seqrpc_helper.py").write_text("VALUE = 22\n")
+        changed, serving = lines_until(process, "serving")
+        assert changed == f"{directory}/seqrpc_helper.py has changed\n"
+        assert serving.endswith(f"as process {process.pid}\n")
+        with blocking.connect(socket_path) as connection:
+            assert connection.call("Thing.value") == 22
+        (directory / "seqrpc_helper.py").write_text("VALUE = (\n")
+        told = lines_until(process, "waiting for a change")
+        assert any("SyntaxError" in line for line in told)
+        (directory / "seqrpc_helper.py").write_text("VALUE = 333\n")
+        lines_until(process, "serving")
+        with blocking.connect(socket_path) as connection:
+            assert connection.call("Thing.value") == 333
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0
+
+
+def test_what_does_not_import_is_told_and_waited_for(
+    tmp_path: Path, socket_path: Path, seqrpc_run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In this process, which is not to begin anew."""
+    begun: list[str] = []
+    path = tmp_path / "seqrpc_broken.py"
+    path.write_text("x = (\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setattr("seqrpc.cli.reloading.execute_anew", lambda: begun.append("anew"))
+    timer = threading.Timer(0.5, path.write_text, ["x = 1\n"])
+    timer.start()
+    done = seqrpc_run("serve", "--reload", "seqrpc_broken:Thing", socket_path)
+    timer.join()
+    assert (done.status, begun) == (0, ["anew"])
+    assert "SyntaxError" in done.err
+    assert done.err.endswith(f"waiting for a change\n{path} has changed\n")
