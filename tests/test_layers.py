@@ -115,6 +115,7 @@ ORDER = (
     "interface.offers",
     "interface.tallies",
     "interface.stats",
+    "interface.monitor",
     "interface.discovery",
     "interface.entries",
     # what a service says of itself, read at the other side
@@ -208,6 +209,7 @@ ORDER = (
     "aio.lifespans",
     "aio.lastreads",
     "aio.stats",
+    "aio.watching",
     "aio.hub",
     "aio.conversation",
     "aio.passing",
