@@ -14,7 +14,7 @@ from typing import Any, Final
 import click
 
 from seqrpc.cli import endings
-from seqrpc.cli.program import COMPLETION, PROGRAM, without
+from seqrpc.cli.program import COMPLETION, PROGRAM, is_extra, without
 from seqrpc.cli.screen import Screen
 from seqrpc.text import offered, shown
 
@@ -109,8 +109,6 @@ def _run_and_tell(args: Sequence[str], screen: Screen) -> int:
         screen.flush()
     except BrokenPipeError:
         raise
-    except ModuleNotFoundError as exc:
-        return without(exc)
     except click.exceptions.Exit as exc:
         screen.flush()
         return exc.exit_code
@@ -118,6 +116,8 @@ def _run_and_tell(args: Sequence[str], screen: Screen) -> int:
         _tell_misuse(exc, screen)
         return endings.MISUSED
     except Exception as exc:
+        if isinstance(exc, ModuleNotFoundError) and is_extra(exc):
+            return without(exc)
         text = endings.told(exc)
         if text:
             screen.complain(text)

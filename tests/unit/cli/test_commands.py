@@ -114,6 +114,7 @@ def failing(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
             2,
             "seqrpc: rich.table is not there, which the command line needs: pip install 'seqrpc[cli]'\n",
         ),
+        (ModuleNotFoundError("no", name="theirs"), 1, "seqrpc: ModuleNotFoundError: no\n"),
         (seqrpc.cli.endings.Ending(3), 3, ""),
     ],
 )
