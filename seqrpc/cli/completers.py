@@ -31,7 +31,8 @@ def completes_addresses(ctx: click.Context, param: click.Parameter, incomplete: 
     from seqrpc.cli.listeners import here  # noqa: PLC0415 - seldom needed
 
     with contextlib.suppress(OSError):
-        items = [_item(text) for text in map(str, here()) if text.startswith(incomplete) and is_plain(text)]
+        texts = [str(each.address) for each in here() if not each.remark]
+        items = [_item(text) for text in texts if text.startswith(incomplete) and is_plain(text)]
         if items:
             return items
     return [_item(incomplete, kind="file")]

@@ -10,9 +10,11 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import select
 import shlex
+import shutil
 import time
 from collections.abc import Iterator
 from typing import Final, NamedTuple
@@ -21,9 +23,9 @@ from seqrpc.blocking.client import connect, connect_to_process
 from seqrpc.blocking.connection import Connection
 from seqrpc.blocking.timeouts import timeout
 from seqrpc.calls.workers import crashed, python_argv
-from seqrpc.cli.endings import misused
+from seqrpc.cli.endings import ABSENT, FAILED, LATE, REFUSED, Ending, misused
 from seqrpc.errors import ConnectionLost, DeadlineExceeded, RpcError
-from seqrpc.kernel.addresses import Address, parse_address
+from seqrpc.kernel.addresses import Address, PathAddress, parse_address
 from seqrpc.kernel.privileges import Restraints
 from seqrpc.kernel.processes import Process, start
 from seqrpc.kernel.sockets import socket_pair
@@ -109,12 +111,15 @@ def connected(place: Place, *, limits: Limits = DEFAULT_LIMITS) -> Iterator[Conn
         with through_ssh(place.host, place.port, place.path) as sock, connect(sock=sock, limits=limits) as connection:
             yield connection
     else:
+        if isinstance(place, PathAddress) and os.path.isdir(place.path):
+            raise misused(f"{place} is a directory: 'seqrpc list {place}' tells which sockets are in it")
         with connect(place, limits=limits) as connection:
             yield connection
 
 
 @contextlib.contextmanager
 def _started(program: Program, limits: Limits) -> Iterator[Connection]:
+    _check_program(program.argv[0])
     ours, theirs = socket_pair()
     try:
         with theirs:
@@ -130,6 +135,21 @@ def _started(program: Program, limits: Limits) -> Iterator[Connection]:
         end(process)
 
 
+def _check_program(name: str) -> None:
+    """Look for a program, for what cannot start tells so less plainly.
+
+    Raises:
+        Ending: there is none.
+    """
+    if shutil.which(name) is not None:
+        return
+    if os.sep not in name:
+        raise Ending(ABSENT, f"exec: there is no program {name!r} in PATH")
+    if os.path.exists(name):
+        raise Ending(REFUSED, f"exec: {name!r} is no program that this user may run")
+    raise Ending(ABSENT, f"exec: there is no program {name!r}")
+
+
 def _launching(argv: tuple[str, ...]) -> list[str]:
     import msgspec  # noqa: PLC0415 - seldom needed here
 
@@ -141,13 +161,15 @@ def _begin(connection: Connection, process: Process) -> None:
     """Wait until it answers.
 
     Raises:
-        WorkerCrashed: it has ended.
+        Ending: it has ended.
     """
     try:
         connection.call("rpc.ping")
     except ConnectionLost:
         end(process)
-        raise crashed(process.name, process.pid, process.returncode) from None
+        error = crashed(process.name, process.pid, process.returncode)
+        wanted = "what exec: starts serves at descriptor 3, as 'seqrpc serve MODULE:CLASS fd:3' does"
+        raise Ending(FAILED, f"{type(error).__name__}: {error}: {wanted}") from None
     except DeadlineExceeded:
         raise
     except RpcError:
@@ -166,6 +188,18 @@ def end(process: Process) -> None:
         poller.poll(1_000 * max(left, 0) if left > 0 else None)
 
 
-def bounded(seconds: float | None) -> contextlib.AbstractContextManager[None]:
-    """Return what bounds all calls of a command."""
-    return timeout(seconds)
+@contextlib.contextmanager
+def bounded(seconds: float | None) -> Iterator[None]:
+    """Bound all calls of a command in time.
+
+    Raises:
+        Ending: the time is up.
+    """
+    began = time.monotonic()
+    try:
+        with timeout(seconds):
+            yield
+    except DeadlineExceeded as exc:
+        if seconds is None or time.monotonic() - began < seconds:
+            raise  # it is the other side's
+        raise Ending(LATE, f"{exc.code}: not done within {seconds:g} s, which is what --timeout allows") from None

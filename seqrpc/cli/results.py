@@ -146,24 +146,27 @@ class Writer:
             with open(self._saves.pop(0), "wb") as file:
                 file.write(data)
         elif self._argv:
-            done = subprocess.run(self._argv, input=data, check=False)  # noqa: S603 - the user's
-            self.status = _status_of(done.returncode)
+            self._run(input=data)
         else:
             self._screen.raw(data)
             self._end_line(data[-1:] == b"\n" or not data)
 
     def _write_file(self, fd: OwnedFd) -> None:
         if self._argv:
-            self._screen.flush()
-            try:
-                done = subprocess.run(self._argv, stdin=fd.fileno(), check=False)  # noqa: S603 - the user's
-            except OSError as exc:
-                raise Ending(FAILED, f"--exec: {self._argv[0]} cannot be started: {exc.strerror}") from None
-            self.status = _status_of(done.returncode)
+            self._run(stdin=fd.fileno())
         elif self._saves:
             self._save(fd)
         else:
             self._copy(fd)
+
+    def _run(self, **given: Any) -> None:
+        """Run the program with its input, and have its status."""
+        self._screen.flush()
+        try:
+            done = subprocess.run(self._argv, check=False, **given)  # noqa: S603 - the user's
+        except OSError as exc:
+            raise Ending(FAILED, f"--exec: {self._argv[0]} cannot be started: {exc.strerror}") from None
+        self.status = _status_of(done.returncode)
 
     def _save(self, fd: OwnedFd) -> None:
         with open(self._saves.pop(0), "wb") as file, progress(self._screen) as tell:

@@ -86,7 +86,8 @@ class Words:
                 raise misused(f"--fd: {method.name} has no parameter {name!r}{offered(name, params)}")
         open_params = [name for name, each in params.items() if not each.keyword_only and name not in {*given, *opened}]
         if len(rest) > len(open_params):
-            raise misused(f"{method.name} takes no {shown(rest[len(open_params)], 50)!r} besides: {_takes(method)}")
+            much = shown(rest[len(open_params)], 50)
+            raise misused(f"{method.name}: {much!r} is too much: {_takes(method)}")
         given.update(zip(open_params, rest, strict=False))
         missing = [each for each in method.params if each.required and each.name not in {*given, *opened}]
         if missing:
@@ -184,4 +185,8 @@ def _told(param: Param) -> str:
 
 
 def _takes(method: Method) -> str:
-    return ", ".join(map(_told, method.params)) or "it takes nothing"
+    if not method.params:
+        return "it takes nothing"
+    by_position = ", ".join(_told(each) for each in method.params if not each.keyword_only)
+    by_name = ", ".join(_told(each) for each in method.params if each.keyword_only)
+    return f"it takes {shown(by_position, 200)}{f'; by name {shown(by_name, 100)}' if by_name else ''} (quote spaces)"
