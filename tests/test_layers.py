@@ -299,6 +299,7 @@ ORDER = (
     "cli",
     "cli.program",
     "cli.endings",
+    "cli.alarms",
     "cli.options",
     "cli.screen",
     "cli.identity",

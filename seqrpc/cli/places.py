@@ -23,6 +23,7 @@ from seqrpc.blocking.client import connect, connect_to_process
 from seqrpc.blocking.connection import Connection
 from seqrpc.blocking.timeouts import timeout
 from seqrpc.calls.workers import crashed, python_argv
+from seqrpc.cli.alarms import Late, alarm, silence
 from seqrpc.cli.endings import ABSENT, FAILED, LATE, REFUSED, Ending, misused
 from seqrpc.errors import ConnectionLost, DeadlineExceeded, RpcError
 from seqrpc.kernel.addresses import Address, PathAddress, parse_address
@@ -132,6 +133,7 @@ def _started(program: Program, limits: Limits) -> Iterator[Connection]:
             _begin(connection, process)
             yield connection
     finally:
+        silence()  # this has its own bound, and must not be left before
         end(process)
 
 
@@ -190,16 +192,17 @@ def end(process: Process) -> None:
 
 @contextlib.contextmanager
 def bounded(seconds: float | None) -> Iterator[None]:
-    """Bound all calls of a command in time.
+    """Bound all that a command does in time: its calls, and what waits elsewhere, as for a pipe that came.
 
     Raises:
         Ending: the time is up.
     """
     began = time.monotonic()
     try:
-        with timeout(seconds):
+        with timeout(seconds), alarm(seconds):
             yield
-    except DeadlineExceeded as exc:
+    except (DeadlineExceeded, Late) as exc:
         if seconds is None or time.monotonic() - began < seconds:
             raise  # it is the other side's
-        raise Ending(LATE, f"{exc.code}: not done within {seconds:g} s, which is what --timeout allows") from None
+        code = DeadlineExceeded.code
+        raise Ending(LATE, f"{code}: not done within {seconds:g} s, which is what --timeout allows") from exc

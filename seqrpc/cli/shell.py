@@ -9,11 +9,12 @@ import sys
 from typing import Any, Final
 
 from seqrpc.blocking.channels import Channel
+from seqrpc.cli.alarms import is_late
 from seqrpc.cli.conversation import Conversation, Target
 from seqrpc.cli.endings import Ending, misused, status_of, told
 from seqrpc.cli.results import Writer
 from seqrpc.cli.screen import Screen
-from seqrpc.errors import ConnectionLost
+from seqrpc.errors import ConnectionLost, DeadlineExceeded
 
 _PROMPT: Final = "seqrpc> "
 
@@ -84,6 +85,8 @@ class Shell:
         except BrokenPipeError:
             raise
         except Exception as exc:
+            if isinstance(exc, DeadlineExceeded) and is_late():
+                raise  # all of it was to take no longer
             if not is_prompt:
                 raise Ending(status_of(exc), told(exc)) from None
             self._screen.complain(told(exc))

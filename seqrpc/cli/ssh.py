@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from typing import Final
 
+from seqrpc.cli.alarms import silence
 from seqrpc.cli.endings import FAILED, Ending
 from seqrpc.cli.frames import BrokenTunnel
 from seqrpc.cli.tunnel import Tunnel
@@ -50,6 +51,7 @@ def through_ssh(host: str, port: int | None, path: str) -> Iterator[socket.socke
             carrying.start()
             yield ours
         finally:
+            silence()  # this has its own bound, and must not be left before
             _hang_up(ssh, tunnel)
             if carrying is not None:
                 carrying.join(_PATIENCE)

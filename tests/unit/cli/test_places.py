@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -125,6 +126,21 @@ def test_who_does_not_answer_is_given_up(monkeypatch: pytest.MonkeyPatch) -> Non
     ):
         pass
     assert raised.value.status == 5
+
+
+def test_what_waits_for_no_call_is_interrupted_when_the_time_is_up() -> None:
+    reader, writer = os.pipe()
+    before = signal.getsignal(signal.SIGALRM)
+    try:
+        late = pytest.raises(Ending, match=r"not done within 0\.1 s")
+        with late as raised, bounded(0.1), contextlib.suppress(OSError):  # a time-out is one
+            os.read(reader, 1)
+    finally:
+        os.close(reader)
+        os.close(writer)
+    assert raised.value.status == 5
+    assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
+    assert signal.getsignal(signal.SIGALRM) is before
 
 
 def test_a_program_that_lives_on_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -111,7 +111,10 @@ def test_what_is_in_a_file_names_no_files_to_open(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_text(f'["@{path}"]')
     wanted = ListOf("list", Descriptor())
-    with ExitStack() as lasting, contextlib.closing(Words(None, lambda: io.BytesIO(path.read_bytes()), lasting)) as words:
+    with (
+        ExitStack() as lasting,
+        contextlib.closing(Words(None, lambda: io.BytesIO(path.read_bytes()), lasting)) as words,
+    ):
         (fd,) = words.value(f'["@{path}"]', wanted, "x")
         assert isinstance(fd, OwnedFd)
         for word in (f"@{path}", "-"):
