@@ -128,8 +128,16 @@ def told_arguments(description: MethodDescription, params: Sequence[Any] | dict[
         given = {name: params[name] for name in [each.name for each in parameters] if name in params}
     else:
         given = dict(zip([each.name for each in parameters], params, strict=False))
-    told = [f"{name}={'...' if name in sensitive else _told(value, 0)}" for name, value in given.items()]
+    told = [f"{name}={'...' if name in sensitive else _told_somehow(value)}" for name, value in given.items()]
     return shown(", ".join(told), MOST_OF_ARGUMENTS)
+
+
+def _told_somehow(value: Any) -> str:
+    """Return an argument in short, whatever the handler has made of it, and still does in a thread of its own."""
+    try:
+        return _told(value, 0)
+    except Exception:  # an integer of 5,000 digits, memory that was released, a dict that grows meanwhile
+        return f"<{type(value).__name__}>"
 
 
 def _told(value: Any, depth: int) -> str:

@@ -370,6 +370,23 @@ async def test_too_many_names_are_refused(socket_path: Path) -> None:
             await anext(connection.proxy(Monitor).monitor(["x"] * 1_001))
 
 
+async def test_too_many_watchers_are_refused_until_one_has_gone(
+    socket_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watching, "_MOST_WATCHERS", 2)
+    async with (
+        seqrpc.serve(Work(), socket_path) as server,
+        seqrpc.connect(socket_path) as connection,
+        AsyncExitStack() as stack,
+    ):
+        one, _two = [await stack.enter_async_context(watched(server, connection)) for _ in range(2)]
+        with pytest.raises(seqrpc.Overloaded, match="2 watch this server already"):
+            await anext(connection.proxy(Monitor).monitor())
+        await one.close()
+        await comes_true(lambda: number_of(hub_of(server).watches) == 1)
+        await stack.enter_async_context(watched(server, connection))
+
+
 @needs_root
 async def test_another_user_may_not_watch_and_is_watched(socket_path: Path) -> None:
     socket_path.parent.chmod(0o755)

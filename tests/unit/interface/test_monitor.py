@@ -84,6 +84,13 @@ def test_what_holds_itself_has_an_end() -> None:
     assert told_arguments(TAKE, [value]) == "value=[[[[...]]]]"
 
 
+def test_what_handlers_leave_of_arguments_is_told_somehow() -> None:
+    released = memoryview(b"12")
+    released.release()
+    assert told_arguments(TAKE, [released]) == "value=<memoryview>"
+    assert told_arguments(TAKE, [[1, 10**5_000]]) == "value=<list>"
+
+
 def test_large_arguments_take_no_longer_than_small_ones() -> None:
     huge = ["x" * 50_000_000, [b"y" * 1_000_000] * 1_000_000, dict.fromkeys(map(str, range(1_000_000)), "z" * 100)]
     before = time.process_time()
