@@ -45,7 +45,7 @@ def through_ssh(host: str, port: int | None, path: str) -> Iterator[socket.socke
                 tunnel.connect()
             except BrokenTunnel as exc:
                 ssh.stdin.close()
-                raise Ending(FAILED, f"ssh {host}: {exc}; its status is {ssh.wait()}") from None
+                raise Ending(FAILED, f"ssh {host}: {exc}{_ending_of(ssh)}") from None
             ours, theirs = socket_pair()
             carrying = threading.Thread(target=tunnel.carry, args=(theirs,), kwargs={"is_far": False}, daemon=True)
             carrying.start()
@@ -55,6 +55,14 @@ def through_ssh(host: str, port: int | None, path: str) -> Iterator[socket.socke
             _hang_up(ssh, tunnel)
             if carrying is not None:
                 carrying.join(_PATIENCE)
+
+
+def _ending_of(ssh: subprocess.Popen[bytes]) -> str:
+    """Return how ``ssh`` ends, for the end of a sentence; nothing if it goes on."""
+    try:
+        return f"; its status is {ssh.wait(_PATIENCE)}"
+    except subprocess.TimeoutExpired:
+        return ""
 
 
 def _wait_for(fd: int) -> None:

@@ -72,6 +72,20 @@ def test_another_program_is_told(programs: Path) -> None:
         pass
 
 
+def test_another_program_that_goes_on_is_told_and_ended(programs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ssh, "_PATIENCE", 0.1)
+    put(programs / "ssh", "#!/bin/sh\necho Welcome, stranger\nexec sleep 600\n")
+    with pytest.raises(Ending, match=r"ssh host: what came is no frame.* kind\?$"), through_ssh("host", None, "/x"):
+        pass
+
+
+def test_who_sends_half_of_a_frame_is_given_up(programs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ssh, "_PATIENCE", 0.1)
+    put(programs / "ssh", "#!/bin/sh\nprintf '\\0'\nexec sleep 600\n")
+    with pytest.raises(Ending, match="DeadlineExceeded"), bounded(0.1), connected(place_of("ssh://host/x")):
+        pass
+
+
 def test_who_does_not_answer_is_given_up(programs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ssh, "_PATIENCE", 0.1)
     put(programs / "ssh", "#!/bin/sh\nexec sleep 600\n")
