@@ -301,6 +301,7 @@ ORDER = (
     "cli.endings",
     "cli.alarms",
     "cli.options",
+    "cli.outputs",
     "cli.screen",
     "cli.identity",
     "cli.frames",
