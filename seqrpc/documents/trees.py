@@ -231,6 +231,9 @@ class EnumOf(Type, frozen=True, kw_only=True):
     """An enum: its members have names and values, all integers or all strings."""
 
     members: tuple[tuple[str, str | int], ...]
+    base: Literal["", "int", "str"] = ""
+    """Whether its members are numbers or texts themselves: an ``IntEnum``, a ``StrEnum``."""
+
     title: str = ""
     description: str = ""
 

@@ -290,10 +290,11 @@ def _enum(cls: type[enum.Enum]) -> Schema:
         kind = "intflag" if issubclass(cls, enum.IntFlag) else "flag"
         numbers = {text(name): form_of(int(member.value)) for name, member in cls.__members__.items()}
         return {**_titled(cls), "type": "integer", OURS: {"type": kind, "names": numbers}}
+    kind = "intenum" if issubclass(cls, int) else "strenum" if issubclass(cls, str) else "enum"
     members = list(cls)
     names = [text(member.name) for member in members]
     values = [form_of(member.value) for member in members]
-    return {**_titled(cls), "enum": values, OURS: {"type": "enum", "names": names}}
+    return {**_titled(cls), "enum": values, OURS: {"type": kind, "names": names}}
 
 
 def _titled(cls: type) -> Schema:
