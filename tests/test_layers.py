@@ -118,7 +118,6 @@ ORDER = (
     "interface.discovery",
     "interface.entries",
     # what a service says of itself, read at the other side
-    "documents",
     "documents.trees",
     "documents.raw",
     "documents.notes",
@@ -143,6 +142,7 @@ ORDER = (
     "documents.classes",
     "documents.clients",
     "documents.stubs",
+    "documents",
     # what holds for calls, with an event loop and without
     "calls",
     "calls.failures",

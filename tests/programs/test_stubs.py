@@ -22,8 +22,7 @@ from support.pyright import ROOT, complaints_of_pyright
 
 import seqrpc
 import seqrpc.blocking
-from seqrpc.documents.model import read
-from seqrpc.documents.stubs import write_stub
+from seqrpc.documents import write_stub
 
 HEAD = """\
 import asyncio
@@ -243,12 +242,10 @@ seqrpc.run({served}, sys.argv[1])
 WRITER = """\
 import os, pathlib, sys
 import seqrpc
-from seqrpc.documents.model import read
-from seqrpc.documents.stubs import write_stub
-from seqrpc.interface.openrpc import document_of
+from seqrpc.documents import document_of, write_stub
 {imports}
 for name, make in {services}.items():
-    pathlib.Path(sys.argv[1], name + "_stub.py").write_text(write_stub(read(document_of(make())), name))
+    pathlib.Path(sys.argv[1], name + "_stub.py").write_text(write_stub(document_of(make()), name))
 os._exit(0)  # some of them hold descriptors
 """
 
@@ -305,7 +302,7 @@ def served(example: Example, directory: Path) -> Iterator[Path]:
 def stub_from(address: Path) -> str:
     """Return the stub of whatever is served at an address, by what it says of itself."""
     with seqrpc.blocking.connect(address) as connection:
-        return write_stub(read(connection.call("rpc.discover")), str(address))
+        return write_stub(connection.call("rpc.discover"), str(address))
 
 
 @pytest.mark.parametrize("name", CASES)
