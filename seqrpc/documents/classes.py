@@ -133,7 +133,7 @@ class Classes:
         if schema.is_array and not all(map(may_be_renamed, renamed.values())):
             renamed = {}  # they are not on the wire
         is_struct = schema.kind == "struct" or schema.is_array or schema.forbids_unknown or bool(renamed)
-        is_struct |= schema.tag is not None
+        is_struct |= schema.tag is not None or schema.omits_defaults
         options = _options(schema, defaults, is_frozen=key in self._frozen, is_struct=is_struct)
         if is_struct:
             bases = (f"{self._vocabulary.module('msgspec')}.Struct", *_struct_options(schema, renamed), *options)
@@ -279,6 +279,8 @@ def _struct_options(schema: Fields, renamed: dict[str, str]) -> Iterator[Node]:
         yield "array_like=True"
     if schema.forbids_unknown:
         yield "forbid_unknown_fields=True"
+    if schema.omits_defaults:
+        yield "omit_defaults=True"
     if renamed:
         pairs = tuple(f"{text_literal(name)}: {text_literal(wire_name)}" for name, wire_name in renamed.items())
         yield Brackets("rename={", pairs, "}", is_literal=True)

@@ -314,6 +314,7 @@ class SchemaReader:
             is_array=is_array,
             tag=tag,
             forbids_unknown=flag_of(forbids, inside(path, "forbid_unknown")),
+            omits_defaults=flag_of(ours.get("omit_defaults", False), inside(path, "omit_defaults")),
             **_titles(schema, path),
         )
 

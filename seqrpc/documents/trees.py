@@ -221,6 +221,9 @@ class Fields(Type, frozen=True, kw_only=True):
     forbids_unknown: bool = False
     """Whether a field that it does not have is an error."""
 
+    omits_defaults: bool = False
+    """Whether a field that is its default is not sent."""
+
     @property
     def parts(self) -> tuple[Type, ...]:
         """The types of its fields."""

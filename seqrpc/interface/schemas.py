@@ -257,6 +257,8 @@ class Schemas:
         config = getattr(shape.cls, "__struct_config__", None)
         if config is not None and config.forbid_unknown_fields:
             ours["forbid_unknown"] = True
+        if config is not None and config.omit_defaults:
+            ours["omit_defaults"] = True
         return {**_titled(shape.cls), **body, OURS: ours}
 
     def _field(self, field: Field) -> Schema:

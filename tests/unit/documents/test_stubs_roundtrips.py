@@ -84,7 +84,7 @@ class Word(enum.StrEnum):
     TITLES = "titles"
 
 
-class Settings(msgspec.Struct, kw_only=True):
+class Settings(msgspec.Struct, kw_only=True, omit_defaults=True):
     """What can be set."""
 
     grade: Grade = Grade.BAD
