@@ -119,7 +119,6 @@ ORDER = (
     "interface.discovery",
     "interface.entries",
     # what a service says of itself, read at the other side
-    "documents",
     "documents.trees",
     "documents.raw",
     "documents.notes",
@@ -144,6 +143,7 @@ ORDER = (
     "documents.classes",
     "documents.clients",
     "documents.stubs",
+    "documents",
     # what holds for calls, with an event loop and without
     "calls",
     "calls.failures",
