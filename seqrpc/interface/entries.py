@@ -155,8 +155,9 @@ class MethodTable:
 
     @property
     def takes_descriptors(self) -> bool:
-        """Whether an argument of any method may hold descriptors."""
-        return any(entry.spec.takes_descriptors for entry in self.entries.values())
+        """Whether an argument of any method may hold descriptors, or be large; those of the protocol need not be."""
+        applications = (entry for name, entry in self.entries.items() if not name.startswith("rpc."))
+        return any(entry.spec.takes_descriptors for entry in applications)
 
     def policy_of_unknown(self, method: str) -> Policy:
         """Return who may learn that there is no such method: the names under ``rpc.`` are nobody's secret."""

@@ -44,7 +44,7 @@ class CallEvent:
     """The process; None as for ``uid``."""
 
     began: float
-    """When it came, in seconds of ``time.time()``."""
+    """When it came, in seconds of ``time.monotonic()`` (``CLOCK_MONOTONIC``), as all processes of a machine have it."""
 
     duration: float
     """Seconds until it was answered, as in ``rpc.stats``: of a stream until it was handed out; 0.0 where no handler
