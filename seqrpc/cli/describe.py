@@ -50,11 +50,23 @@ def command(address: str, method: str | None, *, json: bool, timeout: float, as_
         raise Ending(FAILED, f"the description that came is none: {exc}") from None
     only = None if method is None else _one(method, described)
     if not screen.is_for_people:
-        screen.value(document if only is None else _part(document, only))
+        _write_json(screen, document if only is None else _part(document, only))
     elif only is None:
         _write(screen, described)
     else:
         _write_method(screen, only, "")
+
+
+def _write_json(screen: Screen, told: Any) -> None:
+    """Write a part of a document, in which anything may be besides what was read.
+
+    Raises:
+        Ending: JSON has no such thing.
+    """
+    try:
+        screen.value(told)
+    except (TypeError, ValueError) as exc:
+        raise Ending(FAILED, f"the description that came is none: {exc}") from None
 
 
 def _one(name: str, document: Document) -> Method:

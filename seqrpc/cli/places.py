@@ -25,6 +25,7 @@ from seqrpc.blocking.timeouts import timeout
 from seqrpc.calls.workers import crashed, python_argv
 from seqrpc.cli.alarms import Late, alarm, silence
 from seqrpc.cli.endings import ABSENT, FAILED, LATE, REFUSED, Ending, misused
+from seqrpc.cli.identity import environment, is_another
 from seqrpc.errors import ConnectionLost, DeadlineExceeded, RpcError
 from seqrpc.kernel.addresses import Address, PathAddress, parse_address
 from seqrpc.kernel.privileges import Restraints
@@ -124,7 +125,8 @@ def _started(program: Program, limits: Limits) -> Iterator[Connection]:
     ours, theirs = socket_pair()
     try:
         with theirs:
-            process = start(_launching(program.argv), theirs.fileno(), name=program.argv[0], stdout=_STDERR)
+            argv, given = _launching(program.argv), environment()
+            process = start(argv, theirs.fileno(), name=program.argv[0], stdout=_STDERR, environment=given)
     except BaseException:
         ours.close()
         raise
@@ -156,7 +158,9 @@ def _launching(argv: tuple[str, ...]) -> list[str]:
     import msgspec  # noqa: PLC0415 - seldom needed here
 
     *python, path = python_argv("launcher")
-    return [*python, msgspec.json.encode(Restraints()).decode(), *argv, path]
+    # Somebody else's program could read from this terminal, and type into it: it gets a session of its own.
+    restraints = Restraints(uid=os.getuid()) if is_another() else Restraints()
+    return [*python, msgspec.json.encode(restraints).decode(), *argv, path]
 
 
 def _begin(connection: Connection, process: Process) -> None:

@@ -208,6 +208,17 @@ def test_a_description_that_is_none_is_told_on_one_line(socket_path: Path, docum
     assert CONTROL.findall(done.err) == []
 
 
+@pytest.mark.parametrize("odd", [b"bytes", {b"key": 1}, float("nan"), float("inf")])
+def test_a_description_that_json_cannot_have_is_told(socket_path: Path, odd: Any) -> None:
+    def respond(_called: str, _params: Any) -> Any:
+        return [None, described(method("A.x"), **{"x-odd": odd})]
+
+    with server(socket_path, respond):
+        done = seqrpc_command("describe", socket_path)
+    assert (done.status, done.out) == (1, "")
+    assert done.err.startswith("seqrpc: the description that came is none: ")
+
+
 def test_a_server_that_breaks_the_protocol_is_told(socket_path: Path) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock:
         sock.bind(str(socket_path))
