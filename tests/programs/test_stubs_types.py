@@ -18,8 +18,8 @@ from seqrpc.documents import document_of, write_stub
 def stubs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory with a stub for each group of types."""
     directory = tmp_path_factory.mktemp("types")
-    for number, (name, annotations) in enumerate(groups()):
-        sent = [annotation for annotation in annotations if can_be_sent(annotation)]
+    for number, (name, types) in enumerate(groups()):
+        sent = [annotation for annotation in types if can_be_sent(annotation)]
         if sent:
             (directory / f"stub_{number}.py").write_text(write_stub(document_of(service_of(sent)), name))
     return directory
