@@ -13,6 +13,7 @@ import contextlib
 import re
 import select
 import shlex
+import socket
 import time
 from collections.abc import Iterator
 from typing import Final, NamedTuple
@@ -114,7 +115,12 @@ def connected(place: Place, *, limits: Limits = DEFAULT_LIMITS) -> Iterator[Conn
 
 
 @contextlib.contextmanager
-def _started(program: Program, limits: Limits) -> Iterator[Connection]:
+def begun(program: Program) -> Iterator[tuple[socket.socket, Process]]:
+    """Start a program; yield our end of its socket, which is the caller's, and it. After the block it has ended.
+
+    Raises:
+        OSError: it cannot be started.
+    """
     ours, theirs = socket_pair()
     try:
         with theirs:
@@ -123,11 +129,16 @@ def _started(program: Program, limits: Limits) -> Iterator[Connection]:
         ours.close()
         raise
     try:
-        with connect_to_process(ours, process.pid, limits=limits) as connection:
-            _begin(connection, process)
-            yield connection
+        yield ours, process
     finally:
         end(process)
+
+
+@contextlib.contextmanager
+def _started(program: Program, limits: Limits) -> Iterator[Connection]:
+    with begun(program) as (sock, process), connect_to_process(sock, process.pid, limits=limits) as connection:
+        _begin(connection, process)
+        yield connection
 
 
 def _launching(argv: tuple[str, ...]) -> list[str]:
