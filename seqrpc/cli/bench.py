@@ -15,7 +15,7 @@ from seqrpc.cli.gauge import Gauge
 from seqrpc.cli.identity import become, identity_of
 from seqrpc.cli.places import place_of
 from seqrpc.cli.screen import Screen
-from seqrpc.limits import DEFAULT_LIMITS
+from seqrpc.limits import DEFAULT_LIMITS, LONGEST_TIMER
 
 if TYPE_CHECKING:
     from seqrpc.cli.figures import Figures
@@ -29,6 +29,10 @@ MOST_IN_FLIGHT: Final = 65_536
 
 AT_A_RATE: Final = 1_024
 """Calls of one connection that may be unanswered at a fixed rate, if nothing is said: as many as a server takes."""
+
+_RATES: Final = click.FloatRange(0.001, 1e7)
+
+_DURATIONS: Final = click.FloatRange(0, LONGEST_TIMER, min_open=True)
 
 _BRIEF: Final = 1.0
 """Seconds in which nobody needs to be told how far it is."""
@@ -62,11 +66,13 @@ _BRIEF: Final = 1.0
     metavar="N",
     help="Calls of each connection that may be unanswered: 1 by default, with --rate 1024.",
 )
-@click.option("--rate", type=click.FloatRange(0, min_open=True), metavar="N", help="Calls in a second, all together.")
-@click.option("--seconds", type=click.FloatRange(0, min_open=True), metavar="N", help="How long: 10 by default.")
+@click.option("--rate", type=_RATES, metavar="N", help="Calls in a second, all together.")
+@click.option("--seconds", type=_DURATIONS, metavar="N", help="How long: 10 by default.")
 @click.option("--count", type=click.IntRange(1), metavar="N", help="How many calls; the first of both ends it.")
-@click.option("--warm-up", type=click.FloatRange(0), default=0.0, metavar="SECONDS", help="Call before it counts.")
-@click.option("--timeout", type=click.FloatRange(0, min_open=True), metavar="SECONDS", help="For each call.")
+@click.option(
+    "--warm-up", type=click.FloatRange(0, LONGEST_TIMER), default=0.0, metavar="SECONDS", help="Call before it counts."
+)
+@click.option("--timeout", type=_DURATIONS, metavar="SECONDS", help="For each call.")
 @click.option("--as-user", metavar="USER", help="As this user, or UID:GID; for root.")
 @click.option("--json", is_flag=True, help="Write JSON, at a terminal too.")
 def command(address: str, method: str, args: tuple[str, ...], **options: Any) -> int:
@@ -124,8 +130,8 @@ def _checked(options: dict[str, Any]) -> dict[str, Any]:
         Ending: it cannot be done.
     """
     for name in ("rate", "seconds", "warm_up", "timeout"):
-        if options[name] is not None and not math.isfinite(options[name]):
-            raise misused(f"--{name.replace('_', '-')} {options[name]}: a number with an end is wanted")
+        if options[name] is not None and math.isnan(options[name]):  # which click takes to be in any range
+            raise misused(f"--{name.replace('_', '-')} {options[name]}: a number is wanted")
     rate, count, seconds, connections = options["rate"], options["count"], options["seconds"], options["connections"]
     most = MOST_IN_FLIGHT // connections
     in_flight = options["in_flight"] or (1 if rate is None else min(AT_A_RATE, most))

@@ -1,9 +1,9 @@
 """Calls that are made to measure them: one after the other as fast as they go, or at a fixed rate.
 
-Tasks make them, one for each call that may be unanswered at a time. In a closed loop each makes its next call when it
-has the answer to the last, so a server that stands still is asked nothing meanwhile, and what it took is the time of
-its service. At a fixed rate each takes the next call that is due, and its time counts from then, whether it could be
-sent then or not.
+Tasks make them, one for each call that is unanswered at a time. In a closed loop each makes its next call when it has
+the answer to the last, so a server that stands still is asked nothing meanwhile, and what it took is the time of its
+service. At a fixed rate each takes the next call that is due, and its time counts from then, whether it could be sent
+then or not; one task always waits for the next call, as long as there may be one more.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from seqrpc.limits import LONGEST_TIMER, Limits
 from seqrpc.protocol.messages import Response, error_of
 
 GRACE: Final = 2.0
-"""Seconds after the end in which calls that have no time-out may still be answered."""
+"""Seconds after the end, and after the time-out if there is one, in which calls may still be answered."""
 
 GRACE_AFTER_INTERRUPT: Final = 1.0
 """The same after Ctrl-C: somebody waits."""
@@ -88,8 +88,11 @@ class Measurement:
         """No further call is to be made: all is done, it was interrupted, or the connection is lost."""
         self._enough = asyncio.Event()
         """Nothing is waited for any more."""
-        self._began: list[int] = [0] * (plan.in_flight * len(connections))
+        self._began: list[int] = []
         """Of each task: since when it waits for an answer; 0 if it does not."""
+        self._most = plan.in_flight * len(connections)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._failure: BaseException | None = None
         self._is_over = False
         self._pacer: Pacer | None = None
         self._schedule: Schedule | None = None
@@ -111,27 +114,30 @@ class Measurement:
             Exception: calls cannot be sent: what is said is wrong.
         """
         loop = asyncio.get_running_loop()
-        began, used = _clock(), time.process_time_ns()
-        self._begin(began)
+        if self._plan.rate is not None:
+            self._pacer = Pacer()  # before time counts: it takes some
         loop.add_signal_handler(signal.SIGINT, self._interrupt)
         ticking = asyncio.create_task(self._tick())
-        tasks = [asyncio.create_task(self._work(place)) for place in range(len(self._began))]
-        working = asyncio.gather(*tasks)
-        working.add_done_callback(lambda _done: self._end(enough=True))
+        began, used = _clock(), time.process_time_ns()
+        self._begin(began)
+        for _ in range(self._most if self._pacer is None else 1):
+            self._add_task()
         try:
             await self._wait(self._over, self._until - began)
             if self.is_interrupted or self.lost is not None or self._pacer is None:
                 self._end()
             await self._wait(self._enough, self._grace)
-            if working.done():
-                working.result()
+            if self._failure is not None:
+                raise self._failure
+            if not self._tasks:
                 self._round_off()
         finally:
             loop.remove_signal_handler(signal.SIGINT)
             self._abandon()
-            working.cancel()
-            ticking.cancel()
-            await asyncio.gather(working, ticking, *tasks, return_exceptions=True)
+            left = [ticking, *self._tasks]
+            for task in left:
+                task.cancel()
+            await asyncio.gather(*left, return_exceptions=True)
             if self._pacer is not None:
                 self._pacer.close()
             self.processor = (time.process_time_ns() - used) / max(1, _clock() - began)
@@ -149,7 +155,6 @@ class Measurement:
             seconds = None if plan.seconds is None else plan.seconds + warm / plan.rate
             self._schedule = Schedule(now, plan.rate, count=count, seconds=seconds)
             self._until = min(self._until, self._schedule.due(self._schedule.count))
-            self._pacer = Pacer()
 
     @staticmethod
     async def _wait(event: asyncio.Event, most: int) -> None:
@@ -160,20 +165,42 @@ class Measurement:
     def _grace(self) -> int:
         if self.is_interrupted:
             return int(GRACE_AFTER_INTERRUPT * 1e9)
-        return int(GRACE * 1e9) if self._timeout is None else self._timeout
+        return int(GRACE * 1e9) + (self._timeout or 0)
 
     # The tasks
+
+    def _add_task(self) -> None:
+        self._began.append(0)
+        task = asyncio.create_task(self._work(len(self._began) - 1))
+        self._tasks.add(task)
+        task.add_done_callback(self._task_done)
+
+    def _task_done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            self._failure = self._failure or task.exception()
+        if not self._tasks or self._failure is not None:
+            self._end(enough=True)
+
+    def _add_if_none_waits(self) -> None:
+        assert self._pacer is not None
+        if not self._is_over and not self._pacer.has_waiting and len(self._began) < self._most:
+            self._add_task()
 
     async def _work(self, place: int) -> None:
         connection = self._connections[place % len(self._connections)]
         caller = link_of(connection).caller
+        loop = asyncio.get_running_loop()
         take = self._take if self._schedule is None else self._schedule.take
         while not self._is_over:
             due = take()
             if due is None:
                 return
-            if self._pacer is not None and due > _clock() and not await self._pacer.wait(due):
-                return
+            if self._pacer is not None:
+                if due > _clock() and not await self._pacer.wait(due):
+                    return
+                if not self._pacer.has_waiting:
+                    loop.call_soon(self._add_if_none_waits)
             figures = self.figures if due >= self._start else self._warming
             self._began[place] = due
             try:

@@ -170,6 +170,11 @@ class Pacer:
             self._alarm.set(when)
         return await future
 
+    @property
+    def has_waiting(self) -> bool:
+        """Whether anybody waits."""
+        return bool(self._waiting)
+
     def let_go(self) -> None:
         """Have nobody wait any longer."""
         while self._waiting:

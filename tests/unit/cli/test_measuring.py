@@ -104,6 +104,20 @@ async def test_no_more_is_sent_than_was_said(socket_path: Path, how: dict[str, A
     assert "rate" not in how or figures.rate <= 5_000
 
 
+async def test_at_a_rate_there_are_as_many_tasks_as_are_needed(socket_path: Path) -> None:
+    counter = Counter()
+    async with seqrpc.serve(counter, socket_path):
+        how: dict[str, Any] = {"calls": 100, "rate": 1_000.0, "in_flight": 1_024, "connections": 3}
+        async with prepared(socket_path, "hold", **how) as measurement:
+            await measurement.run()
+        assert counter.calls == measurement.figures.succeeded == 100
+        assert 1 < len(measurement._began) <= 101
+        async with prepared(socket_path, "sleep", timeout=0.2, **{**how, "rate": 1e7}) as measurement:
+            await measurement.run()
+        assert 100 <= len(measurement._began) <= 101
+        assert measurement.figures.failed == 100
+
+
 async def test_it_ends_in_time(socket_path: Path) -> None:
     counter = Counter()
     async with seqrpc.serve(counter, socket_path):
