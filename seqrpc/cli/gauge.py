@@ -44,8 +44,13 @@ class Gauge:
         if self._shows and sys.executable:
             path = "\n".join(map(os.path.abspath, sys.path))
             argv = [sys.executable, "-P", "-c", _BOOT, path, self._title]
-            with contextlib.suppress(OSError):
-                self._process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE)  # noqa: S603 - ours
+            # It inherits that Ctrl-C is put off, and so has none even before it can say that it wants none.
+            before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+            try:
+                with contextlib.suppress(OSError):
+                    self._process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE)  # noqa: S603 - ours
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, before)
         if self._process is not None:
             assert self._process.stdin is not None
             assert self._process.stdout is not None
@@ -88,8 +93,7 @@ class Gauge:
 
 
 def main() -> None:
-    """Be the process: draw what comes on standard input, until that ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever measures ends at Ctrl-C, and this with it
+    """Be the process: draw what comes on standard input, until that ends, at Ctrl-C too."""
     draw(sys.stdin.buffer, sys.argv[2])
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import resource
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import ExitStack
 from types import TracebackType
@@ -25,7 +26,7 @@ from seqrpc.errors import ConnectionLost, MethodNotFound, PermissionDenied
 from seqrpc.interface.timeouts import timeout
 from seqrpc.kernel.addresses import AbstractAddress, PathAddress
 from seqrpc.kernel.processes import Process
-from seqrpc.limits import Limits
+from seqrpc.limits import RESERVED_DESCRIPTORS, Limits
 
 T = TypeVar("T")
 
@@ -64,6 +65,7 @@ class Client:
             ConnectError, AddressError, OSError: there is nobody.
         """
         with self._stack:
+            _have_room_for(self._number)
             opens = self._openings()
             self._runner = self._stack.enter_context(asyncio.Runner(loop_factory=self._new_loop))
             self._stack.callback(lambda: self.run(self._close()))
@@ -129,6 +131,15 @@ class Client:
 
     async def _close(self) -> None:
         await asyncio.gather(*(connection.close() for connection in self.connections))
+
+
+def _have_room_for(number: int) -> None:
+    """Raise the soft limit of descriptors as far as so many connections need it, and the hard one allows."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = number + RESERVED_DESCRIPTORS
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 async def _to_address(place: Any, limits: Limits) -> Connection:

@@ -11,7 +11,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import click
 import pytest
 from support.answering import answering, error, result, undescribed
 from support.commands import SEQRPC, Done, Terminal, at_terminal, seqrpc_command, started, terminal
@@ -20,8 +19,7 @@ from support.sync import served
 from support.waiting import PATIENCE
 
 import seqrpc
-from seqrpc.cli.bench import command
-from seqrpc.cli.completers import completes_arguments, completes_methods
+from seqrpc.cli.program import COMPLETION
 
 Run = Callable[..., Done]
 
@@ -265,8 +263,22 @@ def test_somebody_else_measures(desk: Path) -> None:
     assert "ConnectDenied" in done.err
 
 
-def test_methods_and_parameters_are_completed() -> None:
-    completers = {param.name: getattr(param, "_custom_shell_complete", None) for param in command.params}
-    assert completers["method"] is completes_methods
-    assert completers["args"] is completes_arguments
-    assert isinstance(command, click.Command)
+@pytest.mark.parametrize(
+    "typed, offered",
+    [
+        (("", "Desk.ad"), "plain,Desk.add"),
+        (("add", ""), "plain,a=\tint\nplain,b=\tint"),
+        (("told", "colour=b"), "plain,colour=blue"),
+        (("add", "--in"), "plain,--in-flight"),
+    ],
+)
+def test_methods_parameters_and_options_are_completed(
+    desk: Path, seqrpc_run: Run, monkeypatch: pytest.MonkeyPatch, typed: tuple[str, str], offered: str
+) -> None:
+    *words, last = typed
+    monkeypatch.setenv(COMPLETION, "fish_complete")
+    monkeypatch.setenv("COMP_WORDS", " ".join(["seqrpc", "bench", str(desk), *filter(None, words)]))
+    monkeypatch.setenv("COMP_CWORD", last)
+    done = seqrpc_run()
+    assert (done.status, done.err) == (0, "")
+    assert done.out.startswith(offered)

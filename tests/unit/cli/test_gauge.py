@@ -47,6 +47,15 @@ def test_a_line_is_drawn_and_wiped() -> None:
         opened.close()
 
 
+def test_ctrl_c_is_for_its_parent_alone_from_the_start() -> None:
+    with Gauge("x", shows=True) as made:
+        process = made._process
+        assert process is not None
+        process.send_signal(signal.SIGINT)
+        assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == set()
+    assert process.returncode == 0
+
+
 def test_ctrl_c_does_not_end_it_before_its_parent() -> None:
     script = PROGRAM.replace("import sys, time", "import signal, sys; signal.signal(signal.SIGINT, lambda *_: None)")
     opened = Terminal([sys.executable, "-c", script])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import signal
 import socket
 import sys
@@ -20,8 +21,8 @@ import seqrpc
 from seqrpc.cli import places, reaching
 from seqrpc.cli.endings import Ending
 from seqrpc.cli.places import place_of
-from seqrpc.cli.reaching import Client
-from seqrpc.limits import DEFAULT_LIMITS
+from seqrpc.cli.reaching import Client, _have_room_for
+from seqrpc.limits import DEFAULT_LIMITS, RESERVED_DESCRIPTORS
 
 SERVE = f"exec:{sys.executable} -m seqrpc serve support.desk:Desk fd:3"
 
@@ -43,6 +44,21 @@ def test_the_description_is_asked_for(desk: Path) -> None:
         document = client.run(client.description(None))
         assert document is not None
         assert "Desk.add" in [method.name for method in document.methods]
+
+
+def test_there_is_room_for_many(desk: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    low = len(open_fds()) + 100
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (low, hard))
+        with client_of(desk, 1):
+            assert resource.getrlimit(resource.RLIMIT_NOFILE) == (low, hard)
+        _have_room_for(low)
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (low + RESERVED_DESCRIPTORS, hard)
+        _have_room_for(low)
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (low + RESERVED_DESCRIPTORS, hard)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 @pytest.mark.parametrize("code", ["rpc.MethodNotFound", "rpc.PermissionDenied"])
