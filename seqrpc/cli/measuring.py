@@ -206,9 +206,11 @@ class Measurement:
             try:
                 await self._make(caller, due, figures)
             except Exception as exc:
+                self._began[place] = 0
                 self._fail(due, exc, connection, figures)
                 await asyncio.sleep(0)  # what fails at once must not keep the loop
-            self._began[place] = 0
+            else:
+                self._began[place] = 0
 
     def _take(self) -> int | None:
         """Return now, if one more call is to be made."""
