@@ -16,12 +16,8 @@ ROOT = Path(__file__).parent.parent
 MAKE = """
 import json
 import shelf
-from seqrpc.documents.model import read
-from seqrpc.documents.stubs import write_stub
-from seqrpc.interface.openrpc import document_of
-document = document_of(shelf.Shelf)
-open("shelf_stub.py", "w").write(write_stub(read(document), "shelf:Shelf"))
-json.dump(document, open("new.json", "w"))
+from seqrpc.documents import document_of
+json.dump(document_of(shelf.Shelf), open("new.json", "w"))
 """
 
 
@@ -46,9 +42,10 @@ def output_of(directory: Path, *args: str) -> str:
 
 def test_its_programs_run(tmp_path: Path) -> None:
     programs = {**programs_of("stubs.md"), "shelf.py": programs_of("discovery.md")["shelf.py"]}
-    assert sorted(programs) == ["app.py", "both.py", "script.py", "shelf.py"]
+    assert sorted(programs) == ["app.py", "both.py", "build.py", "script.py", "shelf.py"]
     for name, code in programs.items():
         (tmp_path / name).write_text(code)
+    output_of(tmp_path, "build.py")
     output_of(tmp_path, "-c", MAKE)
     document = json.loads((tmp_path / "new.json").read_text())
     document["methods"] = [method for method in document["methods"] if method["name"] != "Shelf.burn"]

@@ -13,6 +13,7 @@ from seqrpc.cli.completers import completes_addresses, completes_arguments, comp
 from seqrpc.cli.endings import FAILED, HELP, REFUSED, misused, told
 from seqrpc.cli.gauge import Gauge
 from seqrpc.cli.identity import become, identity_of
+from seqrpc.cli.options import Seconds, check_unknown
 from seqrpc.cli.places import place_of
 from seqrpc.cli.screen import Screen
 from seqrpc.limits import DEFAULT_LIMITS, LONGEST_TIMER
@@ -32,7 +33,7 @@ AT_A_RATE: Final = 1_024
 
 _RATES: Final = click.FloatRange(0.001, 1e7)
 
-_DURATIONS: Final = click.FloatRange(0, LONGEST_TIMER, min_open=True)
+_LEAST_SECONDS: Final = 0.001
 
 _BRIEF: Final = 1.0
 """Seconds in which nobody needs to be told how far it is."""
@@ -67,16 +68,16 @@ _BRIEF: Final = 1.0
     help="Calls of each connection that may be unanswered: 1 by default, with --rate 1024.",
 )
 @click.option("--rate", type=_RATES, metavar="N", help="Calls in a second, all together.")
-@click.option("--seconds", type=_DURATIONS, metavar="N", help="How long: 10 by default.")
+@click.option("--seconds", type=Seconds(_LEAST_SECONDS), help="How long: 10 by default.")
 @click.option("--count", type=click.IntRange(1), metavar="N", help="How many calls; the first of both ends it.")
-@click.option(
-    "--warm-up", type=click.FloatRange(0, LONGEST_TIMER), default=0.0, metavar="SECONDS", help="Call before it counts."
-)
-@click.option("--timeout", type=_DURATIONS, metavar="SECONDS", help="For each call.")
+@click.option("--warm-up", type=Seconds(), default=0.0, help="How long to call before it counts.")
+@click.option("--timeout", type=Seconds(), help="How long each call may take.")
 @click.option("--as-user", metavar="USER", help="As this user, or UID:GID; for root.")
 @click.option("--json", is_flag=True, help="Write JSON, at a terminal too.")
-def command(address: str, method: str, args: tuple[str, ...], **options: Any) -> int:
+@click.pass_context
+def command(ctx: click.Context, /, address: str, method: str, args: tuple[str, ...], **options: Any) -> int:
     """Measure."""
+    check_unknown([method, *args], [name for option in ctx.command.params for name in option.opts])
     # Only now, for they load asyncio, and other commands do without; and all of it before this is another user.
     from seqrpc.cli.benchreport import Report  # noqa: PLC0415
     from seqrpc.cli.measuring import Measurement, Plan  # noqa: PLC0415
@@ -129,9 +130,8 @@ def _checked(options: dict[str, Any]) -> dict[str, Any]:
     Raises:
         Ending: it cannot be done.
     """
-    for name in ("rate", "seconds", "warm_up", "timeout"):
-        if options[name] is not None and math.isnan(options[name]):  # which click takes to be in any range
-            raise misused(f"--{name.replace('_', '-')} {options[name]}: a number is wanted")
+    if options["rate"] is not None and math.isnan(options["rate"]):  # which click takes to be in any range
+        raise misused(f"--rate {options['rate']}: a number is wanted")
     rate, count, seconds, connections = options["rate"], options["count"], options["seconds"], options["connections"]
     most = MOST_IN_FLIGHT // connections
     in_flight = options["in_flight"] or (1 if rate is None else min(AT_A_RATE, most))
@@ -140,11 +140,12 @@ def _checked(options: dict[str, Any]) -> dict[str, Any]:
             f"--connections {connections} --in-flight {in_flight}: together at most {MOST_IN_FLIGHT} calls are made at"
             " a time"
         )
+    seconds = SECONDS if seconds is None and count is None else seconds
     return {
-        "seconds": SECONDS if seconds is None and count is None else seconds,
+        "seconds": None if seconds is None else min(seconds, LONGEST_TIMER),
         "calls": count,
         "rate": rate,
         "in_flight": in_flight,
-        "warm_up": options["warm_up"],
-        "timeout": options["timeout"],
+        "warm_up": min(options["warm_up"], LONGEST_TIMER),
+        "timeout": None if options["timeout"] is None else min(options["timeout"], LONGEST_TIMER),
     }

@@ -14,6 +14,7 @@ from seqrpc.cli.conversation import Conversation, Target
 from seqrpc.cli.endings import HELP, misused
 from seqrpc.cli.identity import become, identity_of
 from seqrpc.cli.learning import description_if_any
+from seqrpc.cli.options import Seconds, check_misplaced, check_unknown
 from seqrpc.cli.places import bounded, connected, place_of
 from seqrpc.cli.results import Writer
 from seqrpc.cli.screen import Screen
@@ -58,7 +59,7 @@ class _Chained(click.Command):
 @click.option(
     "--fd", "files", multiple=True, metavar="NAME=PATH", help="Send an open file: PATH, >PATH, >>PATH, <>PATH."
 )
-@click.option("--timeout", type=click.FloatRange(0), metavar="SECONDS", help="How long all of it may take.")
+@click.option("--timeout", type=Seconds(), help="How long all of it may take.")
 @click.option("--json", is_flag=True, help="Write JSON, at a terminal too.")
 @click.option("--raw", is_flag=True, help="Write texts and bytes as they are.")
 @click.option("--save", "saves", multiple=True, metavar="PATH", help="Write files, buffers and bytes there, in order.")
@@ -68,7 +69,11 @@ class _Chained(click.Command):
 @click.pass_context
 def command(ctx: click.Context, /, address: str, method: str | None, args: tuple[str, ...], **options: Any) -> int:
     """Call."""
-    calls = _chain(method, args, ctx.meta["seqrpc.chain"])
+    rest = ctx.meta["seqrpc.chain"]
+    known = [name for option in ctx.command.params for name in option.opts if name.startswith("--")]
+    check_unknown([method or "", *args], known)
+    check_misplaced(rest, known, f"before the first {BETWEEN}")
+    calls = _chain(method, args, rest)
     if options["shell"] and calls:
         raise misused("with --shell calls are typed in, and none is in the command line")
     if not options["shell"] and not calls:

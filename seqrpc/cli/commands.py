@@ -14,8 +14,9 @@ from typing import Any, Final
 import click
 
 from seqrpc.cli import endings
-from seqrpc.cli.program import COMPLETION, PROGRAM, without
+from seqrpc.cli.program import COMPLETION, PROGRAM, is_extra, without
 from seqrpc.cli.screen import Screen
+from seqrpc.text import offered, shown
 
 COMMANDS: Final = {
     "bench": ("seqrpc.cli.bench", "Measure calls of a method."),
@@ -47,6 +48,16 @@ class Commands(click.Group):
             return None
         command: click.Command = import_module(module).command
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Return the command that is named, and its arguments; offer the nearest if there is none."""
+        name = args[0]
+        if not ctx.resilient_parsing and not name.startswith("-") and self.get_command(ctx, name) is None:
+            known = [each for each in self.list_commands(ctx) if COMMANDS[each][1]]
+            raise click.UsageError(f"there is no command {shown(name, 50)!r}{offered(name, known)}", ctx)
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the list without loading them."""
@@ -99,15 +110,18 @@ def _run_and_tell(args: Sequence[str], screen: Screen) -> int:
         screen.flush()
     except BrokenPipeError:
         raise
-    except ModuleNotFoundError as exc:
-        return without(exc)
     except click.exceptions.Exit as exc:
         screen.flush()
         return exc.exit_code
     except click.ClickException as exc:
         _tell_misuse(exc, screen)
         return endings.MISUSED
+    except SystemExit as exc:  # of what makes a service: no command of ours ends so
+        screen.complain(f"SystemExit: {exc.code!r}")
+        return endings.FAILED
     except Exception as exc:
+        if isinstance(exc, ModuleNotFoundError) and is_extra(exc):
+            return without(exc)
         text = endings.told(exc)
         if text:
             screen.complain(text)
@@ -131,6 +145,7 @@ def _tell_misuse(exc: click.ClickException, screen: Screen) -> None:
         click.echo(exc.format_message(), err=True)
     elif isinstance(exc, click.UsageError):
         where = PROGRAM if exc.ctx is None else exc.ctx.command_path
-        screen.complain(f"{exc.format_message().rstrip('.')} ('{where} --help' says more)")
+        text = " ".join(exc.format_message().split()).rstrip(".")  # choices are on lines of their own
+        screen.complain(f"{text} ('{where} --help' says more)")
     else:
         screen.complain(exc.format_message())

@@ -11,10 +11,12 @@ from seqrpc.cli.completers import completes_addresses, completes_methods
 from seqrpc.cli.endings import ABSENT, FAILED, HELP, Ending
 from seqrpc.cli.identity import become, identity_of
 from seqrpc.cli.learning import by_name, found
+from seqrpc.cli.options import Seconds
 from seqrpc.cli.places import bounded, connected, place_of
 from seqrpc.cli.screen import Part, Screen, Styled, clean_lines
 from seqrpc.documents.model import DocumentError, read, signature
 from seqrpc.documents.trees import Document, Method
+from seqrpc.text import offered
 
 SECONDS: Final = 10.0
 
@@ -32,7 +34,7 @@ _INDENT: Final = "    "
 @click.argument("address", shell_complete=completes_addresses)
 @click.argument("method", required=False, shell_complete=completes_methods)
 @click.option("--json", is_flag=True, help="The document as JSON, at a terminal too.")
-@click.option("--timeout", type=click.FloatRange(0), default=SECONDS, show_default=True, help="Seconds.")
+@click.option("--timeout", type=Seconds(), default=SECONDS, show_default=True, help="How long it may take.")
 @click.option("--as-user", metavar="USER", help="As this user, or UID:GID; for root.")
 def command(address: str, method: str | None, *, json: bool, timeout: float, as_user: str | None) -> None:
     """Describe."""
@@ -60,8 +62,14 @@ def _one(name: str, document: Document) -> Method:
     methods = [*document.methods, *(each for one in document.interfaces.values() for each in one.methods)]
     whole, method = found(name, by_name(methods))
     if method is None:
-        raise Ending(ABSENT, f"there is no method {whole!r}")
+        raise Ending(ABSENT, f"there is no method {whole!r}{_near(whole, methods)}")
     return method
+
+
+def _near(name: str, methods: list[Method]) -> str:
+    service, _dot, short = name.rpartition(".")
+    same = [each.short_name for each in methods if each.service == service]
+    return offered(short, same) if same else offered(name, [each.name for each in methods])
 
 
 def _part(document: Any, method: Method) -> Any:

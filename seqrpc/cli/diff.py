@@ -7,6 +7,7 @@ import click
 from seqrpc.cli import sources
 from seqrpc.cli.completers import completes_addresses
 from seqrpc.cli.endings import FAILED, HELP, OK
+from seqrpc.cli.options import Seconds
 from seqrpc.cli.screen import Screen, Styled
 from seqrpc.documents.changes import Change, compare
 
@@ -26,7 +27,7 @@ SECONDS = 10.0
 @click.argument("new", shell_complete=completes_addresses)
 @click.option("--breaking", is_flag=True, help="Only what breaks somebody.")
 @click.option("--json", is_flag=True, help="Lines of JSON, at a terminal too.")
-@click.option("--timeout", type=click.FloatRange(0), default=SECONDS, show_default=True, help="Seconds for each.")
+@click.option("--timeout", type=Seconds(), default=SECONDS, show_default=True, help="How long each may take.")
 def command(old: str, new: str, *, breaking: bool, json: bool, timeout: float) -> int:
     """Compare."""
     screen = Screen(json=json)

@@ -10,6 +10,8 @@ import click
 
 from seqrpc.cli.completers import completes_addresses
 from seqrpc.cli.endings import FAILED, HELP, Ending, misused
+from seqrpc.cli.options import Seconds
+from seqrpc.cli.outputs import write_whole
 from seqrpc.cli.screen import Screen
 from seqrpc.cli.sources import HELP as SOURCES
 from seqrpc.cli.sources import description_from
@@ -32,7 +34,7 @@ _SECONDS = 10.0
 )
 @click.option("--open", "is_shown", is_flag=True, help="Show it in the browser.")
 @click.option("--address", help="What the page calls the address, in the lines that call methods.")
-@click.option("--timeout", type=click.FloatRange(0), default=_SECONDS, show_default=True, help="Seconds.")
+@click.option("--timeout", type=Seconds(), default=_SECONDS, show_default=True, help="How long it may take.")
 @click.option("--as-user", metavar="USER", help="What this user, or UID:GID, may see and call; for root.")
 def command(
     source: str, *, output: Path | None, is_shown: bool, address: str | None, timeout: float, as_user: str | None
@@ -52,7 +54,7 @@ def command(
     if output is None:
         screen.out.write(page)
         return
-    output.write_text(page, encoding="utf-8")
+    write_whole(str(output), page)
     if is_shown:
         _show(output.resolve(), screen)
 

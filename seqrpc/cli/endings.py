@@ -17,10 +17,20 @@ ABSENT: Final = 3
 REFUSED: Final = 4
 LATE: Final = 5
 
+STATUSES: Final = (FAILED, MISUSED, ABSENT, REFUSED, LATE)
+"""Of errors."""
+
 HELP: Final = """\
-Exit status: 0 success; 1 the call failed, or what was compared differs; 2 wrong use: of the command line, or arguments
-that do not fit; 3 absence: nobody listens there, or there is no such method; 4 refusal: this user may not connect, or
-not call; 5 time-out; 130 Ctrl-C; 141 nobody reads the output."""
+Exit status:
+  0    success
+  1    failure: of the call; or what was compared differs
+  2    wrong use: of the command line, or arguments that do not fit
+  3    absence: nobody listens there; there is no such method or file
+  4    refusal: this user may not connect, or not call
+  5    time-out
+  130  Ctrl-C
+  141  nobody reads the output"""
+"""For the help of each command, in lines that fit terminals of 80 columns."""
 
 _STATUSES: Final[tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], int], ...]] = (
     ((errors.PermissionDenied, errors.ConnectDenied, errors.UntrustedServer), REFUSED),

@@ -11,7 +11,7 @@ from types import ModuleType
 from typing import Any, Final
 
 from seqrpc.cli.endings import FAILED, Ending, misused
-from seqrpc.text import offered
+from seqrpc.text import offered, shown
 
 _NAMED: Final = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)*:[^\W\d]\w*(?:\.[^\W\d]\w*)*")
 
@@ -50,6 +50,9 @@ def thing_at(module: str, name: str) -> Any:
 
 
 def _imported(module: str) -> ModuleType:
+    missing = f"there is no module {module}, neither here nor on the path{_dotted(module)}"
+    if not all(map(str.isidentifier, module.split("."))):
+        raise misused(missing)
     if (here := os.getcwd()) not in sys.path:
         sys.path.insert(0, here)
     try:
@@ -58,4 +61,13 @@ def _imported(module: str) -> ModuleType:
         parents = [module[:at] for at, char in enumerate(module) if char == "."]
         if exc.name not in (module, *parents):
             raise Ending(FAILED, f"{module} imports {exc.name}, which is not there") from exc
-        raise misused(f"there is no module {module}, neither here nor on the path") from None
+        raise misused(missing) from None
+    except SystemExit as exc:  # of a script, or a guess at what it needs: its status is not this program's
+        why = shown(repr(exc.code))
+        raise Ending(FAILED, f"{module} ends the program where it is imported: SystemExit({why})") from exc
+
+
+def _dotted(path: str) -> str:
+    """Return how a module is written whose file was named."""
+    name = path.removeprefix("./").removesuffix(".py").strip("/").replace("/", ".")
+    return f"; a module is written as {name}" if name != path else ""

@@ -5,70 +5,101 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Iterable
-from typing import Final
+from collections.abc import Container, Iterable
+from typing import Final, NamedTuple
 
+from seqrpc.cli.whereabouts import Bound, files_of_listeners, located
 from seqrpc.errors import AddressError
 from seqrpc.kernel.addresses import AbstractAddress, Address, PathAddress, parse_address
 
 TABLE: Final = "/proc/net/unix"
 
 _LINE: Final = re.compile(
-    rb"[0-9a-f]+: [0-9A-F]{8} [0-9A-F]{8} (?P<flags>[0-9A-F]{8}) (?P<type>[0-9A-F]{4}) [0-9A-F]{2} +\d+ (?P<name>.+)"
+    rb"[0-9a-f]+: [0-9A-F]{8} [0-9A-F]{8} (?P<flags>[0-9A-F]{8}) (?P<type>[0-9A-F]{4}) [0-9A-F]{2} +"
+    rb"(?P<inode>\d+) (?P<name>.+)"
 )
 
 _ACCEPTS: Final = 0x10000  # __SO_ACCEPTCON
 _SEQPACKET: Final = 5
 
 
-def listeners(table: bytes) -> list[Address]:
-    """Return the addresses in a table of the kernel's, each once, in their order.
+class Listener(NamedTuple):
+    """A socket that may be asked what it is."""
 
-    A socket that was bound to a relative path is left out: nobody knows relative to what. A name with a line break in
-    it makes lines that are none.
+    address: Address
+    remark: str = ""
+    """Why it cannot be asked: somebody listens, and no path leads there."""
+
+    is_named: bool = False
+    """Whether it was asked for by its name, and not found."""
+
+
+def listeners(table: bytes, with_files: Container[int] = ()) -> list[AbstractAddress | Bound]:
+    """Return what is in a table of the kernel's, each name once, in their order.
+
+    A name with a line break in it makes lines that are none.
 
     Args:
         table: the content of :data:`TABLE`.
+        with_files: the inodes of sockets that certainly have files: names of files may begin with ``@``, too.
     """
-    found: dict[Address, None] = {}
+    found: dict[AbstractAddress | Bound, None] = {}
+    paths: set[bytes] = set()
     for line in table.split(b"\n")[1:]:
         parts = _LINE.fullmatch(line)
         if parts is None or int(parts["type"], 16) != _SEQPACKET or not int(parts["flags"], 16) & _ACCEPTS:
             continue
-        name = parts["name"]
-        if name.startswith(b"@") and 1 < len(name) <= 108:  # NUL bytes inside are shown as "@", too
-            found[AbstractAddress(name[1:])] = None
-        elif name.startswith(b"/") and not name.startswith(b"/proc/self/"):
-            found[PathAddress(os.fsdecode(name))] = None
+        name, inode = parts["name"], int(parts["inode"])
+        if name.startswith(b"@") and inode not in with_files:
+            if 1 < len(name) <= 108:  # NUL bytes inside are shown as "@", too
+                found[AbstractAddress(name[1:])] = None
+        elif inode not in with_files and name in paths:
+            continue  # one of both has lost its file, and nobody tells which
+        else:
+            paths.add(name)
+            found[Bound(inode, os.fsdecode(name))] = None
     return [*found]
 
 
-def here() -> list[Address]:
+def here() -> list[Listener]:
     """Return where somebody listens on this machine, as far as this process's network namespace goes.
 
     Raises:
         OSError: the kernel does not tell.
     """
     with open(TABLE, "rb") as file:
-        return listeners(file.read())
+        table = file.read()
+    files = files_of_listeners()
+    found = listeners(table, files)
+    places = iter(located([each for each in found if isinstance(each, Bound)], files))
+    listed: dict[Listener, None] = {}
+    for each in found:
+        if isinstance(each, AbstractAddress):
+            listed[Listener(each)] = None
+        else:
+            place = next(places)
+            listed[Listener(PathAddress(place.path), place.remark)] = None
+    return [*listed]
 
 
-def named(paths: Iterable[str]) -> list[Address]:
+def named(paths: Iterable[str]) -> list[Listener]:
     """Return the addresses that are written, and for a directory those of the sockets in it.
 
     Raises:
         AddressError: one cannot be read, or names no single socket.
+        OSError: a directory cannot be read.
     """
-    found: dict[Address, None] = {}
+    found: dict[Address, Listener] = {}
     for path in paths:
         address = parse_address(path)
         if not isinstance(address, PathAddress | AbstractAddress):
             raise AddressError(f"{address} is no place that is listed: only paths and @names are")
         if isinstance(address, PathAddress) and os.path.isdir(address.path):
-            found.update(dict.fromkeys(_sockets_in(address.path)))
+            for each in _sockets_in(address.path):
+                found.setdefault(each, Listener(each))
         else:
-            found[address] = None
-    return [*found]
+            found[address] = Listener(address, is_named=True)
+    return [*found.values()]
 
 
 def _sockets_in(directory: str) -> list[Address]:

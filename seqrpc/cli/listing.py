@@ -8,9 +8,10 @@ from typing import Any, Final
 import click
 
 from seqrpc.cli.asking import Sighting, ask_all
-from seqrpc.cli.endings import HELP, LATE, OK, REFUSED
+from seqrpc.cli.endings import ABSENT, HELP, LATE, OK, REFUSED
 from seqrpc.cli.identity import become, identity_of
-from seqrpc.cli.listeners import here, named
+from seqrpc.cli.listeners import Listener, here, named
+from seqrpc.cli.options import Seconds
 from seqrpc.cli.screen import Screen, Styled, columns
 
 SECONDS: Final = 1.0
@@ -31,7 +32,7 @@ _HEADS: Final = ("ADDRESS", "OWNER", "PID", "CONNECTIONS", "SERVICES")
 )
 @click.argument("paths", nargs=-1, type=click.Path())
 @click.option("--all", "everything", is_flag=True, help="Also those that do not answer, or not as seqrpc does.")
-@click.option("--timeout", type=click.FloatRange(0.01), default=SECONDS, show_default=True, help="Seconds for each.")
+@click.option("--timeout", type=Seconds(0.01), default=SECONDS, show_default=True, help="For each socket.")
 @click.option("--json", is_flag=True, help="Lines of JSON, at a terminal too.")
 @click.option("--as-user", metavar="USER", help="As this user, or UID:GID; for root.")
 def command(paths: tuple[str, ...], *, everything: bool, timeout: float, json: bool, as_user: str | None) -> int:
@@ -39,16 +40,29 @@ def command(paths: tuple[str, ...], *, everything: bool, timeout: float, json: b
     screen = Screen(json=json)
     if as_user is not None:
         become(identity_of(as_user))
-    sightings = ask_all(named(paths) if paths else here(), timeout)
-    shown = [sighting for sighting in sightings if sighting.answers or paths or everything]
+    listeners = named(paths) if paths else here()
+    shown = [
+        sighting
+        for listener, sighting in zip(listeners, _asked(listeners, timeout), strict=True)
+        if sighting.answers or listener.is_named or listener.remark or everything
+    ]
     if screen.is_for_people:
         _write_table(screen, shown)
-        if len(shown) < len(sightings):
-            screen.remark(f"{len(sightings) - len(shown)} more do not answer as seqrpc does (--all)")
+        left_out = len(listeners) - len(shown)
+        if left_out:
+            screen.remark(f"{left_out} more {'does' if left_out == 1 else 'do'} not answer as seqrpc does (--all)")
+        elif not shown:
+            screen.remark("no socket is there" if paths else "nobody listens on this machine")
     else:
         for sighting in shown:
             screen.value(as_data(sighting))
     return max((sighting.status for sighting in shown if sighting.status != OK), default=OK) if paths else OK
+
+
+def _asked(listeners: list[Listener], seconds: float) -> list[Sighting]:
+    """Return what each of some sockets is; one that no path leads to is not asked."""
+    answers = iter(ask_all([each.address for each in listeners if not each.remark], seconds))
+    return [Sighting(each.address, ABSENT, each.remark) if each.remark else next(answers) for each in listeners]
 
 
 def as_data(sighting: Sighting) -> dict[str, Any]:
@@ -88,7 +102,8 @@ def _cells(sighting: Sighting) -> tuple[str, str, str, str]:
 
 def _last_cell(sighting: Sighting) -> str:
     if sighting.services is None:
-        return f"({_word(sighting)}: {sighting.remark})" if sighting.status != OK else f"({sighting.remark})"
+        remark = sighting.remark.replace(f"cannot connect to {sighting.address}: ", "", 1)  # which the row says
+        return f"({_word(sighting)}: {remark})" if sighting.status != OK else f"({remark})"
     return ", ".join(sighting.services)
 
 

@@ -10,9 +10,11 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import select
 import shlex
+import shutil
 import socket
 import time
 from collections.abc import Iterator
@@ -22,9 +24,10 @@ from seqrpc.blocking.client import connect, connect_to_process
 from seqrpc.blocking.connection import Connection
 from seqrpc.blocking.timeouts import timeout
 from seqrpc.calls.workers import crashed, python_argv
-from seqrpc.cli.endings import misused
+from seqrpc.cli.alarms import Late, alarm, silence
+from seqrpc.cli.endings import ABSENT, FAILED, LATE, REFUSED, Ending, misused
 from seqrpc.errors import ConnectionLost, DeadlineExceeded, RpcError
-from seqrpc.kernel.addresses import Address, parse_address
+from seqrpc.kernel.addresses import Address, PathAddress, parse_address
 from seqrpc.kernel.privileges import Restraints
 from seqrpc.kernel.processes import Process, start
 from seqrpc.kernel.sockets import socket_pair
@@ -110,8 +113,19 @@ def connected(place: Place, *, limits: Limits = DEFAULT_LIMITS) -> Iterator[Conn
         with through_ssh(place.host, place.port, place.path) as sock, connect(sock=sock, limits=limits) as connection:
             yield connection
     else:
+        refuse_directory(place)
         with connect(place, limits=limits) as connection:
             yield connection
+
+
+def refuse_directory(place: Place) -> None:
+    """Check that an address is no directory.
+
+    Raises:
+        Ending: it is one.
+    """
+    if isinstance(place, PathAddress) and os.path.isdir(place.path):
+        raise misused(f"{place} is a directory: 'seqrpc list {place}' tells which sockets are in it")
 
 
 @contextlib.contextmanager
@@ -119,8 +133,10 @@ def begun(program: Program) -> Iterator[tuple[socket.socket, Process]]:
     """Start a program; yield our end of its socket, which is the caller's, and it. After the block it has ended.
 
     Raises:
+        Ending: there is no such program.
         OSError: it cannot be started.
     """
+    _check_program(program.argv[0])
     ours, theirs = socket_pair()
     try:
         with theirs:
@@ -131,6 +147,7 @@ def begun(program: Program) -> Iterator[tuple[socket.socket, Process]]:
     try:
         yield ours, process
     finally:
+        silence()  # this has its own bound, and must not be left before
         end(process)
 
 
@@ -139,6 +156,21 @@ def _started(program: Program, limits: Limits) -> Iterator[Connection]:
     with begun(program) as (sock, process), connect_to_process(sock, process.pid, limits=limits) as connection:
         _begin(connection, process)
         yield connection
+
+
+def _check_program(name: str) -> None:
+    """Look for a program, for what cannot start tells so less plainly.
+
+    Raises:
+        Ending: there is none.
+    """
+    if shutil.which(name) is not None:
+        return
+    if os.sep not in name:
+        raise Ending(ABSENT, f"exec: there is no program {name!r} in PATH")
+    if os.path.exists(name):
+        raise Ending(REFUSED, f"exec: {name!r} is no program that this user may run")
+    raise Ending(ABSENT, f"exec: there is no program {name!r}")
 
 
 def _launching(argv: tuple[str, ...]) -> list[str]:
@@ -152,17 +184,24 @@ def _begin(connection: Connection, process: Process) -> None:
     """Wait until it answers.
 
     Raises:
-        WorkerCrashed: it has ended.
+        Ending: it has ended.
     """
     try:
         connection.call("rpc.ping")
     except ConnectionLost:
-        end(process)
-        raise crashed(process.name, process.pid, process.returncode) from None
+        raise ending_of(process) from None
     except DeadlineExceeded:
         raise
     except RpcError:
         return  # it answers
+
+
+def ending_of(process: Process) -> Ending:
+    """Return what is told of a program that hung up: wait until it has ended."""
+    end(process)
+    error = crashed(process.name, process.pid, process.returncode)
+    wanted = "what exec: starts serves at descriptor 3, as 'seqrpc serve MODULE:CLASS fd:3' does"
+    return Ending(FAILED, f"{type(error).__name__}: {error}: {wanted}")
 
 
 def end(process: Process) -> None:
@@ -177,6 +216,19 @@ def end(process: Process) -> None:
         poller.poll(1_000 * max(left, 0) if left > 0 else None)
 
 
-def bounded(seconds: float | None) -> contextlib.AbstractContextManager[None]:
-    """Return what bounds all calls of a command."""
-    return timeout(seconds)
+@contextlib.contextmanager
+def bounded(seconds: float | None) -> Iterator[None]:
+    """Bound all that a command does in time: its calls, and what waits elsewhere, as for a pipe that came.
+
+    Raises:
+        Ending: the time is up.
+    """
+    began = time.monotonic()
+    try:
+        with timeout(seconds), alarm(seconds):
+            yield
+    except (DeadlineExceeded, Late) as exc:
+        if seconds is None or time.monotonic() - began < seconds:
+            raise  # it is the other side's
+        code = DeadlineExceeded.code
+        raise Ending(LATE, f"{code}: not done within {seconds:g} s, which is what --timeout allows") from exc

@@ -13,13 +13,18 @@ COMPLETION: Final = "_SEQRPC_COMPLETE"
 _EXTRA: Final = ("click", "rich")
 
 
+def is_extra(exc: BaseException) -> bool:
+    """Return whether what was not found is a part of the extra."""
+    return isinstance(exc, ModuleNotFoundError) and exc.name is not None and exc.name.partition(".")[0] in _EXTRA
+
+
 def without(exc: ModuleNotFoundError) -> int:
     """Say what to install, if it is the extra that is missing; return the exit status.
 
     Raises:
         ModuleNotFoundError: it is something else.
     """
-    if exc.name is None or exc.name.partition(".")[0] not in _EXTRA:
+    if not is_extra(exc):
         raise exc
     sys.stderr.write(f"{PROGRAM}: {exc.name} is not there, which the command line needs: pip install 'seqrpc[cli]'\n")
     return 2

@@ -17,9 +17,8 @@ from typing import Any, Final, Self, TypeVar
 
 from seqrpc.aio.client import connect, connect_to_process
 from seqrpc.aio.connection import Connection
-from seqrpc.calls.workers import crashed
 from seqrpc.cli.endings import FAILED, Ending, misused
-from seqrpc.cli.places import Elsewhere, Place, Program, begun, end
+from seqrpc.cli.places import Elsewhere, Place, Program, begun, ending_of, refuse_directory
 from seqrpc.documents.model import DocumentError, read
 from seqrpc.documents.trees import Document
 from seqrpc.errors import ConnectionLost, MethodNotFound, PermissionDenied
@@ -90,8 +89,8 @@ class Client:
             seconds: that it may take, if they are fewer than :data:`ANSWER_WITHIN`.
 
         Raises:
-            Ending, RpcError, ConnectionLost: it is none, or the other side is not well.
-            WorkerCrashed: the program that was started has ended.
+            Ending, RpcError, ConnectionLost: it is none, the program that was started has ended, or who is there is not
+                well.
         """
         try:
             async with timeout(min(ANSWER_WITHIN, seconds or ANSWER_WITHIN)):
@@ -101,15 +100,14 @@ class Client:
         except DocumentError as exc:
             raise Ending(FAILED, f"the description that came is none: {exc}") from None
         except ConnectionLost:
-            process = self._process
-            if process is None:
+            if self._process is None:
                 raise
-            end(process)
-            raise crashed(process.name, process.pid, process.returncode) from None
+            raise ending_of(self._process) from None
 
     def _openings(self) -> list[_Open]:
         """Return what opens each connection; what they need is there, until the end."""
         place, number = self._place, self._number
+        refuse_directory(place)
         if isinstance(place, PathAddress | AbstractAddress):
             return [functools.partial(_to_address, place)] * number
         if isinstance(place, Elsewhere):

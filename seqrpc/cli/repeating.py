@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from typing import IO, Any
 
@@ -48,7 +48,7 @@ class Repeated:
         with self._kept:
             self.params: Params = self._made(self._kept, self._method)
             """What it is called with, if that is the same each time."""
-            self.is_constant = not _holds_files(self.params)
+            self.is_constant = not _holds(self.params, _is_file)
             """Whether :attr:`params` may be used again and again."""
             self._check()
             if self.is_constant:
@@ -92,10 +92,8 @@ class Repeated:
         return misused(f"{self.name} takes a stream, which can be sent only once: a call of it cannot be repeated")
 
     def _check(self) -> None:
-        params = self.params
-        for value in params.values() if isinstance(params, dict) else params:
-            if isinstance(value, Stream | Iterator) and not isinstance(value, io.IOBase):
-                raise self._is_sent_once()
+        if _holds(self.params, _is_stream):
+            raise self._is_sent_once()
         if self._input is not None and not self.is_constant:
             raise misused("files are opened anew for each call, and standard input can be read only once")
 
@@ -110,9 +108,18 @@ def _as_typed(by_word: dict[str, Any], method: Method | None) -> Params:
     return tuple(by_word[param.name] for param in params)
 
 
-def _holds_files(value: Any) -> bool:
+def _holds(value: Any, kind: Callable[[Any], bool]) -> bool:
+    """Return whether something of a kind is in a value."""
     if isinstance(value, Mapping):
-        return any(map(_holds_files, value.values()))
+        return any(_holds(each, kind) for each in value.values())
     if isinstance(value, list | tuple):
-        return any(map(_holds_files, value))
+        return any(_holds(each, kind) for each in value)
+    return kind(value)
+
+
+def _is_file(value: Any) -> bool:
     return hasattr(value, "fileno") and not isinstance(value, Buffer)
+
+
+def _is_stream(value: Any) -> bool:
+    return isinstance(value, Stream | Iterator) and not isinstance(value, io.IOBase)

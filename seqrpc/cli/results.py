@@ -24,6 +24,9 @@ from seqrpc.kernel.descriptors import OwnedFd
 
 _AT_ONCE: Final = 1 << 18  # bytes
 
+_MOST_NESTED: Final = 16 << 20
+"""Characters of JSON of the streams inside of one result, or of all items of one: they are kept until it is whole."""
+
 _KINDS: Final = (
     (stat.S_ISREG, "file"),
     (stat.S_ISDIR, "directory"),
@@ -53,6 +56,7 @@ class Writer:
             self._argv = shlex.split(program)
         except ValueError as exc:
             raise misused(f"--exec {program!r}: {exc}") from None
+        self._left = _MOST_NESTED
         self.status = 0
         """Of the program."""
 
@@ -63,6 +67,7 @@ class Writer:
             Ending: it cannot be written so.
             RpcError, ConnectionLost: it is a stream, and that failed.
         """
+        self._left = _MOST_NESTED
         if isinstance(value, Stream):
             with value:
                 self._write_stream(value)
@@ -118,9 +123,24 @@ class Writer:
         if isinstance(value, OwnedFd):
             return self._told_file(value)
         if isinstance(value, Stream):
-            return [self.data_of(item) for item in value]
+            return self._told_stream(value)
         with memoryview(value) as view:
             return self._told_buffer(view)
+
+    def _told_stream(self, stream: Stream[Any]) -> list[Any]:
+        """Return the items of a stream that is inside of something else, which has to be there whole.
+
+        Raises:
+            Ending: they are more than anybody reads so.
+        """
+        items: list[Any] = []
+        for item in stream:
+            data = self.data_of(item)
+            self._left -= len(as_json(data)) + 1
+            if self._left < 0:
+                raise Ending(FAILED, f"a stream inside of the result has more than {_MOST_NESTED:,} characters")
+            items.append(data)
+        return items
 
     def _told_file(self, fd: OwnedFd) -> dict[str, Any]:
         told: dict[str, Any] = {"descriptor": kind_of(fd)}
@@ -146,24 +166,27 @@ class Writer:
             with open(self._saves.pop(0), "wb") as file:
                 file.write(data)
         elif self._argv:
-            done = subprocess.run(self._argv, input=data, check=False)  # noqa: S603 - the user's
-            self.status = _status_of(done.returncode)
+            self._run(input=data)
         else:
             self._screen.raw(data)
             self._end_line(data[-1:] == b"\n" or not data)
 
     def _write_file(self, fd: OwnedFd) -> None:
         if self._argv:
-            self._screen.flush()
-            try:
-                done = subprocess.run(self._argv, stdin=fd.fileno(), check=False)  # noqa: S603 - the user's
-            except OSError as exc:
-                raise Ending(FAILED, f"--exec: {self._argv[0]} cannot be started: {exc.strerror}") from None
-            self.status = _status_of(done.returncode)
+            self._run(stdin=fd.fileno())
         elif self._saves:
             self._save(fd)
         else:
             self._copy(fd)
+
+    def _run(self, **given: Any) -> None:
+        """Run the program with its input, and have its status."""
+        self._screen.flush()
+        try:
+            done = subprocess.run(self._argv, check=False, **given)  # noqa: S603 - the user's
+        except OSError as exc:
+            raise Ending(FAILED, f"--exec: {self._argv[0]} cannot be started: {exc.strerror}") from None
+        self.status = _status_of(done.returncode)
 
     def _save(self, fd: OwnedFd) -> None:
         with open(self._saves.pop(0), "wb") as file, progress(self._screen) as tell:

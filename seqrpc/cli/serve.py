@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import logging
 import os
 import signal
@@ -14,23 +15,16 @@ import click
 from seqrpc.cli import reloading
 from seqrpc.cli.endings import FAILED, HELP, Ending, misused
 from seqrpc.cli.importing import named, thing_at
+from seqrpc.cli.options import Octal
 from seqrpc.cli.screen import Screen
 from seqrpc.errors import AddressError, ListenError
 from seqrpc.interface.service import Service
 from seqrpc.kernel.addresses import AbstractAddress, PathAddress, parse_address
 
+_ELSEWHERE: Final = ("exec:", "ssh://")
+
 _STOP_SECONDS: Final = 1.0
 """That running handlers get before a reload: whoever changes a file waits for it."""
-
-
-class _Octal(click.ParamType[int]):
-    name = "octal"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        try:
-            return int(str(value), 8)
-        except ValueError:
-            self.fail(f"{value!r} is no number in octal, as 660 is", param, ctx)
 
 
 @click.command(
@@ -44,13 +38,15 @@ class _Octal(click.ParamType[int]):
 @click.argument("service")
 @click.argument("address")
 @click.option("--reload", is_flag=True, help="Begin anew when a file of an imported module changes.")
-@click.option("--mode", type=_Octal(), help="Permissions of the socket file, in octal (default: 600).")
+@click.option("--mode", type=Octal(), help="Permissions of the socket file, in octal (default: 600).")
 @click.option("--group", help="Group of the socket file.")
 def command(service: str, address: str, *, reload: bool, **access: Any) -> int:
     """Serve a class."""
     screen = Screen()
     logging.basicConfig(format="%(asctime)s %(name)s %(levelname)s %(message)s")
     where = named(service)
+    if address.startswith(_ELSEWHERE):
+        raise misused(f"{address} is no place to serve at: a path is one, @name, fd:N, and systemd:NAME")
     if reload and not isinstance(parse_address(address), PathAddress | AbstractAddress):
         raise misused(f"--reload needs an address that can be listened at again, which {address} is not")
     serving = functools.partial(_serve, where, address, access, screen)
@@ -68,11 +64,28 @@ def services_of(module: str, name: str) -> list[Service]:
         Ending: it stands for none.
     """
     found = thing_at(module, name)
-    made = found if isinstance(found, Service) or not callable(found) else found()
+    made = found if isinstance(found, Service) or not callable(found) else _made(found, f"{module}:{name}")
     services = [made] if isinstance(made, Service) else [*made] if isinstance(made, list | tuple) else []
     if not services or not all(isinstance(each, Service) for each in services):
         raise misused(f"{module}:{name} is no seqrpc.Service, nor makes any")
     return services
+
+
+def _made(make: Callable[..., Any], named: str) -> Any:
+    """Call what makes a service.
+
+    Raises:
+        Ending: it makes something else, or needs arguments.
+    """
+    if isinstance(make, type) and not issubclass(make, Service):
+        raise misused(f"{named} is no seqrpc.Service, nor makes any")
+    try:
+        inspect.signature(make).bind()
+    except TypeError as exc:
+        raise misused(f"{named} needs arguments ({exc}): name a function without, which returns it") from None
+    except ValueError:
+        pass  # it does not tell what it takes
+    return make()
 
 
 def _serve(

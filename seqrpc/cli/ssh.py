@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from typing import Final
 
+from seqrpc.cli.alarms import silence
 from seqrpc.cli.endings import FAILED, Ending
 from seqrpc.cli.frames import BrokenTunnel
 from seqrpc.cli.tunnel import Tunnel
@@ -44,15 +45,24 @@ def through_ssh(host: str, port: int | None, path: str) -> Iterator[socket.socke
                 tunnel.connect()
             except BrokenTunnel as exc:
                 ssh.stdin.close()
-                raise Ending(FAILED, f"ssh {host}: {exc}; its status is {ssh.wait()}") from None
+                raise Ending(FAILED, f"ssh {host}: {exc}{_ending_of(ssh)}") from None
             ours, theirs = socket_pair()
             carrying = threading.Thread(target=tunnel.carry, args=(theirs,), kwargs={"is_far": False}, daemon=True)
             carrying.start()
             yield ours
         finally:
+            silence()  # this has its own bound, and must not be left before
             _hang_up(ssh, tunnel)
             if carrying is not None:
                 carrying.join(_PATIENCE)
+
+
+def _ending_of(ssh: subprocess.Popen[bytes]) -> str:
+    """Return how ``ssh`` ends, for the end of a sentence; nothing if it goes on."""
+    try:
+        return f"; its status is {ssh.wait(_PATIENCE)}"
+    except subprocess.TimeoutExpired:
+        return ""
 
 
 def _wait_for(fd: int) -> None:

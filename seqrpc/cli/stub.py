@@ -7,6 +7,8 @@ import click
 from seqrpc.cli import sources
 from seqrpc.cli.completers import completes_addresses
 from seqrpc.cli.endings import FAILED, HELP, OK
+from seqrpc.cli.options import Seconds
+from seqrpc.cli.outputs import write_whole
 from seqrpc.cli.screen import Screen
 from seqrpc.documents.stubs import is_current, write_stub
 
@@ -25,7 +27,7 @@ SECONDS = 10.0
 @click.argument("source", metavar="ADDRESS", shell_complete=completes_addresses)
 @click.option("-o", "--output", metavar="FILE", help="Where to write it; by default to standard output.")
 @click.option("--check", metavar="FILE", help="A stub that was written before.")
-@click.option("--timeout", type=click.FloatRange(0), default=SECONDS, show_default=True, help="Seconds.")
+@click.option("--timeout", type=Seconds(), default=SECONDS, show_default=True, help="How long it may take.")
 def command(source: str, *, output: str | None, check: str | None, timeout: float) -> int:
     """Write a stub, or check one."""
     screen = Screen()
@@ -40,6 +42,5 @@ def command(source: str, *, output: str | None, check: str | None, timeout: floa
     if output is None:
         screen.code(text)
     else:
-        with open(output, "w", encoding="utf-8") as file:
-            file.write(text)
+        write_whole(output, text)
     return OK

@@ -40,6 +40,9 @@ NOTHING: Final = object()
 
 ANYTHING: Final = Anything()
 
+_MOST_OFFERED: Final = 12
+"""Members of enums that an error names."""
+
 _TEXTS: Final = ("str", "datetime", "date", "time", "timedelta", "UUID", "Decimal")
 
 _BYTES: Final = ("bytes", "bytearray")
@@ -67,12 +70,15 @@ class Values:
     Args:
         document: the types that have names.
         opened: what is to close the files that are opened for them.
+        opens: whether ``"@PATH"`` in JSON is an open file. Not where the JSON is not of whoever types: the server says
+            which texts are files, and would be given those that somebody else has named.
     """
 
-    def __init__(self, document: Document, opened: ExitStack) -> None:
+    def __init__(self, document: Document, opened: ExitStack, *, opens: bool = True) -> None:
         """Make nothing yet."""
         self._document = document
         self._opened = opened
+        self._opens = opens
         self._makers: dict[type[Type], Callable[[Any, Any, str], Any]] = {
             Anything: lambda value, _choice, _name: value,
             LiteralOf: lambda value, choice, _name: _one_of(value, choice.values),
@@ -84,7 +90,7 @@ class Values:
             TupleOf: self._tuple,
             MapOf: self._map,
             Fields: self._fields,
-            Descriptor: lambda value, _choice, _name: self.file(value) if isinstance(value, str) else NOTHING,
+            Descriptor: self._descriptor,
             BufferType: self._bytes,
             Memory: self._bytes,
         }
@@ -126,7 +132,7 @@ class Values:
             value = _of_text(word, choice, parsed)
             if value is not NOTHING:
                 return value
-        raise misused(f"{name}={shown(word, 50)}: {_wish(wanted, found)}")
+        raise misused(f"{name}={shown(word, 50) or repr(word)}: {_wish(word, wanted, found)}")
 
     def of_json(self, value: Any, wanted: Type, name: str) -> Any:
         """Return what is sent for a value of JSON.
@@ -197,6 +203,11 @@ class Values:
             for key, each in value.items()
         }
 
+    def _descriptor(self, value: Any, _choice: Descriptor, _name: str) -> Any:
+        # The "@" is the user's word that a file is meant: the server's alone would open whatever a text names.
+        is_file = self._opens and isinstance(value, str) and value.startswith("@")
+        return self.file(value[1:]) if is_file else NOTHING
+
     def _bytes(self, value: Any, choice: Type, name: str) -> Any:
         if not isinstance(value, str):
             return NOTHING
@@ -258,9 +269,38 @@ def _of_members(word: str, choice: EnumOf | FlagOf) -> Any:
     return number
 
 
-def _wish(wanted: Type, found: list[Type]) -> str:
+def _wish(word: str, wanted: Type, found: list[Type]) -> str:
+    """Return what an error says that is wanted in place of a word."""
     if any(isinstance(choice, ObjectOf) for choice in found):
         return "an object of this side is wanted, and the command line has none"
     if any(isinstance(choice, Descriptor | BufferType | StreamOf) for choice in found):
         return f"{spelled(wanted)} is wanted: write @PATH, or - for standard input"
-    return f"{spelled(wanted)} is wanted"
+    said = f"{spelled(wanted)} is wanted"
+    members = [member for choice in found for member in _members_of(choice)]
+    if members:
+        return f"{said}: one of {', '.join(members[:_MOST_OFFERED])}{', …' if len(members) > _MOST_OFFERED else ''}"
+    layout = next(filter(None, map(_layout, found)), "")
+    if layout and word[:1] in ("{", "[") and parsed_json(word) is NOTHING:
+        return f"{said}, and this is no JSON: '{layout}', in quotes, which the shell takes away otherwise"
+    return f"{said}: '{layout}'" if layout else said
+
+
+def _members_of(choice: Type) -> list[str]:
+    if isinstance(choice, EnumOf):
+        return [shown(value, 50) for _name, value in choice.members]
+    if isinstance(choice, FlagOf):
+        return [shown(name, 50) for name, _value in choice.members]
+    if isinstance(choice, LiteralOf):
+        return [shown(value if isinstance(value, str) else json.dumps(value), 50) for value in choice.values]
+    return []
+
+
+def _layout(choice: Type) -> str:
+    """Return how a value that has parts is written, roughly; nothing of one that has none."""
+    if isinstance(choice, Fields):
+        parts = [f"{json.dumps(field.wire_name)}: …" for field in choice.fields if field.required] or ["…"]
+        inner = shown(", ".join(parts), 100)
+        return f"[{inner}]" if choice.is_array else f"{{{inner}}}"
+    if isinstance(choice, MapOf):
+        return '{"key": …}'
+    return "[…]" if isinstance(choice, ListOf | TupleOf) else ""

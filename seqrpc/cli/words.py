@@ -34,6 +34,7 @@ class Words:
         self._opened = ExitStack()
         self._lasting = lasting
         self._values = Values(self._document, self._opened)
+        self._read = Values(self._document, self._opened, opens=False)
         self.failure: Ending | None = None
         """What was wrong with an item that was to be sent while the call ran."""
 
@@ -85,7 +86,8 @@ class Words:
                 raise misused(f"--fd: {method.name} has no parameter {name!r}{offered(name, params)}")
         open_params = [name for name, each in params.items() if not each.keyword_only and name not in {*given, *opened}]
         if len(rest) > len(open_params):
-            raise misused(f"{method.name} takes no {shown(rest[len(open_params)], 50)!r} besides: {_takes(method)}")
+            much = shown(rest[len(open_params)], 50)
+            raise misused(f"{method.name}: {much!r} is too much: {_takes(method)}")
         given.update(zip(open_params, rest, strict=False))
         missing = [each for each in method.params if each.required and each.name not in {*given, *opened}]
         if missing:
@@ -144,7 +146,7 @@ class Words:
             if any(isinstance(choice, Anything) for choice in found):
                 return data
             raise misused(f"{name}: what is in the file is no text, which {spelled(wanted)} wants") from None
-        return text if any(map(takes_text, found)) else self._values.of_word(text.strip(), wanted, name)
+        return text if any(map(takes_text, found)) else self._read.of_word(text.strip(), wanted, name)
 
     def _items(self, file: IO[bytes], item: Type, name: str) -> Iterator[Any]:
         """Yield an item for each line.
@@ -156,7 +158,7 @@ class Words:
         for number, line in enumerate(file, 1):
             data = line.removesuffix(b"\n")
             try:
-                yield data if is_bytes else self._values.of_word(data.decode(), item, f"{name}, line {number}")
+                yield data if is_bytes else self._read.of_word(data.decode(), item, f"{name}, line {number}")
             except UnicodeDecodeError:
                 self.failure = misused(f"{name}, line {number}: this is no text")
             except Ending as exc:
@@ -183,4 +185,8 @@ def _told(param: Param) -> str:
 
 
 def _takes(method: Method) -> str:
-    return ", ".join(map(_told, method.params)) or "it takes nothing"
+    if not method.params:
+        return "it takes nothing"
+    by_position = ", ".join(_told(each) for each in method.params if not each.keyword_only)
+    by_name = ", ".join(_told(each) for each in method.params if each.keyword_only)
+    return f"it takes {shown(by_position, 200)}{f'; by name {shown(by_name, 100)}' if by_name else ''} (quote spaces)"

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final, Protocol
 
+from seqrpc.kernel.credentials import Credentials
 from seqrpc.text import shown
 
 BUCKETS: Final = 64
@@ -47,6 +48,18 @@ class Tally:
         """The requests that no handler ran for."""
 
 
+class Watching(Protocol):
+    """Hears of requests as they end."""
+
+    def ended(self, call: Any, nanoseconds: int) -> None:
+        """Hear of one that a handler was started for, so long ago."""
+        ...
+
+    def ended_unrun(self, method: str | None, code: str | None, caller: Credentials | None, *, oneway: bool) -> None:
+        """Hear of one that no handler ran for."""
+        ...
+
+
 class Tallies:
     """What is counted of the calls that come to one server, and to the objects that it gives away."""
 
@@ -64,6 +77,8 @@ class Tallies:
         """The connections that were refused, by reason."""
         self.malformed = 0
         """The connections that ended because the other side broke the protocol."""
+        self.watching: Watching | None = None
+        """Who hears of requests as they end; nearly always nobody."""
 
     def of(self, method: str) -> Tally:
         """Return the tally of a method that exists, made now if need be."""
@@ -74,13 +89,17 @@ class Tallies:
             tally = self.methods[method] = Tally()
         return tally
 
-    def refuse(self, method: str | None, code: str) -> None:
+    def refuse(self, method: str | None, code: str, caller: Credentials | None = None, *, oneway: bool = False) -> None:
         """Count a request that no handler ran for.
 
         Args:
             method: its name, which may be whatever somebody made up; None if it is not known.
             code: of the error that it was answered with.
+            caller: whose request it was.
+            oneway: whether no answer was wanted.
         """
+        if self.watching is not None:
+            self.watching.ended_unrun(method, code, caller, oneway=oneway)
         tally = self.others if method is None else self.methods.get(method, self.others)
         tally.refused += 1
         count(tally.errors, code)

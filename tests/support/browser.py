@@ -25,7 +25,9 @@ from support.waiting import PATIENCE
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
-with_browser = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
+with_browser = pytest.mark.skipif(
+    CHROMIUM is None, reason="Chromium is not installed (Debian: apt install chromium fonts-dejavu-core)"
+)
 
 _OPTIONS = (
     "--headless=new",

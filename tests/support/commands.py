@@ -92,9 +92,9 @@ class Terminal:
         assert readable, f"nothing comes after {self.seen!r}"
         self.seen += os.read(self.master, 65_536)
 
-    def wait_for(self, text: str) -> None:
-        """Read until a text is there."""
-        while text.encode() not in self.seen:
+    def wait_for(self, text: str, *, after: str = "") -> None:
+        """Read until a text is there, and that after another one."""
+        while text.encode() not in self.seen.partition(after.encode())[2] if after else text.encode() not in self.seen:
             self.read()
 
     def end(self) -> int:

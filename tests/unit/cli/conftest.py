@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -9,8 +10,19 @@ import pytest
 from support.commands import Done
 from support.desk import both
 from support.sync import served
+from support.waiting import PATIENCE
 
 from seqrpc.cli.commands import run
+
+
+@pytest.fixture(autouse=True)
+def _fed() -> Iterator[None]:
+    """Wait at the end for threads that produce streams, which close their sockets by themselves."""
+    yield
+    for thread in threading.enumerate():
+        if thread.name == "seqrpc-feeding":
+            thread.join(PATIENCE)
+            assert not thread.is_alive()
 
 
 @pytest.fixture

@@ -45,7 +45,8 @@ def told(done: Done) -> Any:
         ("add", "1", "--in-flight", "5"),
         ("add", "1", "--connections", "3", "--warm-up", "0.01"),
         ("add", "1", "--rate", "2000"),
-        ("add", "1", "--timeout", "20"),
+        ("add", "1", "--timeout", "inf"),
+        ("add", "1", "--seconds", "inf"),
         ("length", "--fd", "file=/etc/passwd"),
     ],
 )
@@ -79,9 +80,25 @@ def test_it_runs_for_as_long_as_was_said(desk: Path, seqrpc_run: Run) -> None:
             2,
             "seqrpc: Desk.total takes a stream, which can be sent only once: a call of it cannot be repeated\n",
         ),
-        (("add", "1", "--seconds", "inf"), 2, None),
+        (
+            ("add", "1", "--seconds", "0"),
+            2,
+            (
+                "seqrpc: Invalid value for '--seconds': '0' is no number of seconds, of 0.001 or more"
+                " ('seqrpc bench --help' says more)\n"
+            ),
+        ),
+        (("add", "1", "--rate", "nan"), 2, "seqrpc: --rate nan: a number is wanted\n"),
+        (
+            ("add", "1", "--in-fligt", "3"),
+            2,
+            (
+                "seqrpc: there is no option --in-fligt; did you mean '--in-flight'?"
+                " (a text that begins so is written NAME=--in-fligt)\n"
+            ),
+        ),
         (("add", "1", "--rate", "1e8"), 2, None),
-        (("add", "1", "--warm-up", "nan"), 2, "seqrpc: --warm-up nan: a number is wanted\n"),
+        (("add", "1", "--warm-up", "nan"), 2, None),
         (
             ("add", "1", "--connections", "100", "--in-flight", "656"),
             2,

@@ -47,6 +47,19 @@ def test_results_go_to_a_pipe_as_json_and_bytes_as_they_are(
         (("add", "x"), 2, "seqrpc: a=x: int is wanted\n"),
         (("add",), 2, "seqrpc: Desk.add needs a: int\n"),
         (("echo", "x"), 2, "seqrpc: echo: which of Desk.echo, Other.echo?\n"),
+        (
+            ("add", "--tiemout", "3"),
+            2,
+            (
+                "seqrpc: there is no option --tiemout; did you mean '--timeout'? (a text that begins so is written"
+                " NAME=--tiemout)\n"
+            ),
+        ),
+        (
+            ("box", "a", "--", "look", "--json"),
+            2,
+            "seqrpc: --json stands before the first -- (a text that begins so is written NAME=--json)\n",
+        ),
         (("add", "1", "--"), 2, "seqrpc: a method follows after --\n"),
         (("add", "1", "--shell"), 2, "seqrpc: with --shell calls are typed in, and none is in the command line\n"),
         (("ad", "1"), 3, "seqrpc: there is no method 'ad'; did you mean 'add'?\n"),
@@ -56,7 +69,7 @@ def test_results_go_to_a_pipe_as_json_and_bytes_as_they_are(
         (
             ("sleep", "60", "--timeout", "0.1"),
             5,
-            "seqrpc: rpc.DeadlineExceeded: the time given by seqrpc.timeout is up\n",
+            "seqrpc: rpc.DeadlineExceeded: not done within 0.1 s, which is what --timeout allows\n",
         ),
         (
             ("secret",),

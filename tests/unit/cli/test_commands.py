@@ -28,7 +28,8 @@ def test_the_help_lists_the_commands_that_there_are(seqrpc_run: Run) -> None:
     there = [name for name, (module, told) in COMMANDS.items() if is_there(module) and told]
     assert listed[: len(there)] == sorted(there)
     assert "relay" not in done.out
-    assert "Exit status: 0 success" in done.out
+    assert "  Exit status:\n    0    success\n" in done.out
+    assert max(map(len, done.out.splitlines())) <= 80
 
 
 def test_every_command_has_help_with_the_statuses(seqrpc_run: Run) -> None:
@@ -36,7 +37,7 @@ def test_every_command_has_help_with_the_statuses(seqrpc_run: Run) -> None:
         done = seqrpc_run(name, "--help")
         assert (done.status, done.err) == (0, "")
         assert done.out.startswith(f"Usage: seqrpc {name} ")
-        assert name in ("completion", "relay") or "Exit status: " in done.out
+        assert name in ("completion", "relay") or "Exit status:\n" in done.out
 
 
 def test_a_command_that_is_not_asked_for_is_not_loaded() -> None:
@@ -67,11 +68,20 @@ def test_a_call_loads_no_event_loop(desk: Path) -> None:
     "args, text",
     [
         ((), "Usage: seqrpc"),
-        (("nothing",), "seqrpc: No such command 'nothing' ('seqrpc --help' says more)\n"),
+        (("nothing",), "seqrpc: there is no command 'nothing' ('seqrpc --help' says more)\n"),
+        (("cal",), "seqrpc: there is no command 'cal'; did you mean 'call'? ('seqrpc --help' says more)\n"),
+        (("--verison",), "seqrpc: No such option"),
+        (
+            ("completion",),
+            "seqrpc: Missing argument '{bash|zsh|fish}'. Choose from: bash, zsh, fish ('seqrpc completion --help'",
+        ),
         (("call",), "seqrpc: Missing argument 'ADDRESS' ('seqrpc call --help' says more)\n"),
         (
             ("list", "--timeout", "x"),
-            "seqrpc: Invalid value for '--timeout': 'x' is not a valid float range ('seqrpc list --help' says more)\n",
+            (
+                "seqrpc: Invalid value for '--timeout': 'x' is no number of seconds, of 0.01 or more ('seqrpc list"
+                " --help' says more)\n"
+            ),
         ),
     ],
 )
@@ -98,12 +108,14 @@ def failing(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
     [
         (click.FileError("x\x1b", "no"), 2, "seqrpc: Could not open file 'x\\x1b': no\n"),
         (click.exceptions.Exit(7), 7, ""),
+        (SystemExit(0), 1, "seqrpc: SystemExit: 0\n"),
         (RuntimeError("odd"), 1, "seqrpc: RuntimeError: odd\n"),
         (
             ModuleNotFoundError("no", name="rich.table"),
             2,
             "seqrpc: rich.table is not there, which the command line needs: pip install 'seqrpc[cli]'\n",
         ),
+        (ModuleNotFoundError("no", name="theirs"), 1, "seqrpc: ModuleNotFoundError: no\n"),
         (seqrpc.cli.endings.Ending(3), 3, ""),
     ],
 )

@@ -26,6 +26,10 @@ def test_a_method_is_a_part_of_it(desk: Path, seqrpc_run: Run) -> None:
     assert json.loads(seqrpc_run("describe", desk, "add").out)["name"] == "Desk.add"
     assert json.loads(seqrpc_run("describe", desk, "Box.look").out)["summary"] == "Return what is in it."
     assert seqrpc_run("describe", desk, "Desk.zzz") == Done(3, "", "seqrpc: there is no method 'Desk.zzz'\n")
+    assert seqrpc_run("describe", desk, "Desk.ad").err == "seqrpc: there is no method 'Desk.ad'; did you mean 'add'?\n"
+    assert seqrpc_run("describe", desk, "Dsk.add").err == (
+        "seqrpc: there is no method 'Dsk.add'; did you mean 'Desk.add'?\n"
+    )
     assert seqrpc_run("describe", desk, "zzz") == Done(3, "", "seqrpc: there is no method 'zzz'\n")
 
 

@@ -52,7 +52,13 @@ def test_what_is_not_there_is_told(module: str, tmp_path: Path) -> None:
         with pytest.raises(Ending, match="there is no module seqrpc_no_such") as raised:
             thing_at(name, "X")
         assert raised.value.status == 2
+    with pytest.raises(Ending, match=r"there is no module \./a/b\.py, .*; a module is written as a\.b"):
+        thing_at("./a/b.py", "X")
     (tmp_path / "seqrpc_importer.py").write_text("import seqrpc_no_such\n")
     with pytest.raises(Ending, match="seqrpc_importer imports seqrpc_no_such, which is not there") as raised:
         thing_at("seqrpc_importer", "X")
+    assert raised.value.status == 1
+    (tmp_path / "seqrpc_ends.py").write_text("raise SystemExit(0)\n")
+    with pytest.raises(Ending, match=r"seqrpc_ends ends the program where it is imported: SystemExit\(0\)") as raised:
+        thing_at("seqrpc_ends", "X")
     assert raised.value.status == 1

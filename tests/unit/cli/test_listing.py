@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import os
 import pwd
+import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from support.commands import Done, at_terminal, seqrpc_command
+from support.commands import Done, at_terminal, seqrpc_command, started
 from support.processes import AS_ROOT
+from support.waiting import PATIENCE
 
 from seqrpc.cli.asking import Sighting
 from seqrpc.cli.endings import LATE
@@ -61,7 +64,7 @@ def test_a_terminal_gets_a_table(desk: Path) -> None:
         assert status == 0
         assert f"{desk} " in text
         assert f"{desk}.silent" not in text
-        assert "do not answer as seqrpc does (--all)" in text
+        assert " not answer as seqrpc does (--all)" in text
         assert f"{desk}.silent" in at_terminal("list", "--timeout", "0.5", "--all")[1]
 
 
@@ -100,4 +103,46 @@ def test_a_user_without_an_account_is_a_number() -> None:
 
 
 def test_a_directory_without_sockets_is_nothing(tmp_path: Path) -> None:
-    assert at_terminal("list", tmp_path) == (0, "")
+    assert at_terminal("list", tmp_path) == (0, "no socket is there\n")
+
+
+def test_of_a_directory_what_is_no_service_is_left_out_unless_all_is_wanted(desk: Path, seqrpc_run: Run) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as other:
+        other.bind(f"{desk}.stream")
+        other.listen()
+        done = seqrpc_run("list", desk.parent)
+        assert done.status == 0
+        assert [json.loads(line)["address"] for line in done.out.splitlines()] == [str(desk)]
+        done = seqrpc_run("list", desk.parent, "--all")
+        assert done.status == 2
+        assert "WrongSocketType" in [json.loads(line)["remark"] for line in done.out.splitlines()][1]
+        status, text = at_terminal("list", f"{desk}.stream")
+        assert status == 2
+        assert "(failed: WrongSocketType: the socket there is not of type SOCK_SEQPACKET" in text
+
+
+@pytest.fixture
+def far_away(tmp_path: Path) -> Iterator[Callable[[], None]]:
+    """Serve a desk at a relative path, in a directory of its own; return what removes that."""
+    with started("serve", "support.desk:Desk", "relative.sock", cwd=tmp_path) as process:
+        assert process.stderr.readline().startswith(b"serving Desk at relative.sock")
+        yield (tmp_path / "relative.sock").unlink
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(PATIENCE) == 0
+
+
+def test_a_socket_that_was_bound_to_a_relative_path_is_found(
+    far_away: Callable[[], None], tmp_path: Path, seqrpc_run: Run
+) -> None:
+    def told() -> dict[str, Any]:
+        lines = map(json.loads, seqrpc_run("list").out.splitlines())
+        return {line["address"]: (line["status"], line["services"], line["remark"]) for line in lines}
+
+    path = str(tmp_path / "relative.sock")
+    assert told()[path] == ("answers", ["Desk"], None)
+    assert "relative.sock" not in told()
+    far_away()
+    status, services, remark = told()["relative.sock"]
+    assert (status, services) == ("failed", None)
+    assert remark.startswith("bound to a relative path: ")
+    assert path not in told()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -79,18 +80,67 @@ def test_a_program_is_started_and_has_ended_afterwards(capfd: pytest.CaptureFixt
 
 def test_a_program_that_ends_is_told() -> None:
     with (
-        pytest.raises(seqrpc.WorkerCrashed, match=r"sh .* exited with status 7"),
+        pytest.raises(
+            Ending, match=r"WorkerCrashed: .*sh .* exited with status 7: .* serves at descriptor 3"
+        ) as raised,
         connected(place_of("exec:sh -c 'exit 7'")),
     ):
         pass
-    with pytest.raises(seqrpc.WorkerCrashed, match="exited with status 126"), connected(place_of("exec:/nothing/here")):
+    assert raised.value.status == 1
+
+
+@pytest.mark.parametrize(
+    "program, status, text",
+    [
+        ("seqrpc-no-such", 3, "exec: there is no program 'seqrpc-no-such' in PATH"),
+        ("/nothing/here", 3, "exec: there is no program '/nothing/here'"),
+        ("/dev/null", 4, "exec: '/dev/null' is no program that this user may run"),
+    ],
+)
+def test_a_program_that_is_not_there_is_told(program: str, status: int, text: str) -> None:
+    with pytest.raises(Ending, match=f"^{text}$") as raised, connected(place_of(f"exec:{program} x")):
         pass
+    assert raised.value.status == status
+
+
+def test_a_directory_is_no_place(tmp_path: Path) -> None:
+    text = f"{tmp_path} is a directory: 'seqrpc list {tmp_path}' tells"
+    with pytest.raises(Ending, match=text) as raised, connected(place_of(str(tmp_path))):
+        pass
+    assert raised.value.status == 2
+
+
+def test_who_is_late_by_the_word_of_the_other_side_is_not_by_ours() -> None:
+    with pytest.raises(seqrpc.DeadlineExceeded), bounded(60):
+        raise seqrpc.DeadlineExceeded("of another")
+    with pytest.raises(seqrpc.DeadlineExceeded), bounded(None):
+        raise seqrpc.DeadlineExceeded("of another")
 
 
 def test_who_does_not_answer_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(places, "GRACE", 0.1)
-    with pytest.raises(seqrpc.DeadlineExceeded), bounded(0.2), connected(place_of("exec:sleep 600")):
+    with (
+        pytest.raises(Ending, match=r"rpc.DeadlineExceeded: not done within 0\.2 s") as raised,
+        bounded(0.2),
+        connected(place_of("exec:sleep 600")),
+    ):
         pass
+    assert raised.value.status == 5
+
+
+def test_what_waits_for_no_call_is_interrupted_when_the_time_is_up() -> None:
+    reader, writer = os.pipe()
+    before = signal.getsignal(signal.SIGALRM)
+    try:
+        late = pytest.raises(Ending, match=r"not done within 0\.1 s")
+        with late as raised, bounded(0.1), contextlib.suppress(OSError):  # a time-out is one
+            os.read(reader, 1)
+    finally:
+        os.close(reader)
+        os.close(writer)
+    assert raised.value.status == 5
+    assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
+    assert signal.getsignal(signal.SIGALRM) is before
 
 
 def test_a_program_that_lives_on_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from seqrpc.cli.program import without
+from seqrpc.cli.program import is_extra, without
 
 
 def test_what_is_missing_of_the_extra_is_told(capsys: pytest.CaptureFixture[str]) -> None:
@@ -12,6 +12,12 @@ def test_what_is_missing_of_the_extra_is_told(capsys: pytest.CaptureFixture[str]
     assert capsys.readouterr().err == (
         "seqrpc: click.core is not there, which the command line needs: pip install 'seqrpc[cli]'\n"
     )
+
+
+def test_other_errors_are_none_of_the_extra() -> None:
+    assert is_extra(ModuleNotFoundError("no", name="rich"))
+    assert not is_extra(ImportError("no", name="rich"))
+    assert not is_extra(ModuleNotFoundError("no", name="richer"))
 
 
 @pytest.mark.parametrize("name", ["seqrpc_other", None])

@@ -103,6 +103,11 @@ def test_nobody_is_told(socket_path: Path) -> None:
     assert open_fds() == before
 
 
+def test_a_directory_is_no_socket(tmp_path: Path) -> None:
+    with pytest.raises(Ending, match="is a directory: 'seqrpc list"), client_of(tmp_path):
+        pass
+
+
 def test_one_of_several_that_fails_closes_the_others(desk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[seqrpc.Connection] = []
 
@@ -136,7 +141,7 @@ def test_a_program_is_started_and_has_ended_afterwards() -> None:
 def test_a_program_that_ends_is_told() -> None:
     with (
         client_of("exec:sh -c 'exit 7'") as client,
-        pytest.raises(seqrpc.WorkerCrashed, match=r"sh .* exited with status 7"),
+        pytest.raises(Ending, match=r"WorkerCrashed: .*sh .* exited with status 7.*: what exec: starts serves at"),
     ):
         client.run(client.description(None))
 

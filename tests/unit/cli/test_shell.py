@@ -17,6 +17,7 @@ from seqrpc import ConnectionLost, blocking
 from seqrpc.cli.conversation import Conversation
 from seqrpc.cli.endings import Ending
 from seqrpc.cli.learning import description_of
+from seqrpc.cli.places import bounded
 from seqrpc.cli.results import Writer
 from seqrpc.cli.screen import Screen
 from seqrpc.cli.shell import Shell
@@ -100,7 +101,7 @@ def test_a_prompt_goes_on_after_errors(desk: Path) -> None:
         opened.type("sleep 60\n")
         opened.wait_for("sleep 60\r\n")
         opened.type("\x03")
-        opened.wait_for("^C\r\nseqrpc> ")
+        opened.wait_for("\r\nseqrpc> ", after="sleep 60\r\n")  # "^C" is there if the terminal is the call's again
         opened.type("\x04")
         assert opened.end() == 0
         assert opened.after == opened.before
@@ -156,6 +157,13 @@ def test_some_errors_end_it(
     else:
         with pytest.raises(raised):
             shell.run()
+
+
+def test_it_ends_when_all_of_the_time_is_up(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    prompted(monkeypatch, "sleep 60", "exit")
+    monkeypatch.setattr(shell._screen, "is_terminal", True)
+    with pytest.raises(Ending, match=r"not done within 0\.1 s"), bounded(0.1):
+        shell.run()
 
 
 def test_names_are_completed(shell: Shell) -> None:

@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 from support.commands import Done
 
-import seqrpc
 from seqrpc import blocking
 from seqrpc.cli import ssh
 from seqrpc.cli.endings import Ending
@@ -73,10 +72,24 @@ def test_another_program_is_told(programs: Path) -> None:
         pass
 
 
+def test_another_program_that_goes_on_is_told_and_ended(programs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ssh, "_PATIENCE", 0.1)
+    put(programs / "ssh", "#!/bin/sh\necho Welcome, stranger\nexec sleep 600\n")
+    with pytest.raises(Ending, match=r"ssh host: what came is no frame.* kind\?$"), through_ssh("host", None, "/x"):
+        pass
+
+
+def test_who_sends_half_of_a_frame_is_given_up(programs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ssh, "_PATIENCE", 0.1)
+    put(programs / "ssh", "#!/bin/sh\nprintf '\\0'\nexec sleep 600\n")
+    with pytest.raises(Ending, match="DeadlineExceeded"), bounded(0.1), connected(place_of("ssh://host/x")):
+        pass
+
+
 def test_who_does_not_answer_is_given_up(programs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ssh, "_PATIENCE", 0.1)
     put(programs / "ssh", "#!/bin/sh\nexec sleep 600\n")
-    with pytest.raises(seqrpc.DeadlineExceeded), bounded(0.1), connected(place_of("ssh://host/x")):
+    with pytest.raises(Ending, match="DeadlineExceeded"), bounded(0.1), connected(place_of("ssh://host/x")):
         pass
 
 
@@ -90,5 +103,5 @@ def test_who_does_not_read_is_ended(programs: Path, desk: Path, monkeypatch: pyt
             while True:
                 connection.notify("A.b", b"x" * 60_000)
 
-    with pytest.raises(seqrpc.DeadlineExceeded):
+    with pytest.raises(Ending, match="DeadlineExceeded"):
         flood()

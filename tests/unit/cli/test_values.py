@@ -127,9 +127,16 @@ def test_a_word_is_read_by_the_type(values: Values, word: str, wanted: Type, val
         ("true", INT, "it=true: int is wanted"),
         ("1.5", INT, "it=1.5: int is wanted"),
         ("1", BOOL, "bool is wanted"),
-        ("green", COLOUR, "is wanted"),
-        ("READ|X", BITS, "is wanted"),
-        ("true", LiteralOf((1,)), "is wanted"),
+        ("green", COLOUR, "it=green: .* is wanted: one of red, blue$"),
+        ("READ|X", BITS, "is wanted: one of READ, WRITE$"),
+        ("true", LiteralOf((1,)), "is wanted: one of 1$"),
+        ("x", LiteralOf((*map(str, range(20)), None)), "is wanted: one of 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, …$"),
+        ("", INT, "it='': int is wanted$"),
+        ("x", Ref("Point"), r"is wanted: '{\"x\": …}'$"),
+        ("{x: 1}", Ref("Point"), r"is wanted, and this is no JSON: '{\"x\": …}', in quotes"),
+        ("x", MapOf(INT, INT), r"is wanted: '{\"key\": …}'$"),
+        ("x", ListOf("list", INT), r"is wanted: '\[…\]'$"),
+        ("x", PAIR, r"is wanted: '\[.*\]'$"),
         ('["x"]', ListOf("list", INT), r'it\[0\]: "x" is no int'),
         ("{}", ListOf("list", INT), "is wanted"),
         ("[1]", TupleOf((INT, STR)), "is wanted"),
@@ -160,15 +167,26 @@ def test_a_list_may_be_a_stream(values: Values) -> None:
     assert (next(made), [*made]) == (1, [2])
 
 
-def test_within_json_a_path_is_an_open_file_and_base64_memory(tmp_path: Path, values: Values) -> None:
+def test_within_json_a_text_with_an_at_sign_is_an_open_file_and_base64_memory(tmp_path: Path, values: Values) -> None:
     path = tmp_path / "file"
     path.write_text("content")
-    (fd,) = values.of_word(f'["{path}"]', ListOf("list", Descriptor()), "it")
+    (fd,) = values.of_word(f'["@{path}"]', ListOf("list", Descriptor()), "it")
     assert isinstance(fd, OwnedFd)
     assert os.read(fd.fileno(), 10) == b"content"
     (memory,) = values.of_word('["aGk="]', ListOf("list", BufferType()), "it")
     assert isinstance(memory, Buffer)
     assert bytes(memory) == b"hi"
+
+
+def test_no_text_is_a_file_because_the_server_says_so(tmp_path: Path, values: Values) -> None:
+    path = tmp_path / "file"
+    path.write_text("old")
+    for text in (f"{path}", f">{path}", f">{tmp_path}/new"):
+        with pytest.raises(Ending, match=r"it\[0\]: .* is no OwnedFd"):
+            values.of_word(f'["{text}"]', ListOf("list", Descriptor()), "it")
+    with ExitStack() as opened, pytest.raises(Ending, match=r"it\[0\]: .* is no OwnedFd"):
+        Values(DOCUMENT, opened, opens=False).of_word(f'["@{path}"]', ListOf("list", Descriptor()), "it")
+    assert [(each.name, each.read_text()) for each in tmp_path.iterdir()] == [("file", "old")]
 
 
 @pytest.mark.parametrize("prefix, content", [("", "old"), ("<", "old"), (">", "new"), (">>", "oldnew"), ("<>", "new")])

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 from support.desk import Desk
-from support.waiting import PATIENCE
 
-from seqrpc import Buffer, InvalidParams
+from seqrpc import Buffer, InvalidParams, OwnedFd
 from seqrpc.cli.endings import Ending
 from seqrpc.cli.words import Words
 from seqrpc.documents.model import read
+from seqrpc.documents.trees import Descriptor, ListOf
 from seqrpc.interface.openrpc import document_of
 
 DOCUMENT = read(document_of(Desk))
@@ -39,9 +39,6 @@ def words_of() -> Iterator[Make]:
     for each in made:
         each.close()
     lasting.close()
-    for thread in threading.enumerate():
-        if thread.name == "seqrpc-feeding":
-            thread.join(PATIENCE)
 
 
 def bound(make: Make, method: str, *words: str, files: tuple[str, ...] = (), given: bytes = b"") -> dict[str, Any]:
@@ -67,15 +64,15 @@ def test_words_are_bound_by_position_and_by_name(words_of: Make, words: tuple[st
     "method, words, text",
     [
         ("add", (), "Desk.add needs a: int"),
-        ("add", ("1", "2", "3"), "Desk.add takes no '3' besides: a: int, b: int"),
-        ("add", ("1", "a=1", "2"), "takes no '2'"),
+        ("add", ("1", "2", "3"), "Desk.add: '3' is too much: it takes a: int, b: int \\(quote spaces\\)"),
+        ("add", ("1", "a=1", "2"), "Desk.add: '2' is too much"),
         ("add", ("a=1", "a=2"), "a is given twice"),
         ("add", ("1", "bb=2"), "has no parameter 'bb'; did you mean 'b'"),
         ("fail", ("x=1",), "Desk.fail has no parameter 'x'$"),
         ("fail", ("x",), "it takes nothing"),
         ("echo", ("x=1",), "written with its parameter: value=x=1"),
-        ("told", ("RED", "READ", "{}"), "Desk.told takes no '{}'"),
-        ("size", ("-", "-"), "takes no '-'"),
+        ("told", ("RED", "READ", "{}"), "'{}' is too much: it takes colour: Colour, bits: Bits; by name point: Po"),
+        ("size", ("-", "-"), "Desk.size: '-' is too much"),
     ],
 )
 def test_what_does_not_fit_is_misuse(words_of: Make, method: str, words: tuple[str, ...], text: str) -> None:
@@ -108,6 +105,21 @@ def test_files_and_standard_input_stand_for_what_is_in_them(words_of: Make, tmp_
     file = bound(words_of, "length", f"@{path}")["file"]
     assert os.read(file.fileno(), 100) == b"content\n"
     assert bound(words_of, "anything", "-", given=b"\xff") == {"value": b"\xff"}
+
+
+def test_what_is_in_a_file_names_no_files_to_open(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_text(f'["@{path}"]')
+    wanted = ListOf("list", Descriptor())
+    with (
+        ExitStack() as lasting,
+        contextlib.closing(Words(None, lambda: io.BytesIO(path.read_bytes()), lasting)) as words,
+    ):
+        (fd,) = words.value(f'["@{path}"]', wanted, "x")
+        assert isinstance(fd, OwnedFd)
+        for word in (f"@{path}", "-"):
+            with pytest.raises(Ending, match=r"x\[0\]: .* is no OwnedFd"):
+                words.value(word, wanted, "x")
 
 
 def test_bytes_without_a_description_are_bytes() -> None:

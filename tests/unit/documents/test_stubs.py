@@ -4,78 +4,17 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Any, Union
+from typing import Any
 
 import pytest
 from support.discovered import OURS, document, method, ours, param, ref
 from support.hostile_documents import a_hostile_document
-from support.matrix import CONTAINERS, INNERS, LEAVES
 from support.stubs import actions_in, difference_from_ruff, document_with, module_of, stub_of
 
-import seqrpc
 from seqrpc.documents.changes import compare
 from seqrpc.documents.model import DocumentError, read
 from seqrpc.documents.stubs import is_current, write_stub
 from seqrpc.interface.openrpc import document_of
-
-TYPES = {
-    **{name: annotation for name, annotation, _value in LEAVES},
-    **{f"{name} | {inner.name}": (annotation, inner) for name, annotation, _ in LEAVES for inner in INNERS[1:]},
-    **{f"{one.name} of {inner.name}": (one, inner) for one in CONTAINERS for inner in INNERS},
-}
-"""Every type of the tests of conversion, by itself and with each other in it or beside it."""
-
-
-def taking(name: str) -> type[seqrpc.Service]:
-    """Return a service that takes and gives one of the types; a TypeError says that the type is refused."""
-    annotation = TYPES[name]
-    if isinstance(annotation, tuple):
-        outer, inner = annotation
-        is_container = hasattr(outer, "annotate")
-        annotation = outer.annotate(inner.annotation) if is_container else Union[outer, inner.annotation]  # noqa: UP007 - known when it runs
-
-    async def take(self: Any, value: Any) -> Any: ...
-
-    take.__annotations__ = {"value": annotation, "return": annotation}
-    return type("Taker", (seqrpc.Service,), {"take": seqrpc.method(take)})
-
-
-def plain(whole: dict[str, Any]) -> dict[str, Any]:
-    """Return a document without what a stub cannot say: it has no attrs, and no generic classes."""
-    for name, schema in whole["components"]["schemas"].items():
-        if "title" in schema:
-            schema["title"] = name
-        if schema.get(OURS, {}).get("type") == "attrs":
-            schema[OURS]["type"] = "dataclass"
-    return whole
-
-
-@pytest.mark.parametrize("name", TYPES)
-def test_a_stub_says_the_same_of_each_type(name: str) -> None:
-    try:
-        first = document_of(taking(name))
-    except TypeError:
-        return  # refused, as the tests of conversion have it
-    text = stub_of(first)
-    assert actions_in(text) == []
-    with module_of(text) as module:
-        again, blocking = document_of(module.Taker), document_of(module.BlockingTaker)
-    assert compare(read(first), read(again)) == compare(read(again), read(first)) == []
-    assert [one["name"] for one in blocking["methods"]] == [one["name"] for one in first["methods"]]
-    if "recursive `type" not in name:  # which is another spelling of the same, compared above
-        assert plain(again) == plain(first)
-
-
-def test_nearly_all_of_them_are_accepted() -> None:
-    def is_accepted(name: str) -> bool:
-        try:
-            taking(name)
-            document_of(taking(name))
-        except TypeError:
-            return False
-        return True
-
-    assert sum(map(is_accepted, TYPES)) > 500
 
 
 def test_a_stub_says_the_same_of_a_whole_document() -> None:
