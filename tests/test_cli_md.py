@@ -1,7 +1,8 @@
 """``docs/cli.md`` shows what the commands write.
 
 ``SEQRPC_WRITE_DOCS=1 pytest tests/test_cli_md.py`` writes it anew. What is measured is another number each time: of a
-command after ``like:`` the page keeps what it has if a run of today says the same, but for numbers and bars.
+command after ``like:`` the page keeps what it has if a run of today says the same, but for numbers and bars; take
+the block away to have it written anew.
 """
 
 from __future__ import annotations
