@@ -1,8 +1,12 @@
 """``docs/cli.md`` shows what the commands write.
 
-``SEQRPC_WRITE_DOCS=1 pytest tests/test_cli_md.py`` writes it anew. What is measured is another number each time: of a
-command after ``like:`` the page keeps what it has if a run of today says the same, but for numbers and bars; take
-the block away to have it written anew.
+``SEQRPC_WRITE_DOCS=1 pytest tests/test_cli_md.py`` writes it anew; as root, for its session has another user.
+
+A comment ``<!-- COMMAND -->`` is followed by what ``seqrpc COMMAND`` writes at a terminal, ``<!-- | COMMAND -->`` by
+what it writes into a pipe. What is measured is another number each time: after ``<!-- like: COMMAND -->`` the page
+keeps what it has if a run says the same, but for numbers and bars; take the block away to have it written anew.
+Comments ``<!-- $ LINE -->`` that follow each other are one session in a shell; with ``^C TEXT`` at its end a line is
+followed by Ctrl-C once that text is there.
 """
 
 from __future__ import annotations
@@ -10,18 +14,26 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from support.commands import SEQRPC, Terminal, environment, started
+from support.processes import AS_ROOT
+from support.programs import EXAMPLES, daemon
 from support.waiting import PATIENCE
 
 PAGE = Path(__file__).parent.parent / "docs" / "cli.md"
 
-SHOWN = re.compile(r"(?P<comment><!-- (?P<command>.*?) -->)(?P<block>\n\n```console\n.*?\n```)?(?=\n)", re.DOTALL)
+BLOCK = r"(?P<block>\n\n```console\n.*?\n```)?(?=\n)"
+
+SHOWN = re.compile(rf"(?P<comment><!-- (?!\$ )(?P<command>[^\n]*?) -->){BLOCK}", re.DOTALL)
+
+SESSION = re.compile(rf"(?P<comment>(?:<!-- \$ [^\n]* -->\n)*<!-- \$ [^\n]* -->){BLOCK}", re.DOTALL)
 
 LIKE = "like: "
 
@@ -30,20 +42,42 @@ DRAWN = re.compile(r"\x1b\[\?25l.*\x1b\[\?25h(?:\x1b\[1A|\x1b\[2K|\r)*", re.DOTA
 
 PROGRAM = re.compile(r"# desk\.py\n.*?(?=\n```)", re.DOTALL)
 
+needs_root = pytest.mark.skipif(not AS_ROOT, reason="the session asks as another user, which only root can become")
+
+
+def put(path: Path, text: str) -> None:
+    path.write_text(text)
+    path.chmod(0o755)
+
 
 @pytest.fixture(scope="module")
-def directory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Return a directory in which the daemon of the page runs."""
-    path = tmp_path_factory.mktemp("desk")
+def directory() -> Iterator[Path]:
+    """Return a directory in which the daemons of the page run, and which another user can reach."""
     found = PROGRAM.search(PAGE.read_text())
     assert found is not None
-    (path / "desk.py").write_text(found[0] + "\n")
-    (path / "release.txt").write_text("Desk 1.0\n")
-    (path / "seqrpc").write_text(f'#!/bin/sh\nexec {shlex.join(SEQRPC)} "$@"\n')
-    (path / "seqrpc").chmod(0o755)
-    with started("serve", "desk:Desk", "desk.sock", cwd=path) as process:
-        assert process.stderr.readline().startswith(b"serving Desk at desk.sock")
-        yield path
+    with tempfile.TemporaryDirectory(prefix="seqrpc-") as name:
+        path = Path(name)
+        path.chmod(0o711)
+        (path / "desk.py").write_text(found[0] + "\n")
+        (path / "release.txt").write_text("Desk 1.0\n")
+        for program in ("logdaemon.py", "logs.py", "logtail.py"):
+            shutil.copy(EXAMPLES / program, path)
+        (path / "log").mkdir()
+        (path / "log" / "cron.log").write_text("backup: begun\nbackup: done\n")
+        (path / "log" / "mail.log").write_text("")
+        (path / "bin").mkdir()
+        put(path / "bin" / "seqrpc", f'#!/bin/sh\nexec {shlex.join(SEQRPC)} "$@"\n')
+        put(path / "bin" / "python3", f'#!/bin/sh\nexec {shlex.quote(sys.executable)} "$@"\n')
+        with (
+            started("serve", "desk:Desk", "desk.sock", cwd=path) as process,
+            daemon(path / "logs.sock", path / "log", "--mode", "666"),
+        ):
+            assert process.stderr.readline().startswith(b"serving Desk at desk.sock")
+            yield path
+
+
+def env_in(directory: Path) -> dict[str, str]:
+    return {**environment(), "PATH": f"{directory}/bin{os.pathsep}{os.environ['PATH']}", "NO_COLOR": "1"}
 
 
 def typed(command: str) -> str:
@@ -52,27 +86,54 @@ def typed(command: str) -> str:
     return f"{before} | seqrpc {after}" if bar else f"seqrpc {before}"
 
 
+def everywhere(text: str) -> str:
+    """Return what is shown wherever the page is made: who runs a daemon, and as which process, differs."""
+    text = DRAWN.sub("", text)
+    text = re.sub(r"(?m)^(ADDRESS +)OWNER +PID +", r"\1OWNER  PID   ", text)
+    text = re.sub(r"(?m)^((?:desk|logs)\.sock +)\S+ +\d+ +", r"\1root   1234  ", text)
+    return re.sub(r'"uid":\d+,"pid":\d+', '"uid":0,"pid":1234', text)
+
+
+def at_terminal(line: str, directory: Path, interrupt_after: str = "") -> str:
+    """Return what a line writes in a shell at a terminal."""
+    opened = Terminal(["sh", "-c", line], env=env_in(directory), cwd=directory)
+    try:
+        if interrupt_after:
+            opened.wait_for(interrupt_after)
+            opened.type("\x03")
+        opened.end()
+        assert opened.after == opened.before
+        return opened.text
+    finally:
+        opened.close()
+
+
 def shown(command: str, directory: Path) -> str:
     """Run a command, in a terminal or with a pipe behind it, and return what a person sees."""
-    env = {**environment(), "PATH": f"{directory}{os.pathsep}{os.environ['PATH']}", "NO_COLOR": "1"}
     line = typed(command)
     if command.startswith("| "):
         done = subprocess.run(
-            ["sh", "-c", line], cwd=directory, env=env, capture_output=True, timeout=PATIENCE, check=True
+            ["sh", "-c", line], cwd=directory, env=env_in(directory), capture_output=True, timeout=PATIENCE, check=True
         )
         text, told = done.stdout.decode(), "" if ">" in line else " | cat"
     else:
-        opened = Terminal(["sh", "-c", line], env=env, cwd=directory)
-        try:
-            opened.end()
-            text, told = opened.text, ""
-        finally:
-            opened.close()
-    text = DRAWN.sub("", text)
-    text = re.sub(r"(?m)^(ADDRESS +)OWNER +PID +", r"\1OWNER  PID   ", text)  # who and which process runs it
-    text = re.sub(r"(?m)^(desk\.sock +)\S+ +\d+ +", r"\1root   1234  ", text)
-    text = re.sub(r'"uid":\d+,"pid":\d+', '"uid":0,"pid":1234', text)
-    return f"$ {line}{told}\n{text}".rstrip()
+        text, told = at_terminal(line, directory), ""
+    return f"$ {line}{told}\n{everywhere(text)}".rstrip()
+
+
+def session(comment: str, directory: Path) -> str:
+    """Run lines in a shell, one after the other, and return what a person sees; assignments hold for what follows."""
+    said, before = [], ""
+    for line in re.findall(r"<!-- \$ (.*) -->", comment):
+        command, _, text = line.partition(" ^C ")
+        said.append(f"$ {command}\n")
+        if re.match(r"[A-Z]+=", command):
+            before += f"{command}\n"
+        else:
+            said.append(everywhere(at_terminal(before + command, directory, text)))
+            assert said[-1].endswith("\n") or text
+            said.append("\n" if text else "")
+    return "".join(said).rstrip()
 
 
 def form(text: str) -> str:
@@ -83,17 +144,20 @@ def form(text: str) -> str:
     return re.sub(r"(?m)^(.+\n)\1+", r"\1", text + "\n")
 
 
-def block(found: re.Match[str], directory: Path) -> str:
-    """Return what is shown of a command."""
-    command, before = found["command"], found["block"] or ""
-    made = f"\n\n```console\n{shown(command.removeprefix(LIKE), directory)}\n```"
-    return before if command.startswith(LIKE) and form(made) == form(before) else made
-
-
 def rendered(directory: Path) -> str:
-    """Return the page with what the commands write; commands that follow each other share a block."""
-    page = PAGE.read_text()
-    return SHOWN.sub(lambda found: f"{found['comment']}{block(found, directory)}", page)
+    """Return the page with what the commands write; the sessions are as they are where they cannot be run."""
+
+    def block(found: re.Match[str], text: str) -> str:
+        made, before = f"\n\n```console\n{text}\n```", found["block"] or ""
+        is_alike = found["comment"].startswith(f"<!-- {LIKE}") and form(made) == form(before)
+        return f"{found['comment']}{before if is_alike else made}"
+
+    page = SHOWN.sub(
+        lambda found: block(found, shown(found["command"].removeprefix(LIKE), directory)), PAGE.read_text()
+    )
+    if not AS_ROOT:
+        return page
+    return SESSION.sub(lambda found: block(found, session(found["comment"], directory)), page)
 
 
 def test_the_page_shows_what_the_commands_write(directory: Path) -> None:
@@ -111,3 +175,18 @@ def test_what_was_measured_is_compared_by_its_form() -> None:
     assert form(one) != form(one.replace("p50", "p90"))
     assert form(one) != form(one.replace("≥", ">"))
     assert form(one) != form(f"{one}errors\n")
+
+
+@needs_root
+def test_the_session_of_an_administrator_is_what_the_page_shows(directory: Path) -> None:
+    found = [*SESSION.finditer(PAGE.read_text())]
+    assert len(found) == 2
+    texts = [session(each["comment"], directory) for each in found]
+    for each, text in zip(found, texts, strict=True):
+        assert each["block"] == f"\n\n```console\n{text}\n```"
+    first, second = texts
+    assert "open_log(name: str) -> OwnedFd" in first
+    assert "backup: done" in first
+    assert "\n^C" in second
+    assert "seqrpc: rpc.PermissionDenied: Logs.open_log: this caller is not admitted (who may call it: " in second
+    assert second.endswith("\n4")

@@ -322,6 +322,7 @@ ORDER = (
     "cli.words",
     "cli.results",
     "cli.conversation",
+    "cli.keyboard",
     "cli.shell",
     "cli.call",
     "cli.histogram",

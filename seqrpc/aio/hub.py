@@ -357,6 +357,7 @@ class Hub:
                     await dispatcher.running.wait_idle(self._spared)
                 await self._registry.wait_quiet(self._spared)
                 self.watches.end()
+                self._spared.update(await self.watches.wait_read(self._limits.close_timeout))
                 await self.held.wait_idle(self._limits.close_timeout, self._spared)
         except TimeoutError:
             _log.warning("= %s: handlers were still running after the drain timeout; they are cancelled", self.address)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from seqrpc.aio.current import HandledCall
+from seqrpc.aio.producers import Producer, producing
 from seqrpc.aio.running import RunningCalls
 from seqrpc.errors import Overloaded
 from seqrpc.interface.entries import bounded_name
@@ -43,6 +44,8 @@ class OneWatch:
         self._missed = 0
         self._is_over = False
         self._news: asyncio.Future[None] | None = None
+        self.stream: Producer | None = None
+        """What sends its calls, once they are waited for."""
 
     def wants(self, method: str | None, uid: int | None) -> bool:
         """Return whether it is to hear of a call."""
@@ -76,6 +79,7 @@ class OneWatch:
 
         Cancel: nothing is lost.
         """
+        self.stream = producing.get()
         while not self._waiting:
             if self._is_over:
                 return None
@@ -134,6 +138,16 @@ class Watches:
         self._is_over = True
         for watch in self._watches:
             watch.end()
+
+    async def wait_read(self, seconds: float) -> list[Producer]:
+        """Wait until what has ended was read to its end, so long at most; return the streams that were not."""
+        streams = [watch.stream for watch in self._watches if watch.stream is not None]
+        waiting = [asyncio.ensure_future(stream.wait_stopped()) for stream in streams]
+        if waiting:
+            await asyncio.wait(waiting, timeout=seconds)
+        for each in waiting:
+            each.cancel()
+        return [watch.stream for watch in self._watches if watch.stream is not None]
 
     def ended(self, call: HandledCall, nanoseconds: int) -> None:
         """Tell of a call that a handler was started for, ``nanoseconds`` ago."""

@@ -15,9 +15,13 @@ from seqrpc.cli.endings import HELP, misused
 from seqrpc.cli.identity import become, identity_of
 from seqrpc.cli.learning import description_if_any
 from seqrpc.cli.options import Seconds, check_misplaced, check_unknown
-from seqrpc.cli.places import bounded, connected, place_of
+from seqrpc.cli.places import Elsewhere, Place, Program, bounded, connected, place_of
 from seqrpc.cli.results import Writer
 from seqrpc.cli.screen import Screen
+from seqrpc.documents.trees import Document
+from seqrpc.kernel.addresses import FdAddress, SystemdAddress
+
+_SECONDS: Final = 1.0  # for a description, without which the call goes on
 
 BETWEEN: Final = "--"
 """What stands between two calls of a chain."""
@@ -79,14 +83,17 @@ def command(ctx: click.Context, /, address: str, method: str | None, args: tuple
     if not options["shell"] and not calls:
         raise click.UsageError("Missing argument 'METHOD'", ctx)
     place = place_of(address)
+    ours: Document | None = None
     if options["as_user"] is not None:
-        become(identity_of(options["as_user"]))
+        who = identity_of(options["as_user"])
+        ours = _known_of(place)
+        become(who)
     screen = Screen(json=options["json"])
     writer = Writer(screen, raw=options["raw"], saves=options["saves"], program=options["program"])
     with (
         bounded(options["timeout"]),
         connected(place) as connection,
-        contextlib.closing(Conversation(connection, description_if_any(connection))) as conversation,
+        contextlib.closing(Conversation(connection, description_if_any(connection) or ours)) as conversation,
     ):
         if options["shell"]:
             from seqrpc.cli.shell import Shell  # noqa: PLC0415 - seldom needed
@@ -96,6 +103,15 @@ def command(ctx: click.Context, /, address: str, method: str | None, args: tuple
             _run(conversation, calls, options["files"], screen, writer)
     writer.close()
     return writer.status
+
+
+def _known_of(place: Place) -> Document | None:
+    """Return what this user is told, before it becomes another: who is refused is told nothing, nor by what rule."""
+    if isinstance(place, Program | Elsewhere | FdAddress | SystemdAddress):
+        return None  # there is one connection, which is the other's
+    with contextlib.suppress(Exception), bounded(_SECONDS), connected(place) as connection:
+        return description_if_any(connection)
+    return None
 
 
 def _chain(method: str | None, args: Sequence[str], rest: Sequence[str]) -> list[list[str]]:

@@ -7,6 +7,7 @@ import importlib.util
 import logging
 import os
 import signal
+import sys
 from collections.abc import Sequence
 from importlib import import_module
 from typing import Any, Final
@@ -92,6 +93,7 @@ def program() -> None:
 
 def run(args: Sequence[str]) -> int:
     """Run the program with arguments; return its exit status, or end as the signal does that ended it."""
+    _provide_streams()
     screen = Screen()
     logging.getLogger(PROGRAM).addHandler(logging.NullHandler())  # what a client logs it also raises
     try:
@@ -102,6 +104,22 @@ def run(args: Sequence[str]) -> int:
         endings.die_of(signal.SIGINT)
     except BrokenPipeError:  # nobody reads the output any more
         endings.die_of(signal.SIGPIPE)
+
+
+def _provide_streams() -> None:
+    """Put something in place of standard streams that were closed, for else sockets would have their numbers.
+
+    What is written to standard output then is an error, as in other programs; complaints are lost.
+    """
+    for number, flags in enumerate((os.O_WRONLY, os.O_RDONLY, os.O_WRONLY)):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, flags)
+    if sys.stdout is None:
+        sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115 - it stays
+    if sys.stderr is None:
+        sys.stderr = open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115 - it stays
 
 
 def _run_and_tell(args: Sequence[str], screen: Screen) -> int:
@@ -123,10 +141,22 @@ def _run_and_tell(args: Sequence[str], screen: Screen) -> int:
         if isinstance(exc, ModuleNotFoundError) and is_extra(exc):
             return without(exc)
         text = endings.told(exc)
+        if isinstance(exc, OSError):
+            _drop_what_cannot_be_written(screen)
         if text:
             screen.complain(text)
         return endings.status_of(exc)
     return status
+
+
+def _drop_what_cannot_be_written(screen: Screen) -> None:
+    """Keep the interpreter from trying once more at its end, which would be told, too, and with another status."""
+    try:
+        screen.flush()
+    except OSError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, screen.out.fileno())
+        os.close(nowhere)
 
 
 def _run(args: Sequence[str]) -> int:

@@ -73,6 +73,8 @@ def status_of(error: BaseException) -> int:
         return error.status
     if isinstance(error, MemoryError | RecursionError):
         return FAILED
+    if isinstance(error, errors.Unavailable) and error.execution is errors.Execution.MAY_HAVE_RUN:
+        return FAILED  # somebody was there, and has died since
     for kinds, status in _STATUSES:
         if isinstance(error, kinds):
             return status

@@ -26,6 +26,7 @@ from seqrpc.blocking.timeouts import timeout
 from seqrpc.calls.workers import crashed, python_argv
 from seqrpc.cli.alarms import Late, alarm, silence
 from seqrpc.cli.endings import ABSENT, FAILED, LATE, REFUSED, Ending, misused
+from seqrpc.cli.identity import environment, is_another
 from seqrpc.errors import ConnectionLost, DeadlineExceeded, RpcError
 from seqrpc.kernel.addresses import Address, PathAddress, parse_address
 from seqrpc.kernel.privileges import Restraints
@@ -140,7 +141,8 @@ def begun(program: Program) -> Iterator[tuple[socket.socket, Process]]:
     ours, theirs = socket_pair()
     try:
         with theirs:
-            process = start(_launching(program.argv), theirs.fileno(), name=program.argv[0], stdout=_STDERR)
+            argv, given = _launching(program.argv), environment()
+            process = start(argv, theirs.fileno(), name=program.argv[0], stdout=_STDERR, environment=given)
     except BaseException:
         ours.close()
         raise
@@ -177,7 +179,9 @@ def _launching(argv: tuple[str, ...]) -> list[str]:
     import msgspec  # noqa: PLC0415 - seldom needed here
 
     *python, path = python_argv("launcher")
-    return [*python, msgspec.json.encode(Restraints()).decode(), *argv, path]
+    # Somebody else's program could read from this terminal, and type into it: it gets a session of its own.
+    restraints = Restraints(uid=os.getuid()) if is_another() else Restraints()
+    return [*python, msgspec.json.encode(restraints).decode(), *argv, path]
 
 
 def _begin(connection: Connection, process: Process) -> None:

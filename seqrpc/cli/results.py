@@ -304,11 +304,15 @@ def _holds_files(value: Any) -> bool:
 
 
 def _key(key: Any) -> str:
-    if isinstance(key, str):
-        return key
-    if isinstance(key, bytes):
-        return base64.b64encode(key).decode()
-    return as_json(key) if isinstance(key, int | float | bool | tuple | None) else str(key)
+    plain = _plain_key(key)
+    return plain if isinstance(plain, str) else as_json(plain)
+
+
+def _plain_key(key: Any) -> Any:
+    if isinstance(key, tuple):
+        return [_plain_key(each) for each in key]
+    plain = _plain(key)
+    return plain if isinstance(plain, str | int | float | None) else str(plain)
 
 
 def _status_of(returncode: int) -> int:

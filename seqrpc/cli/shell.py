@@ -12,6 +12,7 @@ from seqrpc.blocking.channels import Channel
 from seqrpc.cli.alarms import is_late
 from seqrpc.cli.conversation import Conversation, Target
 from seqrpc.cli.endings import Ending, misused, status_of, told
+from seqrpc.cli.keyboard import given_back
 from seqrpc.cli.results import Writer
 from seqrpc.cli.screen import Screen
 from seqrpc.errors import ConnectionLost, DeadlineExceeded
@@ -53,9 +54,16 @@ class Shell:
             Ending: input that is no terminal had a line that failed.
             ConnectionLost: the other side has gone.
         """
-        is_prompt = sys.stdin.isatty() and self._screen.is_terminal
-        if is_prompt:
-            self._prepare_keys()
+        if sys.stdin is None:  # it was closed before this program began
+            raise misused("there is no standard input")
+        if not (sys.stdin.isatty() and self._screen.is_terminal):
+            self._read(is_prompt=False)
+            return
+        self._prepare_keys()
+        with given_back(sys.stdin.fileno()):
+            self._read(is_prompt=True)
+
+    def _read(self, *, is_prompt: bool) -> None:
         while True:
             try:
                 line = input(_PROMPT) if is_prompt else sys.stdin.readline()
@@ -143,6 +151,8 @@ class Shell:
             readline.set_completer_delims(" \t\n")
             readline.set_completer(self.completed)
             readline.parse_and_bind("tab: complete")
+            if "libedit" not in (readline.__doc__ or ""):  # a mode of the terminal that a signal would leave behind
+                readline.parse_and_bind("set enable-bracketed-paste off")
 
     def completed(self, text: str, number: int) -> Any:
         """Return the name of that number that begins so, for readline."""

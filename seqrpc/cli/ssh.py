@@ -15,6 +15,7 @@ from typing import Final
 from seqrpc.cli.alarms import silence
 from seqrpc.cli.endings import FAILED, Ending
 from seqrpc.cli.frames import BrokenTunnel
+from seqrpc.cli.identity import environment, is_another
 from seqrpc.cli.tunnel import Tunnel
 from seqrpc.errors import DeadlineExceeded
 from seqrpc.interface.scope import scope
@@ -34,7 +35,10 @@ def through_ssh(host: str, port: int | None, path: str) -> Iterator[socket.socke
     """
     port_option = [] if port is None else ["-p", str(port)]
     argv = ["ssh", "-T", *port_option, "--", host, f"seqrpc relay {shlex.quote(path)}"]
-    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as ssh:  # noqa: S603 - of PATH
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    # Of somebody else it does what that user's configuration says, which may start programs.
+    apart = {"env": environment(), "start_new_session": is_another()}
+    with subprocess.Popen(argv, **pipes, **apart) as ssh:  # type: ignore[call-overload] # noqa: S603 - of PATH
         assert ssh.stdin is not None
         assert ssh.stdout is not None
         tunnel = Tunnel(ssh.stdout.fileno(), ssh.stdin.fileno())

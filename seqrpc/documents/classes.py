@@ -220,10 +220,13 @@ class Classes:
     def _with_factory(self, field: Field, default: Node | None, called: str) -> Node | None:
         options: list[Node] = ["init=False"] if not field.in_init and "dataclasses." in called else []
         if default is not None and field.default is not None and field.default.is_factory:
+            if "msgspec." in called:  # Structs make a new one of these each time, and know it for the default
+                kind = flat(default).partition("[")[0]
+                empty = {"list": "[]", "dict": "{}", "set": f"{kind}()"}.get(kind.rpartition(".")[2])
+                if empty is not None:
+                    return empty
             options.append(before("default_factory=", default))
-        elif default == f"{self._vocabulary.builtin('set')}()" or (
-            isinstance(default, Brackets) and default.before in ("[", "{")
-        ):
+        elif default is not None and (flat(default).rpartition(".")[2] == "set()" or flat(default)[0] in "[{"):
             options.append(before("default_factory=lambda: ", default))
         elif options and default is not None:
             options.append(before("default=", default))

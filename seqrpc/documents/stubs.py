@@ -6,6 +6,7 @@ It needs nothing but seqrpc: no code of the server's, and no file beside it.
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -22,6 +23,9 @@ from seqrpc.text import shown
 _HEAD: Final = '# Made by "seqrpc stub" from '
 
 _LONGEST_SOURCE: Final = 80  # characters
+
+_CODING: Final = re.compile("coding([:=])")
+"""What Python would take for the encoding of the file (PEP 263), in which docstrings may be code."""
 
 
 def write_stub(document: Any, source: str) -> str:
@@ -42,7 +46,8 @@ def write_stub(document: Any, source: str) -> str:
         DocumentError: it is no such document.
     """
     text = "\n".join(_body(with_names(read(document))))
-    return f"{_HEAD}{shown(source, _LONGEST_SOURCE)}; what is changed here is lost when that is done again.\n{text}\n"
+    named = _CODING.sub("coding \\1", shown(source, _LONGEST_SOURCE))
+    return f"{_HEAD}{named}; what is changed here is lost when that is done again.\n{text}\n"
 
 
 def is_current(text: str, document: Any) -> bool:

@@ -35,7 +35,7 @@ def count(table: dict[str, int], key: str, most: int = _MOST_CODES) -> None:
 class Tally:
     """What is counted of one method."""
 
-    __slots__ = ("errors", "latency", "refused")
+    __slots__ = ("errors", "latency", "refused", "stream_errors")
 
     def __init__(self) -> None:
         """Begin with nothing."""
@@ -46,6 +46,8 @@ class Tally:
         """The answers that were errors, by code; those of requests that no handler ran for, too."""
         self.refused = 0
         """The requests that no handler ran for."""
+        self.stream_errors: dict[str, int] = {}
+        """The streams that its handlers gave and that ended with an error, by code."""
 
 
 class Watching(Protocol):

@@ -14,7 +14,8 @@ from typing import Any
 
 import msgpack
 import pytest
-from support.commands import at_terminal, seqrpc_command, started
+from support.commands import at_terminal, seqrpc_command, started, terminal
+from support.emulator import Emulator
 from support.sync import Thread, served
 from support.waiting import PATIENCE
 
@@ -116,40 +117,71 @@ CALLS: list[tuple[tuple[str, ...], Any]] = [
     (("list", "{path}"), None),
     (("list", "{path}", "--json"), None),
     (("stub", "{path}"), None),
+    (("stub", "{path}", "--check", "{file}"), None),
+    (("docs", "{path}", "-o", "{file}"), None),
+    (("docs", "{path}"), None),
+    (("diff", "support.desk:Desk", "{path}"), None),
     (("diff", "{path}", "support.desk:Desk"), None),
     (("call", "{path}", "--shell"), [None, EVIL]),
 ]
 
 
+def words_of(args: tuple[str, ...], path: Path, directory: Path) -> list[str]:
+    return [arg.format(path=path, file=directory / "file") for arg in args]
+
+
 @pytest.mark.parametrize("args, answer", CALLS, ids=lambda value: " ".join(value) if isinstance(value, tuple) else "")
 @pytest.mark.parametrize("document", [DOCUMENT, None], ids=["described", "undescribed"])
 def test_a_terminal_is_what_it_was_whatever_a_server_sends(
-    socket_path: Path, args: tuple[str, ...], answer: Any, document: Any
+    socket_path: Path, tmp_path: Path, args: tuple[str, ...], answer: Any, document: Any
 ) -> None:
     def respond(called: str, _params: Any) -> Any:
         if called == "rpc.discover":
             return [None, document] if document is not None else error("rpc.MethodNotFound", EVIL)
         return answer if answer is not None else error(EVIL, EVIL)
 
-    with server(socket_path, respond):
-        keys = "methods\nA.x\nhelp\nzzz\nA.import x\nexit\n" if "--shell" in args else ""
-        _status, text = at_terminal(*(arg.format(path=socket_path) for arg in args), keys=keys)
-    left = text.replace("\x1b[?2004h", "").replace("\x1b[?2004l\r", "") if keys else text
-    assert CONTROL.findall(left) == []
-    if args[0] == "list" or (answer and answer[0]):  # where a line break would make a line of its own of a text
-        assert "\nforged: " not in left
+    (tmp_path / "file").touch()
+    with server(socket_path, respond), terminal(*words_of(args, socket_path, tmp_path)) as opened:
+        if "--shell" in args:
+            opened.type("methods\nA.x\nhelp\nzzz\nA.import x\nexit\n")
+        opened.end()
+        assert opened.after == opened.before
+        emulator = Emulator(is_prompt="--shell" in args).feed(opened.seen)
+        assert emulator.is_as_before()
+        if args[0] == "list" or (answer and answer[0]):  # where a line break would make a line of its own of a text
+            assert not [line for line in emulator.lines if line.startswith("forged: ")]
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+@pytest.mark.parametrize("words", [("call", "{path}", ""), ("call", "{path}", "A.ok", ""), ("describe", "{path}", "A")])
+def test_completion_offers_nothing_that_a_terminal_or_a_shell_obeys(
+    socket_path: Path, shell: str, words: tuple[str, ...]
+) -> None:
+    typed = ["seqrpc", *(word.format(path=socket_path) for word in words)]
+    env = {"_SEQRPC_COMPLETE": f"{shell}_complete", "COMP_WORDS": ("\n" if shell == "bash" else " ").join(typed)}
+    env["COMP_CWORD"] = words[-1] if shell == "fish" else str(len(typed) - 1)
+    with server(socket_path, lambda _called, _params: [None, DOCUMENT]), terminal(env=env) as opened:
+        assert opened.end() == 0
+        assert opened.after == opened.before
+        emulator = Emulator().feed(opened.seen.replace(b"\t", b" "))  # which is for fish
+    assert emulator.is_as_before()
+    offered = " ".join(emulator.lines)
+    assert "A.ok" in offered or "p=" in offered or "A.import" in offered
+    assert "A\\" not in offered.replace("\\x", "")
 
 
 @pytest.mark.parametrize("args, answer", CALLS, ids=lambda value: " ".join(value) if isinstance(value, tuple) else "")
-def test_a_pipe_gets_what_programs_read(socket_path: Path, args: tuple[str, ...], answer: Any) -> None:
-    if "--raw" in args or "--shell" in args or "stub" in args or (answer and answer[1] == EVIL.encode()):
+def test_a_pipe_gets_what_programs_read(socket_path: Path, tmp_path: Path, args: tuple[str, ...], answer: Any) -> None:
+    is_as_it_is = args in (("stub", "{path}"), ("docs", "{path}")) or "--raw" in args or "--shell" in args
+    if is_as_it_is or (answer and answer[1] == EVIL.encode()):
         pytest.skip("that is as it is, or no data")
 
     def respond(called: str, _params: Any) -> Any:
         return [None, DOCUMENT] if called == "rpc.discover" else answer if answer is not None else error(EVIL, EVIL)
 
+    (tmp_path / "file").touch()
     with server(socket_path, respond):
-        done = seqrpc_command(*(arg.format(path=socket_path) for arg in args))
+        done = seqrpc_command(*words_of(args, socket_path, tmp_path))
     assert CONTROL.findall(done.out) == []
     assert CONTROL.findall(done.err) == []
     assert done.err.count("\n") <= 1
@@ -206,6 +238,17 @@ def test_a_description_that_is_none_is_told_on_one_line(socket_path: Path, docum
     assert done.err.count("\n") == 1
     assert len(done.err) < 5_000
     assert CONTROL.findall(done.err) == []
+
+
+@pytest.mark.parametrize("odd", [b"bytes", {b"key": 1}, float("nan"), float("inf")])
+def test_a_description_that_json_cannot_have_is_told(socket_path: Path, odd: Any) -> None:
+    def respond(_called: str, _params: Any) -> Any:
+        return [None, described(method("A.x"), **{"x-odd": odd})]
+
+    with server(socket_path, respond):
+        done = seqrpc_command("describe", socket_path)
+    assert (done.status, done.out) == (1, "")
+    assert done.err.startswith("seqrpc: the description that came is none: ")
 
 
 def test_a_server_that_breaks_the_protocol_is_told(socket_path: Path) -> None:

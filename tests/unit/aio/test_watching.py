@@ -352,6 +352,23 @@ async def test_a_drain_waits_for_calls_and_not_for_watchers(socket_path: Path) -
         late.close()
 
 
+async def test_a_drain_does_not_wait_for_a_watcher_that_reads_no_more(socket_path: Path) -> None:
+    async with (
+        seqrpc.serve(Work(), socket_path, limits=seqrpc.Limits(close_timeout=0.05)) as server,
+        seqrpc.connect(socket_path) as connection,
+        seqrpc.connect(socket_path) as other,
+    ):
+        stream = await other.call("rpc.monitor")
+        (watch,) = hub_of(server).watches._watches
+        while not (watch.stream is not None and watch.stream.waits and len(watch._waiting) > 10):
+            await connection.call("Work.add", 1)
+        async with asyncio.timeout(30):
+            assert await server.drain(60.0)
+        with pytest.raises((seqrpc.Unavailable, seqrpc.ConnectionLost)):
+            async for _event in stream:
+                pass
+
+
 async def test_a_watcher_costs_a_stop_nothing_either(socket_path: Path) -> None:
     async with (
         seqrpc.serve(Work(), socket_path) as server,

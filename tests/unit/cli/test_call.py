@@ -7,7 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support.commands import Done, at_terminal
+from support.commands import Done, at_terminal, seqrpc_command
+from support.processes import AS_ROOT
+
+from seqrpc.cli.call import _known_of
+from seqrpc.cli.places import Elsewhere, Program
+from seqrpc.kernel.addresses import FdAddress, PathAddress
 
 Run = Callable[..., Done]
 
@@ -124,3 +129,28 @@ def test_types_of_all_sorts_arrive(desk: Path, seqrpc_run: Run) -> None:
         " datetime.datetime(2020, 1, 1, 0, 0, tzinfo=datetime.timezone.utc), datetime.timedelta(seconds=1),"
         " PosixPath('/x'), [1], {1: 'x'}, {'a'}, (1, 'a'), b'hi', 'x', 2.0, True)"
     )
+
+
+@pytest.mark.skipif(not AS_ROOT, reason="only root can become another user")
+def test_root_is_told_by_what_rule_another_is_refused(desk: Path) -> None:
+    desk.parent.chmod(0o711)
+    desk.chmod(0o666)
+    done = seqrpc_command("call", desk, "count", "3", "--as-user", "54321:54321")
+    assert (done.status, done.out) == (4, "")
+    assert done.err.startswith(  # who measures what ran cannot write it down as that user, which is told, too
+        "seqrpc: rpc.PermissionDenied: Desk.count: this caller is not admitted"
+        " (who may call it: (same_user | uid(0)))\n"
+    )
+    done = seqrpc_command("call", f"{desk}.gone", "add", "1", "--as-user", "54321:54321")
+    assert (done.status, done.out) == (3, "")
+
+
+def test_what_has_one_connection_is_not_asked_before(desk: Path) -> None:
+    assert _known_of(PathAddress(str(desk))) is not None
+    for place in (
+        Program(("seqrpc-no-such",)),
+        Elsewhere("host", None, "/x"),
+        FdAddress(3),
+        PathAddress(f"{desk}.gone"),
+    ):
+        assert _known_of(place) is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import signal
 import subprocess
 import sys
@@ -170,3 +171,17 @@ def test_a_shell_is_offered_commands_and_options(seqrpc_run: Run, monkeypatch: p
         done = seqrpc_run()
         assert (done.status, done.err) == (0, "")
         assert done.out.strip().partition("\t")[0] == offered
+
+
+@pytest.mark.parametrize(
+    "redirected, status, err",
+    [
+        (">/dev/full", 1, "seqrpc: ENOSPC: No space left on device\n"),
+        (">&-", 1, "seqrpc: EBADF: Bad file descriptor\n"),
+        (">&- 2>&-", 1, ""),
+    ],
+)
+def test_output_that_cannot_be_written_is_told_once(redirected: str, status: int, err: str) -> None:
+    line = f"exec {shlex.join(SEQRPC)} --help {redirected}"
+    done = subprocess.run(["sh", "-c", line], capture_output=True, timeout=PATIENCE, check=False, env=environment())
+    assert (done.returncode, done.stdout.decode(), done.stderr.decode()) == (status, "", err)

@@ -13,6 +13,12 @@ from seqrpc.cli import endings
 from seqrpc.cli.endings import Ending, die_of, misused, status_of, told
 
 
+def died() -> errors.Unavailable:
+    error = errors.Unavailable("died")
+    error.execution = errors.Execution.MAY_HAVE_RUN  # as where a stream is read whose producer dies
+    return error
+
+
 @pytest.mark.parametrize(
     "error, status, text",
     [
@@ -25,6 +31,7 @@ from seqrpc.cli.endings import Ending, die_of, misused, status_of, told
         (errors.MethodNotFound("what"), endings.ABSENT, "rpc.MethodNotFound: what"),
         (errors.NobodyListens(2, "nobody"), endings.ABSENT, "NobodyListens: nobody"),
         (errors.Unavailable("gone"), endings.ABSENT, "rpc.Unavailable: gone"),
+        (died(), endings.FAILED, "rpc.Unavailable: died"),
         (errors.Internal("incident"), endings.FAILED, "rpc.Internal: incident"),
         (errors.ConnectionLost("lost"), endings.FAILED, "ConnectionLost: lost"),
         (errors.RpcError("m", code="bank.Empty"), endings.FAILED, "bank.Empty: m"),

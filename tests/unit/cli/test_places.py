@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pwd
 import signal
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import seqrpc
-from seqrpc.cli import places
+from seqrpc.cli import identity, places
 from seqrpc.cli.endings import Ending
 from seqrpc.cli.places import Elsewhere, Program, bounded, connected, end, place_of
 from seqrpc.kernel.addresses import AbstractAddress, FdAddress, PathAddress
@@ -101,6 +102,28 @@ def test_a_program_that_is_not_there_is_told(program: str, status: int, text: st
     with pytest.raises(Ending, match=f"^{text}$") as raised, connected(place_of(f"exec:{program} x")):
         pass
     assert raised.value.status == status
+
+
+def of_the_program(capfd: pytest.CaptureFixture[str]) -> dict[str, str]:
+    """Start a program that tells what it has been given."""
+    told = "import os, sys; print('sid', os.getsid(0)); [print(*pair) for pair in os.environ.items()]"
+    with pytest.raises(Ending, match="exited with status 0"), connected(place_of(f'exec:{sys.executable} -c "{told}"')):
+        pass
+    return dict(line.partition(" ")[::2] for line in capfd.readouterr().err.splitlines())
+
+
+def test_somebody_else_s_program_gets_neither_the_terminal_nor_secrets(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SECRET", "hush")
+    told = of_the_program(capfd)
+    assert (told["sid"], told["SECRET"]) == (str(os.getsid(0)), "hush")
+    entry = pwd.getpwuid(os.getuid())
+    monkeypatch.setattr(identity, "_others", [identity.Identity(entry.pw_uid, entry.pw_gid, ())])
+    told = of_the_program(capfd)
+    assert told["sid"] != str(os.getsid(0))
+    assert "SECRET" not in told
+    assert (told["HOME"], told["USER"], told["PATH"]) == (entry.pw_dir, entry.pw_name, os.environ["PATH"])
 
 
 def test_a_directory_is_no_place(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import contextlib
 import io
+import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -28,6 +29,25 @@ Make = Callable[[Screen], Shell]
 class Tty(io.StringIO):
     def isatty(self) -> bool:
         return True
+
+
+class Keyboard(Tty):
+    """A terminal that is there, at which nobody types: ``input`` is what a test puts in its place."""
+
+    def __init__(self, fd: int) -> None:
+        super().__init__()
+        self._fd = fd
+
+    def fileno(self) -> int:
+        return self._fd
+
+
+@pytest.fixture
+def keyboard() -> Iterator[Keyboard]:
+    master, slave = os.openpty()
+    yield Keyboard(slave)
+    os.close(master)
+    os.close(slave)
 
 
 @pytest.fixture
@@ -107,7 +127,7 @@ def test_a_prompt_goes_on_after_errors(desk: Path) -> None:
         assert opened.after == opened.before
 
 
-def prompted(monkeypatch: pytest.MonkeyPatch, *lines: str | type[BaseException]) -> None:
+def prompted(monkeypatch: pytest.MonkeyPatch, keyboard: Keyboard, *lines: str | type[BaseException]) -> None:
     given = iter(lines)
 
     def read(prompt: str) -> str:
@@ -118,16 +138,18 @@ def prompted(monkeypatch: pytest.MonkeyPatch, *lines: str | type[BaseException])
         raise line
 
     monkeypatch.setattr(builtins, "input", read)
-    monkeypatch.setattr(sys, "stdin", Tty())
+    monkeypatch.setattr(sys, "stdin", keyboard)
 
 
-def test_a_keyboard_is_asked_again_after_errors(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_keyboard_is_asked_again_after_errors(
+    make: Make, monkeypatch: pytest.MonkeyPatch, keyboard: Keyboard
+) -> None:
     screen, err = Tty(), io.StringIO()
-    prompted(monkeypatch, "add 1 2", "fail", KeyboardInterrupt, "zzz", EOFError)
+    prompted(monkeypatch, keyboard, "add 1 2", "fail", KeyboardInterrupt, "zzz", EOFError)
     make(Screen(screen, err)).run()
     assert screen.getvalue() == "3\n\n\n"
     assert err.getvalue() == "seqrpc: desk.Empty: nothing there\nseqrpc: there is no method 'zzz'\n"
-    prompted(monkeypatch, "quit")
+    prompted(monkeypatch, keyboard, "quit")
     make(Screen(screen, err)).run()
 
 
@@ -141,14 +163,16 @@ def test_a_keyboard_is_asked_again_after_errors(make: Make, monkeypatch: pytest.
     ],
 )
 def test_some_errors_end_it(
-    shell: Shell, monkeypatch: pytest.MonkeyPatch, error: Any, at_keyboard: bool, raised: Any
+    shell: Shell, request: pytest.FixtureRequest, error: Any, at_keyboard: bool, raised: Any
 ) -> None:
+    monkeypatch: pytest.MonkeyPatch = request.getfixturevalue("monkeypatch")
+
     def fail(_line: str) -> None:
         raise error
 
     monkeypatch.setattr(shell, "line", fail)
     if at_keyboard:
-        prompted(monkeypatch, "x", "exit")
+        prompted(monkeypatch, request.getfixturevalue("keyboard"), "x", "exit")
         monkeypatch.setattr(shell._screen, "is_terminal", True)
     else:
         monkeypatch.setattr(sys, "stdin", io.StringIO("x\n"))
@@ -159,8 +183,8 @@ def test_some_errors_end_it(
             shell.run()
 
 
-def test_it_ends_when_all_of_the_time_is_up(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
-    prompted(monkeypatch, "sleep 60", "exit")
+def test_it_ends_when_all_of_the_time_is_up(shell: Shell, monkeypatch: pytest.MonkeyPatch, keyboard: Keyboard) -> None:
+    prompted(monkeypatch, keyboard, "sleep 60", "exit")
     monkeypatch.setattr(shell._screen, "is_terminal", True)
     with pytest.raises(Ending, match=r"not done within 0\.1 s"), bounded(0.1):
         shell.run()
@@ -170,3 +194,9 @@ def test_names_are_completed(shell: Shell) -> None:
     assert [shell.completed("Desk.a", number) for number in range(3)] == ["Desk.add", "Desk.anything", None]
     shell.line("b = box a")
     assert [shell.completed("b.", number) for number in range(3)] == ["b.look", "b.put", None]
+
+
+def test_there_may_be_no_standard_input(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", None)
+    with pytest.raises(Ending, match="there is no standard input"):
+        shell.run()

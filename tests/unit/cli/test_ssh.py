@@ -12,7 +12,7 @@ import pytest
 from support.commands import Done
 
 from seqrpc import blocking
-from seqrpc.cli import ssh
+from seqrpc.cli import identity, ssh
 from seqrpc.cli.endings import Ending
 from seqrpc.cli.places import bounded, connected, place_of
 from seqrpc.cli.ssh import through_ssh
@@ -51,6 +51,18 @@ def test_calls_go_through_ssh(desk: Path, programs: Path, seqrpc_run: Run) -> No
     done = seqrpc_run("call", f"ssh://host{desk}", "Desk.open", "/dev/null")
     assert (done.status, done.out) == (1, "")
     assert done.err.startswith("seqrpc: rpc.DescriptorsLost: a descriptor cannot cross ssh: ")
+
+
+def test_for_somebody_else_it_has_neither_the_terminal_nor_secrets(
+    programs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SECRET", "hush")
+    monkeypatch.setattr(identity, "_others", [identity.Identity(os.getuid(), os.getgid(), ())])
+    put(programs / "ssh", f'#!/bin/sh\nps -o sid= -p $$ > {tmp_path}/sid\necho "[$SECRET]" > {tmp_path}/secret\n')
+    with pytest.raises(Ending, match="it ended"), through_ssh("host", None, "/x"):
+        pass
+    assert (tmp_path / "secret").read_text() == "[]\n"
+    assert int((tmp_path / "sid").read_text()) != os.getsid(0)
 
 
 @pytest.mark.usefixtures("programs")

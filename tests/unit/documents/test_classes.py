@@ -65,7 +65,7 @@ def written(*methods: dict[str, Any], **schemas: Any) -> str:
         (a_class("struct", more={"tag": {"field": "kind", "value": 5}}),
          'class A(msgspec.Struct, tag=5, tag_field="kind"):\n    pass'),
         (a_class("struct", x={"type": "object", "additionalProperties": INT, "default": {}, **ours(factory=True)}),
-         "class A(msgspec.Struct):\n    x: dict[str, int] = msgspec.field(default_factory=dict[str, int])"),
+         "class A(msgspec.Struct):\n    x: dict[str, int] = {}"),
         (a_tuple("struct", 1, x=INT, y={**INT, "default": 1}),
          "class A(msgspec.Struct, array_like=True):\n    x: int\n    y: int = 1"),
         (a_tuple("struct", 1, **{"the-x": INT}),
@@ -186,3 +186,18 @@ def test_a_field_that_is_called_like_a_type_hides_nothing() -> None:
     assert "    list: builtins.list[int]\n    datetime: _datetime.date" in text
     with module_of(text) as module:
         assert module.A([1], None).list == [1]
+
+
+def test_a_method_that_is_called_like_a_type_has_nothing_imported_that_is_not_used() -> None:
+    named = [method(f"S.{name}", result=NULL) for name in ("set", "list", "dict")]
+    text = stub_of(document_with(*named, A=a_class("dataclass", x={**INT, "default": 1})))
+    assert "builtins" not in text
+    several = {"type": "array", "items": TEXT, **ours(type="set")}
+    for default, written_as in (
+        ({"default": [], **ours(type="set", factory=True)}, "x: builtins.set[str] = builtins.set()"),
+        ({"default": ["a"]}, 'x: builtins.set[str] = msgspec.field(default_factory=lambda: {"a"})'),
+    ):
+        text = stub_of(document_with(*named, A=a_class("struct", x={**several, **default})))
+        assert written_as in text
+        with module_of(text) as module:
+            assert module.A().x is not module.A().x
