@@ -3,8 +3,10 @@
 ``SEQRPC_WRITE_DOCS=1 pytest tests/test_cli_md.py`` writes it anew; as root, for its session has another user.
 
 A comment ``<!-- COMMAND -->`` is followed by what ``seqrpc COMMAND`` writes at a terminal, ``<!-- | COMMAND -->`` by
-what it writes into a pipe. Comments ``<!-- $ LINE -->`` that follow each other are one session in a shell; with
-``^C TEXT`` at its end a line is followed by Ctrl-C once that text is there.
+what it writes into a pipe. What is measured is another number each time: after ``<!-- like: COMMAND -->`` the page
+keeps what it has if a run says the same, but for numbers and bars; take the block away to have it written anew.
+Comments ``<!-- $ LINE -->`` that follow each other are one session in a shell; with ``^C TEXT`` at its end a line is
+followed by Ctrl-C once that text is there.
 """
 
 from __future__ import annotations
@@ -32,6 +34,11 @@ BLOCK = r"(?P<block>\n\n```console\n.*?\n```)?(?=\n)"
 SHOWN = re.compile(rf"(?P<comment><!-- (?!\$ )(?P<command>[^\n]*?) -->){BLOCK}", re.DOTALL)
 
 SESSION = re.compile(rf"(?P<comment>(?:<!-- \$ [^\n]* -->\n)*<!-- \$ [^\n]* -->){BLOCK}", re.DOTALL)
+
+LIKE = "like: "
+
+DRAWN = re.compile(r"\x1b\[\?25l.*\x1b\[\?25h(?:\x1b\[1A|\x1b\[2K|\r)*", re.DOTALL)
+"""How far a measurement is, which is wiped."""
 
 PROGRAM = re.compile(r"# desk\.py\n.*?(?=\n```)", re.DOTALL)
 
@@ -81,6 +88,7 @@ def typed(command: str) -> str:
 
 def everywhere(text: str) -> str:
     """Return what is shown wherever the page is made: who runs a daemon, and as which process, differs."""
+    text = DRAWN.sub("", text)
     text = re.sub(r"(?m)^(ADDRESS +)OWNER +PID +", r"\1OWNER  PID   ", text)
     text = re.sub(r"(?m)^((?:desk|logs)\.sock +)\S+ +\d+ +", r"\1root   1234  ", text)
     return re.sub(r'"uid":\d+,"pid":\d+', '"uid":0,"pid":1234', text)
@@ -128,13 +136,25 @@ def session(comment: str, directory: Path) -> str:
     return "".join(said).rstrip()
 
 
+def form(text: str) -> str:
+    """Return what output is like: all numbers, units of time and bars are the same, and rows that then are the same."""
+    text = re.sub(r"[█▏▎▍▌▋▊▉]+", "█", text)
+    text = re.sub(r"(?<![\w.])\d[\d,.]*( [nµm]?s)?", lambda found: "0 s" if found[1] else "0", text)
+    text = re.sub(r" +", " ", text)
+    return re.sub(r"(?m)^(.+\n)\1+", r"\1", text + "\n")
+
+
 def rendered(directory: Path) -> str:
     """Return the page with what the commands write; the sessions are as they are where they cannot be run."""
 
     def block(found: re.Match[str], text: str) -> str:
-        return f"{found['comment']}\n\n```console\n{text}\n```"
+        made, before = f"\n\n```console\n{text}\n```", found["block"] or ""
+        is_alike = found["comment"].startswith(f"<!-- {LIKE}") and form(made) == form(before)
+        return f"{found['comment']}{before if is_alike else made}"
 
-    page = SHOWN.sub(lambda found: block(found, shown(found["command"], directory)), PAGE.read_text())
+    page = SHOWN.sub(
+        lambda found: block(found, shown(found["command"].removeprefix(LIKE), directory)), PAGE.read_text()
+    )
     if not AS_ROOT:
         return page
     return SESSION.sub(lambda found: block(found, session(found["comment"], directory)), page)
@@ -147,6 +167,14 @@ def test_the_page_shows_what_the_commands_write(directory: Path) -> None:
     assert sys.executable not in text
     assert str(directory) not in text
     assert text == PAGE.read_text()
+
+
+def test_what_was_measured_is_compared_by_its_form() -> None:
+    one = "p50  41.7 µs\nmax  1.20 ms\n  ≥ 39.8 µs  ███▏  7,823\n  ≥ 1.00 ms  ▏         5\n"
+    assert form(one) == form("p50  7 ns\nmax  12.2 s\n  ≥ 1.1 ns  █  12\n")
+    assert form(one) != form(one.replace("p50", "p90"))
+    assert form(one) != form(one.replace("≥", ">"))
+    assert form(one) != form(f"{one}errors\n")
 
 
 @needs_root

@@ -325,6 +325,16 @@ ORDER = (
     "cli.keyboard",
     "cli.shell",
     "cli.call",
+    "cli.histogram",
+    "cli.bars",
+    "cli.figures",
+    "cli.gauge",
+    "cli.pacing",
+    "cli.repeating",
+    "cli.reaching",
+    "cli.measuring",
+    "cli.benchreport",
+    "cli.bench",
     "cli.stub",
     "cli.diff",
     "cli.reloading",
@@ -351,9 +361,9 @@ ONLY_HERE = {
         "protocol.maps",
         "protocol.session",
     },
-    "uvloop": {"aio.run", "testing.leaks", "workers.child", "workers.executor"},
+    "uvloop": {"aio.run", "testing.leaks", "workers.child", "workers.executor", "cli.reaching"},
     "asyncio": {name for name in ORDER if name.partition(".")[0] in ("aio", "workers", "oversight", "testing")}
-    | {"interface.methods"},
+    | {"interface.methods", "cli.pacing", "cli.reaching", "cli.measuring"},
     "click": {name for name in ORDER if name.startswith("cli.")},
 }
 """Modules that only some of ours may import."""
@@ -368,8 +378,15 @@ NOT_HERE = {
 }
 """Modules that a whole floor does without: it does not run, wait or send."""
 
-EXCEPT = {"interface.methods": {"asyncio"}}
-"""What a module has all the same: a plain function that is awaited on the object itself runs in a thread."""
+EXCEPT = {
+    "interface.methods": {"asyncio"},
+    "cli.pacing": {"asyncio"},
+    "cli.reaching": {"asyncio", "uvloop"},
+    "cli.measuring": {"asyncio"},
+}
+"""What a module has all the same: a plain function that is awaited on the object itself runs in a thread; and calls
+that are measured are tasks, for threads would wait for each other and not for the other side. ``bench`` loads these
+modules when it runs."""
 
 CALLED_ONLY_HERE = {
     "sendmsg": {"kernel.ancillary", "testing.sockets"},

@@ -20,6 +20,7 @@ from seqrpc.cli.screen import Screen
 from seqrpc.text import offered, shown
 
 COMMANDS: Final = {
+    "bench": ("seqrpc.cli.bench", "Measure calls of a method."),
     "call": ("seqrpc.cli.call", "Call a method, and write its result."),
     "completion": ("seqrpc.cli.completion", "Write what a shell needs to complete commands."),
     "describe": ("seqrpc.cli.describe", "Tell what a service offers, and what you may call."),

@@ -50,7 +50,7 @@ class Conversation:
             RpcError, ConnectionLost, ...: the call failed.
         """
         wire_name, method = found(name, target.methods)
-        made = Words(self.document, _standard_input, self._lasting)
+        made = Words(self.document, standard_input, self._lasting)
         with contextlib.closing(made):
             by_position, by_word = made.arguments(words, files, method)
             if method is not None and method.oneway:
@@ -72,7 +72,12 @@ class Conversation:
         return result, target
 
 
-def _standard_input() -> IO[bytes]:
+def standard_input() -> IO[bytes]:
+    """Return what this program reads.
+
+    Raises:
+        Ending: it has none.
+    """
     if sys.stdin is None:  # it was closed before this program began
         raise misused("there is no standard input")
     try:

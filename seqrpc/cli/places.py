@@ -15,6 +15,7 @@ import re
 import select
 import shlex
 import shutil
+import socket
 import time
 from collections.abc import Iterator
 from typing import Final, NamedTuple
@@ -113,14 +114,29 @@ def connected(place: Place, *, limits: Limits = DEFAULT_LIMITS) -> Iterator[Conn
         with through_ssh(place.host, place.port, place.path) as sock, connect(sock=sock, limits=limits) as connection:
             yield connection
     else:
-        if isinstance(place, PathAddress) and os.path.isdir(place.path):
-            raise misused(f"{place} is a directory: 'seqrpc list {place}' tells which sockets are in it")
+        refuse_directory(place)
         with connect(place, limits=limits) as connection:
             yield connection
 
 
+def refuse_directory(place: Place) -> None:
+    """Check that an address is no directory.
+
+    Raises:
+        Ending: it is one.
+    """
+    if isinstance(place, PathAddress) and os.path.isdir(place.path):
+        raise misused(f"{place} is a directory: 'seqrpc list {place}' tells which sockets are in it")
+
+
 @contextlib.contextmanager
-def _started(program: Program, limits: Limits) -> Iterator[Connection]:
+def begun(program: Program) -> Iterator[tuple[socket.socket, Process]]:
+    """Start a program; yield our end of its socket, which is the caller's, and it. After the block it has ended.
+
+    Raises:
+        Ending: there is no such program.
+        OSError: it cannot be started.
+    """
     _check_program(program.argv[0])
     ours, theirs = socket_pair()
     try:
@@ -131,12 +147,17 @@ def _started(program: Program, limits: Limits) -> Iterator[Connection]:
         ours.close()
         raise
     try:
-        with connect_to_process(ours, process.pid, limits=limits) as connection:
-            _begin(connection, process)
-            yield connection
+        yield ours, process
     finally:
         silence()  # this has its own bound, and must not be left before
         end(process)
+
+
+@contextlib.contextmanager
+def _started(program: Program, limits: Limits) -> Iterator[Connection]:
+    with begun(program) as (sock, process), connect_to_process(sock, process.pid, limits=limits) as connection:
+        _begin(connection, process)
+        yield connection
 
 
 def _check_program(name: str) -> None:
@@ -172,14 +193,19 @@ def _begin(connection: Connection, process: Process) -> None:
     try:
         connection.call("rpc.ping")
     except ConnectionLost:
-        end(process)
-        error = crashed(process.name, process.pid, process.returncode)
-        wanted = "what exec: starts serves at descriptor 3, as 'seqrpc serve MODULE:CLASS fd:3' does"
-        raise Ending(FAILED, f"{type(error).__name__}: {error}: {wanted}") from None
+        raise ending_of(process) from None
     except DeadlineExceeded:
         raise
     except RpcError:
         return  # it answers
+
+
+def ending_of(process: Process) -> Ending:
+    """Return what is told of a program that hung up: wait until it has ended."""
+    end(process)
+    error = crashed(process.name, process.pid, process.returncode)
+    wanted = "what exec: starts serves at descriptor 3, as 'seqrpc serve MODULE:CLASS fd:3' does"
+    return Ending(FAILED, f"{type(error).__name__}: {error}: {wanted}")
 
 
 def end(process: Process) -> None:
