@@ -327,7 +327,7 @@ ORDER = (
     "cli.call",
     "cli.histogram",
     "cli.bars",
-    "cli.figures",
+    "cli.outcomes",
     "cli.gauge",
     "cli.pacing",
     "cli.repeating",

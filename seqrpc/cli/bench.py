@@ -19,7 +19,7 @@ from seqrpc.cli.screen import Screen
 from seqrpc.limits import DEFAULT_LIMITS, LONGEST_TIMER
 
 if TYPE_CHECKING:
-    from seqrpc.cli.figures import Figures
+    from seqrpc.cli.outcomes import Outcomes
 
 SECONDS: Final = 10.0
 """That it takes, unless it is said otherwise."""
@@ -102,22 +102,22 @@ def command(ctx: click.Context, /, address: str, method: str, args: tuple[str, .
         document = client.run(client.description(plan.timeout))
         call = stack.enter_context(contextlib.closing(Repeated(document, method, args, options["files"])))
 
-        def tell(part: float, figures: Figures) -> None:
-            gauge.tell(part, figures.calls, figures.failed, figures.rate)
+        def tell(part: float, outcomes: Outcomes) -> None:
+            gauge.tell(part, outcomes.calls, outcomes.failed, outcomes.rate)
 
         measurement = Measurement(plan, call, client.connections, tell)
         client.run(measurement.run())
     lost = measurement.lost
     ended = "lost" if lost is not None else "interrupted" if measurement.is_interrupted else "done"
-    figures, used = measurement.figures, measurement.processor
-    Report(call.name, address, connections, plan.in_flight, plan.rate, figures, used, ended).write(screen)
+    outcomes, used = measurement.outcomes, measurement.processor
+    Report(call.name, address, connections, plan.in_flight, plan.rate, outcomes, used, ended).write(screen)
     screen.flush()
     if lost is not None:
         screen.complain(told(lost))
         return FAILED
     if measurement.is_interrupted:
         raise KeyboardInterrupt
-    status, text = figures.verdict
+    status, text = outcomes.verdict
     if text:
         rule = f" (who may call it: {call.rule})" if status == REFUSED and call.rule else ""
         screen.complain(f"{text}{rule}")

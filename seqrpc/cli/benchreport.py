@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any, Final, NamedTuple
 
 from seqrpc.cli.bars import WIDTH, bar, rows, spelled_duration
-from seqrpc.cli.figures import Figures
 from seqrpc.cli.histogram import Histogram
+from seqrpc.cli.outcomes import Outcomes
 from seqrpc.cli.screen import Screen, Styled, columns
 
 _PERCENTS: Final = {"p50": 50, "p90": 90, "p99": 99, "p99.9": 99.9}
@@ -32,7 +32,7 @@ class Report(NamedTuple):
     rate: float | None
     """That was asked for; None is a closed loop."""
 
-    figures: Figures
+    outcomes: Outcomes
     processor: float
     """How much of a processor this process used."""
 
@@ -46,7 +46,7 @@ class Report(NamedTuple):
 
     def as_data(self) -> dict[str, Any]:
         """Return it as programs get it."""
-        figures = self.figures
+        outcomes = self.outcomes
         return {
             "method": self.method,
             "address": self.address,
@@ -55,18 +55,18 @@ class Report(NamedTuple):
             "in_flight": self.in_flight,
             "asked_rate": self.rate,
             "ended": self.ended,
-            "seconds": round(figures.seconds, 6),
-            "calls": figures.calls,
-            "succeeded": figures.succeeded,
-            "errors": dict(figures.errors),
-            "unanswered": figures.unanswered,
-            "unsent": figures.unsent,
-            "rate": round(figures.rate, 3),
+            "seconds": round(outcomes.seconds, 6),
+            "calls": outcomes.calls,
+            "succeeded": outcomes.succeeded,
+            "errors": dict(outcomes.errors),
+            "unanswered": outcomes.unanswered,
+            "unsent": outcomes.unsent,
+            "rate": round(outcomes.rate, 3),
             "processor": round(self.processor, 3),
             "latency_is": self.kind,
-            "latency_ns": _numbers(figures.latencies) or None,
-            "sent_late_ns": _numbers(figures.lateness) or None,
-            "histogram_ns": [[*bucket] for bucket in figures.latencies.buckets()],
+            "latency_ns": _numbers(outcomes.latencies) or None,
+            "sent_late_ns": _numbers(outcomes.lateness) or None,
+            "histogram_ns": [[*bucket] for bucket in outcomes.latencies.buckets()],
         }
 
     def write(self, screen: Screen) -> None:
@@ -75,42 +75,42 @@ class Report(NamedTuple):
             screen.value(self.as_data())
             return
         self._write_heading(screen)
-        if self.figures.latencies.count:
+        if self.outcomes.latencies.count:
             self._write_latencies(screen)
-        if self.figures.errors:
+        if self.outcomes.errors:
             screen.line("")
             screen.line("errors")
-            for code, number in columns([(code, f"{count:,}") for code, count in self.figures.errors.items()]):
+            for code, number in columns([(code, f"{count:,}") for code, count in self.outcomes.errors.items()]):
                 screen.line("  ", Styled(code, "bad"), "  ", number)
 
     def _write_heading(self, screen: Screen) -> None:
-        figures = self.figures
+        outcomes = self.outcomes
         how = "closed loop" if self.rate is None else f"{self.rate:,g} calls/s asked for"
         over = f"{self.connections:,} connection{'s' if self.connections > 1 else ''}"
         most = "" if self.rate is None else "at most "
         screen.line(Styled(self.method, "name"), f": {how}, {over}, {most}{self.in_flight:,} in flight on each")
-        errors = f", {figures.failed:,} of them errors" if figures.failed else ""
+        errors = f", {outcomes.failed:,} of them errors" if outcomes.failed else ""
         screen.line(
-            f"{figures.calls:,} calls in {figures.seconds:.2f} s{errors}: ",
-            Styled(f"{figures.rate:,.0f} calls/s", "name"),
+            f"{outcomes.calls:,} calls in {outcomes.seconds:.2f} s{errors}: ",
+            Styled(f"{outcomes.rate:,.0f} calls/s", "name"),
             f"; this process used {self.processor:.0%} of a processor",
         )
         if self.ended != "done":
             screen.line(f"ended early: {'Ctrl-C' if self.ended == 'interrupted' else 'the connection was lost'}")
-        if figures.unanswered or figures.unsent:
+        if outcomes.unanswered or outcomes.unsent:
             screen.line(
-                f"not answered when it ended: {figures.unanswered:,}; due, and not sent: {figures.unsent:,}."
+                f"not answered when it ended: {outcomes.unanswered:,}; due, and not sent: {outcomes.unsent:,}."
                 " They count below with the time that they had waited"
             )
 
     def _write_latencies(self, screen: Screen) -> None:
-        latencies = self.figures.latencies
+        latencies = self.outcomes.latencies
         screen.line("")
         screen.line(_MEANING[self.kind])
         for name, value in columns([(name, spelled_duration(value)) for name, value in _numbers(latencies).items()]):
             screen.line("  ", Styled(name, "faint"), "  ", value)
         if self.rate is not None:
-            late = self.figures.lateness
+            late = self.outcomes.lateness
             typical, long = spelled_duration(late.percentile(50)), spelled_duration(late.percentile(99))
             screen.line(f"  of this, calls waited to be sent: p50 {typical}, p99 {long}")
         screen.line("")

@@ -17,7 +17,7 @@ from typing import Final, NamedTuple
 
 from seqrpc.aio.caller import Caller
 from seqrpc.aio.connection import Connection, link_of
-from seqrpc.cli.figures import Figures
+from seqrpc.cli.outcomes import Outcomes
 from seqrpc.cli.pacing import Pacer, Schedule
 from seqrpc.cli.repeating import Repeated
 from seqrpc.errors import ConnectionLost, RpcError
@@ -68,7 +68,7 @@ class Measurement:
         plan: how.
         call: what is called, and with what.
         connections: over which.
-        tell: called now and then, with what is done of the whole, from 0 to 1, and the figures so far.
+        tell: called now and then, with what is done of the whole, from 0 to 1, and the outcomes so far.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class Measurement:
         plan: Plan,
         call: Repeated,
         connections: Sequence[Connection],
-        tell: Callable[[float, Figures], object] | None = None,
+        tell: Callable[[float, Outcomes], object] | None = None,
     ) -> None:
         """Measure nothing yet."""
         self._plan = plan
@@ -99,8 +99,8 @@ class Measurement:
         self._first = 0  # of what is due at times, that counts
         self._left = plan.calls
         self._start = self._until = 0
-        self._warming = Figures(0)
-        self.figures = Figures(0)
+        self._warming = Outcomes(0)
+        self.outcomes = Outcomes(0)
         self.is_interrupted = False
         self.lost: Exception | None = None
         """Why the connection ended, if it did."""
@@ -146,11 +146,11 @@ class Measurement:
         plan = self._plan
         self._start = now + int(plan.warm_up * 1e9)
         self._until = now + _FOREVER if plan.seconds is None else self._start + int(plan.seconds * 1e9)
-        self.figures = Figures(self._start)
+        self.outcomes = Outcomes(self._start)
         if plan.rate is not None:
             self._first = warm = round(plan.warm_up * plan.rate)
             self._start = now + round(warm * 1e9 / plan.rate)
-            self.figures = Figures(self._start)
+            self.outcomes = Outcomes(self._start)
             count = None if plan.calls is None else plan.calls + warm
             seconds = None if plan.seconds is None else plan.seconds + warm / plan.rate
             self._schedule = Schedule(now, plan.rate, count=count, seconds=seconds)
@@ -201,13 +201,13 @@ class Measurement:
                     return
                 if not self._pacer.has_waiting:
                     loop.call_soon(self._add_if_none_waits)
-            figures = self.figures if due >= self._start else self._warming
+            outcomes = self.outcomes if due >= self._start else self._warming
             self._began[place] = due
             try:
-                await self._make(caller, due, figures)
+                await self._make(caller, due, outcomes)
             except Exception as exc:
                 self._began[place] = 0
-                self._fail(due, exc, connection, figures)
+                self._fail(due, exc, connection, outcomes)
                 await asyncio.sleep(0)  # what fails at once must not keep the loop
             else:
                 self._began[place] = 0
@@ -221,25 +221,25 @@ class Measurement:
             self._left -= 1
         return now
 
-    async def _make(self, caller: Caller, due: int, figures: Figures) -> None:
+    async def _make(self, caller: Caller, due: int, outcomes: Outcomes) -> None:
         call = self._call
         deadline = None if self._timeout is None else due + self._timeout
         if self._schedule is not None:
-            figures.lateness.add(_clock() - due)
+            outcomes.lateness.add(_clock() - due)
         if call.is_constant:
             await caller.request(call.name, call.params, deadline, None, _let_go)
         else:
             with call.opened() as params:
                 await caller.request(call.name, params, deadline, None, _let_go)
         now = _clock()
-        figures.succeed(now, now - due)
+        outcomes.succeed(now, now - due)
 
-    def _fail(self, due: int, error: Exception, connection: Connection, figures: Figures) -> None:
+    def _fail(self, due: int, error: Exception, connection: Connection, outcomes: Outcomes) -> None:
         now = _clock()
         is_lost = isinstance(error, ConnectionLost) or connection.closing_reason is not None
         if not is_lost and not isinstance(error, RpcError):
             raise error  # it cannot be sent, and never will
-        figures.fail(now, now - due, error)
+        outcomes.fail(now, now - due, error)
         if is_lost and self.lost is None:
             self.lost = error
             self._end()
@@ -249,7 +249,7 @@ class Measurement:
     def _round_off(self) -> None:
         """Count the time until one more call would be due: else there would be more in a second than were due."""
         if self._schedule is not None and not self.is_interrupted and self.lost is None:
-            self.figures.ended = max(self.figures.ended, self._until)
+            self.outcomes.ended = max(self.outcomes.ended, self._until)
 
     def _end(self, *, enough: bool = False) -> None:
         self._is_over = True
@@ -268,14 +268,14 @@ class Measurement:
         now = _clock()
         for due in filter(None, self._began):
             if due >= self._start:
-                self.figures.give_up(now, now - due)
+                self.outcomes.give_up(now, now - due)
         if self._schedule is not None:
-            self.figures.leave_out(now, self._schedule.overdue(now, self._first), self._schedule.due)
+            self.outcomes.leave_out(now, self._schedule.overdue(now, self._first), self._schedule.due)
 
     async def _tick(self) -> None:
         while self._tell is not None:
             await asyncio.sleep(TICK)
-            self._tell(self._part_done(), self.figures)
+            self._tell(self._part_done(), self.outcomes)
 
     def _part_done(self) -> float:
         now, plan = _clock(), self._plan
@@ -283,7 +283,7 @@ class Measurement:
         if plan.seconds is not None:
             parts.append((now - self._start) / max(1, self._until - self._start))
         if plan.calls is not None:
-            parts.append(self.figures.calls / plan.calls)
+            parts.append(self.outcomes.calls / plan.calls)
         return min(1.0, max(parts))
 
 

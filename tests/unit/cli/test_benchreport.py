@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from seqrpc.cli.benchreport import Report
-from seqrpc.cli.figures import Figures
+from seqrpc.cli.outcomes import Outcomes
 from seqrpc.cli.screen import Screen
 from seqrpc.errors import RpcError
 
@@ -22,18 +22,18 @@ class _Terminal(io.StringIO):
         return True
 
 
-def some_figures() -> Figures:
-    figures = Figures(0)
+def some_figures() -> Outcomes:
+    outcomes = Outcomes(0)
     for number in range(1, 100):
-        figures.lateness.add(number * 1_000)
-        figures.succeed(number * 10 * MS, number * MS)
-    figures.fail(1_000 * MS, 5, RpcError("no", code="x.Busy\x1b[2J"))
-    return figures
+        outcomes.lateness.add(number * 1_000)
+        outcomes.succeed(number * 10 * MS, number * MS)
+    outcomes.fail(1_000 * MS, 5, RpcError("no", code="x.Busy\x1b[2J"))
+    return outcomes
 
 
-def report_of(figures: Figures, **changed: Any) -> Report:
+def report_of(outcomes: Outcomes, **changed: Any) -> Report:
     plain: dict[str, Any] = {"method": "Desk.add", "address": "/x", "connections": 1, "in_flight": 1, "rate": None}
-    return Report(**{**plain, "figures": figures, "processor": 0.5, **changed})
+    return Report(**{**plain, "outcomes": outcomes, "processor": 0.5, **changed})
 
 
 def written(report: Report, *, json: bool = False) -> str:
@@ -112,19 +112,19 @@ def test_people_get_tables_and_bars() -> None:
 
 
 def test_what_was_given_up_is_told() -> None:
-    figures = some_figures()
-    figures.give_up(1, 2_000 * MS)
-    figures.leave_out(1_000, range(3), lambda number: number)
-    text = written(report_of(figures, ended="interrupted"))
+    outcomes = some_figures()
+    outcomes.give_up(1, 2_000 * MS)
+    outcomes.leave_out(1_000, range(3), lambda number: number)
+    text = written(report_of(outcomes, ended="interrupted"))
     assert "\nended early: Ctrl-C\n" in text
     assert "\nnot answered when it ended: 1; due, and not sent: 3. They count below with the time that" in text
-    assert "\nended early: the connection was lost\n" in written(report_of(figures, ended="lost"))
+    assert "\nended early: the connection was lost\n" in written(report_of(outcomes, ended="lost"))
 
 
 def test_of_no_calls_there_are_no_latencies() -> None:
-    assert written(report_of(Figures(0))).splitlines() == [
+    assert written(report_of(Outcomes(0))).splitlines() == [
         "Desk.add: closed loop, 1 connection, 1 in flight on each",
         "0 calls in 0.00 s: 0 calls/s; this process used 50% of a processor",
     ]
-    told = report_of(Figures(0)).as_data()
+    told = report_of(Outcomes(0)).as_data()
     assert (told["latency_ns"], told["sent_late_ns"], told["histogram_ns"]) == (None, None, [])

@@ -21,8 +21,8 @@ from support.waiting import comes_true
 
 import seqrpc
 from seqrpc.cli import measuring
-from seqrpc.cli.figures import Figures
 from seqrpc.cli.measuring import Measurement, Plan
+from seqrpc.cli.outcomes import Outcomes
 from seqrpc.cli.repeating import Repeated
 from seqrpc.documents.model import read
 
@@ -84,9 +84,9 @@ async def measured(path: Path, name: str, *words: str, **how: Any) -> Measuremen
         return measurement
 
 
-def longer(figures: Figures, nanoseconds: int) -> int:
+def longer(outcomes: Outcomes, nanoseconds: int) -> int:
     """Return how many latencies are longer."""
-    return sum(bucket.number for bucket in figures.latencies.buckets() if bucket.low >= nanoseconds)
+    return sum(bucket.number for bucket in outcomes.latencies.buckets() if bucket.low >= nanoseconds)
 
 
 @pytest.mark.parametrize("how", [{}, {"in_flight": 7}, {"connections": 3, "in_flight": 2}, {"rate": 5_000.0}])
@@ -94,14 +94,14 @@ async def test_no_more_is_sent_than_was_said(socket_path: Path, how: dict[str, A
     counter = Counter()
     async with seqrpc.serve(counter, socket_path):
         measurement = await measured(socket_path, "count", calls=100, **how)
-    figures = measurement.figures
-    assert counter.calls == figures.calls == figures.succeeded == figures.latencies.count == 100
-    assert (figures.errors, figures.unanswered, figures.unsent) == ({}, 0, 0)
+    outcomes = measurement.outcomes
+    assert counter.calls == outcomes.calls == outcomes.succeeded == outcomes.latencies.count == 100
+    assert (outcomes.errors, outcomes.unanswered, outcomes.unsent) == ({}, 0, 0)
     assert not measurement.is_interrupted
     assert measurement.lost is None
     assert measurement.processor > 0
-    assert figures.lateness.count == (100 if "rate" in how else 0)
-    assert "rate" not in how or figures.rate <= 5_000
+    assert outcomes.lateness.count == (100 if "rate" in how else 0)
+    assert "rate" not in how or outcomes.rate <= 5_000
 
 
 async def test_at_a_rate_there_are_as_many_tasks_as_are_needed(socket_path: Path) -> None:
@@ -110,12 +110,12 @@ async def test_at_a_rate_there_are_as_many_tasks_as_are_needed(socket_path: Path
         how: dict[str, Any] = {"calls": 100, "rate": 1_000.0, "in_flight": 1_024, "connections": 3}
         async with prepared(socket_path, "hold", **how) as measurement:
             await measurement.run()
-        assert counter.calls == measurement.figures.succeeded == 100
+        assert counter.calls == measurement.outcomes.succeeded == 100
         assert 1 < len(measurement._began) <= 101
         async with prepared(socket_path, "sleep", timeout=0.2, **{**how, "rate": 1e7}) as measurement:
             await measurement.run()
         assert 100 <= len(measurement._began) <= 101
-        assert measurement.figures.failed == 100
+        assert measurement.outcomes.failed == 100
 
 
 async def test_it_ends_in_time(socket_path: Path) -> None:
@@ -124,13 +124,13 @@ async def test_it_ends_in_time(socket_path: Path) -> None:
         began = time.monotonic()
         measurement = await measured(socket_path, "count", seconds=0.2, in_flight=3)
         assert time.monotonic() - began >= 0.2
-        assert counter.calls == measurement.figures.calls > 0
+        assert counter.calls == measurement.outcomes.calls > 0
         counter.calls = 0
         measurement = await measured(socket_path, "count", seconds=0.2, rate=100.0)
-        assert counter.calls == measurement.figures.calls == 20
+        assert counter.calls == measurement.outcomes.calls == 20
         counter.calls = 0
         measurement = await measured(socket_path, "count", seconds=600.0, calls=5)
-        assert counter.calls == measurement.figures.calls == 5
+        assert counter.calls == measurement.outcomes.calls == 5
 
 
 async def test_no_more_are_in_flight_than_was_said(socket_path: Path) -> None:
@@ -141,7 +141,7 @@ async def test_no_more_are_in_flight_than_was_said(socket_path: Path) -> None:
         counter.most = 0
         measurement = await measured(socket_path, "hold", calls=60, in_flight=4, rate=1e6)
         assert counter.most == 4
-        assert measurement.figures.calls == 60
+        assert measurement.outcomes.calls == 60
 
 
 @pytest.mark.parametrize("how", [{}, {"rate": 500.0, "in_flight": 10}])
@@ -149,7 +149,7 @@ async def test_calls_that_warm_up_do_not_count(socket_path: Path, how: dict[str,
     counter = Counter()
     async with seqrpc.serve(counter, socket_path):
         measurement = await measured(socket_path, "count", calls=20, warm_up=0.1, **how)
-    assert measurement.figures.calls == measurement.figures.latencies.count == 20
+    assert measurement.outcomes.calls == measurement.outcomes.latencies.count == 20
     assert counter.calls > 20
     if how:
         assert counter.calls == 70
@@ -169,59 +169,59 @@ def test_a_server_that_stands_still_is_felt_by_all_calls_that_were_due_meanwhile
     counter = Counter(stall_at=50, seconds=STALL)
     with served(socket_path, counter):
         measurement = asyncio.run(measured(socket_path, "count", calls=200, rate=200.0, in_flight=in_flight))
-    figures = measurement.figures
-    assert counter.calls == figures.succeeded == figures.latencies.count == 200
-    assert longer(figures, 100 * MS) >= 39
-    assert figures.latencies.longest >= (STALL - 0.006) * 1e9  # but the time between two calls
-    assert figures.latencies.percentile(99) >= 250 * MS
-    assert figures.latencies.percentile(90) >= 100 * MS
+    outcomes = measurement.outcomes
+    assert counter.calls == outcomes.succeeded == outcomes.latencies.count == 200
+    assert longer(outcomes, 100 * MS) >= 39
+    assert outcomes.latencies.longest >= (STALL - 0.006) * 1e9  # but the time between two calls
+    assert outcomes.latencies.percentile(99) >= 250 * MS
+    assert outcomes.latencies.percentile(90) >= 100 * MS
     if in_flight == 1:  # 40 of them could not be sent when they were due
-        assert sum(each.number for each in figures.lateness.buckets() if each.low >= 100 * MS) >= 38
+        assert sum(each.number for each in outcomes.lateness.buckets() if each.low >= 100 * MS) >= 38
 
 
 def test_a_closed_loop_waits_with_the_server(socket_path: Path) -> None:
     """One call waits: so its latencies are service times, and are called that."""
     counter = Counter(stall_at=50, seconds=STALL)
     with served(socket_path, counter):
-        figures = asyncio.run(measured(socket_path, "count", calls=200)).figures
-    assert figures.latencies.longest >= STALL * 1e9
-    assert 1 <= longer(figures, 250 * MS) <= 5
+        outcomes = asyncio.run(measured(socket_path, "count", calls=200)).outcomes
+    assert outcomes.latencies.longest >= STALL * 1e9
+    assert 1 <= longer(outcomes, 250 * MS) <= 5
 
 
 async def test_errors_are_counted_by_their_codes(socket_path: Path) -> None:
     async with seqrpc.serve(both(), socket_path):
-        figures = (await measured(socket_path, "fail", calls=5)).figures
-        assert (figures.errors, figures.succeeded, figures.latencies.count) == ({"desk.Empty": 5}, 0, 0)
-        assert figures.verdict == (1, "no call succeeded: desk.Empty: nothing there")
-        figures = (await measured(socket_path, "secret", calls=5)).figures
-        assert figures.verdict[0] == 4
-        figures = (await measured(socket_path, "Desk.zzz", calls=5)).figures
-        assert figures.verdict[0] == 3
+        outcomes = (await measured(socket_path, "fail", calls=5)).outcomes
+        assert (outcomes.errors, outcomes.succeeded, outcomes.latencies.count) == ({"desk.Empty": 5}, 0, 0)
+        assert outcomes.verdict == (1, "no call succeeded: desk.Empty: nothing there")
+        outcomes = (await measured(socket_path, "secret", calls=5)).outcomes
+        assert outcomes.verdict[0] == 4
+        outcomes = (await measured(socket_path, "Desk.zzz", calls=5)).outcomes
+        assert outcomes.verdict[0] == 3
 
 
 async def test_an_overloaded_server_is_an_error(socket_path: Path) -> None:
     limits = seqrpc.Limits(max_calls_in_flight=2)
     async with seqrpc.serve(Counter(), socket_path, limits=limits):
-        figures = (await measured(socket_path, "hold", calls=200, in_flight=20)).figures
-    assert figures.errors["rpc.Overloaded"] + figures.succeeded == figures.calls == 200
-    assert figures.latencies.count == figures.succeeded > 0
+        outcomes = (await measured(socket_path, "hold", calls=200, in_flight=20)).outcomes
+    assert outcomes.errors["rpc.Overloaded"] + outcomes.succeeded == outcomes.calls == 200
+    assert outcomes.latencies.count == outcomes.succeeded > 0
 
 
 @pytest.mark.parametrize("how", [{}, {"rate": 100.0, "in_flight": 2}])
 async def test_a_call_that_runs_out_of_time_took_at_least_so_long(socket_path: Path, how: dict[str, Any]) -> None:
     async with seqrpc.serve(Counter(), socket_path):
-        figures = (await measured(socket_path, "sleep", calls=6, timeout=0.05, **how)).figures
-    assert figures.errors == {"rpc.DeadlineExceeded": 6}
-    assert figures.latencies.count == 6
-    assert figures.latencies.shortest >= 49 * MS
-    assert figures.verdict[0] == 5
+        outcomes = (await measured(socket_path, "sleep", calls=6, timeout=0.05, **how)).outcomes
+    assert outcomes.errors == {"rpc.DeadlineExceeded": 6}
+    assert outcomes.latencies.count == 6
+    assert outcomes.latencies.shortest >= 49 * MS
+    assert outcomes.verdict[0] == 5
 
 
 async def test_a_time_that_is_up_at_once_does_not_keep_the_loop(socket_path: Path) -> None:
     counter = Counter()
     async with seqrpc.serve(counter, socket_path):
-        figures = (await measured(socket_path, "count", seconds=0.1, timeout=1e-9)).figures
-    assert figures.errors.keys() == {"rpc.DeadlineExceeded"}
+        outcomes = (await measured(socket_path, "count", seconds=0.1, timeout=1e-9)).outcomes
+    assert outcomes.errors.keys() == {"rpc.DeadlineExceeded"}
     assert counter.calls == 0
 
 
@@ -232,12 +232,12 @@ async def test_who_never_answers_is_given_up(
     monkeypatch.setattr(measuring, "GRACE", 0.1)
     counter = Counter()
     async with seqrpc.serve(counter, socket_path):
-        figures = (await measured(socket_path, "sleep", seconds=0.2, in_flight=2, **how)).figures
-    assert (figures.calls, figures.unanswered, counter.calls) == (0, 2, 2)
-    assert figures.unsent == (18 if how else 0)
-    assert figures.latencies.count == 2 + figures.unsent
-    assert figures.latencies.longest >= 290 * MS
-    assert figures.verdict == (5, "no call was answered")
+        outcomes = (await measured(socket_path, "sleep", seconds=0.2, in_flight=2, **how)).outcomes
+    assert (outcomes.calls, outcomes.unanswered, counter.calls) == (0, 2, 2)
+    assert outcomes.unsent == (18 if how else 0)
+    assert outcomes.latencies.count == 2 + outcomes.unsent
+    assert outcomes.latencies.longest >= 290 * MS
+    assert outcomes.verdict == (5, "no call was answered")
 
 
 async def test_what_was_given_up_while_it_warmed_up_does_not_count(
@@ -245,10 +245,10 @@ async def test_what_was_given_up_while_it_warmed_up_does_not_count(
 ) -> None:
     monkeypatch.setattr(measuring, "GRACE", 0.05)
     async with seqrpc.serve(Counter(), socket_path):
-        figures = (await measured(socket_path, "sleep", seconds=0.05, warm_up=0.1, in_flight=2)).figures
-        assert (figures.unanswered, figures.latencies.count) == (0, 0)
-        figures = (await measured(socket_path, "sleep", seconds=0.1, warm_up=0.1, rate=100.0, in_flight=2)).figures
-        assert (figures.unanswered, figures.unsent) == (0, 10)
+        outcomes = (await measured(socket_path, "sleep", seconds=0.05, warm_up=0.1, in_flight=2)).outcomes
+        assert (outcomes.unanswered, outcomes.latencies.count) == (0, 0)
+        outcomes = (await measured(socket_path, "sleep", seconds=0.1, warm_up=0.1, rate=100.0, in_flight=2)).outcomes
+        assert (outcomes.unanswered, outcomes.unsent) == (0, 10)
 
 
 @pytest.mark.parametrize("how", [{"seconds": 600.0}, {"calls": 10**9}, {"rate": 1_000.0, "seconds": 600.0}])
@@ -260,7 +260,7 @@ async def test_ctrl_c_ends_it(socket_path: Path, how: dict[str, Any]) -> None:
         os.kill(os.getpid(), signal.SIGINT)
         await running
         assert measurement.is_interrupted
-        assert measurement.figures.calls == counter.calls
+        assert measurement.outcomes.calls == counter.calls
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
@@ -276,7 +276,7 @@ async def test_ctrl_c_twice_waits_for_nothing(socket_path: Path, monkeypatch: py
         assert not running.done()
         os.kill(os.getpid(), signal.SIGINT)
         await running
-        assert measurement.figures.unanswered == 2
+        assert measurement.outcomes.unanswered == 2
 
 
 @pytest.mark.parametrize("how", [{}, {"rate": 1_000.0, "in_flight": 3}])
@@ -290,10 +290,10 @@ async def test_a_connection_that_is_lost_ends_it(socket_path: Path, how: dict[st
 
     with answering(socket_path, undescribed(answer)):
         measurement = await measured(socket_path, "X.y", seconds=600.0, **how)
-    figures = measurement.figures
+    outcomes = measurement.outcomes
     assert isinstance(measurement.lost, seqrpc.ConnectionLost)
-    assert figures.succeeded == 5
-    assert figures.errors.keys() == {"ConnectionLost"}
+    assert outcomes.succeeded == 5
+    assert outcomes.errors.keys() == {"ConnectionLost"}
 
 
 async def test_a_server_that_stops_ends_it(socket_path: Path) -> None:
@@ -304,7 +304,7 @@ async def test_a_server_that_stops_ends_it(socket_path: Path) -> None:
         await server.drain()
         await running
         assert isinstance(made.lost, seqrpc.Unavailable | seqrpc.ConnectionLost)
-        assert made.figures.calls >= counter.calls
+        assert made.outcomes.calls >= counter.calls
 
 
 HOSTILE: dict[str, Callable[[list[Any]], bytes | None]] = {
@@ -318,21 +318,21 @@ async def test_who_breaks_the_protocol_ends_it(socket_path: Path, kind: str) -> 
     with answering(socket_path, undescribed(HOSTILE[kind])):
         measurement = await measured(socket_path, "X.y", seconds=1.0, timeout=0.1)
     assert isinstance(measurement.lost, seqrpc.ConnectionLost)
-    assert measurement.figures.succeeded == 0
+    assert measurement.outcomes.succeeded == 0
 
 
 async def test_answers_to_what_was_not_asked_count_nowhere(socket_path: Path) -> None:
     with answering(socket_path, undescribed(lambda message: result([0, message[1] + 77], 1))):
-        figures = (await measured(socket_path, "X.y", calls=3, timeout=0.02)).figures
-    assert figures.errors == {"rpc.DeadlineExceeded": 3}
+        outcomes = (await measured(socket_path, "X.y", calls=3, timeout=0.02)).outcomes
+    assert outcomes.errors == {"rpc.DeadlineExceeded": 3}
 
 
 async def test_codes_that_are_made_up_are_bounded_and_do_nothing(socket_path: Path) -> None:
     with answering(socket_path, undescribed(lambda message: error(message, f"\x1b[2J{message[1]}" + "x" * 999))):
-        figures = (await measured(socket_path, "X.y", calls=500, in_flight=10)).figures
-    assert figures.failed == 500
-    assert len(figures.errors) == 65
-    assert all(code.isprintable() and len(code) < 200 for code in figures.errors)
+        outcomes = (await measured(socket_path, "X.y", calls=500, in_flight=10)).outcomes
+    assert outcomes.failed == 500
+    assert len(outcomes.errors) == 65
+    assert all(code.isprintable() and len(code) < 200 for code in outcomes.errors)
 
 
 @pytest.mark.parametrize(
@@ -349,7 +349,7 @@ async def test_what_comes_back_is_closed_at_once(socket_path: Path, words: tuple
                 most = max(most, len(open_fds()) - before)
                 await asyncio.sleep(0)
             await running
-            assert (measurement.figures.succeeded, measurement.figures.errors) == (300, {})
+            assert (measurement.outcomes.succeeded, measurement.outcomes.errors) == (300, {})
     assert most < 100, "the server has some, for a moment"
 
 
@@ -359,7 +359,7 @@ async def test_a_file_is_sent_again_and_again(socket_path: Path, tmp_path: Path)
         before = len(open_fds())
         async with prepared(socket_path, "length", files=(f"file={tmp_path}/x",), calls=50) as measurement:
             await measurement.run()
-            assert measurement.figures.succeeded == 50
+            assert measurement.outcomes.succeeded == 50
             assert len(open_fds()) <= before + 4
 
 
@@ -379,8 +379,8 @@ async def test_it_tells_how_far_it_is(socket_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(measuring, "TICK", 0.01)
     told: list[tuple[float, int]] = []
 
-    def tell(part: float, figures: Figures) -> None:
-        told.append((part, figures.calls))
+    def tell(part: float, outcomes: Outcomes) -> None:
+        told.append((part, outcomes.calls))
 
     async with seqrpc.serve(Counter(), socket_path):
         await measured(socket_path, "hold", calls=50, warm_up=0.05, tell=tell)

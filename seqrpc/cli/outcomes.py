@@ -17,7 +17,7 @@ _MOST_STEPS: Final = 1_000
 """Into which calls that were never sent are grouped: there may be millions."""
 
 
-class Figures:
+class Outcomes:
     """Counts calls.
 
     Args:
