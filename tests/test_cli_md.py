@@ -18,7 +18,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -26,6 +26,9 @@ from support.commands import SEQRPC, Terminal, environment, started
 from support.processes import AS_ROOT
 from support.programs import EXAMPLES, daemon
 from support.waiting import PATIENCE
+
+import seqrpc
+from seqrpc import blocking
 
 PAGE = Path(__file__).parent.parent / "docs" / "cli.md"
 
@@ -91,13 +94,19 @@ def everywhere(text: str) -> str:
     text = DRAWN.sub("", text)
     text = re.sub(r"(?m)^(ADDRESS +)OWNER +PID +", r"\1OWNER  PID   ", text)
     text = re.sub(r"(?m)^((?:desk|logs)\.sock +)\S+ +\d+ +", r"\1root   1234  ", text)
+    text = re.sub(r"(?m)^\d\d:\d\d:\d\d\.\d{3}  \S+/\d+ *(?= \S)", "12:34:56.789  root/1234 ", text)
+    text = re.sub(r"(?m)^(12:34:56.*)  \d+(?:\.\d+)? (?:µs|ms|s) *(?=  )", r"\1  123 µs ", text)
     return re.sub(r'"uid":\d+,"pid":\d+', '"uid":0,"pid":1234', text)
 
 
-def at_terminal(line: str, directory: Path, interrupt_after: str = "") -> str:
+def at_terminal(
+    line: str, directory: Path, interrupt_after: str = "", *, meanwhile: Callable[[Path], None] | None = None
+) -> str:
     """Return what a line writes in a shell at a terminal."""
     opened = Terminal(["sh", "-c", line], env=env_in(directory), cwd=directory)
     try:
+        if meanwhile is not None:
+            meanwhile(directory / "desk.sock")
         if interrupt_after:
             opened.wait_for(interrupt_after)
             opened.type("\x03")
@@ -117,7 +126,8 @@ def shown(command: str, directory: Path) -> str:
         )
         text, told = done.stdout.decode(), "" if ">" in line else " | cat"
     else:
-        text, told = at_terminal(line, directory), ""
+        meanwhile = make_calls if command.startswith("monitor ") else None
+        text, told = at_terminal(line, directory, meanwhile=meanwhile), ""
     return f"$ {line}{told}\n{everywhere(text)}".rstrip()
 
 
@@ -142,6 +152,19 @@ def form(text: str) -> str:
     text = re.sub(r"(?<![\w.])\d[\d,.]*( [nµm]?s)?", lambda found: "0 s" if found[1] else "0", text)
     text = re.sub(r" +", " ", text)
     return re.sub(r"(?m)^(.+\n)\1+", r"\1", text + "\n")
+
+
+def make_calls(path: Path) -> None:
+    """Make the calls that somebody sees who watches."""
+    with blocking.connect(path) as connection:
+        while not connection.call("rpc.stats")["streams"]:
+            pass
+        connection.call("Desk.add", 2, 3)
+        connection.call("Desk.echo", "a pen")
+        with pytest.raises(seqrpc.InvalidParams):
+            connection.call("Desk.add", "two")
+        with pytest.raises(seqrpc.PermissionDenied):
+            connection.call("Desk.clear")
 
 
 def rendered(directory: Path) -> str:

@@ -316,11 +316,21 @@ ORDER = (
     "cli.completers",
     "cli.asking",
     "cli.listing",
+    "cli.readings",
+    "cli.rates",
+    "cli.looks",
+    "cli.figures",
+    "cli.dashboard",
+    "cli.window",
+    "cli.live",
+    "cli.top",
     "cli.describe",
     "cli.values",
     "cli.feeding",
     "cli.words",
     "cli.results",
+    "cli.events",
+    "cli.monitor",
     "cli.conversation",
     "cli.keyboard",
     "cli.shell",
@@ -365,6 +375,7 @@ ONLY_HERE = {
     "asyncio": {name for name in ORDER if name.partition(".")[0] in ("aio", "workers", "oversight", "testing")}
     | {"interface.methods", "cli.pacing", "cli.reaching", "cli.measuring"},
     "click": {name for name in ORDER if name.startswith("cli.")},
+    "rich": {"cli.dashboard", "cli.gauge", "cli.live"},
 }
 """Modules that only some of ours may import."""
 

@@ -70,7 +70,7 @@ def _ask(address: Address, connection: Connection) -> Sighting:
     peer = connection.peer
     sighting = Sighting(address, OK, uid=None if peer is None else peer.uid, pid=None if peer is None else peer.pid)
     try:
-        services = _services_in(connection.call("rpc.discover"))
+        services = services_in(connection.call("rpc.discover"))
     except MethodNotFound:
         return sighting._replace(remark="tells nothing of itself")  # it answers, and is older than descriptions
     except PermissionDenied as exc:
@@ -80,7 +80,7 @@ def _ask(address: Address, connection: Connection) -> Sighting:
     return sighting._replace(services=services, connections=_connections(connection))
 
 
-def _services_in(document: Any) -> tuple[str, ...]:
+def services_in(document: Any) -> tuple[str, ...]:
     """Return the names of the services in a description, as far as it is one."""
     part = document.get("x-seqrpc") if isinstance(document, dict) else None
     entries = part.get("services") if isinstance(part, dict) else None

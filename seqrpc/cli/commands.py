@@ -27,8 +27,10 @@ COMMANDS: Final = {
     "diff": ("seqrpc.cli.diff", "Compare two interfaces."),
     "docs": ("seqrpc.cli.docs", "Write the documentation of a service as a page."),
     "list": ("seqrpc.cli.listing", "List the services on this machine."),
+    "monitor": ("seqrpc.cli.monitor", "Write calls as they pass."),
     "serve": ("seqrpc.cli.serve", "Serve a class."),
     "stub": ("seqrpc.cli.stub", "Write the interface of a service as Python."),
+    "top": ("seqrpc.cli.top", "Show how a server is, again and again."),
     "relay": ("seqrpc.cli.relay", ""),
 }
 """Where each command is, as ``command`` of a module, and what the list of commands says of it: nothing, if it is

@@ -215,7 +215,7 @@ class Writer:
             quiet = self._screen.is_terminal and file is None  # the items show that something happens
             tell = None if quiet else opened.enter_context(progress(self._screen))
             count = 0
-            for items in _batches(stream):
+            for items in batches(stream):
                 for item in items:
                     count += 1
                     self._write_item(item, file)
@@ -237,7 +237,7 @@ class Writer:
             self._screen.value(self.data_of(item))
 
 
-def _batches(stream: Stream[Any]) -> Iterator[list[Any]]:
+def batches(stream: Stream[Any]) -> Iterator[list[Any]]:
     """Yield the items of a stream, as many together as are there."""
     for item in stream:
         yield [item]

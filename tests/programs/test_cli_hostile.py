@@ -4,74 +4,20 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import msgpack
 import pytest
 from support.commands import at_terminal, seqrpc_command, started, terminal
 from support.emulator import Emulator
+from support.hostile_server import CONTROL, EVIL, error, server
 from support.sync import Thread, served
 from support.waiting import PATIENCE
 
 import seqrpc
-from seqrpc.kernel import ancillary, memfd
-
-EVIL = "\x1b[2J\x1b]0;owned\x07\x1b[?1049h\x9b31m\u202egnp.\u2066\x08\x7f\r\x00\x0eline\nforged: "
-
-CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
-
-Answer = Callable[[str, Any], Any]
-
-
-def error(code: str, message: str) -> list[Any]:
-    return [[code, message, None], None]
-
-
-@contextmanager
-def server(path: Path, answer: Answer) -> Iterator[None]:
-    """Listen, and answer each call of one connection after the other; bytes are sent in a memory file."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock:
-        sock.bind(str(path))
-        sock.listen()
-        sock.settimeout(PATIENCE)
-
-        def talk(connected: socket.socket) -> None:
-            while data := connected.recv(65_536):
-                kind, *rest = msgpack.unpackb(data, strict_map_key=False)
-                if kind != 0:
-                    continue
-                number, method, params, *_options = rest
-                message = msgpack.packb([1, number, *answer(method, params)])
-                if len(message) > 65_536:
-                    with memfd.sealed("evil", message) as file:
-                        ancillary.send(connected, msgpack.packb([4, len(message), number]), [file.fileno()])
-                else:
-                    connected.send(message)
-
-        def work() -> None:
-            while True:
-                connected, _address = sock.accept()
-                with connected:
-                    if not connected.recv(1, socket.MSG_PEEK):
-                        return
-                    try:
-                        talk(connected)
-                    except ConnectionError:
-                        continue
-
-        thread = Thread(work)
-        try:
-            yield
-        finally:
-            with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as last:
-                last.connect(str(path))
-            thread.result()
 
 
 def described(*methods: Any, **more: Any) -> dict[str, Any]:

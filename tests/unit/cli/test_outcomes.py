@@ -71,9 +71,7 @@ def test_if_all_fail_the_status_is_of_the_most_frequent_error(error: Exception, 
     assert outcomes.verdict == (0, "")
 
 
-@pytest.mark.parametrize(
-    "count", [lambda outcomes: outcomes.give_up(1, 1), lambda f: f.leave_out(1, [0], lambda _n: 0)]
-)
+@pytest.mark.parametrize("count", [lambda one: one.give_up(1, 1), lambda one: one.leave_out(1, [0], lambda _n: 0)])
 def test_if_nothing_was_answered_it_is_late(count: Callable[[Outcomes], None]) -> None:
     outcomes = Outcomes(0)
     count(outcomes)
