@@ -272,7 +272,8 @@ class RpcError(SeqrpcError):
         if len(bases) == 1:
             return bases[0]
         try:
-            made = type(bases[0].__name__, tuple(bases), {"_made_of": tuple(ordered), "__doc__": bases[0].__doc__})
+            own = {"_made_of": tuple(ordered), "__doc__": bases[0].__doc__, "__reduce__": _made_again}
+            made = type(bases[0].__name__, tuple(bases), own)
         except TypeError:  # nothing can be of all of them
             return bases[0]
         made.__module__, made.__qualname__ = bases[0].__module__, bases[0].__qualname__
@@ -311,6 +312,11 @@ class RpcError(SeqrpcError):
         if cls is RpcError and code.startswith("rpc."):  # of a later version of the protocol
             error.execution = Execution.MAY_HAVE_RUN
         return error
+
+
+def _made_again(error: RpcError) -> tuple[Any, ...]:
+    """Return what copies an error, or pickles it, whose class is made here and has no name in any module."""
+    return RpcError.from_wire, (error.code, error.message, error.data), vars(error)
 
 
 class MethodNotFound(RpcError, code="rpc.MethodNotFound"):

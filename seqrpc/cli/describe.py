@@ -119,8 +119,11 @@ def _write_methods(screen: Screen, methods: Iterable[Method]) -> None:
 
 
 def _write_method(screen: Screen, method: Method, indent: str) -> None:
-    name, bracket, rest = signature(method).partition("(")
-    screen.line(indent, Styled(name, "name"), Styled(f"{bracket}{rest}", "type"))
+    name, bracket, rest = signature(method, screen.width - len(indent)).partition("(")
+    first, *more = rest.split("\n")
+    screen.line(indent, Styled(name, "name"), Styled(f"{bracket}{first}", "type"))
+    for line in more:
+        screen.line(indent, Styled(line, "type"))
     inner = indent + _INDENT
     _write_paragraphs(screen, method.summary, inner)
     if method.description:

@@ -77,7 +77,8 @@ def become(who: Identity) -> None:
     Raises:
         Ending: this process may not.
     """
-    if (os.getresuid(), os.getresgid()) == ((who.uid,) * 3, (who.gid,) * 3):
+    is_same = (os.getresuid(), os.getresgid()) == ((who.uid,) * 3, (who.gid,) * 3)
+    if is_same and (who.uid != 0 or {*os.getgroups()} == {*who.groups}):  # nobody but root can change their groups
         return
     for module in _LOADED_LATER:
         import_module(module)
@@ -87,4 +88,5 @@ def become(who: Identity) -> None:
         os.setresuid(who.uid, who.uid, who.uid)
     except PermissionError:
         raise Ending(REFUSED, f"only root can be user {who.uid}: this is user {os.geteuid()}") from None
-    _others.append(who)
+    if not is_same:
+        _others.append(who)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import sys
 from collections.abc import Iterable
 from typing import IO, Any, Final, NamedTuple
@@ -96,6 +97,11 @@ class Screen:
         self.is_terminal = self.out.isatty()
         self.is_for_people = self.is_terminal and not json
         """Whether values are laid out for people."""
+
+    @property
+    def width(self) -> int:
+        """Columns of the terminal, or those of a usual one."""
+        return shutil.get_terminal_size().columns
 
     def line(self, *parts: Part) -> None:
         """Write one line of texts, each of which is cleaned."""

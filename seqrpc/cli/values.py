@@ -10,7 +10,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any, Final
 
-from seqrpc.cli.endings import misused
+from seqrpc.cli.endings import Ending, misused
 from seqrpc.cli.learning import choices
 from seqrpc.documents.model import spelled
 from seqrpc.documents.trees import (
@@ -42,6 +42,9 @@ ANYTHING: Final = Anything()
 
 _MOST_OFFERED: Final = 12
 """Members of enums that an error names."""
+
+_MOST_TRIES: Final = 100_000
+"""Of types inside of unions inside of unions, which are the server's choice."""
 
 _TEXTS: Final = ("str", "datetime", "date", "time", "timedelta", "UUID", "Decimal")
 
@@ -79,6 +82,7 @@ class Values:
         self._document = document
         self._opened = opened
         self._opens = opens
+        self._tries = 0
         self._makers: dict[type[Type], Callable[[Any, Any, str], Any]] = {
             Anything: lambda value, _choice, _name: value,
             LiteralOf: lambda value, choice, _name: _one_of(value, choice.values),
@@ -146,11 +150,21 @@ class Values:
         return made
 
     def _first(self, value: Any, found: list[Type], name: str) -> Any:
+        failure: Ending | None = None
         for choice in found:
             make = self._makers.get(type(choice))
-            made = NOTHING if make is None else make(value, choice, name)
+            self._tries += 1
+            try:
+                made = NOTHING if make is None else make(value, choice, name)
+            except Ending as exc:  # in the midst of it, where another may fit
+                failure = failure or exc
+                if self._tries > _MOST_TRIES:
+                    raise
+                continue
             if made is not NOTHING:
                 return made
+        if failure is not None:
+            raise failure
         return NOTHING
 
     def _scalar(self, value: Any, choice: Scalar, name: str) -> Any:
@@ -196,6 +210,9 @@ class Values:
             pairs = zip(value, choice.fields, strict=False)
             return [self.of_json(each, field.type, f"{name}.{field.name}") for each, field in pairs]
         if not isinstance(value, dict):
+            return NOTHING
+        tag = choice.tag
+        if tag is not None and value.get(tag.field, tag.value) != tag.value:
             return NOTHING
         fields = {field.wire_name: field.type for field in choice.fields}
         return {

@@ -161,7 +161,19 @@ class Fits:
             return all(map(self.takes, wide.items, narrow.items))
         if isinstance(narrow, TupleOf):
             return wide.kind in ("list", "tuple") and all(self.takes(wide.item, item) for item in narrow.items)
-        return isinstance(narrow, ListOf) and list_takes(wide.kind, narrow.kind) and self.takes(wide.item, narrow.item)
+        if not (
+            isinstance(narrow, ListOf) and list_takes(wide.kind, narrow.kind) and self.takes(wide.item, narrow.item)
+        ):
+            return False
+        return wide.kind not in ("set", "frozenset") or not self._has_no_hash(wide.item, narrow.item)
+
+    def _has_no_hash(self, wide: Type, narrow: Type) -> bool:
+        """Return whether what is made of a value as anything cannot be in a set: a dict is made of a map."""
+        made = [choice.type for choice in choices_of(wide, self._wide)]
+        given = [choice.type for choice in choices_of(narrow, self._narrow)]
+        return any(isinstance(one, Anything) for one in made) and any(
+            isinstance(one, Fields) and not one.is_array for one in given
+        )
 
     def _map_takes(self, wide: MapOf, narrow: Type) -> bool:
         if isinstance(narrow, MapOf):

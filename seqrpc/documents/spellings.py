@@ -102,8 +102,13 @@ _SPELLERS: Final[dict[type[Type], Callable[[Any], str]]] = {
 }
 
 
-def signature(method: Method) -> str:
-    """Return how a method is called: ``follow(name: str, *, since: datetime | None = None) -> stream of Entry``."""
+def signature(method: Method, width: int | None = None) -> str:
+    """Return how a method is called: ``follow(name: str, *, since: datetime | None = None) -> stream of Entry``.
+
+    Args:
+        method: which.
+        width: of a line; if that is not enough, each parameter has one. None is as much as there is.
+    """
     given: list[str] = []
     marked = ""
     for param in method.params:
@@ -115,7 +120,11 @@ def signature(method: Method) -> str:
         given.append(_param(param))
     if marked == "/":
         given.append("/")
-    return f"{shown(method.short_name)}({', '.join(given)}) -> {spelled(method.result)}"
+    opening, closing = f"{shown(method.short_name)}(", f") -> {spelled(method.result)}"
+    line = f"{opening}{', '.join(given)}{closing}"
+    if width is None or len(line) <= width or not given:
+        return line
+    return "\n".join([opening, *[f"    {each}," for each in given], closing])
 
 
 def _param(param: Param) -> str:

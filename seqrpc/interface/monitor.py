@@ -9,7 +9,6 @@ from typing import Annotated, Any, Final, Protocol
 
 import msgspec
 
-from seqrpc.interface.annotations import is_sensitive
 from seqrpc.interface.description import MethodDescription
 from seqrpc.interface.methods import method
 from seqrpc.interface.service import Service
@@ -61,7 +60,8 @@ class CallEvent:
 
     arguments: str | None
     """What it was called with, in short, for people, as it is when the call ends: only of services that allow it
-    (``class Logs(seqrpc.Service, show_arguments=True)``) and of calls that ran, and never what is sensitive."""
+    (``class Logs(seqrpc.Service, show_arguments=True)``) and of calls that ran; of a method with something sensitive
+    only which were given."""
 
     missed: int
     """How many calls before this one were left out, because the watcher did not keep up."""
@@ -118,17 +118,16 @@ Monitor.service_name = "rpc"
 
 
 def told_arguments(description: MethodDescription, params: Sequence[Any] | dict[str, Any]) -> str:
-    """Return the arguments of a call in short, each with its name, as they came; what is sensitive is left out.
+    """Return the arguments of a call in short, as they came, each with its name; of a sensitive method only the names.
 
     It takes no more time for large arguments than for small ones.
     """
-    parameters = description.parameters
-    sensitive = {each.name for each in parameters if is_sensitive(each.shape)}
-    if isinstance(params, dict):
-        given = {name: params[name] for name in [each.name for each in parameters] if name in params}
+    names = [each.name for each in description.parameters]
+    given = params if isinstance(params, dict) else dict(zip(names, params, strict=False))
+    if description.is_sensitive:  # all of it, for who takes one argument for another gives a password as a name
+        told = [f"{name}=..." for name in names if name in given]
     else:
-        given = dict(zip([each.name for each in parameters], params, strict=False))
-    told = [f"{name}={'...' if name in sensitive else _told_somehow(value)}" for name, value in given.items()]
+        told = [f"{name}={_told_somehow(given[name])}" for name in names if name in given]
     return shown(", ".join(told), MOST_OF_ARGUMENTS)
 
 

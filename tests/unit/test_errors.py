@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import pickle
 import traceback
 from typing import Any
 
@@ -167,6 +168,8 @@ def test_what_is_raised_for_a_shared_code_is_of_all_its_classes_whichever_came_f
         raised: Any = caught.value
         assert (raised.code, raised.data, raised.left) == ("test_errors.Broke", 3, 5)
         assert repr(caught.value) == "Broke('no money')"
+        for again in (copy.copy(raised), pickle.loads(pickle.dumps(raised))):
+            assert (type(again), vars(again), again.args) == (type(raised), vars(raised), raised.args)
 
     class First(RpcError, code="test_errors.SharedFirst", shared=True):
         left = 1

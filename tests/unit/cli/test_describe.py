@@ -102,3 +102,15 @@ def test_what_the_document_says_of_who_asks_is_told(socket_path: Path) -> None:
         "A (B\\x1b)\n\n    may() -> Any\n        you may call it\n\n    not() -> Any\n        idempotent\n"
         "        errors: a.\\x1bE\n        you may not call it: ro\\x1bot\n"
     )
+
+
+def test_a_signature_that_is_too_long_has_a_line_for_each_parameter(desk: Path) -> None:
+    text = at_terminal("describe", desk, "told", env={"COLUMNS": "60"})[1]
+    lines = text.splitlines()
+    assert lines[:3] == ["told(", "    colour: Colour = 'red',", "    bits: Bits = 1,"]
+    assert "    *," in lines
+    assert ") -> str" in lines
+    whole = at_terminal("describe", desk, env={"COLUMNS": "60"})[1]
+    assert "\n    told(\n        colour: Colour = 'red',\n" in whole
+    assert "\n    add(a: int, b: int = 1) -> int\n" in whole
+    assert at_terminal("describe", desk, "told", env={"COLUMNS": "500"})[1].startswith("told(colour: Colour = 'red', b")

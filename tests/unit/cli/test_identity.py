@@ -41,6 +41,16 @@ def test_root_becomes_somebody_wholly() -> None:
 
 
 @as_root
+def test_root_without_groups_has_none() -> None:
+    def work() -> object:
+        os.setgroups([OTHER_GID])
+        become(Identity(0, 0, ()))
+        return os.getgroups(), os.getuid(), is_another()
+
+    assert in_child(work) == ([], 0, False)
+
+
+@as_root
 def test_others_cannot_become_anybody() -> None:
     def work() -> object:
         try:
@@ -53,4 +63,4 @@ def test_others_cannot_become_anybody() -> None:
 
 
 def test_being_oneself_takes_nothing() -> None:
-    become(Identity(os.getuid(), os.getgid(), ()))
+    become(Identity(os.getuid(), os.getgid(), tuple(os.getgroups())))

@@ -33,6 +33,7 @@ from seqrpc.documents.trees import (
     Ref,
     Scalar,
     StreamOf,
+    Tag,
     TupleOf,
     Type,
     UnionOf,
@@ -160,6 +161,33 @@ def test_what_does_not_fit_is_told_with_the_place(values: Values, word: str, wan
     with pytest.raises(Ending, match=text) as raised:
         values.of_word(word, wanted, "it")
     assert raised.value.status == 2
+
+
+def test_every_choice_is_tried_to_its_end(values: Values) -> None:
+    lists = UnionOf((ListOf("list", INT), ListOf("list", STR)))
+    assert values.of_word('["a"]', lists, "it") == ["a"]
+    with pytest.raises(Ending, match=r"it\[0\]: null is no int"):
+        values.of_word("[null]", lists, "it")
+    one, two = (
+        Fields(
+            kind="struct",
+            fields=(Field(name="data", wire_name="data", type=kind, required=True),),
+            tag=Tag(field="type", value=value),
+        )
+        for kind, value in ((STR, "text"), (BYTES, "bytes"))
+    )
+    made = values.of_word('{"type": "bytes", "data": "aGk="}', UnionOf((one, two)), "it")
+    assert made == {"type": "bytes", "data": b"hi"}
+
+
+def test_unions_inside_of_unions_are_not_tried_for_ever(values: Values, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("seqrpc.cli.values._MOST_TRIES", 1_000)
+    wanted: Type = INT
+    for _ in range(40):
+        wanted = UnionOf((ListOf("list", wanted), ListOf("tuple", wanted), ListOf("set", wanted)))
+    with pytest.raises(Ending, match="is no int"):
+        values.of_word("[" * 40 + "null" + "]" * 40, wanted, "it")
+    assert values._tries < 2_000
 
 
 def test_a_list_may_be_a_stream(values: Values) -> None:

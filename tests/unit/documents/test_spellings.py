@@ -68,6 +68,8 @@ def test_signatures_are_those_of_python() -> None:
     ]
     only = method("a.b", param("x", INT, positional_only=True), result=INT)
     assert signature(read(document(methods=[only])).methods[0]) == "b(x: int, /) -> int"
+    assert signature(read(document(methods=[only])).methods[0], 19) == "b(x: int, /) -> int"
+    assert signature(read(document(methods=[only])).methods[0], 18) == "b(\n    x: int,\n    /,\n) -> int"
 
 
 def test_nothing_that_commands_a_terminal_is_written() -> None:

@@ -36,20 +36,28 @@ class Vault(seqrpc.Service):
         """Take something secret."""
 
     @seqrpc.method
+    async def reveal(self, hint: str) -> Annotated[str, seqrpc.SENSITIVE]:
+        """Give something secret."""
+        return hint
+
+    @seqrpc.method
     async def take(self, value: Any) -> None:
         """Take anything."""
 
 
 OPEN = spec_of(Vault).methods["open"].description
+REVEAL = spec_of(Vault).methods["reveal"].description
 TAKE = spec_of(Vault).methods["take"].description
 
 
-def test_what_is_sensitive_is_left_out_by_position_and_by_name() -> None:
-    assert told_arguments(OPEN, ["anna", "hunter2"]) == "user='anna', password=..."
-    assert told_arguments(OPEN, {"password": "hunter2", "user": "anna"}) == "user='anna', password=..."
-    assert told_arguments(OPEN, ["anna", "hunter2", {"a": 1}, "more"]) == "user='anna', password=..., options={'a': 1}"
-    assert told_arguments(OPEN, {"user": "anna", "pasword": "hunter2"}) == "user='anna'"
+def test_of_a_method_with_something_sensitive_only_names_are_told() -> None:
+    assert told_arguments(OPEN, ["anna", "hunter2"]) == "user=..., password=..."
+    assert told_arguments(OPEN, ["hunter2", "anna"]) == "user=..., password=..."
+    assert told_arguments(OPEN, {"password": "hunter2", "user": "anna"}) == "user=..., password=..."
+    assert told_arguments(OPEN, ["anna", "hunter2", {"a": 1}, "more"]) == "user=..., password=..., options=..."
+    assert told_arguments(OPEN, {"user": "anna", "pasword": "hunter2"}) == "user=..."
     assert told_arguments(OPEN, []) == ""
+    assert told_arguments(REVEAL, ["hunter2"]) == "hint=..."
 
 
 @pytest.mark.parametrize(
