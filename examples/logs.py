@@ -44,6 +44,7 @@ class Logs:
         """
         raise NotImplementedError
 
+    @seqrpc.method(errors=[NoSuchLog, NotReadable])
     async def open_log(self, name: str) -> seqrpc.OwnedFd:
         """Return a log file, open for reading.
 
@@ -53,6 +54,7 @@ class Logs:
         """
         raise NotImplementedError
 
+    @seqrpc.method(errors=[NoSuchLog, NotReadable])
     def follow(self, name: str, start: int | None = None) -> AsyncIterator[str]:
         """Stream the lines that are appended to a log file, without their ends. It goes on until somebody ends it.
 

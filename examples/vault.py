@@ -63,7 +63,7 @@ class Vault(seqrpc.Service):
         self.secrets: dict[str, str] = {}
         self.opened: list[OpenVault] = []
 
-    @seqrpc.method
+    @seqrpc.method(errors=[WrongPassphrase])
     async def unlock(self, passphrase: str) -> OpenVault:
         """Return the open vault, which can be called until the holder lets it go or ``lock`` takes it back.
 

@@ -216,6 +216,7 @@ the rest, and who only calls, or only declares services, does without most of it
 _PARTS = {
     "aio": "seqrpc.aio",
     "blocking": "seqrpc.blocking",
+    "documents": "seqrpc.documents",
     "interface": "seqrpc.interface",
     "oversight": "seqrpc.oversight",
     "policy": "seqrpc.interface.policy",

@@ -215,6 +215,9 @@ class RpcError(SeqrpcError):
     An error prints itself on one line of bounded length, because the message may be, or quote, what the other side
     said; ``message`` has that whole and as it came.
 
+    A code belongs to one class in a process. ``shared=True`` beside it says that others may have it, too, as generated
+    stubs do: then a call raises what is of all classes of the code.
+
     Args:
         message: for people; it is sent to the caller.
         data: any value that a result may be; it is sent to the caller.
@@ -230,9 +233,13 @@ class RpcError(SeqrpcError):
     execution = Execution.RAN
 
     _classes: ClassVar[dict[str, type[RpcError]]] = {}
+    """What is raised for each code."""
 
-    def __init_subclass__(cls, *, code: str | None = None, **kwargs: Any) -> None:
-        """Register the class under its ``code``."""
+    _shared: ClassVar[set[type[RpcError]]] = set()
+    """The classes beside which others may have their codes."""
+
+    def __init_subclass__(cls, *, code: str | None = None, shared: bool = False, **kwargs: Any) -> None:
+        """Register the class under its ``code``; ``shared`` says that other classes may have it as well."""
         super().__init_subclass__(**kwargs)
         if code is None:
             return
@@ -240,14 +247,36 @@ class RpcError(SeqrpcError):
             raise TypeError(f"{cls.__qualname__}: an error code is a non-empty string")
         if code.startswith("rpc.") and cls.__module__ != __name__:
             raise TypeError(f"{cls.__qualname__}: codes that begin with 'rpc.' are reserved, got {code!r}")
-        known = RpcError._classes.get(code)
-        if known is not None and (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
-            raise TypeError(f"{cls.__qualname__}: the code {code!r} belongs to {known.__module__}.{known.__qualname__}")
         cls.code = code
+        if shared:
+            RpcError._shared.add(cls)
+        raised = RpcError._raised_for(code, cls)
         if "execution" not in vars(cls):
             # Of the reserved codes, each has to say; that of an application is its handler's, whatever it derives from.
             cls.execution = Execution.MAY_HAVE_RUN if code.startswith("rpc.") else Execution.RAN
-        RpcError._classes[code] = cls
+        RpcError._classes[code] = raised
+
+    @staticmethod
+    def _raised_for(code: str, cls: type[RpcError]) -> type[RpcError]:
+        """Return the class of the errors that calls raise for a code which ``cls`` has, too, from now on."""
+        known = RpcError._classes.get(code)
+        several: tuple[type[RpcError], ...] = () if known is None else vars(known).get("_made_of", (known,))
+        others = [one for one in several if (one.__module__, one.__qualname__) != (cls.__module__, cls.__qualname__)]
+        for other in others:
+            if not {cls, other} & RpcError._shared:
+                text = f"the code {code!r} belongs to {other.__module__}.{other.__qualname__}"
+                raise TypeError(f"{cls.__qualname__}: {text}")
+        # The application's own comes first, which may say more than a stub does.
+        ordered = sorted([*others, cls], key=lambda one: one in RpcError._shared)
+        bases = [one for one in ordered if not any(one in other.__mro__[1:] for other in ordered)]
+        if len(bases) == 1:
+            return bases[0]
+        try:
+            made = type(bases[0].__name__, tuple(bases), {"_made_of": tuple(ordered), "__doc__": bases[0].__doc__})
+        except TypeError:  # nothing can be of all of them
+            return bases[0]
+        made.__module__, made.__qualname__ = bases[0].__module__, bases[0].__qualname__
+        return made
 
     def __init__(self, message: str = "", data: Any = None, *, code: str | None = None) -> None:
         """Make an error to raise in a handler."""

@@ -66,6 +66,7 @@ def test_every_block_is_a_file() -> None:
     [
         ("script.py", "attic\nshed\n", "hall porch\n4\nTrue\n"),
         ("callbacks.py", "", f"porch is off, says user {os.geteuid()}\n"),
+        ("objects.py", "", "hall is off\n"),
         ("timeouts.py", "", "watching\nrpc.DeadlineExceeded: the time given by seqrpc.timeout is up\nhall is on\n"),
         ("threads.py", "", "False\n"),
         ("loop.py", "", "watching\nhall is off\nhall is on\n"),

@@ -9,6 +9,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,9 @@ from seqrpc.oversight import prometheus
 PAGE = text_of("oversight.md")
 BLOCKS = blocks_of(PAGE)
 FILES = programs_of(BLOCKS)
-PRINTED = re.findall(r"^(?:It prints|[^\n]* logs)\n\n```\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+PRINTED = re.findall(
+    r"^(?:It prints|which prints[^\n]*|[^\n]* logs)\n\n```\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL
+)
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +49,7 @@ def run(written: Path, name: str, *arguments: str | Path) -> subprocess.Complete
 
 def test_every_block_is_a_file_that_is_run_here() -> None:
     assert len(FILES) == len(BLOCKS)
-    assert set(FILES) == {"daemon.py", "look.py", "traced.py"}
+    assert set(FILES) == {"daemon.py", "look.py", "watch.py", "traced.py"}
 
 
 def test_the_daemon_is_watched(written: Path, socket_path: Path) -> None:
@@ -77,10 +80,44 @@ def test_the_daemon_is_watched(written: Path, socket_path: Path) -> None:
     assert "hunter2" not in log
     assert "ValueError: (withheld)" in log
     accesses = [line for line in log.splitlines() if line.startswith("seqrpc.access ")]
-    pattern = re.sub(r"0\.\d+", r"0.\\d+", re.sub(r"=\d+", r"=\\d+", PRINTED[1].strip()))
+    pattern = re.sub(r"0\.\d+", r"0.\\d+", re.sub(r"=\d+", r"=\\d+", PRINTED[2].strip()))
     assert re.fullmatch(pattern, accesses[0])
     assert daemon.returncode == 0
     assert not metrics.exists()
+
+
+def test_calls_are_watched_as_they_pass(written: Path, socket_path: Path) -> None:
+    program = [sys.executable, "-W", "error", "daemon.py", str(socket_path), str(socket_path.parent / "vault.prom")]
+    with subprocess.Popen(program, cwd=written, stderr=subprocess.DEVNULL) as daemon:
+        try:
+            wait_until_it_listens(socket_path)
+            watch = [sys.executable, "-W", "error", "-u", "watch.py", str(socket_path)]
+            with (
+                subprocess.Popen(watch, cwd=written, stdout=subprocess.PIPE, text=True) as watcher,
+                blocking.connect(socket_path) as connection,
+            ):
+                assert watcher.stdout is not None
+                expected = PRINTED[1].replace("user 0", f"user {os.geteuid()}").splitlines()
+                deadline = time.monotonic() + PATIENCE
+                while connection.call("rpc.stats")["streams"] == 0:  # it watches
+                    assert time.monotonic() < deadline
+                connection.call("Vault.open", "ann", "correct horse")
+                with pytest.raises(seqrpc.Internal):
+                    connection.call("Vault.open", "ann", "hunter2")
+                with pytest.raises(seqrpc.InvalidParams):
+                    connection.call("Vault.open", "ann", ["hunter2"])
+                assert [watcher.stdout.readline().rstrip() for _ in expected] == expected
+                daemon.send_signal(signal.SIGTERM)
+                assert watcher.wait(timeout=PATIENCE) == 0
+            assert daemon.wait(timeout=PATIENCE) == 0
+        finally:
+            daemon.kill()
+
+
+def test_the_table_of_calls_has_every_field() -> None:
+    table = PAGE.partition("## `rpc.monitor`")[2].partition("| field | what it tells |")[2].partition("\n\n")[0]
+    names = re.findall(r"`(\w+)`", " ".join(re.findall(r"^\| (`.*?`) \|", table, re.MULTILINE)))
+    assert sorted(names) == sorted(field.name for field in dataclasses.fields(oversight.CallEvent))
 
 
 @pytest.mark.skipif(importlib.util.find_spec("opentelemetry") is None, reason="the extra otel is not installed")

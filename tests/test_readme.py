@@ -80,6 +80,27 @@ def load(name: str, path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return module
 
 
+IN_A_SHELL = dict(
+    re.findall(r"^\$ (.*)\n((?:[^$`].*\n)*)", README.partition("```console\n")[2].partition("```")[0], re.MULTILINE)
+)
+
+
+def in_a_shell(command: str, directory: Path) -> str:
+    """Return what a shell writes for a command of the README."""
+    program = shlex.join([sys.executable, "-W", "error", "-m", "seqrpc"])
+    done = subprocess.run(
+        f'seqrpc() {{ {program} "$@"; }}; {command}',
+        shell=True,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        timeout=WITHIN,
+        check=False,
+        cwd=directory,
+    )
+    return done.stdout.decode()
+
+
 def test_there_is_a_daemon_and_a_client_of_about_twenty_lines() -> None:
     lines = [line for text in PROGRAMS.values() for line in text.splitlines() if line and not line.startswith("#")]
 
@@ -99,6 +120,7 @@ def test_daemon_and_client_run_as_printed(written: Path) -> None:
                     assert client.stderr.startswith(b"client: cannot connect to machine.sock: ")
                     assert client.stderr.count(b"\n") == 1
                 client = subprocess.run([*program, "client.py"], capture_output=True, timeout=WITHIN, check=False)
+            said = [in_a_shell(command, written) for command in IN_A_SHELL]
         finally:
             daemon.send_signal(signal.SIGTERM)
             _out, complaints = daemon.communicate(timeout=WITHIN)
@@ -107,6 +129,9 @@ def test_daemon_and_client_run_as_printed(written: Path) -> None:
     assert client.stdout.decode().splitlines() == ["5", Path("/etc/os-release").read_text().splitlines()[0].strip()]
     assert (daemon.returncode, complaints) == (0, b"")
     assert not (written / "machine.sock").exists()
+    lines = len(Path("/etc/os-release").read_text().splitlines())
+    assert len(said) == 3
+    assert said == [text.replace("9", str(lines)) for text in IN_A_SHELL.values()]
 
 
 def test_a_client_without_a_daemon_ends_in_one_line(written: Path) -> None:

@@ -14,6 +14,7 @@ import pytest
 
 import seqrpc
 import seqrpc.blocking
+import seqrpc.documents
 import seqrpc.testing
 
 PAGE = (Path(__file__).parent.parent / "docs" / "reference.md").read_text(encoding="utf-8")
@@ -88,6 +89,17 @@ def test_what_a_class_shows_has_a_docstring_of_its_own(name: str) -> None:
     assert cls.__doc__
     for member in shown(cls) - shown(sections()[name][0]) - set(fields):
         assert getattr(cls, member).__doc__, f"{name}.{member}"
+
+
+def test_the_page_has_what_reads_documents() -> None:
+    section = PAGE.partition("\n## For those who read what there is: ")[2].partition("\n## ")[0].replace("\n  ", " ")
+    rows = dict(re.findall(r"^\* `(\w+)`: (.*)$", section, re.MULTILINE))
+    assert sorted(rows) == sorted(seqrpc.documents.__all__)
+    for name, text in rows.items():
+        public = getattr(seqrpc.documents, name)
+        assert public.__doc__
+        if isinstance(public, type) and not issubclass(public, Exception):
+            assert shown(public) == set(re.findall(r"`(\w+)`", text)), name
 
 
 def test_the_page_has_what_is_for_tests() -> None:

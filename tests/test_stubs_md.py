@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from support.programs import WITHIN, wait_for
 
 ROOT = Path(__file__).parent.parent
@@ -16,12 +17,8 @@ ROOT = Path(__file__).parent.parent
 MAKE = """
 import json
 import shelf
-from seqrpc.documents.model import read
-from seqrpc.documents.stubs import write_stub
-from seqrpc.interface.openrpc import document_of
-document = document_of(shelf.Shelf)
-open("shelf_stub.py", "w").write(write_stub(read(document), "shelf:Shelf"))
-json.dump(document, open("new.json", "w"))
+from seqrpc.documents import document_of
+json.dump(document_of(shelf.Shelf), open("new.json", "w"))
 """
 
 
@@ -44,11 +41,42 @@ def output_of(directory: Path, *args: str) -> str:
     return ran.stdout
 
 
+def test_its_commands_do_what_they_say(tmp_path: Path) -> None:
+    pytest.importorskip("click")
+    blocks = re.findall(r"```sh\n(.*?)```", (ROOT / "docs" / "stubs.md").read_text(encoding="utf-8"), re.DOTALL)
+    assert len(blocks) == 3
+    (tmp_path / "shelf.py").write_text(programs_of("discovery.md")["shelf.py"])
+    script = "\n".join(blocks).replace("/run/shelf.sock", "socket").replace(" > ", " >| ")
+    command = f'set -eu\nseqrpc() {{ {sys.executable} -m seqrpc "$@"; }}\nseqrpc describe shelf:Shelf > shelf.json\n'
+    with subprocess.Popen(
+        [sys.executable, "shelf.py", "socket"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stderr=subprocess.DEVNULL,
+    ) as daemon:
+        try:
+            wait_for(tmp_path / "socket", daemon)
+            ran = subprocess.run(
+                ["sh", "-c", command + script],
+                cwd=tmp_path,
+                env={**os.environ, "PYTHONPATH": str(ROOT)},
+                capture_output=True,
+                text=True,
+                timeout=WITHIN,
+                check=False,
+            )
+        finally:
+            daemon.terminate()
+    assert (ran.stderr, ran.returncode) == ("", 0), ran.stdout
+    assert "class BlockingShelf(" in (tmp_path / "shelf_stub.py").read_text()
+
+
 def test_its_programs_run(tmp_path: Path) -> None:
     programs = {**programs_of("stubs.md"), "shelf.py": programs_of("discovery.md")["shelf.py"]}
-    assert sorted(programs) == ["app.py", "both.py", "script.py", "shelf.py"]
+    assert sorted(programs) == ["app.py", "both.py", "build.py", "script.py", "shelf.py"]
     for name, code in programs.items():
         (tmp_path / name).write_text(code)
+    output_of(tmp_path, "build.py")
     output_of(tmp_path, "-c", MAKE)
     document = json.loads((tmp_path / "new.json").read_text())
     document["methods"] = [method for method in document["methods"] if method["name"] != "Shelf.burn"]

@@ -45,18 +45,17 @@ class Configuration:
 class Sockets(Protocol):
     """Opens what only root can open. For members of the daemon's group."""
 
+    @seqrpc.method(errors=[NotConfigured, CannotOpen])
     async def open_tunnel(self, name: str) -> seqrpc.OwnedFd:
-        """Return a tun interface: each read and each write is an IP packet.
-
-        Raises:
-            NotConfigured, CannotOpen: here and below.
-        """
+        """Return a tun interface: each read and each write is an IP packet."""
         ...
 
+    @seqrpc.method(errors=[NotConfigured, CannotOpen])
     async def open_raw(self, protocol: int) -> seqrpc.OwnedFd:
         """Return a raw IPv4 socket."""
         ...
 
+    @seqrpc.method(errors=[NotConfigured, CannotOpen])
     async def listen(self, port: int) -> seqrpc.OwnedFd:
         """Return a TCP socket that listens at a port of every IPv4 address."""
         ...

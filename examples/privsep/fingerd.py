@@ -38,7 +38,7 @@ class Keeper(seqrpc.Service, Plans, name="Plans"):
         """Open nothing yet."""
         self._directory = directory
 
-    @seqrpc.method
+    @seqrpc.method(errors=[NoPlan])
     async def open(self, name: str) -> seqrpc.OwnedFd:
         """Return the plan of that name. The name comes from a stranger, by way of a half that may have been taken over.
 

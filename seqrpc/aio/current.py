@@ -52,6 +52,9 @@ class HandledCall(AnsweredCall, kw_only=True, eq=False):
     stopped: RpcError | None = None
     """What to answer if it ends by being cancelled."""
 
+    code: str | None = None
+    """Of the error that it is answered with."""
+
     handling: Any = None
     """What surrounds the handler, if interceptors do (:class:`~seqrpc.aio.interception.Handling`)."""
 

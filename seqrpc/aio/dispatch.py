@@ -139,9 +139,9 @@ class Dispatcher:
         """Return why a request whose descriptors have come cannot be taken; None if it can."""
         return self._account.lack(DESCRIPTORS, 0)
 
-    def request_refused(self, refused: Refused, caller: Credentials | None) -> None:  # noqa: ARG002 - nothing to stop
+    def request_refused(self, refused: Refused, caller: Credentials | None) -> None:
         """Log that a request that wanted no answer was dropped: nobody else hears of it."""
-        self._registry.tallies.refuse(refused.method, refused.code)
+        self._registry.tallies.refuse(refused.method, refused.code, caller, oneway=refused.call_id is None)
         if refused.call_id is None:
             _log.debug("! a NOTIFY is dropped: %s: %s", refused.code, shown(refused.message))
 
@@ -224,17 +224,19 @@ class Dispatcher:
         self._answer_error(call, exc)
         self.running.end(call)
 
-    def _answer_at_once(self, request: Request, caller: Credentials | None, entry: Entry) -> None:  # noqa: ARG002 - see interception
+    def _answer_at_once(self, request: Request, caller: Credentials | None, entry: Entry) -> None:
         """Answer a request for a built-in method."""
         close_all(request.fds)
         entry.latency[0] += 1
+        if self.running.is_attended and (watching := self._registry.tallies.watching) is not None:
+            watching.ended_unrun(request.method, None, caller, oneway=request.call_id is None)
         if request.call_id is not None:
             self._answers.send_result(request.call_id, entry.handler())
 
-    def _refuse(self, request: Request, caller: Credentials | None, code: str, message: str) -> None:  # noqa: ARG002 - as above
+    def _refuse(self, request: Request, caller: Credentials | None, code: str, message: str) -> None:
         """Answer a request whose handler does not run."""
         close_all(request.fds)
-        self._registry.tallies.refuse(request.method, code)
+        self._registry.tallies.refuse(request.method, code, caller, oneway=request.call_id is None)
         if request.call_id is not None:
             self._answers.send_error(request.call_id, code, message)
         else:  # nobody else hears of it
@@ -340,6 +342,7 @@ class Dispatcher:
     def _send_error(self, call: HandledCall, code: str, message: str, data: Any = None) -> None:
         """Answer with an error, if an answer is wanted."""
         count(call.entry.tally.errors, code)
+        call.code = code
         call_id = call.request.call_id
         if call_id is None:
             self._answers.give_up(data)

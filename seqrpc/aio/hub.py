@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Iterator
 from typing import Protocol
 
 from seqrpc.aio.accounts import CONNECTIONS, LIVING, Ledger, table_size
@@ -17,10 +18,13 @@ from seqrpc.aio.lastreads import LastReads
 from seqrpc.aio.lifespans import Lifespans
 from seqrpc.aio.link import Link
 from seqrpc.aio.living import LivingValues
+from seqrpc.aio.objects import ObjectEnd
 from seqrpc.aio.places import check_loop, runs_here
 from seqrpc.aio.producers import producing
 from seqrpc.aio.registry import Registry
+from seqrpc.aio.running import RunningCalls
 from seqrpc.aio.stats import Oversight
+from seqrpc.aio.watching import Watches
 from seqrpc.errors import AddressError
 from seqrpc.interface.scope import run_outside
 from seqrpc.interface.stats import Stats
@@ -130,6 +134,9 @@ class Hub:
         """Tells how the server is."""
         self.oversight.accounts = self.ledger.stats
         registry.tell_stats(self.stats)
+        self.watches = Watches(registry.tallies, self._running)
+        """Who watches calls as they pass."""
+        registry.tell_calls(self.watches.begin)
         self._loop = asyncio.get_running_loop()
         self._finished: asyncio.Future[None] = self._loop.create_future()
         self._closing: asyncio.Task[None] | None = None
@@ -158,6 +165,14 @@ class Hub:
         self._check_place()
         failures = 0 if self._listener is None else self._listener.failures
         return self.oversight.look(is_stopping=self._draining, accept_failures=failures)
+
+    def _running(self) -> Iterator[RunningCalls]:
+        """Yield what runs on each connection, and on each object."""
+        for dispatcher in self._dispatchers.values():
+            yield dispatcher.running
+        for held in self.held.living:
+            if isinstance(held, ObjectEnd):
+                yield held.running
 
     @property
     def sockets(self) -> tuple[socket.socket, ...]:
@@ -341,6 +356,8 @@ class Hub:
                 for dispatcher in list(self._dispatchers.values()):
                     await dispatcher.running.wait_idle(self._spared)
                 await self._registry.wait_quiet(self._spared)
+                self.watches.end()
+                self._spared.update(await self.watches.wait_read(self._limits.close_timeout))
                 await self.held.wait_idle(self._limits.close_timeout, self._spared)
         except TimeoutError:
             _log.warning("= %s: handlers were still running after the drain timeout; they are cancelled", self.address)

@@ -19,6 +19,7 @@ from seqrpc.aio.remote import Remote
 from seqrpc.aio.streams import Stream, reader_of
 from seqrpc.calls.departures import MovedEnd, Source
 from seqrpc.errors import LocalProtocolError, Overloaded
+from seqrpc.interface.current import answered_call
 from seqrpc.interface.service import Service
 from seqrpc.kernel.descriptors import OwnedFd, close_all
 from seqrpc.kernel.sockets import is_connected_seqpacket
@@ -191,6 +192,9 @@ class LivingValues(Booked):
             )
         if not isinstance(value, Source):
             value = Source(value, getattr(value, "__qualname__", type(value).__qualname__))
+        call = answered_call()
+        if call is not None:
+            value.errors = call.entry.tally.stream_errors
         return StreamDeparture(value, self._encoder, self._held.add, ended, dropped=place.free, account=self.account)
 
     def _within(self, own: ChannelEnd | None) -> LivingValues:

@@ -18,6 +18,7 @@ from seqrpc.aio.starting import pace_of
 from seqrpc.calls.departures import Source
 from seqrpc.calls.failures import error_for, no_memory_file
 from seqrpc.errors import Overloaded, RpcError, Unavailable
+from seqrpc.interface.tallies import count
 from seqrpc.kernel import forks
 from seqrpc.kernel.ancillary import SEND_FLAGS
 from seqrpc.kernel.buffers import Buffer
@@ -168,6 +169,8 @@ class Producer:
             if self._stopped is not None:
                 self._encoder.give_up(error)
                 error = self._stopped.code, self._stopped.message, None
+            elif error is not None and self._source.errors is not None:
+                count(self._source.errors, error[0])
             try:
                 await self._end(error)
             finally:

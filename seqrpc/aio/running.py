@@ -28,12 +28,16 @@ class RunningCalls:
         account: of the caller's user.
     """
 
-    __slots__ = ("_held_bytes", "_idle", "_lingering", "_loop", "_oneway", "_registry", "_requests", "account")
+    __slots__ = (
+        "_held_bytes", "_idle", "_lingering", "_loop", "_oneway", "_registry", "_requests", "account", "is_attended",
+    )  # fmt: skip
 
     def __init__(self, registry: Registry, requests: dict[int, HandledCall | None], account: Account) -> None:
         """Begin with no call running."""
         self.account = account
         """Of the caller's user."""
+        self.is_attended = registry.tallies.watching is not None
+        """Whether somebody waits for calls to end, or watches: the end of each looks at this alone."""
         self._registry = registry
         self._requests = requests
         self._oneway: dict[HandledCall, None] = {}  # they want no answer, so they are in no table; smaller than a set
@@ -77,7 +81,6 @@ class RunningCalls:
         account = self.account
         account.held[CALLS] -= 1  # as release does
         account.total[CALLS] -= 1
-        request.params = _NO_PARAMS  # tasks started in its context that live on must not keep its arguments
         if request.call_id is None:
             self._oneway.pop(call, None)
         elif self._requests.get(request.call_id) is call:  # it was not answered
@@ -89,10 +92,19 @@ class RunningCalls:
                 account.release(REQUEST_BYTES, request.held_bytes)
             if call.timer is not None:
                 call.timer.cancel()
-        if self._idle is not None:
-            self.look_again()
+        if self.is_attended:
+            self._tell(call, took)
+        request.params = _NO_PARAMS  # tasks started in its context that live on must not keep its arguments
+
+    def _tell(self, call: HandledCall, took: int) -> None:
+        """Tell those who watch, and those who wait, that a call has ended."""
+        watching = self._registry.tallies.watching
+        if watching is not None:
+            watching.ended(call, took)
+        self.look_again()
         if self._lingering is not None and self.is_idle and not self._lingering.done():
             self._lingering.set_result(None)
+        self.is_attended = not (watching is None and self._idle is None and self._lingering is None)
 
     @property
     def number(self) -> int:
@@ -129,6 +141,7 @@ class RunningCalls:
         if self.is_idle:
             return
         self._lingering = self._loop.create_future()
+        self.is_attended = True
         if lingers:
             stopping = self._loop.call_later(self._registry.limits.close_timeout, self.stop_oneway)
             self._lingering.add_done_callback(lambda _ended: stopping.cancel())
@@ -155,6 +168,7 @@ class RunningCalls:
         while not all(call in spared for call in self._all()):
             if self._idle is None or self._idle.done():
                 self._idle = self._loop.create_future()
+                self.is_attended = True
             await asyncio.shield(self._idle)
 
     def look_again(self) -> None:

@@ -138,4 +138,5 @@ def _method(tally: Tally) -> MethodStats:
         errors=dict(tally.errors),
         seconds=latency[TOTAL] / 1e9,
         latency=counts,
+        stream_errors=dict(tally.stream_errors),
     )

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
+from seqrpc.errors import RpcError
+from seqrpc.interface.methods import checked_errors
 from seqrpc.interface.service import Marks, PlainService, mark
 from seqrpc.text import shown
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def method(*, oneway: bool = False, idempotent: bool = False) -> Callable[[F], F]:
+def method(
+    *, oneway: bool = False, idempotent: bool = False, errors: Iterable[type[RpcError]] = ()
+) -> Callable[[F], F]:
     """Mark a method of an interface of plain functions, which describes a service to blocking proxies.
 
     :func:`seqrpc.method` makes a coroutine function of a plain one, which whoever serves it awaits; this one leaves it
@@ -29,15 +33,19 @@ def method(*, oneway: bool = False, idempotent: bool = False) -> Callable[[F], F
         oneway: proxies send it without waiting for an answer.
         idempotent: running it twice does no more than running it once: a connection that reconnects calls it again if
             the answer was lost with the last one.
+        errors: classes of the errors that it raises on purpose, each with a code, for those who read of them.
 
     Raises:
-        TypeError: it decorates something else than a plain function, or it is one-way and idempotent.
+        TypeError: it decorates something else than a plain function, or it is one-way, and idempotent or with errors.
     """
     if oneway and idempotent:
         raise TypeError(
             "@seqrpc.blocking.method: idempotent= is about calls whose answer is lost, and oneway= has no answers:"
             " take one"
         )
+    declared = checked_errors("@seqrpc.blocking.method", errors)
+    if oneway and declared:
+        raise TypeError("@seqrpc.blocking.method: nobody hears of the errors of what is oneway=: leave out errors=")
 
     def marked(function: F) -> F:
         if not inspect.isfunction(function) or inspect.iscoroutinefunction(function):
@@ -46,7 +54,7 @@ def method(*, oneway: bool = False, idempotent: bool = False) -> Callable[[F], F
                 f"@seqrpc.blocking.method(...) decorates plain functions, got {what}: of coroutine functions"
                 " @seqrpc.method(...) says the same"
             )
-        mark(function, Marks(None, oneway, idempotent))
+        mark(function, Marks(None, oneway, idempotent, declared))
         return function
 
     return marked

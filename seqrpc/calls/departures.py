@@ -17,7 +17,7 @@ class Source:
         fds: descriptors that are lent to the items and closed after their end.
     """
 
-    __slots__ = ("fds", "is_sensitive", "items", "where")
+    __slots__ = ("errors", "fds", "is_sensitive", "items", "where")
 
     def __init__(
         self,
@@ -32,6 +32,8 @@ class Source:
         self.items: Any = items
         self.where = where
         self.fds = [] if fds is None else fds
+        self.errors: dict[str, int] | None = None
+        """Where it is counted if the items raise, by code; None: nowhere."""
 
 
 class MovedEnd:

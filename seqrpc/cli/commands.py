@@ -133,6 +133,9 @@ def _run_and_tell(args: Sequence[str], screen: Screen) -> int:
     except click.ClickException as exc:
         _tell_misuse(exc, screen)
         return endings.MISUSED
+    except SystemExit as exc:  # of what makes a service: no command of ours ends so
+        screen.complain(f"SystemExit: {exc.code!r}")
+        return endings.FAILED
     except Exception as exc:
         if isinstance(exc, ModuleNotFoundError) and is_extra(exc):
             return without(exc)

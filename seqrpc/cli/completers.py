@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 SECONDS: Final = 1.0
 """That the other side has to answer: somebody waits, with a finger on a key."""
 
-_PLAIN: Final = re.compile(r"[\w.@:/=+,%-]*")
-"""What a shell takes for one word; what has other characters is not offered, whoever thought of it."""
+_PLAIN: Final = re.compile(r"(?!-)[\w.@:/=+,%-]*")
+"""What a shell takes for one word, and this program for no option; nothing else is offered, whoever thought of it."""
 
 
 def _item(value: str, *, kind: str = "plain", told: str | None = None) -> CompletionItem:
@@ -63,14 +63,19 @@ def completes_arguments(ctx: click.Context, param: click.Parameter, incomplete: 
     name, equals, _value = incomplete.partition("=")
     if equals:
         values = [each for param in method.params if param.name == name for each in _values(param.type, document)]
-        texts = [f"{name}={value}" for value in values]
+        # A text that begins with "@" is written "@@": else the server would choose a file that is read and sent.
+        words = [f"@{value}" if value.startswith("@") else value for value in values if value != "-"]
+        texts = [f"{name}={word}" for word in words]
         items = [_item(text) for text in texts if text.startswith(incomplete) and is_plain(text)]
         return items or [_item(incomplete, kind="file")]
     given = {word.partition("=")[0] for word in ctx.params.get("args") or ()}
     return [
         _item(f"{each.name}=", told=spelled(each.type))
         for each in method.params
-        if each.name.startswith(incomplete) and each.name not in given and is_plain(each.name)
+        if each.name.startswith(incomplete)
+        and each.name not in given
+        and each.name.isidentifier()
+        and is_plain(each.name)
     ]
 
 
@@ -92,13 +97,13 @@ def _values(wanted: Any, document: Any) -> list[str]:
 def _asked(address: Any) -> Any:
     """Return the description of what listens at an address; None if there is none. Nothing is started for that."""
     from seqrpc.cli.learning import description_if_any  # noqa: PLC0415 - seldom needed
-    from seqrpc.cli.places import Program, bounded, connected, place_of  # noqa: PLC0415 - likewise
+    from seqrpc.cli.places import Elsewhere, Program, bounded, connected, place_of  # noqa: PLC0415 - likewise
 
     if not isinstance(address, str):
         return None
     with contextlib.suppress(Exception):
         place = place_of(address)
-        if not isinstance(place, Program):
+        if not isinstance(place, Program | Elsewhere):
             with bounded(SECONDS), connected(place) as connection:
                 return description_if_any(connection)
     return None

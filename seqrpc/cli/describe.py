@@ -10,10 +10,12 @@ import click
 from seqrpc.cli.completers import completes_addresses, completes_methods
 from seqrpc.cli.endings import ABSENT, FAILED, HELP, Ending
 from seqrpc.cli.identity import become, identity_of
+from seqrpc.cli.importing import is_named
 from seqrpc.cli.learning import by_name, found
 from seqrpc.cli.options import Seconds
 from seqrpc.cli.places import bounded, connected, place_of
 from seqrpc.cli.screen import Part, Screen, Styled, clean_lines
+from seqrpc.cli.sources import description_from
 from seqrpc.documents.model import DocumentError, read, signature
 from seqrpc.documents.trees import Document, Method
 from seqrpc.text import offered
@@ -28,7 +30,8 @@ _INDENT: Final = "    "
     help="""Tell what listens at ADDRESS offers: its methods as they are written in Python, what they do, who may call
     them, and whether you may. METHOD is one of them.
 
-    At a terminal this is text, else the OpenRPC document, or its part, as JSON.""",
+    ADDRESS may also be MODULE:CLASS, a service without a server. At a terminal this is text, else the OpenRPC document,
+    or its part, as JSON.""",
     epilog=f"\b\n{HELP}",
 )
 @click.argument("address", shell_complete=completes_addresses)
@@ -39,22 +42,36 @@ _INDENT: Final = "    "
 def command(address: str, method: str | None, *, json: bool, timeout: float, as_user: str | None) -> None:
     """Describe."""
     screen = Screen(json=json)
-    place = place_of(address)
-    if as_user is not None:
-        become(identity_of(as_user))
-    with bounded(timeout), connected(place) as connection:
-        document = connection.call("rpc.discover")
+    document = description_from(address, seconds=timeout).document if is_named(address) else None
+    if document is None:
+        place = place_of(address)
+        if as_user is not None:
+            become(identity_of(as_user))
+        with bounded(timeout), connected(place) as connection:
+            document = connection.call("rpc.discover")
     try:
         described = read(document)
     except DocumentError as exc:
         raise Ending(FAILED, f"the description that came is none: {exc}") from None
     only = None if method is None else _one(method, described)
     if not screen.is_for_people:
-        screen.value(document if only is None else _part(document, only))
+        _write_json(screen, document if only is None else _part(document, only))
     elif only is None:
         _write(screen, described)
     else:
         _write_method(screen, only, "")
+
+
+def _write_json(screen: Screen, told: Any) -> None:
+    """Write a part of a document, in which anything may be besides what was read.
+
+    Raises:
+        Ending: JSON has no such thing.
+    """
+    try:
+        screen.value(told)
+    except (TypeError, ValueError) as exc:
+        raise Ending(FAILED, f"the description that came is none: {exc}") from None
 
 
 def _one(name: str, document: Document) -> Method:
@@ -117,6 +134,10 @@ def _write_method(screen: Screen, method: Method, indent: str) -> None:
         screen.line(inner, Styled(", ".join(notes), "faint"))
     if method.errors:
         screen.line(inner, Styled("errors: ", "faint"), ", ".join(failure.code for failure in method.errors))
+        for failure in method.errors:
+            if failure.description:
+                summary = " ".join(failure.description.partition("\n\n")[0].split())
+                screen.line(inner, _INDENT, failure.code, Styled(": ", "faint"), summary)
     parts = _allowance(method)
     if parts:
         screen.line(inner, *parts)

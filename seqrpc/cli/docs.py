@@ -11,6 +11,7 @@ import click
 from seqrpc.cli.completers import completes_addresses
 from seqrpc.cli.endings import FAILED, HELP, Ending, misused
 from seqrpc.cli.options import Seconds
+from seqrpc.cli.outputs import write_whole
 from seqrpc.cli.screen import Screen
 from seqrpc.cli.sources import HELP as SOURCES
 from seqrpc.cli.sources import description_from
@@ -53,7 +54,7 @@ def command(
     if output is None:
         screen.out.write(page)
         return
-    output.write_text(page, encoding="utf-8")
+    write_whole(str(output), page)
     if is_shown:
         _show(output.resolve(), screen)
 

@@ -17,6 +17,9 @@ ABSENT: Final = 3
 REFUSED: Final = 4
 LATE: Final = 5
 
+STATUSES: Final = (FAILED, MISUSED, ABSENT, REFUSED, LATE)
+"""Of errors."""
+
 HELP: Final = """\
 Exit status:
   0    success

@@ -14,6 +14,11 @@ _LARGEST: Final = 0xFFFF_FFFE
 _LOADED_LATER: Final = ("base64", "ctypes", "difflib", "inspect", "select", "seqrpc.kernel.systemd")
 """What is loaded when it is first used, which may lie where another user cannot read."""
 
+_KEPT: Final = ("LANG", "LANGUAGE", "PATH", "TERM", "TZ")
+
+_KEPT_BEGINNINGS: Final = ("LC_", "PYTHON")
+"""What tells programs how to speak and where things are."""
+
 
 class Identity(NamedTuple):
     """A user, with the groups that a login gives."""
@@ -43,6 +48,26 @@ def identity_of(text: str) -> Identity:
     return Identity(entry.pw_uid, entry.pw_gid, tuple(os.getgrouplist(entry.pw_name, entry.pw_gid)))
 
 
+_others: list[Identity] = []  # whom this process has become
+
+
+def is_another() -> bool:
+    """Return whether this process has become somebody else."""
+    return bool(_others)
+
+
+def environment() -> dict[str, str]:
+    """Return the environment for a program that is started: of somebody else it has nothing of this user's secrets."""
+    if not _others:
+        return {**os.environ}
+    kept = {name: value for name, value in os.environ.items() if name in _KEPT or name.startswith(_KEPT_BEGINNINGS)}
+    try:
+        entry = pwd.getpwuid(_others[-1].uid)
+    except KeyError:
+        return {**kept, "HOME": "/"}
+    return {**kept, "HOME": entry.pw_dir, "USER": entry.pw_name, "LOGNAME": entry.pw_name}
+
+
 def become(who: Identity) -> None:
     """Be somebody else in this process, for good.
 
@@ -62,3 +87,4 @@ def become(who: Identity) -> None:
         os.setresuid(who.uid, who.uid, who.uid)
     except PermissionError:
         raise Ending(REFUSED, f"only root can be user {who.uid}: this is user {os.geteuid()}") from None
+    _others.append(who)

@@ -11,7 +11,7 @@ from types import ModuleType
 from typing import Any, Final
 
 from seqrpc.cli.endings import FAILED, Ending, misused
-from seqrpc.text import offered
+from seqrpc.text import offered, shown
 
 _NAMED: Final = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)*:[^\W\d]\w*(?:\.[^\W\d]\w*)*")
 
@@ -62,6 +62,9 @@ def _imported(module: str) -> ModuleType:
         if exc.name not in (module, *parents):
             raise Ending(FAILED, f"{module} imports {exc.name}, which is not there") from exc
         raise misused(missing) from None
+    except SystemExit as exc:  # of a script, or a guess at what it needs: its status is not this program's
+        why = shown(repr(exc.code))
+        raise Ending(FAILED, f"{module} ends the program where it is imported: SystemExit({why})") from exc
 
 
 def _dotted(path: str) -> str:

@@ -23,7 +23,9 @@ from seqrpc.blocking.client import connect, connect_to_process
 from seqrpc.blocking.connection import Connection
 from seqrpc.blocking.timeouts import timeout
 from seqrpc.calls.workers import crashed, python_argv
+from seqrpc.cli.alarms import Late, alarm, silence
 from seqrpc.cli.endings import ABSENT, FAILED, LATE, REFUSED, Ending, misused
+from seqrpc.cli.identity import environment, is_another
 from seqrpc.errors import ConnectionLost, DeadlineExceeded, RpcError
 from seqrpc.kernel.addresses import Address, PathAddress, parse_address
 from seqrpc.kernel.privileges import Restraints
@@ -123,7 +125,8 @@ def _started(program: Program, limits: Limits) -> Iterator[Connection]:
     ours, theirs = socket_pair()
     try:
         with theirs:
-            process = start(_launching(program.argv), theirs.fileno(), name=program.argv[0], stdout=_STDERR)
+            argv, given = _launching(program.argv), environment()
+            process = start(argv, theirs.fileno(), name=program.argv[0], stdout=_STDERR, environment=given)
     except BaseException:
         ours.close()
         raise
@@ -132,6 +135,7 @@ def _started(program: Program, limits: Limits) -> Iterator[Connection]:
             _begin(connection, process)
             yield connection
     finally:
+        silence()  # this has its own bound, and must not be left before
         end(process)
 
 
@@ -154,7 +158,9 @@ def _launching(argv: tuple[str, ...]) -> list[str]:
     import msgspec  # noqa: PLC0415 - seldom needed here
 
     *python, path = python_argv("launcher")
-    return [*python, msgspec.json.encode(Restraints()).decode(), *argv, path]
+    # Somebody else's program could read from this terminal, and type into it: it gets a session of its own.
+    restraints = Restraints(uid=os.getuid()) if is_another() else Restraints()
+    return [*python, msgspec.json.encode(restraints).decode(), *argv, path]
 
 
 def _begin(connection: Connection, process: Process) -> None:
@@ -190,16 +196,17 @@ def end(process: Process) -> None:
 
 @contextlib.contextmanager
 def bounded(seconds: float | None) -> Iterator[None]:
-    """Bound all calls of a command in time.
+    """Bound all that a command does in time: its calls, and what waits elsewhere, as for a pipe that came.
 
     Raises:
         Ending: the time is up.
     """
     began = time.monotonic()
     try:
-        with timeout(seconds):
+        with timeout(seconds), alarm(seconds):
             yield
-    except DeadlineExceeded as exc:
+    except (DeadlineExceeded, Late) as exc:
         if seconds is None or time.monotonic() - began < seconds:
             raise  # it is the other side's
-        raise Ending(LATE, f"{exc.code}: not done within {seconds:g} s, which is what --timeout allows") from None
+        code = DeadlineExceeded.code
+        raise Ending(LATE, f"{code}: not done within {seconds:g} s, which is what --timeout allows") from exc

@@ -74,9 +74,15 @@ class Watch:
 
 def files_of(error: BaseException) -> list[str]:
     """Return the files in which an error arose, which is in none of the modules if it was an import that failed."""
-    files = [frame.filename for frame in traceback.extract_tb(error.__traceback__)]
-    if isinstance(error, SyntaxError) and error.filename is not None:
-        files.append(error.filename)
+    files: list[str] = []
+    known: set[int] = set()
+    cause: BaseException | None = error
+    while cause is not None and id(cause) not in known:
+        known.add(id(cause))
+        files += [frame.filename for frame in traceback.extract_tb(cause.__traceback__)]
+        if isinstance(cause, SyntaxError) and cause.filename is not None:
+            files.append(cause.filename)
+        cause = cause.__cause__ or cause.__context__
     return [file for file in files if os.path.isfile(file)]
 
 

@@ -24,6 +24,9 @@ from seqrpc.kernel.descriptors import OwnedFd
 
 _AT_ONCE: Final = 1 << 18  # bytes
 
+_MOST_NESTED: Final = 16 << 20
+"""Characters of JSON of the streams inside of one result, or of all items of one: they are kept until it is whole."""
+
 _KINDS: Final = (
     (stat.S_ISREG, "file"),
     (stat.S_ISDIR, "directory"),
@@ -53,6 +56,7 @@ class Writer:
             self._argv = shlex.split(program)
         except ValueError as exc:
             raise misused(f"--exec {program!r}: {exc}") from None
+        self._left = _MOST_NESTED
         self.status = 0
         """Of the program."""
 
@@ -63,6 +67,7 @@ class Writer:
             Ending: it cannot be written so.
             RpcError, ConnectionLost: it is a stream, and that failed.
         """
+        self._left = _MOST_NESTED
         if isinstance(value, Stream):
             with value:
                 self._write_stream(value)
@@ -118,9 +123,24 @@ class Writer:
         if isinstance(value, OwnedFd):
             return self._told_file(value)
         if isinstance(value, Stream):
-            return [self.data_of(item) for item in value]
+            return self._told_stream(value)
         with memoryview(value) as view:
             return self._told_buffer(view)
+
+    def _told_stream(self, stream: Stream[Any]) -> list[Any]:
+        """Return the items of a stream that is inside of something else, which has to be there whole.
+
+        Raises:
+            Ending: they are more than anybody reads so.
+        """
+        items: list[Any] = []
+        for item in stream:
+            data = self.data_of(item)
+            self._left -= len(as_json(data)) + 1
+            if self._left < 0:
+                raise Ending(FAILED, f"a stream inside of the result has more than {_MOST_NESTED:,} characters")
+            items.append(data)
+        return items
 
     def _told_file(self, fd: OwnedFd) -> dict[str, Any]:
         told: dict[str, Any] = {"descriptor": kind_of(fd)}
@@ -284,11 +304,15 @@ def _holds_files(value: Any) -> bool:
 
 
 def _key(key: Any) -> str:
-    if isinstance(key, str):
-        return key
-    if isinstance(key, bytes):
-        return base64.b64encode(key).decode()
-    return as_json(key) if isinstance(key, int | float | bool | tuple | None) else str(key)
+    plain = _plain_key(key)
+    return plain if isinstance(plain, str) else as_json(plain)
+
+
+def _plain_key(key: Any) -> Any:
+    if isinstance(key, tuple):
+        return [_plain_key(each) for each in key]
+    plain = _plain(key)
+    return plain if isinstance(plain, str | int | float | None) else str(plain)
 
 
 def _status_of(returncode: int) -> int:

@@ -59,9 +59,13 @@ def as_json(value: Any, *, indent: int | None = None) -> str:
     Args:
         value: of what JSON has.
         indent: spaces for each level; None is all on one line.
+
+    Raises:
+        TypeError: JSON has no such thing.
+        ValueError: nor a number that is not finite.
     """
     separators = (",", ":") if indent is None else None
-    text = json.dumps(value, ensure_ascii=False, indent=indent, separators=separators)
+    text = json.dumps(value, ensure_ascii=False, indent=indent, separators=separators, allow_nan=False)
     return "".join([_escaped(text[at : at + _PIECE]) for at in range(0, len(text), _PIECE)])
 
 

@@ -9,12 +9,13 @@ import sys
 from typing import Any, Final
 
 from seqrpc.blocking.channels import Channel
+from seqrpc.cli.alarms import is_late
 from seqrpc.cli.conversation import Conversation, Target
 from seqrpc.cli.endings import Ending, misused, status_of, told
 from seqrpc.cli.keyboard import given_back
 from seqrpc.cli.results import Writer
 from seqrpc.cli.screen import Screen
-from seqrpc.errors import ConnectionLost
+from seqrpc.errors import ConnectionLost, DeadlineExceeded
 
 _PROMPT: Final = "seqrpc> "
 
@@ -44,6 +45,7 @@ class Shell:
         self._writer = writer
         self._objects: dict[str, Target] = {}
         self._status = 0
+        self._fitting: list[str] = []
 
     def run(self) -> None:
         """Read until the end; errors are told, and end nothing but their line, unless nobody is at a keyboard.
@@ -92,6 +94,8 @@ class Shell:
         except BrokenPipeError:
             raise
         except Exception as exc:
+            if isinstance(exc, DeadlineExceeded) and is_late():
+                raise  # all of it was to take no longer
             if not is_prompt:
                 raise Ending(status_of(exc), told(exc)) from None
             self._screen.complain(told(exc))
@@ -152,10 +156,14 @@ class Shell:
 
     def completed(self, text: str, number: int) -> Any:
         """Return the name of that number that begins so, for readline."""
+        if number == 0:  # the others are asked for right after
+            self._fitting = self._names(text)
+        return self._fitting[number] if number < len(self._fitting) else None
+
+    def _names(self, text: str) -> list[str]:
         from seqrpc.cli.completers import is_plain  # noqa: PLC0415 - seldom needed
 
         names = [*(self._conversation.services.methods or {})]
         for name, target in self._objects.items():
             names += [f"{name}.{method.short_name}" for method in (target.methods or {}).values()]
-        fitting = sorted(each for each in names if each.startswith(text) and is_plain(each))
-        return fitting[number] if number < len(fitting) else None
+        return sorted(each for each in names if each.startswith(text) and is_plain(each))

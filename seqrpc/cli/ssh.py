@@ -12,8 +12,10 @@ import time
 from collections.abc import Iterator
 from typing import Final
 
+from seqrpc.cli.alarms import silence
 from seqrpc.cli.endings import FAILED, Ending
 from seqrpc.cli.frames import BrokenTunnel
+from seqrpc.cli.identity import environment, is_another
 from seqrpc.cli.tunnel import Tunnel
 from seqrpc.errors import DeadlineExceeded
 from seqrpc.interface.scope import scope
@@ -33,7 +35,10 @@ def through_ssh(host: str, port: int | None, path: str) -> Iterator[socket.socke
     """
     port_option = [] if port is None else ["-p", str(port)]
     argv = ["ssh", "-T", *port_option, "--", host, f"seqrpc relay {shlex.quote(path)}"]
-    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as ssh:  # noqa: S603 - of PATH
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    # Of somebody else it does what that user's configuration says, which may start programs.
+    apart = {"env": environment(), "start_new_session": is_another()}
+    with subprocess.Popen(argv, **pipes, **apart) as ssh:  # type: ignore[call-overload] # noqa: S603 - of PATH
         assert ssh.stdin is not None
         assert ssh.stdout is not None
         tunnel = Tunnel(ssh.stdout.fileno(), ssh.stdin.fileno())
@@ -44,15 +49,24 @@ def through_ssh(host: str, port: int | None, path: str) -> Iterator[socket.socke
                 tunnel.connect()
             except BrokenTunnel as exc:
                 ssh.stdin.close()
-                raise Ending(FAILED, f"ssh {host}: {exc}; its status is {ssh.wait()}") from None
+                raise Ending(FAILED, f"ssh {host}: {exc}{_ending_of(ssh)}") from None
             ours, theirs = socket_pair()
             carrying = threading.Thread(target=tunnel.carry, args=(theirs,), kwargs={"is_far": False}, daemon=True)
             carrying.start()
             yield ours
         finally:
+            silence()  # this has its own bound, and must not be left before
             _hang_up(ssh, tunnel)
             if carrying is not None:
                 carrying.join(_PATIENCE)
+
+
+def _ending_of(ssh: subprocess.Popen[bytes]) -> str:
+    """Return how ``ssh`` ends, for the end of a sentence; nothing if it goes on."""
+    try:
+        return f"; its status is {ssh.wait(_PATIENCE)}"
+    except subprocess.TimeoutExpired:
+        return ""
 
 
 def _wait_for(fd: int) -> None:

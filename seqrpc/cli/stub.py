@@ -8,6 +8,7 @@ from seqrpc.cli import sources
 from seqrpc.cli.completers import completes_addresses
 from seqrpc.cli.endings import FAILED, HELP, OK
 from seqrpc.cli.options import Seconds
+from seqrpc.cli.outputs import write_whole
 from seqrpc.cli.screen import Screen
 from seqrpc.documents.stubs import is_current, write_stub
 
@@ -41,6 +42,5 @@ def command(source: str, *, output: str | None, check: str | None, timeout: floa
     if output is None:
         screen.code(text)
     else:
-        with open(output, "w", encoding="utf-8") as file:
-            file.write(text)
+        write_whole(output, text)
     return OK

@@ -16,7 +16,7 @@ import threading
 import time
 from typing import Final, NamedTuple
 
-from seqrpc.cli.endings import Ending
+from seqrpc.cli.endings import FAILED, STATUSES, Ending
 from seqrpc.cli.frames import (
     MOST_BYTES,
     BrokenTunnel,
@@ -47,6 +47,8 @@ _MOST_CHANNELS: Final = 4_096
 
 _SIZE: Final = 8
 
+_CREDIT: Final = 4
+
 
 class _Packet(NamedTuple):
     """What came through the pipe."""
@@ -72,6 +74,7 @@ class _Channel:
         self._is_stream = is_stream
         self._room = threading.Semaphore(WINDOW)
         self._came: queue.Queue[_Packet | None] = queue.Queue()
+        self._has_ended = False  # the other side has said so
         self._running = 2
         self._is_over = False
         self._lock = threading.Lock()
@@ -118,13 +121,23 @@ class _Channel:
         if packet is not None and self._came.qsize() > WINDOW:
             close_all(packet.fds)
             raise BrokenTunnel("more packets than there is room for")
+        if packet is None and self._has_ended:
+            return
+        self._has_ended |= packet is None
         self._came.put(packet)
         if not self._running:
             self._drop_what_came()
 
-    def credit(self, number: int) -> None:
-        """Hear that so many packets were taken at the other side."""
-        self._room.release(min(number, WINDOW))
+    def credit(self, content: bytes) -> None:
+        """Hear how many packets were taken at the other side.
+
+        Raises:
+            BrokenTunnel: it is no such number.
+        """
+        number = int.from_bytes(content[:_CREDIT], "big")
+        if len(content) != _CREDIT or not 0 < number <= WINDOW:
+            raise BrokenTunnel("a credit that is none")
+        self._room.release(number)
 
     # From the socket to the pipe
 
@@ -193,7 +206,7 @@ class _Channel:
                     _send(self._sock, packet.message, [fd.fileno() for fd in packet.fds])
                 finally:
                     close_all(packet.fds)
-                self._tunnel.write(framed(Kind.CREDIT, self.number, (1).to_bytes(4, "big")))
+                self._tunnel.write(framed(Kind.CREDIT, self.number, (1).to_bytes(_CREDIT, "big")))
         finally:
             self._tunnel.write(framed(Kind.END, self.number))
 
@@ -227,7 +240,8 @@ class Tunnel:
         if frame is None:
             raise BrokenTunnel("it ended")
         if frame.kind is Kind.REFUSED and frame.content:
-            raise Ending(frame.content[0], frame.content[1:].decode(errors="backslashreplace"))
+            status = frame.content[0] if frame.content[0] in STATUSES else FAILED
+            raise Ending(status, frame.content[1:].decode(errors="backslashreplace"))
         if frame.kind is not Kind.READY or len(frame.content) != _SIZE:
             raise BrokenTunnel("it did not begin as 'seqrpc relay' does")
         self.ahead = int.from_bytes(frame.content, "big") - time.monotonic_ns()
@@ -248,7 +262,7 @@ class Tunnel:
                 self._came(frame)
                 if is_far and not self._channels:
                     return
-        except (BrokenTunnel, OSError):
+        except (BrokenTunnel, OSError, RuntimeError):  # the last where no thread can be started for a channel
             pass  # the connection ends, which its user is told
         finally:
             for channel in [*self._channels.values()]:
@@ -264,7 +278,7 @@ class Tunnel:
         elif frame.kind is Kind.END:
             channel.came(None)
         elif frame.kind is Kind.CREDIT:
-            channel.credit(int.from_bytes(frame.content, "big"))
+            channel.credit(frame.content)
 
     def _packet(self, content: bytes) -> _Packet:
         message, brought = unpacked(content)

@@ -70,12 +70,15 @@ class Values:
     Args:
         document: the types that have names.
         opened: what is to close the files that are opened for them.
+        opens: whether ``"@PATH"`` in JSON is an open file. Not where the JSON is not of whoever types: the server says
+            which texts are files, and would be given those that somebody else has named.
     """
 
-    def __init__(self, document: Document, opened: ExitStack) -> None:
+    def __init__(self, document: Document, opened: ExitStack, *, opens: bool = True) -> None:
         """Make nothing yet."""
         self._document = document
         self._opened = opened
+        self._opens = opens
         self._makers: dict[type[Type], Callable[[Any, Any, str], Any]] = {
             Anything: lambda value, _choice, _name: value,
             LiteralOf: lambda value, choice, _name: _one_of(value, choice.values),
@@ -87,7 +90,7 @@ class Values:
             TupleOf: self._tuple,
             MapOf: self._map,
             Fields: self._fields,
-            Descriptor: lambda value, _choice, _name: self.file(value) if isinstance(value, str) else NOTHING,
+            Descriptor: self._descriptor,
             BufferType: self._bytes,
             Memory: self._bytes,
         }
@@ -199,6 +202,11 @@ class Values:
             key: self.of_json(each, fields.get(key, ANYTHING), f"{name}.{shown(key, 50)}")
             for key, each in value.items()
         }
+
+    def _descriptor(self, value: Any, _choice: Descriptor, _name: str) -> Any:
+        # The "@" is the user's word that a file is meant: the server's alone would open whatever a text names.
+        is_file = self._opens and isinstance(value, str) and value.startswith("@")
+        return self.file(value[1:]) if is_file else NOTHING
 
     def _bytes(self, value: Any, choice: Type, name: str) -> Any:
         if not isinstance(value, str):

@@ -34,6 +34,7 @@ class Words:
         self._opened = ExitStack()
         self._lasting = lasting
         self._values = Values(self._document, self._opened)
+        self._read = Values(self._document, self._opened, opens=False)
         self.failure: Ending | None = None
         """What was wrong with an item that was to be sent while the call ran."""
 
@@ -145,7 +146,7 @@ class Words:
             if any(isinstance(choice, Anything) for choice in found):
                 return data
             raise misused(f"{name}: what is in the file is no text, which {spelled(wanted)} wants") from None
-        return text if any(map(takes_text, found)) else self._values.of_word(text.strip(), wanted, name)
+        return text if any(map(takes_text, found)) else self._read.of_word(text.strip(), wanted, name)
 
     def _items(self, file: IO[bytes], item: Type, name: str) -> Iterator[Any]:
         """Yield an item for each line.
@@ -157,7 +158,7 @@ class Words:
         for number, line in enumerate(file, 1):
             data = line.removesuffix(b"\n")
             try:
-                yield data if is_bytes else self._values.of_word(data.decode(), item, f"{name}, line {number}")
+                yield data if is_bytes else self._read.of_word(data.decode(), item, f"{name}, line {number}")
             except UnicodeDecodeError:
                 self.failure = misused(f"{name}, line {number}: this is no text")
             except Ending as exc:

@@ -7,8 +7,10 @@ and who may call, are not compared: whoever asks has a document of their own.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from seqrpc.documents.fits import Fits
+from seqrpc.documents.model import read
 from seqrpc.documents.spellings import default_text
 from seqrpc.documents.trees import Document, Method, Param, Scalar
 from seqrpc.documents.typechanges import TypeChanges
@@ -22,11 +24,12 @@ _CALLS = Way(server_provides=True, user_sends=True)
 _NOTHING = Scalar("None")
 
 
-def compare(old: Document, new: Document) -> list[Change]:
+def compare(old: Any, new: Any) -> list[Change]:
     """Return what changed from one document to another, in the order of the paths.
 
     Args:
-        old: the document of what is installed, such as a release.
+        old: the document of what is installed, such as a release: what ``rpc.discover`` answers, or what
+            :func:`seqrpc.documents.read` made of it.
         new: that of what is to be.
 
     Returns:
@@ -35,9 +38,9 @@ def compare(old: Document, new: Document) -> list[Change]:
         are, where they are given in something that both documents have.
 
     Raises:
-        DocumentError: there is more to compare than 300,000 pairs of types.
+        DocumentError: something is no such document, or there is more to compare than 300,000 pairs of types.
     """
-    return _Comparison(old, new).changes()
+    return _Comparison(read(old), read(new)).changes()
 
 
 class _Comparison:

@@ -8,7 +8,7 @@ from typing import Final
 from seqrpc import errors as known_errors
 from seqrpc.documents.identifiers import Names, attribute_names, identifier_like, is_attribute, member_names
 from seqrpc.documents.layout import WIDTH, Brackets, Node, assigned, docstring, flat, lines, text_literal
-from seqrpc.documents.trees import AliasOf, Document, EnumOf, Failure, Field, Fields, FlagOf, Ref, Type
+from seqrpc.documents.trees import AliasOf, Default, Document, EnumOf, Failure, Field, Fields, FlagOf, Ref, Type
 from seqrpc.documents.values import Values
 from seqrpc.documents.vocabulary import Side, Vocabulary, before, literal
 from seqrpc.documents.walks import hashed_in, may_be_renamed, methods_in, types_in
@@ -48,7 +48,7 @@ class Classes:
             return
         name = self._vocabulary.names.claim(wanted)
         self.errors[error.code] = self._vocabulary.seen(name)
-        bases: tuple[Node, ...] = (f"{seqrpc}.RpcError", f"code={text_literal(error.code)}")
+        bases: tuple[Node, ...] = (f"{seqrpc}.RpcError", f"code={text_literal(error.code)}", "shared=True")
         yield from self._class(name, bases, docstring("", error.description, indent=_INDENT), [])
 
     def enum_lines(self) -> Iterator[str]:
@@ -58,7 +58,7 @@ class Classes:
                 yield from self._enum(self._vocabulary.class_of(name), schema)
 
     def _enum(self, name: str, schema: EnumOf | FlagOf) -> Iterator[str]:
-        kind = "Enum" if isinstance(schema, EnumOf) else "IntFlag" if schema.is_int else "Flag"
+        kind = _enum_kind(schema)
         chosen = member_names(member for member, _value in schema.members)
         body = [
             line
@@ -133,7 +133,7 @@ class Classes:
         if schema.is_array and not all(map(may_be_renamed, renamed.values())):
             renamed = {}  # they are not on the wire
         is_struct = schema.kind == "struct" or schema.is_array or schema.forbids_unknown or bool(renamed)
-        is_struct |= schema.tag is not None
+        is_struct |= schema.tag is not None or schema.omits_defaults
         options = _options(schema, defaults, is_frozen=key in self._frozen, is_struct=is_struct)
         if is_struct:
             bases = (f"{self._vocabulary.module('msgspec')}.Struct", *_struct_options(schema, renamed), *options)
@@ -187,7 +187,11 @@ class Classes:
         """Return the default of a field, or what makes one."""
         if field.default is not None and field.default.is_factory:
             return self._values.factory(field.type, field.default, side)
-        return self._values.default(field.type, field.default, side)
+        node = self._values.default(field.type, field.default, side)
+        if node is None and field.default == Default():  # None where the annotation has none, as many write it
+            typing = self._vocabulary.module("typing")
+            node = Brackets(f"{typing}.cast(", (f"{typing}.Any", "None"), ")")
+        return node
 
     def _attributes(
         self, name: str, fields: Iterable[tuple[Field, str, Node | None]], side: Side, module: str = ""
@@ -216,14 +220,27 @@ class Classes:
     def _with_factory(self, field: Field, default: Node | None, called: str) -> Node | None:
         options: list[Node] = ["init=False"] if not field.in_init and "dataclasses." in called else []
         if default is not None and field.default is not None and field.default.is_factory:
+            if "msgspec." in called:  # Structs make a new one of these each time, and know it for the default
+                kind = flat(default).partition("[")[0]
+                empty = {"list": "[]", "dict": "{}", "set": f"{kind}()"}.get(kind.rpartition(".")[2])
+                if empty is not None:
+                    return empty
             options.append(before("default_factory=", default))
-        elif default == f"{self._vocabulary.builtin('set')}()" or (
-            isinstance(default, Brackets) and default.before in ("[", "{")
-        ):
+        elif default is not None and (flat(default).rpartition(".")[2] == "set()" or flat(default)[0] in "[{"):
             options.append(before("default_factory=lambda: ", default))
         elif options and default is not None:
             options.append(before("default=", default))
         return Brackets(called, tuple(options), ")") if options else default
+
+
+def _enum_kind(schema: EnumOf | FlagOf) -> str:
+    """Return what an enum is made of; one whose members would hide what numbers or texts have is a plain one."""
+    if isinstance(schema, FlagOf):
+        return "IntFlag" if schema.is_int else "Flag"
+    base = {"int": int, "str": str}.get(schema.base)
+    if base is None or any(hasattr(base, name) for name, _value in schema.members):
+        return "Enum"
+    return "IntEnum" if base is int else "StrEnum"
 
 
 def _in_defaults(document: Document) -> Iterator[str]:
@@ -265,6 +282,8 @@ def _struct_options(schema: Fields, renamed: dict[str, str]) -> Iterator[Node]:
         yield "array_like=True"
     if schema.forbids_unknown:
         yield "forbid_unknown_fields=True"
+    if schema.omits_defaults:
+        yield "omit_defaults=True"
     if renamed:
         pairs = tuple(f"{text_literal(name)}: {text_literal(wire_name)}" for name, wire_name in renamed.items())
         yield Brackets("rename={", pairs, "}", is_literal=True)

@@ -145,7 +145,7 @@ class Clients:
         document = self._vocabulary.document
         is_only = [service.name for service in document.services] == [client.wire_name]
         is_free = all(method.short_name != "version" for method in client.methods)
-        if side is Side.ASYNC and is_only and is_free and document.version not in ("", "0"):
+        if is_only and is_free and document.version not in ("", "0"):
             yield from ("", f"    version = {text_literal(document.version)}")
         for method in client.methods:
             yield ""
@@ -173,13 +173,13 @@ class Clients:
             options.append("oneway=True")
         elif method.idempotent:
             options.append("idempotent=True")
+        errors = [self._classes.errors[error.code] for error in method.errors if error.code in self._classes.errors]
+        if errors and not method.oneway:
+            options.append(Brackets("errors=[", tuple(dict.fromkeys(errors)), "]", is_literal=True))
         if side is not Side.ASYNC:
             called = f"@{self._vocabulary.module('seqrpc.blocking')}.method("
             yield from lines("", Brackets(called, tuple(options), ")"), indent=4)
             return
-        errors = [self._classes.errors[error.code] for error in method.errors if error.code in self._classes.errors]
-        if errors and not method.oneway:
-            options.append(Brackets("errors=[", tuple(dict.fromkeys(errors)), "]", is_literal=True))
         called = f"@{self._vocabulary.module('seqrpc')}.method"
         yield from lines("", Brackets(f"{called}(", tuple(options), ")") if options else called, indent=4)
 

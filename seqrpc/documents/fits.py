@@ -14,6 +14,7 @@ from seqrpc.documents.trees import (
     Coded,
     Constrained,
     EnumOf,
+    Field,
     Fields,
     FlagOf,
     ListOf,
@@ -124,9 +125,13 @@ class Fits:
         self._left -= len(into)
         if self._left < 0:
             raise DocumentError(f"there are more than {MOST_COMPARED} pairs of types to compare in these documents")
-        return any(self._takes_one(one.type, choice.type) and bounds_take(one.bounds, choice.bounds) for one in into)
+        alone = is_only_class(into)
+        return any(
+            self._takes_one(one.type, choice.type, alone=alone) and bounds_take(one.bounds, choice.bounds)
+            for one in into
+        )
 
-    def _takes_one(self, wide: Type, narrow: Type) -> bool:
+    def _takes_one(self, wide: Type, narrow: Type, *, alone: bool) -> bool:
         if isinstance(wide, Coded) or isinstance(narrow, Coded):
             return isinstance(wide, Anything) or self._takes_coded(wide, narrow)
         if isinstance(wide, ListOf | TupleOf):
@@ -136,7 +141,7 @@ class Fits:
         if isinstance(wide, StreamOf):
             return isinstance(narrow, StreamOf) and self.takes(wide.item, narrow.item)
         if isinstance(wide, Fields):
-            return isinstance(narrow, Fields) and self._fields_take(wide, narrow)
+            return isinstance(narrow, Fields) and self._fields_take(wide, narrow, alone=alone)
         return isinstance(wide, Anything) or _leaf_takes(wide, narrow)
 
     def _takes_coded(self, wide: Type, narrow: Type) -> bool:
@@ -172,19 +177,19 @@ class Fits:
             and all(self.takes(wide.value, field.type) for field in narrow.fields)
         )
 
-    def _fields_take(self, wide: Fields, narrow: Fields) -> bool:
-        if wide.is_array != narrow.is_array or not tags_take(wide, narrow):
+    def _fields_take(self, wide: Fields, narrow: Fields, *, alone: bool) -> bool:
+        if wide.is_array != narrow.is_array or not tags_take(wide, narrow, alone=alone):
             return False
-        given = {field.wire_name: field for field in narrow.fields}
-        for field in wide.fields:
-            other = given.pop(field.wire_name, None)
+        given = by_place(narrow)
+        for place, field in by_place(wide).items():
+            other = given.pop(place, None)
             if other is None or (field.required and not other.required):
                 if field.required:
                     return False
                 continue
             if not self.takes(field.type, other.type):
                 return False
-        return not given or not (wide.is_array or wide.forbids_unknown)
+        return not given or ignores_more(wide)
 
 
 def _leaf_takes(wide: Type, narrow: Type) -> bool:
@@ -198,11 +203,33 @@ def _leaf_takes(wide: Type, narrow: Type) -> bool:
     return wide == narrow
 
 
-def tags_take(wide: Fields, narrow: Fields) -> bool:
-    """Return whether a class takes objects of another one, by their tags."""
-    if wide.tag is None or narrow.tag is None:
-        return wide.tag is None and not (wide.forbids_unknown and narrow.tag is not None)
-    return wide.tag == narrow.tag
+def is_only_class(choices: Sequence[Choice]) -> bool:
+    """Return whether at most one of some choices is a class with fields: then a map needs no tag to be told apart."""
+    return sum(isinstance(choice.type, Fields) for choice in choices) <= 1
+
+
+def tags_take(wide: Fields, narrow: Fields, *, alone: bool) -> bool:
+    """Return whether a class takes objects of another one, by their tags; ``alone`` if no other class stands beside it.
+
+    A tag that comes has to be the right one. A map need not have one where only one class is expected.
+    """
+    if wide.is_array or wide.tag == narrow.tag:
+        return wide.tag == narrow.tag
+    if narrow.tag is None:
+        return alone
+    return wide.tag is None and not wide.forbids_unknown
+
+
+def by_place(found: Fields) -> dict[int | str, Field]:
+    """Return fields by what says on the wire which they are: their names, or their numbers."""
+    if found.is_array:
+        return dict(enumerate(found.fields))
+    return {field.wire_name: field for field in found.fields}
+
+
+def ignores_more(found: Fields) -> bool:
+    """Return whether a class takes objects that have more fields."""
+    return not found.forbids_unknown and found.kind != "namedtuple"
 
 
 def list_takes(wide: str, narrow: str) -> bool:

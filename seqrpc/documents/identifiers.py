@@ -74,6 +74,7 @@ class Names:
     def __init__(self, taken: Iterable[str] = ()) -> None:
         """Begin with what is taken."""
         self._taken = set(taken)
+        self._numbers: dict[str, int] = {}  # the last of each name, so that many alike take no longer than others
 
     def __contains__(self, name: object) -> bool:
         """Return whether a name is taken."""
@@ -81,11 +82,12 @@ class Names:
 
     def claim(self, wanted: str) -> str:
         """Take a name and return it; if it is taken already, one with a number."""
-        name, number = wanted, 1
+        name, number = wanted, self._numbers.get(wanted, 1)
         while name in self._taken:
             number += 1
             name = f"{wanted}{'' if wanted.endswith('_') else '_'}{number}"
         self._taken.add(name)
+        self._numbers[wanted] = number
         return name
 
 

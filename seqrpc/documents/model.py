@@ -63,12 +63,15 @@ def read(document: Any) -> Document:
     """Return what a document says.
 
     Args:
-        document: as it came: maps, lists and values of JSON. It may come from anybody.
+        document: as it came: maps, lists and values of JSON. It may come from anybody. What was read before is returned
+            as it is.
 
     Raises:
         DocumentError: it is no such document, or it has more in it than 250,000 values, or 60 levels; the message has
             the path to what is wrong, and the reason.
     """
+    if isinstance(document, Document):
+        return document
     document = map_of(document, "the document")
     version = text_of(document.get("openrpc"), "openrpc")
     if not version.startswith("1."):

@@ -20,7 +20,15 @@ _NUMBERS: Final = {
 _INT_64: Final = range(-(2**63), 2**63)  # what bounds of integers may be, by msgspec
 
 
-def constrained(inner: Type, schema: Mapping[str, Any], path: str, reading: Reading, *, titled: bool = True) -> Type:
+def constrained(
+    inner: Type,
+    schema: Mapping[str, Any],
+    path: str,
+    reading: Reading,
+    *,
+    bounded: Type | None = None,
+    titled: bool = True,
+) -> Type:
     """Return a type with what its schema notes beside it; the type itself if that is nothing.
 
     Args:
@@ -28,12 +36,14 @@ def constrained(inner: Type, schema: Mapping[str, Any], path: str, reading: Read
         schema: the schema.
         path: where it is.
         reading: the reading of the document.
+        bounded: what the bounds are of, where the type is a name; by default the type itself.
         titled: whether its title and description are notes, and not those of a class.
 
     Raises:
         DocumentError: something noted is not what it is to be.
     """
-    noted = {**_bounds(inner, schema, path), **_words(schema, path, reading, titled=titled)}
+    bounds = _bounds(inner if bounded is None else bounded, schema, path)
+    noted = {**bounds, **_words(schema, path, reading, titled=titled)}
     return Constrained(inner, Bounds(**noted)) if noted else inner
 
 

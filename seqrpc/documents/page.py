@@ -42,7 +42,8 @@ def render(document: Any, *, address: str = "ADDRESS") -> str:
     """Return a document as an HTML page that needs nothing else.
 
     Args:
-        document: what ``rpc.discover`` answers; nothing in it is trusted.
+        document: what ``rpc.discover`` answers, or what :func:`seqrpc.documents.read` made of it; nothing in it is
+            trusted.
         address: where the services are, for the lines that call them.
 
     Raises:

@@ -85,7 +85,7 @@ _BYTES: Final = base64.b64encode(_LEFT_OUT.encode()).decode()
 _ANY: Final = Stand(_LEFT_OUT, _LEFT_OUT, _LEFT_OUT)
 
 _STANDS: Final[dict[type[Type], Stand]] = {
-    Descriptor: Stand("file", "@FILE", "FILE"),
+    Descriptor: Stand("file", "@FILE", "@FILE"),
     BufferType: Stand("buffer", "@FILE", _BYTES),
     Memory: Stand('b"..."', "@FILE", _BYTES),
     StreamOf: Stand("items()", "@FILE", []),
@@ -111,14 +111,16 @@ class Recipes:
 
     def command_line(self, method: Method) -> str | None:
         """Return the command that calls a method; None if a command line cannot have what it needs."""
-        words = ["seqrpc", "call", self._address, method.name]
+        words = [method.name]
         for param, value in self._arguments(method):
             try:
                 word = _word(value)
             except _NoWordError:
                 return None
             words.append(f"{param.name}={word}" if param.name.isidentifier() else word)
-        return shlex.join(words)
+        if any(word.startswith("-") for word in words):
+            return None  # it would be an option, such as --exec, to whoever pastes the line
+        return shlex.join(["seqrpc", "call", self._address, *words])
 
     def python(self, method: Method, callee: str, *, is_async: bool) -> str:
         """Return the expression that calls a method on a connection, or an object, that is called ``callee``."""

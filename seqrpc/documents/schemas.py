@@ -7,10 +7,12 @@ for, are read as ``Any``; what contradicts itself, or is no schema, is an error.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any, Final
 
 from seqrpc.documents.notes import constrained, default_of
 from seqrpc.documents.raw import (
+    DEEPEST,
     LONGEST_TEXT,
     DocumentError,
     Reading,
@@ -68,6 +70,8 @@ _WITHOUT_PARTS: Final[dict[str, Callable[[], Type]]] = {
     "unset": lambda: Scalar("UnsetType"),
 }
 
+_ENUMS: Final = {"enum": "", "intenum": "int", "strenum": "str"}
+
 _CLASSES: Final = ("dataclass", "struct", "attrs", "typeddict", "namedtuple")
 
 _ItemsOf = Callable[[Mapping[str, Any], str], Iterator[tuple[str, Any, bool]]]
@@ -79,14 +83,16 @@ class SchemaReader:
 
     Args:
         reading: the reading of the document.
-        names: those of its schemas.
+        schemas: those that have a name, as they came.
         interfaces: the keys of its interfaces.
     """
 
-    def __init__(self, reading: Reading, names: Collection[str] = (), interfaces: Collection[str] = ()) -> None:
+    def __init__(
+        self, reading: Reading, schemas: Mapping[str, Any] = MappingProxyType({}), interfaces: Collection[str] = ()
+    ) -> None:
         """Begin."""
         self._reading = reading
-        self._names = names
+        self._schemas = schemas
         self._interfaces = interfaces
 
     def component(self, schema: Any, path: str) -> Type:
@@ -112,22 +118,46 @@ class SchemaReader:
             return self._reference(schema["$ref"], path)
         found = self._kind(schema, path, depth)
         titled = not isinstance(found, Fields | EnumOf | FlagOf)
-        return constrained(found, schema, path, self._reading, titled=titled)
+        bounded = self._bounded(found) if isinstance(found, Ref) else found
+        return constrained(found, schema, path, self._reading, bounded=bounded, titled=titled)
 
     def _reference(self, reference: Any, path: str) -> Type:
         target = text_of(reference, inside(path, "$ref"))
         if not target.startswith(_REFERENCE):
             return Anything()  # elsewhere, where nobody looks
         name = target.removeprefix(_REFERENCE)
-        if name not in self._names:
+        if name not in self._schemas:
             raise DocumentError(f"{path}: the document has no schema {name!r:.100}")
         return Ref(name)
+
+    def _bounded(self, found: Ref) -> Type:
+        """Return what kind of type a name stands for, as far as that says which bounds may stand beside it."""
+        schema: Any = self._schemas[found.name]
+        for _ in range(DEEPEST):
+            parts = schema.get("allOf") if isinstance(schema, dict) else None
+            inner = parts[0] if isinstance(parts, list) and len(parts) == 1 else schema
+            name = inner.get("$ref") if isinstance(inner, dict) else None
+            if not isinstance(name, str) or name.removeprefix(_REFERENCE) not in self._schemas:
+                break
+            schema = self._schemas[name.removeprefix(_REFERENCE)]
+        if not isinstance(schema, dict) or {"anyOf", "oneOf", "const", "enum", "allOf", "$ref"} & schema.keys():
+            return found
+        kind = ours_of(schema, found.name).get("type")
+        if kind not in (None, "set", "frozenset", "tuple", "map", "bytes", "bytearray"):
+            return found
+        if schema.get("type") == "array" and isinstance(schema.get("items"), dict):
+            return ListOf("list", Anything())
+        if schema.get("type") == "object" and "properties" not in schema:
+            return MapOf(Scalar("str"), Anything())
+        if schema.get("type") == "string":
+            return self._string(schema, found.name)
+        return Scalar(_SIMPLE[schema["type"]]) if schema.get("type") in ("integer", "number") else found
 
     def _kind(self, schema: Mapping[str, Any], path: str, depth: int) -> Type:
         kind = ours_of(schema, path).get("type")
         readers: dict[str, Callable[[Mapping[str, Any], str, int], Type]] = {
             "coded": self._coded,
-            "enum": self._enum,
+            **dict.fromkeys(_ENUMS, self._enum),
             "flag": self._flag,
             "intflag": self._flag,
             "stream": self._stream,
@@ -253,7 +283,10 @@ class SchemaReader:
             raise DocumentError(f"{path}: the values of an enum are all integers or all texts")
         if len(names) != len(values) or len(set(names)) != len(names) or len(set(values)) != len(values):
             raise DocumentError(f"{path}: an enum has so many names as values, each once")
-        return EnumOf(members=tuple(zip(names, values, strict=True)), **_titles(schema, path))
+        base: Any = _ENUMS[ours_of(schema, path)["type"]]
+        if base and {"int": int, "str": str}[base] not in kinds:
+            raise DocumentError(f"{path}: the values of an {base} enum are not of this type")
+        return EnumOf(members=tuple(zip(names, values, strict=True)), base=base, **_titles(schema, path))
 
     def _flag(self, schema: Mapping[str, Any], path: str, depth: int) -> Type:  # noqa: ARG002 - as its neighbours
         ours = ours_of(schema, path)
@@ -281,6 +314,7 @@ class SchemaReader:
             is_array=is_array,
             tag=tag,
             forbids_unknown=flag_of(forbids, inside(path, "forbid_unknown")),
+            omits_defaults=flag_of(ours.get("omit_defaults", False), inside(path, "omit_defaults")),
             **_titles(schema, path),
         )
 

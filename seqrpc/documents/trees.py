@@ -221,6 +221,9 @@ class Fields(Type, frozen=True, kw_only=True):
     forbids_unknown: bool = False
     """Whether a field that it does not have is an error."""
 
+    omits_defaults: bool = False
+    """Whether a field that is its default is not sent."""
+
     @property
     def parts(self) -> tuple[Type, ...]:
         """The types of its fields."""
@@ -231,6 +234,9 @@ class EnumOf(Type, frozen=True, kw_only=True):
     """An enum: its members have names and values, all integers or all strings."""
 
     members: tuple[tuple[str, str | int], ...]
+    base: Literal["", "int", "str"] = ""
+    """Whether its members are numbers or texts themselves: an ``IntEnum``, a ``StrEnum``."""
+
     title: str = ""
     description: str = ""
 

@@ -10,7 +10,10 @@ from seqrpc.documents.fits import (
     Fits,
     bits_of,
     bounds_take,
+    by_place,
     choices_of,
+    ignores_more,
+    is_only_class,
     list_takes,
     tags_take,
     values_of,
@@ -107,6 +110,9 @@ class TypeChanges:
         matched: set[int] = set()
         for before, after in _matched(olds, news):
             matched |= {id(before), id(after)}
+            if isinstance(before.type, Fields) and isinstance(after.type, Fields):
+                where = shown(before.name) if before.name and after.name else path
+                self._tags((before.type, is_only_class(olds)), (after.type, is_only_class(news)), where, way)
             self._pair(before, after, path, way)
         gone, come = ([one for one in some if id(one) not in matched] for some in (olds, news))
         self._rest(gone, come, (olds, news), path, way)
@@ -195,26 +201,33 @@ class TypeChanges:
 
     # Classes with fields
 
+    def _tags(self, old: tuple[Fields, bool], new: tuple[Fields, bool], path: str, way: Way) -> None:
+        """Note another tag; with each class comes whether it stands alone."""
+        (was, was_alone), (now, is_alone) = old, new
+        if was.tag != now.tag:
+            takes = {
+                "old_takes_new": tags_take(was, now, alone=was_alone),
+                "new_takes_old": tags_take(now, was, alone=is_alone),
+            }
+            self._findings.differ(path, f"its tag was {_tag(was)}, and is {_tag(now)}", way, **takes)
+
     def _fields(self, old: Fields, new: Fields, path: str, way: Way) -> None:
-        if old.tag != new.tag:
-            takes = {"old_takes_new": tags_take(old, new), "new_takes_old": tags_take(new, old)}
-            self._findings.differ(path, f"its tag was {_tag(old)}, and is {_tag(new)}", way, **takes)
         if old.forbids_unknown != new.forbids_unknown:
             text = f"fields that it does not have are {'refused' if new.forbids_unknown else 'ignored'}"
             self._findings.add(path, text, "none of the other document's are among them, unless that is told", way)
-        was, now = _by_place(old), _by_place(new)
+        was, now = by_place(old), by_place(new)
         for place, field in was.items():
             where = f"{path}.{shown(field.wire_name)}"
             if place in now:
                 self._field(field, now[place], (old, new), where, way)
             else:
-                takes = {"old_takes_new": not field.required, "new_takes_old": _ignores(new)}
+                takes = {"old_takes_new": not field.required, "new_takes_old": ignores_more(new)}
                 self._findings.differ(where, "it is gone", way, **takes)
         for place, field in now.items():
             if place not in was:
                 text = "it is new" if field.required else "it is new, and may be left out"
                 where = f"{path}.{shown(field.wire_name)}"
-                takes = {"old_takes_new": _ignores(old), "new_takes_old": not field.required}
+                takes = {"old_takes_new": ignores_more(old), "new_takes_old": not field.required}
                 self._findings.differ(where, text, way, **takes)
 
     def _field(self, old: Field, new: Field, classes: tuple[Fields, Fields], path: str, way: Way) -> None:
@@ -226,9 +239,18 @@ class TypeChanges:
             }
             self._findings.differ(path, text, way, **takes)
         elif old.default != new.default:
-            text = f"its default was {default_text(old.default)}, and is {default_text(new.default)}"
-            self._findings.add(path, text, "each side has its own for what is left out", way)
+            self._default(old, new, classes, path, way)
         self._compare(old.type, new.type, path, way)
+
+    def _default(self, old: Field, new: Field, classes: tuple[Fields, Fields], path: str, way: Way) -> None:
+        text = f"its default was {default_text(old.default)}, and is {default_text(new.default)}"
+        was, now = (one.omits_defaults for one in classes)
+        if was or now:
+            why = "it is left out where it is the default of who sends it, and taken for that of who reads it"
+            by_old, by_new = (was, now) if way.user_sends else (now, was)
+            self._findings.add(path, text, why, way, users=by_old, providers=by_new)
+        else:
+            self._findings.add(path, text, "each side has its own for what is left out", way)
 
 
 def _matched(olds: Sequence[Choice], news: Sequence[Choice]) -> Iterator[tuple[Choice, Choice]]:
@@ -264,24 +286,13 @@ def _is_array(found: Type) -> bool:
     return isinstance(found, Fields) and found.is_array
 
 
-def _by_place(found: Fields) -> dict[int | str, Field]:
-    """Return fields by what says on the wire which they are: their names, or their numbers."""
-    if found.is_array:
-        return dict(enumerate(found.fields))
-    return {field.wire_name: field for field in found.fields}
-
-
-def _ignores(found: Fields) -> bool:
-    """Return whether a class takes objects that have more fields."""
-    return not found.forbids_unknown and found.kind != "namedtuple"
-
-
 def _leaves_out(found: Fields, way: Way) -> bool:
     """Return whether a sender may leave out a field that has a default.
 
-    A server sends all fields of an object but those that a TypedDict does not have. Callers may write maps by hand.
+    A server sends all fields of an object but those that a TypedDict does not have, and those that are the default of a
+    Struct that leaves these out. Callers may write maps by hand.
     """
-    return way.user_sends == way.server_provides or found.kind == "typeddict"
+    return way.user_sends == way.server_provides or found.kind == "typeddict" or found.omits_defaults
 
 
 def _told(choice: Choice) -> str:

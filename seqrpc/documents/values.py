@@ -58,6 +58,10 @@ _MADE_OF_TEXT: Final = {
     "Decimal": decimal.Decimal,
 }
 
+_MOST_STEPS: Final = 500_000
+"""Values that are tried to be written, anew with each type of a union and for each class that lacks them: twice as many
+as a document may have. They take two seconds; after that no default is known."""
+
 _LONGEST_WORDS: Final = 10_000  # characters of the literal of bytes
 
 
@@ -76,6 +80,9 @@ class Values:
         """Begin."""
         self._vocabulary = vocabulary
         self._schemas = vocabulary.document.schemas
+        self._steps = 0
+        self._members: dict[str, dict[tuple[type, Any], str]] = {}  # of enums and flags, by their values
+        self._attributes: dict[str, dict[str, str]] = {}
         self.known: set[str] = set()
         """The names of the classes with fields that are defined already: of others no value can be written."""
 
@@ -120,8 +127,11 @@ class Values:
         """Return a value as code.
 
         Raises:
-            NoCode: it does not fit.
+            NoCode: it does not fit, or too many did not.
         """
+        self._steps += 1
+        if self._steps > _MOST_STEPS:
+            raise NoCode
         found = self._without_names(found)
         if isinstance(found, Coded) and found.class_name not in CODED:
             return self._node(found.inner, value, side)
@@ -226,25 +236,31 @@ class Values:
         schema = self._schemas[found.name]
         name = self._vocabulary.seen(self._vocabulary.class_of(found.name, side))
         if isinstance(schema, EnumOf):
-            return f"{name}.{self._member(schema.members, value)}"
+            return f"{name}.{self._member(found.name, schema, value)}"
         if isinstance(schema, FlagOf):
             if isinstance(value, bool) or not isinstance(value, int) or value < 0 or value & ~bits_of(schema):
                 raise NoCode
-            is_member = any(one == value for _member, one in schema.members)
-            return f"{name}.{self._member(schema.members, value)}" if is_member else f"{name}({value})"
+            is_member = (type(value), value) in self._members_of(found.name, schema)
+            return f"{name}.{self._member(found.name, schema, value)}" if is_member else f"{name}({value})"
         assert isinstance(schema, Fields)
         if found.name not in self.known and schema.kind != "typeddict":
             raise NoCode
-        return self._object(schema, name, value, side)
+        return self._object(found.name, schema, name, value, side)
 
-    def _member(self, members: tuple[tuple[str, Any], ...], value: Any) -> str:
-        chosen = member_names(name for name, _value in members)
-        for name, one in members:
-            if type(one) is type(value) and one == value:
-                return chosen[name]
-        raise NoCode
+    def _members_of(self, key: str, schema: EnumOf | FlagOf) -> dict[tuple[type, Any], str]:
+        """Return the names in code of the members of an enum or flag, by their values."""
+        if key not in self._members:
+            chosen = member_names(name for name, _value in schema.members)
+            self._members[key] = {(type(value), value): chosen[name] for name, value in reversed(schema.members)}
+        return self._members[key]
 
-    def _object(self, schema: Fields, name: str, value: Any, side: Side) -> Node:
+    def _member(self, key: str, schema: EnumOf | FlagOf, value: Any) -> str:
+        members = self._members_of(key, schema)
+        if not isinstance(value, str | int | float | None) or (type(value), value) not in members:
+            raise NoCode
+        return members[type(value), value]
+
+    def _object(self, key: str, schema: Fields, name: str, value: Any, side: Side) -> Node:
         if schema.is_array:
             if not isinstance(value, list):
                 raise NoCode
@@ -261,7 +277,9 @@ class Values:
         if schema.kind == "typeddict":
             keys = (f"{text_literal(field.wire_name)}: " for field in fields)
             return Brackets("{", tuple(map(before, keys, nodes)), "}", is_literal=True)
-        names = attribute_names((field.name for field in schema.fields), "field")
+        if key not in self._attributes:
+            self._attributes[key] = attribute_names((field.name for field in schema.fields), "field")
+        names = self._attributes[key]
         return Brackets(f"{name}(", tuple(map(before, (f"{names[one.name]}=" for one in fields), nodes)), ")")
 
     def _has_to_be_given(self, schema: Fields, field: Field, side: Side) -> bool:

@@ -35,7 +35,7 @@ from seqrpc.documents.trees import (
     Type,
     UnionOf,
 )
-from seqrpc.documents.walks import living_in, methods_in
+from seqrpc.documents.walks import living_in, methods_in, without_end
 
 MODULES: Final = (
     "builtins",
@@ -85,10 +85,9 @@ CODED: Final = {
 }
 """Classes that travel as something else and are known everywhere, and their modules."""
 
-_BOUNDS: Final = (
-    *("ge", "gt", "le", "lt", "multiple_of", "pattern", "min_length", "max_length", "tz"),
-    *("title", "description"),
-)
+_WORDS: Final = ("title", "description")
+
+_BOUNDS: Final = ("ge", "gt", "le", "lt", "multiple_of", "pattern", "min_length", "max_length", "tz", *_WORDS)
 
 
 class Side(enum.Enum):
@@ -117,6 +116,7 @@ class Vocabulary:
         self._second: dict[str, str] = {}
         self._imports: set[str] = set()
         self.living = living_in(document.schemas)
+        self._without_end = without_end(document.schemas)
         self._classes = {name: self.names.claim(identifier_like(name, "Value")) for name in document.schemas}
         self._blocking = {name: self.names.claim(f"Blocking{self._classes[name]}") for name in sorted(self.living)}
         self.objects: dict[tuple[str, Side], str] = {}
@@ -266,7 +266,8 @@ class Vocabulary:
 
     def _notes(self, found: Constrained) -> Iterator[Node]:
         bounds = found.bounds
-        told = [(name, getattr(bounds, name)) for name in _BOUNDS]
+        has_bounds = not (isinstance(found.inner, Ref) and found.inner.name in self._without_end)  # nobody checks them
+        told = [(name, getattr(bounds, name)) for name in (_BOUNDS if has_bounds else _WORDS)]
         keys = [f"{name}={literal(value)}" for name, value in told if value is not None]
         examples = (before("examples=", json_node(list(bounds.examples))),) if bounds.examples else ()
         if keys or examples:

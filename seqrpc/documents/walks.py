@@ -85,6 +85,27 @@ def living_in(schemas: Mapping[str, Type]) -> frozenset[str]:
     return frozenset(living)
 
 
+def without_end(schemas: Mapping[str, Type]) -> frozenset[str]:
+    """Return the names of aliases that lead to themselves, or to others that do: what is in them has no bounds."""
+    inner: dict[str, set[str]] = {}
+    users: dict[str, set[str]] = {name: set() for name in schemas}
+    for name, schema in schemas.items():
+        if isinstance(schema, AliasOf):
+            refs = {part.name for part in types_in(schema) if isinstance(part, Ref)}
+            inner[name] = {ref for ref in refs if isinstance(schemas[ref], AliasOf)}
+            for ref in inner[name]:
+                users[ref].add(name)
+    todo = [name for name, refs in inner.items() if not refs]
+    while todo:
+        ended = todo.pop()
+        del inner[ended]
+        for name in users[ended]:
+            inner[name].discard(ended)
+            if not inner[name]:
+                todo.append(name)
+    return frozenset(inner)
+
+
 def hashed_in(document: Document) -> frozenset[str]:
     """Return the names of classes whose objects are keys of maps, or in sets: they have to have a hash."""
     everywhere = [*document.schemas.values()]

@@ -150,6 +150,8 @@ def _flattened(value: Any) -> Any:
 
 def words_for(value: object) -> str:
     """Return a value for people: as Python writes it, on one line, without addresses in memory."""
+    if value is ...:  # which stands where a default is not known
+        return "..."
     try:
         text = repr(value)
     except Exception:  # a class may write itself as it likes

@@ -11,11 +11,12 @@ from seqrpc.interface.builtin import BuiltIn, everybody
 from seqrpc.interface.description import describe
 from seqrpc.interface.discovery import discovery_of
 from seqrpc.interface.functions import Runs
+from seqrpc.interface.monitor import Begins, Monitor
 from seqrpc.interface.offers import OFFERS
 from seqrpc.interface.policy import Policy, PolicyLike, as_policy, rule_key
 from seqrpc.interface.policy import default as default_policy
 from seqrpc.interface.results import ResultCheck
-from seqrpc.interface.service import Service
+from seqrpc.interface.service import Service, shows_arguments
 from seqrpc.interface.services import check_service
 from seqrpc.interface.signature import MethodSpec, spec_of
 from seqrpc.interface.stats import Statistics, Stats
@@ -31,7 +32,9 @@ _LONGEST_NAME = 200  # characters that are shown of the name of a method that no
 class Entry:
     """A method of a service object, ready to be called."""
 
-    __slots__ = ("handler", "is_immediate", "is_native", "latency", "policy", "result_check", "spec", "tally")
+    __slots__ = (
+        "handler", "is_immediate", "is_native", "latency", "policy", "result_check", "shows_arguments", "spec", "tally",
+    )  # fmt: skip
 
     def __init__(self, service: Service, spec: MethodSpec, policy: Policy, tally: Tally) -> None:
         """Join what is known of the method, and count in ``tally``."""
@@ -45,6 +48,8 @@ class Entry:
         self.result_check = ResultCheck(spec.wire_name, spec.result) if checked else None
         self.is_native = bool(spec.function.__code__.co_flags & inspect.CO_COROUTINE)
         """Whether calling the handler gives a coroutine and does nothing else, as of an ``async def``."""
+        self.shows_arguments = shows_arguments(type(service))
+        """Whether those who watch calls are told the arguments."""
         self.tally = tally
         """What is counted of it."""
         self.latency = tally.latency
@@ -134,6 +139,11 @@ class MethodTable:
         for name, entry in _entries_of(Statistics(look), default_policy, self.tallies).items():
             self._add(name, entry)
 
+    def tell_calls(self, begin: Begins) -> None:
+        """Answer ``rpc.monitor`` with the watches that ``begin`` begins, to the same user and root."""
+        for name, entry in _entries_of(Monitor(begin), default_policy, self.tallies).items():
+            self._add(name, entry)
+
     def answer_as_bases(self, service: Service) -> None:
         """Let a service be called by the names of the services that it is made of, too: it may be known as one."""
         name = type(service).service_name
@@ -145,8 +155,9 @@ class MethodTable:
 
     @property
     def takes_descriptors(self) -> bool:
-        """Whether an argument of any method may hold descriptors."""
-        return any(entry.spec.takes_descriptors for entry in self.entries.values())
+        """Whether an argument of any method may hold descriptors, or be large; those of the protocol need not be."""
+        applications = (entry for name, entry in self.entries.items() if not name.startswith("rpc."))
+        return any(entry.spec.takes_descriptors for entry in applications)
 
     def policy_of_unknown(self, method: str) -> Policy:
         """Return who may learn that there is no such method: the names under ``rpc.`` are nobody's secret."""

@@ -116,7 +116,7 @@ def method(
         raise TypeError(
             "@seqrpc.method: idempotent= is about calls whose answer is lost, and oneway= has no answers: take one"
         )
-    declared = _checked_errors(errors)
+    declared = checked_errors("@seqrpc.method", errors)
     if oneway and declared:
         raise TypeError("@seqrpc.method: nobody hears of the errors of what is oneway=: leave out errors=")
     marks = Marks(None if allow is None else as_policy(allow), oneway, idempotent, declared)
@@ -130,18 +130,26 @@ def method(
     return marked if function is None else marked(function)
 
 
-def _checked_errors(errors: Any) -> tuple[type[RpcError], ...]:
-    """Return the classes of errors that a method declares, each once."""
+def checked_errors(decorator: str, errors: Any) -> tuple[type[RpcError], ...]:
+    """Return the classes of errors that a method declares, each once.
+
+    Args:
+        decorator: that which was told them, for the messages.
+        errors: what it was told.
+
+    Raises:
+        TypeError: they are no classes of errors with codes.
+    """
     if isinstance(errors, type) or not isinstance(errors, Iterable):
         name = errors.__name__ if isinstance(errors, type) else shown(repr(errors))
-        raise TypeError(f"@seqrpc.method: errors= takes a list, got {name}: write errors=[{name}]")
+        raise TypeError(f"{decorator}: errors= takes a list, got {name}: write errors=[{name}]")
     declared = tuple(dict.fromkeys(errors))
     for error in declared:
         if not isinstance(error, type) or not issubclass(error, RpcError):
-            raise TypeError(f"@seqrpc.method: errors= takes subclasses of seqrpc.RpcError, got {shown(repr(error))}")
+            raise TypeError(f"{decorator}: errors= takes subclasses of seqrpc.RpcError, got {shown(repr(error))}")
         if not error.code:
             name = error.__name__
-            raise TypeError(f"@seqrpc.method: errors= takes errors with a code: write class {name}(..., code='...')")
+            raise TypeError(f"{decorator}: errors= takes errors with a code: write class {name}(..., code='...')")
     return declared
 
 

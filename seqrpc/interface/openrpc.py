@@ -147,7 +147,8 @@ class _Writer:
         described = {} if doc is None else {"description": doc}
         services = [base for base in cls.__mro__ if issubclass(base, Service)]
         secret = secret | {base.service_name for base in services if not self._may_be_known(base.service_policy)}
-        bases = [text(base) for base in description.bases if base not in secret]
+        named = [base.service_name for base in services if base is not cls and not _is_of_seqrpc(base)]
+        bases = [text(base) for base in named if base not in secret]
         return {"name": text(description.name), **described, "bases": bases}
 
     def _methods(self, description: ServiceDescription, policy: Policy | None) -> list[dict[str, Any]]:
@@ -223,6 +224,11 @@ def _by_name(classes: list[Any]) -> list[tuple[type, ServiceDescription]]:
             raise ValueError(f"two services are named {description.name!r}; give one class another name=")
         found[description.name] = typing.get_origin(cls) or cls, description
     return [one for _name, one in sorted(found.items())]
+
+
+def _is_of_seqrpc(base: type[Service]) -> bool:
+    """Return whether a class is one that services and interfaces are only made with."""
+    return base.__module__.partition(".")[0] == "seqrpc"
 
 
 def _first(rule: Policy | None, otherwise: Policy | None) -> Policy | None:

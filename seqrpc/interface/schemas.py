@@ -257,6 +257,8 @@ class Schemas:
         config = getattr(shape.cls, "__struct_config__", None)
         if config is not None and config.forbid_unknown_fields:
             ours["forbid_unknown"] = True
+        if config is not None and config.omit_defaults:
+            ours["omit_defaults"] = True
         return {**_titled(shape.cls), **body, OURS: ours}
 
     def _field(self, field: Field) -> Schema:
@@ -290,10 +292,11 @@ def _enum(cls: type[enum.Enum]) -> Schema:
         kind = "intflag" if issubclass(cls, enum.IntFlag) else "flag"
         numbers = {text(name): form_of(int(member.value)) for name, member in cls.__members__.items()}
         return {**_titled(cls), "type": "integer", OURS: {"type": kind, "names": numbers}}
+    kind = "intenum" if issubclass(cls, int) else "strenum" if issubclass(cls, str) else "enum"
     members = list(cls)
     names = [text(member.name) for member in members]
     values = [form_of(member.value) for member in members]
-    return {**_titled(cls), "enum": values, OURS: {"type": "enum", "names": names}}
+    return {**_titled(cls), "enum": values, OURS: {"type": kind, "names": names}}
 
 
 def _titled(cls: type) -> Schema:

@@ -14,7 +14,7 @@ import msgspec
 from seqrpc.errors import RpcError
 from seqrpc.interface.functions import hides_thread, layers_within, served
 from seqrpc.interface.policy import Policy, PolicyLike, as_policy
-from seqrpc.text import offered
+from seqrpc.text import offered, shown
 
 _MARK = "__seqrpc_method__"
 
@@ -36,6 +36,8 @@ class Service:
     Class arguments:
         name: what the service is called on the wire; by default the name of the class.
         allow: who may call its methods, where a method does not say; by default what the server says.
+        show_arguments: whether those who watch calls (``rpc.monitor``: the same user and root) are told the arguments,
+            but for what is sensitive; by default they are not.
 
     ``class Calculator(seqrpc.Service, name="org.example.Calculator", allow=seqrpc.policy.anyone)``
     """
@@ -46,8 +48,17 @@ class Service:
     service_policy: ClassVar[Policy | None] = None
     """Who may call its methods where they do not say, or None: what the server says."""
 
-    def __init_subclass__(cls, *, name: str | None = None, allow: PolicyLike | None = None, **kwargs: Any) -> None:
-        """Take the class arguments; ``allow`` is inherited, ``name`` is not.
+    _shows_arguments: ClassVar[bool] = False
+
+    def __init_subclass__(
+        cls,
+        *,
+        name: str | None = None,
+        allow: PolicyLike | None = None,
+        show_arguments: bool | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Take the class arguments; ``allow`` and ``show_arguments`` are inherited, ``name`` is not.
 
         Raises:
             ValueError: the name is empty, begins or ends with a dot, or begins with ``rpc.``.
@@ -60,17 +71,18 @@ class Service:
             if "takes no keyword arguments" not in str(exc):  # it comes from another base
                 raise
             unknown = next(iter(kwargs))
-            text = f"the class of a service takes name= and allow=, not {unknown}={offered(unknown, ('name', 'allow'))}"
+            meant = offered(unknown, ("name", "allow", "show_arguments"))
+            text = f"the class of a service takes name=, allow= and show_arguments=, not {unknown}={meant}"
             raise TypeError(f"{cls.__qualname__}: {text}") from None
-        name = cls.__name__ if name is None else name
-        if not isinstance(name, str):
-            raise TypeError(f"{cls.__qualname__}: name= takes text, as 'org.example.{cls.__name__}', got {name!r}")
-        if not name or name.startswith((".", "rpc.")) or name.endswith(".") or name == "rpc":
-            why = "it neither begins nor ends with a dot, is not empty, and not under 'rpc', which is reserved"
-            raise ValueError(f"{cls.__qualname__}: not a service name: {name!r}; {why}")
-        cls.service_name = name
+        cls.service_name = cls.__name__ if name is None else name
+        _check_name(cls)
         if allow is not None:
             cls.service_policy = as_policy(allow)
+        if show_arguments is not None:
+            if not isinstance(show_arguments, bool):
+                got = shown(repr(show_arguments))
+                raise TypeError(f"{cls.__qualname__}: show_arguments= is True or False, got {got}")
+            cls._shows_arguments = show_arguments
         if marks_of(cls, "lifespan") is not None:
             raise TypeError(
                 f"{cls.__qualname__}.lifespan is what surrounds the service's life, and not for others to call"
@@ -133,6 +145,20 @@ class RemoteService:
     """Base of proxies of all kinds: it looks like a service, and calls the one at the other side."""
 
     __slots__ = ()
+
+
+def _check_name(cls: type[Service]) -> None:
+    name: object = cls.service_name
+    if not isinstance(name, str):
+        raise TypeError(f"{cls.__qualname__}: name= takes text, as 'org.example.{cls.__name__}', got {name!r}")
+    if not name or name.startswith((".", "rpc.")) or name.endswith(".") or name == "rpc":
+        why = "it neither begins nor ends with a dot, is not empty, and not under 'rpc', which is reserved"
+        raise ValueError(f"{cls.__qualname__}: not a service name: {name!r}; {why}")
+
+
+def shows_arguments(cls: type[Service]) -> bool:
+    """Return whether those who watch the calls of a service are told the arguments."""
+    return cls._shows_arguments
 
 
 _adopting: list[Callable[[Callable[..., Any]], Callable[..., Any]]] = []

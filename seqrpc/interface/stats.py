@@ -83,6 +83,9 @@ class MethodStats:
     """How many handlers took at most so long, and longer than the bound before, by ``Stats.latency_bounds``; the last
     number is of those that took longer than all bounds."""
 
+    stream_errors: dict[str, int] = field(default_factory=dict)
+    """Streams that its handlers gave, and whose items raised an error after they were handed out, by its code."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stats:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final, Protocol
 
+from seqrpc.kernel.credentials import Credentials
 from seqrpc.text import shown
 
 BUCKETS: Final = 64
@@ -34,7 +35,7 @@ def count(table: dict[str, int], key: str, most: int = _MOST_CODES) -> None:
 class Tally:
     """What is counted of one method."""
 
-    __slots__ = ("errors", "latency", "refused")
+    __slots__ = ("errors", "latency", "refused", "stream_errors")
 
     def __init__(self) -> None:
         """Begin with nothing."""
@@ -45,6 +46,20 @@ class Tally:
         """The answers that were errors, by code; those of requests that no handler ran for, too."""
         self.refused = 0
         """The requests that no handler ran for."""
+        self.stream_errors: dict[str, int] = {}
+        """The streams that its handlers gave and that ended with an error, by code."""
+
+
+class Watching(Protocol):
+    """Hears of requests as they end."""
+
+    def ended(self, call: Any, nanoseconds: int) -> None:
+        """Hear of one that a handler was started for, so long ago."""
+        ...
+
+    def ended_unrun(self, method: str | None, code: str | None, caller: Credentials | None, *, oneway: bool) -> None:
+        """Hear of one that no handler ran for."""
+        ...
 
 
 class Tallies:
@@ -64,6 +79,8 @@ class Tallies:
         """The connections that were refused, by reason."""
         self.malformed = 0
         """The connections that ended because the other side broke the protocol."""
+        self.watching: Watching | None = None
+        """Who hears of requests as they end; nearly always nobody."""
 
     def of(self, method: str) -> Tally:
         """Return the tally of a method that exists, made now if need be."""
@@ -74,13 +91,17 @@ class Tallies:
             tally = self.methods[method] = Tally()
         return tally
 
-    def refuse(self, method: str | None, code: str) -> None:
+    def refuse(self, method: str | None, code: str, caller: Credentials | None = None, *, oneway: bool = False) -> None:
         """Count a request that no handler ran for.
 
         Args:
             method: its name, which may be whatever somebody made up; None if it is not known.
             code: of the error that it was answered with.
+            caller: whose request it was.
+            oneway: whether no answer was wanted.
         """
+        if self.watching is not None:
+            self.watching.ended_unrun(method, code, caller, oneway=oneway)
         tally = self.others if method is None else self.methods.get(method, self.others)
         tally.refused += 1
         count(tally.errors, code)

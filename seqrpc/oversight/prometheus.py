@@ -55,7 +55,10 @@ def _lines(stats: Stats) -> Iterator[str]:
     yield from _number("streams", "gauge", "Streams that are produced.", stats.streams)
     yield from _number("objects", "gauge", "Holders of objects that were given away.", stats.objects)
     yield from _by("refusals_total", "Requests that no handler ran for.", "code", stats.refusals)
-    yield from _metric("errors_total", "counter", "Errors that were answered.", _errors(methods))
+    errors = _errors({name: of.errors for name, of in methods.items()})
+    yield from _metric("errors_total", "counter", "Errors that were answered.", errors)
+    errors = _errors({name: of.stream_errors for name, of in methods.items()})
+    yield from _metric("stream_errors_total", "counter", "Streams that ended with an error.", errors)
     yield from _metric(
         "call_duration_seconds",
         "histogram",
@@ -83,9 +86,9 @@ def _by(name: str, text: str, label: str, table: Mapping[str, int]) -> Iterator[
     return _metric(name, "counter", text, [("", {label: key}, value) for key, value in table.items()])
 
 
-def _errors(methods: Mapping[str, MethodStats]) -> Iterator[Sample]:
-    for method, of in methods.items():
-        for code, number in of.errors.items():
+def _errors(methods: Mapping[str, Mapping[str, int]]) -> Iterator[Sample]:
+    for method, errors in methods.items():
+        for code, number in errors.items():
             yield "", {"method": method, "code": code}, number
 
 

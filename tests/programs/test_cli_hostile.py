@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shutil
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import msgpack
 import pytest
-from support.commands import at_terminal, seqrpc_command, terminal
+from support.commands import at_terminal, seqrpc_command, started, terminal
 from support.emulator import Emulator
-from support.sync import Thread
+from support.sync import Thread, served
 from support.waiting import PATIENCE
 
+import seqrpc
 from seqrpc.kernel import ancillary, memfd
 
 EVIL = "\x1b[2J\x1b]0;owned\x07\x1b[?1049h\x9b31m\u202egnp.\u2066\x08\x7f\r\x00\x0eline\nforged: "
@@ -237,6 +240,17 @@ def test_a_description_that_is_none_is_told_on_one_line(socket_path: Path, docum
     assert CONTROL.findall(done.err) == []
 
 
+@pytest.mark.parametrize("odd", [b"bytes", {b"key": 1}, float("nan"), float("inf")])
+def test_a_description_that_json_cannot_have_is_told(socket_path: Path, odd: Any) -> None:
+    def respond(_called: str, _params: Any) -> Any:
+        return [None, described(method("A.x"), **{"x-odd": odd})]
+
+    with server(socket_path, respond):
+        done = seqrpc_command("describe", socket_path)
+    assert (done.status, done.out) == (1, "")
+    assert done.err.startswith("seqrpc: the description that came is none: ")
+
+
 def test_a_server_that_breaks_the_protocol_is_told(socket_path: Path) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock:
         sock.bind(str(socket_path))
@@ -253,3 +267,54 @@ def test_a_server_that_breaks_the_protocol_is_told(socket_path: Path) -> None:
         thread.result()
     assert (done.status, done.out, done.err.count("\n")) == (1, "", 1)
     assert CONTROL.findall(done.err) == []
+
+
+class Silent(seqrpc.Service):
+    """Gives what never ends, and what never comes."""
+
+    _writer: seqrpc.OwnedFd | None = None
+
+    def shut(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+
+    @seqrpc.method
+    async def pipe(self) -> seqrpc.OwnedFd:
+        reader, writer = os.pipe()
+        self._writer = seqrpc.OwnedFd(writer)
+        return seqrpc.OwnedFd(reader)
+
+    @seqrpc.method
+    async def zero(self) -> seqrpc.OwnedFd:
+        return seqrpc.OwnedFd(os.open("/dev/zero", os.O_RDONLY))
+
+    @seqrpc.method
+    async def inside(self) -> Any:
+        async def items() -> AsyncIterator[str]:
+            while True:
+                yield "x" * 60_000
+
+        return {"items": items()}
+
+
+@pytest.mark.parametrize(
+    "name, more", [("pipe", ()), ("zero", ()), ("pipe", ("--save", "saved")), ("pipe", ("--exec", "cat"))]
+)
+def test_a_file_without_an_end_takes_no_longer_than_the_time_out(
+    socket_path: Path, tmp_path: Path, name: str, more: tuple[str, ...]
+) -> None:
+    silent = Silent()
+    with served(socket_path, silent):
+        begun = started("call", socket_path, name, "--timeout", "0.5", *more, cwd=tmp_path)
+        with begun as process, open(os.devnull, "wb") as nothing:
+            shutil.copyfileobj(process.stdout, nothing)
+            assert process.stderr.read().decode().endswith("not done within 0.5 s, which is what --timeout allows\n")
+            assert process.wait(PATIENCE) == 5
+    silent.shut()
+
+
+def test_a_stream_without_an_end_inside_of_a_value_is_not_kept(socket_path: Path) -> None:
+    with served(socket_path, Silent()):
+        done = seqrpc_command("call", socket_path, "inside")
+    assert (done.status, done.out) == (1, "")
+    assert done.err == "seqrpc: a stream inside of the result has more than 16,777,216 characters\n"

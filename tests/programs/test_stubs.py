@@ -1,7 +1,8 @@
 """Stubs of the examples: written of what each daemon answers, and used where there is nothing but seqrpc.
 
 Each example is served by a process of its own. Its stub stands in an empty directory, beside a program that calls it
-with an event loop and without, and that both type checkers pass.
+with an event loop and without, and that both type checkers pass. Their Python finds nothing but its standard library,
+seqrpc, and what seqrpc needs to run.
 """
 
 from __future__ import annotations
@@ -9,8 +10,11 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,8 +26,7 @@ from support.pyright import ROOT, complaints_of_pyright
 
 import seqrpc
 import seqrpc.blocking
-from seqrpc.documents.model import read
-from seqrpc.documents.stubs import write_stub
+from seqrpc.documents import write_stub
 
 HEAD = """\
 import asyncio
@@ -67,7 +70,7 @@ async def main(address: str) -> None:
             print([await anext(lines), await anext(lines)])
         try:
             await logs.open_log("b.log")
-        except seqrpc.RpcError as exc:
+        except stub.NoSuchLog as exc:
             print(exc.code)
 
 
@@ -101,6 +104,10 @@ async def main(address: str) -> None:
             print(await opened.get("door"))
             print(await helper.length_of(opened, "door"))
         await vault.lock()
+        try:
+            await vault.unlock("y")
+        except stub.WrongPassphrase as exc:
+            print(exc.message)
 
 
 class Fake(stub.OpenVault):
@@ -120,7 +127,7 @@ def blocking(address: str) -> None:
             print(helper.length_of(opened, "door"))
         print(helper.length_of(Fake(), "ab"))
 ''',
-        ["1983", "4", "1984", "4", "6"],
+        ["1983", "4", "that is not the passphrase", "1984", "4", "6"],
     ),
     "parent_child": Example(
         "[parent_child.Child(), parent_child.Parent()]",
@@ -203,8 +210,8 @@ async def main(address: str) -> None:
             break
         try:
             await connection.proxy(stub.Sockets).listen(1)
-        except seqrpc.RpcError as exc:
-            print(exc.code)
+        except stub.NotConfigured as exc:
+            print(exc.code, exc.data)
 
 
 def blocking(address: str) -> None:
@@ -213,7 +220,7 @@ def blocking(address: str) -> None:
         print(settings.current() == stub.Configuration(["tun7"], [], [], 1))
         print(next(settings.watch()).ports)
 """,
-        ["['tun7']", "1", "netcfg.NotConfigured", "True", "[]"],
+        ["['tun7']", "1", "netcfg.NotConfigured []", "True", "[]"],
     ),
     "privsep": Example(
         "fingerd.Keeper(seqrpc.OwnedFd(os.open(sys.argv[2], os.O_RDONLY)))",
@@ -231,24 +238,76 @@ def blocking(address: str) -> None:
 """,
         ["to rest", "to rest"],
     ),
+    "finger": Example(
+        "(port := socket.create_server(('127.0.0.1', 0)),"
+        " pathlib.Path(sys.argv[2], 'port').write_text(str(port.getsockname()[1])),"
+        " finger.Finger(*(seqrpc.OwnedFd(fd) for fd in (port.detach(), os.open(os.devnull, os.O_WRONLY)))))[2]",
+        """
+import pathlib
+
+
+class NoPlan(seqrpc.RpcError, code="finger.NoPlan"):
+    '''As the other half has it.'''
+
+
+class Plans(seqrpc.Service):
+    @seqrpc.method(errors=[NoPlan])
+    async def open(self, name: str) -> seqrpc.OwnedFd:
+        raise NoPlan(name)
+
+
+async def main(address: str) -> None:
+    async with seqrpc.connect(address, services=Plans()) as connection:
+        serving = asyncio.create_task(connection.proxy(stub.Finger).serve())
+        port = int((pathlib.Path(address).parent / "data" / "port").read_text())
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"ann\\r\\n")
+        print(await reader.read())
+        writer.close()
+        serving.cancel()
+
+
+def blocking(address: str) -> None:
+    with seqrpc.blocking.connect(address) as connection:
+        try:
+            connection.proxy(stub.BlockingFinger).serve()
+        except seqrpc.Internal as exc:  # it has served: its port is closed
+            print(exc.code)
+""",
+        ["b'no plan\\r\\n'", "rpc.Internal"],
+    ),
 }
 
+IN_C = Example(
+    "c_worker.Adder",
+    """
+async def main(program: str) -> None:
+    async with seqrpc.Worker(command=[program]) as worker:
+        print(await worker.proxy(stub.Adder).add(2, 3))
+
+
+def blocking(program: str) -> None:
+    with seqrpc.blocking.Worker(command=[program]) as worker:
+        print(worker.proxy(stub.BlockingAdder).add(a=-40, b=-2))
+""",
+    ["5", "-42"],
+)
+"""The worker in C, which says nothing of itself: its stub is that of the interface that is there for it."""
+
 SERVER = """\
-import os, pathlib, sys
+import os, pathlib, socket, sys
 import seqrpc
 {imports}
 seqrpc.run({served}, sys.argv[1])
 """
 
 WRITER = """\
-import os, pathlib, sys
+import os, pathlib, socket, sys
 import seqrpc
-from seqrpc.documents.model import read
-from seqrpc.documents.stubs import write_stub
-from seqrpc.interface.openrpc import document_of
+from seqrpc.documents import document_of, write_stub
 {imports}
 for name, make in {services}.items():
-    pathlib.Path(sys.argv[1], name + "_stub.py").write_text(write_stub(read(document_of(make())), name))
+    pathlib.Path(sys.argv[1], name + "_stub.py").write_text(write_stub(document_of(make()), name))
 os._exit(0)  # some of them hold descriptors
 """
 
@@ -258,12 +317,13 @@ def has_numpy() -> bool:
 
 
 def cases() -> dict[str, Example]:
-    """Return the examples that can be served here."""
-    return {name: example for name, example in CASES.items() if name != "arrays" or has_numpy()}
+    """Return the examples that are there."""
+    served = {name: example for name, example in CASES.items() if name != "arrays" or has_numpy()}
+    return {**served, "c_worker": IN_C}
 
 
 def imports() -> str:
-    modules = "logdaemon, vault, parent_child, matrices, netcfgd, fingerd"
+    modules = "logdaemon, vault, parent_child, matrices, netcfgd, fingerd, finger, c_worker"
     return f"import {modules}, arrays" if has_numpy() else f"import {modules}"
 
 
@@ -305,11 +365,40 @@ def served(example: Example, directory: Path) -> Iterator[Path]:
 def stub_from(address: Path) -> str:
     """Return the stub of whatever is served at an address, by what it says of itself."""
     with seqrpc.blocking.connect(address) as connection:
-        return write_stub(read(connection.call("rpc.discover")), str(address))
+        return write_stub(connection.call("rpc.discover"), str(address))
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with seqrpc and what it needs to run, and nothing else: what a plain installation has."""
+    directory = tmp_path_factory.mktemp("alone")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    needed = [re.match(r"[\w-]+", line)[0] for line in project["dependencies"]]  # type: ignore[index] # each has a name
+    assert sorted(needed) == ["msgpack", "msgspec", "uvloop"]
+    (directory / "seqrpc").symlink_to(ROOT / "seqrpc")
+    for name in needed:
+        spec = importlib.util.find_spec(name)
+        assert spec is not None
+        (directory / name).symlink_to(Path(spec.origin or "").parent)
+    return directory
+
+
+def run_alone(alone: Path, directory: Path, *args: str | Path) -> subprocess.CompletedProcess[str]:
+    """Run Python in a directory, without what is installed in its environment."""
+    return subprocess.run(
+        [sys.executable, "-S", "-W", "error", *args],
+        cwd=directory,
+        env={**os.environ, "PYTHONPATH": str(alone)},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=WITHIN,
+        check=False,
+    )
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_a_stub_drives_its_service(name: str, tmp_path: Path) -> None:
+def test_a_stub_drives_its_service(name: str, alone: Path, tmp_path: Path) -> None:
     if name not in cases():
         pytest.skip("the example needs numpy")
     example = CASES[name]
@@ -318,18 +407,26 @@ def test_a_stub_drives_its_service(name: str, tmp_path: Path) -> None:
     with served(example, tmp_path) as address:
         (empty / "stub.py").write_text(stub_from(address))
         (empty / "program.py").write_text(f"{HEAD}{example.program}{FOOT}")
-        ran = subprocess.run(
-            [sys.executable, "-W", "error", "program.py", address],
-            cwd=empty,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=WITHIN,
-            check=False,
-        )
+        ran = run_alone(alone, empty, "program.py", address)
     assert (ran.stderr, ran.returncode) == ("", 0)
     assert ran.stdout.splitlines() == example.printed
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")
+def test_a_stub_drives_the_worker_in_c(all_stubs: Path, alone: Path, tmp_path: Path) -> None:
+    subprocess.run(["cc", "-std=c11", "-o", tmp_path / "worker", EXAMPLES / "worker.c"], check=True)
+    for name in ("c_worker_stub.py", "c_worker_program.py"):
+        shutil.copy(all_stubs / name, tmp_path)
+    ran = run_alone(alone, tmp_path, "c_worker_program.py", tmp_path / "worker")
+    assert (ran.stderr, ran.stdout.splitlines()) == ("", IN_C.printed)
+
+
+def test_where_stubs_run_there_is_nothing_but_seqrpc(alone: Path, tmp_path: Path) -> None:
+    ran = run_alone(alone, tmp_path, "-c", "import attrs")
+    assert "ModuleNotFoundError: No module named 'attrs'" in ran.stderr
+    names = "pytest", "click", "rich", "numpy", "typing_extensions", "site", "seqrpc", "msgspec"
+    found = f"import importlib.util; print([name for name in {names} if importlib.util.find_spec(name)])"
+    assert run_alone(alone, tmp_path, "-c", found).stdout == "['site', 'seqrpc', 'msgspec']\n"
 
 
 @pytest.fixture(scope="module")

@@ -34,6 +34,10 @@ def a_class(kind: str = "dataclass", required: Any = (), more: Any = None, **pro
     return {"A": {**made, **ours(type=kind, **(more or {}))}}
 
 
+TAGGED = {"tag": {"field": "t", "value": "A"}}
+OTHER = {"properties": {"b": INT}, "required": ["b"], **ours(type="struct", tag={"field": "t", "value": "B"})}
+
+
 class Case(NamedTuple):
     old: Document
     new: Document
@@ -91,6 +95,20 @@ CASES = {
         "the error s.Gone is declared",
         "nobody",
     ),
+    "nor need it fail with one": Case(
+        whole(giving(INT, errors=[{"code": 1, "message": "s.Gone"}])),
+        whole(giving(INT)),
+        "S.f",
+        "the error s.Gone is no longer declared",
+        "nobody",
+    ),
+    "a method that is hidden from a caller is gone for it": Case(
+        whole(giving(INT), method("S.g", **ours(allowed=False, rule="hidden(root)"))),
+        whole(giving(INT)),
+        "S.g",
+        "the method is gone",
+        "callers",
+    ),
     # parameters
     "old callers do not give a new parameter": Case(
         whole(giving(NULL)), whole(taking(INT)), "S.f(a)", "it is new, and has to be given", BOTH
@@ -116,6 +134,16 @@ CASES = {
         "S.f(a)",
         "its default was 1, and is 2",
         "nobody",
+    ),
+    "a default that is told no more is still the other side's": Case(
+        whole(taking({**INT, "default": 1}, required=False)),
+        whole(taking({**INT, **ours(default="now()")}, required=False)),
+        "S.f(a)",
+        "its default was 1, and is now()",
+        "nobody",
+    ),
+    "bytes are no text": Case(
+        whole(taking(TEXT)), whole(taking({**TEXT, **ours(type="bytes")})), "S.f(a)", "it was str, and is bytes", BOTH
     ),
     "a new name is another one on the wire": Case(
         whole(method("S.f", param("a", INT), result=NULL)),
@@ -170,6 +198,23 @@ CASES = {
     "a text takes what dates are sent as": Case(
         whole(taking({**TEXT, "format": "date"})), whole(taking(TEXT)), "S.f(a)", "it was date, and is str", "servers"
     ),
+    "a bound that is gone lets through what old servers refuse": Case(
+        whole(taking({**INT, "maximum": 9})),
+        whole(taking({**INT, "maximum": 99})),
+        "S.f(a)",
+        "its bounds were (le=9), and are (le=99)",
+        "servers",
+    ),
+    "bounds of a named type are bounds": Case(
+        whole(
+            taking({"allOf": [ref("A")], "maxItems": 3}),
+            schemas={"A": {"type": "array", "items": INT, **ours(alias=True)}},
+        ),
+        whole(taking(ref("A")), schemas={"A": {"type": "array", "items": INT, **ours(alias=True)}}),
+        "S.f(a)",
+        "its bounds were (max_length=3), and are none",
+        "servers",
+    ),
     # results
     "old callers do not expect what a wider result may be": Case(
         whole(giving(INT)), whole(giving({"anyOf": [INT, NULL]})), "S.f -> result", "it may be None as well", "callers"
@@ -182,6 +227,40 @@ CASES = {
         whole(giving(INT)),
         "S.f -> result",
         "its bounds were (ge=0), and are none",
+        "callers",
+    ),
+    "who expects None expects nothing else": Case(
+        whole(giving(NULL)), whole(giving(INT)), "S.f -> result", "it was None, and is int", BOTH
+    ),
+    "a list is no stream": Case(
+        whole(giving(ours(type="stream", items=INT))),
+        whole(giving({"type": "array", "items": INT})),
+        "S.f -> result",
+        "it was stream of int, and is list[int]",
+        BOTH,
+    ),
+    "tighter bounds of results are no matter to old callers": Case(
+        whole(giving(TEXT)),
+        whole(giving({**TEXT, "maxLength": 3})),
+        "S.f -> result",
+        "its bounds were none, and are (max_length=3)",
+        "servers",
+    ),
+    "integers where numbers were are no matter to old callers": Case(
+        whole(giving(FLOAT)), whole(giving(INT)), "S.f -> result", "it was float, and is int", "servers"
+    ),
+    "a class more in a union is unknown to old callers": Case(
+        whole(giving({"anyOf": [ref("A"), ref("B")]}), schemas={**a_class("struct", more=TAGGED), "B": OTHER}),
+        whole(
+            giving({"anyOf": [ref("A"), ref("B"), ref("C")]}),
+            schemas={
+                **a_class("struct", more=TAGGED),
+                "B": OTHER,
+                "C": {**OTHER, **ours(type="struct", tag={"field": "t", "value": "C"})},
+            },
+        ),
+        "S.f -> result",
+        "it may be C as well",
         "callers",
     ),
     "items of a stream are results": Case(
@@ -276,18 +355,160 @@ CASES = {
         "its tag was t='A', and is t='B'",
         BOTH,
     ),
-    "who has no tag ignores one": Case(
+    "who has no tag ignores one, and a class that stands alone needs none": Case(
         whole(taking(ref("A")), schemas=a_class("struct")),
         whole(taking(ref("A")), schemas=a_class("struct", more={"tag": {"field": "t", "value": "B"}})),
         "A",
         "its tag was none, and is t='B'",
+        "nobody",
+    ),
+    "who refuses unknown fields refuses a tag": Case(
+        whole(taking(ref("A")), schemas=a_class("struct", more={"forbid_unknown": True})),
+        whole(taking(ref("A")), schemas=a_class("struct", more={"forbid_unknown": True, **TAGGED})),
+        "A",
+        "its tag was none, and is t='A'",
+        "servers",
+    ),
+    "a tag moves the items of an array": Case(
+        whole(taking(ref("A")), schemas={"A": {"items": [INT], **ours(type="struct", array=True, fields=["x"])}}),
+        whole(
+            taking(ref("A")),
+            schemas={"A": {"items": [INT], **ours(type="struct", array=True, fields=["x"], **TAGGED)}},
+        ),
+        "A",
+        "its tag was none, and is t='A'",
+        BOTH,
+    ),
+    "a class that refuses what it does not know refuses nothing that the other document has": Case(
+        whole(taking(ref("A")), schemas=a_class("struct", ["x"], x=INT)),
+        whole(taking(ref("A")), schemas=a_class("struct", ["x"], {"forbid_unknown": True}, x=INT)),
+        "A",
+        "fields that it does not have are refused",
+        "nobody",
+    ),
+    "a class that ignores what it refused takes all it took": Case(
+        whole(giving(ref("A")), schemas=a_class("struct", ["x"], {"forbid_unknown": True}, x=INT)),
+        whole(giving(ref("A")), schemas=a_class("struct", ["x"], x=INT)),
+        "A",
+        "fields that it does not have are ignored",
+        "nobody",
+    ),
+    "an old server wants a field that is gone": Case(
+        whole(taking(ref("A")), schemas=a_class(required=["x", "y"], x=INT, y=INT)),
+        whole(taking(ref("A")), schemas=a_class(required=["x"], x=INT)),
+        "A.y",
+        "it is gone",
+        "servers",
+    ),
+    "a field that could be left out may be gone": Case(
+        whole(taking(ref("A")), schemas=a_class(required=["x"], x=INT, y=INT)),
+        whole(taking(ref("A")), schemas=a_class(required=["x"], x=INT)),
+        "A.y",
+        "it is gone",
+        "nobody",
+    ),
+    "who refuses unknown fields refuses those that it had": Case(
+        whole(taking(ref("A")), schemas=a_class("struct", ["x"], {"forbid_unknown": True}, x=INT, y=INT)),
+        whole(taking(ref("A")), schemas=a_class("struct", ["x"], {"forbid_unknown": True}, x=INT)),
+        "A.y",
+        "it is gone",
         "callers",
+    ),
+    "a new field of a result may be left out by old servers": Case(
+        whole(giving(ref("A")), schemas=a_class(required=["x"], x=INT)),
+        whole(giving(ref("A")), schemas=a_class(required=["x"], x=INT, y=INT)),
+        "A.y",
+        "it is new, and may be left out",
+        "nobody",
+    ),
+    "a field of an argument that has to be given was not": Case(
+        whole(taking(ref("A")), schemas=a_class(x=INT)),
+        whole(taking(ref("A")), schemas=a_class(required=["x"], x=INT)),
+        "A.x",
+        "it has to be given",
+        "callers",
+    ),
+    "a Struct may leave out its defaults": Case(
+        whole(giving(ref("A")), schemas=a_class("struct", ["x"], {"omit_defaults": True}, x=INT)),
+        whole(giving(ref("A")), schemas=a_class("struct", (), {"omit_defaults": True}, x={**INT, "default": 1})),
+        "A.x",
+        "it may be left out",
+        "callers",
+    ),
+    "what is left out for being the default is taken for another default": Case(
+        whole(giving(ref("A")), schemas=a_class("struct", (), {"omit_defaults": True}, x={**INT, "default": 1})),
+        whole(giving(ref("A")), schemas=a_class("struct", (), {"omit_defaults": True}, x={**INT, "default": 2})),
+        "A.x",
+        "its default was 1, and is 2",
+        BOTH,
+    ),
+    "only who leaves out defaults is misunderstood": Case(
+        whole(taking(ref("A")), schemas=a_class("struct", x={**INT, "default": 1})),
+        whole(taking(ref("A")), schemas=a_class("struct", (), {"omit_defaults": True}, x={**INT, "default": 2})),
+        "A.x",
+        "its default was 1, and is 2",
+        "servers",
+    ),
+    "a dataclass may become a Struct": Case(
+        whole(giving(ref("A")), schemas=a_class(required=["x"], x=INT)),
+        whole(giving(ref("A")), schemas=a_class("struct", ["x"], x={**INT, "minimum": 0})),
+        "A.x",
+        "its bounds were none, and are (ge=0)",
+        "servers",
+    ),
+    "a class is a map with known keys": Case(
+        whole(taking(ref("A")), schemas=a_class(required=["x"], x=INT)),
+        whole(taking({"type": "object", "additionalProperties": INT})),
+        "S.f(a)",
+        "it was A, and is dict[str, int]",
+        "servers",
+    ),
+    "a value is no object that can be called": Case(
+        whole(giving(ref("A")), schemas=a_class(required=["x"], x=INT), V=[method("V.a")]),
+        whole(giving(ours(type="object", interface="V")), V=[method("V.a")]),
+        "S.f -> result",
+        "it was A, and is V",
+        BOTH,
     ),
     "a member that is new is unknown to old callers": Case(
         whole(giving(ref("A")), schemas={"A": {"enum": ["r"], **ours(type="enum", names=["R"])}}),
         whole(giving(ref("A")), schemas={"A": {"enum": ["r", "g"], **ours(type="enum", names=["R", "G"])}}),
         "A",
         "it may be 'g'",
+        "callers",
+    ),
+    "a member that is new may be sent to old servers": Case(
+        whole(taking(ref("A")), schemas={"A": {"enum": ["r"], **ours(type="enum", names=["R"])}}),
+        whole(taking(ref("A")), schemas={"A": {"enum": ["r", "g"], **ours(type="enum", names=["R", "G"])}}),
+        "A",
+        "it may be 'g'",
+        "servers",
+    ),
+    "a member that is new is new to all where it goes both ways": Case(
+        whole(
+            method("S.f", param("a", ref("A")), result=ref("A")),
+            schemas={"A": {"enum": [1], **ours(type="intenum", names=["R"])}},
+        ),
+        whole(
+            method("S.f", param("a", ref("A")), result=ref("A")),
+            schemas={"A": {"enum": [1, 2], **ours(type="intenum", names=["R", "G"])}},
+        ),
+        "A",
+        "it may be 2",
+        BOTH,
+    ),
+    "a member that is gone is still sent by old callers": Case(
+        whole(taking(ref("A")), schemas={"A": {"enum": ["r", "g"], **ours(type="enum", names=["R", "G"])}}),
+        whole(taking(ref("A")), schemas={"A": {"enum": ["r"], **ours(type="enum", names=["R"])}}),
+        "A",
+        "it is no longer 'g'",
+        "callers",
+    ),
+    "an enum is its values": Case(
+        whole(giving(ref("A")), schemas={"A": {"enum": ["r"], **ours(type="enum", names=["R"])}}),
+        whole(giving(TEXT)),
+        "S.f -> result",
+        "it was A, and is str",
         "callers",
     ),
     "names of members are not sent": Case(

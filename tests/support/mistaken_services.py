@@ -438,7 +438,7 @@ def idempotent_without_an_answer(_place: Place) -> None:
 @mistake(
     "written",
     TypeError,
-    "…Named: the class of a service takes name= and allow=, not nmae=; did you mean 'name'?",
+    "…Named: the class of a service takes name=, allow= and show_arguments=, not nmae=; did you mean 'name'?",
     names="nmae=",
     way_out="did you mean 'name'?",
 )

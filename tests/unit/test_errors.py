@@ -3,6 +3,7 @@ from __future__ import annotations
 import copy
 import inspect
 import traceback
+from typing import Any
 
 import pytest
 
@@ -143,6 +144,75 @@ def test_a_code_belongs_to_one_class() -> None:
             pass
 
     assert type(RpcError.from_wire("test_errors.InsufficientFunds", "", None)) is InsufficientFunds
+
+
+class Broke(RpcError, code="test_errors.Broke"):
+    """Of an application."""
+
+    left = 5
+
+
+def test_what_is_raised_for_a_shared_code_is_of_all_its_classes_whichever_came_first() -> None:
+    own = Broke
+
+    class Stub(RpcError, code="test_errors.Broke", shared=True):
+        pass
+
+    class OtherStub(RpcError, code="test_errors.Broke", shared=True):
+        left = 6
+
+    for cls in (own, Stub, OtherStub):
+        with pytest.raises(cls, match="no money") as caught:
+            raise RpcError.from_wire("test_errors.Broke", "no money", 3)
+        raised: Any = caught.value
+        assert (raised.code, raised.data, raised.left) == ("test_errors.Broke", 3, 5)
+        assert repr(caught.value) == "Broke('no money')"
+
+    class First(RpcError, code="test_errors.SharedFirst", shared=True):
+        left = 1
+
+    assert type(RpcError.from_wire("test_errors.SharedFirst", "", None)) is First
+
+    class Own(RpcError, code="test_errors.SharedFirst"):
+        left = 2
+
+    made: Any = type(RpcError.from_wire("test_errors.SharedFirst", "", None))
+    assert (made.__bases__, made.left, made.__qualname__) == ((Own, First), 2, Own.__qualname__)
+
+
+def test_two_classes_of_applications_cannot_have_one_code_beside_a_shared_one_either() -> None:
+    class Stub(RpcError, code="test_errors.Taken", shared=True):
+        pass
+
+    class Own(RpcError, code="test_errors.Taken"):
+        pass
+
+    with pytest.raises(TypeError, match=r"Second: the code 'test_errors.Taken' belongs to .*Own$"):
+
+        class Second(RpcError, code="test_errors.Taken"):
+            pass
+
+    assert issubclass(type(RpcError.from_wire("test_errors.Taken", "", None)), Own)
+
+
+def test_a_class_that_shares_the_code_of_its_own_base_is_raised_for_both() -> None:
+    class Base(RpcError, code="test_errors.Derived"):
+        pass
+
+    class Derived(Base, code="test_errors.Derived", shared=True):
+        pass
+
+    assert type(RpcError.from_wire("test_errors.Derived", "", None)) is Derived
+
+
+def test_where_nothing_can_be_of_all_classes_of_a_code_the_application_s_own_is_raised() -> None:
+    class Own(RpcError, OSError, code="test_errors.Layout"):
+        pass
+
+    class Stub(RpcError, ImportError, code="test_errors.Layout", shared=True):
+        pass
+
+    assert type(RpcError.from_wire("test_errors.Layout", "", None)) is Own
 
 
 def test_a_class_may_be_defined_again_under_its_own_name() -> None:

@@ -63,6 +63,16 @@ class Work(seqrpc.Service):
             yield number
 
     @seqrpc.method
+    async def break_off(self, at: int) -> AsyncIterator[int]:
+        for number in range(at):
+            yield number
+        raise Oops("that was it")
+
+    @seqrpc.method
+    async def broken_within(self) -> dict[str, AsyncIterator[int]]:
+        return {"stream": self.break_off(1)}
+
+    @seqrpc.method
     async def large(self) -> bytes:
         return bytes(60_000)
 
@@ -224,6 +234,25 @@ async def test_what_each_user_holds_is_told() -> None:
         hub_of(server).oversight.accounts = None
         assert (await ask(connection)).accounts == {}
         assert [(told.pid, told.uid) for told in server.stats().connections] == [(None, os.geteuid())]
+
+
+async def test_streams_that_end_with_an_error_are_counted_and_no_others() -> None:
+    async with on_a_pair(Work()) as connection:
+        proxy = connection.proxy(Work)
+        for at in (0, 1, 1_000):
+            with pytest.raises(Oops):
+                assert [number async for number in proxy.break_off(at)] == []
+        with pytest.raises(Oops):
+            async for _number in (await proxy.broken_within())["stream"]:
+                pass
+        assert len([number async for number in proxy.count()]) == 10_000
+        async with proxy.break_off(10**9) as given_up:
+            assert await anext(given_up) == 0
+        methods = (await ask(connection)).methods
+        assert methods["Work.break_off"].stream_errors == {"stats.Oops": 3}
+        assert methods["Work.break_off"].errors == {}
+        assert methods["Work.broken_within"].stream_errors == {"stats.Oops": 1}
+        assert methods["Work.count"].stream_errors == {}
 
 
 @needs_root

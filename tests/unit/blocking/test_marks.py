@@ -50,6 +50,23 @@ def test_marks_are_those_of_the_description() -> None:
     assert methods["follow"].streams
 
 
+def test_errors_are_declared_as_for_services() -> None:
+    class Gone(seqrpc.RpcError, code="test_marks.Gone"):
+        pass
+
+    class Interface(Protocol):
+        @blocking.method(errors=[Gone])
+        def read(self) -> list[str]: ...
+
+    assert describe(Interface).methods["read"].errors == (Gone,)
+    for errors, oneway, message in (
+        ([Gone], True, r"^@seqrpc\.blocking\.method: nobody hears of the errors of what is oneway="),
+        ([ValueError], False, r"^@seqrpc\.blocking\.method: errors= takes subclasses of seqrpc\.RpcError, got"),
+    ):
+        with pytest.raises(TypeError, match=message):
+            blocking.method(oneway=oneway, errors=errors)  # type: ignore[arg-type] # that is the point
+
+
 def test_marked_functions_stay_what_they_are(socket_path: Path) -> None:
     with served(socket_path, Journal()), blocking.connect(socket_path) as connection:
         notes = connection.proxy(Notes)

@@ -109,6 +109,7 @@ def failing(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
     [
         (click.FileError("x\x1b", "no"), 2, "seqrpc: Could not open file 'x\\x1b': no\n"),
         (click.exceptions.Exit(7), 7, ""),
+        (SystemExit(0), 1, "seqrpc: SystemExit: 0\n"),
         (RuntimeError("odd"), 1, "seqrpc: RuntimeError: odd\n"),
         (
             ModuleNotFoundError("no", name="rich.table"),

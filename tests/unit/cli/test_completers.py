@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 import pytest
@@ -65,6 +65,25 @@ def test_values_are_those_that_there_are(desk: Path, typed: str, expected: list[
     assert found[0].type == ("file" if typed == "path=/x" else "plain")
 
 
+def test_nothing_is_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun: list[object] = []
+    monkeypatch.setattr("seqrpc.cli.places._started", lambda *args: begun.append(args))
+    monkeypatch.setattr("seqrpc.cli.ssh.through_ssh", lambda *args: begun.append(args))
+    for address in ("exec:x", "ssh://localhost/x"):
+        assert completes_methods(context(address=address), PARAM, "") == []
+    assert begun == []
+
+
+def test_no_value_that_is_offered_stands_for_a_file(socket_path: Path) -> None:
+    class Evil(seqrpc.Service):
+        @seqrpc.method
+        async def run(self, text: Literal["@/etc/passwd", "-", "x"]) -> None: ...
+
+    with served(socket_path, Evil()):
+        found = completes_arguments(context(address=str(socket_path), method="run"), PARAM, "text=")
+    assert texts(found) == ["text=@@/etc/passwd", "text=x"]
+
+
 @pytest.mark.parametrize("params", [{}, {"address": "/nothing/here"}, {"address": "exec:false"}, {"address": "exec:"}])
 def test_without_a_description_nothing_is_offered(params: Any) -> None:
     assert completes_methods(context(**params), PARAM, "") == []
@@ -84,7 +103,7 @@ def test_who_does_not_answer_is_not_waited_for_long(socket_path: Path, monkeypat
         assert completes_methods(context(address=str(socket_path)), PARAM, "") == []
 
 
-@pytest.mark.parametrize("text", ["a b", "$(id)", "`id`", "a;b", "a\nb", "é", "a'b", "\x1b"])
+@pytest.mark.parametrize("text", ["a b", "--exec=x", "-h", "$(id)", "`id`", "a;b", "a\nb", "é", "a'b", "\x1b"])
 def test_what_a_shell_would_obey_is_not_offered(text: str) -> None:
     assert not is_plain(text)
 

@@ -9,7 +9,7 @@ import pytest
 from support.processes import AS_ROOT, OTHER_GID, OTHER_UID, in_child
 
 from seqrpc.cli.endings import Ending
-from seqrpc.cli.identity import Identity, become, identity_of
+from seqrpc.cli.identity import Identity, become, environment, identity_of, is_another
 
 as_root = pytest.mark.skipif(not AS_ROOT, reason="only root can become another user")
 
@@ -34,9 +34,10 @@ def test_root_becomes_somebody_wholly() -> None:
         change = os.setresuid  # with a way back, for whoever saves what was covered; tests of the program see the rest
         os.setresuid = lambda real, effective, _saved: change(real, effective, 0)
         become(Identity(OTHER_UID, OTHER_GID, (OTHER_GID, 7)))
-        return os.getresuid()[:2], os.getresgid(), sorted(os.getgroups())
+        return os.getresuid()[:2], os.getresgid(), sorted(os.getgroups()), is_another(), environment()["HOME"]
 
-    assert in_child(work) == ((OTHER_UID,) * 2, (OTHER_GID,) * 3, sorted((OTHER_GID, 7)))
+    assert in_child(work) == ((OTHER_UID,) * 2, (OTHER_GID,) * 3, sorted((OTHER_GID, 7)), True, "/")
+    assert not is_another()
 
 
 @as_root

@@ -58,3 +58,7 @@ def test_what_is_not_there_is_told(module: str, tmp_path: Path) -> None:
     with pytest.raises(Ending, match="seqrpc_importer imports seqrpc_no_such, which is not there") as raised:
         thing_at("seqrpc_importer", "X")
     assert raised.value.status == 1
+    (tmp_path / "seqrpc_ends.py").write_text("raise SystemExit(0)\n")
+    with pytest.raises(Ending, match=r"seqrpc_ends ends the program where it is imported: SystemExit\(0\)") as raised:
+        thing_at("seqrpc_ends", "X")
+    assert raised.value.status == 1

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import pwd
 import signal
 import sys
 from pathlib import Path
@@ -10,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import seqrpc
-from seqrpc.cli import places
+from seqrpc.cli import identity, places
 from seqrpc.cli.endings import Ending
 from seqrpc.cli.places import Elsewhere, Program, bounded, connected, end, place_of
 from seqrpc.kernel.addresses import AbstractAddress, FdAddress, PathAddress
@@ -102,6 +104,28 @@ def test_a_program_that_is_not_there_is_told(program: str, status: int, text: st
     assert raised.value.status == status
 
 
+def of_the_program(capfd: pytest.CaptureFixture[str]) -> dict[str, str]:
+    """Start a program that tells what it has been given."""
+    told = "import os, sys; print('sid', os.getsid(0)); [print(*pair) for pair in os.environ.items()]"
+    with pytest.raises(Ending, match="exited with status 0"), connected(place_of(f'exec:{sys.executable} -c "{told}"')):
+        pass
+    return dict(line.partition(" ")[::2] for line in capfd.readouterr().err.splitlines())
+
+
+def test_somebody_else_s_program_gets_neither_the_terminal_nor_secrets(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SECRET", "hush")
+    told = of_the_program(capfd)
+    assert (told["sid"], told["SECRET"]) == (str(os.getsid(0)), "hush")
+    entry = pwd.getpwuid(os.getuid())
+    monkeypatch.setattr(identity, "_others", [identity.Identity(entry.pw_uid, entry.pw_gid, ())])
+    told = of_the_program(capfd)
+    assert told["sid"] != str(os.getsid(0))
+    assert "SECRET" not in told
+    assert (told["HOME"], told["USER"], told["PATH"]) == (entry.pw_dir, entry.pw_name, os.environ["PATH"])
+
+
 def test_a_directory_is_no_place(tmp_path: Path) -> None:
     text = f"{tmp_path} is a directory: 'seqrpc list {tmp_path}' tells"
     with pytest.raises(Ending, match=text) as raised, connected(place_of(str(tmp_path))):
@@ -125,6 +149,21 @@ def test_who_does_not_answer_is_given_up(monkeypatch: pytest.MonkeyPatch) -> Non
     ):
         pass
     assert raised.value.status == 5
+
+
+def test_what_waits_for_no_call_is_interrupted_when_the_time_is_up() -> None:
+    reader, writer = os.pipe()
+    before = signal.getsignal(signal.SIGALRM)
+    try:
+        late = pytest.raises(Ending, match=r"not done within 0\.1 s")
+        with late as raised, bounded(0.1), contextlib.suppress(OSError):  # a time-out is one
+            os.read(reader, 1)
+    finally:
+        os.close(reader)
+        os.close(writer)
+    assert raised.value.status == 5
+    assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
+    assert signal.getsignal(signal.SIGALRM) is before
 
 
 def test_a_program_that_lives_on_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import subprocess
 import sys
@@ -11,6 +12,8 @@ from pathlib import Path
 import pytest
 from support.waiting import PATIENCE
 
+from seqrpc.cli.endings import Ending
+from seqrpc.cli.importing import thing_at
 from seqrpc.cli.reloading import Watch, files_of, imported_files, place_of, version_of
 
 
@@ -92,6 +95,21 @@ def test_an_error_tells_its_files(tmp_path: Path) -> None:
     assert files_of(divided.value) == [__file__]
     assert place_of(divided.value).startswith(f"{__file__}:")
     assert place_of(ValueError("nowhere")) == ""
+
+
+def test_an_error_tells_the_files_of_what_caused_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "seqrpc_ending.py"
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    for text in ("import seqrpc_no_such\n", "raise SystemExit(0)\n"):
+        path.write_text(text)
+        importlib.invalidate_caches()
+        with pytest.raises(Ending) as raised:
+            thing_at("seqrpc_ending", "X")
+        assert str(path) in files_of(raised.value)
+    error = ValueError()
+    error.__cause__ = error
+    assert files_of(error) == []
 
 
 def test_a_program_begins_anew_in_the_same_process(tmp_path: Path) -> None:

@@ -54,6 +54,7 @@ def written(value: Any, **options: Any) -> str:
         ("a\x1b", '"a\\u001b"'),
         ([b"hi", bytearray(b"hi"), (1, 2)], '["aGk=","aGk=",[1,2]]'),
         ({1: "a", (1, 2): "b", b"k": "c", None: 1}, '{"1":"a","[1,2]":"b","aw==":"c","null":1}'),
+        ({float("nan"): 1, (b"k", float("inf")): 2}, '{"nan":1,"[\\"aw==\\",\\"inf\\"]":2}'),
         (datetime(2020, 1, 2, tzinfo=UTC), '"2020-01-02T00:00:00+00:00"'),
         ([float("nan"), float("-inf"), 1.5], '["nan","-inf",1.5]'),
     ],

@@ -18,6 +18,7 @@ from seqrpc import ConnectionLost, blocking
 from seqrpc.cli.conversation import Conversation
 from seqrpc.cli.endings import Ending
 from seqrpc.cli.learning import description_of
+from seqrpc.cli.places import bounded
 from seqrpc.cli.results import Writer
 from seqrpc.cli.screen import Screen
 from seqrpc.cli.shell import Shell
@@ -180,6 +181,13 @@ def test_some_errors_end_it(
     else:
         with pytest.raises(raised):
             shell.run()
+
+
+def test_it_ends_when_all_of_the_time_is_up(shell: Shell, monkeypatch: pytest.MonkeyPatch, keyboard: Keyboard) -> None:
+    prompted(monkeypatch, keyboard, "sleep 60", "exit")
+    monkeypatch.setattr(shell._screen, "is_terminal", True)
+    with pytest.raises(Ending, match=r"not done within 0\.1 s"), bounded(0.1):
+        shell.run()
 
 
 def test_names_are_completed(shell: Shell) -> None:

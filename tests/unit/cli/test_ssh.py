@@ -12,7 +12,7 @@ import pytest
 from support.commands import Done
 
 from seqrpc import blocking
-from seqrpc.cli import ssh
+from seqrpc.cli import identity, ssh
 from seqrpc.cli.endings import Ending
 from seqrpc.cli.places import bounded, connected, place_of
 from seqrpc.cli.ssh import through_ssh
@@ -53,6 +53,18 @@ def test_calls_go_through_ssh(desk: Path, programs: Path, seqrpc_run: Run) -> No
     assert done.err.startswith("seqrpc: rpc.DescriptorsLost: a descriptor cannot cross ssh: ")
 
 
+def test_for_somebody_else_it_has_neither_the_terminal_nor_secrets(
+    programs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SECRET", "hush")
+    monkeypatch.setattr(identity, "_others", [identity.Identity(os.getuid(), os.getgid(), ())])
+    put(programs / "ssh", f'#!/bin/sh\nps -o sid= -p $$ > {tmp_path}/sid\necho "[$SECRET]" > {tmp_path}/secret\n')
+    with pytest.raises(Ending, match="it ended"), through_ssh("host", None, "/x"):
+        pass
+    assert (tmp_path / "secret").read_text() == "[]\n"
+    assert int((tmp_path / "sid").read_text()) != os.getsid(0)
+
+
 @pytest.mark.usefixtures("programs")
 def test_what_is_wrong_there_is_told_here(seqrpc_run: Run) -> None:
     done = seqrpc_run("call", "ssh://host/nothing/here; exit 9", "x")
@@ -69,6 +81,20 @@ def test_another_program_is_told(programs: Path) -> None:
         pass
     put(programs / "ssh", "#!/bin/sh\nexit 255\n")
     with pytest.raises(Ending, match="ssh host: it ended; its status is 255"), through_ssh("host", None, "/x"):
+        pass
+
+
+def test_another_program_that_goes_on_is_told_and_ended(programs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ssh, "_PATIENCE", 0.1)
+    put(programs / "ssh", "#!/bin/sh\necho Welcome, stranger\nexec sleep 600\n")
+    with pytest.raises(Ending, match=r"ssh host: what came is no frame.* kind\?$"), through_ssh("host", None, "/x"):
+        pass
+
+
+def test_who_sends_half_of_a_frame_is_given_up(programs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ssh, "_PATIENCE", 0.1)
+    put(programs / "ssh", "#!/bin/sh\nprintf '\\0'\nexec sleep 600\n")
+    with pytest.raises(Ending, match="DeadlineExceeded"), bounded(0.1), connected(place_of("ssh://host/x")):
         pass
 
 

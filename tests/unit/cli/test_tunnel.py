@@ -165,6 +165,14 @@ def test_a_refusal_is_told_as_it_is(pipes: Pipes) -> None:
     assert raised.value.status == 3
 
 
+@pytest.mark.parametrize("status", [0, 77, 130, 255])
+def test_a_refusal_cannot_choose_any_status(pipes: Pipes, status: int) -> None:
+    refuse(pipes.far_out, status, "x")
+    with pytest.raises(Ending) as raised:
+        near_that_hears(pipes, b"").connect()
+    assert raised.value.status == 1
+
+
 def test_a_refusal_that_nobody_hears_is_no_matter(pipes: Pipes) -> None:
     pipes.close(pipes.near_in)
     refuse(pipes.far_out, 3, "nobody")
@@ -195,6 +203,9 @@ def test_another_program_is_told(pipes: Pipes, data: bytes, text: str) -> None:
         framed(Kind.PACKET, 0, packed(b"m", [Socket(1), Socket(1)])),
         framed(Kind.PACKET, 0, packed(b"\xc0", [])) * (3 * WINDOW + 300),
         framed(Kind.END),
+        framed(Kind.CREDIT, 0, bytes(4)),
+        framed(Kind.CREDIT, 0, (WINDOW + 1).to_bytes(4, "big")),
+        framed(Kind.CREDIT, 0, b""),
         framed(Kind.PACKET, 77, b"nobody's") + framed(Kind.CREDIT, 0, b"\0\0\0\1") + framed(Kind.REFUSED),
     ],
 )
@@ -209,6 +220,18 @@ def test_whatever_comes_ends_the_connection_at_most(pipes: Pipes, data: bytes) -
         while ours.recv(65_536):
             pass
     wait_for_the_end(tunnel)
+
+
+def test_an_end_is_heard_once(pipes: Pipes) -> None:
+    tunnel = Tunnel(pipes.near_in, pipes.near_out)
+    ours, theirs = socket_pair()
+    with ours:
+        channel = tunnel._add(0, theirs, is_stream=False)
+        for _ in range(1_000):
+            channel.came(None)
+        assert channel._came.qsize() == 1
+        channel.begin()
+        wait_for_the_end(tunnel)
 
 
 def test_a_packet_too_long_ends_its_channel(pipes: Pipes) -> None:

@@ -167,15 +167,26 @@ def test_a_list_may_be_a_stream(values: Values) -> None:
     assert (next(made), [*made]) == (1, [2])
 
 
-def test_within_json_a_path_is_an_open_file_and_base64_memory(tmp_path: Path, values: Values) -> None:
+def test_within_json_a_text_with_an_at_sign_is_an_open_file_and_base64_memory(tmp_path: Path, values: Values) -> None:
     path = tmp_path / "file"
     path.write_text("content")
-    (fd,) = values.of_word(f'["{path}"]', ListOf("list", Descriptor()), "it")
+    (fd,) = values.of_word(f'["@{path}"]', ListOf("list", Descriptor()), "it")
     assert isinstance(fd, OwnedFd)
     assert os.read(fd.fileno(), 10) == b"content"
     (memory,) = values.of_word('["aGk="]', ListOf("list", BufferType()), "it")
     assert isinstance(memory, Buffer)
     assert bytes(memory) == b"hi"
+
+
+def test_no_text_is_a_file_because_the_server_says_so(tmp_path: Path, values: Values) -> None:
+    path = tmp_path / "file"
+    path.write_text("old")
+    for text in (f"{path}", f">{path}", f">{tmp_path}/new"):
+        with pytest.raises(Ending, match=r"it\[0\]: .* is no OwnedFd"):
+            values.of_word(f'["{text}"]', ListOf("list", Descriptor()), "it")
+    with ExitStack() as opened, pytest.raises(Ending, match=r"it\[0\]: .* is no OwnedFd"):
+        Values(DOCUMENT, opened, opens=False).of_word(f'["@{path}"]', ListOf("list", Descriptor()), "it")
+    assert [(each.name, each.read_text()) for each in tmp_path.iterdir()] == [("file", "old")]
 
 
 @pytest.mark.parametrize("prefix, content", [("", "old"), ("<", "old"), (">", "new"), (">>", "oldnew"), ("<>", "new")])

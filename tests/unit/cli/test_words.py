@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 from collections.abc import Callable, Iterator
@@ -12,10 +13,11 @@ from typing import Any
 import pytest
 from support.desk import Desk
 
-from seqrpc import Buffer, InvalidParams
+from seqrpc import Buffer, InvalidParams, OwnedFd
 from seqrpc.cli.endings import Ending
 from seqrpc.cli.words import Words
 from seqrpc.documents.model import read
+from seqrpc.documents.trees import Descriptor, ListOf
 from seqrpc.interface.openrpc import document_of
 
 DOCUMENT = read(document_of(Desk))
@@ -103,6 +105,21 @@ def test_files_and_standard_input_stand_for_what_is_in_them(words_of: Make, tmp_
     file = bound(words_of, "length", f"@{path}")["file"]
     assert os.read(file.fileno(), 100) == b"content\n"
     assert bound(words_of, "anything", "-", given=b"\xff") == {"value": b"\xff"}
+
+
+def test_what_is_in_a_file_names_no_files_to_open(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_text(f'["@{path}"]')
+    wanted = ListOf("list", Descriptor())
+    with (
+        ExitStack() as lasting,
+        contextlib.closing(Words(None, lambda: io.BytesIO(path.read_bytes()), lasting)) as words,
+    ):
+        (fd,) = words.value(f'["@{path}"]', wanted, "x")
+        assert isinstance(fd, OwnedFd)
+        for word in (f"@{path}", "-"):
+            with pytest.raises(Ending, match=r"x\[0\]: .* is no OwnedFd"):
+                words.value(word, wanted, "x")
 
 
 def test_bytes_without_a_description_are_bytes() -> None:

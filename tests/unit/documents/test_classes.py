@@ -8,6 +8,8 @@ import pytest
 from support.discovered import method, ours, param, ref
 from support.stubs import body_of, document_with, module_of, stub_of
 
+from seqrpc.errors import RpcError
+
 INT, TEXT, NULL = {"type": "integer"}, {"type": "string"}, {"type": "null"}
 
 
@@ -63,7 +65,7 @@ def written(*methods: dict[str, Any], **schemas: Any) -> str:
         (a_class("struct", more={"tag": {"field": "kind", "value": 5}}),
          'class A(msgspec.Struct, tag=5, tag_field="kind"):\n    pass'),
         (a_class("struct", x={"type": "object", "additionalProperties": INT, "default": {}, **ours(factory=True)}),
-         "class A(msgspec.Struct):\n    x: dict[str, int] = msgspec.field(default_factory=dict[str, int])"),
+         "class A(msgspec.Struct):\n    x: dict[str, int] = {}"),
         (a_tuple("struct", 1, x=INT, y={**INT, "default": 1}),
          "class A(msgspec.Struct, array_like=True):\n    x: int\n    y: int = 1"),
         (a_tuple("struct", 1, **{"the-x": INT}),
@@ -139,12 +141,41 @@ def test_errors_are_classes_with_their_codes() -> None:
             failing("bank.Insufficient", "shop.Insufficient", "x.y-z", "rpc.PermissionDenied", "rpc.Later", "")
         )
     )
-    assert 'class Insufficient(seqrpc.RpcError, code="bank.Insufficient"):\n    """It is bank.Insufficient."""' in text
-    assert 'class Insufficient_2(seqrpc.RpcError, code="shop.Insufficient"):' in text
-    assert 'class y_z(seqrpc.RpcError, code="x.y-z"):' in text
+    head = 'class Insufficient(seqrpc.RpcError, code="bank.Insufficient", shared=True):'
+    assert f'{head}\n    """It is bank.Insufficient."""' in text
+    assert 'class Insufficient_2(seqrpc.RpcError, code="shop.Insufficient", shared=True):' in text
+    assert 'class y_z(seqrpc.RpcError, code="x.y-z", shared=True):' in text
     assert "    @seqrpc.method(errors=[Insufficient, Insufficient_2, y_z, seqrpc.PermissionDenied])" in text
+    assert "    @seqrpc.blocking.method(errors=[Insufficient, Insufficient_2, y_z, seqrpc.PermissionDenied])" in text
     with module_of(text) as module:
         assert module.Insufficient("none left").code == "bank.Insufficient"
+
+
+def test_two_stubs_and_the_daemon_s_own_code_may_have_the_same_error() -> None:
+    class Spent(RpcError, code="bank.Spent"):
+        """As the daemon has it."""
+
+    text = stub_of(document_with(failing("bank.Spent")))
+    with module_of(text, "one_stub") as one, module_of(text, "other_stub") as other:
+        for cls in (Spent, one.Spent, other.Spent):
+            with pytest.raises(cls):
+                raise RpcError.from_wire("bank.Spent", "all of it", None)
+
+
+def test_an_enum_of_numbers_or_texts_is_one_unless_it_hides_what_these_have() -> None:
+    text = written(
+        A={"enum": [1], **ours(type="intenum", names=["ONE"])},
+        B={"enum": ["a"], **ours(type="strenum", names=["A"])},
+        C={"enum": ["a"], **ours(type="strenum", names=["title"])},
+        D={"enum": [1], **ours(type="enum", names=["ONE"])},
+    )
+    for head in ("class A(enum.IntEnum):", "class B(enum.StrEnum):", "class C(enum.Enum):", "class D(enum.Enum):"):
+        assert head in text
+
+
+def test_a_field_is_none_that_is_not_given_also_where_its_type_has_none() -> None:
+    text = written(A=a_class("dataclass", x={**INT, "default": None}))
+    assert "    x: int = typing.cast(typing.Any, None)" in text
 
 
 def test_a_field_that_is_called_like_a_type_hides_nothing() -> None:
@@ -155,3 +186,18 @@ def test_a_field_that_is_called_like_a_type_hides_nothing() -> None:
     assert "    list: builtins.list[int]\n    datetime: _datetime.date" in text
     with module_of(text) as module:
         assert module.A([1], None).list == [1]
+
+
+def test_a_method_that_is_called_like_a_type_has_nothing_imported_that_is_not_used() -> None:
+    named = [method(f"S.{name}", result=NULL) for name in ("set", "list", "dict")]
+    text = stub_of(document_with(*named, A=a_class("dataclass", x={**INT, "default": 1})))
+    assert "builtins" not in text
+    several = {"type": "array", "items": TEXT, **ours(type="set")}
+    for default, written_as in (
+        ({"default": [], **ours(type="set", factory=True)}, "x: builtins.set[str] = builtins.set()"),
+        ({"default": ["a"]}, 'x: builtins.set[str] = msgspec.field(default_factory=lambda: {"a"})'),
+    ):
+        text = stub_of(document_with(*named, A=a_class("struct", x={**several, **default})))
+        assert written_as in text
+        with module_of(text) as module:
+            assert module.A().x is not module.A().x

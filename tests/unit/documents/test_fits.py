@@ -39,6 +39,10 @@ def fields(*required: str, more: Any = None, **properties: Any) -> dict[str, Any
     return a_class("struct", required, more, **properties)["A"]  # type: ignore[no-any-return] # of JSON
 
 
+def a_row(*names: str) -> dict[str, Any]:
+    return {"items": [INT] * len(names), "minItems": 1, **ours(type="struct", array=True, fields=[*names])}
+
+
 def whole(schema: Any, **others: Any) -> Document:
     interfaces: dict[str, Any] = {OURS: {"interfaces": {name: {"name": name, "methods": []} for name in ("V", "W")}}}
     return read(document(methods=[], components={"schemas": {"X": {"anyOf": [schema]}, **others}}, **interfaces))
@@ -87,6 +91,9 @@ def takes(wide: Any, narrow: Any) -> bool:
         (fields("x", x=INT), fields("x", "y", x=INT, y=INT)),
         (fields(x=INT), fields("x", x=INT)),
         (fields(), fields(more={"tag": {"field": "t", "value": "A"}})),
+        (fields(more={"tag": {"field": "t", "value": "A"}}), fields()),
+        (a_row("x"), a_row("y")),
+        (a_row("x"), a_row("x", "y")),
         ({**INT, "minimum": 0}, {**INT, "minimum": 1}),
         ({**INT, "minimum": 0}, {**INT, "exclusiveMinimum": 0}),
         ({**INT, "exclusiveMaximum": 5}, {**INT, "maximum": 4}),
@@ -135,7 +142,7 @@ def test_what_is_wider_takes_what_is_narrower(wide: Any, narrow: Any) -> None:
         (fields("x", x=INT), fields("y", y=INT)),
         (fields("x", x=INT), fields("x", x=TEXT)),
         (fields(more={"forbid_unknown": True}), fields(x=INT)),
-        (fields(more={"tag": {"field": "t", "value": "A"}}), fields()),
+        (fields(more={"forbid_unknown": True}), fields(more={"tag": {"field": "t", "value": "A"}})),
         (fields(more={"tag": {"field": "t", "value": "A"}}), fields(more={"tag": {"field": "t", "value": "B"}})),
         (fields(), {"items": [], **ours(type="namedtuple", fields=[])}),
         ({**INT, "minimum": 1}, INT),

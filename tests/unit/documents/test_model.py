@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from support.discovered import FAILURE, OURS, document, method, ours, param, ref
 
+from seqrpc import documents
 from seqrpc.documents.model import Document, DocumentError, read
 from seqrpc.documents.trees import (
     Anything,
@@ -183,3 +184,16 @@ def test_documents_that_say_the_same_are_equal() -> None:
     whole: Document = read(document())
     assert whole == read(document())
     assert whole != read(document(methods=[]))
+
+
+def test_what_is_read_is_not_read_again() -> None:
+    whole = document()
+    found = read(whole)
+    assert read(found) is found
+    assert documents.write_stub(found, "x") == documents.write_stub(whole, "x")
+    assert documents.is_current(documents.write_stub(found, "x"), whole)
+    assert documents.render(found) == documents.render(whole)
+    assert documents.compare(whole, found) == []
+    with pytest.raises(AttributeError, match="no attribute 'wirte_stub'"):
+        _ = documents.wirte_stub  # type: ignore[attr-defined]
+    assert set(documents.__all__) <= set(dir(documents))

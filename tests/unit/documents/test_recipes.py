@@ -111,7 +111,7 @@ def test_only_what_is_required_is_given() -> None:
         (BUFFER, "@FILE", "buffer"),
         ({"x-seqrpc": {"type": "memory"}}, "@FILE", 'b"..."'),
         ({"x-seqrpc": {"type": "stream", "items": INT}}, "@FILE", "items()"),
-        ({"type": "array", "items": DESCRIPTOR}, '["FILE"]', "[file]"),
+        ({"type": "array", "items": DESCRIPTOR}, '["@FILE"]', "[file]"),
         ({"type": "array", "items": BYTES}, '["Li4u"]', '[b"..."]'),
     ],
 )  # fmt: skip
@@ -125,6 +125,13 @@ def test_an_argument_is_of_its_type(schema: dict[str, Any], word: str, value: st
 def test_a_command_line_has_no_objects() -> None:
     assert written(param("a", OBJECT)) == (None, "connection.call('S.call', a=service)")
     assert written(param("a", {"type": "array", "items": OBJECT})) == (None, "connection.call('S.call', a=[service])")
+
+
+def test_no_line_has_an_option_that_a_document_chose() -> None:
+    assert written(param("b c", {"enum": ["--exec=id"]}))[0] is None
+    assert written(param("b", {"enum": ["--exec=id"]}))[0] == f"{START} b=--exec=id"
+    (one,) = read(document(method("--exec=id.x"))).methods
+    assert Recipes({}, "a").command_line(one) is None
 
 
 def test_arguments_are_given_by_position_where_they_must_be() -> None:

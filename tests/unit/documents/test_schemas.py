@@ -41,7 +41,7 @@ JSON_INT = {"type": "integer"}
 
 
 def reader() -> SchemaReader:
-    return SchemaReader(Reading(), {"A", *SCHEMAS}, {"Vault"})
+    return SchemaReader(Reading(), {"A": JSON_INT, **SCHEMAS}, {"Vault"})
 
 
 @pytest.mark.parametrize(
@@ -93,6 +93,48 @@ def reader() -> SchemaReader:
 )
 def test_what_seqrpc_writes_is_read(schema: Any, found: Type) -> None:
     assert reader().read(schema, "here") == found
+
+
+BOUNDED = {
+    "List": {"type": "array", "items": JSON_INT},
+    "Set": {"type": "array", "items": JSON_INT, **ours(type="set")},
+    "Map": {"type": "object", "additionalProperties": JSON_INT},
+    "Text": {"type": "string"},
+    "Bytes": {"type": "string", **ours(type="bytes")},
+    "Int": JSON_INT,
+    "Float": {"type": "number"},
+    "Alias": {**ref("Other"), **ours(alias=True)},
+    "Other": {"allOf": [ref("List")], "title": "another name"},
+    "Class": {"type": "object", "properties": {"a": JSON_INT}, **ours(type="dataclass")},
+    "Tuple": {"type": "array", "items": [JSON_INT], "minItems": 1, "maxItems": 1},
+    "Union": {"anyOf": [JSON_INT, {"type": "string"}]},
+    "Enum": {"enum": [1], **ours(type="intenum", names=["A"])},
+    "Coded": {"type": "string", **ours(type="coded", **{"class": "Path"})},
+    "Round": {"allOf": [ref("Round")]},
+    "Yes": True,
+    "Nothing": {},
+}
+
+
+LENGTHS = (("min", 1), ("max", 3))
+
+
+@pytest.mark.parametrize(
+    "name, bounds",
+    [
+        *((name, {"min_length": 1, "max_length": 3}) for name in ("List", "Set", "Text", "Bytes", "Map")),
+        *((name, {"min_length": 1, "max_length": 3}) for name in ("Alias", "Other")),
+        ("Int", {"ge": 2}),
+        ("Float", {"ge": 2}),
+        *((name, {}) for name in ("Class", "Tuple", "Union", "Enum", "Coded", "Round", "Yes", "Nothing")),
+    ],
+)
+def test_bounds_may_stand_beside_the_name_of_what_has_some(name: str, bounds: dict[str, Any]) -> None:
+    words = {f"{end}{what}": number for what in ("Items", "Length", "Properties") for end, number in LENGTHS}
+    schema = {"allOf": [ref(name)], **words, "minimum": 2}
+    expected = Bounds(**bounds) if bounds else None
+    found = SchemaReader(Reading(), BOUNDED).read(schema, "here")
+    assert found == (Ref(name) if expected is None else Constrained(Ref(name), expected))
 
 
 def test_classes_and_enums_are_read() -> None:
@@ -194,6 +236,8 @@ def test_a_class_of_another_server_stands_where_it_is_used() -> None:
         ({"enum": ["a", 1], **ours(type="enum", names=["A", "B"])}, "all integers or all texts"),
         ({"enum": [True], **ours(type="enum", names=["A"])}, "all integers or all texts"),
         ({"enum": [], **ours(type="enum", names=[])}, "all integers or all texts"),
+        ({"enum": ["a"], **ours(type="intenum", names=["A"])}, "here: the values of an int enum are not of this type"),
+        ({"enum": [1], **ours(type="strenum", names=["A"])}, "here: the values of an str enum are not of this type"),
         ({"enum": ["a", "b"], **ours(type="enum", names=["A"])}, "so many names as values, each once"),
         ({"enum": ["a", "a"], **ours(type="enum", names=["A", "B"])}, "so many names as values, each once"),
         (ours(type="flag", names={"A": -1}), "here.A: expected the bits of a flag, got -1"),

@@ -51,7 +51,7 @@ INT, TEXT, NULL = {"type": "integer"}, {"type": "string"}, {"type": "null"}
     ],
 )
 def test_types_are_spelled_as_in_python(schema: Any, text: str) -> None:
-    assert spelled(SchemaReader(Reading(), {"A"}, {"Vault"}).read(schema, "here")) == text
+    assert spelled(SchemaReader(Reading(), {"A": INT}, {"Vault"}).read(schema, "here")) == text
 
 
 def test_a_name_is_spelled_by_what_it_stands_for_where_it_is_defined() -> None:

@@ -2,80 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 import time
+import tokenize
 from pathlib import Path
-from typing import Any, Union
+from typing import Any
 
 import pytest
 from support.discovered import OURS, document, method, ours, param, ref
 from support.hostile_documents import a_hostile_document
-from support.matrix import CONTAINERS, INNERS, LEAVES
 from support.stubs import actions_in, difference_from_ruff, document_with, module_of, stub_of
 
-import seqrpc
 from seqrpc.documents.changes import compare
 from seqrpc.documents.model import DocumentError, read
 from seqrpc.documents.stubs import is_current, write_stub
 from seqrpc.interface.openrpc import document_of
-
-TYPES = {
-    **{name: annotation for name, annotation, _value in LEAVES},
-    **{f"{name} | {inner.name}": (annotation, inner) for name, annotation, _ in LEAVES for inner in INNERS[1:]},
-    **{f"{one.name} of {inner.name}": (one, inner) for one in CONTAINERS for inner in INNERS},
-}
-"""Every type of the tests of conversion, by itself and with each other in it or beside it."""
-
-
-def taking(name: str) -> type[seqrpc.Service]:
-    """Return a service that takes and gives one of the types; a TypeError says that the type is refused."""
-    annotation = TYPES[name]
-    if isinstance(annotation, tuple):
-        outer, inner = annotation
-        is_container = hasattr(outer, "annotate")
-        annotation = outer.annotate(inner.annotation) if is_container else Union[outer, inner.annotation]  # noqa: UP007 - known when it runs
-
-    async def take(self: Any, value: Any) -> Any: ...
-
-    take.__annotations__ = {"value": annotation, "return": annotation}
-    return type("Taker", (seqrpc.Service,), {"take": seqrpc.method(take)})
-
-
-def plain(whole: dict[str, Any]) -> dict[str, Any]:
-    """Return a document without what a stub cannot say: it has no attrs, and no generic classes."""
-    for name, schema in whole["components"]["schemas"].items():
-        if "title" in schema:
-            schema["title"] = name
-        if schema.get(OURS, {}).get("type") == "attrs":
-            schema[OURS]["type"] = "dataclass"
-    return whole
-
-
-@pytest.mark.parametrize("name", TYPES)
-def test_a_stub_says_the_same_of_each_type(name: str) -> None:
-    try:
-        first = document_of(taking(name))
-    except TypeError:
-        return  # refused, as the tests of conversion have it
-    text = stub_of(first)
-    assert actions_in(text) == []
-    with module_of(text) as module:
-        again, blocking = document_of(module.Taker), document_of(module.BlockingTaker)
-    assert compare(read(first), read(again)) == compare(read(again), read(first)) == []
-    assert [one["name"] for one in blocking["methods"]] == [one["name"] for one in first["methods"]]
-    if "recursive `type" not in name:  # which is another spelling of the same, compared above
-        assert plain(again) == plain(first)
-
-
-def test_nearly_all_of_them_are_accepted() -> None:
-    def is_accepted(name: str) -> bool:
-        try:
-            taking(name)
-            document_of(taking(name))
-        except TypeError:
-            return False
-        return True
-
-    assert sum(map(is_accepted, TYPES)) > 500
 
 
 def test_a_stub_says_the_same_of_a_whole_document() -> None:
@@ -193,3 +134,72 @@ def test_thousands_of_classes_are_written() -> None:
         for number in range(4000)
     }
     assert stub_of(document_with(**schemas)).count("\nclass A") == 4000
+
+
+@pytest.mark.parametrize("source", ["/tmp/coding:utf-7", "x -*- coding=utf_7 -*-", "encoding:cp037"])
+def test_where_it_is_from_is_no_encoding(source: str, tmp_path: Path) -> None:
+    """In UTF-7 "+ACIAIgAi-" is three quotation marks, which would end the docstring."""
+    path = tmp_path / "stub.py"
+    path.write_text(write_stub(document(info={"title": "+ACIAIgAi-", "version": "0"}), source), encoding="utf-8")
+    with path.open("rb") as file:
+        assert tokenize.detect_encoding(file.readline)[0] == "utf-8"
+
+
+def alike(number: int, chars: str) -> list[str]:
+    """Return names for which the same name stands in code."""
+    return ["a" + "".join(each) for each in itertools.islice(itertools.product(chars, repeat=16), number)]
+
+
+def a_union_of_lists(depth: int) -> dict[str, Any]:
+    schemas: dict[str, Any] = {"U0": {"type": "integer"}}
+    for number in range(1, depth + 1):
+        items = {"type": "array", "items": ref(f"U{number - 1}")}
+        schemas[f"U{number}"] = {"anyOf": [items, {**items, **ours(type="tuple")}, {**items, **ours(type="set")}]}
+    return schemas
+
+
+def classes_with_classes(depth: int) -> dict[str, Any]:
+    schemas: dict[str, Any] = {f"U{depth}": {"properties": {"a": {"type": "integer"}}, **ours(type="dataclass")}}
+    for number in range(depth):
+        inner = {"allOf": [ref(f"U{number + 1}")], "default": {}}
+        schemas[f"U{number}"] = {"properties": {"a": inner, "b": inner}, **ours(type="dataclass")}
+    return schemas
+
+
+def in_lists(value: Any, depth: int) -> Any:
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+COSTLY: dict[str, Any] = {
+    "names of classes that are alike": lambda: document_with(
+        **{name: {"properties": {}, **ours(type="dataclass")} for name in alike(20_000, ".-")}
+    ),
+    "names of fields that are alike": lambda: document_with(
+        S={"properties": {name: {"type": "string"} for name in alike(20_000, "!-")}, **ours(type="dataclass")}
+    ),
+    "codes of errors that are alike": lambda: document_with(
+        method("S.f", errors=[{"code": 1, "message": f"z.{name}"} for name in alike(20_000, "!-")])
+    ),
+    "a default that fits none of a union": lambda: document_with(
+        method("S.f", param("a", {"allOf": [ref("U40")], "default": in_lists("x", 40)}, required=False)),
+        **a_union_of_lists(40),
+    ),
+    "defaults that have defaults": lambda: document_with(**classes_with_classes(40)),
+    "defaults of a large enum": lambda: document_with(
+        *(
+            method(f"S.f{number}", param("a", {"allOf": [ref("E")], "default": 99_999 - number}, required=False))
+            for number in range(5_000)
+        ),
+        E={"enum": [*range(100_000)], **ours(type="enum", names=[f"N{number}" for number in range(100_000)])},
+    ),
+}
+
+
+@pytest.mark.parametrize("what", COSTLY)
+def test_no_document_takes_long(what: str) -> None:
+    whole = read(COSTLY[what]())
+    began = time.process_time()
+    write_stub(whole, "a test")
+    assert time.process_time() - began < 20  # some seconds, where it would be many minutes

@@ -20,6 +20,7 @@ from seqrpc.documents.walks import (
     resolved,
     types_in,
     with_names,
+    without_end,
 )
 
 INT = {"type": "integer"}
@@ -120,3 +121,15 @@ def test_a_type_that_does_not_change_is_the_same_object() -> None:
     found = of({"type": "array", "items": INT})
     assert changed(found, lambda part: part) is found
     assert changed(found, lambda _part: Anything()) != found
+
+
+def test_names_that_lead_to_themselves_are_found() -> None:
+    schemas = {
+        "A": {"type": "array", "items": ref("A")},
+        "B": {"type": "array", "items": ref("A")},
+        "C": {"type": "array", "items": ref("D")},
+        "D": {"type": "array", "items": INT},
+        "E": {"type": "array", "items": ref("F")},
+        "F": {"properties": {"e": ref("E")}},
+    }
+    assert without_end(read(document_with(**schemas)).schemas) == {"A", "B"}

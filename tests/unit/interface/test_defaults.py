@@ -133,6 +133,7 @@ def nested(depth: int) -> Any:
         ("\udc80", "'\\udc80'"),
         ({1: 2}, "{1: 2}"),
         (msgspec.UNSET, "UNSET"),
+        (..., "..."),
         (pathlib.PurePosixPath("\udc80"), "PurePosixPath('\\udc80')"),
         (Token, "<class 'support.x.Token'>"),
         (Unprintable(), "<Unprintable>"),

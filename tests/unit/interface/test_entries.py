@@ -70,7 +70,10 @@ def test_an_object_can_be_known_as_its_bases() -> None:
     assert table.entries["S.plain"] is table.entries["Derived.plain"]
     assert "S.more" not in table.entries
     assert table.takes_descriptors
-    assert not MethodTable([S()]).takes_descriptors
+    plain = MethodTable([S()])
+    plain.tell_calls(lambda _methods, _uid: pytest.fail("nobody watches"))
+    assert "rpc.monitor" in plain.entries
+    assert not plain.takes_descriptors, "what the protocol has takes none on its own account"
 
 
 def test_what_is_not_marked_is_told_to_those_who_serve_it(caplog: pytest.LogCaptureFixture) -> None:

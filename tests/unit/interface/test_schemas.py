@@ -48,6 +48,10 @@ class Colour(enum.Enum):
     AZURE = "blue"  # noqa: PIE796 - another name of the same member
 
 
+class Word(enum.StrEnum):
+    A = "a"
+
+
 class Level(enum.IntEnum):
     LOW = 1
 
@@ -286,7 +290,8 @@ COMPONENTS: dict[Any, Schema] = {
         "enum": ["red", "blue"],
         "x-seqrpc": {"type": "enum", "names": ["RED", "BLUE"]},
     },
-    Level: {"title": "Level", "enum": [1], "x-seqrpc": {"type": "enum", "names": ["LOW"]}},
+    Level: {"title": "Level", "enum": [1], "x-seqrpc": {"type": "intenum", "names": ["LOW"]}},
+    Word: {"title": "Word", "enum": ["a"], "x-seqrpc": {"type": "strenum", "names": ["A"]}},
     Access: {
         "title": "Access",
         "type": "integer",

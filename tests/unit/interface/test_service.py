@@ -11,7 +11,7 @@ from support.waiting import PATIENCE
 
 from seqrpc.interface import policy
 from seqrpc.interface.methods import method
-from seqrpc.interface.service import Marks, Service, marks_of, served_function
+from seqrpc.interface.service import Marks, Service, marks_of, served_function, shows_arguments
 
 
 class Plain(Service):
@@ -246,8 +246,23 @@ def test_the_lifespan_is_not_for_others_to_call() -> None:
                 pass
 
 
-def test_class_arguments_are_two_and_others_are_for_other_bases() -> None:
-    with pytest.raises(TypeError, match=r"takes name= and allow=, not alow=; did you mean 'allow'\?"):
+def test_whether_arguments_are_shown_is_inherited_and_said_by_true_or_false() -> None:
+    class Open(Service, show_arguments=True):
+        pass
+
+    class Below(Open):
+        pass
+
+    class Quiet(Below, show_arguments=False):
+        pass
+
+    assert [shows_arguments(cls) for cls in (Service, Open, Below, Quiet)] == [False, True, True, False]
+    with pytest.raises(TypeError, match="Odd: show_arguments= is True or False, got 'yes'"):
+        type("Odd", (Service,), {}, show_arguments="yes")
+
+
+def test_class_arguments_are_three_and_others_are_for_other_bases() -> None:
+    with pytest.raises(TypeError, match=r"takes name=, allow= and show_arguments=, not alow=; did you mean 'allow'\?"):
 
         class Wrong(Service, alow=5):
             pass

@@ -16,7 +16,8 @@ def method(calls: int = 0, **errors: int) -> MethodStats:
     latency = [0] * (len(BOUNDS) + 1)
     if calls:
         latency[0], latency[3], latency[-1] = calls - 2, 1, 1
-    return MethodStats(calls=calls, refused=0, errors=errors, seconds=0.25, latency=latency)
+    ended = {code: 7 * number for code, number in errors.items()}
+    return MethodStats(calls=calls, refused=0, errors=errors, seconds=0.25, latency=latency, stream_errors=ended)
 
 
 STATS = Stats(
@@ -67,6 +68,7 @@ def test_each_number_is_a_sample() -> None:
     assert found['seqrpc_connections_refused_total{reason="full"}'] == 3
     assert found['seqrpc_refusals_total{code="rpc.MethodNotFound"}'] == 2
     assert found[r'seqrpc_errors_total{method="Work.fail",code="x.a\"b\\\n"}'] == 2
+    assert found[r'seqrpc_stream_errors_total{method="Work.fail",code="x.a\"b\\\n"}'] == 14
     assert found['seqrpc_account{uid="1000",what="connections"}'] == 2
 
 

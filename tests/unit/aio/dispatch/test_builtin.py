@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from support.dispatch import CONVERTED, Everything, open_count
 
 import seqrpc
 from seqrpc import policy
+from seqrpc.aio.server import hub_of
 
 
 async def test_ping_answers_whoever_asks() -> None:
@@ -82,3 +84,14 @@ async def test_whom_the_kernel_does_not_name_is_answered_too_and_nothing_else_is
     assert asked == [None] * 5
     assert CONVERTED == []
     assert caplog.text.count(f"a NOTIFY of 'Everything.trace' is dropped: rpc.PermissionDenied: {refusal}") == 2
+
+
+async def test_who_watches_hears_of_it(socket_path: Path) -> None:
+    async with seqrpc.serve(Everything(), socket_path) as server, seqrpc.connect(socket_path) as connection:
+        watch = hub_of(server).watches.begin((), None)
+        await connection.call("rpc.ping")
+        await connection.notify("rpc.ping")
+        events = [await watch.next() for _ in range(2)]
+        told = [(event.method, event.code, event.refused, event.oneway) for event in events if event is not None]
+        assert told == [("rpc.ping", None, False, False), ("rpc.ping", None, False, True)]
+        watch.close()

@@ -30,6 +30,12 @@ USER_HAS = "user {} has {} connections here already, of {} that one user may hav
 ONE_IS_ALL = USER_HAS.format(os.geteuid(), 1, 1)
 
 
+class Giver(seqrpc.Service):
+    @seqrpc.method
+    async def give(self) -> Work:
+        return Work()
+
+
 async def test_connections_beyond_the_limit_are_told_so_and_closed(socket_path: Path) -> None:
     limits = seqrpc.Limits(max_connections=1)
     async with seqrpc.serve(Work(), socket_path, limits=limits) as server:
@@ -200,3 +206,15 @@ async def test_objects_are_served_over_transports_that_an_interception_opens() -
         assert await work.add(1, 2) == 3
     assert len(opened) == 1
     await hub.close()
+
+
+async def test_all_that_runs_is_watched_on_connections_and_on_objects(socket_path: Path) -> None:
+    async with seqrpc.serve([Work(), Giver()], socket_path) as server, seqrpc.connect(socket_path) as connection:
+        watches = hub_of(server).watches
+        async with await connection.proxy(Giver).give() as given:
+            watch = watches.begin((), None)
+            await given.add(1, 2)
+            await connection.call("Work.add", 1, 2)
+            events = [await watch.next() for _ in range(2)]
+            assert [event.method for event in events if event is not None] == ["Work.add", "Work.add"]
+            watch.close()
