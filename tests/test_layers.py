@@ -303,6 +303,7 @@ ORDER = (
     "cli.options",
     "cli.outputs",
     "cli.screen",
+    "cli.clock",
     "cli.identity",
     "cli.frames",
     "cli.tunnel",

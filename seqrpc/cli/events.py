@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any, Final, NamedTuple
 
 from seqrpc.cli import figures
+from seqrpc.cli.clock import time_of
 from seqrpc.cli.readings import count_in, id_in, name_in, seconds_in
 from seqrpc.cli.screen import Part, Screen, Styled, clean
 from seqrpc.interface.monitor import CallEvent
@@ -26,16 +27,17 @@ _LEAST_ARGUMENTS: Final = 12
 
 
 def event_in(item: Any) -> CallEvent:
-    """Return what an item of the stream says, with nothing where it says nothing that can be."""
+    """Return what an item of the stream says, ``began`` in Unix time, with nothing where it says nothing that can be."""
     known: Mapping[Any, Any] = item if isinstance(item, dict) else {}
     method, code, arguments = known.get("method"), known.get("code"), known.get("arguments")
+    duration = seconds_in(known.get("duration"))
     return CallEvent(
         method=None if method is None else name_in(method),
         uid=id_in(known.get("uid")),
         gid=id_in(known.get("gid")),
         pid=id_in(known.get("pid")),
-        began=seconds_in(known.get("began")),
-        duration=seconds_in(known.get("duration")),
+        began=time_of(seconds_in(known.get("began")), duration),
+        duration=duration,
         code=None if code is None else shown(code, _LONGEST_CODE) if isinstance(code, str) else "?",
         refused=known.get("refused") is True,
         oneway=known.get("oneway") is True,

@@ -79,7 +79,7 @@ def _hurried(is_handled: threading.Event) -> Iterator[None]:
 
     def hurry() -> None:
         while came := os.read(reading, 64):
-            for _ in range(_MOST if {*came} & {*_ENDS, signal.SIGTSTP} else 0):
+            for _ in range(_MOST if {*came} & {*_ENDS, signal.SIGTSTP, signal.SIGALRM} else 0):
                 if is_handled.wait(_AGAIN):
                     break
                 signal.pthread_kill(main, _NUDGE)

@@ -6,12 +6,12 @@ import contextlib
 import dataclasses
 import itertools
 import math
-import time
 from collections.abc import Sequence
 from typing import Any, Final
 
 import click
 
+from seqrpc.cli.clock import now
 from seqrpc.cli.completers import completes_addresses
 from seqrpc.cli.endings import HELP, OK
 from seqrpc.cli.identity import become, identity_of
@@ -97,7 +97,7 @@ def as_data(look: Look, services: Sequence[str], sort: str) -> dict[str, Any]:
     bounds = told.pop("latency_bounds")
     del told["methods"], told["others"]
     return {
-        "time": time.time(),
+        "time": now(),
         "services": [*services],
         **told,
         "seconds": rates.seconds,
