@@ -267,7 +267,7 @@ def test_no_clock_is_read_that_can_be_set() -> None:
     found = []
     root = Path(seqrpc.__file__).parent
     for file in root.rglob("*.py"):
-        if file == root / "cli" / "clock.py":  # what the command line writes has the time of day, and it waits for nothing
+        if file == root / "cli" / "clock.py":  # it writes the time of day, and waits for nothing
             continue
         for node in ast.walk(ast.parse(file.read_text())):
             if isinstance(node, ast.Attribute) and node.attr in settable and isinstance(node.value, ast.Name):

@@ -18,6 +18,6 @@ def test_what_has_just_ended_began_when_it_says(ago: float, duration: float) -> 
     assert now() - time_of(time.monotonic() - ago, duration) == pytest.approx(ago, abs=5)
 
 
-@pytest.mark.parametrize("ago", [-1e6, -61.0, 61.0, 1e6, -(2.0**80), 2.0**80])
+@pytest.mark.parametrize("ago", [-1e6, -61.0, 81.0, 1e6, -(2.0**80), 2.0**80])
 def test_of_another_machine_s_clock_only_the_duration_tells(ago: float) -> None:
     assert now() - time_of(time.monotonic() - ago, 20.0) == pytest.approx(20, abs=5)
