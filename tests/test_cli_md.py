@@ -147,8 +147,9 @@ def session(comment: str, directory: Path) -> str:
 
 
 def form(text: str) -> str:
-    """Return what output is like: all numbers, units of time and bars are the same, and rows that then are the same."""
-    text = re.sub(r"[█▏▎▍▌▋▊▉]+", "█", text)
+    """Return what output is like: all numbers and units of time are the same, and so are rows, whose bars may be empty."""
+    text = re.sub(r"[█▏▎▍▌▋▊▉]+", " ", text)
+    text = re.sub(r"(?m)^not answered when it ended: .*\n", "", text)  # if the machine was busy
     text = re.sub(r"(?<![\w.])\d[\d,.]*( [nµm]?s)?", lambda found: "0 s" if found[1] else "0", text)
     text = re.sub(r" +", " ", text)
     return re.sub(r"(?m)^(.+\n)\1+", r"\1", text + "\n")

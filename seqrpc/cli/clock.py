@@ -1,6 +1,4 @@
-"""The time of day, for people and for logs. Nothing waits by it, or is measured: whoever sets the clock moves no more than
-what is written.
-"""
+"""The time of day, for people and for logs: nothing waits by it, or is measured by it."""
 
 from __future__ import annotations
 
