@@ -147,7 +147,7 @@ def session(comment: str, directory: Path) -> str:
 
 
 def form(text: str) -> str:
-    """Return what output is like: all numbers and units of time are the same, and so are rows, whose bars may be empty."""
+    """Return what output is like: numbers and units of time are the same, and so are rows, whose bars may be empty."""
     text = re.sub(r"[█▏▎▍▌▋▊▉]+", " ", text)
     text = re.sub(r"(?m)^not answered when it ended: .*\n", "", text)  # if the machine was busy
     text = re.sub(r"(?<![\w.])\d[\d,.]*( [nµm]?s)?", lambda found: "0 s" if found[1] else "0", text)

@@ -27,7 +27,7 @@ _LEAST_ARGUMENTS: Final = 12
 
 
 def event_in(item: Any) -> CallEvent:
-    """Return what an item of the stream says, ``began`` in Unix time, with nothing where it says nothing that can be."""
+    """Return what an item of the stream says, nothing where it says nothing that can be; ``began`` is in Unix time."""
     known: Mapping[Any, Any] = item if isinstance(item, dict) else {}
     method, code, arguments = known.get("method"), known.get("code"), known.get("arguments")
     duration = seconds_in(known.get("duration"))
