@@ -49,7 +49,11 @@ def may_be_unset(kind: type) -> bool:
 
 
 def fields_of(value: Any) -> dict[str, Any] | None:
-    """Return the fields that a Struct, a dataclass or an object of attrs has, by name; None for all else."""
+    """Return the fields that a Struct, a dataclass or an object of attrs has, by name; None for all else.
+
+    A default that only the class has, as in objects that msgspec made, is a field as others are: it looks like one, and
+    the receiver's own may be another.
+    """
     names = names_of(type(value))
     if names is None:
         return None
@@ -59,10 +63,12 @@ def fields_of(value: Any) -> dict[str, Any] | None:
     for name in names:
         if name in own:
             part = own[name]
-        elif inspect.ismemberdescriptor(getattr(kind, name, None)):  # a slot
-            part = getattr(value, name, msgspec.UNSET)
         else:
-            continue
+            part = getattr(kind, name, msgspec.UNSET)
+            if inspect.ismemberdescriptor(part):  # a slot
+                part = getattr(value, name, msgspec.UNSET)
+            elif hasattr(type(part), "__get__"):  # what computes something
+                continue
         if part is not msgspec.UNSET:
             found[name] = part
     return found

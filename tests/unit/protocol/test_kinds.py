@@ -159,13 +159,32 @@ def test_an_object_has_the_fields_that_it_has_of_its_own() -> None:
     changed = Data(1)
     changed.extra = 6
     changed.other = 7  # type: ignore[attr-defined]
-    assert fields_of(Data(1)) == {"fileno": 1}
+    assert fields_of(Data(1)) == {"fileno": 1, "extra": 5}
     assert fields_of(changed) == {"fileno": 1, "extra": 6}
     assert fields_of(Slots(1)) == {"x": 1}
     assert fields_of(Mixed(1, 2)) == {"x": 1, "z": 2}
     assert fields_of(Attrs(1)) == {"fileno": 1, "_secret": 2}
     assert fields_of(Record(3)) == {"fileno": 3}
     assert fields_of({"a": 1}) is None
+
+
+@dataclass
+class Sized:
+    width: int
+    height: int = 2
+    area: int = field(init=False)
+
+
+Sized.area = property(lambda _self: pytest.fail("nobody asked"))  # type: ignore[assignment] # some replace a field so
+
+
+def test_what_only_the_class_has_is_a_field_as_well_but_for_what_computes_something() -> None:
+    made = msgspec.convert({"fileno": 1}, Data)
+    assert "extra" not in vars(made)
+    assert fields_of(made) == {"fileno": 1, "extra": 5}
+    sized = Sized(1)
+    del sized.height
+    assert fields_of(sized) == {"width": 1, "height": 2}
 
 
 @dataclass

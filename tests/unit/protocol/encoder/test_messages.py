@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import tracemalloc
 import weakref
@@ -9,6 +10,7 @@ from contextlib import suppress
 from typing import Any
 
 import msgpack
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -176,3 +178,16 @@ def test_one_that_was_let_go_is_freed_at_once_and_encodes_all_the_same() -> None
     again.let_go()
     assert again.encode((1, 2)) == before
     assert again.encode((1, "x" * 70_000))[0]
+
+
+@dataclasses.dataclass
+class Job:
+    number: int
+    copies: int = 1
+
+
+def test_what_msgspec_made_without_its_defaults_is_sent_with_them() -> None:
+    encoder = Encoder()
+    received = msgspec.convert({"number": 7}, Job)
+    for job in (received, Job(7), received):  # the second is remembered as plain data
+        assert msgpack.unpackb(encoder.encode(job)[0]) == {"number": 7, "copies": 1}
