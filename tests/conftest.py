@@ -26,9 +26,10 @@ _loop_errors: list[dict[str, Any]] = []
 # libuv opens a pipe for all its loops with the first one, and keeps it.
 uvloop.new_event_loop().close()
 
-# A shell that starts this in the background has SIGINT ignored, and nohup SIGHUP, and so they would be in the programs
-# to which tests send them.
+# A shell that starts this in the background has SIGINT and SIGQUIT ignored, and nohup SIGHUP, and so they would be in
+# the programs to which tests send them.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 

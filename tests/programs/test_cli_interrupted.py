@@ -223,7 +223,7 @@ def test_what_was_interrupted_in_a_script_is_told_to_it(evil: Any, socket_path: 
     opened = Terminal(["bash", "-c", f"trap : INT; {line}"])
     try:
         until = os.times().elapsed + PATIENCE
-        while not list_of_children(opened.process.pid) and os.times().elapsed < until:
+        while not runs_it(opened.process.pid) and os.times().elapsed < until:
             pass
         opened.type("\x03")
         opened.wait_for("130\r\n")
@@ -234,5 +234,7 @@ def test_what_was_interrupted_in_a_script_is_told_to_it(evil: Any, socket_path: 
     assert evil.poll() is None
 
 
-def list_of_children(pid: int) -> list[str]:
-    return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+def runs_it(pid: int) -> bool:
+    """Return whether a shell runs the command, and not a copy of itself that is about to."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return any(b"flow" in Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0") for child in children)
