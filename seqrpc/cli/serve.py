@@ -125,12 +125,16 @@ def _serve_and_reload(serving: Callable[..., None], screen: Screen) -> None:
     except (ListenError, AddressError):
         raise
     except Exception as exc:
-        watch.look(reloading.files_of(exc))
+        files = [*reloading.files_of(exc), *reloading.missed_by(exc)]
+        watch.look(files)
         screen.complain(f"{reloading.place_of(exc)}{type(exc).__name__}: {exc}")
         screen.remark("waiting for a change")
-        watch.wait(reloading.files_of(exc))
+        watch.changed = watch.changed or reloading.come_back(exc)  # before it was looked at
+        if watch.changed is None:
+            watch.wait(files)
     if watch.changed is None:
         return
     screen.remark(f"{watch.changed} has changed")
     screen.flush()
+    reloading.wait_for_own_files(watch.changed)
     reloading.execute_anew()

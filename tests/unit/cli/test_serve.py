@@ -5,13 +5,15 @@ from __future__ import annotations
 import re
 import select
 import signal
+import subprocess
 import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from subprocess import PIPE
 
 import pytest
-from support.commands import Done, started
+from support.commands import Done, environment, started
 from support.waiting import PATIENCE
 
 from seqrpc import Service, blocking
@@ -118,6 +120,38 @@ def test_a_change_of_any_module_begins_it_anew_in_the_same_process(directory: Pa
             assert connection.call("Thing.value") == 333
         process.send_signal(signal.SIGTERM)
         process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0
+
+
+@pytest.mark.parametrize("name", ["seqrpc_served.py", "seqrpc_helper.py"])
+def test_a_file_that_is_away_for_a_moment_is_waited_for(directory: Path, socket_path: Path, name: str) -> None:
+    with started("serve", "--reload", "seqrpc_served:Thing", socket_path, cwd=directory) as process:
+        lines_until(process, "serving")
+        (directory / name).rename(directory / "away")
+        lines_until(process, "waiting for a change")
+        (directory / "away").rename(directory / name)
+        assert lines_until(process, "serving")[0] == f"{directory / name} has changed\n"
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0
+
+
+def test_the_program_itself_may_be_away_for_a_moment(directory: Path, socket_path: Path) -> None:
+    """As while it is installed anew."""
+    program = directory / "program"
+    program.write_text("from seqrpc.cli.main import main\nmain()\n")
+    argv = [sys.executable, str(program), "serve", "--reload", "seqrpc_served:Thing", str(socket_path)]
+    with subprocess.Popen(argv, stdout=PIPE, stderr=PIPE, cwd=directory, env=environment()) as process:
+        try:
+            lines_until(process, "serving")
+            program.rename(directory / "away")
+            lines_until(process, "program has changed")
+            (directory / "away").rename(program)
+            lines_until(process, "serving")
+            process.send_signal(signal.SIGTERM)
+            process.communicate(timeout=PATIENCE)
+        finally:
+            process.kill()
     assert process.returncode == 0
 
 
