@@ -313,6 +313,7 @@ ORDER = (
     "cli.learning",
     "cli.importing",
     "cli.sources",
+    "cli.apart",
     "cli.whereabouts",
     "cli.listeners",
     "cli.completers",

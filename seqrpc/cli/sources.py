@@ -64,6 +64,11 @@ def description_from(source: str, *, seconds: float | None, as_user: str | None 
     return Described(document, None if isinstance(place, Program | Elsewhere) else source)
 
 
+def is_module(source: str) -> bool:
+    """Return whether a source is ``MODULE:CLASS``."""
+    return source != "-" and not _is_file(source) and is_named(source)
+
+
 def _is_file(source: str) -> bool:
     """Return whether a regular file has this name; sockets have some, too."""
     try:
