@@ -80,6 +80,42 @@ def test_two_modules_may_have_the_same_errors(tmp_path: Path) -> None:
     assert done == Done(2, "", "seqrpc: shop1 has no 'Shp'; did you mean 'Shop'?\n")
 
 
+JOBS = """
+from dataclasses import dataclass
+
+import seqrpc
+
+
+@dataclass
+class Job:
+    pages: {type} = {default}
+
+
+class Queue(seqrpc.Service):
+    @seqrpc.method
+    async def put(self, job: Job) -> Job: ...
+
+    @seqrpc.method
+    async def find(self) -> list[Job]: ...
+
+    @seqrpc.method
+    async def swap(self, job: Job, other: Job | None = None) -> Job | None: ...
+"""
+
+
+def test_it_tells_the_same_with_each_seed_of_hashes(tmp_path: Path) -> None:
+    (tmp_path / "jobs1.py").write_text(JOBS.format(type="int | str", default="0"))
+    (tmp_path / "jobs2.py").write_text(JOBS.format(type="int | bytes", default="1"))
+    texts = {
+        seqrpc_command("diff", "jobs1:Queue", "jobs2:Queue", cwd=tmp_path, env={"PYTHONHASHSEED": str(seed)}).out
+        for seed in range(4)
+    }
+    (text,) = texts
+    for line in text.splitlines():
+        reasons = json.loads(line)["why"].split(", and ")
+        assert len(reasons) == len({*reasons})
+
+
 def test_what_breaks_nobody_is_told_so(tmp_path: Path) -> None:
     old, new = document_of(Desk), document_of(Desk)
     for method in new["methods"]:
