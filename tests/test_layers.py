@@ -311,6 +311,7 @@ ORDER = (
     "cli.ssh",
     "cli.places",
     "cli.learning",
+    "cli.faults",
     "cli.importing",
     "cli.sources",
     "cli.apart",

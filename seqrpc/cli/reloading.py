@@ -128,14 +128,6 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
         cause = cause.__cause__ or cause.__context__
 
 
-def place_of(error: BaseException) -> str:
-    """Return where an error arose, as it is put before what it says."""
-    if isinstance(error, SyntaxError):
-        return ""  # it says so itself
-    frames = traceback.extract_tb(error.__traceback__)
-    return f"{frames[-1].filename}:{frames[-1].lineno}: " if frames else ""
-
-
 def own_files() -> list[str]:
     """Return the files without which this program does not begin: its own, and those of what it needs."""
     modules = [module for name, module in [*sys.modules.items()] if name.partition(".")[0] in _OWN]

@@ -13,7 +13,8 @@ from typing import Any, Final
 import click
 
 from seqrpc.cli import reloading
-from seqrpc.cli.endings import FAILED, HELP, Ending, misused
+from seqrpc.cli.endings import FAILED, HELP, Ending, misused, told
+from seqrpc.cli.faults import fault_of, located
 from seqrpc.cli.importing import named, thing_at
 from seqrpc.cli.options import Octal
 from seqrpc.cli.screen import Screen
@@ -85,7 +86,8 @@ def _made(make: Callable[..., Any], named: str) -> Any:
         raise misused(f"{named} needs arguments ({exc}): name a function without, which returns it") from None
     except ValueError:
         pass  # it does not tell what it takes
-    return make()
+    with located():
+        return make()
 
 
 def _serve(
@@ -127,7 +129,7 @@ def _serve_and_reload(serving: Callable[..., None], screen: Screen) -> None:
     except Exception as exc:
         files = [*reloading.files_of(exc), *reloading.missed_by(exc)]
         watch.look(files)
-        screen.complain(f"{reloading.place_of(exc)}{type(exc).__name__}: {exc}")
+        screen.complain(told(exc) if isinstance(exc, Ending) else fault_of(exc))
         screen.remark("waiting for a change")
         watch.changed = watch.changed or reloading.come_back(exc)  # before it was looked at
         if watch.changed is None:

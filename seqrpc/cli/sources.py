@@ -10,6 +10,7 @@ import typing
 from typing import IO, Any, Final, NamedTuple
 
 from seqrpc.cli.endings import FAILED, Ending, misused
+from seqrpc.cli.faults import located
 from seqrpc.cli.identity import become, identity_of
 from seqrpc.cli.importing import is_named, named, thing_at
 from seqrpc.cli.places import Elsewhere, Program, bounded, connected, place_of
@@ -91,7 +92,10 @@ def _described(thing: Any) -> Any:
     from seqrpc.interface.openrpc import document_of  # noqa: PLC0415 - servers are asked without
 
     is_factory = callable(thing) and not isinstance(typing.get_origin(thing) or thing, type)
-    return document_of(thing() if is_factory else thing)
+    if is_factory:
+        with located():
+            thing = thing()
+    return document_of(thing)
 
 
 def document_from(source: str, seconds: float | None) -> Document:

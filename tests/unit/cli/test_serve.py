@@ -13,7 +13,7 @@ from pathlib import Path
 from subprocess import PIPE
 
 import pytest
-from support.commands import Done, environment, started
+from support.commands import Done, environment, seqrpc_command, started
 from support.waiting import PATIENCE
 
 from seqrpc import Service, blocking
@@ -121,6 +121,32 @@ def test_a_change_of_any_module_begins_it_anew_in_the_same_process(directory: Pa
         process.send_signal(signal.SIGTERM)
         process.communicate(timeout=PATIENCE)
     assert process.returncode == 0
+
+
+@pytest.mark.parametrize(
+    "text, told",
+    [
+        (
+            "import seqrpc_helper\n\nseqrpc_helper.nothing\n",
+            ":3: AttributeError: module 'seqrpc_helper' has",
+        ),
+        ("import seqrpc_no_such_at_all\n", ":1: seqrpc_app imports seqrpc_no_such_at_all, which is not there"),
+        ("x = (\n", ":1: SyntaxError: '(' was never closed"),
+        ("raise SystemExit(3)\n", ":1: seqrpc_app ends the program where it is imported: SystemExit(3)"),
+        (
+            "def App():\n    open('/nothing/here')\n",
+            ":2: FileNotFoundError: [Errno 2] No such file",
+        ),
+    ],
+)
+@pytest.mark.parametrize("command", ["serve", "describe", "stub"])
+def test_a_broken_module_is_told_with_its_line(directory: Path, command: str, text: str, told: str) -> None:
+    (directory / "seqrpc_app.py").write_text(text)
+    more = ["x.sock"] if command == "serve" else []
+    done = seqrpc_command(command, "seqrpc_app:App", *more, cwd=directory)
+    assert (done.status, done.out) == (1, "")
+    assert done.err.startswith(f"seqrpc: seqrpc_app.py{told}")
+    assert done.err.count("\n") == 1
 
 
 @pytest.mark.parametrize("name", ["seqrpc_served.py", "seqrpc_helper.py"])

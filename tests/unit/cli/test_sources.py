@@ -120,7 +120,7 @@ def test_what_is_no_class_is_told(tmp_path: Path) -> None:
         "there is no module nowhere_at_all, neither here nor on the path",
     )
     assert refused("lights.deep:Lamp")[0] == MISUSED
-    assert refused("lamps:Lamp") == (FAILED, "lamps imports no_such_module_at_all, which is not there")
+    assert refused("lamps:Lamp") == (FAILED, "lamps.py:1: lamps imports no_such_module_at_all, which is not there")
     assert refused("lights:Lamb") == (MISUSED, "lights has no 'Lamb'; did you mean 'Lamp'?")
     with pytest.raises(TypeError, match="1"):
         of("lights:Lamp")
