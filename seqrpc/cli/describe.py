@@ -10,11 +10,8 @@ import click
 from seqrpc.cli.completers import completes_addresses, completes_methods
 from seqrpc.cli.definitions import INDENT, write_head, write_paragraphs, write_type
 from seqrpc.cli.endings import ABSENT, FAILED, HELP, Ending
-from seqrpc.cli.identity import become, identity_of
-from seqrpc.cli.importing import is_named
 from seqrpc.cli.learning import by_name, found
 from seqrpc.cli.options import Seconds
-from seqrpc.cli.places import bounded, connected, place_of
 from seqrpc.cli.screen import Part, Screen, Styled
 from seqrpc.cli.sources import description_from
 from seqrpc.documents.model import DocumentError, read, signature
@@ -36,8 +33,8 @@ _Thing = Service | Interface | Method | Type
     them, and whether you may. NAME is one of them, or a type, an object or a service: it is told with the types that
     it needs.
 
-    ADDRESS may also be MODULE:CLASS, a service without a server. At a terminal this is text, else the OpenRPC document,
-    or its part, as JSON.""",
+    ADDRESS may also be MODULE:CLASS, a service without a server, a file with a document, or - for standard input. At a
+    terminal this is text, else the OpenRPC document, or its part, as JSON.""",
     epilog=f"\b\n{HELP}",
 )
 @click.argument("address", shell_complete=completes_addresses)
@@ -48,13 +45,7 @@ _Thing = Service | Interface | Method | Type
 def command(address: str, name: str | None, *, json: bool, timeout: float, as_user: str | None) -> None:
     """Describe."""
     screen = Screen(json=json)
-    document = description_from(address, seconds=timeout).document if is_named(address) else None
-    if document is None:
-        place = place_of(address)
-        if as_user is not None:
-            become(identity_of(as_user))
-        with bounded(timeout), connected(place) as connection:
-            document = connection.call("rpc.discover")
+    document = description_from(address, seconds=timeout, as_user=as_user).document
     try:
         described = read(document)
     except DocumentError as exc:

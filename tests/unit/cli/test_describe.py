@@ -77,6 +77,16 @@ def test_a_terminal_gets_types_as_python_has_them(desk: Path) -> None:
     assert f"\n\n{point}" in at_terminal("describe", desk)[1]
 
 
+def test_a_document_that_was_kept_is_described(desk: Path, seqrpc_run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "desk.json"
+    whole = seqrpc_run("describe", desk).out
+    path.write_text(whole)
+    assert seqrpc_run("describe", path) == Done(0, whole, "")
+    assert at_terminal("describe", path, "Box.look")[1].startswith("look() -> str\n")
+    path.write_text("{")
+    assert seqrpc_run("describe", path).status == 2
+
+
 def test_nobody_and_nonsense_are_told(socket_path: Path, seqrpc_run: Run) -> None:
     assert seqrpc_run("describe", socket_path).status == 3
     assert seqrpc_run("describe", socket_path, "--as-user", "nobody here").status == 2
