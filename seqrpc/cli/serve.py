@@ -24,6 +24,8 @@ from seqrpc.kernel.addresses import AbstractAddress, PathAddress, parse_address
 
 _ELSEWHERE: Final = ("exec:", "ssh://")
 
+_LEVELS: Final = ("debug", "info", "warning", "error")
+
 _STOP_SECONDS: Final = 1.0
 """That running handlers get before a reload: whoever changes a file waits for it."""
 
@@ -41,10 +43,17 @@ _STOP_SECONDS: Final = 1.0
 @click.option("--reload", is_flag=True, help="Begin anew when a file of an imported module changes.")
 @click.option("--mode", type=Octal(), help="Permissions of the socket file, in octal (default: 600).")
 @click.option("--group", help="Group of the socket file.")
-def command(service: str, address: str, *, reload: bool, **access: Any) -> int:
+@click.option(
+    "--log-level",
+    type=click.Choice(_LEVELS, case_sensitive=False),
+    default="warning",
+    show_default=True,
+    help="What is logged on standard error, of seqrpc and of the service: info has who is refused.",
+)
+def command(service: str, address: str, *, reload: bool, log_level: str, **access: Any) -> int:
     """Serve a class."""
     screen = Screen()
-    logging.basicConfig(format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    logging.basicConfig(format="%(asctime)s %(name)s %(levelname)s %(message)s", level=log_level.upper())
     where = named(service)
     if address.startswith(_ELSEWHERE):
         raise misused(f"{address} is no place to serve at: a path is one, @name, fd:N, and systemd:NAME")

@@ -16,7 +16,7 @@ import pytest
 from support.commands import Done, environment, seqrpc_command, started
 from support.waiting import PATIENCE
 
-from seqrpc import Service, blocking
+from seqrpc import PermissionDenied, Service, blocking
 from seqrpc.cli.endings import Ending
 from seqrpc.cli.serve import services_of
 
@@ -65,6 +65,18 @@ def test_a_class_is_served_until_it_is_told_to_stop(directory: Path, socket_path
     assert not socket_path.exists()
 
 
+@pytest.mark.parametrize("level, is_told", [("info", True), ("INFO", True), ("warning", False)])
+def test_who_is_refused_is_logged_if_that_is_asked_for(socket_path: Path, level: str, is_told: bool) -> None:
+    with started("serve", "support.desk:Desk", socket_path, "--log-level", level) as process:
+        lines_until(process, "serving Desk")
+        with blocking.connect(socket_path) as connection, pytest.raises(PermissionDenied):
+            connection.call("Desk.secret")
+        process.send_signal(signal.SIGTERM)
+        _out, err = process.communicate(timeout=PATIENCE)
+    assert (b"seqrpc.dispatch INFO" in err) == is_told
+    assert (b"Desk.secret" in err) == is_told
+
+
 @pytest.mark.parametrize(
     "args, status, text",
     [
@@ -83,6 +95,7 @@ def test_a_class_is_served_until_it_is_told_to_stop(directory: Path, socket_path
         (("support.desk:Desk", "ssh://host/x"), 2, "ssh://host/x is no place to serve at: "),
         (("support.desk:Desk", "fd:3", "--reload"), 2, "--reload needs an address that can be listened at again"),
         (("support.desk:Desk", "{path}", "--mode", "x"), 2, "'x' is no number in octal, as 660 is"),
+        (("support.desk:Desk", "{path}", "--log-level", "loud"), 2, "'loud' is not one of"),
         (("support.desk:Desk", "/nothing/here/x", "--reload"), 1, "ListenError: .*there is no directory"),
     ],
 )
