@@ -329,6 +329,7 @@ ORDER = (
     "cli.live",
     "cli.top",
     "cli.definitions",
+    "cli.everywhere",
     "cli.describe",
     "cli.values",
     "cli.feeding",

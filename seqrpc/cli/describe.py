@@ -10,6 +10,7 @@ import click
 from seqrpc.cli.completers import completes_addresses, completes_methods
 from seqrpc.cli.definitions import INDENT, write_head, write_paragraphs, write_type
 from seqrpc.cli.endings import ABSENT, FAILED, HELP, Ending
+from seqrpc.cli.everywhere import NAMESPACE, document_with
 from seqrpc.cli.learning import by_name, found
 from seqrpc.cli.options import Seconds
 from seqrpc.cli.screen import Part, Screen, Styled
@@ -50,6 +51,9 @@ def command(address: str, name: str | None, *, json: bool, timeout: float, as_us
         described = read(document)
     except DocumentError as exc:
         raise Ending(FAILED, f"the description that came is none: {exc}") from None
+    if name is not None and name.startswith(NAMESPACE) and described.of_seqrpc:
+        document = document_with(name)
+        described = read(document)
     if name is None:
         part, things = document, None
     else:

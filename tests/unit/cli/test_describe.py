@@ -77,6 +77,15 @@ def test_a_terminal_gets_types_as_python_has_them(desk: Path) -> None:
     assert f"\n\n{point}" in at_terminal("describe", desk)[1]
 
 
+def test_methods_that_every_server_has_are_described(desk: Path, seqrpc_run: Run) -> None:
+    stats = json.loads(seqrpc_run("describe", desk, "rpc.stats").out)
+    assert (stats["name"], stats["result"]["schema"]) == ("rpc.stats", {"$ref": "#/components/schemas/Stats"})
+    assert "MethodStats" in stats["components"]["schemas"]
+    assert seqrpc_run("describe", desk, "rpc.stat").err == (
+        "seqrpc: there is no method 'rpc.stat'; did you mean 'rpc.stats'?\n"
+    )
+
+
 def test_a_document_that_was_kept_is_described(desk: Path, seqrpc_run: Run, tmp_path: Path) -> None:
     path = tmp_path / "desk.json"
     whole = seqrpc_run("describe", desk).out
