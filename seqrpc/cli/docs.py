@@ -47,7 +47,7 @@ def command(
     try:
         page = render(described.document, address=address or described.address or "ADDRESS")
     except DocumentError as exc:
-        raise Ending(FAILED, f"this is no description of a service: {exc}") from None
+        raise misused(f"{source}: this is no description of a service: {exc}") from None
     if is_shown and output is None:
         with tempfile.NamedTemporaryFile(prefix="seqrpc-", suffix=".html", delete=False) as file:
             output = Path(file.name)  # it stays: nobody knows when the browser has read it

@@ -11,6 +11,7 @@ from types import ModuleType
 from typing import Any, Final
 
 from seqrpc.cli.endings import FAILED, Ending, misused
+from seqrpc.cli.faults import located, place_of
 from seqrpc.text import offered, shown
 
 _NAMED: Final = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)*:[^\W\d]\w*(?:\.[^\W\d]\w*)*")
@@ -39,10 +40,10 @@ def thing_at(module: str, name: str) -> Any:
     """Return what is at a name in a module, which is looked for in the working directory, too.
 
     Raises:
-        Ending: it is not there.
-        Exception: what the module raises.
+        Ending: it is not there, or the module fails.
     """
-    imported = _imported(module)
+    with located():
+        imported = _imported(module)
     try:
         return functools.reduce(getattr, name.split("."), imported)
     except AttributeError:
@@ -60,11 +61,12 @@ def _imported(module: str) -> ModuleType:
     except ModuleNotFoundError as exc:
         parents = [module[:at] for at, char in enumerate(module) if char == "."]
         if exc.name not in (module, *parents):
-            raise Ending(FAILED, f"{module} imports {exc.name}, which is not there") from exc
+            raise Ending(FAILED, f"{place_of(exc)}{module} imports {exc.name}, which is not there") from exc
         raise misused(missing) from None
     except SystemExit as exc:  # of a script, or a guess at what it needs: its status is not this program's
         why = shown(repr(exc.code))
-        raise Ending(FAILED, f"{module} ends the program where it is imported: SystemExit({why})") from exc
+        told = f"{place_of(exc)}{module} ends the program where it is imported: SystemExit({why})"
+        raise Ending(FAILED, told) from exc
 
 
 def _dotted(path: str) -> str:

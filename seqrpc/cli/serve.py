@@ -13,7 +13,8 @@ from typing import Any, Final
 import click
 
 from seqrpc.cli import reloading
-from seqrpc.cli.endings import FAILED, HELP, Ending, misused
+from seqrpc.cli.endings import FAILED, HELP, Ending, misused, told
+from seqrpc.cli.faults import fault_of, located
 from seqrpc.cli.importing import named, thing_at
 from seqrpc.cli.options import Octal
 from seqrpc.cli.screen import Screen
@@ -22,6 +23,8 @@ from seqrpc.interface.service import Service
 from seqrpc.kernel.addresses import AbstractAddress, PathAddress, parse_address
 
 _ELSEWHERE: Final = ("exec:", "ssh://")
+
+_LEVELS: Final = ("debug", "info", "warning", "error")
 
 _STOP_SECONDS: Final = 1.0
 """That running handlers get before a reload: whoever changes a file waits for it."""
@@ -40,10 +43,17 @@ _STOP_SECONDS: Final = 1.0
 @click.option("--reload", is_flag=True, help="Begin anew when a file of an imported module changes.")
 @click.option("--mode", type=Octal(), help="Permissions of the socket file, in octal (default: 600).")
 @click.option("--group", help="Group of the socket file.")
-def command(service: str, address: str, *, reload: bool, **access: Any) -> int:
+@click.option(
+    "--log-level",
+    type=click.Choice(_LEVELS, case_sensitive=False),
+    default="warning",
+    show_default=True,
+    help="What is logged on standard error, of seqrpc and of the service: info has who is refused.",
+)
+def command(service: str, address: str, *, reload: bool, log_level: str, **access: Any) -> int:
     """Serve a class."""
     screen = Screen()
-    logging.basicConfig(format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    logging.basicConfig(format="%(asctime)s %(name)s %(levelname)s %(message)s", level=log_level.upper())
     where = named(service)
     if address.startswith(_ELSEWHERE):
         raise misused(f"{address} is no place to serve at: a path is one, @name, fd:N, and systemd:NAME")
@@ -85,7 +95,8 @@ def _made(make: Callable[..., Any], named: str) -> Any:
         raise misused(f"{named} needs arguments ({exc}): name a function without, which returns it") from None
     except ValueError:
         pass  # it does not tell what it takes
-    return make()
+    with located():
+        return make()
 
 
 def _serve(
@@ -125,12 +136,16 @@ def _serve_and_reload(serving: Callable[..., None], screen: Screen) -> None:
     except (ListenError, AddressError):
         raise
     except Exception as exc:
-        watch.look(reloading.files_of(exc))
-        screen.complain(f"{reloading.place_of(exc)}{type(exc).__name__}: {exc}")
+        files = [*reloading.files_of(exc), *reloading.missed_by(exc)]
+        watch.look(files)
+        screen.complain(told(exc) if isinstance(exc, Ending) else fault_of(exc))
         screen.remark("waiting for a change")
-        watch.wait(reloading.files_of(exc))
+        watch.changed = watch.changed or reloading.come_back(exc)  # before it was looked at
+        if watch.changed is None:
+            watch.wait(files)
     if watch.changed is None:
         return
     screen.remark(f"{watch.changed} has changed")
     screen.flush()
+    reloading.wait_for_own_files(watch.changed)
     reloading.execute_anew()

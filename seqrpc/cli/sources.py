@@ -9,7 +9,8 @@ import sys
 import typing
 from typing import IO, Any, Final, NamedTuple
 
-from seqrpc.cli.endings import FAILED, Ending, misused
+from seqrpc.cli.endings import misused
+from seqrpc.cli.faults import located
 from seqrpc.cli.identity import become, identity_of
 from seqrpc.cli.importing import is_named, named, thing_at
 from seqrpc.cli.places import Elsewhere, Program, bounded, connected, place_of
@@ -55,13 +56,18 @@ def description_from(source: str, *, seconds: float | None, as_user: str | None 
         with open(source, "rb") as file:
             return Described(_parsed(file, source))
     if is_named(source):
-        return Described(_described(thing_at(*named(source))))
+        return Described(_described(source, thing_at(*named(source))))
     place = place_of(source)
     if as_user is not None:
         become(identity_of(as_user))
     with bounded(seconds), connected(place) as connection:
         document = connection.call("rpc.discover")
     return Described(document, None if isinstance(place, Program | Elsewhere) else source)
+
+
+def is_module(source: str) -> bool:
+    """Return whether a source is ``MODULE:CLASS``."""
+    return source != "-" and not _is_file(source) and is_named(source)
 
 
 def _is_file(source: str) -> bool:
@@ -82,20 +88,35 @@ def _parsed(file: IO[bytes], where: str) -> Any:
         raise misused(f"{where}: this is no JSON: {shown(exc)}") from None
 
 
-def _described(thing: Any) -> Any:
+def _described(name: str, thing: Any) -> Any:
     from seqrpc.interface.openrpc import document_of  # noqa: PLC0415 - servers are asked without
 
     is_factory = callable(thing) and not isinstance(typing.get_origin(thing) or thing, type)
-    return document_of(thing() if is_factory else thing)
+    if is_factory:
+        with located():
+            thing = thing()
+    document = document_of(thing)
+    classes = thing if isinstance(thing, list | tuple) else (thing,)
+    for cls in classes:
+        if not _is_service(cls) and not document_of(cls)["methods"]:
+            raise misused(f"{name} is no seqrpc.Service, nor makes any, and has no methods that can be called")
+    return document
+
+
+def _is_service(thing: Any) -> bool:
+    from seqrpc.interface.service import Service  # noqa: PLC0415 - as above
+
+    cls = typing.get_origin(thing) or thing
+    return isinstance(thing, Service) or (isinstance(cls, type) and issubclass(cls, Service))
 
 
 def document_from(source: str, seconds: float | None) -> Document:
     """Return what the document of a source says; the rest is as for :func:`description_from`.
 
     Raises:
-        Ending: likewise, or it is no document.
+        Ending: likewise, or it is no document: then the status is the same as where a file is no JSON.
     """
     try:
         return read(description_from(source, seconds=seconds).document)
     except DocumentError as exc:
-        raise Ending(FAILED, f"{source}: this is no description of a service: {exc}") from None
+        raise misused(f"{source}: this is no description of a service: {exc}") from None

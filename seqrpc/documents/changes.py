@@ -75,7 +75,7 @@ class _Comparison:
     def _services(self) -> None:
         olds = {method.service for method in self._old.methods}
         news = {method.service for method in self._new.methods}
-        for service in olds | news:
+        for service in sorted(olds | news):
             where = shown(service) or "methods without a service"
             if service not in news:
                 why = "old callers call what a new server does not have"
@@ -90,7 +90,7 @@ class _Comparison:
     def _methods(self, olds: Sequence[Method], news: Sequence[Method], path: str, way: Way) -> None:
         was = {method.short_name: method for method in olds}
         now = {method.short_name: method for method in news}
-        for name in was.keys() | now.keys():
+        for name in sorted(was.keys() | now.keys()):
             where = f"{path}.{shown(name)}" if path else shown(name)
             if name not in now:
                 why = f"an old {way.user} calls what a new {way.provider} does not have"

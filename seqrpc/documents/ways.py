@@ -77,19 +77,37 @@ class Way(NamedTuple):
         return Way(self.server_provides, not self.user_sends)
 
 
+class _Found:
+    """What was found of one change, wherever it is."""
+
+    def __init__(self) -> None:
+        self.breaks_callers = False
+        self.breaks_servers = False
+        self.reasons: dict[str, None] = {}
+        """Why it breaks somebody, each once."""
+        self.comforts: dict[str, None] = {}
+        """Why it breaks nobody."""
+
+    def change(self, path: str, text: str) -> Change:
+        """Return it with its reasons, in the same order always: where the class is come to first, is chance."""
+        why = ", and ".join(sorted(self.reasons)) or min(self.comforts)
+        callers, servers = self.breaks_callers, self.breaks_servers
+        return Change(path=path, text=text, why=why, breaks_callers=callers, breaks_servers=servers)
+
+
 class Findings:
     """The changes that were found, each once, also where a class is in many places."""
 
     def __init__(self) -> None:
         """Begin with none."""
-        self._found: dict[tuple[str, str], Change] = {}
+        self._found: dict[tuple[str, str], _Found] = {}
         self._compared: set[tuple[int, int, Way]] = set()
         self._kept: list[Type] = []  # what is known by its id must not go
 
     @property
     def changes(self) -> list[Change]:
         """The changes, by their paths."""
-        return sorted(self._found.values(), key=lambda change: (change.path, change.text))
+        return [found.change(path, text) for (path, text), found in sorted(self._found.items())]
 
     def is_new(self, old: Type, new: Type, way: Way) -> bool:
         """Note that two types are compared; return whether that is for the first time.
@@ -118,12 +136,10 @@ class Findings:
             providers: whether a new user may fail at an old provider.
         """
         callers, servers = (users, providers) if way.server_provides else (providers, users)
-        known = self._found.get((path, text))
-        if known is not None and (known.breaks_callers, known.breaks_servers) != (callers, servers):
-            if known.breaks != "nobody":
-                why = known.why if not (callers or servers) else f"{known.why}, and {why}"
-            callers, servers = callers or known.breaks_callers, servers or known.breaks_servers
-        self._found[path, text] = Change(path=path, text=text, why=why, breaks_callers=callers, breaks_servers=servers)
+        found = self._found.setdefault((path, text), _Found())
+        found.breaks_callers |= callers
+        found.breaks_servers |= servers
+        (found.reasons if callers or servers else found.comforts)[why] = None
 
     def differ(self, path: str, text: str, way: Way, *, old_takes_new: bool, new_takes_old: bool) -> None:
         """Note a change of a type.
@@ -138,14 +154,11 @@ class Findings:
         users, providers = (not new_takes_old, not old_takes_new)
         if not way.user_sends:
             users, providers = providers, users
-        self.add(path, text, _why(way, old_takes_new, new_takes_old), way, users=users, providers=providers)
-
-
-def _why(way: Way, old_takes_new: bool, new_takes_old: bool) -> str:  # noqa: FBT001 - of one function
-    sender, taker = (way.user, way.provider) if way.user_sends else (way.provider, way.user)
-    refused = []
-    if not new_takes_old:
-        refused.append(f"what an old {sender} sends may not fit a new {taker}")
-    if not old_takes_new:
-        refused.append(f"what a new {sender} sends may not fit an old {taker}")
-    return ", and ".join(refused) or f"whatever a {sender} sends fits the {taker}, be they old or new"
+        sender, taker = (way.user, way.provider) if way.user_sends else (way.provider, way.user)
+        reasons = []
+        if not new_takes_old:
+            reasons.append(f"what an old {sender} sends may not fit a new {taker}")
+        if not old_takes_new:
+            reasons.append(f"what a new {sender} sends may not fit an old {taker}")
+        for why in reasons or [f"whatever a {sender} sends fits the {taker}, be they old or new"]:
+            self.add(path, text, why, way, users=users, providers=providers)

@@ -30,7 +30,7 @@ def test_a_method_is_a_part_of_it(desk: Path, seqrpc_run: Run) -> None:
     assert seqrpc_run("describe", desk, "Dsk.add").err == (
         "seqrpc: there is no method 'Dsk.add'; did you mean 'Desk.add'?\n"
     )
-    assert seqrpc_run("describe", desk, "zzz") == Done(3, "", "seqrpc: there is no method 'zzz'\n")
+    assert seqrpc_run("describe", desk, "zzz") == Done(3, "", "seqrpc: there is no method or type 'zzz'\n")
 
 
 def test_a_terminal_gets_what_a_person_writes(desk: Path) -> None:
@@ -42,6 +42,58 @@ def test_a_terminal_gets_what_a_person_writes(desk: Path) -> None:
     assert "Box, an object\n    A box.\n\n    look() -> str\n        Return what is in it.\n" in text
     assert "uid(4000000000)" in text
     assert at_terminal("describe", desk, "Box.look")[1].startswith("look() -> str\n    Return what is in it.\n")
+
+
+def test_a_method_brings_what_its_schemas_refer_to(desk: Path, seqrpc_run: Run) -> None:
+    told = json.loads(seqrpc_run("describe", desk, "told").out)
+    assert sorted(told["components"]["schemas"]) == ["Bits", "Colour", "Point"]
+    box = json.loads(seqrpc_run("describe", desk, "box").out)
+    assert [each["name"] for each in box["x-seqrpc"]["interfaces"]["Box"]["methods"]] == ["Box.look", "Box.put"]
+    assert box["x-seqrpc"]["rule"]
+    assert "components" not in json.loads(seqrpc_run("describe", desk, "add").out)
+
+
+def test_types_objects_and_services_are_described(desk: Path, seqrpc_run: Run) -> None:
+    point = json.loads(seqrpc_run("describe", desk, "Point").out)
+    assert (point["name"], [*point["schema"]["properties"]]) == ("Point", ["x", "y", "data"])
+    assert json.loads(seqrpc_run("describe", desk, "Box").out)["description"] == "A box."
+    other = json.loads(seqrpc_run("describe", desk, "Other").out)
+    assert (other["name"], [each["name"] for each in other["methods"]]) == ("Other", ["Other.echo", "Other.only"])
+    assert seqrpc_run("describe", desk, "Pont").err == (
+        "seqrpc: there is no method or type 'Pont'; did you mean 'Point'?\n"
+    )
+
+
+def test_a_terminal_gets_types_as_python_has_them(desk: Path) -> None:
+    point = "Point, a dataclass\n    x: int\n    y: int = 0\n    data: bytes = b''\n"
+    assert at_terminal("describe", desk, "Point") == (0, point)
+    assert at_terminal("describe", desk, "Colour") == (0, "Colour, an enum\n    RED = 'red'\n    BLUE = 'blue'\n")
+    text = at_terminal("describe", desk, "told")[1]
+    assert "\n\nColour, an enum\n    RED = 'red'\n" in text
+    assert "\n\nBits, flags\n    READ = 1\n    WRITE = 2\n" in text
+    assert f"\n\n{point}" in text
+    assert "\n\nBox, an object\n    A box.\n\n    look() -> str\n" in at_terminal("describe", desk, "box")[1]
+    assert at_terminal("describe", desk, "Other")[1].startswith("Other\n    Another service, which")
+    assert f"\n\n{point}" in at_terminal("describe", desk)[1]
+
+
+def test_methods_that_every_server_has_are_described(desk: Path, seqrpc_run: Run) -> None:
+    stats = json.loads(seqrpc_run("describe", desk, "rpc.stats").out)
+    assert (stats["name"], stats["result"]["schema"]) == ("rpc.stats", {"$ref": "#/components/schemas/Stats"})
+    assert "MethodStats" in stats["components"]["schemas"]
+    assert seqrpc_run("describe", desk, "rpc.stat").err == (
+        "seqrpc: there is no method 'rpc.stat'; did you mean 'rpc.stats'?\n"
+    )
+
+
+def test_a_document_that_was_kept_is_described(desk: Path, seqrpc_run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "desk.json"
+    whole = seqrpc_run("describe", desk).out
+    path.write_text(whole)
+    assert seqrpc_run("describe", path) == Done(0, whole, "")
+    assert at_terminal("describe", path, "Box.look")[1].startswith("look() -> str\n")
+    path.write_text("{")
+    assert seqrpc_run("describe", path).status == 2
 
 
 def test_nobody_and_nonsense_are_told(socket_path: Path, seqrpc_run: Run) -> None:

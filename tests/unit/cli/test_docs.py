@@ -66,8 +66,8 @@ def test_a_daemon_that_is_asked_is_named_on_its_page(docs: Run, socket_path: Pat
 def test_what_is_no_document_is_told(docs: Run, saved: Path) -> None:
     saved.write_text('{"openrpc": "\\u001b[31m"}')
     status, out, err = docs(saved)
-    assert (status, out) == (1, "")
-    assert err.startswith("seqrpc: this is no description of a service: openrpc: ")
+    assert (status, out) == (2, "")
+    assert err.startswith(f"seqrpc: {saved}: this is no description of a service: openrpc: ")
     assert "\x1b" not in err
 
 

@@ -7,14 +7,25 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from support.waiting import PATIENCE
 
 from seqrpc.cli.endings import Ending
 from seqrpc.cli.importing import thing_at
-from seqrpc.cli.reloading import Watch, files_of, imported_files, place_of, version_of
+from seqrpc.cli.reloading import (
+    Watch,
+    come_back,
+    files_of,
+    imported_files,
+    missed_by,
+    own_files,
+    version_of,
+    wait_for_own_files,
+)
 
 
 @pytest.fixture
@@ -89,12 +100,9 @@ def test_an_error_tells_its_files(tmp_path: Path) -> None:
     with pytest.raises(SyntaxError) as raised:
         compile(path.read_text(), str(path), "exec")
     assert files_of(raised.value)[-1] == str(path)
-    assert place_of(raised.value) == ""
     with pytest.raises(ZeroDivisionError) as divided:
         1 / 0  # noqa: B018 - it is to fail
     assert files_of(divided.value) == [__file__]
-    assert place_of(divided.value).startswith(f"{__file__}:")
-    assert place_of(ValueError("nowhere")) == ""
 
 
 def test_an_error_tells_the_files_of_what_caused_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,6 +118,46 @@ def test_an_error_tells_the_files_of_what_caused_it(tmp_path: Path, monkeypatch:
     error = ValueError()
     error.__cause__ = error
     assert files_of(error) == []
+
+
+def test_an_error_tells_what_it_missed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(Ending) as raised:
+        thing_at("seqrpc_away", "X")
+    path = tmp_path / "seqrpc_away.py"
+    missed = missed_by(raised.value)
+    assert missed[:2] == [str(path), str(tmp_path / "seqrpc_away" / "__init__.py")]
+    assert come_back(raised.value) is None
+    path.write_text("")
+    assert come_back(raised.value) == str(path)
+    with pytest.raises(ModuleNotFoundError) as inner:
+        importlib.import_module("seqrpc_away.part.deep")
+    assert come_back(inner.value) is None
+    assert str(tmp_path / "seqrpc_away" / "part.py") in missed_by(inner.value)
+    del sys.modules["seqrpc_away"]
+    with pytest.raises(FileNotFoundError) as absent:
+        Path("/nothing/here.conf").read_bytes()
+    assert missed_by(absent.value) == ["/nothing/here.conf"]
+    assert missed_by(ValueError()) == []
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_program_that_is_installed_anew_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "program"
+    program = ModuleType("__main__")
+    program.__file__ = str(path)
+    monkeypatch.setitem(sys.modules, "__main__", program)
+    assert str(path) in own_files()
+    before = time.monotonic()
+    wait_for_own_files(str(path), quiet=0.01, most=0.05)  # in vain
+    assert time.monotonic() - before >= 0.05
+    wait_for_own_files(__file__)  # which is no part of it
+    timer = threading.Timer(0.05, path.write_text, ["x"])
+    timer.start()
+    wait_for_own_files(str(path), quiet=0.01)
+    assert path.exists()
+    timer.join()
 
 
 def test_a_program_begins_anew_in_the_same_process(tmp_path: Path) -> None:

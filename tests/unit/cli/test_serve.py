@@ -5,16 +5,18 @@ from __future__ import annotations
 import re
 import select
 import signal
+import subprocess
 import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from subprocess import PIPE
 
 import pytest
-from support.commands import Done, started
+from support.commands import Done, environment, seqrpc_command, started
 from support.waiting import PATIENCE
 
-from seqrpc import Service, blocking
+from seqrpc import PermissionDenied, Service, blocking
 from seqrpc.cli.endings import Ending
 from seqrpc.cli.serve import services_of
 
@@ -63,6 +65,18 @@ def test_a_class_is_served_until_it_is_told_to_stop(directory: Path, socket_path
     assert not socket_path.exists()
 
 
+@pytest.mark.parametrize("level, is_told", [("info", True), ("INFO", True), ("warning", False)])
+def test_who_is_refused_is_logged_if_that_is_asked_for(socket_path: Path, level: str, is_told: bool) -> None:
+    with started("serve", "support.desk:Desk", socket_path, "--log-level", level) as process:
+        lines_until(process, "serving Desk")
+        with blocking.connect(socket_path) as connection, pytest.raises(PermissionDenied):
+            connection.call("Desk.secret")
+        process.send_signal(signal.SIGTERM)
+        _out, err = process.communicate(timeout=PATIENCE)
+    assert (b"seqrpc.dispatch INFO" in err) == is_told
+    assert (b"Desk.secret" in err) == is_told
+
+
 @pytest.mark.parametrize(
     "args, status, text",
     [
@@ -81,6 +95,7 @@ def test_a_class_is_served_until_it_is_told_to_stop(directory: Path, socket_path
         (("support.desk:Desk", "ssh://host/x"), 2, "ssh://host/x is no place to serve at: "),
         (("support.desk:Desk", "fd:3", "--reload"), 2, "--reload needs an address that can be listened at again"),
         (("support.desk:Desk", "{path}", "--mode", "x"), 2, "'x' is no number in octal, as 660 is"),
+        (("support.desk:Desk", "{path}", "--log-level", "loud"), 2, "'loud' is not one of"),
         (("support.desk:Desk", "/nothing/here/x", "--reload"), 1, "ListenError: .*there is no directory"),
     ],
 )
@@ -118,6 +133,64 @@ def test_a_change_of_any_module_begins_it_anew_in_the_same_process(directory: Pa
             assert connection.call("Thing.value") == 333
         process.send_signal(signal.SIGTERM)
         process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0
+
+
+@pytest.mark.parametrize(
+    "text, told",
+    [
+        (
+            "import seqrpc_helper\n\nseqrpc_helper.nothing\n",
+            ":3: AttributeError: module 'seqrpc_helper' has",
+        ),
+        ("import seqrpc_no_such_at_all\n", ":1: seqrpc_app imports seqrpc_no_such_at_all, which is not there"),
+        ("x = (\n", ":1: SyntaxError: '(' was never closed"),
+        ("raise SystemExit(3)\n", ":1: seqrpc_app ends the program where it is imported: SystemExit(3)"),
+        (
+            "def App():\n    open('/nothing/here')\n",
+            ":2: FileNotFoundError: [Errno 2] No such file",
+        ),
+    ],
+)
+@pytest.mark.parametrize("command", ["serve", "describe", "stub"])
+def test_a_broken_module_is_told_with_its_line(directory: Path, command: str, text: str, told: str) -> None:
+    (directory / "seqrpc_app.py").write_text(text)
+    more = ["x.sock"] if command == "serve" else []
+    done = seqrpc_command(command, "seqrpc_app:App", *more, cwd=directory)
+    assert (done.status, done.out) == (1, "")
+    assert done.err.startswith(f"seqrpc: seqrpc_app.py{told}")
+    assert done.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", ["seqrpc_served.py", "seqrpc_helper.py"])
+def test_a_file_that_is_away_for_a_moment_is_waited_for(directory: Path, socket_path: Path, name: str) -> None:
+    with started("serve", "--reload", "seqrpc_served:Thing", socket_path, cwd=directory) as process:
+        lines_until(process, "serving")
+        (directory / name).rename(directory / "away")
+        lines_until(process, "waiting for a change")
+        (directory / "away").rename(directory / name)
+        assert lines_until(process, "serving")[0] == f"{directory / name} has changed\n"
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0
+
+
+def test_the_program_itself_may_be_away_for_a_moment(directory: Path, socket_path: Path) -> None:
+    """As while it is installed anew."""
+    program = directory / "program"
+    program.write_text("from seqrpc.cli.main import main\nmain()\n")
+    argv = [sys.executable, str(program), "serve", "--reload", "seqrpc_served:Thing", str(socket_path)]
+    with subprocess.Popen(argv, stdout=PIPE, stderr=PIPE, cwd=directory, env=environment()) as process:
+        try:
+            lines_until(process, "serving")
+            program.rename(directory / "away")
+            lines_until(process, "program has changed")
+            (directory / "away").rename(program)
+            lines_until(process, "serving")
+            process.send_signal(signal.SIGTERM)
+            process.communicate(timeout=PATIENCE)
+        finally:
+            process.kill()
     assert process.returncode == 0
 
 

@@ -120,7 +120,7 @@ def test_what_is_no_class_is_told(tmp_path: Path) -> None:
         "there is no module nowhere_at_all, neither here nor on the path",
     )
     assert refused("lights.deep:Lamp")[0] == MISUSED
-    assert refused("lamps:Lamp") == (FAILED, "lamps imports no_such_module_at_all, which is not there")
+    assert refused("lamps:Lamp") == (FAILED, "lamps.py:1: lamps imports no_such_module_at_all, which is not there")
     assert refused("lights:Lamb") == (MISUSED, "lights has no 'Lamb'; did you mean 'Lamp'?")
     with pytest.raises(TypeError, match="1"):
         of("lights:Lamp")
@@ -182,7 +182,28 @@ def test_what_is_no_document_is_told_with_its_file(tmp_path: Path, text: str) ->
     path.write_text(text)
     with pytest.raises(Ending, match=str(path)) as raised:
         document_from(str(path), 5)
-    assert raised.value.status in (1, 2)
+    assert raised.value.status == MISUSED
+
+
+def test_what_is_no_service_is_no_empty_one(desk: Path) -> None:
+    for name in ("Colour", "Point", "Empty"):
+        text = f"support.desk:{name} is no seqrpc.Service, nor makes any, and has no methods that can be called"
+        assert refused(f"support.desk:{name}") == (MISUSED, text)
+
+
+def test_interfaces_and_empty_services_are_described(tmp_path: Path) -> None:
+    (tmp_path / "lamps.py").write_text(
+        "import enum, seqrpc, typing\n"
+        "class Lamp(typing.Protocol):\n    async def turn(self, on: bool) -> None: ...\n"
+        "class None_(seqrpc.Service): pass\n"
+        "class Odd(enum.Enum): A = 1\n"
+        "def both(): return [None_(), None_()][:1]\n"
+        "def odd(): return [None_(), Odd]\n"
+    )
+    assert len(of("lamps:Lamp").document["methods"]) == 1
+    assert of("lamps:None_").document["methods"] == []
+    assert names_in(document_from("lamps:both", 5)) == ["None_"]
+    assert refused("lamps:odd")[0] == MISUSED
 
 
 def test_nobody_is_told_either() -> None:

@@ -71,6 +71,25 @@ def test_what_is_found_twice_is_told_once_with_all_that_it_breaks() -> None:
     assert (only(findings).breaks, only(findings).why) == ("callers and servers", "one, and other")
 
 
+def test_reasons_are_told_once_in_an_order_that_chance_does_not_make() -> None:
+    ways = [ARGUMENT, RESULT, ARGUMENT]
+    texts = set()
+    for order in (ways, ways[::-1]):
+        findings = Findings()
+        for way in order:
+            findings.differ("p", "t", way, old_takes_new=False, new_takes_old=True)
+        texts.add(only(findings).why)
+    (why,) = texts
+    assert why == (
+        "what a new caller sends may not fit an old server, and what a new server sends may not fit an old caller"
+    )
+    for comforts in (["a", "b"], ["b", "a"]):
+        findings = Findings()
+        for comfort in comforts:
+            findings.add("p", "t", comfort, ARGUMENT)
+        assert only(findings).why == "a"
+
+
 def test_changes_are_in_the_order_of_their_paths() -> None:
     findings = Findings()
     for path in "cab":
