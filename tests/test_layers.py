@@ -302,6 +302,7 @@ ORDER = (
     "cli.alarms",
     "cli.options",
     "cli.outputs",
+    "cli.saving",
     "cli.screen",
     "cli.clock",
     "cli.identity",

@@ -11,12 +11,13 @@ import click
 from seqrpc.blocking.channels import Channel
 from seqrpc.cli.completers import completes_addresses, completes_arguments, completes_methods
 from seqrpc.cli.conversation import Conversation, Target
-from seqrpc.cli.endings import HELP, misused
+from seqrpc.cli.endings import HELP, after_a_call, misused
 from seqrpc.cli.identity import become, identity_of
 from seqrpc.cli.learning import description_if_any
 from seqrpc.cli.options import Seconds, check_misplaced, check_unknown
 from seqrpc.cli.places import Elsewhere, Place, Program, bounded, connected, place_of
 from seqrpc.cli.results import Writer
+from seqrpc.cli.saving import Saves
 from seqrpc.cli.screen import Screen
 from seqrpc.documents.trees import Document
 from seqrpc.kernel.addresses import FdAddress, SystemdAddress
@@ -89,12 +90,15 @@ def command(ctx: click.Context, /, address: str, method: str | None, args: tuple
         ours = _known_of(place)
         become(who)
     screen = Screen(json=options["json"])
-    writer = Writer(screen, raw=options["raw"], saves=options["saves"], program=options["program"])
+    saves = Saves(options["saves"])
+    writer = Writer(screen, raw=options["raw"], saves=saves, program=options["program"])
     with (
         bounded(options["timeout"]),
         connected(place) as connection,
         contextlib.closing(Conversation(connection, description_if_any(connection) or ours)) as conversation,
+        contextlib.closing(saves),
     ):
+        saves.open()
         if options["shell"]:
             from seqrpc.cli.shell import Shell  # noqa: PLC0415 - seldom needed
 
@@ -136,11 +140,11 @@ def _run(
     for number, (name, *words) in enumerate(calls):
         is_last = number == len(calls) - 1
         result, target = conversation.call(target, name, words, files if is_last else ())
-        if isinstance(result, Channel):
-            if is_last:
+        with after_a_call():
+            if not isinstance(result, Channel):
+                writer.write(result)
+            elif is_last:
                 _tell_object(screen, target)
-        else:
-            writer.write(result)
 
 
 def _tell_object(screen: Screen, target: Target) -> None:

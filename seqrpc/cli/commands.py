@@ -143,7 +143,7 @@ def _run_and_tell(args: Sequence[str], screen: Screen) -> int:
         if isinstance(exc, ModuleNotFoundError) and is_extra(exc):
             return without(exc)
         text = endings.told(exc)
-        if isinstance(exc, OSError):
+        if isinstance(exc, OSError) or isinstance(exc.__cause__, OSError):
             _drop_what_cannot_be_written(screen)
         if text:
             screen.complain(text)

@@ -11,13 +11,14 @@ import shlex
 import stat
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import Any, Final
 
 from seqrpc.blocking.channels import Channel
 from seqrpc.blocking.streams import Stream
 from seqrpc.cli.endings import FAILED, Ending, misused
+from seqrpc.cli.saving import Saves
 from seqrpc.cli.screen import Screen, as_json
 from seqrpc.kernel.buffers import Buffer
 from seqrpc.kernel.descriptors import OwnedFd
@@ -43,15 +44,15 @@ class Writer:
     Args:
         screen: where they go.
         raw: whether texts are written as they are, without quotes, to what is no terminal.
-        saves: paths for what is no plain data: descriptors, buffers and bytes, in the order in which they come.
+        saves: files for what comes, in its order; lent.
         program: what is given a descriptor as its standard input, with its arguments, or nothing.
     """
 
-    def __init__(self, screen: Screen, *, raw: bool = False, saves: Sequence[str] = (), program: str = "") -> None:
+    def __init__(self, screen: Screen, *, raw: bool = False, saves: Saves | None = None, program: str = "") -> None:
         """Write nothing yet."""
         self._screen = screen
         self._raw = raw
-        self._saves = [*saves]
+        self._saves = Saves(()) if saves is None else saves
         try:
             self._argv = shlex.split(program)
         except ValueError as exc:
@@ -91,7 +92,7 @@ class Writer:
             Ending: it was not.
         """
         if self._saves:
-            raise Ending(FAILED, f"nothing came that could be saved as {self._saves[0]}")
+            raise Ending(FAILED, f"nothing came that could be saved as {self._saves.path}")
 
     # Plain data
 
@@ -105,8 +106,8 @@ class Writer:
 
     def _save_data(self, value: Any) -> None:
         text = value if isinstance(value, str) else as_json(self.data_of(value)) + "\n"
-        with open(self._saves.pop(0), "w", encoding="utf-8", errors="surrogateescape") as file:
-            file.write(text)
+        with self._saves.take() as file:
+            file.write(text.encode(errors="surrogateescape"))
 
     def data_of(self, value: Any) -> Any:
         """Return a value as JSON has it; files in it are saved as far as there are paths, and closed."""
@@ -147,15 +148,15 @@ class Writer:
         if told["descriptor"] == "file":
             told["size"] = os.fstat(fd.fileno()).st_size
         if self._saves:
-            told["saved"] = self._saves[0]
+            told["saved"] = self._saves.path
             self._save(fd)
         return told
 
     def _told_buffer(self, view: memoryview) -> Any:
         if not self._saves:
             return base64.b64encode(view).decode()
-        path = self._saves.pop(0)
-        with open(path, "wb") as file:
+        path = self._saves.path
+        with self._saves.take() as file:
             file.write(view)
         return {"bytes": len(view), "saved": path}
 
@@ -163,7 +164,7 @@ class Writer:
 
     def _write_bytes(self, data: bytes | memoryview) -> None:
         if self._saves:
-            with open(self._saves.pop(0), "wb") as file:
+            with self._saves.take() as file:
                 file.write(data)
         elif self._argv:
             self._run(input=data)
@@ -189,7 +190,7 @@ class Writer:
         self.status = _status_of(done.returncode)
 
     def _save(self, fd: OwnedFd) -> None:
-        with open(self._saves.pop(0), "wb") as file, progress(self._screen) as tell:
+        with self._saves.take() as file, progress(self._screen) as tell:
             done = 0
             for data in _read(fd):
                 file.write(data)
@@ -211,7 +212,7 @@ class Writer:
 
     def _write_stream(self, stream: Stream[Any]) -> None:
         with contextlib.ExitStack() as opened:
-            file = opened.enter_context(open(self._saves.pop(0), "wb")) if self._saves else None
+            file = opened.enter_context(self._saves.take()) if self._saves else None
             quiet = self._screen.is_terminal and file is None  # the items show that something happens
             tell = None if quiet else opened.enter_context(progress(self._screen))
             count = 0

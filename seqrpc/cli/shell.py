@@ -11,7 +11,7 @@ from typing import Any, Final
 from seqrpc.blocking.channels import Channel
 from seqrpc.cli.alarms import is_late
 from seqrpc.cli.conversation import Conversation, Target
-from seqrpc.cli.endings import Ending, misused, status_of, told
+from seqrpc.cli.endings import FAILED, Ending, after_a_call, misused, status_of, told
 from seqrpc.cli.keyboard import given_back
 from seqrpc.cli.results import Writer
 from seqrpc.cli.screen import Screen
@@ -137,9 +137,10 @@ class Shell:
             self._objects[kept] = made
             self._screen.line(f"{kept}: ", ", ".join(made.methods or {}) or "an object")
         else:
-            self._writer.write(result)
+            with after_a_call():
+                self._writer.write(result)
             if keep is not None:
-                raise misused(f"{name} gave no object that could be called {keep}")
+                raise Ending(FAILED, f"{name} gave no object that could be called {keep}")
 
     # Keys
 

@@ -18,6 +18,7 @@ from support.commands import Done, at_terminal, terminal
 from seqrpc import Buffer, OwnedFd, blocking
 from seqrpc.cli.endings import Ending
 from seqrpc.cli.results import Writer, kind_of, progress
+from seqrpc.cli.saving import Saves
 from seqrpc.cli.screen import Screen
 
 Run = Callable[..., Done]
@@ -41,6 +42,7 @@ def owned(path: Path, flags: int = os.O_RDONLY) -> OwnedFd:
 
 def written(value: Any, **options: Any) -> str:
     out = io.StringIO()
+    options["saves"] = Saves(options.get("saves", ()))
     writer = Writer(Screen(out, io.StringIO()), **options)
     writer.write(value)
     writer.close()
