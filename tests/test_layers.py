@@ -315,6 +315,7 @@ ORDER = (
     "cli.sources",
     "cli.whereabouts",
     "cli.listeners",
+    "cli.offers",
     "cli.completers",
     "cli.asking",
     "cli.listing",

@@ -162,7 +162,7 @@ class Shell:
         return self._fitting[number] if number < len(self._fitting) else None
 
     def _names(self, text: str) -> list[str]:
-        from seqrpc.cli.completers import is_plain  # noqa: PLC0415 - seldom needed
+        from seqrpc.cli.offers import is_plain  # noqa: PLC0415 - seldom needed
 
         names = [*(self._conversation.services.methods or {})]
         for name, target in self._objects.items():
