@@ -332,6 +332,7 @@ ORDER = (
     "cli.feeding",
     "cli.words",
     "cli.results",
+    "cli.failures",
     "cli.events",
     "cli.monitor",
     "cli.conversation",

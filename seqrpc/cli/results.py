@@ -128,7 +128,7 @@ class Writer:
         with memoryview(value) as view:
             return self._told_buffer(view)
 
-    def _told_stream(self, stream: Stream[Any]) -> list[Any]:
+    def _told_stream(self, stream: Stream[Any]) -> Any:
         """Return the items of a stream that is inside of something else, which has to be there whole.
 
         Raises:

@@ -11,7 +11,8 @@ from typing import Any, Final
 from seqrpc.blocking.channels import Channel
 from seqrpc.cli.alarms import is_late
 from seqrpc.cli.conversation import Conversation, Target
-from seqrpc.cli.endings import FAILED, Ending, after_a_call, misused, status_of, told
+from seqrpc.cli.endings import FAILED, Ending, after_a_call, misused, status_of
+from seqrpc.cli.failures import failure
 from seqrpc.cli.keyboard import given_back
 from seqrpc.cli.results import Writer
 from seqrpc.cli.screen import Screen
@@ -97,8 +98,8 @@ class Shell:
             if isinstance(exc, DeadlineExceeded) and is_late():
                 raise  # all of it was to take no longer
             if not is_prompt:
-                raise Ending(status_of(exc), told(exc)) from None
-            self._screen.complain(told(exc))
+                raise Ending(status_of(exc), failure(exc)) from None
+            self._screen.complain(failure(exc))
 
     def line(self, line: str) -> None:
         """Do what one line says.

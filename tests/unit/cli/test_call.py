@@ -72,6 +72,7 @@ def test_results_go_to_a_pipe_as_json_and_bytes_as_they_are(
         (("ad", "1"), 3, "seqrpc: there is no method 'ad'; did you mean 'add'?\n"),
         (("Desk.zzz",), 3, "seqrpc: rpc.MethodNotFound: there is no method 'Desk.zzz'\n"),
         (("fail",), 1, "seqrpc: desk.Empty: nothing there\n"),
+        (("fail_with", '{"a": 1}'), 1, 'seqrpc: desk.Empty: nothing there; data: {"a":1}\n'),
         (("box", "a", "--", "look"), 1, "seqrpc: desk.Empty: the box a is empty\n"),
         (
             ("sleep", "60", "--timeout", "0.1"),
