@@ -331,6 +331,8 @@ ORDER = (
     "cli.values",
     "cli.feeding",
     "cli.words",
+    "cli.progress",
+    "cli.recipient",
     "cli.results",
     "cli.failures",
     "cli.events",

@@ -86,7 +86,7 @@ class _Chained(Calling):
     metavar="PATH",
     help="Write files, buffers and bytes there, in order.",
 )
-@click.option("--exec", "program", default="", metavar="PROGRAM", help="Run a program with what came as its input.")
+@click.option("--exec", "program", metavar="PROGRAM", help="Run a program with what came as its input.")
 @click.option("--as-user", metavar="USER", help="As this user, or UID:GID; for root.")
 @click.option("--shell", is_flag=True, help="Read calls line by line.")
 @click.pass_context
@@ -116,7 +116,7 @@ def command(ctx: click.Context, /, address: str, method: str | None, args: tuple
         contextlib.closing(Conversation(connection, description_if_any(connection) or ours)) as conversation,
         contextlib.closing(saves),
     ):
-        saves.open()
+        writer.prepare()
         if options["shell"]:
             from seqrpc.cli.shell import Shell  # noqa: PLC0415 - seldom needed
 
@@ -155,7 +155,7 @@ def _run(
         result, target = conversation.call(target, name, words, files if is_last else ())
         with after_a_call():
             if not isinstance(result, Channel):
-                writer.write(result)
+                writer.write(result, is_last=is_last)
             elif is_last:
                 _tell_object(screen, target)
 
