@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from seqrpc.cli.completers import completes_addresses, completes_arguments, completes_methods
+from seqrpc.cli.completers import Calling, completes_addresses, completes_arguments, completes_files, completes_methods
 from seqrpc.cli.endings import FAILED, HELP, REFUSED, misused, told
 from seqrpc.cli.gauge import Gauge
 from seqrpc.cli.identity import become, identity_of
@@ -41,6 +41,7 @@ _BRIEF: Final = 1.0
 
 @click.command(
     "bench",
+    cls=Calling,
     context_settings={"ignore_unknown_options": True},
     help="""Measure calls of METHOD of what listens at ADDRESS.
 
@@ -58,7 +59,12 @@ _BRIEF: Final = 1.0
 @click.argument("method", shell_complete=completes_methods)
 @click.argument("args", nargs=-1, type=click.UNPROCESSED, shell_complete=completes_arguments)
 @click.option(
-    "--fd", "files", multiple=True, metavar="NAME=PATH", help="Send an open file: PATH, >PATH, >>PATH, <>PATH."
+    "--fd",
+    "files",
+    multiple=True,
+    metavar="NAME=PATH",
+    help="Send an open file: PATH, >PATH, >>PATH, <>PATH.",
+    shell_complete=completes_files,
 )
 @click.option("--connections", type=click.IntRange(1, MOST_CONNECTIONS), default=1, metavar="N", help="1 by default.")
 @click.option(

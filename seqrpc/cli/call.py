@@ -9,31 +9,38 @@ from typing import Any, Final
 import click
 
 from seqrpc.blocking.channels import Channel
-from seqrpc.cli.completers import completes_addresses, completes_arguments, completes_methods
+from seqrpc.cli.completers import (
+    BETWEEN,
+    CHAIN,
+    Calling,
+    chained,
+    completes_addresses,
+    completes_arguments,
+    completes_files,
+    completes_methods,
+)
 from seqrpc.cli.conversation import Conversation, Target
-from seqrpc.cli.endings import HELP, misused
+from seqrpc.cli.endings import HELP, after_a_call, misused
 from seqrpc.cli.identity import become, identity_of
 from seqrpc.cli.learning import description_if_any
 from seqrpc.cli.options import Seconds, check_misplaced, check_unknown
 from seqrpc.cli.places import Elsewhere, Place, Program, bounded, connected, place_of
 from seqrpc.cli.results import Writer
+from seqrpc.cli.saving import Saves
 from seqrpc.cli.screen import Screen
 from seqrpc.documents.trees import Document
 from seqrpc.kernel.addresses import FdAddress, SystemdAddress
 
 _SECONDS: Final = 1.0  # for a description, without which the call goes on
 
-BETWEEN: Final = "--"
-"""What stands between two calls of a chain."""
 
-
-class _Chained(click.Command):
+class _Chained(Calling):
     """A command whose arguments have calls between ``--``."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Keep what follows the first ``--``, which click would take for a mark of its own."""
         at = args.index(BETWEEN) if BETWEEN in args else len(args)
-        ctx.meta["seqrpc.chain"] = args[at:]
+        ctx.meta[CHAIN] = args[at:]
         return super().parse_args(ctx, args[:at])
 
 
@@ -61,19 +68,31 @@ class _Chained(click.Command):
 @click.argument("method", required=False, shell_complete=completes_methods)
 @click.argument("args", nargs=-1, type=click.UNPROCESSED, shell_complete=completes_arguments)
 @click.option(
-    "--fd", "files", multiple=True, metavar="NAME=PATH", help="Send an open file: PATH, >PATH, >>PATH, <>PATH."
+    "--fd",
+    "files",
+    multiple=True,
+    metavar="NAME=PATH",
+    help="Send an open file: PATH, >PATH, >>PATH, <>PATH.",
+    shell_complete=completes_files,
 )
 @click.option("--timeout", type=Seconds(), help="How long all of it may take.")
 @click.option("--json", is_flag=True, help="Write JSON, at a terminal too.")
 @click.option("--raw", is_flag=True, help="Write texts and bytes as they are.")
-@click.option("--save", "saves", multiple=True, metavar="PATH", help="Write files, buffers and bytes there, in order.")
-@click.option("--exec", "program", default="", metavar="PROGRAM", help="Run a program with what came as its input.")
+@click.option(
+    "--save",
+    "saves",
+    multiple=True,
+    type=click.Path(),
+    metavar="PATH",
+    help="Write files, buffers and bytes there, in order.",
+)
+@click.option("--exec", "program", metavar="PROGRAM", help="Run a program with what came as its input.")
 @click.option("--as-user", metavar="USER", help="As this user, or UID:GID; for root.")
 @click.option("--shell", is_flag=True, help="Read calls line by line.")
 @click.pass_context
 def command(ctx: click.Context, /, address: str, method: str | None, args: tuple[str, ...], **options: Any) -> int:
     """Call."""
-    rest = ctx.meta["seqrpc.chain"]
+    rest = ctx.meta[CHAIN]
     known = [name for option in ctx.command.params for name in option.opts if name.startswith("--")]
     check_unknown([method or "", *args], known)
     check_misplaced(rest, known, f"before the first {BETWEEN}")
@@ -89,12 +108,15 @@ def command(ctx: click.Context, /, address: str, method: str | None, args: tuple
         ours = _known_of(place)
         become(who)
     screen = Screen(json=options["json"])
-    writer = Writer(screen, raw=options["raw"], saves=options["saves"], program=options["program"])
+    saves = Saves(options["saves"])
+    writer = Writer(screen, raw=options["raw"], saves=saves, program=options["program"])
     with (
         bounded(options["timeout"]),
         connected(place) as connection,
         contextlib.closing(Conversation(connection, description_if_any(connection) or ours)) as conversation,
+        contextlib.closing(saves),
     ):
+        writer.prepare()
         if options["shell"]:
             from seqrpc.cli.shell import Shell  # noqa: PLC0415 - seldom needed
 
@@ -118,12 +140,7 @@ def _chain(method: str | None, args: Sequence[str], rest: Sequence[str]) -> list
     """Return the calls of a command line, each a method with its arguments."""
     if method is None:
         return []
-    calls = [[method, *args]]
-    for word in rest:
-        if word == BETWEEN:
-            calls.append([])
-        else:
-            calls[-1].append(word)
+    calls = chained(method, args, rest)
     if not all(calls):
         raise misused(f"a method follows after {BETWEEN}")
     return calls
@@ -136,11 +153,11 @@ def _run(
     for number, (name, *words) in enumerate(calls):
         is_last = number == len(calls) - 1
         result, target = conversation.call(target, name, words, files if is_last else ())
-        if isinstance(result, Channel):
-            if is_last:
+        with after_a_call():
+            if not isinstance(result, Channel):
+                writer.write(result, is_last=is_last)
+            elif is_last:
                 _tell_object(screen, target)
-        else:
-            writer.write(result)
 
 
 def _tell_object(screen: Screen, target: Target) -> None:

@@ -17,6 +17,7 @@ import click
 from seqrpc.cli import endings
 from seqrpc.cli.program import COMPLETION, PROGRAM, is_extra, without
 from seqrpc.cli.screen import Screen
+from seqrpc.errors import RpcError
 from seqrpc.text import offered, shown
 
 COMMANDS: Final = {
@@ -142,13 +143,21 @@ def _run_and_tell(args: Sequence[str], screen: Screen) -> int:
     except Exception as exc:
         if isinstance(exc, ModuleNotFoundError) and is_extra(exc):
             return without(exc)
-        text = endings.told(exc)
-        if isinstance(exc, OSError):
+        text = _told(exc)
+        if isinstance(exc, OSError) or isinstance(exc.__cause__, OSError):
             _drop_what_cannot_be_written(screen)
         if text:
             screen.complain(text)
         return endings.status_of(exc)
     return status
+
+
+def _told(exc: Exception) -> str:
+    if isinstance(exc, RpcError) and exc.data is not None:
+        from seqrpc.cli.failures import failure  # noqa: PLC0415 - seldom needed
+
+        return failure(exc)
+    return endings.told(exc)
 
 
 def _drop_what_cannot_be_written(screen: Screen) -> None:

@@ -10,7 +10,7 @@ from typing import IO, Any, NamedTuple
 
 from seqrpc.blocking.channels import Channel
 from seqrpc.blocking.remote import Remote
-from seqrpc.cli.endings import misused
+from seqrpc.cli.endings import after_a_call, misused
 from seqrpc.cli.learning import Methods, by_name, found, interface_of
 from seqrpc.cli.words import Words
 from seqrpc.documents.trees import Document
@@ -36,6 +36,7 @@ class Conversation:
         """Begin with the services of the connection."""
         self.document = document
         self._lasting = contextlib.ExitStack()
+        self._is_begun = False
         self.services = Target(remote, None if document is None else by_name(document.methods))
 
     def close(self) -> None:
@@ -52,7 +53,9 @@ class Conversation:
         wire_name, method = found(name, target.methods)
         made = Words(self.document, standard_input, self._lasting)
         with contextlib.closing(made):
-            by_position, by_word = made.arguments(words, files, method)
+            with after_a_call() if self._is_begun else contextlib.nullcontext():
+                by_position, by_word = made.arguments(words, files, method)
+            self._is_begun = True
             if method is not None and method.oneway:
                 target.remote.notify(wire_name, *by_position, **by_word)
                 return None, target

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import signal
+from collections.abc import Iterator
 from typing import Final, NoReturn
 
 from seqrpc import errors
@@ -94,6 +96,29 @@ def told(error: BaseException) -> str:
     if isinstance(error, ValueError | TypeError):
         return shown(error)
     return f"{type(error).__name__}: {shown(error)}"
+
+
+@contextlib.contextmanager
+def after_a_call() -> Iterator[None]:
+    """Have what fails on this side in the block end the command as a failure, not as absence or refusal.
+
+    Who is told that something was not there may call again, and what is here comes after a call that was made.
+
+    Raises:
+        Ending: something failed.
+        SeqrpcError, TimeoutError, BrokenPipeError: as they come, for they tell of the other side, or have ends of their
+            own.
+    """
+    try:
+        yield
+    except (errors.SeqrpcError, TimeoutError, BrokenPipeError):
+        raise
+    except Ending as exc:
+        if exc.status in (ABSENT, REFUSED):
+            raise Ending(FAILED, str(exc)) from exc
+        raise
+    except (OSError, ValueError, TypeError) as exc:
+        raise Ending(FAILED, told(exc)) from exc
 
 
 def die_of(number: int) -> NoReturn:

@@ -137,7 +137,7 @@ def begun(program: Program) -> Iterator[tuple[socket.socket, Process]]:
         Ending: there is no such program.
         OSError: it cannot be started.
     """
-    _check_program(program.argv[0])
+    check_program(program.argv[0], "exec:")
     ours, theirs = socket_pair()
     try:
         with theirs:
@@ -160,8 +160,12 @@ def _started(program: Program, limits: Limits) -> Iterator[Connection]:
         yield connection
 
 
-def _check_program(name: str) -> None:
+def check_program(name: str, what: str) -> None:
     """Look for a program, for what cannot start tells so less plainly.
+
+    Args:
+        name: a path, or what is looked for in ``PATH``.
+        what: by what it is to be started, for the error.
 
     Raises:
         Ending: there is none.
@@ -169,10 +173,10 @@ def _check_program(name: str) -> None:
     if shutil.which(name) is not None:
         return
     if os.sep not in name:
-        raise Ending(ABSENT, f"exec: there is no program {name!r} in PATH")
+        raise Ending(ABSENT, f"{what} there is no program {name!r} in PATH")
     if os.path.exists(name):
-        raise Ending(REFUSED, f"exec: {name!r} is no program that this user may run")
-    raise Ending(ABSENT, f"exec: there is no program {name!r}")
+        raise Ending(REFUSED, f"{what} {name!r} is no program that this user may run")
+    raise Ending(ABSENT, f"{what} there is no program {name!r}")
 
 
 def _launching(argv: tuple[str, ...]) -> list[str]:

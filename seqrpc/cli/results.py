@@ -7,17 +7,17 @@ import contextlib
 import math
 import os
 import select
-import shlex
 import stat
-import subprocess
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from datetime import datetime
 from typing import Any, Final
 
 from seqrpc.blocking.channels import Channel
 from seqrpc.blocking.streams import Stream
 from seqrpc.cli.endings import FAILED, Ending, misused
+from seqrpc.cli.progress import progress
+from seqrpc.cli.recipient import Recipient
+from seqrpc.cli.saving import Saves
 from seqrpc.cli.screen import Screen, as_json
 from seqrpc.kernel.buffers import Buffer
 from seqrpc.kernel.descriptors import OwnedFd
@@ -43,25 +43,43 @@ class Writer:
     Args:
         screen: where they go.
         raw: whether texts are written as they are, without quotes, to what is no terminal.
-        saves: paths for what is no plain data: descriptors, buffers and bytes, in the order in which they come.
-        program: what is given a descriptor as its standard input, with its arguments, or nothing.
+        saves: files for what comes, in its order; lent.
+        program: what is given each result as its standard input, with its arguments; None is none.
     """
 
-    def __init__(self, screen: Screen, *, raw: bool = False, saves: Sequence[str] = (), program: str = "") -> None:
+    def __init__(
+        self, screen: Screen, *, raw: bool = False, saves: Saves | None = None, program: str | None = None
+    ) -> None:
         """Write nothing yet."""
         self._screen = screen
         self._raw = raw
-        self._saves = [*saves]
-        try:
-            self._argv = shlex.split(program)
-        except ValueError as exc:
-            raise misused(f"--exec {program!r}: {exc}") from None
+        self._saves = Saves(()) if saves is None else saves
+        self._program = Recipient(program)
+        if self._program and self._saves:
+            raise misused("what comes goes to --save, or to --exec: give one of them")
         self._left = _MOST_NESTED
-        self.status = 0
-        """Of the program."""
 
-    def write(self, value: Any) -> None:
+    @property
+    def status(self) -> int:
+        """Of the program."""
+        return self._program.status
+
+    def prepare(self) -> None:
+        """Look for what results are to be given to, before there are any.
+
+        Raises:
+            Ending: there is no such program.
+            OSError: a file cannot be opened.
+        """
+        self._saves.open()
+        self._program.check()
+
+    def write(self, value: Any, *, is_last: bool = True) -> None:
         """Write a result, and close what is in it, but for objects, which stay their owner's.
+
+        Args:
+            value: the result.
+            is_last: whether it is that of the last call. Before, what is nothing is neither saved nor given on.
 
         Raises:
             Ending: it cannot be written so.
@@ -79,8 +97,13 @@ class Writer:
                 self._write_bytes(view)
         elif isinstance(value, bytes):
             self._write_bytes(value)
-        elif self._saves and not _holds_files(value):
-            self._save_data(value)
+        elif _holds_files(value) or (value is None and not is_last):
+            self._write_data(value)
+        elif self._saves:
+            with self._saves.take() as file:
+                file.write(self._as_file(value))
+        elif self._program:
+            self._give(self._as_file(value))
         else:
             self._write_data(value)
 
@@ -91,7 +114,8 @@ class Writer:
             Ending: it was not.
         """
         if self._saves:
-            raise Ending(FAILED, f"nothing came that could be saved as {self._saves[0]}")
+            raise Ending(FAILED, f"nothing came that could be saved as {self._saves.path}")
+        self._program.close()
 
     # Plain data
 
@@ -103,10 +127,9 @@ class Writer:
         elif value is not None or not self._screen.is_for_people:
             self._screen.value(self.data_of(value))
 
-    def _save_data(self, value: Any) -> None:
+    def _as_file(self, value: Any) -> bytes:
         text = value if isinstance(value, str) else as_json(self.data_of(value)) + "\n"
-        with open(self._saves.pop(0), "w", encoding="utf-8", errors="surrogateescape") as file:
-            file.write(text)
+        return text.encode(errors="surrogateescape")
 
     def data_of(self, value: Any) -> Any:
         """Return a value as JSON has it; files in it are saved as far as there are paths, and closed."""
@@ -127,7 +150,7 @@ class Writer:
         with memoryview(value) as view:
             return self._told_buffer(view)
 
-    def _told_stream(self, stream: Stream[Any]) -> list[Any]:
+    def _told_stream(self, stream: Stream[Any]) -> Any:
         """Return the items of a stream that is inside of something else, which has to be there whole.
 
         Raises:
@@ -147,15 +170,15 @@ class Writer:
         if told["descriptor"] == "file":
             told["size"] = os.fstat(fd.fileno()).st_size
         if self._saves:
-            told["saved"] = self._saves[0]
+            told["saved"] = self._saves.path
             self._save(fd)
         return told
 
     def _told_buffer(self, view: memoryview) -> Any:
         if not self._saves:
             return base64.b64encode(view).decode()
-        path = self._saves.pop(0)
-        with open(path, "wb") as file:
+        path = self._saves.path
+        with self._saves.take() as file:
             file.write(view)
         return {"bytes": len(view), "saved": path}
 
@@ -163,33 +186,30 @@ class Writer:
 
     def _write_bytes(self, data: bytes | memoryview) -> None:
         if self._saves:
-            with open(self._saves.pop(0), "wb") as file:
+            with self._saves.take() as file:
                 file.write(data)
-        elif self._argv:
-            self._run(input=data)
+        elif self._program:
+            self._give(data)
         else:
             self._screen.raw(data)
             self._end_line(data[-1:] == b"\n" or not data)
 
     def _write_file(self, fd: OwnedFd) -> None:
-        if self._argv:
-            self._run(stdin=fd.fileno())
+        if self._program:
+            self._screen.flush()
+            self._program.run(fd.fileno())
         elif self._saves:
             self._save(fd)
         else:
             self._copy(fd)
 
-    def _run(self, **given: Any) -> None:
-        """Run the program with its input, and have its status."""
+    def _give(self, data: bytes | memoryview) -> None:
         self._screen.flush()
-        try:
-            done = subprocess.run(self._argv, check=False, **given)  # noqa: S603 - the user's
-        except OSError as exc:
-            raise Ending(FAILED, f"--exec: {self._argv[0]} cannot be started: {exc.strerror}") from None
-        self.status = _status_of(done.returncode)
+        with self._program.fed() as file:
+            file.write(data)
 
     def _save(self, fd: OwnedFd) -> None:
-        with open(self._saves.pop(0), "wb") as file, progress(self._screen) as tell:
+        with self._saves.take() as file, progress(self._screen) as tell:
             done = 0
             for data in _read(fd):
                 file.write(data)
@@ -211,7 +231,12 @@ class Writer:
 
     def _write_stream(self, stream: Stream[Any]) -> None:
         with contextlib.ExitStack() as opened:
-            file = opened.enter_context(open(self._saves.pop(0), "wb")) if self._saves else None
+            file = None
+            if self._program:
+                self._screen.flush()
+                file = opened.enter_context(self._program.fed())
+            elif self._saves:
+                file = opened.enter_context(self._saves.take())
             quiet = self._screen.is_terminal and file is None  # the items show that something happens
             tell = None if quiet else opened.enter_context(progress(self._screen))
             count = 0
@@ -221,11 +246,12 @@ class Writer:
                     self._write_item(item, file)
                 if tell is not None:
                     tell(f"{count:,} items")
-                if file is None:
-                    self._screen.flush()
+                (self._screen if file is None or not self._program else file).flush()
 
     def _write_item(self, item: Any, file: Any) -> None:
-        if file is not None:
+        if file is not None and self._raw and isinstance(item, str):
+            file.write(f"{item}\n".encode(errors="surrogateescape"))
+        elif file is not None:
             file.write(item if isinstance(item, bytes) else (as_json(self.data_of(item)) + "\n").encode())
         elif self._raw and isinstance(item, bytes):
             self._screen.raw(item)
@@ -313,35 +339,3 @@ def _plain_key(key: Any) -> Any:
         return [_plain_key(each) for each in key]
     plain = _plain(key)
     return plain if isinstance(plain, str | int | float | None) else str(plain)
-
-
-def _status_of(returncode: int) -> int:
-    return returncode if returncode >= 0 else 128 - returncode
-
-
-# Progress
-
-
-@contextlib.contextmanager
-def progress(screen: Screen) -> Iterator[Callable[[str], None]]:
-    """Yield what tells how far something is: on one line of a terminal, a few times in a second, if it takes long."""
-    if not screen.err.isatty():
-        yield lambda _text: None
-        return
-    began = last = time.monotonic()
-    is_shown = False
-
-    def tell(text: str) -> None:
-        nonlocal last, is_shown
-        now = time.monotonic()
-        if now - last >= 0.25 and now - began >= 0.5:
-            last, is_shown = now, True
-            screen.err.write(f"\r{text}, {now - began:.0f} s\x1b[K")
-            screen.err.flush()
-
-    try:
-        yield tell
-    finally:
-        if is_shown:
-            screen.err.write("\r\x1b[K")
-            screen.err.flush()

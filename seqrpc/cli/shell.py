@@ -11,7 +11,8 @@ from typing import Any, Final
 from seqrpc.blocking.channels import Channel
 from seqrpc.cli.alarms import is_late
 from seqrpc.cli.conversation import Conversation, Target
-from seqrpc.cli.endings import Ending, misused, status_of, told
+from seqrpc.cli.endings import FAILED, Ending, after_a_call, misused, status_of
+from seqrpc.cli.failures import failure
 from seqrpc.cli.keyboard import given_back
 from seqrpc.cli.results import Writer
 from seqrpc.cli.screen import Screen
@@ -97,8 +98,8 @@ class Shell:
             if isinstance(exc, DeadlineExceeded) and is_late():
                 raise  # all of it was to take no longer
             if not is_prompt:
-                raise Ending(status_of(exc), told(exc)) from None
-            self._screen.complain(told(exc))
+                raise Ending(status_of(exc), failure(exc)) from None
+            self._screen.complain(failure(exc))
 
     def line(self, line: str) -> None:
         """Do what one line says.
@@ -137,9 +138,10 @@ class Shell:
             self._objects[kept] = made
             self._screen.line(f"{kept}: ", ", ".join(made.methods or {}) or "an object")
         else:
-            self._writer.write(result)
+            with after_a_call():
+                self._writer.write(result)
             if keep is not None:
-                raise misused(f"{name} gave no object that could be called {keep}")
+                raise Ending(FAILED, f"{name} gave no object that could be called {keep}")
 
     # Keys
 
@@ -161,7 +163,7 @@ class Shell:
         return self._fitting[number] if number < len(self._fitting) else None
 
     def _names(self, text: str) -> list[str]:
-        from seqrpc.cli.completers import is_plain  # noqa: PLC0415 - seldom needed
+        from seqrpc.cli.offers import is_plain  # noqa: PLC0415 - seldom needed
 
         names = [*(self._conversation.services.methods or {})]
         for name, target in self._objects.items():

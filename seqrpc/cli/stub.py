@@ -40,8 +40,10 @@ _MOST_LINES: Final = 100
     epilog=f"\b\n{HELP}",
 )
 @click.argument("source", metavar="ADDRESS", shell_complete=completes_addresses)
-@click.option("-o", "--output", metavar="FILE", help="Where to write it; by default to standard output.")
-@click.option("--check", metavar="FILE", help="A stub that was written before.")
+@click.option(
+    "-o", "--output", type=click.Path(), metavar="FILE", help="Where to write it; by default to standard output."
+)
+@click.option("--check", type=click.Path(), metavar="FILE", help="A stub that was written before.")
 @click.option("--timeout", type=Seconds(), default=SECONDS, show_default=True, help="How long it may take.")
 def command(source: str, *, output: str | None, check: str | None, timeout: float) -> int:
     """Write a stub, or check one."""

@@ -186,6 +186,10 @@ class Desk(seqrpc.Service):
     async def fail(self) -> None:
         raise Empty("nothing there")
 
+    @seqrpc.method
+    async def fail_with(self, data: Any) -> None:
+        raise Empty("nothing there", data)
+
 
 class Other(seqrpc.Service):
     """Another service, which has a method of the same name."""

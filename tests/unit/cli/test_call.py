@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from support.commands import Done, at_terminal, seqrpc_command
 from support.processes import AS_ROOT
 
+from seqrpc import blocking
 from seqrpc.cli.call import _known_of
 from seqrpc.cli.places import Elsewhere, Program
 from seqrpc.kernel.addresses import FdAddress, PathAddress
@@ -70,6 +72,7 @@ def test_results_go_to_a_pipe_as_json_and_bytes_as_they_are(
         (("ad", "1"), 3, "seqrpc: there is no method 'ad'; did you mean 'add'?\n"),
         (("Desk.zzz",), 3, "seqrpc: rpc.MethodNotFound: there is no method 'Desk.zzz'\n"),
         (("fail",), 1, "seqrpc: desk.Empty: nothing there\n"),
+        (("fail_with", '{"a": 1}'), 1, 'seqrpc: desk.Empty: nothing there; data: {"a":1}\n'),
         (("box", "a", "--", "look"), 1, "seqrpc: desk.Empty: the box a is empty\n"),
         (
             ("sleep", "60", "--timeout", "0.1"),
@@ -154,3 +157,25 @@ def test_what_has_one_connection_is_not_asked_before(desk: Path) -> None:
         PathAddress(f"{desk}.gone"),
     ):
         assert _known_of(place) is None
+
+
+def test_nothing_is_called_if_what_comes_cannot_be_saved(desk: Path, seqrpc_run: Run, tmp_path: Path) -> None:
+    (tmp_path / "kept").write_text("before")
+    done = seqrpc_run("call", desk, "write", f"file=@{tmp_path}/kept", "x", "--save", "/nothing/here")
+    assert done == Done(3, "", "seqrpc: ENOENT: No such file or directory: /nothing/here\n")
+    with blocking.connect(desk) as connection:
+        assert connection.call("rpc.stats")["methods"]["Desk.write"]["calls"] == 0
+
+
+def test_a_call_that_failed_leaves_no_file_and_takes_none_away(desk: Path, seqrpc_run: Run, tmp_path: Path) -> None:
+    (tmp_path / "kept").write_text("before")
+    saves = ("--save", tmp_path / "kept", "--save", tmp_path / "made")
+    assert seqrpc_run("call", desk, "fail", *saves).status == 1
+    assert os.listdir(tmp_path) == ["kept"]
+    assert (tmp_path / "kept").read_text() == "before"
+
+
+def test_what_fails_here_after_a_call_was_made_is_no_absence(desk: Path, seqrpc_run: Run) -> None:
+    done = seqrpc_run("call", desk, "box", "a", "--", "put", "@/nothing/here")
+    assert done == Done(1, "", "seqrpc: ENOENT: No such file or directory: /nothing/here\n")
+    assert seqrpc_run("call", desk, "Desk.echo", "@/nothing/here").status == 3

@@ -13,7 +13,8 @@ from support.sync import served
 
 import seqrpc
 from seqrpc.cli.call import command
-from seqrpc.cli.completers import completes_addresses, completes_arguments, completes_methods, is_plain
+from seqrpc.cli.completers import CHAIN, completes_addresses, completes_arguments, completes_files, completes_methods
+from seqrpc.cli.offers import is_plain
 
 
 def context(**params: Any) -> click.Context:
@@ -42,6 +43,38 @@ def test_methods_are_those_at_the_address(desk: Path) -> None:
     assert texts(completes_methods(context(address=str(desk)), PARAM, "Other.")) == ["Other.echo", "Other.only"]
 
 
+def test_a_method_is_found_without_its_service(desk: Path) -> None:
+    assert texts(completes_methods(context(address=str(desk)), PARAM, "on")) == ["only"]
+    assert texts(completes_methods(context(address=str(desk)), PARAM, "ech")) == []  # there are two
+    assert "add" not in texts(completes_methods(context(address=str(desk)), PARAM, ""))
+
+
+@pytest.mark.parametrize(
+    "rest, typed, expected",
+    [
+        (["--"], "", ["Box.look", "Box.put"]),
+        (["--"], "l", ["look"]),
+        (["--", "put"], "", ["text="]),
+        (["--", "put", "x", "--"], "Box.l", ["Box.look"]),
+        (["--", "nothing", "--"], "", []),
+    ],
+)
+def test_after_a_call_of_a_chain_those_of_its_object_are_offered(
+    desk: Path, rest: list[str], typed: str, expected: list[str]
+) -> None:
+    given = context(address=str(desk), method="box", args=("a",))
+    given.meta[CHAIN] = rest
+    assert texts(completes_arguments(given, PARAM, typed)) == expected
+
+
+def test_open_files_are_for_the_parameters_that_take_them(desk: Path) -> None:
+    given = context(address=str(desk), method="write")
+    assert [(each.value, each.type) for each in completes_files(given, PARAM, "")] == [("file=", "open")]
+    assert [(each.value, each.type) for each in completes_files(given, PARAM, "file=/x")] == [("/x", "file")]
+    assert completes_files(context(address=str(desk), method="Desk.zzz"), PARAM, "") == []
+    assert completes_files(context(address=str(desk)), PARAM, "") == []
+
+
 def test_parameters_are_those_of_the_method_that_are_not_given(desk: Path) -> None:
     found = completes_arguments(context(address=str(desk), method="Desk.add", args=()), PARAM, "")
     assert [(item.value, item.help) for item in found] == [("a=", "int"), ("b=", "int")]
@@ -56,13 +89,17 @@ def test_parameters_are_those_of_the_method_that_are_not_given(desk: Path) -> No
         ("colour=", ["colour=red", "colour=blue"]),
         ("colour=b", ["colour=blue"]),
         ("yes=", ["yes=true", "yes=false"]),
-        ("path=/x", ["path=/x"]),
+        ("path=/x", ["/x"]),
+        ("path=@/x", ["/x"]),
+        ("@x", ["x"]),
+        ("r", ["red"]),
+        ("", ["red", "blue", "colour=", "bits=", "point=", "when=", "wait=", "path="]),
     ],
 )
 def test_values_are_those_that_there_are(desk: Path, typed: str, expected: list[str]) -> None:
     found = completes_arguments(context(address=str(desk), method="told", args=()), PARAM, typed)
-    assert texts(found) == expected
-    assert found[0].type == ("file" if typed == "path=/x" else "plain")
+    assert texts(found)[: len(expected)] == expected
+    assert found[0].type == {"path=/x": "file", "path=@/x": "content", "@x": "content"}.get(typed, "plain")
 
 
 def test_nothing_is_started(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -77,11 +114,15 @@ def test_nothing_is_started(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_no_value_that_is_offered_stands_for_a_file(socket_path: Path) -> None:
     class Evil(seqrpc.Service):
         @seqrpc.method
-        async def run(self, text: Literal["@/etc/passwd", "-", "x"]) -> None: ...
+        async def run(self, text: Literal["@/etc/passwd", "-", "--save", "text=@/etc/passwd", "x"]) -> None: ...
 
     with served(socket_path, Evil()):
-        found = completes_arguments(context(address=str(socket_path), method="run"), PARAM, "text=")
-    assert texts(found) == ["text=@@/etc/passwd", "text=x"]
+        given = context(address=str(socket_path), method="run")
+        found = {typed: texts(completes_arguments(given, PARAM, typed)) for typed in ("text=", "", "@", "te")}
+    assert found["text="] == ["text=@@/etc/passwd", "text=--save", "text=text=@/etc/passwd", "text=x"]
+    assert found[""] == ["@@/etc/passwd", "x", "text="]
+    assert found["@"] == [""]  # the path that is typed
+    assert found["te"] == ["text="]
 
 
 @pytest.mark.parametrize("params", [{}, {"address": "/nothing/here"}, {"address": "exec:false"}, {"address": "exec:"}])

@@ -10,7 +10,7 @@ from support.processes import fork
 
 from seqrpc import errors
 from seqrpc.cli import endings
-from seqrpc.cli.endings import Ending, die_of, misused, status_of, told
+from seqrpc.cli.endings import ABSENT, MISUSED, Ending, after_a_call, die_of, misused, status_of, told
 
 
 def died() -> errors.Unavailable:
@@ -64,3 +64,28 @@ def test_a_process_dies_of_a_signal_as_if_nothing_handled_it(is_blocked: bool) -
         die_of(signal.SIGINT)
     status = os.waitpid(pid, 0)[1]
     assert os.waitstatus_to_exitcode(status) == (128 + signal.SIGINT if is_blocked else -signal.SIGINT)
+
+
+@pytest.mark.parametrize(
+    "error, status, text",
+    [
+        (FileNotFoundError(2, "No such file", "/x"), 1, "ENOENT: No such file: /x"),
+        (PermissionError(13, "No", "/x"), 1, "EACCES: No: /x"),
+        (ValueError("odd"), 1, "odd"),
+        (Ending(ABSENT, "gone"), 1, "gone"),
+        (Ending(MISUSED, "wrong"), 2, "wrong"),
+    ],
+)
+def test_after_a_call_nothing_is_absent(error: Exception, status: int, text: str) -> None:
+    with pytest.raises(Ending) as failed, after_a_call():
+        raise error
+    assert (failed.value.status, str(failed.value)) == (status, text)
+
+
+@pytest.mark.parametrize(
+    "error", [errors.PermissionDenied("no"), errors.DeadlineExceeded("late"), BrokenPipeError(), KeyboardInterrupt()]
+)
+def test_what_has_an_end_of_its_own_keeps_it_after_a_call(error: BaseException) -> None:
+    with pytest.raises(type(error)) as failed, after_a_call():
+        raise error
+    assert failed.value is error

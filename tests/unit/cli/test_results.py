@@ -17,7 +17,8 @@ from support.commands import Done, at_terminal, terminal
 
 from seqrpc import Buffer, OwnedFd, blocking
 from seqrpc.cli.endings import Ending
-from seqrpc.cli.results import Writer, kind_of, progress
+from seqrpc.cli.results import Writer, kind_of
+from seqrpc.cli.saving import Saves
 from seqrpc.cli.screen import Screen
 
 Run = Callable[..., Done]
@@ -41,6 +42,7 @@ def owned(path: Path, flags: int = os.O_RDONLY) -> OwnedFd:
 
 def written(value: Any, **options: Any) -> str:
     out = io.StringIO()
+    options["saves"] = Saves(options.get("saves", ()))
     writer = Writer(Screen(out, io.StringIO()), **options)
     writer.write(value)
     writer.close()
@@ -96,7 +98,7 @@ def test_files_are_copied_saved_and_given_to_programs(desk: Path, seqrpc_run: Ru
     assert seqrpc_run("call", desk, "Desk.open", file, "--exec", "sh -c 'exit 7'") == Done(7, "", "")
     assert seqrpc_run("call", desk, "Desk.open", file, "--exec", "sh -c 'kill -9 $$'") == Done(137, "", "")
     done = seqrpc_run("call", desk, "Desk.open", file, "--exec", "/nothing/here")
-    assert done == Done(1, "", "seqrpc: --exec: /nothing/here cannot be started: No such file or directory\n")
+    assert done == Done(3, "", "seqrpc: --exec: there is no program '/nothing/here'\n")
     assert seqrpc_run("call", desk, "blob", "3", "--exec", "cat") == Done(0, "xxx", "")
     done = seqrpc_run("call", desk, "Desk.open", tmp_path)
     assert done == Done(1, "", "seqrpc: the directory that came cannot be read: Is a directory\n")
@@ -150,26 +152,6 @@ def test_a_long_stream_into_a_file_tells_how_far_it_is(desk: Path, tmp_path: Pat
     assert (tmp_path / "saved").read_text().startswith("0\n1\n2\n")
 
 
-def test_progress_is_for_terminals_and_for_what_takes_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    now = [0.0]
-    monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    err = Tty()
-    with progress(Screen(io.StringIO(), err)) as tell:
-        tell("1 item")
-        now[0] = 1.0
-        tell("2 items")
-        tell("3 items")
-    assert err.getvalue() == "\r2 items, 1 s\x1b[K\r\x1b[K"
-    pipe = io.StringIO()
-    with progress(Screen(io.StringIO(), pipe)) as tell:
-        tell("1 item")
-    assert pipe.getvalue() == ""
-    quick = Tty()
-    with progress(Screen(io.StringIO(), quick)):
-        pass
-    assert quick.getvalue() == ""
-
-
 def test_kinds_of_files_have_names(file: Path, pipe: tuple[int, int]) -> None:
     with owned(file) as fd, owned(Path("/dev/null")) as null, OwnedFd.dup(pipe[0]) as reader:
         assert (kind_of(fd), kind_of(null), kind_of(reader)) == ("file", "device", "pipe")
@@ -211,3 +193,33 @@ def test_what_is_read_is_shown_in_whole_lines_at_a_terminal(tmp_path: Path) -> N
     Writer(Screen(tty, io.StringIO())).write(owned(path))
     assert tty.getvalue().startswith("a\nxxx")
     assert tty.getvalue().endswith("\nend\n")
+
+
+def test_what_is_no_file_is_given_to_programs_as_it_is_saved(desk: Path, seqrpc_run: Run, tmp_path: Path) -> None:
+    for words, text in (
+        (("Desk.echo", "a b"), "a b"),
+        (("anything", '{"a": 1}'), '{"a":1}\n'),
+        (("only",), "null\n"),
+        (("count", "3"), "0\n1\n2\n"),
+    ):
+        assert seqrpc_run("call", desk, *words, "--save", tmp_path / "saved") == Done(0, "", "")
+        assert (tmp_path / "saved").read_text() == text
+        assert seqrpc_run("call", desk, *words, "--exec", "cat") == Done(0, text, "")
+        assert seqrpc_run("call", desk, *words, "--exec", "sh -c 'exit 7'").status == 7
+    (tmp_path / "lines").write_text("a\n")
+    assert seqrpc_run("call", desk, "loud", f"@{tmp_path}/lines", "--raw", "--exec", "cat") == Done(0, "A\n", "")
+    assert seqrpc_run("call", desk, "forever", "--exec", "head -2") == Done(0, "0\n1\n", "")
+
+
+def test_in_a_chain_what_is_nothing_is_not_given_on(desk: Path, seqrpc_run: Run, tmp_path: Path) -> None:
+    chain = ("--", "put", "x", "--", "look")
+    assert seqrpc_run("call", desk, "box", "--exec", "cat", "a", *chain) == Done(0, "null\nx", "")
+    assert seqrpc_run("call", desk, "box", "--save", tmp_path / "saved", "a", *chain) == Done(0, "null\n", "")
+    assert (tmp_path / "saved").read_text() == "x"
+
+
+def test_a_program_that_gets_nothing_is_told(desk: Path, seqrpc_run: Run, tmp_path: Path) -> None:
+    done = seqrpc_run("call", desk, "box", "a", "--exec", "cat")
+    assert (done.status, done.err) == (1, "seqrpc: nothing came that could be given to cat\n")
+    done = seqrpc_run("call", desk, "only", "--exec", "cat", "--save", tmp_path / "saved")
+    assert done == Done(2, "", "seqrpc: what comes goes to --save, or to --exec: give one of them\n")

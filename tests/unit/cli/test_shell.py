@@ -108,6 +108,8 @@ def test_lines_of_a_pipe_end_at_the_first_that_fails(desk: Path) -> None:
     given = b"add 1 2\nb = box a\nb.look\nadd 3 4\n"
     done = seqrpc_command("call", desk, "--shell", given=given)
     assert done == Done(1, "3\nb: Box.look, Box.put\n", "seqrpc: desk.Empty: the box a is empty\n")
+    done = seqrpc_command("call", desk, "--shell", given=b"fail_with 7\n")
+    assert done == Done(1, "", "seqrpc: desk.Empty: nothing there; data: 7\n")
     assert seqrpc_command("call", desk, "--shell", given=b"add 1 2\nexit\nadd 1 2\n") == Done(0, "3\n", "")
 
 
