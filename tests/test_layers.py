@@ -306,6 +306,7 @@ ORDER = (
     "cli.clock",
     "cli.identity",
     "cli.frames",
+    "cli.room",
     "cli.tunnel",
     "cli.ssh",
     "cli.places",
