@@ -40,7 +40,7 @@ SESSION = re.compile(rf"(?P<comment>(?:<!-- \$ [^\n]* -->\n)*<!-- \$ [^\n]* -->)
 
 LIKE = "like: "
 
-DRAWN = re.compile(r"\x1b\[\?25l.*\x1b\[\?25h(?:\x1b\[1A|\x1b\[2K|\r)*", re.DOTALL)
+DRAWN = re.compile(r"(?:[^\n]*\x1b\[2K|[^\n]*\n\r?\x1b\[1A\x1b\[2K)+")
 """How far a measurement is, which is wiped."""
 
 PROGRAM = re.compile(r"# desk\.py\n.*?(?=\n```)", re.DOTALL)

@@ -308,6 +308,7 @@ ORDER = (
     "cli.clock",
     "cli.identity",
     "cli.frames",
+    "cli.room",
     "cli.tunnel",
     "cli.ssh",
     "cli.places",

@@ -28,6 +28,9 @@ MOST_CONNECTIONS: Final = 4_096
 MOST_IN_FLIGHT: Final = 65_536
 """On all connections together: each has a task."""
 
+MOST_CALLS: Final = 10**15
+"""Those of three years at the highest rate."""
+
 AT_A_RATE: Final = 1_024
 """Calls of one connection that may be unanswered at a fixed rate, if nothing is said: as many as a server takes."""
 
@@ -75,7 +78,9 @@ _BRIEF: Final = 1.0
 )
 @click.option("--rate", type=_RATES, metavar="N", help="Calls in a second, all together.")
 @click.option("--seconds", type=Seconds(_LEAST_SECONDS), help="How long: 10 by default.")
-@click.option("--count", type=click.IntRange(1), metavar="N", help="How many calls; the first of both ends it.")
+@click.option(
+    "--count", type=click.IntRange(1, MOST_CALLS), metavar="N", help="How many calls; the first of both ends it."
+)
 @click.option("--warm-up", type=Seconds(), default=0.0, help="How long to call before it counts.")
 @click.option("--timeout", type=Seconds(), help="How long each call may take.")
 @click.option("--as-user", metavar="USER", help="As this user, or UID:GID; for root.")

@@ -16,8 +16,8 @@ import msgspec
 
 from seqrpc.limits import MAX_DESCRIPTORS
 
-MOST_BYTES: Final = 256 << 20
-"""Of a frame: a message of the most that a side takes by default, four times."""
+MOST_BYTES: Final = 128 << 20
+"""Of a frame: a message of the most that a side takes by default, twice."""
 
 _HEAD: Final = struct.Struct(">BII")
 _CHANNEL: Final = struct.Struct(">I")
@@ -162,11 +162,29 @@ def is_spilled(message: bytes) -> bool:
     return message[:2] in (b"\x92\x04", b"\x93\x04")
 
 
+def beginning_of(spilled: bytes, content: bytes) -> bytes:
+    """Return a message of the same kind and number as a spilled one, for :func:`instead_of`.
+
+    Args:
+        spilled: the packet that stands for it.
+        content: the first 16 bytes of the memory file: an array, and the kind.
+    """
+    try:
+        _spilled, _length, number = msgspec.msgpack.decode(spilled)
+        return msgspec.msgpack.encode([content[1], number])
+    except (msgspec.DecodeError, ValueError, TypeError, LookupError):
+        return spilled
+
+
 _LOST: Final = "rpc.DescriptorsLost"
 
 _ENDED: Final = "rpc.Unavailable"  # the other one would say that the stream goes on, without some items
 
 _WHY: Final = "a descriptor cannot cross ssh: only data, streams, objects and buffers can"
+
+_TOO_LARGE: Final = "rpc.TooLarge"
+
+_WHY_TOO_LARGE: Final = f"a message and its buffers have at most {MOST_BYTES} bytes together, through ssh"
 
 _STREAM: Final = 2  # the extension type (protocol 4)
 
@@ -196,16 +214,18 @@ class Instead(NamedTuple):
     """To its sender."""
 
 
-def instead_of(message: bytes, *, is_stream: bool) -> Instead:
-    """Return what is sent in place of a message with a descriptor that cannot cross.
+def instead_of(message: bytes, *, is_stream: bool, is_too_large: bool = False) -> Instead:
+    """Return what is sent in place of a message that cannot cross.
 
     Args:
         message: what was to be sent.
         is_stream: whether it is of a stream, and not of a connection.
+        is_too_large: whether that is why; else one of its descriptors cannot cross.
     """
+    why = _WHY_TOO_LARGE if is_too_large else _WHY
     if is_stream:
-        return Instead(msgspec.msgpack.encode([1, [_ENDED, _WHY, None]]), None)
-    error = [_LOST, _WHY, None]
+        return Instead(msgspec.msgpack.encode([1, [_ENDED, why, None]]), None)
+    error = [_TOO_LARGE if is_too_large else _LOST, why, None]
     try:
         kind, number, *_rest = msgspec.msgpack.decode(message, ext_hook=lambda *_ext: None)
     except (msgspec.DecodeError, RecursionError, ValueError, TypeError):

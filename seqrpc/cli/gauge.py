@@ -104,7 +104,10 @@ def draw(lines: IO[bytes], title: str) -> None:
 
     parts: list[Any] = [TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn()]
     parts += [TextColumn("{task.fields[told]}", markup=False), TimeRemainingColumn()]
-    progress = Progress(*parts, console=Console(stderr=True), auto_refresh=False, transient=True)
+    console = Console(stderr=True)
+    # Else the cursor would stay hidden when a signal to the group ends or stops this process, as Ctrl-\ and Ctrl-Z do.
+    console.show_cursor = lambda show=True: False  # type: ignore[method-assign]  # noqa: ARG005 - the signature is given
+    progress = Progress(*parts, console=console, auto_refresh=False, transient=True)
     task = progress.add_task(clean(title, 60), total=1.0, told="")
     sys.stdout.write("\n")  # it is ready
     sys.stdout.flush()

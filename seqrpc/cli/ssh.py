@@ -17,7 +17,7 @@ from seqrpc.cli.endings import FAILED, Ending
 from seqrpc.cli.frames import BrokenTunnel
 from seqrpc.cli.identity import environment, is_another
 from seqrpc.cli.tunnel import Tunnel
-from seqrpc.errors import DeadlineExceeded
+from seqrpc.errors import ConnectionLost, DeadlineExceeded, Unavailable
 from seqrpc.interface.scope import scope
 from seqrpc.kernel.sockets import socket_pair
 
@@ -53,7 +53,12 @@ def through_ssh(host: str, port: int | None, path: str) -> Iterator[socket.socke
             ours, theirs = socket_pair()
             carrying = threading.Thread(target=tunnel.carry, args=(theirs,), kwargs={"is_far": False}, daemon=True)
             carrying.start()
-            yield ours
+            try:
+                yield ours
+            except (ConnectionLost, Unavailable):
+                if tunnel.broken is None:
+                    raise
+                raise Ending(FAILED, f"ssh {host}: {tunnel.broken}") from None
         finally:
             silence()  # this has its own bound, and must not be left before
             _hang_up(ssh, tunnel)

@@ -3,6 +3,7 @@
 Each socket has two threads here. One takes packets from it and puts them into the pipe, as many as the other side has
 room for; one takes what came through the pipe and puts it into the socket, and tells the other side that there is room
 again. So a stream that nobody reads holds up its producer, as it does without a tunnel, and nothing else.
+:mod:`seqrpc.cli.room` bounds the bytes.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from seqrpc.cli.frames import (
     Kind,
     Memory,
     Socket,
+    beginning_of,
     framed,
     instead_of,
     is_spilled,
@@ -35,6 +37,7 @@ from seqrpc.cli.frames import (
     unpacked,
     with_clock,
 )
+from seqrpc.cli.room import Account, Held, Room, wait_taken
 from seqrpc.kernel import ancillary, memfd
 from seqrpc.kernel.descriptors import OwnedFd, close_all
 from seqrpc.kernel.sockets import is_connected_seqpacket, socket_pair
@@ -49,12 +52,26 @@ _SIZE: Final = 8
 
 _CREDIT: Final = 4
 
+_BEGINNING: Final = 16
+"""Bytes of a message that tell what it is."""
+
+_SOCKET: Final = 5
+"""Bytes of a frame for each descriptor that is a channel."""
+
+_MEMORY: Final = 9
+"""And besides its content for each that is memory."""
+
 
 class _Packet(NamedTuple):
     """What came through the pipe."""
 
     message: bytes
     fds: list[OwnedFd]
+    size: int
+    """Bytes that it is counted as."""
+
+    has_memory: bool
+    """Whether memory files are among the descriptors."""
 
 
 class _Channel:
@@ -72,11 +89,13 @@ class _Channel:
         self.number = number
         self._sock = sock
         self._is_stream = is_stream
+        self.account = Account(is_stream=is_stream)
         self._room = threading.Semaphore(WINDOW)
         self._came: queue.Queue[_Packet | None] = queue.Queue()
         self._has_ended = False  # the other side has said so
         self._running = 2
         self._is_over = False
+        self._puts_no_more = False
         self._lock = threading.Lock()
         sock.setblocking(True)
 
@@ -84,6 +103,11 @@ class _Channel:
         """Carry from now on."""
         for work in (self._take, self._put):
             threading.Thread(target=self._run, args=(work,), daemon=True).start()
+
+    def abandon(self) -> None:
+        """Carry nothing ever."""
+        self._sock.close()
+        self._tunnel.ended(self.number)
 
     def _run(self, work: object) -> None:
         assert callable(work)
@@ -97,20 +121,24 @@ class _Channel:
                 self._sock.shutdown(socket.SHUT_RDWR)
             self._came.put(None)
             self._room.release()
+            self._tunnel.room.leave(self.account)
             with self._lock:
                 self._running -= 1
                 is_last = not self._running
             if is_last:
                 self._sock.close()
                 self._tunnel.ended(self.number)
-                self._drop_what_came()
 
     def _drop_what_came(self) -> None:
         with contextlib.suppress(queue.Empty):
             while True:
                 packet = self._came.get_nowait()
                 if packet is not None:
-                    close_all(packet.fds)
+                    self._let_go(packet)
+
+    def _let_go(self, packet: _Packet) -> None:
+        close_all(packet.fds)
+        self._tunnel.held.give(packet.size, is_stream=self._is_stream)
 
     def came(self, packet: _Packet | None) -> None:
         """Take a packet that came through the pipe, or the end.
@@ -119,13 +147,13 @@ class _Channel:
             BrokenTunnel: there are more than the other side was told that there is room for.
         """
         if packet is not None and self._came.qsize() > WINDOW:
-            close_all(packet.fds)
-            raise BrokenTunnel("more packets than there is room for")
+            self._let_go(packet)
+            raise BrokenTunnel("it sent more packets than there is room for")
         if packet is None and self._has_ended:
             return
         self._has_ended |= packet is None
         self._came.put(packet)
-        if not self._running:
+        if self._puts_no_more:
             self._drop_what_came()
 
     def credit(self, content: bytes) -> None:
@@ -134,9 +162,8 @@ class _Channel:
         Raises:
             BrokenTunnel: it is no such number.
         """
-        number = int.from_bytes(content[:_CREDIT], "big")
-        if len(content) != _CREDIT or not 0 < number <= WINDOW:
-            raise BrokenTunnel("a credit that is none")
+        number = _credit_in(content)
+        self._tunnel.room.credit(self.account, number)
         self._room.release(number)
 
     # From the socket to the pipe
@@ -162,38 +189,50 @@ class _Channel:
                 close_all(fds)
 
     def _send(self, message: bytes, fds: list[OwnedFd]) -> None:
-        contents = [_content_of(fd) for fd in fds]
-        whole, first = message, 0
-        if contents and contents[0] is not None and is_spilled(message):
-            whole, first = contents[0], 1
-        if not all(
-            content is not None or is_connected_seqpacket(fd) for fd, content in zip(fds, contents, strict=True)
-        ):
-            self._replace(whole)
+        sizes = [_size_of(fd) for fd in fds]
+        size = 1 + len(message) + sum(_SOCKET if each is None else _MEMORY + each for each in sizes)
+        is_whole = not (sizes and sizes[0] is not None and is_spilled(message))
+        can_cross = size <= MOST_BYTES and all(
+            each is not None or is_connected_seqpacket(fd) for fd, each in zip(fds, sizes, strict=True)
+        )
+        if can_cross and not self._tunnel.room.wait(self.account, size):
             return
+        if not can_cross:
+            begins = message if is_whole else beginning_of(message, memfd.read(fds[0], 0, _BEGINNING))
+            self._replace(begins, is_too_large=size > MOST_BYTES)
+            return
+        whole = message if is_whole else _content_of(fds[0])
         if not self._is_stream and self._tunnel.ahead:
             whole = with_clock(whole, self._tunnel.ahead)
-        streams = streams_in(whole) if None in contents else set()
+        first = 0 if is_whole else 1
+        streams = streams_in(whole) if None in sizes else set()
         brought: list[Brought] = []
         opened: list[_Channel] = []
-        for index, (fd, content) in enumerate(zip(fds, contents, strict=True)):
-            if content is None:
-                sock = socket.socket(fileno=fd.detach())
-                opened.append(self._tunnel.open(sock, is_stream=index - first in streams))
-                brought.append(Socket(opened[-1].number))
-            else:
-                brought.append(Memory(whole if index < first else content))
-        self._tunnel.write(framed(Kind.PACKET, self.number, packed(message if first else whole, brought)))
+        try:
+            for index, (fd, each) in enumerate(zip(fds, sizes, strict=True)):
+                if each is None:
+                    sock = socket.socket(fileno=fd.detach())
+                    opened.append(self._tunnel.open(sock, is_stream=index - first in streams))
+                    brought.append(Socket(opened[-1].number))
+                else:
+                    brought.append(Memory(whole if index < first else _content_of(fd)))
+            self._tunnel.write(framed(Kind.PACKET, self.number, packed(whole if is_whole else message, brought)))
+        except BaseException:
+            for channel in opened:
+                channel.abandon()
+            raise
         for channel in opened:  # what they carry has to come after what brings them
             channel.begin()
 
-    def _replace(self, message: bytes) -> None:
-        instead = instead_of(message, is_stream=self._is_stream)
+    def _replace(self, message: bytes, *, is_too_large: bool) -> None:
+        instead = instead_of(message, is_stream=self._is_stream, is_too_large=is_too_large)
         if instead.back is not None:
             self._room.release()
             _send(self._sock, instead.back, [])
         if instead.onwards is not None:
-            self._tunnel.write(framed(Kind.PACKET, self.number, packed(instead.onwards, [])))
+            packet = packed(instead.onwards, [])
+            if self._tunnel.room.wait(self.account, len(packet)):
+                self._tunnel.write(framed(Kind.PACKET, self.number, packet))
         if self._is_stream:
             raise BrokenTunnel("the stream has ended")
 
@@ -204,10 +243,15 @@ class _Channel:
             while (packet := self._came.get()) is not None:
                 try:
                     _send(self._sock, packet.message, [fd.fileno() for fd in packet.fds])
-                finally:
                     close_all(packet.fds)
+                    if packet.has_memory:
+                        wait_taken(self._sock)
+                finally:
+                    self._let_go(packet)
                 self._tunnel.write(framed(Kind.CREDIT, self.number, (1).to_bytes(_CREDIT, "big")))
         finally:
+            self._puts_no_more = True
+            self._drop_what_came()  # before the other side hears that there is room for more
             self._tunnel.write(framed(Kind.END, self.number))
 
 
@@ -225,6 +269,12 @@ class Tunnel:
         self._outgoing = outgoing
         self._lock = threading.Lock()
         self._channels: dict[int, _Channel] = {}
+        self._accounts: dict[int, Account] = {}
+        """Of channels whose end the other side has not told; they may have ended here."""
+        self.room = Room()
+        self.held = Held()
+        self.broken: BrokenTunnel | None = None
+        """What was wrong with what came."""
         self._next = 2
         self.ahead = 0
         """Nanoseconds by which the clock of the other side is ahead of ours."""
@@ -262,35 +312,47 @@ class Tunnel:
                 self._came(frame)
                 if is_far and not self._channels:
                     return
-        except (BrokenTunnel, OSError, RuntimeError):  # the last where no thread can be started for a channel
+        except BrokenTunnel as exc:
+            self.broken = exc
+        except (OSError, RuntimeError):  # the last where no thread can be started for a channel
             pass  # the connection ends, which its user is told
         finally:
+            self.room.close()
             for channel in [*self._channels.values()]:
                 with contextlib.suppress(BrokenTunnel):
                     channel.came(None)
 
     def _came(self, frame: Frame) -> None:
         channel = self._channels.get(frame.channel)
+        if frame.kind is Kind.END and (account := self._accounts.pop(frame.channel, None)) is not None:
+            self.room.settle(account)
         if channel is None:
-            return  # it has ended here, of which the other side is hearing
-        if frame.kind is Kind.PACKET:
-            channel.came(self._packet(frame.content))
+            self._came_late(frame)
+        elif frame.kind is Kind.PACKET:
+            channel.came(self._packet(frame.content, is_stream=channel.account.is_stream))
         elif frame.kind is Kind.END:
             channel.came(None)
         elif frame.kind is Kind.CREDIT:
             channel.credit(frame.content)
 
-    def _packet(self, content: bytes) -> _Packet:
+    def _came_late(self, frame: Frame) -> None:
+        """Hear of a channel that has ended here, of which the other side is hearing."""
+        if frame.kind is Kind.CREDIT and (account := self._accounts.get(frame.channel)) is not None:
+            self.room.credit(account, _credit_in(frame.content))
+
+    def _packet(self, content: bytes, *, is_stream: bool) -> _Packet:
         message, brought = unpacked(content)
         fds: list[OwnedFd] = []
+        self.held.take(len(content), is_stream=is_stream)
         try:
             streams = _streams_of(message, brought)
             for index, each in enumerate(brought):
                 fds.append(self._made(each, is_stream=index in streams))
         except BaseException:
             close_all(fds)
+            self.held.give(len(content), is_stream=is_stream)
             raise
-        return _Packet(message, fds)
+        return _Packet(message, fds, len(content), any(isinstance(each, Memory) for each in brought))
 
     def write(self, data: bytes) -> None:
         """Write a frame.
@@ -325,17 +387,22 @@ class Tunnel:
         """
         if isinstance(brought, Memory):
             return memfd.sealed("seqrpc", brought.content)
-        if brought.channel in self._channels or brought.channel % 2 == self._next % 2:
+        if (
+            brought.channel in self._accounts
+            or brought.channel in self._channels
+            or brought.channel % 2 == self._next % 2
+        ):
             raise BrokenTunnel("a channel with a number that is taken")
         ours, theirs = socket_pair()
         self._add(brought.channel, ours, is_stream=is_stream).begin()
         return OwnedFd(theirs.detach())
 
     def _add(self, number: int, sock: socket.socket, *, is_stream: bool) -> _Channel:
-        if len(self._channels) >= _MOST_CHANNELS:
+        if max(len(self._channels), len(self._accounts)) >= _MOST_CHANNELS:
             sock.close()
             raise BrokenTunnel(f"more than {_MOST_CHANNELS} streams and objects at once")
         channel = self._channels[number] = _Channel(self, number, sock, is_stream=is_stream)
+        self._accounts[number] = channel.account
         return channel
 
     def ended(self, number: int) -> None:
@@ -352,13 +419,29 @@ def _streams_of(message: bytes, brought: list[Brought]) -> set[int]:
     return streams_in(message)
 
 
-def _content_of(fd: OwnedFd) -> bytes | None:
-    """Return what is in a sealed memory file; None if it is none, or too large."""
+def _size_of(fd: OwnedFd) -> int | None:
+    """Return how large a sealed memory file is; None if it is none."""
     try:
-        size = memfd.check_sealed(fd)
-        return memfd.read(fd, 0, size) if size <= MOST_BYTES // 2 else None
+        return memfd.check_sealed(fd)
     except (ValueError, OSError):
         return None
+
+
+def _content_of(fd: OwnedFd) -> bytes:
+    """Return what is in a sealed memory file."""
+    return memfd.read(fd, 0, memfd.check_sealed(fd))
+
+
+def _credit_in(content: bytes) -> int:
+    """Return how many packets were taken at the other side.
+
+    Raises:
+        BrokenTunnel: it is no such number.
+    """
+    number = int.from_bytes(content[:_CREDIT], "big")
+    if len(content) != _CREDIT or not 0 < number <= WINDOW:
+        raise BrokenTunnel("a credit that is none")
+    return number
 
 
 def _send(sock: socket.socket, message: bytes, fds: list[int]) -> None:

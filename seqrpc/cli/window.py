@@ -10,10 +10,15 @@ import termios
 from types import FrameType, TracebackType
 from typing import IO, Any, Final, Self
 
+from seqrpc.cli.endings import die_of
+
 _ENDS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 """What ends the program, after the terminal is as it was."""
 
 _HANDLED: Final = (*_ENDS, signal.SIGTSTP, signal.SIGWINCH, signal.SIGCONT)
+
+PATIENCE: Final = 5.0
+"""Seconds after a signal in which the program ends by itself; else the terminal takes nothing, as after Ctrl-S."""
 
 _DEFAULT_SIZE: Final = (80, 24)
 
@@ -42,6 +47,7 @@ class Window:
         self._handlers: dict[int, Any] = {}
         self._woken, self._waker = -1, -1
         self._came: list[int] = []
+        self._fatal: int | None = None  # the first signal that is to end the program
         self.ended_by: int | None = None
         """The signal that is to end the program."""
         self.is_to_stop = False
@@ -53,12 +59,14 @@ class Window:
         for number in _HANDLED:
             if signal.getsignal(number) != signal.SIG_IGN:  # as nohup has it
                 self._handlers[number] = signal.signal(number, self._note)
+        self._handlers[signal.SIGALRM] = signal.signal(signal.SIGALRM, self._die)
         self._take_keys()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
         """Give them back."""
         self._give_keys()
+        signal.setitimer(signal.ITIMER_REAL, 0)
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
         os.close(self._woken)
@@ -113,15 +121,23 @@ class Window:
             taken[_CHARACTERS][termios.VMIN], taken[_CHARACTERS][termios.VTIME] = 1, 0
             termios.tcsetattr(self._keys, termios.TCSADRAIN, taken)
 
-    def _give_keys(self) -> None:
+    def _give_keys(self, when: int = termios.TCSADRAIN) -> None:
         if self._keys is None or self._before is None:
             return
         with contextlib.suppress(termios.error):  # the terminal is gone
-            termios.tcsetattr(self._keys, termios.TCSADRAIN, self._before)
+            termios.tcsetattr(self._keys, when, self._before)
 
     def _note(self, number: int, _frame: FrameType | None) -> None:
         self._came.append(number)
         self.wake()
+        if number in _ENDS and self._fatal is None:
+            self._fatal = number
+            signal.setitimer(signal.ITIMER_REAL, PATIENCE)
+
+    def _die(self, _number: int, _frame: FrameType | None) -> None:
+        """End this process in the midst of what it waits for: a write that is never done, most likely."""
+        self._give_keys(termios.TCSANOW)
+        die_of(self._fatal or signal.SIGALRM)
 
     def _heed(self) -> None:
         """Look which signals came."""

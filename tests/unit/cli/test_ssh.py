@@ -117,3 +117,14 @@ def test_who_does_not_read_is_ended(programs: Path, desk: Path, monkeypatch: pyt
 
     with pytest.raises(Ending, match="DeadlineExceeded"):
         flood()
+
+
+def test_what_is_wrong_with_what_comes_is_told(programs: Path) -> None:
+    script = r"printf '\0\0\0\0\0\0\0\0\10\0\0\0\0\0\0\0\1'; echo Good bye; exec sleep 600"
+    put(programs / "ssh", f"#!/bin/sh\n{script}\n")
+    with (
+        pytest.raises(Ending, match="ssh host: what came is no frame"),
+        through_ssh("host", None, "/x") as sock,
+        blocking.connect(sock=sock) as connection,
+    ):
+        connection.call("A.b")

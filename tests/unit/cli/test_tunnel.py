@@ -5,18 +5,19 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support.desk import both
-from support.sync import Thread, served
+from support.sync import Thread, comes_readable, readable, served
 from support.waiting import PATIENCE
 
 import seqrpc
 from seqrpc import blocking
+from seqrpc.cli import room
 from seqrpc.cli.endings import Ending
 from seqrpc.cli.frames import BrokenTunnel, Kind, Memory, Socket, framed, packed, read_frame, reader_of
 from seqrpc.cli.tunnel import WINDOW, Tunnel, refuse
@@ -258,3 +259,81 @@ def test_who_writes_while_it_hangs_up_is_waited_for(pipes: Pipes) -> None:
     assert tunnel.hang_up(PATIENCE)
     with pytest.raises(OSError, match="Bad file"):
         tunnel.write(b"x")
+
+
+def test_memory_that_nobody_reads_is_bounded(pipes: Pipes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room, "BUDGET", 1_000_000)
+    packet = framed(Kind.PACKET, 0, packed(b"\xc0", [Memory(b"x" * 100_000)]))
+    writing = Thread(lambda: os.write(pipes.far_out, READY + packet * 20))
+    tunnel = Tunnel(pipes.near_in, pipes.near_out)
+    tunnel.connect()
+    ours, theirs = socket_pair()
+    with ours:
+        tunnel.carry(theirs, is_far=False)
+        assert "of 1000000 that may be under way" in str(tunnel.broken)
+    pipes.close(pipes.near_in)
+    with suppress(BrokenPipeError):
+        writing.result()
+    wait_for_the_end(tunnel)
+    assert tunnel.held._used == [0, 0]
+
+
+def test_memory_is_credited_when_it_was_read(pipes: Pipes) -> None:
+    tunnel = Tunnel(pipes.near_in, pipes.near_out)
+    ours, theirs = socket_pair()
+    carrying = Thread(lambda: tunnel.carry(theirs, is_far=False))
+    packet = framed(Kind.PACKET, 0, packed(b"\xc0", [Memory(b"x")]))
+    read = reader_of(pipes.far_in)
+    with ours:
+        os.write(pipes.far_out, packet)
+        comes_readable(ours.fileno())
+        assert not readable(pipes.far_in)
+        assert ours.recv(65_536) == b"\xc0"
+        frame: Any = read_frame(read)
+        assert (frame.kind, frame.content) == (Kind.CREDIT, b"\0\0\0\1")
+        os.write(pipes.far_out, framed(Kind.PACKET, 0, packed(b"\xc0", [])))
+        frame = read_frame(read)  # of a packet alone the kernel counts all
+        assert frame.kind is Kind.CREDIT
+    pipes.close(pipes.far_out)
+    carrying.result()
+    wait_for_the_end(tunnel)
+
+
+class Films(seqrpc.Service):
+    @seqrpc.method
+    async def film(self) -> AsyncIterator[bytes]:
+        for _ in range(50):
+            yield b"x" * 100_000
+
+
+@pytest.mark.parametrize("bound", [300_000, 100_000_000])
+def test_streams_that_nobody_reads_hold_up_no_calls_and_come_whole(
+    socket_path: Path, pipes: Pipes, monkeypatch: pytest.MonkeyPatch, bound: int
+) -> None:
+    monkeypatch.setattr(room, "BUDGET", bound)
+    monkeypatch.setattr(room, "SHARE", bound // 2)
+    with served(socket_path, [*both(), Films()]), tunnelled(socket_path, pipes) as connection:
+        with connection.call("Films.film") as first, connection.call("Films.film") as second:
+            assert connection.call("Desk.blob", 200_000) == b"x" * 200_000
+            assert [len(each) for each in first] == [100_000] * 50
+            assert [len(each) for each in second] == [100_000] * 50
+        with connection.call("Films.film") as third:
+            next(third)
+        assert connection.call("Desk.add", 1, 2) == 3
+
+
+def test_what_is_too_large_is_told(connection: blocking.Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("seqrpc.cli.tunnel.MOST_BYTES", 1_000_000)
+    with pytest.raises(seqrpc.TooLarge, match="through ssh"):
+        connection.call("Desk.size", b"y" * 1_000_000)
+    with pytest.raises(seqrpc.TooLarge, match="through ssh"):
+        connection.call("Desk.blob", 1_000_000)
+    assert connection.call("Desk.size", b"y" * 900_000) == 900_000
+
+
+def test_a_spilled_message_of_no_known_number_is_left_out(
+    connection: blocking.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("seqrpc.cli.tunnel.MOST_BYTES", 1_000_000)
+    connection.notify("Desk.hint", b"y" * 1_000_000)
+    assert connection.call("Desk.add", 1, 2) == 3

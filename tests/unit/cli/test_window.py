@@ -163,3 +163,28 @@ def test_the_key_that_stops_programs_stops_it_with_the_terminal_as_it_was() -> N
         assert opened.after == opened.before
     finally:
         opened.close()
+
+
+WRITES = """
+import sys
+from seqrpc.cli import window
+window.PATIENCE = 0.1
+with window.Window(sys.stdout, 0) as one:
+    print("begun", flush=True)
+    one.wait()
+    while True:
+        print("x" * 1_000, flush=True)
+"""
+
+
+def test_a_signal_ends_it_although_the_terminal_takes_nothing() -> None:
+    opened = Terminal([sys.executable, "-c", WRITES])
+    try:
+        opened.wait_for("begun")
+        opened.type("\x13k")  # Ctrl-S: nothing leaves any more
+        for _ in range(2):
+            opened.process.send_signal(signal.SIGTERM)
+        assert opened.end() == -signal.SIGTERM
+        assert opened.after == opened.before
+    finally:
+        opened.close()
