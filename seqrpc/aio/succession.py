@@ -331,6 +331,7 @@ class Succession:
                 lives = await passing.run()
                 if lives:
                     conversation.close()
+                    self._hub.watches.end()  # all calls are the successor's now, but for those on objects
                     await self._hub.held.wait_gone()
         except TimeoutError:
             _log.info("= restart: what is still busy or held after %g s ends here", self._drain_timeout)

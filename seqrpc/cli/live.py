@@ -17,14 +17,11 @@ from seqrpc.cli.endings import die_of
 from seqrpc.cli.looks import Looked, Looker, Lookout, is_final, looks, trouble
 from seqrpc.cli.places import Elsewhere, Place
 from seqrpc.cli.rates import NAME, SORTS, rates_of
-from seqrpc.cli.screen import Screen, has_colours
+from seqrpc.cli.screen import DUMB, Screen, has_colours
 from seqrpc.cli.window import Window, size_of
 from seqrpc.interface.stats import Stats
 
 _STDIN: Final = 0
-
-_DUMB: Final = ("", "dumb", "unknown")
-"""Terminals that only know lines."""
 
 
 def console_on(file: IO[str], size: tuple[int, int], *, is_live: bool = False) -> Console:
@@ -90,7 +87,7 @@ class Watched:
             KeyboardInterrupt: Ctrl-C ended it.
             Exception: no look will succeed any more.
         """
-        if os.environ.get("TERM", "").lower() in _DUMB:
+        if os.environ.get("TERM", "").lower() in DUMB:
             for look in looks(screen, self._looker, self._view.stats, interval):
                 self._view = self._view._replace(stats=look.stats, rates=look.rates, services=self._looker.services)
                 self.write(screen)

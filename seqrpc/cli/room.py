@@ -133,7 +133,8 @@ class Held:
 
 def wait_taken(sock: socket.socket) -> None:
     """Wait until all that was sent through a socket has been received, or its other end is closed."""
-    with contextlib.suppress(OSError), select.epoll() as poller:  # without the former nothing can be known
+    # Without epoll, as on other systems, and on a socket that was closed here nothing can be known.
+    with contextlib.suppress(OSError, AttributeError), select.epoll() as poller:
         # By edges: each packet that is received is one.
         poller.register(sock.fileno(), select.EPOLLOUT | select.EPOLLET)
         while _unread(sock) >= _LEAST:

@@ -27,6 +27,9 @@ MOST_OF_A_VALUE: Final = 200_000
 _COLOURS: Final = {"name": "1", "type": "36", "faint": "2", "good": "32", "bad": "31"}
 """The parameters of the escape sequence that selects how text looks (ECMA-48, SGR)."""
 
+DUMB: Final = ("", "dumb", "unknown")
+"""What ``TERM`` is for terminals that only know lines."""
+
 _PIECE: Final = 65_536
 
 _STRANGE: Final = re.compile(r"[^ -~]")
@@ -167,7 +170,7 @@ class Screen:
 
 def has_colours(file: IO[str]) -> bool:
     """Return whether a file is a terminal whose user wants colours (https://no-color.org)."""
-    return file.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM", "dumb") != "dumb"
+    return file.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM", "").lower() not in DUMB
 
 
 def columns(rows: Iterable[tuple[str, ...]]) -> list[tuple[str, ...]]:

@@ -57,6 +57,23 @@ def test_what_clients_hold_lives_on_in_the_predecessor(watch: Watch) -> None:
     stop(watch, run(work()))
 
 
+def test_whoever_watches_is_told_that_there_is_no_more_to_see(watch: Watch) -> None:
+    async def work() -> int:
+        first = watch.first.pid
+        async with connected(watch) as connection:
+            calls = await connection.call("rpc.monitor")
+            busy = await watch.keep_busy(connection)
+            pid = watch.restart(first)
+            watch.end_work()
+            await busy
+            assert [call["method"] async for call in calls if call["method"] != "rpc.ping"] == ["Work.busy"]
+            assert await asyncio.to_thread(watch.first.wait, PATIENCE) == 0
+            assert await connection.call("Work.pid") == pid
+        return pid
+
+    stop(watch, run(work()))
+
+
 def test_a_signal_ends_a_restart_that_has_not_come_to_anything(watch: Watch) -> None:
     watch.change_program("pathlib.Path(path + '.pid').write_text(str(os.getpid())); signal.pause()")
     os.kill(watch.first.pid, signal.SIGHUP)

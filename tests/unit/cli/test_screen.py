@@ -57,6 +57,12 @@ def test_a_terminal_gets_colours_and_a_pipe_none(tty: Tty, monkeypatch: pytest.M
     plain = Tty()
     Screen(plain, io.StringIO()).line(Styled("b", "name"))
     assert plain.getvalue() == "b\n"
+    monkeypatch.delenv("NO_COLOR")
+    for term in ("", "dumb", "unknown"):
+        monkeypatch.setenv("TERM", term)
+        plain = Tty()
+        Screen(plain, io.StringIO()).line(Styled("b", "name"))
+        assert plain.getvalue() == "b\n"
 
 
 def test_a_value_is_laid_out_and_cut_at_a_terminal_and_whole_in_a_pipe(tty: Tty) -> None:
