@@ -26,7 +26,9 @@ pytestmark = [
 RUN_TIME = ["msgpack", "msgspec", "uvloop"]
 EXTRA = ["click", "rich", "markdown_it", "mdurl", "pygments"]
 
-MESSAGE = "seqrpc: click is not there, which the command line needs: pip install 'seqrpc[cli]'\n"
+MESSAGE = (
+    "seqrpc: click is not there, which the command line needs: pip install 'seqrpc[cli]', or in a checkout '.[cli]'\n"
+)
 
 
 def run(*command: object, env: dict[str, str] | None = None) -> Done:

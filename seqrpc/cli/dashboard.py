@@ -111,6 +111,8 @@ def _shares(tables: Sequence[Section], room: int) -> list[int]:
 def _head(view: View, width: int, most: int) -> list[Text]:
     stats, rates = view.stats, view.rates
     refused = sum(stats.connections_refused.values())
+    connections = (("open", stats.connections_open), ("made", stats.connections_made), ("refused", refused))
+    is_bad = "bad" if refused else ""
     since = "the start" if rates.is_first else f"the last {figures.duration(rates.seconds)}"
     who = [
         (view.address, "name"),
@@ -125,8 +127,7 @@ def _head(view: View, width: int, most: int) -> list[Text]:
     what = [
         (f"calls {figures.count(stats.calls_in_flight)} in flight, {figures.rate(rates.calls_per_second)}/s", ""),
         (f"errors {figures.rate(rates.errors_per_second)}/s", "bad" if rates.errors_per_second else ""),
-        (f"connections {figures.count(stats.connections_open)} open, {figures.count(stats.connections_made)} made", ""),
-        (f"refused {figures.count(refused)}", "bad" if refused else ""),
+        (f"connections {', '.join(f'{figures.count(number)} {how}' for how, number in connections)}", is_bad),
         (f"unsent {figures.size(stats.unsent_bytes)}", ""),
         (f"streams {figures.count(stats.streams)}", ""),
         (f"objects {figures.count(stats.objects)}", ""),

@@ -177,11 +177,11 @@ def _write_method(screen: Screen, method: Method, indent: str) -> None:
     if notes:
         screen.line(inner, Styled(", ".join(notes), "faint"))
     if method.errors:
-        screen.line(inner, Styled("errors: ", "faint"), ", ".join(failure.code for failure in method.errors))
+        screen.line(inner, Styled("errors:", "faint"))
         for failure in method.errors:
-            if failure.description:
-                summary = " ".join(failure.description.partition("\n\n")[0].split())
-                screen.line(inner, INDENT, failure.code, Styled(": ", "faint"), summary)
+            summary = " ".join(failure.description.partition("\n\n")[0].split())
+            told: list[Part] = [Styled(": ", "faint"), summary] if summary else []
+            screen.line(inner, INDENT, failure.code, *told)
     parts = _allowance(method)
     if parts:
         screen.line(inner, *parts)

@@ -25,7 +25,11 @@ def write_whole(path: str, text: str) -> None:
         with open(path, "wb") as file:
             file.write(data)
         return
-    fd, temporary = tempfile.mkstemp(prefix=".seqrpc-", dir=os.path.dirname(target))
+    try:
+        fd, temporary = tempfile.mkstemp(prefix=".seqrpc-", dir=os.path.dirname(target))
+    except OSError as exc:
+        exc.filename = path  # and not that of a file which nobody asked for
+        raise
     try:
         with open(fd, "wb") as file:
             file.write(data)

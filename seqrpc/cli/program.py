@@ -10,6 +10,8 @@ PROGRAM: Final = "seqrpc"
 COMPLETION: Final = "_SEQRPC_COMPLETE"
 """The environment variable by which shells ask for completion."""
 
+_INSTALL: Final = "pip install 'seqrpc[cli]', or in a checkout '.[cli]'"
+
 _EXTRA: Final = ("click", "rich")
 
 
@@ -26,5 +28,5 @@ def without(exc: ModuleNotFoundError) -> int:
     """
     if not is_extra(exc):
         raise exc
-    sys.stderr.write(f"{PROGRAM}: {exc.name} is not there, which the command line needs: pip install 'seqrpc[cli]'\n")
+    sys.stderr.write(f"{PROGRAM}: {exc.name} is not there, which the command line needs: {_INSTALL}\n")
     return 2

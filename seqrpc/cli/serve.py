@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import logging
 import os
+import re
 import signal
 from collections.abc import Callable, Mapping
 from typing import Any, Final
@@ -18,13 +20,18 @@ from seqrpc.cli.faults import fault_of, located
 from seqrpc.cli.importing import named, thing_at
 from seqrpc.cli.options import Octal
 from seqrpc.cli.screen import Screen
-from seqrpc.errors import AddressError, ListenError
+from seqrpc.errors import AddressError, AddressInUse, ListenError
 from seqrpc.interface.service import Service
+from seqrpc.kernel import sockets
 from seqrpc.kernel.addresses import AbstractAddress, PathAddress, parse_address
+from seqrpc.kernel.platforms import PLATFORM
 
 _ELSEWHERE: Final = ("exec:", "ssh://")
 
 _LEVELS: Final = ("debug", "info", "warning", "error")
+
+_ARGUMENT: Final = re.compile(r"\b(mode|group)=(?:0o)?([0-7]*)")
+"""As the functions of Python that serve have them, which the errors name."""
 
 _STOP_SECONDS: Final = 1.0
 """That running handlers get before a reload: whoever changes a file waits for it."""
@@ -42,7 +49,7 @@ _STOP_SECONDS: Final = 1.0
 @click.argument("address")
 @click.option("--reload", is_flag=True, help="Begin anew when a file of an imported module changes.")
 @click.option("--mode", type=Octal(), help="Permissions of the socket file, in octal (default: 600).")
-@click.option("--group", help="Group of the socket file.")
+@click.option("--group", help="Group of the socket file, by its name or number.")
 @click.option(
     "--log-level",
     type=click.Choice(_LEVELS, case_sensitive=False),
@@ -59,6 +66,8 @@ def command(service: str, address: str, *, reload: bool, log_level: str, **acces
         raise misused(f"{address} is no place to serve at: a path is one, @name, fd:N, and systemd:NAME")
     if reload and not isinstance(parse_address(address), PathAddress | AbstractAddress):
         raise misused(f"--reload needs an address that can be listened at again, which {address} is not")
+    group = access["group"]
+    access["group"] = int(group) if group is not None and group.isdecimal() else group
     serving = functools.partial(_serve, where, address, access, screen)
     if reload:
         _serve_and_reload(serving, screen)
@@ -121,7 +130,25 @@ def _serve(
     try:
         run(services, address, on_start=started, drain_timeout=stop, **access)
     except SystemExit as exc:  # with the error that says why the address cannot be served
-        raise exc.__cause__ or Ending(FAILED, str(exc)) from None
+        raise _in_our_words(exc.__cause__, address) or Ending(FAILED, str(exc)) from None
+
+
+def _in_our_words(error: BaseException | None, address: str) -> BaseException | None:
+    """Return why an address cannot be served, with options for arguments, and with the process that has it."""
+    if isinstance(error, AddressInUse):
+        return AddressInUse(error.errno, f"{error.strerror}{_holder_of(address)}")
+    if isinstance(error, AddressError):
+        return AddressError(_ARGUMENT.sub(lambda found: f"--{found[1]} {found[2] or ''}".rstrip(), str(error)))
+    return error
+
+
+def _holder_of(address: str) -> str:
+    """Return who listens at an address, as it is put behind what says that it is in use; nothing if nobody tells."""
+    with contextlib.suppress(Exception), sockets.connect(parse_address(address)) as sock:
+        peer = PLATFORM.peer_credentials(sock)
+        if peer is not None and peer.pid:
+            return f" (process {peer.pid}, of user {peer.uid})"
+    return ""
 
 
 def _serve_and_reload(serving: Callable[..., None], screen: Screen) -> None:

@@ -159,7 +159,7 @@ def _calling(address: str) -> Markup:
         literal(
             "<p><code>seqrpc stub</code> writes the classes that <code>connection.proxy</code> takes; with these type "
             "checkers know what is on this page. The command line is there after <code>pip install "
-            "'seqrpc[cli]'</code>.</p>"
+            "'seqrpc[cli]'</code>, or in a checkout of seqrpc <code>'.[cli]'</code>.</p>"
         ),
         id="page:calling",
     )

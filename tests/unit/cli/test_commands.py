@@ -114,7 +114,10 @@ def failing(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
         (
             ModuleNotFoundError("no", name="rich.table"),
             2,
-            "seqrpc: rich.table is not there, which the command line needs: pip install 'seqrpc[cli]'\n",
+            (
+                "seqrpc: rich.table is not there, which the command line needs: "
+                "pip install 'seqrpc[cli]', or in a checkout '.[cli]'\n"
+            ),
         ),
         (ModuleNotFoundError("no", name="theirs"), 1, "seqrpc: ModuleNotFoundError: no\n"),
         (seqrpc.cli.endings.Ending(3), 3, ""),

@@ -152,7 +152,7 @@ def test_what_the_document_says_of_who_asks_is_told(socket_path: Path) -> None:
     assert status == 0
     assert text == (
         "A (B\\x1b)\n\n    may() -> Any\n        you may call it\n\n    not() -> Any\n        idempotent\n"
-        "        errors: a.\\x1bE\n        you may not call it: ro\\x1bot\n"
+        "        errors:\n            a.\\x1bE\n        you may not call it: ro\\x1bot\n"
     )
 
 

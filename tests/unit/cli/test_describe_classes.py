@@ -61,8 +61,9 @@ def test_what_errors_mean_is_told() -> None:
     assert text == (
         "buy(name: str) -> int\n"
         "    Buy something.\n"
-        "    errors: shop.Gone, shop.Odd, shop.Bare\n"
+        "    errors:\n"
         "        shop.Gone: It is sold.\n"
         "        shop.Odd: It is \\x1b[2Jodd.\n"
+        "        shop.Bare\n"
         "    may be called by: uid(0)\n"
     )

@@ -41,5 +41,10 @@ def test_python_m_is_the_same() -> None:
         [sys.executable, "-c", code], capture_output=True, timeout=PATIENCE, check=False, env=environment()
     )
     assert Done(done.returncode, done.stdout.decode(), done.stderr.decode()) == Done(
-        2, "", "seqrpc: click is not there, which the command line needs: pip install 'seqrpc[cli]'\n"
+        2,
+        "",
+        (
+            "seqrpc: click is not there, which the command line needs: "
+            "pip install 'seqrpc[cli]', or in a checkout '.[cli]'\n"
+        ),
     )

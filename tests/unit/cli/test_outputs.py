@@ -91,5 +91,6 @@ def test_where_no_file_can_be_made_it_is_written_to(tmp_path: Path, monkeypatch:
 
 
 def test_a_directory_that_is_not_there_is_told(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(FileNotFoundError) as raised:
         write_whole(str(tmp_path / "no" / "file"), "text")
+    assert raised.value.filename == str(tmp_path / "no" / "file")  # as it was asked for

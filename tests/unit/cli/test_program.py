@@ -10,7 +10,8 @@ from seqrpc.cli.program import is_extra, without
 def test_what_is_missing_of_the_extra_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     assert without(ModuleNotFoundError("no", name="click.core")) == 2
     assert capsys.readouterr().err == (
-        "seqrpc: click.core is not there, which the command line needs: pip install 'seqrpc[cli]'\n"
+        "seqrpc: click.core is not there, which the command line needs: "
+        "pip install 'seqrpc[cli]', or in a checkout '.[cli]'\n"
     )
 
 

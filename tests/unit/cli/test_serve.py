@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import select
 import signal
@@ -95,6 +96,16 @@ def test_who_is_refused_is_logged_if_that_is_asked_for(socket_path: Path, level:
         (("support.desk:Desk", "ssh://host/x"), 2, "ssh://host/x is no place to serve at: "),
         (("support.desk:Desk", "fd:3", "--reload"), 2, "--reload needs an address that can be listened at again"),
         (("support.desk:Desk", "{path}", "--mode", "x"), 2, "'x' is no number in octal, as 660 is"),
+        (
+            ("support.desk:Desk", "{path}", "--group", "0"),
+            2,
+            "AddressError: --group has no effect with mode 0o600, .*: write --mode 660, too",
+        ),
+        (
+            ("support.desk:Desk", "{path}", "--group", "no-such-group"),
+            2,
+            "AddressError: --group names no group of this machine: 'no-such-group'",
+        ),
         (("support.desk:Desk", "{path}", "--log-level", "loud"), 2, "'loud' is not one of"),
         (("support.desk:Desk", "/nothing/here/x", "--reload"), 1, "ListenError: .*there is no directory"),
     ],
@@ -106,6 +117,24 @@ def test_what_cannot_be_served_is_told(
     assert (done.status, done.out) == (status, "")
     assert re.search(text, done.err)
     assert done.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("is_abstract", [False, True])
+def test_who_has_an_address_is_told(socket_path: Path, is_abstract: bool) -> None:
+    address = f"@{socket_path}" if is_abstract else str(socket_path)
+    with started("serve", "support.desk:Desk", address) as process:
+        lines_until(process, "serving Desk")
+        done = seqrpc_command("serve", "support.desk:Desk", address)
+        assert (done.status, done.out) == (1, "")
+        assert re.search(
+            rf"AddressInUse: .* is in use: .* \(process {process.pid}, of user {os.getuid()}\)\n", done.err
+        )
+
+
+def test_nobody_is_named_where_nobody_can_be_asked(socket_path: Path) -> None:
+    socket_path.write_text("a file")
+    done = seqrpc_command("serve", "support.desk:Desk", socket_path)
+    assert done.err.endswith("exists and is no socket; it was left alone\n")
 
 
 def test_a_name_stands_for_services() -> None:
