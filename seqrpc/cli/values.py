@@ -6,7 +6,7 @@ import base64
 import binascii
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from typing import Any, Final
 
@@ -33,7 +33,7 @@ from seqrpc.documents.trees import (
 )
 from seqrpc.kernel.buffers import Buffer
 from seqrpc.kernel.descriptors import OwnedFd
-from seqrpc.text import shown
+from seqrpc.text import offered, shown
 
 NOTHING: Final = object()
 """What is returned in place of a value if a type does not take it."""
@@ -86,8 +86,8 @@ class Values:
         self._makers: dict[type[Type], Callable[[Any, Any, str], Any]] = {
             Anything: lambda value, _choice, _name: value,
             LiteralOf: lambda value, choice, _name: _one_of(value, choice.values),
-            EnumOf: lambda value, choice, _name: _one_of(value, [member for _name, member in choice.members]),
-            FlagOf: lambda value, _choice, _name: value if type(value) is int else NOTHING,
+            EnumOf: _member,
+            FlagOf: lambda value, choice, name: value if type(value) is int else _member(value, choice, name),
             Scalar: self._scalar,
             ListOf: self._list,
             StreamOf: self._stream,
@@ -144,9 +144,10 @@ class Values:
         Raises:
             Ending: the type does not take it.
         """
-        made = self._first(value, choices(wanted, self._document), name)
+        found = choices(wanted, self._document)
+        made = self._first(value, found, name)
         if made is NOTHING:
-            raise misused(f"{name}: {shown(json.dumps(value), 50)} is no {spelled(wanted)}")
+            raise misused(f"{name}: {shown(json.dumps(value), 50)} is no {spelled(wanted)}{_offer(found)}")
         return made
 
     def _first(self, value: Any, found: list[Type], name: str) -> Any:
@@ -215,10 +216,12 @@ class Values:
         if tag is not None and value.get(tag.field, tag.value) != tag.value:
             return NOTHING
         fields = {field.wire_name: field.type for field in choice.fields}
-        return {
-            key: self.of_json(each, fields.get(key, ANYTHING), f"{name}.{shown(key, 50)}")
-            for key, each in value.items()
-        }
+        if tag is not None:
+            fields.setdefault(tag.field, ANYTHING)
+        for key in value:
+            if key not in fields:  # the other side would leave it out without a word
+                raise misused(f"{name} has no field {shown(key, 50)!r}{_near(key, fields)}")
+        return {key: self.of_json(each, fields[key], f"{name}.{shown(key, 50)}") for key, each in value.items()}
 
     def _descriptor(self, value: Any, _choice: Descriptor, _name: str) -> Any:
         # The "@" is the user's word that a file is meant: the server's alone would open whatever a text names.
@@ -273,6 +276,13 @@ def _of_text(word: str, choice: Type, parsed: Any) -> Any:
     return made
 
 
+def _member(value: Any, choice: EnumOf | FlagOf, _name: str) -> Any:
+    """Return the value of a member for a value of JSON, which may be its name."""
+    if isinstance(value, str):
+        return _of_members(value, choice)
+    return _one_of(value, [member for _name, member in choice.members])
+
+
 def _of_members(word: str, choice: EnumOf | FlagOf) -> Any:
     """Return the value of a member by its name; members of flags may be several: ``READ|WRITE``."""
     members: dict[str, Any] = dict(choice.members)
@@ -293,13 +303,27 @@ def _wish(word: str, wanted: Type, found: list[Type]) -> str:
     if any(isinstance(choice, Descriptor | BufferType | StreamOf) for choice in found):
         return f"{spelled(wanted)} is wanted: write @PATH, or - for standard input"
     said = f"{spelled(wanted)} is wanted"
-    members = [member for choice in found for member in _members_of(choice)]
-    if members:
-        return f"{said}: one of {', '.join(members[:_MOST_OFFERED])}{', …' if len(members) > _MOST_OFFERED else ''}"
+    offer = _offer(found)
+    if offer:
+        return f"{said}{offer}"
     layout = next(filter(None, map(_layout, found)), "")
     if layout and word[:1] in ("{", "[") and parsed_json(word) is NOTHING:
         return f"{said}, and this is no JSON: '{layout}', in quotes, which the shell takes away otherwise"
     return f"{said}: '{layout}'" if layout else said
+
+
+def _offer(found: list[Type]) -> str:
+    """Return what members there are, for the end of an error; nothing if there are none."""
+    members = [member for choice in found for member in _members_of(choice)]
+    if not members:
+        return ""
+    return f": one of {', '.join(members[:_MOST_OFFERED])}{', …' if len(members) > _MOST_OFFERED else ''}"
+
+
+def _near(key: str, fields: Iterable[str]) -> str:
+    """Return which field may be meant, or which there are, for the end of an error."""
+    names = [*fields]
+    return offered(key, names) or f": one of {shown(', '.join(names), 200)}" if names else ""
 
 
 def _members_of(choice: Type) -> list[str]:

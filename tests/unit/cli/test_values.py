@@ -50,6 +50,7 @@ POINT = Fields(
         Field(name="data", wire_name="d", type=BYTES, required=False),
     ),
 )
+COPIES = Fields(kind="struct", fields=(Field(name="copies", wire_name="copies", type=INT, required=False),))
 PAIR = Fields(kind="namedtuple", fields=POINT.fields, is_array=True)
 
 DOCUMENT = Document(
@@ -105,7 +106,11 @@ def values() -> Iterator[Values]:
         ('[1, "a"]', TupleOf((INT, STR)), [1, "a"]),
         ('{"1": "a"}', MapOf(INT, STR), {1: "a"}),
         ('{"[1, 2]": 3}', MapOf(TupleOf((INT, INT)), INT), {(1, 2): 3}),
-        ('{"x": 1, "d": "aGk=", "more": [1]}', Ref("Point"), {"x": 1, "d": b"hi", "more": [1]}),
+        ('{"x": 1, "d": "aGk="}', Ref("Point"), {"x": 1, "d": b"hi"}),
+        ('{"x": 1, "more": 2}', UnionOf((Ref("Point"), MapOf(STR, INT))), {"x": 1, "more": 2}),
+        ('["red", "BLUE"]', ListOf("list", COLOUR), ["red", "blue"]),
+        ('["HIGH", 1]', ListOf("list", LEVEL), [2, 1]),
+        ('["READ|WRITE", "READ", 2]', ListOf("list", BITS), [3, 1, 2]),
         ('[1, "aGk="]', PAIR, [1, b"hi"]),
         ("[1]", PAIR, [1]),
         ("/x", Coded("Path", STR), "/x"),
@@ -150,6 +155,13 @@ def test_a_word_is_read_by_the_type(values: Values, word: str, wanted: Type, val
         ('{"d": "!"}', Ref("Point"), "bytes in JSON are base64, got '!'"),
         ('{"d": 1}', Ref("Point"), r"it\.d: 1 is no bytes"),
         ("1.5", BITS, "is wanted"),
+        ('["green"]', ListOf("list", COLOUR), r'it\[0\]: "green" is no .*: one of red, blue$'),
+        ("[3]", ListOf("list", LEVEL), r"it\[0\]: 3 is no .*: one of 1, 2$"),
+        ('["X"]', ListOf("list", BITS), r"it\[0\]: .* is no .*: one of READ, WRITE$"),
+        ('["x"]', ListOf("list", LiteralOf((1, None))), r"it\[0\]: .*: one of 1, null$"),
+        ('{"x": 1, "more": 2}', Ref("Point"), "it has no field 'more': one of x, d$"),
+        ('{"xyz": 1, "\\u001b": 2}', Fields(kind="dataclass", fields=()), "it has no field 'xyz'$"),
+        ('{"copis": 7}', COPIES, "it has no field 'copis'; did you mean 'copies'"),
         ("x", ObjectOf("Box"), "an object of this side is wanted"),
         ("x", Descriptor(), "write @PATH, or - for standard input"),
         ("1", Descriptor(), "write @PATH"),
