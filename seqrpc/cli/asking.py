@@ -8,12 +8,11 @@ import time
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
-from seqrpc.blocking.client import connect
 from seqrpc.blocking.connection import Connection
 from seqrpc.blocking.timeouts import timeout
 from seqrpc.cli.endings import ABSENT, LATE, OK, REFUSED, status_of, told
+from seqrpc.cli.places import Elsewhere, Place, connected
 from seqrpc.errors import MethodNotFound, PermissionDenied, RpcError
-from seqrpc.kernel.addresses import Address
 from seqrpc.limits import Limits
 
 AT_ONCE: Final = 64
@@ -31,7 +30,7 @@ _MOST_SERVICES: Final = 100
 class Sighting(NamedTuple):
     """What was seen of a socket."""
 
-    address: Address
+    address: Place
     status: int
     """What a command that talks to it would end with."""
 
@@ -54,20 +53,20 @@ class Sighting(NamedTuple):
         return self.status in (OK, REFUSED)
 
 
-def ask(address: Address, seconds: float) -> Sighting:
+def ask(address: Place, seconds: float) -> Sighting:
     """Return what a socket is, within some seconds."""
     limits = Limits(
         connect_timeout=seconds, close_timeout=min(seconds, 0.1), max_message_bytes=_MOST_BYTES, max_buffer_bytes=1
     )
     try:
-        with timeout(seconds), connect(address, limits=limits) as connection:
+        with timeout(seconds), connected(address, limits=limits) as connection:
             return _ask(address, connection)
     except Exception as exc:
         return Sighting(address, status_of(exc), told(exc))
 
 
-def _ask(address: Address, connection: Connection) -> Sighting:
-    peer = connection.peer
+def _ask(address: Place, connection: Connection) -> Sighting:
+    peer = None if isinstance(address, Elsewhere) else connection.peer  # that is the end here of what leads there
     sighting = Sighting(address, OK, uid=None if peer is None else peer.uid, pid=None if peer is None else peer.pid)
     try:
         services = services_in(connection.call("rpc.discover"))
@@ -99,7 +98,7 @@ def _connections(connection: Connection) -> int | None:
     return number - 1 if type(number) is int else None
 
 
-def ask_all(addresses: Sequence[Address], seconds: float) -> list[Sighting]:
+def ask_all(addresses: Sequence[Place], seconds: float) -> list[Sighting]:
     """Return what each of some sockets is, in their order.
 
     Args:

@@ -20,7 +20,7 @@ from seqrpc.cli.completers import (
     completes_methods,
 )
 from seqrpc.cli.conversation import Conversation, Target
-from seqrpc.cli.endings import HELP, after_a_call, misused
+from seqrpc.cli.endings import ABSENT, FAILED, HELP, Ending, after_a_call, misused
 from seqrpc.cli.identity import become, identity_of
 from seqrpc.cli.learning import description_if_any
 from seqrpc.cli.options import Seconds, check_misplaced, check_unknown
@@ -149,10 +149,17 @@ def _chain(method: str | None, args: Sequence[str], rest: Sequence[str]) -> list
 def _run(
     conversation: Conversation, calls: Sequence[Sequence[str]], files: Sequence[str], screen: Screen, writer: Writer
 ) -> None:
-    target = conversation.services
+    target, before = conversation.services, ""
+    conversation.check([name for name, *_words in calls])
     for number, (name, *words) in enumerate(calls):
         is_last = number == len(calls) - 1
-        result, target = conversation.call(target, name, words, files if is_last else ())
+        try:
+            result, target = conversation.call(target, name, words, files if is_last else ())
+        except Ending as exc:
+            if exc.status != ABSENT or not before:
+                raise
+            raise Ending(FAILED, f"{before} gave no object: {exc}") from None
+        before = "" if isinstance(result, Channel) else name
         with after_a_call():
             if not isinstance(result, Channel):
                 writer.write(result, is_last=is_last)

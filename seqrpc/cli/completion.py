@@ -18,7 +18,7 @@ from click.shell_completion import (
 from click.shell_completion import FishComplete as ClickFishComplete
 from click.shell_completion import ZshComplete as ClickZshComplete
 
-from seqrpc.cli.offers import CONTENT, FILE, OPEN, PLAIN, is_plain
+from seqrpc.cli.offers import CONTENT, FILE, OPEN, PLAIN, paths
 from seqrpc.cli.program import COMPLETION, PROGRAM
 
 _SHELLS: Final = ("bash", "zsh", "fish")
@@ -26,9 +26,6 @@ _SHELLS: Final = ("bash", "zsh", "fish")
 _BREAKS: Final = "=:@"
 """Characters that end a word for bash (COMP_WORDBREAKS), and are in the midst of one here."""
 
-
-_MOST_FILES: Final = 500
-"""That are offered, where not the shell does that."""
 
 _TYPED: Final = "COMP_TYPED"
 
@@ -144,28 +141,11 @@ def _with_files(items: list[CompletionItem[Any]], incomplete: str) -> list[Compl
         before = incomplete.removesuffix(item.value)
         if item.type == CONTENT or (item.type == FILE and before):
             result += [
-                CompletionItem(before + path, OPEN if path.endswith("/") else PLAIN) for path in _files(item.value)
+                CompletionItem(before + path, OPEN if path.endswith("/") else PLAIN) for path in paths(item.value)
             ]
         else:
             result.append(item)
     return result
-
-
-def _files(begun: str) -> list[str]:
-    """Return paths that begin so."""
-    directory, name = os.path.split(begun)
-    found: list[str] = []
-    try:
-        with os.scandir(directory or ".") as entries:
-            for entry in entries:
-                path = os.path.join(directory, entry.name)
-                if entry.name.startswith(name) and (name or not entry.name.startswith(".")) and is_plain(f"@{path}"):
-                    found.append(f"{path}/" if entry.is_dir() else path)
-                if len(found) == _MOST_FILES:
-                    break
-    except OSError:
-        pass
-    return sorted(found)
 
 
 def _mended(words: list[str]) -> list[str]:

@@ -10,7 +10,7 @@ from typing import IO, Any, NamedTuple
 
 from seqrpc.blocking.channels import Channel
 from seqrpc.blocking.remote import Remote
-from seqrpc.cli.endings import after_a_call, misused
+from seqrpc.cli.endings import ABSENT, Ending, after_a_call, misused
 from seqrpc.cli.learning import Methods, by_name, found, interface_of
 from seqrpc.cli.words import Words
 from seqrpc.documents.trees import Document
@@ -43,6 +43,25 @@ class Conversation:
         """Let go of the objects that came, and of what streams that were sent come from."""
         self._lasting.close()
 
+    def check(self, names: Sequence[str]) -> None:
+        """Look at the methods of a chain before the first is called, as far as it is known what they give.
+
+        Raises:
+            Ending: one is not there.
+        """
+        methods, before = self.services.methods, ""
+        for name in names:
+            if methods is None or self.document is None:
+                return
+            try:
+                method = found(name, methods)[1]
+            except Ending as exc:
+                raise _of_no_object(exc, before) from None
+            if method is None:
+                return
+            made = interface_of(method.result, self.document)
+            methods, before = (methods, name) if made is None else (made, "")
+
     def call(self, target: Target, name: str, words: Sequence[str], files: Sequence[str] = ()) -> tuple[Any, Target]:
         """Call a method; return its result, and what is to be called next: the object that came, else the same.
 
@@ -73,6 +92,18 @@ class Conversation:
             self._lasting.enter_context(result)
             return result, Target(result, interface_of(None if method is None else method.result, self.document))
         return result, target
+
+
+def _of_no_object(exc: Ending, before: str) -> Ending:
+    """Return an error for a method that is not there, which tells, too, what came before it in a chain.
+
+    Args:
+        exc: the error.
+        before: what was called before, if it gives no object.
+    """
+    if exc.status != ABSENT or not before:
+        return exc
+    return Ending(ABSENT, f"{before} gives no object to be called by what follows after --, and {exc}")
 
 
 def standard_input() -> IO[bytes]:

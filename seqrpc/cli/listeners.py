@@ -8,9 +8,10 @@ import stat
 from collections.abc import Container, Iterable
 from typing import Final, NamedTuple
 
+from seqrpc.cli.places import Elsewhere, Place, place_of
 from seqrpc.cli.whereabouts import Bound, files_of_listeners, located
 from seqrpc.errors import AddressError
-from seqrpc.kernel.addresses import AbstractAddress, Address, PathAddress, parse_address
+from seqrpc.kernel.addresses import AbstractAddress, Address, PathAddress
 
 TABLE: Final = "/proc/net/unix"
 
@@ -26,7 +27,7 @@ _SEQPACKET: Final = 5
 class Listener(NamedTuple):
     """A socket that may be asked what it is."""
 
-    address: Address
+    address: Place
     remark: str = ""
     """Why it cannot be asked: somebody listens, and no path leads there."""
 
@@ -89,11 +90,14 @@ def named(paths: Iterable[str]) -> list[Listener]:
         AddressError: one cannot be read, or names no single socket.
         OSError: a directory cannot be read.
     """
-    found: dict[Address, Listener] = {}
+    found: dict[Place, Listener] = {}
     for path in paths:
-        address = parse_address(path)
+        address = place_of(path)
+        if isinstance(address, Elsewhere):
+            found[address] = Listener(address, is_named=True)
+            continue
         if not isinstance(address, PathAddress | AbstractAddress):
-            raise AddressError(f"{address} is no place that is listed: only paths and @names are")
+            raise AddressError(f"{path} is no place that is listed: only paths, @names and ssh://HOST/PATH are")
         if isinstance(address, PathAddress) and os.path.isdir(address.path):
             for each in _sockets_in(address.path):
                 found.setdefault(each, Listener(each))

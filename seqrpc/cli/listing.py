@@ -12,17 +12,22 @@ from seqrpc.cli.endings import ABSENT, HELP, LATE, OK, REFUSED
 from seqrpc.cli.identity import become, identity_of
 from seqrpc.cli.listeners import Listener, here, named
 from seqrpc.cli.options import Seconds
+from seqrpc.cli.places import Elsewhere
 from seqrpc.cli.screen import Screen, Styled, columns
 
 SECONDS: Final = 1.0
 """That each socket has by default: far more than a daemon takes that is well."""
+
+SECONDS_ELSEWHERE: Final = 10.0
+"""The same for those of other machines, to which somebody has to log in before."""
 
 _HEADS: Final = ("ADDRESS", "OWNER", "PID", "CONNECTIONS", "SERVICES")
 
 
 @click.command(
     "list",
-    help="""List the services that listen on this machine, or at PATHS: sockets, @names, directories of sockets.
+    help="""List the services that listen on this machine, or at PATHS: sockets, @names, directories of sockets,
+    ssh://HOST/PATH.
 
     Every socket of type SEQPACKET that is in /proc/net/unix is asked with one packet what it is, all at once. A socket
     of a service manager starts its service.
@@ -32,15 +37,21 @@ _HEADS: Final = ("ADDRESS", "OWNER", "PID", "CONNECTIONS", "SERVICES")
 )
 @click.argument("paths", nargs=-1, type=click.Path())
 @click.option("--all", "everything", is_flag=True, help="Also those that do not answer, or not as seqrpc does.")
-@click.option("--timeout", type=Seconds(0.01), default=SECONDS, show_default=True, help="For each socket.")
+@click.option(
+    "--timeout",
+    type=Seconds(0.01),
+    help=f"For each socket; {SECONDS:g} by default, with ssh {SECONDS_ELSEWHERE:g}.",
+)
 @click.option("--json", is_flag=True, help="Lines of JSON, at a terminal too.")
 @click.option("--as-user", metavar="USER", help="As this user, or UID:GID; for root.")
-def command(paths: tuple[str, ...], *, everything: bool, timeout: float, json: bool, as_user: str | None) -> int:
+def command(paths: tuple[str, ...], *, everything: bool, timeout: float | None, json: bool, as_user: str | None) -> int:
     """List services."""
     screen = Screen(json=json)
     if as_user is not None:
         become(identity_of(as_user))
     listeners = named(paths) if paths else here()
+    if timeout is None:
+        timeout = SECONDS_ELSEWHERE if any(isinstance(each.address, Elsewhere) for each in listeners) else SECONDS
     shown = [
         sighting
         for listener, sighting in zip(listeners, _asked(listeners, timeout), strict=True)

@@ -6,6 +6,7 @@ never among them.
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -29,6 +30,9 @@ CONTENT: Final = "content"
 
 _PLAIN: Final = re.compile(r"(?!-)[\w.@:/=+,%-]*")
 """What a shell takes for one word, and this program for no option; nothing else is offered, whoever thought of it."""
+
+_MOST_FILES: Final = 500
+"""That are offered."""
 
 
 class Offer(NamedTuple):
@@ -147,3 +151,20 @@ def _values(wanted: Type, document: Document) -> Iterator[str]:
             yield from (str(value) for _name, value in choice.members)
         elif isinstance(choice, Scalar) and choice.name == "bool":
             yield from ("true", "false")
+
+
+def paths(begun: str) -> list[str]:
+    """Return paths of this machine that begin so; those of directories end with a slash."""
+    directory, name = os.path.split(begun)
+    found: list[str] = []
+    try:
+        with os.scandir(directory or ".") as entries:
+            for entry in entries:
+                path = os.path.join(directory, entry.name)
+                if entry.name.startswith(name) and (name or not entry.name.startswith(".")) and is_plain(f"@{path}"):
+                    found.append(f"{path}/" if entry.is_dir() else path)
+                if len(found) == _MOST_FILES:
+                    break
+    except OSError:
+        pass
+    return sorted(found)

@@ -60,6 +60,10 @@ class Elsewhere(NamedTuple):
     path: str
     """A path, or the name of an abstract socket."""
 
+    def __str__(self) -> str:
+        port = "" if self.port is None else f":{self.port}"
+        return f"ssh://{self.host}{port}{'/' if self.path.startswith('@') else ''}{self.path}"
+
 
 Place = Address | Program | Elsewhere
 

@@ -110,6 +110,11 @@ class Desk(seqrpc.Service):
         return Box(name)
 
     @seqrpc.method
+    async def maybe(self) -> Box | None:
+        """Return no box."""
+        return None
+
+    @seqrpc.method
     async def blob(self, size: int) -> bytes:
         return b"x" * size
 

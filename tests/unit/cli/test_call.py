@@ -70,6 +70,12 @@ def test_results_go_to_a_pipe_as_json_and_bytes_as_they_are(
         (("add", "1", "--"), 2, "seqrpc: a method follows after --\n"),
         (("add", "1", "--shell"), 2, "seqrpc: with --shell calls are typed in, and none is in the command line\n"),
         (("ad", "1"), 3, "seqrpc: there is no method 'ad'; did you mean 'add'?\n"),
+        (
+            ("add", "1", "--", "status"),
+            3,
+            "seqrpc: add gives no object to be called by what follows after --, and there is no method 'status'\n",
+        ),
+        (("box", "a", "--", "zzz"), 3, "seqrpc: there is no method 'zzz'\n"),
         (("Desk.zzz",), 3, "seqrpc: rpc.MethodNotFound: there is no method 'Desk.zzz'\n"),
         (("fail",), 1, "seqrpc: desk.Empty: nothing there\n"),
         (("fail_with", '{"a": 1}'), 1, 'seqrpc: desk.Empty: nothing there; data: {"a":1}\n'),
@@ -179,3 +185,12 @@ def test_what_fails_here_after_a_call_was_made_is_no_absence(desk: Path, seqrpc_
     done = seqrpc_run("call", desk, "box", "a", "--", "put", "@/nothing/here")
     assert done == Done(1, "", "seqrpc: ENOENT: No such file or directory: /nothing/here\n")
     assert seqrpc_run("call", desk, "Desk.echo", "@/nothing/here").status == 3
+
+
+def test_a_chain_is_not_begun_if_one_of_its_methods_is_not_there(desk: Path, seqrpc_run: Run) -> None:
+    assert seqrpc_run("call", desk, "box", "a", "--", "zzz").status == 3
+    with blocking.connect(desk) as connection:
+        assert connection.call("rpc.stats")["methods"]["Desk.box"]["calls"] == 0
+    assert seqrpc_run("call", desk, "add", "1", "--", "add", "2") == Done(0, "2\n3\n", "")
+    done = seqrpc_run("call", desk, "maybe", "--", "look")
+    assert done == Done(1, "null\n", "seqrpc: maybe gave no object: there is no method 'look'\n")

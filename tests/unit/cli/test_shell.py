@@ -198,6 +198,51 @@ def test_names_are_completed(shell: Shell) -> None:
     assert [shell.completed("b.", number) for number in range(3)] == ["b.look", "b.put", None]
 
 
+@pytest.mark.parametrize(
+    "before, text, expected",
+    [
+        ("", "onl", ["only"]),
+        ("told ", "colour=", ["colour=red", "colour=blue"]),
+        ("x = told ", "r", ["red", "ratio="]),
+        ("b.put ", "", ["text="]),
+        ("b.put ", "@{files}/o", ["@{files}/one"]),
+        ("b.put ", "text={files}/", ["text={files}/one"]),
+        ("b.zzz ", "", []),
+        ("Desk.zzz ", "", []),
+    ],
+)
+def test_arguments_are_completed(shell: Shell, before: str, text: str, expected: list[str], tmp_path: Path) -> None:
+    (tmp_path / "one").touch()
+    shell.line("b = box a")
+    shell._typed_before = lambda: before
+    shell._completions(text.format(files=tmp_path))
+    assert shell._completions(text.format(files=tmp_path)) == [each.format(files=tmp_path) for each in expected]
+
+
+def test_values_are_completed_at_a_keyboard(desk: Path) -> None:
+    with terminal("call", desk, "--shell") as opened:
+        opened.wait_for("seqrpc> ")
+        opened.type("tol\t colour=bl\t bit\tREAD\n")
+        opened.wait_for("told colour=blue bits=READ\r\n")
+        opened.wait_for("Colour.BLUE")
+        opened.type("\x04")
+        assert opened.end() == 0
+
+
+def test_an_object_alone_is_told(shell: Shell, out: io.StringIO) -> None:
+    shell.line("b = box a")
+    shell.line("b")
+    assert out.getvalue() == "b: Box.look, Box.put\n" * 2
+    with pytest.raises(Ending, match=r"b is an object: b\.METHOD calls it"):
+        shell.line("b look")
+    shell.line("box = box a")
+    shell.line("box b")
+    assert "object3: Box" in out.getvalue()
+    shell.line("echo = box a")
+    with pytest.raises(Ending, match="echo: which of"):
+        shell.line("echo")
+
+
 def test_there_may_be_no_standard_input(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", None)
     with pytest.raises(Ending, match="there is no standard input"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import sys
@@ -63,6 +64,27 @@ def test_for_somebody_else_it_has_neither_the_terminal_nor_secrets(
         pass
     assert (tmp_path / "secret").read_text() == "[]\n"
     assert int((tmp_path / "sid").read_text()) != os.getsid(0)
+
+
+@pytest.mark.usefixtures("programs")
+def test_what_is_elsewhere_can_be_listed(desk: Path, seqrpc_run: Run) -> None:
+    done = seqrpc_run("list", f"ssh://me@host:22{desk}", "ssh://host/@nobody-here")
+    first, second = map(json.loads, done.out.splitlines())
+    assert first == {
+        "address": f"ssh://me@host:22{desk}",
+        "status": "answers",
+        "uid": None,
+        "pid": None,
+        "services": ["Desk", "Other"],
+        "connections": 0,
+        "remark": None,
+    }
+    assert (second["address"], second["status"]) == ("ssh://host/@nobody-here", "failed")
+    assert "NobodyListens" in second["remark"]
+    assert (done.status, done.err) == (3, "")
+    done = seqrpc_run("list", "exec:x")
+    assert done.status == 2
+    assert "is no place that is listed: only paths, @names and ssh://HOST/PATH are" in done.err
 
 
 @pytest.mark.usefixtures("programs")

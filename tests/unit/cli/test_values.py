@@ -159,7 +159,7 @@ def test_a_word_is_read_by_the_type(values: Values, word: str, wanted: Type, val
         ("[3]", ListOf("list", LEVEL), r"it\[0\]: 3 is no .*: one of 1, 2$"),
         ('["X"]', ListOf("list", BITS), r"it\[0\]: .* is no .*: one of READ, WRITE$"),
         ('["x"]', ListOf("list", LiteralOf((1, None))), r"it\[0\]: .*: one of 1, null$"),
-        ('{"x": 1, "dd": 2}', Ref("Point"), "it has no field 'dd': one of x, d$"),
+        ('{"x": 1, "more": 2}', Ref("Point"), "it has no field 'more': one of x, d$"),
         ('{"xyz": 1, "\\u001b": 2}', Fields(kind="dataclass", fields=()), "it has no field 'xyz'$"),
         ('{"copis": 7}', COPIES, "it has no field 'copis'; did you mean 'copies'"),
         ("x", ObjectOf("Box"), "an object of this side is wanted"),

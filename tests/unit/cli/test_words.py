@@ -17,7 +17,7 @@ from seqrpc import Buffer, InvalidParams, OwnedFd
 from seqrpc.cli.endings import Ending
 from seqrpc.cli.words import Words
 from seqrpc.documents.model import read
-from seqrpc.documents.trees import Descriptor, ListOf
+from seqrpc.documents.trees import Descriptor, ListOf, Scalar, UnionOf
 from seqrpc.interface.openrpc import document_of
 
 DOCUMENT = read(document_of(Desk))
@@ -120,6 +120,16 @@ def test_what_is_in_a_file_names_no_files_to_open(tmp_path: Path) -> None:
         for word in (f"@{path}", "-"):
             with pytest.raises(Ending, match=r"x\[0\]: .* is no OwnedFd"):
                 words.value(word, wanted, "x")
+
+
+def test_a_text_from_a_file_is_one_where_a_word_would_be_something_else() -> None:
+    wanted = UnionOf((Scalar("str"), Scalar("None"), Scalar("int")))
+    for word, text in (("null", b"null"), ("7", b"7")):
+        made = Words(None, lambda text=text: io.BytesIO(text), ExitStack())  # type: ignore[misc]  # bound now
+        assert made.value(word, wanted, "x") != text.decode()
+        assert made.value("-", wanted, "x") == text.decode()
+    assert Words(None, io.BytesIO, ExitStack()).value('"null"', wanted, "x") == '"null"'
+    assert Words(None, lambda: io.BytesIO(b"hello\n"), ExitStack()).value("-", wanted, "x") == "hello\n"
 
 
 def test_bytes_without_a_description_are_bytes() -> None:
