@@ -309,6 +309,7 @@ ORDER = (
     "cli.identity",
     "cli.frames",
     "cli.room",
+    "cli.packets",
     "cli.tunnel",
     "cli.ssh",
     "cli.places",

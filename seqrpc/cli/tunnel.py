@@ -11,11 +11,10 @@ from __future__ import annotations
 import contextlib
 import os
 import queue
-import select
 import socket
 import threading
 import time
-from typing import Final, NamedTuple
+from typing import Final
 
 from seqrpc.cli.endings import FAILED, STATUSES, Ending
 from seqrpc.cli.frames import (
@@ -37,6 +36,7 @@ from seqrpc.cli.frames import (
     unpacked,
     with_clock,
 )
+from seqrpc.cli.packets import Packet, content_of, send, size_of, streams_of
 from seqrpc.cli.room import Account, Held, Room, wait_taken
 from seqrpc.kernel import ancillary, memfd
 from seqrpc.kernel.descriptors import OwnedFd, close_all
@@ -62,18 +62,6 @@ _MEMORY: Final = 9
 """And besides its content for each that is memory."""
 
 
-class _Packet(NamedTuple):
-    """What came through the pipe."""
-
-    message: bytes
-    fds: list[OwnedFd]
-    size: int
-    """Bytes that it is counted as."""
-
-    has_memory: bool
-    """Whether memory files are among the descriptors."""
-
-
 class _Channel:
     """A socket at this end of a tunnel.
 
@@ -91,7 +79,7 @@ class _Channel:
         self._is_stream = is_stream
         self.account = Account(is_stream=is_stream)
         self._room = threading.Semaphore(WINDOW)
-        self._came: queue.Queue[_Packet | None] = queue.Queue()
+        self._came: queue.Queue[Packet | None] = queue.Queue()
         self._has_ended = False  # the other side has said so
         self._running = 2
         self._is_over = False
@@ -136,11 +124,11 @@ class _Channel:
                 if packet is not None:
                     self._let_go(packet)
 
-    def _let_go(self, packet: _Packet) -> None:
+    def _let_go(self, packet: Packet) -> None:
         close_all(packet.fds)
         self._tunnel.held.give(packet.size, is_stream=self._is_stream)
 
-    def came(self, packet: _Packet | None) -> None:
+    def came(self, packet: Packet | None) -> None:
         """Take a packet that came through the pipe, or the end.
 
         Raises:
@@ -189,7 +177,7 @@ class _Channel:
                 close_all(fds)
 
     def _send(self, message: bytes, fds: list[OwnedFd]) -> None:
-        sizes = [_size_of(fd) for fd in fds]
+        sizes = [size_of(fd) for fd in fds]
         size = 1 + len(message) + sum(_SOCKET if each is None else _MEMORY + each for each in sizes)
         is_whole = not (sizes and sizes[0] is not None and is_spilled(message))
         can_cross = size <= MOST_BYTES and all(
@@ -201,7 +189,7 @@ class _Channel:
             begins = message if is_whole else beginning_of(message, memfd.read(fds[0], 0, _BEGINNING))
             self._replace(begins, is_too_large=size > MOST_BYTES)
             return
-        whole = message if is_whole else _content_of(fds[0])
+        whole = message if is_whole else content_of(fds[0])
         if not self._is_stream and self._tunnel.ahead:
             whole = with_clock(whole, self._tunnel.ahead)
         first = 0 if is_whole else 1
@@ -215,7 +203,7 @@ class _Channel:
                     opened.append(self._tunnel.open(sock, is_stream=index - first in streams))
                     brought.append(Socket(opened[-1].number))
                 else:
-                    brought.append(Memory(whole if index < first else _content_of(fd)))
+                    brought.append(Memory(whole if index < first else content_of(fd)))
             self._tunnel.write(framed(Kind.PACKET, self.number, packed(whole if is_whole else message, brought)))
         except BaseException:
             for channel in opened:
@@ -228,7 +216,7 @@ class _Channel:
         instead = instead_of(message, is_stream=self._is_stream, is_too_large=is_too_large)
         if instead.back is not None:
             self._room.release()
-            _send(self._sock, instead.back, [])
+            send(self._sock, instead.back, [])
         if instead.onwards is not None:
             packet = packed(instead.onwards, [])
             if self._tunnel.room.wait(self.account, len(packet)):
@@ -242,7 +230,7 @@ class _Channel:
         try:
             while (packet := self._came.get()) is not None:
                 try:
-                    _send(self._sock, packet.message, [fd.fileno() for fd in packet.fds])
+                    send(self._sock, packet.message, [fd.fileno() for fd in packet.fds])
                     close_all(packet.fds)
                     if packet.has_memory:
                         wait_taken(self._sock)
@@ -340,19 +328,19 @@ class Tunnel:
         if frame.kind is Kind.CREDIT and (account := self._accounts.get(frame.channel)) is not None:
             self.room.credit(account, _credit_in(frame.content))
 
-    def _packet(self, content: bytes, *, is_stream: bool) -> _Packet:
+    def _packet(self, content: bytes, *, is_stream: bool) -> Packet:
         message, brought = unpacked(content)
         fds: list[OwnedFd] = []
         self.held.take(len(content), is_stream=is_stream)
         try:
-            streams = _streams_of(message, brought)
+            streams = streams_of(message, brought)
             for index, each in enumerate(brought):
                 fds.append(self._made(each, is_stream=index in streams))
         except BaseException:
             close_all(fds)
             self.held.give(len(content), is_stream=is_stream)
             raise
-        return _Packet(message, fds, len(content), any(isinstance(each, Memory) for each in brought))
+        return Packet(message, fds, len(content), any(isinstance(each, Memory) for each in brought))
 
     def write(self, data: bytes) -> None:
         """Write a frame.
@@ -410,28 +398,6 @@ class Tunnel:
         self._channels.pop(number, None)
 
 
-def _streams_of(message: bytes, brought: list[Brought]) -> set[int]:
-    """Return which of those that came with a packet are streams."""
-    if not any(isinstance(each, Socket) for each in brought):
-        return set()
-    if isinstance(brought[0], Memory) and is_spilled(message):
-        return {index + 1 for index in streams_in(brought[0].content)}
-    return streams_in(message)
-
-
-def _size_of(fd: OwnedFd) -> int | None:
-    """Return how large a sealed memory file is; None if it is none."""
-    try:
-        return memfd.check_sealed(fd)
-    except (ValueError, OSError):
-        return None
-
-
-def _content_of(fd: OwnedFd) -> bytes:
-    """Return what is in a sealed memory file."""
-    return memfd.read(fd, 0, memfd.check_sealed(fd))
-
-
 def _credit_in(content: bytes) -> int:
     """Return how many packets were taken at the other side.
 
@@ -442,19 +408,6 @@ def _credit_in(content: bytes) -> int:
     if len(content) != _CREDIT or not 0 < number <= WINDOW:
         raise BrokenTunnel("a credit that is none")
     return number
-
-
-def _send(sock: socket.socket, message: bytes, fds: list[int]) -> None:
-    """Send a packet, and wait for room."""
-    while True:
-        try:
-            ancillary.send(sock, message, fds)
-        except BlockingIOError:
-            poller = select.poll()
-            poller.register(sock.fileno(), select.POLLOUT)
-            poller.poll()
-        else:
-            return
 
 
 def refuse(outgoing: int, status: int, text: str) -> None:
