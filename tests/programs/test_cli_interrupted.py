@@ -235,6 +235,13 @@ def test_what_was_interrupted_in_a_script_is_told_to_it(evil: Any, socket_path: 
 
 
 def runs_it(pid: int) -> bool:
-    """Return whether a shell runs the command, and not a copy of itself that is about to."""
+    """Return whether a shell runs the command, which is past its beginning: it is connected."""
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return any(b"flow" in Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0") for child in children)
+    return any("socket:" in link_of(link) for child in children for link in Path(f"/proc/{child}/fd").iterdir())
+
+
+def link_of(link: Path) -> str:
+    try:
+        return os.readlink(link)
+    except FileNotFoundError:  # it was closed meanwhile
+        return ""

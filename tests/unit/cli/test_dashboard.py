@@ -56,7 +56,7 @@ def looked(desk: Path) -> Stats:
 
 
 def test_all_of_it_is_drawn(looked: Stats) -> None:
-    text = "\n".join(lines(frame(view(looked, hint="q ends it"), 120)))
+    text = "\n".join(lines(frame(view(looked, hint="q ends it"), 200)))
     assert f"/run/x.sock   Desk, Other   pid {os.getpid()}   up " in text
     assert "rates since the start   q ends it\n" in text
     assert "calls 1 in flight, " in text
