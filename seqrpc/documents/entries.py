@@ -229,7 +229,7 @@ def _term(called: str, kind: Type, facts: list[Markup]) -> Markup:
 def _presence(given: Default | None, *, is_required: bool) -> Markup:
     if is_required:
         return literal("required")
-    if given is None:
+    if given is None or given.words == "...":  # there is one, which nobody can write
         return literal("optional")
     return joined([text("default "), element("code", default(given))])
 

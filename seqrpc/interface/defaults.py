@@ -43,7 +43,7 @@ def told_default(default: Any, factory: Any, *, sensitive: bool) -> tuple[dict[s
         made = typing.get_origin(factory) or factory  # list[int] makes what list makes
         if isinstance(made, type) and made in _FACTORIES:
             return {"default": _FACTORIES[made].copy()}, {"factory": True}
-        return {}, {"default": "..." if sensitive else f"{_called(factory)}()"}
+        return {}, {"default": "..." if sensitive else _call_of(factory)}
     if default is msgspec.NODEFAULT:
         return {}, {}
     if sensitive and default is not None:
@@ -159,6 +159,9 @@ def words_for(value: object) -> str:
     return shown(_ADDRESS.sub("", text))
 
 
-def _called(factory: Any) -> str:
+def _call_of(factory: Any) -> str:
+    """Return what calls something that makes a default; ``...`` of a lambda, which has no name."""
     name = getattr(factory, "__qualname__", None)
-    return shown(name.split("<locals>.")[-1]) if isinstance(name, str) else words_for(factory)
+    if not isinstance(name, str):
+        return f"{words_for(factory)}()"
+    return "..." if name.endswith("<lambda>") else f"{shown(name.split('<locals>.')[-1])}()"

@@ -110,9 +110,12 @@ def test_stub(subject: Subject, tmp_path: Path) -> None:
     assert piped(subject, "stub", subject.address, "--check", file) == Done(0, "", "")
     file.write_text(done.out.replace(f"def {subject.method}(", "def renamed("))
     status, text = shown(subject, "stub", subject.address, "--check", file)
-    assert (status, text.count("\n")) == (1, 1)
-    assert f"seqrpc stub {subject.address} -o {file}" in text
-    assert piped(subject, "stub", subject.address, "--check", file) == Done(1, "", text)
+    *difference, told = text.splitlines(keepends=True)
+    assert status == 1
+    assert any(line.startswith("-") and "def renamed(" in line for line in difference)
+    assert any(line.startswith("+") and f"def {subject.method}(" in line for line in difference)
+    assert f"seqrpc stub {subject.address} -o {file}" in told
+    assert piped(subject, "stub", subject.address, "--check", file) == Done(1, "".join(difference), told)
 
 
 def test_diff(subject: Subject, tmp_path: Path) -> None:
@@ -130,7 +133,7 @@ def test_diff(subject: Subject, tmp_path: Path) -> None:
     done = piped(subject, "diff", subject.address, old)
     (change,) = map(json.loads, done.out.splitlines())
     assert (done.status, done.err, change["breaks_callers"], change["breaks_servers"]) == (1, "", True, False)
-    assert piped(subject, "diff", "-", old, given=b"{}").status == 1
+    assert piped(subject, "diff", "-", old, given=b"{}").status == 2
     (change,) = map(json.loads, piped(subject, "diff", "--breaking", old, subject.address).out.splitlines())
     assert (change["breaks_callers"], change["breaks_servers"]) == (False, True)
 

@@ -107,6 +107,11 @@ def test_how_a_parameter_is_given_is_told() -> None:
     assert texts(told, "blockquote") == ["x"]
 
 
+def test_a_default_that_nobody_can_write_is_told_as_one() -> None:
+    unnamed = param("a", {**INT, "x-seqrpc": {"default": "..."}}, required=False)
+    assert texts(part(entry_of(unnamed), "Parameters"), "dt") == ["a: int optional"]
+
+
 def test_types_lead_to_their_entries() -> None:
     node = article(services()[0], "Logs.list_logs")
     targets = {link.attributes["href"] for link in node.every("a")}
