@@ -11,7 +11,19 @@ from seqrpc.cli.endings import REFUSED, Ending, misused
 
 _LARGEST: Final = 0xFFFF_FFFE
 
-_LOADED_LATER: Final = ("base64", "ctypes", "difflib", "inspect", "select", "seqrpc.kernel.systemd")
+_LOADED_LATER: Final = (
+    "base64",
+    "ctypes",
+    "difflib",
+    "inspect",
+    "queue",
+    "select",
+    "seqrpc.kernel.systemd",
+    "seqrpc.cli.failures",
+    "seqrpc.cli.offers",
+    "seqrpc.cli.shell",
+    "seqrpc.cli.ssh",
+)
 """What is loaded when it is first used, which may lie where another user cannot read."""
 
 _KEPT: Final = ("LANG", "LANGUAGE", "PATH", "TERM", "TZ")

@@ -52,11 +52,12 @@ def command(paths: tuple[str, ...], *, everything: bool, timeout: float | None, 
     listeners = named(paths) if paths else here()
     if timeout is None:
         timeout = SECONDS_ELSEWHERE if any(isinstance(each.address, Elsewhere) for each in listeners) else SECONDS
-    shown = [
-        sighting
+    found = [
+        (listener, sighting)
         for listener, sighting in zip(listeners, _asked(listeners, timeout), strict=True)
         if sighting.answers or listener.is_named or listener.remark or everything
     ]
+    shown = [sighting for _listener, sighting in found]
     if screen.is_for_people:
         _write_table(screen, shown)
         left_out = len(listeners) - len(shown)
@@ -67,7 +68,8 @@ def command(paths: tuple[str, ...], *, everything: bool, timeout: float | None, 
     else:
         for sighting in shown:
             screen.value(as_data(sighting))
-    return max((sighting.status for sighting in shown if sighting.status != OK), default=OK) if paths else OK
+    statuses = [sighting.status for listener, sighting in found if listener.is_named or sighting.status != REFUSED]
+    return max(statuses, default=OK) if paths else OK
 
 
 def _asked(listeners: list[Listener], seconds: float) -> list[Sighting]:

@@ -43,6 +43,9 @@ _SSH: Final = re.compile(
     r"ssh://(?P<host>(?:[^/@:\s]+@)?(?:\[[0-9A-Fa-f:.%]+\]|[^/@:\s]+))(?::(?P<port>\d{1,5}))?(?P<path>/.*)", re.DOTALL
 )
 
+_SCHEME: Final = re.compile(r"[A-Za-z][\w+.-]*://|(?:ssh|tcp|udp|unix|vsock|abstract|https?):")
+"""How addresses begin elsewhere, and paths hardly ever."""
+
 
 class Program(NamedTuple):
     """A program that serves at descriptor 3."""
@@ -79,6 +82,9 @@ def place_of(text: str) -> Place:
         return _program(text)
     if text.startswith("ssh://"):
         return _elsewhere(text)
+    if _SCHEME.match(text) and not os.path.lexists(text):
+        known = "a path, @NAME, fd:N, systemd:NAME, 'exec:PROGRAM ARGS', ssh://[USER@]HOST/PATH"
+        raise misused(f"{text} is no address: {known} is one (a path that begins so is written ./{text})")
     return parse_address(text)
 
 

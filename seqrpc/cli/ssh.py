@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import select
 import shlex
 import socket
@@ -16,10 +17,17 @@ from seqrpc.cli.alarms import silence
 from seqrpc.cli.endings import FAILED, Ending
 from seqrpc.cli.frames import BrokenTunnel
 from seqrpc.cli.identity import environment, is_another
+from seqrpc.cli.program import PROGRAM
 from seqrpc.cli.tunnel import Tunnel
 from seqrpc.errors import ConnectionLost, DeadlineExceeded, Unavailable
 from seqrpc.interface.scope import scope
 from seqrpc.kernel.sockets import socket_pair
+
+REMOTE: Final = "SEQRPC_REMOTE"
+"""The environment variable with the command that is ``seqrpc`` on the other machine, as its shell takes it."""
+
+_NO_PROGRAM: Final = (126, 127)
+"""How a shell ends that cannot run one."""
 
 _PATIENCE: Final = 2.0
 """Seconds in which ``ssh`` is to end when it has nothing more to carry."""
@@ -34,7 +42,8 @@ def through_ssh(host: str, port: int | None, path: str) -> Iterator[socket.socke
         OSError: ``ssh`` cannot be started.
     """
     port_option = [] if port is None else ["-p", str(port)]
-    argv = ["ssh", "-T", *port_option, "--", host, f"seqrpc relay {shlex.quote(path)}"]
+    program = os.environ.get(REMOTE) or PROGRAM
+    argv = ["ssh", "-T", *port_option, "--", host, f"{program} relay {shlex.quote(path)}"]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     # Of somebody else it does what that user's configuration says, which may start programs.
     apart = {"env": environment(), "start_new_session": is_another()}
@@ -49,7 +58,9 @@ def through_ssh(host: str, port: int | None, path: str) -> Iterator[socket.socke
                 tunnel.connect()
             except BrokenTunnel as exc:
                 ssh.stdin.close()
-                raise Ending(FAILED, f"ssh {host}: {exc}{_ending_of(ssh)}") from None
+                raise Ending(FAILED, f"ssh {host}: {exc}{_ending_of(ssh, program)}") from None
+            except Ending as exc:
+                raise Ending(exc.status, f"ssh {host}: {exc}") from None
             ours, theirs = socket_pair()
             carrying = threading.Thread(target=tunnel.carry, args=(theirs,), kwargs={"is_far": False}, daemon=True)
             carrying.start()
@@ -66,12 +77,16 @@ def through_ssh(host: str, port: int | None, path: str) -> Iterator[socket.socke
                 carrying.join(_PATIENCE)
 
 
-def _ending_of(ssh: subprocess.Popen[bytes]) -> str:
+def _ending_of(ssh: subprocess.Popen[bytes], program: str) -> str:
     """Return how ``ssh`` ends, for the end of a sentence; nothing if it goes on."""
     try:
-        return f"; its status is {ssh.wait(_PATIENCE)}"
+        status = ssh.wait(_PATIENCE)
     except subprocess.TimeoutExpired:
         return ""
+    told = f"; its status is {status}"
+    if status not in _NO_PROGRAM:
+        return told
+    return f"{told}: {program!r} is no program in the PATH that ssh has there; {REMOTE}=/path/to/seqrpc names it"
 
 
 def _wait_for(fd: int) -> None:

@@ -60,7 +60,7 @@ class Words:
             return [], self._described(words, files, method)
         named = [_split(word) for word in words]
         by_name = {name: self.value(text, ANYTHING, name) for name, text in named if name is not None}
-        by_name.update(self._files(files))
+        by_name.update(self._files(_paths(files)))
         by_position = [self.value(text, ANYTHING, shown(text, 50)) for name, text in named if name is None]
         if by_name and by_position:
             raise misused("nobody tells what this method takes: give all arguments by name, or all by position")
@@ -80,10 +80,11 @@ class Words:
                 raise misused(f"{method.name}: {name} is given twice")
             else:
                 given[name] = text
-        opened = self._files(files)
+        opened = _paths(files)
         for name in opened:
-            if name not in params:
-                raise misused(f"--fd: {method.name} has no parameter {name!r}{offered(name, params)}")
+            self._check_taker(name, params, method)
+            if name in given:
+                raise misused(f"{method.name}: {name} is given twice")
         open_params = [name for name, each in params.items() if not each.keyword_only and name not in {*given, *opened}]
         if len(rest) > len(open_params):
             much = shown(rest[len(open_params)], 50)
@@ -93,16 +94,26 @@ class Words:
         if missing:
             raise misused(f"{method.name} needs {', '.join(map(_told, missing))}")
         values = {name: self.value(text, params[name].type, name) for name, text in given.items()}
-        return {**values, **opened}
+        return {**values, **self._files(opened)}  # at last, for some make files or empty them
 
-    def _files(self, files: Sequence[str]) -> dict[str, Any]:
-        found: dict[str, Any] = {}
-        for each in files:
-            name, equals, path = each.partition("=")
-            if not (name and equals and path):
-                raise misused(f"--fd takes NAME=PATH, got {each!r}")
-            found[name] = self._input() if path == "-" else self._values.file(path)
-        return found
+    def _check_taker(self, name: str, params: dict[str, Param], method: Method) -> None:
+        """Check that a parameter takes an open file.
+
+        Raises:
+            Ending: it does not.
+        """
+        takers = [each for each in params if any(map(_takes_file, choices(params[each].type, self._document)))]
+        if name in takers:
+            return
+        if name in params:
+            wrong = f"{_told(params[name])} takes no open file"
+        else:
+            wrong = f"{method.name} has no parameter {name!r}"
+        which = f"; for open files is {shown(', '.join(takers), 100)}" if takers else ""
+        raise misused(f"--fd: {wrong}{offered(name, takers) or which}")
+
+    def _files(self, files: dict[str, str]) -> dict[str, Any]:
+        return {name: self._input() if path == "-" else self._values.file(path) for name, path in files.items()}
 
     def _input(self) -> IO[bytes]:
         if self._standard is None:
@@ -165,6 +176,23 @@ class Words:
                 self.failure = exc
             if self.failure is not None:
                 raise InvalidParams(str(self.failure))
+
+
+def _paths(files: Sequence[str]) -> dict[str, str]:
+    """Return what ``--fd`` says, by the names of parameters."""
+    found: dict[str, str] = {}
+    for each in files:
+        name, equals, path = each.partition("=")
+        if not (name and equals and path):
+            raise misused(f"--fd takes NAME=PATH, got {each!r}")
+        if name in found:
+            raise misused(f"--fd: {name} is given twice")
+        found[name] = path
+    return found
+
+
+def _takes_file(choice: Type) -> bool:
+    return isinstance(choice, Descriptor | Anything)
 
 
 def _split(word: str) -> tuple[str | None, str]:

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import os
 import pwd
+import shutil
+from pathlib import Path
 
 import pytest
+from support.commands import seqrpc_command
+from support.desk import Desk
 from support.processes import AS_ROOT, OTHER_GID, OTHER_UID, in_child
+from support.sync import served
 
+import seqrpc
 from seqrpc.cli.endings import Ending
 from seqrpc.cli.identity import Identity, become, environment, identity_of, is_another
 
@@ -64,3 +70,30 @@ def test_others_cannot_become_anybody() -> None:
 
 def test_being_oneself_takes_nothing() -> None:
     become(Identity(os.getuid(), os.getgid(), tuple(os.getgroups())))
+
+
+@as_root
+@pytest.mark.parametrize(
+    "words, status, err",
+    [
+        (("ssh://host/x", "add"), 3, "seqrpc: ENOENT: No such file or directory: ssh\n"),
+        (("{desk}", "fail_with", "7"), 1, "seqrpc: desk.Empty: nothing there; data: 7\n"),
+        (("{desk}", "--shell"), 1, "seqrpc: desk.Empty: nothing there; data: 7\n"),
+    ],
+)
+def test_what_runs_as_another_was_loaded_before(
+    socket_path: Path, tmp_path: Path, words: tuple[str, ...], status: int, err: str
+) -> None:
+    """The package is where nobody else can read it, as in root's home."""
+    copy = tmp_path / "lib"
+    copy.mkdir(mode=0o700)
+    shutil.copytree(Path(seqrpc.__file__).parent, copy / "seqrpc", ignore=shutil.ignore_patterns("__pycache__"))
+    socket_path.parent.chmod(0o711)
+    env = {"PYTHONPATH": str(copy), "PATH": "/nothing/here"}
+    args = [word.format(desk=socket_path) for word in words]
+    with served(socket_path, Desk(), mode=0o666, allow=seqrpc.policy.anyone):
+        done = seqrpc_command(
+            "call", *args, "--as-user", f"{OTHER_UID}:{OTHER_GID}", given=b"fail_with 7\n", env=env, cwd=tmp_path
+        )
+    lines = [line for line in done.err.splitlines(keepends=True) if line.startswith("seqrpc: ")]
+    assert (done.status, "".join(lines)) == (status, err)

@@ -81,6 +81,14 @@ def test_who_is_refused_is_told_so(desk: Path, seqrpc_run: Run) -> None:
     assert "ConnectDenied" in json.loads(done.out)["remark"]
 
 
+@pytest.mark.skipif(not AS_ROOT, reason="only root can become another user")
+def test_one_of_a_directory_that_refuses_does_not_decide_the_status(desk: Path) -> None:
+    desk.parent.chmod(0o755)
+    desk.chmod(0o600)
+    done = seqrpc_command("list", desk.parent, "--as-user", "54321:54321")
+    assert (done.status, json.loads(done.out)["status"]) == (0, "refused")
+
+
 def test_a_sighting_is_data() -> None:
     told = as_data(Sighting(PathAddress("/x"), LATE, "no answer"))
     assert told == {

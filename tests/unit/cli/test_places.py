@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pwd
+import re
 import signal
 import sys
 from pathlib import Path
@@ -57,6 +58,19 @@ def test_what_is_no_address_is_misuse(text: str) -> None:
     with pytest.raises(Ending) as raised:
         place_of(text)
     assert raised.value.status == 2
+
+
+@pytest.mark.parametrize("text", ["tcp://host:1/x", "ssh:host", "unix:/run/x", "https://host/x", "tcp:1", "x+y://z"])
+def test_addresses_of_elsewhere_are_told_from_paths(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(Ending, match=f"{re.escape(text)} is no address: a path, @NAME, .*, ssh://.* is one") as raised:
+        place_of(text)
+    assert raised.value.status == 2
+    assert place_of(f"./{text}") == PathAddress(f"./{text}")
+    if "/" not in text:
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / text).touch()
+        assert place_of(text) == PathAddress(text)
+    assert place_of("cups:1.sock") == PathAddress("cups:1.sock")
 
 
 def test_a_path_is_connected_to(desk: Path) -> None:

@@ -91,7 +91,22 @@ def test_what_is_elsewhere_can_be_listed(desk: Path, seqrpc_run: Run) -> None:
 def test_what_is_wrong_there_is_told_here(seqrpc_run: Run) -> None:
     done = seqrpc_run("call", "ssh://host/nothing/here; exit 9", "x")
     assert (done.status, done.out) == (3, "")
-    assert done.err.startswith("seqrpc: NobodyListens: cannot connect to /nothing/here; exit 9: ")
+    assert done.err.startswith("seqrpc: ssh host: NobodyListens: cannot connect to /nothing/here; exit 9: ")
+
+
+def test_the_program_there_may_be_named(
+    desk: Path, programs: Path, seqrpc_run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (programs / "seqrpc").rename(programs / "elsewhere")
+    done = seqrpc_run("call", f"ssh://me@host{desk}", "Desk.add", "1", "2")
+    assert (done.status, done.out) == (1, "")
+    assert done.err.splitlines()[-1] == (
+        "seqrpc: ssh me@host: it ended; its status is 127: 'seqrpc' is no program in the PATH that ssh has there;"
+        " SEQRPC_REMOTE=/path/to/seqrpc names it"
+    )
+    monkeypatch.setenv("SEQRPC_REMOTE", "env A=b elsewhere")
+    assert seqrpc_run("call", f"ssh://me@host{desk}", "Desk.add", "1", "2") == Done(0, "3\n", "")
+    assert (programs / "ssh.args").read_text() == f"-T -- me@host env A=b elsewhere relay {desk}\n"
 
 
 def test_another_program_is_told(programs: Path) -> None:

@@ -81,6 +81,28 @@ def test_what_does_not_fit_is_misuse(words_of: Make, method: str, words: tuple[s
     assert raised.value.status == 2
 
 
+@pytest.mark.parametrize(
+    "words, files, text",
+    [
+        (("write", "text=x"), ("fil=>{}",), r"--fd: Desk.write has no parameter 'fil'; did you mean 'file'\?$"),
+        (("write", "text=x"), ("tex=>{}",), r"--fd: Desk.write has no parameter 'tex'; for open files is file$"),
+        (("write", "x"), ("text=>{}",), r"--fd: text: str takes no open file; for open files is file$"),
+        (("add", "1"), ("aa=>{}",), r"--fd: Desk.add has no parameter 'aa'$"),
+        (("write", "x"), ("file=>{}", "file=>{}"), r"--fd: file is given twice$"),
+        (("write", "file=-", "x"), ("file=>{}",), r"Desk.write: file is given twice$"),
+        (("write",), ("file=>{}",), r"Desk.write needs text: str$"),
+    ],
+)
+def test_a_file_is_for_what_takes_one_and_is_not_touched_else(
+    words_of: Make, tmp_path: Path, words: tuple[str, ...], files: tuple[str, ...], text: str
+) -> None:
+    path = tmp_path / "file"
+    path.write_text("before")
+    with pytest.raises(Ending, match=text):
+        bound(words_of, *words, files=tuple(each.format(path) for each in files))
+    assert path.read_text() == "before"
+
+
 def test_without_a_description_words_are_json_or_text() -> None:
     words = Words(None, io.BytesIO, ExitStack())
     assert words.arguments(["1", "x", '"1"', "a.b=c"], [], None) == ([1, "x", "1", "a.b=c"], {})
