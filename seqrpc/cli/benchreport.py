@@ -19,6 +19,8 @@ _MEANING: Final = {
     SINCE_DUE: "latencies: from when a call was due, whether it could be sent then or not",
 }
 
+_IN_VAIN: Final = "no call succeeded: for how long they had waited when they were given up"
+
 
 class Report(NamedTuple):
     """What is told."""
@@ -106,7 +108,7 @@ class Report(NamedTuple):
     def _write_latencies(self, screen: Screen) -> None:
         latencies = self.outcomes.latencies
         screen.line("")
-        screen.line(_MEANING[self.kind])
+        screen.line(_MEANING[self.kind] if self.outcomes.succeeded else _IN_VAIN)
         for name, value in columns([(name, spelled_duration(value)) for name, value in _numbers(latencies).items()]):
             screen.line("  ", Styled(name, "faint"), "  ", value)
         if self.rate is not None:

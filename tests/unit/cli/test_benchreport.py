@@ -12,7 +12,7 @@ import pytest
 from seqrpc.cli.benchreport import Report
 from seqrpc.cli.outcomes import Outcomes
 from seqrpc.cli.screen import Screen
-from seqrpc.errors import RpcError
+from seqrpc.errors import DeadlineExceeded, RpcError
 
 MS = 1_000_000
 
@@ -119,6 +119,14 @@ def test_what_was_given_up_is_told() -> None:
     assert "\nended early: Ctrl-C\n" in text
     assert "\nnot answered when it ended: 1; due, and not sent: 3. They count below with the time that" in text
     assert "\nended early: the connection was lost\n" in written(report_of(outcomes, ended="lost"))
+
+
+def test_calls_that_all_timed_out_have_no_service_times() -> None:
+    outcomes = Outcomes(0)
+    outcomes.fail(1_000 * MS, 500 * MS, DeadlineExceeded("late"))
+    text = written(report_of(outcomes))
+    assert "no call succeeded: for how long they had waited when they were given up\n" in text
+    assert "service times" not in text
 
 
 def test_of_no_calls_there_are_no_latencies() -> None:
