@@ -286,7 +286,7 @@ def test_a_socket_that_comes_is_told_and_given_to_a_program(subject: Subject) ->
     assert shown(subject, *args) == (0, "0.0.0.0\n")
     assert piped(subject, *args) == Done(0, "0.0.0.0\n", "")
     done = piped(subject, "call", subject.address, "listen", "1")
-    assert (done.status, done.err) == (1, "seqrpc: netcfg.NotConfigured: 1 is not configured\n")
+    assert (done.status, done.err) == (1, "seqrpc: netcfg.NotConfigured: 1 is not configured; data: [0]\n")
     status, text = shown(subject, "call", subject.address, "listen", "0")
     assert (status, text) == (1, "seqrpc: the socket that came cannot be read: Transport endpoint is not connected\n")
 
