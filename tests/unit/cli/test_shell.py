@@ -225,6 +225,7 @@ def test_values_are_completed_at_a_keyboard(desk: Path) -> None:
         opened.type("tol\t colour=bl\t bit\tREAD\n")
         opened.wait_for("told colour=blue bits=READ\r\n")
         opened.wait_for("Colour.BLUE")
+        opened.wait_for("\r\nseqrpc> ")  # an end of file before that is lost, as in other shells
         opened.type("\x04")
         assert opened.end() == 0
 
