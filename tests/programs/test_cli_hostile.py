@@ -131,8 +131,9 @@ def test_a_pipe_gets_what_programs_read(socket_path: Path, tmp_path: Path, args:
     assert CONTROL.findall(done.out) == []
     assert CONTROL.findall(done.err) == []
     assert done.err.count("\n") <= 1
-    for line in done.out.splitlines():
-        json.loads(line)
+    if "--check" not in args:  # which shows what differs
+        for line in done.out.splitlines():
+            json.loads(line)
 
 
 def test_a_hundred_megabytes_are_cut_at_a_terminal_and_whole_in_a_pipe_as_far_as_they_are_taken(

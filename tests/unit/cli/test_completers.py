@@ -156,3 +156,10 @@ def test_names_that_a_shell_would_obey_are_left_out(socket_path: Path) -> None:
 
     with served(socket_path, [Evil(), Desk()]):
         assert texts(completes_methods(context(address=str(socket_path)), PARAM, "E")) == []
+
+
+def test_an_option_without_its_value_leaves_what_stands_before_it() -> None:
+    ctx = command.make_context("call", ["desk.sock", "add", "--timeout"], resilient_parsing=True)
+    assert (ctx.params["address"], ctx.params["method"]) == ("desk.sock", "add")
+    with pytest.raises(click.BadOptionUsage):
+        command.make_context("call", ["desk.sock", "add", "--timeout"])

@@ -72,3 +72,30 @@ def test_there_may_be_no_standard_input(conversation: Conversation, monkeypatch:
     monkeypatch.setattr(sys, "stdin", None)
     with pytest.raises(Ending, match="there is no standard input"):
         conversation.call(conversation.services, "Desk.echo", ["-"])
+
+
+@pytest.mark.parametrize("names", [[], ["add"], ["box", "put", "look"], ["box", "look", "look"], ["Desk.unknown", "x"]])
+def test_a_chain_may_be_called_as_far_as_it_is_known(conversation: Conversation, names: list[str]) -> None:
+    conversation.check(names)
+
+
+@pytest.mark.parametrize(
+    "names, text",
+    [
+        (["ad"], "there is no method 'ad'; did you mean 'add'"),
+        (["add", "look"], "add gives no object to be called by what follows after --, and there is no method 'look'"),
+        (["box", "add"], "there is no method 'add'"),
+        (["box", "look", "add"], "look gives no object"),
+    ],
+)
+def test_a_chain_that_leads_nowhere_is_told_before_its_first_call(
+    conversation: Conversation, names: list[str], text: str
+) -> None:
+    with pytest.raises(Ending, match=text) as raised:
+        conversation.check(names)
+    assert raised.value.status == 3
+
+
+def test_which_of_several_is_asked_before_the_first_call_and_nothing_where_nobody_tells(desk: Path) -> None:
+    with blocking.connect(desk) as connection, contextlib.closing(Conversation(connection, None)) as conversation:
+        conversation.check(["anything", "at all"])

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from seqrpc.cli.listeners import Listener, here, listeners, named
+from seqrpc.cli.listeners import Listener, _is_socket, here, listeners, named
+from seqrpc.cli.places import Elsewhere
 from seqrpc.cli.whereabouts import Bound
 from seqrpc.errors import AddressError
 from seqrpc.kernel.addresses import AbstractAddress, PathAddress
@@ -100,3 +101,18 @@ def test_a_directory_stands_for_the_sockets_in_it(socket_path: Path) -> None:
 def test_what_is_no_place_is_refused(text: str) -> None:
     with pytest.raises(AddressError):
         named([text])
+
+
+def test_a_socket_of_another_machine_is_named_as_it_is() -> None:
+    (found,) = named(["ssh://host/run/x.sock"])
+    assert found == Listener(Elsewhere("host", None, "/run/x.sock"), is_named=True)
+
+
+def test_what_goes_while_a_directory_is_looked_at_is_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "gone"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock:
+        sock.bind(str(path))
+        with os.scandir(tmp_path) as entries:
+            (entry,) = entries
+            path.unlink()
+            assert not _is_socket(entry)
