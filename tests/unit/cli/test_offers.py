@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 from support.desk import Desk, Other
 
+from seqrpc.cli import offers
 from seqrpc.cli.endings import Ending
 from seqrpc.cli.learning import by_name
-from seqrpc.cli.offers import CONTENT, FILE, OPEN, PLAIN, Offer, of_chain, of_files, of_methods
+from seqrpc.cli.offers import CONTENT, FILE, OPEN, PLAIN, Offer, of_chain, of_files, of_methods, paths
 from seqrpc.documents.model import read
 from seqrpc.interface.openrpc import document_of
 
@@ -64,3 +66,21 @@ def test_open_files_are_offered_for_what_takes_them() -> None:
     assert of_files(METHODS["Desk.write"], "", DOCUMENT) == [Offer("file=", "OwnedFd", OPEN)]
     assert of_files(METHODS["Desk.write"], "te", DOCUMENT) == []
     assert of_files(METHODS["Desk.write"], "file=a", DOCUMENT) == [Offer("a", kind=FILE)]
+
+
+def test_paths_are_those_that_begin_so_and_that_a_shell_takes_for_a_word(tmp_path: Path) -> None:
+    for name in ("one", "once", "two", ".hidden", "with space", "a;b"):
+        (tmp_path / name).touch()
+    (tmp_path / "only").mkdir()
+    assert paths(f"{tmp_path}/on") == [f"{tmp_path}/{name}" for name in ("once", "one", "only/")]
+    assert paths(f"{tmp_path}/.h") == [f"{tmp_path}/.hidden"]
+    assert f"{tmp_path}/.hidden" not in paths(f"{tmp_path}/")
+    assert not any(";" in path for path in paths(f"{tmp_path}/"))
+    assert paths("/nothing/here") == []
+
+
+def test_of_many_paths_some_are_offered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(offers, "_MOST_FILES", 3)
+    for number in range(9):
+        (tmp_path / f"file{number}").touch()
+    assert len(paths(f"{tmp_path}/f")) == 3
