@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 from pathlib import Path
 
@@ -87,3 +88,17 @@ def test_unopened_files_are_opened_when_they_are_taken(tmp_path: Path) -> None:
     saves.take().close()
     assert not saves
     assert (tmp_path / "path").exists()
+
+
+def test_a_file_that_cannot_be_emptied_is_told_and_closed() -> None:
+    fd = os.memfd_create("test", os.MFD_ALLOW_SEALING)
+    try:
+        os.write(fd, b"before")
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK)
+        with contextlib.closing(Saves([f"/proc/self/fd/{fd}"])) as saves:
+            saves.open()
+            with pytest.raises(PermissionError):
+                saves.take()
+        assert os.pread(fd, 9, 0) == b"before"
+    finally:
+        os.close(fd)
