@@ -158,7 +158,9 @@ def form(text: str) -> str:
 def make_calls(path: Path) -> None:
     """Make the calls that somebody sees who watches."""
     with blocking.connect(path) as connection:
-        while not connection.call("rpc.stats")["streams"]:
+        while not connection.call("rpc.stats")["methods"]["rpc.monitor"]["calls"]:
+            pass
+        while not connection.call("rpc.stats")["streams"]:  # of commands before, too, which may not have gone yet
             pass
         connection.call("Desk.add", 2, 3)
         connection.call("Desk.echo", "a pen")
