@@ -235,8 +235,8 @@ class RpcError(SeqrpcError):
     _classes: ClassVar[dict[str, type[RpcError]]] = {}
     """What is raised for each code."""
 
-    _shared: ClassVar[set[type[RpcError]]] = set()
-    """The classes beside which others may have their codes."""
+    _is_shared: ClassVar[bool] = False
+    """Whether other classes may have the code, too; each class that has one says so itself."""
 
     def __init_subclass__(cls, *, code: str | None = None, shared: bool = False, **kwargs: Any) -> None:
         """Register the class under its ``code``; ``shared`` says that other classes may have it as well."""
@@ -248,8 +248,7 @@ class RpcError(SeqrpcError):
         if code.startswith("rpc.") and cls.__module__ != __name__:
             raise TypeError(f"{cls.__qualname__}: codes that begin with 'rpc.' are reserved, got {code!r}")
         cls.code = code
-        if shared:
-            RpcError._shared.add(cls)
+        cls._is_shared = shared
         raised = RpcError._raised_for(code, cls)
         if "execution" not in vars(cls):
             # Of the reserved codes, each has to say; that of an application is its handler's, whatever it derives from.
@@ -263,11 +262,11 @@ class RpcError(SeqrpcError):
         several: tuple[type[RpcError], ...] = () if known is None else vars(known).get("_made_of", (known,))
         others = [one for one in several if (one.__module__, one.__qualname__) != (cls.__module__, cls.__qualname__)]
         for other in others:
-            if not {cls, other} & RpcError._shared:
+            if not (_is_shared(cls) or _is_shared(other)):
                 text = f"the code {code!r} belongs to {other.__module__}.{other.__qualname__}"
                 raise TypeError(f"{cls.__qualname__}: {text}")
         # The application's own comes first, which may say more than a stub does.
-        ordered = sorted([*others, cls], key=lambda one: one in RpcError._shared)
+        ordered = sorted([*others, cls], key=_is_shared)
         bases = [one for one in ordered if not any(one in other.__mro__[1:] for other in ordered)]
         if len(bases) == 1:
             return bases[0]
@@ -312,6 +311,11 @@ class RpcError(SeqrpcError):
         if cls is RpcError and code.startswith("rpc."):  # of a later version of the protocol
             error.execution = Execution.MAY_HAVE_RUN
         return error
+
+
+def _is_shared(cls: type[RpcError]) -> bool:
+    """Return whether a class said that others may have its code; what derives from it has to say so again."""
+    return bool(vars(cls).get("_is_shared", False))
 
 
 def _made_again(error: RpcError) -> tuple[Any, ...]:
