@@ -143,10 +143,12 @@ class Watches:
         """Wait until what has ended was read to its end, so long at most; return the streams that were not."""
         streams = [watch.stream for watch in self._watches if watch.stream is not None]
         waiting = [asyncio.ensure_future(stream.wait_stopped()) for stream in streams]
-        if waiting:
-            await asyncio.wait(waiting, timeout=seconds)
-        for each in waiting:
-            each.cancel()
+        try:
+            if waiting:
+                await asyncio.wait(waiting, timeout=seconds)
+        finally:  # the drain may be given up, or out of time
+            for each in waiting:
+                each.cancel()
         return [watch.stream for watch in self._watches if watch.stream is not None]
 
     def ended(self, call: HandledCall, nanoseconds: int) -> None:

@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple
 
 from seqrpc.blocking.connection import Connection
 from seqrpc.blocking.timeouts import timeout
-from seqrpc.cli.endings import ABSENT, LATE, OK, REFUSED, status_of, told
+from seqrpc.cli.endings import LATE, OK, REFUSED, status_of, told
 from seqrpc.cli.places import Elsewhere, Place, connected
 from seqrpc.errors import MethodNotFound, PermissionDenied, RpcError
 from seqrpc.limits import Limits
@@ -127,8 +127,3 @@ def ask_all(addresses: Sequence[Place], seconds: float) -> list[Sighting]:
     for thread in threads:
         thread.join(max(0.0, until - time.monotonic()))
     return list(found)
-
-
-def is_absent(sighting: Sighting) -> bool:
-    """Return whether nobody listens there any more."""
-    return sighting.status == ABSENT
