@@ -300,6 +300,7 @@ ORDER = (
     # the command line
     "cli",
     "cli.program",
+    "cli.versions",
     "cli.endings",
     "cli.alarms",
     "cli.options",
