@@ -51,9 +51,9 @@ class NativeBuildHook(BuildHookInterface[Any]):
             self.app.display_warning(f"seqrpc._native is left out, and Python does its part: {exc}")
             (directory / native.name()).unlink(missing_ok=True)  # of an earlier time
             return
-        build_data["pure_python"] = False
-        build_data["infer_tag"] = True
         if not is_editable:
+            build_data["pure_python"] = False
+            build_data["infer_tag"] = True
             build_data["force_include"][str(made)] = f"seqrpc/{made.name}"
 
     def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:  # noqa: ARG002

@@ -2,32 +2,21 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 from support.commands import environment
+from support.native import NATIVE, builder, compiled
 from support.waiting import PATIENCE
 
 import seqrpc
 from seqrpc import twin
 from seqrpc.twin import INTERFACE, load
-
-NATIVE = Path(__file__).parents[2] / "native"
-
-
-def builder() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("native_build", NATIVE / "build.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture
@@ -45,17 +34,10 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
             vars(seqrpc)["_native"] = loaded
 
 
-def compiled(directory: Path, *flags: str) -> Path:
-    """Compile the extension there."""
-    build = builder()
-    try:
-        path = build.build(directory, flags)
-    except build.NotCompiledError as exc:
-        pytest.fail(exc.said)
-    except build.CannotBuildError as exc:
-        pytest.skip(str(exc))
-    assert isinstance(path, Path)
-    return path
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return an extension of the sources that lie here."""
+    return compiled(tmp_path_factory.mktemp("made"))
 
 
 def test_the_package_tells() -> None:
@@ -81,8 +63,8 @@ def test_the_sources_have_the_number_that_python_counts_on() -> None:
     assert int(number) == INTERFACE
 
 
-def test_it_is_native_where_it_was_built(elsewhere: Path) -> None:
-    path = compiled(elsewhere)
+def test_it_is_native_where_it_was_built(made: Path, elsewhere: Path) -> None:
+    path = shutil.copy(made, elsewhere)
     module, reason = load()
     assert reason == ""
     assert module is not None
@@ -96,9 +78,9 @@ def test_one_that_was_not_built_is_told(elsewhere: Path) -> None:
 
 @pytest.mark.parametrize("value, left_out", [("1", True), ("yes", True), ("0", False), ("", False)])
 def test_the_environment_leaves_it_out(
-    elsewhere: Path, monkeypatch: pytest.MonkeyPatch, value: str, left_out: bool
+    made: Path, elsewhere: Path, monkeypatch: pytest.MonkeyPatch, value: str, left_out: bool
 ) -> None:
-    compiled(elsewhere)
+    shutil.copy(made, elsewhere)
     monkeypatch.setenv("SEQRPC_PURE", value)
     module, reason = load()
     assert (module is None) is left_out
@@ -145,11 +127,10 @@ def test_one_that_looks_for_what_is_not_there_any_more_is_told(elsewhere: Path, 
     assert reason.startswith(f"seqrpc._native cannot be loaded: {told}")
 
 
-def test_it_is_for_the_main_interpreter_only(tmp_path: Path) -> None:
-    path = compiled(tmp_path)
+def test_it_is_for_the_main_interpreter_only(made: Path) -> None:
     inside = f"""
 import importlib.machinery, importlib.util, os
-loader = importlib.machinery.ExtensionFileLoader("seqrpc._native", {str(path)!r})
+loader = importlib.machinery.ExtensionFileLoader("seqrpc._native", {str(made)!r})
 spec = importlib.util.spec_from_loader("seqrpc._native", loader)
 try:
     loader.exec_module(importlib.util.module_from_spec(spec))
