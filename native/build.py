@@ -40,8 +40,9 @@ FLAGS = (
 STRICT = ("-Wall", "-Wextra", "-Werror")
 
 SANITIZERS = (
-    *("-O1", "-g", "-UNDEBUG", "-U_FORTIFY_SOURCE", "-fno-omit-frame-pointer"),
-    *("-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"),
+    *("-O1", "-g", "-UNDEBUG", "-U_FORTIFY_SOURCE", "-fno-omit-frame-pointer", "-fno-wrapv"),
+    # Of the two libraries only AddressSanitizer's writes to a file, and what is undefined is to be in there, too.
+    *("-fsanitize=address,undefined", "-fsanitize-undefined-trap-on-error"),
 )
 
 
