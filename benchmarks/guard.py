@@ -4,8 +4,6 @@ It counts, for one call of several kinds and both sides of it, the interpreter's
 and the system calls. Unlike times these are the same in every run, under any load. It fails if one is more than 10 %
 over its record in ``recorded.json``, and says if one is so much under it that the record can be lowered: ``--record``
 writes the figures of the Python that it runs on. A Python of which nothing is recorded is not guarded.
-
-What it counts is the pure twin, whether the native one is there or not: of that one there are no byte codes to count.
 """
 
 from __future__ import annotations

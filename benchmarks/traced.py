@@ -43,12 +43,12 @@ class CannotCountError(Exception):
 
 
 def run(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
-    """Run a program where nothing of ours counts or hashes in another way, with the pure twin."""
+    """Run a program where nothing of ours counts or hashes in another way."""
     ours = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "COVERAGE"))}
     return subprocess.run(
         command,
         cwd=_ROOT,
-        env={**ours, "PYTHONHASHSEED": "0", "SEQRPC_PURE": "1"},
+        env={**ours, "PYTHONHASHSEED": "0"},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
