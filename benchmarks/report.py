@@ -5,7 +5,6 @@ The JSON is one object::
     {
       "machine": {"system": ..., "processor": ..., "cpus": ...},
       "python": "3.11.9",
-      "twin": "native",
       "versions": {"seqrpc": "0.1.0", "grpc.aio": "grpcio 1.70.0", ...},
       "settings": {"rounds": 5, "seconds": 0.3},
       "left_out": {"sdbus": "sdbus is not installed", ...},
@@ -42,10 +41,8 @@ from dataclasses import dataclass, field
 from importlib import metadata
 from typing import Any
 
-import seqrpc
 from benchmarks.peers.registry import FLOORS, OURS, OURS_OTHERWISE
 from benchmarks.workloads import Workload
-from seqrpc.twin import TOLD
 
 
 @dataclass
@@ -96,7 +93,6 @@ class Report:
         whole = {
             "machine": machine(),
             "python": platform.python_version(),
-            "twin": seqrpc.__twin__,
             "versions": self.versions(),
             "settings": {"rounds": self.rounds, "seconds": self.seconds},
             "left_out": self.left_out,
@@ -113,7 +109,6 @@ class Report:
         where = machine()
         lines = [f"Python {platform.python_version()}, {where['system']}, {where['cpus']} CPUs, {where['processor']}"]
         lines += [", ".join(f"{name}: {version}" for name, version in self.versions().items())]
-        lines += [f"seqrpc's twin: {TOLD}"]
         lines += [f"left out: {name}: {why}" for name, why in self.left_out.items()]
         lines += [f"{self.rounds} interleaved rounds of about {self.seconds:g} s: median, lowest and highest"]
         return "\n".join(line for line in lines if line)
