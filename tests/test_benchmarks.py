@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks.checkouts import KINDS as CALLS
 from benchmarks.peers.registry import FLOORS, MODULES
 from benchmarks.report import Report
 from benchmarks.workloads import WORKLOADS
@@ -237,3 +240,77 @@ def test_asking_for_a_document_is_set_beside_a_ping(tmp_path: Path) -> None:
     assert figures["methods"] == 8
     assert figures["discover"] > 0
     assert figures["daemon_discover"] > 0
+
+
+def test_checkouts_are_set_beside_each_other(tmp_path: Path) -> None:
+    file = tmp_path / "figures.json"
+    options = ["--rounds", "2", "--seconds", "0.001", "--pure-too", "--json", str(file)]
+
+    done = benchmark(str(ROOT), f"new={ROOT}", *options, module="benchmarks.checkouts")
+
+    assert (done.returncode, done.stderr) == (0, "")
+    figures = json.loads(file.read_text())
+    names = [ROOT.name, "new", "new (pure)"]
+    assert list(figures["checkouts"]) == names
+    assert figures["checkouts"]["new (pure)"]["twin"] == "pure"
+    assert list(figures["kinds"]) == list(CALLS)
+    for kind, of_kind in figures["kinds"].items():
+        assert re.search(rf"^{kind}: {CALLS[kind]}$", done.stdout, re.MULTILINE)
+        assert list(of_kind) == names
+        assert of_kind[names[0]]["ratio"] == of_kind[names[0]]["low_ratio"] == 1
+        for measured_there in of_kind.values():
+            assert len(measured_there["rounds"]) == 2
+            assert 0 < measured_there["low"] <= measured_there["median"] <= measured_there["high"]
+
+
+def test_a_checkout_is_driven_with_its_own_seqrpc(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "seqrpc", tmp_path / "other/seqrpc", ignore=shutil.ignore_patterns("__pycache__"))
+    package = tmp_path / "other/seqrpc/__init__.py"
+    package.write_text(package.read_text().replace("__version__ =", '__version__ = "0.0.99" or'))
+    options = ["--rounds", "1", "--seconds", "0.001", "--kinds", "lone", "--loop", "asyncio"]
+
+    done = benchmark(str(ROOT), f"{tmp_path / 'other'}:X=1", *options, module="benchmarks.checkouts")
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert re.search(r"^other:X=1: seqrpc 0\.0\.99, .* on asyncio$", done.stdout, re.MULTILINE)
+    assert len(re.findall(r"0\.0\.99", done.stdout)) == 1
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+def test_checkouts_are_measured_as_another_user(tmp_path: Path) -> None:
+    file = tmp_path / "figures.json"
+    options = ["--rounds", "1", "--seconds", "0.001", "--kinds", "lone", "--uid", "12345", "--json", str(file)]
+
+    done = benchmark(str(ROOT), str(ROOT), *options, module="benchmarks.checkouts")
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert ", as user 12345\n" in done.stdout
+    assert list(json.loads(file.read_text())["checkouts"]) == [ROOT.name, f"{ROOT.name} #2"]
+
+
+def test_a_checkout_that_cannot_be_driven_says_why(tmp_path: Path) -> None:
+    (tmp_path / "seqrpc").mkdir()
+    (tmp_path / "seqrpc/__init__.py").write_text("raise ImportError('of no use')")
+
+    done = benchmark(str(ROOT), f"bad={tmp_path}", module="benchmarks.checkouts")
+
+    assert done.returncode == 1
+    assert done.stderr == "bad ended: ImportError: of no use\n"
+
+
+@pytest.mark.parametrize(
+    "args,said",
+    [
+        (["tests"], "there is no seqrpc/__init__.py in "),
+        ([".:X"], "'X' is not VARIABLE=VALUE"),
+        ([".", "--kinds", "lone,lonely"], "there is no lonely"),
+        ([".", "--rounds", "0"], "are positive"),
+        ([".", "--uid", "-1"], "--uid is a number"),
+        ([], "NEW"),
+    ],
+)
+def test_what_is_no_checkout_is_refused(args: list[str], said: str) -> None:
+    done = benchmark(".", *args, module="benchmarks.checkouts")
+
+    assert (done.returncode, done.stdout) == (2, "")
+    assert said in done.stderr
