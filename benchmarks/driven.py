@@ -191,11 +191,11 @@ def about() -> dict[str, Any]:
     package = os.path.realpath(os.path.dirname(seqrpc.__file__))
     if package != os.path.realpath(os.path.join(CHECKOUT, "seqrpc")):
         raise ImportError(f"{package} was imported, and not what is in {CHECKOUT}")
-    twin = sys.modules.get("seqrpc.twin")
+    twin = getattr(seqrpc, "__twin__", "pure")  # version 0.1 had no other
     return {
         "version": seqrpc.__version__,
-        "twin": getattr(seqrpc, "__twin__", "pure"),  # version 0.1 had no other
-        "reason": getattr(twin, "REASON", ""),
+        "twin": twin,
+        "reason": getattr(sys.modules.get("seqrpc.twin"), "REASON", ""),
         "loop": LOOP if LOOP == "asyncio" else f"{LOOP} {metadata.version(LOOP)}",
     }
 

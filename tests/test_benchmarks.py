@@ -14,10 +14,15 @@ from typing import Any
 
 import pytest
 
+import seqrpc
+from benchmarks.charts import charts_of
 from benchmarks.checkouts import KINDS as CALLS
-from benchmarks.peers.registry import FLOORS, MODULES
+from benchmarks.peers.registry import FLOORS, MODULES, PURE
+from benchmarks.peers.seqrpc_peer import PurePeer
 from benchmarks.report import Report
+from benchmarks.run import Run
 from benchmarks.workloads import WORKLOADS
+from seqrpc.twin import TWIN
 
 ROOT = Path(__file__).parent.parent
 WITHIN = 120.0  # seconds: far more than anything here takes
@@ -130,7 +135,7 @@ def test_the_json_says_where_it_is_from(tmp_path: Path) -> None:
 
     assert figures["machine"].keys() == {"system", "processor", "cpus"}
     assert figures["python"] == ".".join(map(str, sys.version_info[:3]))
-    assert re.fullmatch(r"seqrpc \d+\.\d+\.\d+", figures["versions"]["seqrpc"])
+    assert figures["versions"]["seqrpc"] == f"seqrpc {seqrpc.__version__}, {TWIN}"
     assert figures["settings"] == {"rounds": 1, "seconds": 0.001}
 
 
@@ -171,8 +176,40 @@ def test_charts_are_drawn_with_matplotlib(tmp_path: Path) -> None:
     assert all(chart.suffix == ".svg" and "<svg" in chart.read_text() for chart in charts)
 
 
+def test_the_pure_twin_is_a_peer_of_its_own(tmp_path: Path) -> None:
+    with Run({PURE: PurePeer()}, str(tmp_path), 0.001) as run:
+        figures = run.measure(WORKLOADS["lone"], 2, print)
+
+        assert len(figures["lone"][PURE]) == 2
+        for process in run.pairs[PURE].processes():
+            assert b"SEQRPC_PURE=1" in Path(f"/proc/{process.pid}/environ").read_bytes().split(b"\0")
+    assert (PurePeer().missing() is None) is (TWIN == "native")  # else it would be measured twice
+
+
+def test_where_seqrpc_is_pure_it_is_one_peer_and_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SEQRPC_PURE", "1")
+
+    _printed, figures = measured(tmp_path, "--rounds", "1", "--only", "seqrpc,seqrpc.pure", "--workloads", "lone")
+
+    assert figures["left_out"]["seqrpc.pure"] == "it is what seqrpc is here: SEQRPC_PURE is set"
+    assert figures["versions"]["seqrpc"].endswith(", pure")
+
+
+def test_both_twins_are_drawn_in_one_chart() -> None:
+    report = report_of("lone", **{"seqrpc": [2.0], "seqrpc.pure": [3.0], "rpyc": [9.0], "floor": [1.0]})
+    report.add(WORKLOADS["features"], {"features/off": {"seqrpc": [2.0], "seqrpc.pure": [3.0]}}, {})
+    report.add(WORKLOADS["features"], {"features/deadline": {"seqrpc": [4.0], "seqrpc.pure": [5.0]}}, {})
+
+    lone, features = charts_of(json.loads(report.as_json()))
+
+    kinds = {"seqrpc": "seqrpc", "seqrpc.pure": "otherwise", "rpyc": "peer", "floor": "floor"}
+    assert {bar.name: bar.kind for bar in lone.bars} == kinds
+    names = ["seqrpc, off", "seqrpc.pure, off", "seqrpc, deadline", "seqrpc.pure, deadline"]
+    assert [bar.name for bar in features.bars] == names
+
+
 def report_of(name: str, **figures: list[float]) -> Report:
-    report = Report(rounds=3, seconds=0.3, distributions={}, left_out={})
+    report = Report(rounds=3, seconds=0.3, versions={}, left_out={})
     report.add(WORKLOADS[name], {name: figures}, {})
     return report
 
@@ -210,7 +247,7 @@ def test_a_buffer_is_set_beside_the_upload_of_as_many_bytes() -> None:
 
 
 def test_what_fails_in_one_workload_is_said_there() -> None:
-    report = Report(rounds=1, seconds=0.3, distributions={}, left_out={})
+    report = Report(rounds=1, seconds=0.3, versions={}, left_out={})
     report.add(WORKLOADS["lone"], {"lone": {"seqrpc": [50.0]}}, {"rpyc": "its server ended: no luck"})
 
     assert "left out: rpyc: its server ended: no luck" in report.table(WORKLOADS["lone"])
