@@ -32,7 +32,7 @@ ABOVE = 0.62
 BELOW = 0.2
 NOTE = 0.15
 NOTE_CHARACTERS = 125
-NAMES = 0.31  # of the width; the rest is for the bars
+NAMES = 0.36  # of the width; the rest is for the bars
 LONGEST = 0.86  # of the room for bars is what the longest takes; the rest is for its number
 
 STYLE: dict[Any, Any] = {

@@ -5,7 +5,7 @@ The JSON is one object::
     {
       "machine": {"system": ..., "processor": ..., "cpus": ...},
       "python": "3.11.9",
-      "versions": {"seqrpc": "seqrpc 0.1.0, native", "grpc.aio": "grpcio 1.70.0", ...},
+      "versions": {"seqrpc": "seqrpc 0.1.0 (native)", "grpc.aio": "grpcio 1.70.0", ...},
       "settings": {"rounds": 5, "seconds": 0.3},
       "left_out": {"sdbus": "sdbus is not installed", ...},
       "workloads": {

@@ -135,7 +135,7 @@ def test_the_json_says_where_it_is_from(tmp_path: Path) -> None:
 
     assert figures["machine"].keys() == {"system", "processor", "cpus"}
     assert figures["python"] == ".".join(map(str, sys.version_info[:3]))
-    assert figures["versions"]["seqrpc"] == f"seqrpc {seqrpc.__version__}, {TWIN}"
+    assert figures["versions"]["seqrpc"] == f"seqrpc {seqrpc.__version__} ({TWIN})"
     assert figures["settings"] == {"rounds": 1, "seconds": 0.001}
 
 
@@ -192,7 +192,7 @@ def test_where_seqrpc_is_pure_it_is_one_peer_and_says_why(tmp_path: Path, monkey
     _printed, figures = measured(tmp_path, "--rounds", "1", "--only", "seqrpc,seqrpc.pure", "--workloads", "lone")
 
     assert figures["left_out"]["seqrpc.pure"] == "it is what seqrpc is here: SEQRPC_PURE is set"
-    assert figures["versions"]["seqrpc"].endswith(", pure")
+    assert figures["versions"]["seqrpc"].endswith(" (pure)")
 
 
 def test_both_twins_are_drawn_in_one_chart() -> None:

@@ -206,7 +206,7 @@ class SeqrpcPeer(Peer):
     limits = LIMITS
 
     def version(self) -> str:
-        return f"seqrpc {seqrpc.__version__}, {TWIN}"
+        return f"seqrpc {seqrpc.__version__} ({TWIN})"
 
     async def serve(self, address: str) -> None:
         async with seqrpc.serve([Bench(), Features()], address, limits=self.limits) as server:
@@ -227,7 +227,7 @@ class PurePeer(SeqrpcPeer):
         return f"it is what seqrpc is here: {REASON}" if TWIN == "pure" else super().missing()
 
     def version(self) -> str:
-        return f"seqrpc {seqrpc.__version__}, pure"
+        return f"seqrpc {seqrpc.__version__} (pure)"
 
 
 class BusyPollingPeer(SeqrpcPeer):
