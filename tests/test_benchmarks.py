@@ -21,6 +21,7 @@ from benchmarks.peers.registry import FLOORS, MODULES, PURE
 from benchmarks.peers.seqrpc_peer import PurePeer
 from benchmarks.report import Report
 from benchmarks.run import Run
+from benchmarks.tables import sections
 from benchmarks.workloads import WORKLOADS
 from seqrpc.twin import TWIN
 
@@ -351,3 +352,38 @@ def test_what_is_no_checkout_is_refused(args: list[str], said: str) -> None:
 
     assert (done.returncode, done.stdout) == (2, "")
     assert said in done.stderr
+
+
+def test_the_page_has_the_tables_of_the_results(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(re.sub(r"^\| `seqrpc` \|.*\n", "", (ROOT / "docs/benchmarks.md").read_text(), flags=re.MULTILINE))
+    results = sorted(map(str, (ROOT / "docs/results").glob("*.json")))
+
+    done = benchmark(*results, "--into", str(page), module="benchmarks.tables")
+
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    peers = (ROOT / "docs/benchmarks.md").read_text().partition("## Results")[2]
+    assert page.read_text().partition("## Results")[2] == peers
+    assert len(results) >= 2
+
+
+def test_both_twins_have_columns_and_lines_of_their_own() -> None:
+    report = json.loads(report_of("lone", **{"seqrpc": [2.0], "seqrpc.pure": [1234.5]}).as_json())
+    report["workloads"]["features/off"] = report["workloads"]["lone"]
+    python = ".".join(map(str, sys.version_info[:2]))
+
+    told = sections([report])
+
+    assert "| `seqrpc` | 2.00 |" in told[f"### Python {python}"]
+    assert "| `seqrpc.pure` | 1,234 |" in told[f"### Python {python}"]
+    assert told["### What only seqrpc has"].startswith(f"| | {python} | {python}, pure |\n")
+
+
+def test_a_page_without_the_headings_is_left_as_it_is(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("# Nothing\n")
+
+    done = benchmark(str(ROOT / "docs/results/3.11.json"), "--into", str(page), module="benchmarks.tables")
+
+    assert (done.returncode, page.read_text()) == (1, "# Nothing\n")
+    assert "has not one heading '### Python 3.11'" in done.stderr
