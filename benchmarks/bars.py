@@ -9,22 +9,21 @@ of the pure twin. The status is 1 if a bar is missed, and 2 if none is, but one 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import platform
 import signal
-import statistics
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from benchmarks.checkouts import KINDS, Checkout, FailedError, Settings, distinct, measure
 from benchmarks.peers.registry import OURS, PURE, LeftOutError, load
-from benchmarks.report import Report, machine
+from benchmarks.report import Report
 from benchmarks.run import Figures, Run
+from benchmarks.verdicts import Bar, Ratio, as_json, status, table
 from benchmarks.workloads import WORKLOADS
 from seqrpc.twin import REASON, TWIN
 
@@ -35,67 +34,6 @@ BEFORE = "1645d47"
 """The last commit without a native part, which bar 5 is about."""
 
 _ROOT = Path(__file__).parent.parent
-
-
-@dataclass(frozen=True)
-class Ratio:
-    """One ratio, and the lowest and the highest of the rounds."""
-
-    median: float
-    low: float
-    high: float
-
-    @classmethod
-    def of(cls, rounds: Sequence[float], to: Sequence[float]) -> Ratio:
-        """Return the ratio of one thing's rounds to another's."""
-        each = [one / other for one, other in zip(rounds, to, strict=False)]  # one may have failed on the way
-        return cls(statistics.median(rounds) / statistics.median(to), min(each), max(each))
-
-
-@dataclass(frozen=True)
-class Bar:
-    """One bar; what was measured of it is None where nothing was."""
-
-    number: int
-    what: str
-    at_least: bool
-    bound: float | None
-    stretch: float | None = None
-    figure: Ratio | None = None
-    pure: Ratio | None = None
-    """The same of the pure twin, which is bound by bar 5 alone."""
-    why: str = ""
-    """Why it was not measured."""
-
-    def holds(self, bound: float) -> bool:
-        """Return whether what was measured is within a bound."""
-        assert self.figure is not None
-        return self.figure.median >= bound if self.at_least else self.figure.median <= bound
-
-    @property
-    def verdict(self) -> str:
-        """Whether it is reached, in a word or two."""
-        if self.figure is None:
-            return f"not measured: {self.why}"
-        if self.bound is None:
-            return "has no bound"
-        if not self.holds(self.bound):
-            return "MISSED"
-        return "reached, and its stretch" if self.stretch is not None and self.holds(self.stretch) else "reached"
-
-    def columns(self) -> str:
-        """Return its figures and bounds for reading."""
-        sign = "≥" if self.at_least else "≤"
-        figure = rounds = pure = ""
-        if self.figure is not None:
-            figure, rounds = f"{self.figure.median:.3f}", f"{self.figure.low:.2f} to {self.figure.high:.2f}"
-        if self.pure is not None:
-            pure = f"{self.pure.median:.3f}"
-        bounds = ["" if bound is None else f"{sign} {bound:.2f}" for bound in (self.bound, self.stretch)]
-        return f"{figure:>7}{rounds:>15}{pure:>8}{bounds[0]:>8}{bounds[1]:>9}"
-
-
-HEADING = f"{'ratio':>7}{'rounds':>15}{'pure':>8}{'bound':>8}{'stretch':>9}"
 
 
 @dataclass(frozen=True)
@@ -167,6 +105,8 @@ class Options:
     old: Checkout | None = None
     before: Checkout | None = None
     """Where these are, if git is not to bring them."""
+    processors: tuple[int, int] | None = None
+    """Of servers and of callers, in bars 2 to 4, if the kernel is not to choose."""
 
 
 def unpacked(commit: str, directory: Path) -> Checkout:
@@ -240,7 +180,7 @@ def bars_of_peers(options: Options, directory: Path, tell: Callable[[str], None]
     report = Report(settings.rounds, settings.seconds, versions, left_out)
     if wanted:
         tell(report.heading())
-    with Run(peers, str(directory), settings.seconds) as run:
+    with Run(peers, str(directory), settings.seconds, options.processors) as run:
         for workloads in dict.fromkeys(tuple(bar.workloads) for bar in wanted):
             only = {OURS, PURE, *(bar.peer for bar in wanted if tuple(bar.workloads) == workloads and bar.peer)}
             figures = _interleaved(run, workloads, settings.rounds, only)
@@ -267,33 +207,20 @@ def _say_nothing(_text: str) -> None:
     """Be told how far it is."""
 
 
-def table(bars: Sequence[Bar]) -> str:
-    """Return the bars as text."""
-    width = max(len(bar.what) for bar in bars)
-    lines = [f"bar {'':<{width}}{HEADING}"]
-    lines += [f"{bar.number:<4}{bar.what:<{width}}{bar.columns()}  {bar.verdict}" for bar in bars]
-    return "\n".join(lines)
-
-
-def as_json(bars: Sequence[Bar]) -> str:
-    """Return the bars as JSON."""
-    told = [{**asdict(bar), "verdict": bar.verdict} for bar in bars]
-    whole = {"machine": machine(), "python": platform.python_version(), "twin": TWIN, "bars": told}
-    return json.dumps(whole, indent=2, ensure_ascii=False) + "\n"
-
-
-def status(bars: Sequence[Bar]) -> int:
-    """Return the exit status."""
-    if any(bar.verdict == "MISSED" for bar in bars):
-        return 1
-    return 2 if any(bar.figure is None for bar in bars) else 0
-
-
 def _numbers(text: str) -> list[int]:
     numbers = text.split(",")
     if unknown := [number for number in numbers if number not in ("1", "2", "3", "4", "5")]:
         raise argparse.ArgumentTypeError(f"there is no bar {', '.join(unknown)} that is measured here, but 1 to 5")
     return sorted(set(map(int, numbers)))
+
+
+def _processors(text: str) -> tuple[int, int]:
+    mine = sorted(os.sched_getaffinity(0))
+    if text == "one":
+        return mine[-1], mine[-1]
+    if text != "two" or len(mine) < 2:
+        raise argparse.ArgumentTypeError(f"{text!r} is not one or two, or not as many are there: {len(mine)}")
+    return mine[0], mine[-1]
 
 
 def _options() -> argparse.ArgumentParser:
@@ -307,6 +234,13 @@ def _options() -> argparse.ArgumentParser:
     add("--uid", metavar="N", type=int, help="measure bars 1 and 5 as this user; needs root")
     add("--old", metavar="PATH", type=Checkout.parse, help=f"a checkout of {OLD}, if git is not to bring it")
     add("--before", metavar="PATH", type=Checkout.parse, help=f"a checkout of {BEFORE}, as well")
+    add(
+        "--processors",
+        metavar="one|two",
+        type=_processors,
+        help="where bars 2 to 4 run: both processes of a peer on one"
+        " processor, or each on one of its own; else the kernel chooses, which makes all the difference to lone calls",
+    )
     add("--json", metavar="FILE", type=Path, help="write the bars there")
     return parser
 
@@ -320,7 +254,8 @@ def main() -> None:
     if args.uid is not None and (args.uid < 0 or os.geteuid() != 0):
         parser.error("--uid is a number that is not negative, and needs root")
     signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(1))  # by way of the ends of the processes
-    options = Options(args.bars, Settings(args.rounds, args.seconds, uid=args.uid), args.old, args.before)
+    settings = Settings(args.rounds, args.seconds, uid=args.uid)
+    options = Options(args.bars, settings, args.old, args.before, args.processors)
     bars: list[Bar] = []
     with tempfile.TemporaryDirectory(prefix="bars-") as made:
         for of_some in (bars_of_checkouts, bars_of_peers):

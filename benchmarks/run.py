@@ -28,9 +28,12 @@ _END_WITHIN = 5.0
 class Pair:
     """A peer's server and the process with its clients, started when they are first needed."""
 
-    def __init__(self, name: str, directory: Path, environment: Mapping[str, str]) -> None:
+    def __init__(
+        self, name: str, directory: Path, environment: Mapping[str, str], processors: tuple[int, int] | None = None
+    ) -> None:
         self.name = name
         self._environment = environment
+        self._processors = processors
         self._all_directories = directory
         self._directory = directory
         self._starts = 0
@@ -45,6 +48,8 @@ class Pair:
             address = str(self._directory / "socket")
             self._server = self._process("serving", self.name, address)
             self._driver = self._process("driver", self.name, address, str(self._server.pid))
+            for process, processor in zip((self._server, self._driver), self._processors or (), strict=False):
+                os.sched_setaffinity(process.pid, {processor})
         return self._driver
 
     def _process(self, module: str, *args: str) -> subprocess.Popen[bytes]:
@@ -133,12 +138,21 @@ def _see_the_end(process: subprocess.Popen[bytes]) -> None:
 
 
 class Run:
-    """All that is measured by one command. Use it in ``with``: processes end with it."""
+    """All that is measured by one command. Use it in ``with``: processes end with it.
 
-    def __init__(self, peers: dict[str, Peer | BlockingPeer], directory: str, seconds: float) -> None:
+    ``processors`` are those of servers and of drivers; without them the kernel chooses.
+    """
+
+    def __init__(
+        self,
+        peers: dict[str, Peer | BlockingPeer],
+        directory: str,
+        seconds: float,
+        processors: tuple[int, int] | None = None,
+    ) -> None:
         self.peers = peers
         self.seconds = seconds
-        self.pairs = {name: Pair(name, Path(directory), peer.environment) for name, peer in peers.items()}
+        self.pairs = {name: Pair(name, Path(directory), peer.environment, processors) for name, peer in peers.items()}
         self.left_out: dict[str, dict[str, str]] = {}
 
     def __enter__(self) -> Self:

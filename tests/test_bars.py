@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -10,10 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.bars import BESIDE, OF_OLD, Bar, Ratio, as_json, status, table, unpacked
+from benchmarks.bars import BESIDE, OF_OLD, unpacked
 from benchmarks.checkouts import KINDS, FailedError
+from benchmarks.floors import Floor
 from benchmarks.peers.registry import MODULES
 from benchmarks.report import Report
+from benchmarks.run import Run
+from benchmarks.verdicts import Bar, Ratio, as_json, status, table
 from benchmarks.workloads import WORKLOADS
 
 ROOT = Path(__file__).parent.parent
@@ -117,7 +121,7 @@ def test_what_peers_and_checkouts_decide_is_measured(tmp_path: Path) -> None:
 def test_workloads_that_are_set_beside_each_other_are_measured_in_turn(tmp_path: Path) -> None:
     file = tmp_path / "bars.json"
 
-    done = bars("--bars", "4", "--json", str(file))
+    done = bars("--bars", "4", "--json", str(file), "--processors", "one")
 
     assert done.stderr == ""
     told = {bar["what"]: bar for bar in json.loads(file.read_text())["bars"]}
@@ -140,8 +144,21 @@ def test_a_commit_is_unpacked(tmp_path: Path) -> None:
     assert Path(checkout.path, "seqrpc", "__init__.py").is_file()
 
 
-@pytest.mark.parametrize("args", [["--bars", "6"], ["--rounds", "0"], ["--uid", "-1"], ["--old", "tests"]])
+@pytest.mark.parametrize(
+    "args", [["--bars", "6"], ["--rounds", "0"], ["--uid", "-1"], ["--old", "tests"], ["--processors", "0"]]
+)
 def test_what_is_not_there_is_refused(args: list[str]) -> None:
     done = bars(*args)
 
     assert (done.returncode, done.stdout) == (2, "")
+
+
+def test_processes_run_where_they_are_to(tmp_path: Path) -> None:
+    processors = sorted(os.sched_getaffinity(0))
+    wanted = processors[0], processors[-1]
+
+    with Run({"floor": Floor()}, str(tmp_path), 0.001, wanted) as run:
+        run.measure(WORKLOADS["lone"], 1, print)
+        driver, server = run.pairs["floor"].processes()
+
+        assert (os.sched_getaffinity(server.pid), os.sched_getaffinity(driver.pid)) == ({wanted[0]}, {wanted[1]})
