@@ -193,6 +193,7 @@ class Summary:
             "high": max(self.rounds),
             "rounds": self.rounds,
             "ratio": self.ratio,
+            "ratio_of_lowest": min(self.rounds) / min(self.first),
             "median_of_ratios": statistics.median(self.round_ratios),
             "low_ratio": min(self.round_ratios),
             "high_ratio": max(self.round_ratios),
@@ -231,13 +232,13 @@ class Measured:
 
     def table(self, kind: str) -> str:
         """Return the figures of a kind as text."""
-        titles = ("median", "lowest", "highest", "ratio", "of rounds", "lowest", "highest")
+        titles = ("median", "lowest", "highest", "ratio", "of lowest", "of rounds", "lowest", "highest")
         lines = [f"\n{kind}: {KINDS[kind]}"]
         lines.append(f"{'  µs of processor time, both sides':<36}" + "".join(f"{title:>10}" for title in titles))
         for name, summary in self.kinds[kind].items():
             told = summary.as_json()
             times = "".join(f"{told[key]:>10.2f}" for key in ("median", "low", "high"))
-            keys = ("ratio", "median_of_ratios", "low_ratio", "high_ratio")
+            keys = ("ratio", "ratio_of_lowest", "median_of_ratios", "low_ratio", "high_ratio")
             lines.append(f"    {name:<32}{times}" + "".join(f"{told[key]:>10.3f}" for key in keys))
         return "\n".join(lines)
 
