@@ -16,7 +16,9 @@
 
 /* What the Python beside it counts on; seqrpc/twin.py has the same number. Each change of what passes between the two
  * takes the next one. */
+#ifndef SEQRPC_INTERFACE
 #define SEQRPC_INTERFACE 1
+#endif
 
 #include "lane.h"
 

@@ -302,6 +302,7 @@ ORDER = (
     # the command line
     "cli",
     "cli.program",
+    "cli.versions",
     "cli.endings",
     "cli.alarms",
     "cli.options",
