@@ -306,12 +306,17 @@ handling_next(PyObject *object)
     return handling_send(object, Py_None);
 }
 
-/* Answer for one that is stopped before its first step. */
+/* Have one answered that is stopped before its first step: once its task has ended, as a callback of that would. */
 static int
 end_unbegun(Handling *self)
 {
     self->state = ENDED;
-    PyObject *told = PyObject_CallMethodOneArg(self->dispatcher, str_end_unbegun, self->call);
+    PyObject *loop = slot(self->dispatcher, dispatcher__loop), *told = NULL;
+    PyObject *method = PyObject_GetAttr(self->dispatcher, str_end_unbegun);
+    if (method != NULL) {
+        told = PyObject_CallMethodObjArgs(loop, str_call_soon, method, self->call, NULL);
+        Py_DECREF(method);
+    }
     Py_XDECREF(told);
     return told == NULL ? -1 : 0;
 }
