@@ -211,9 +211,9 @@ begin(Handling *self)
     if (add_to_slot(pace, pace_started, minus_one) < 0) {
         return -1;
     }
-    if (slot(pace, pace_started) == zero && slot(pace, pace_waiting) == zero &&
-        PyFloat_CheckExact(slot(pace, pace_turn_ends)) && PyFloat_AS_DOUBLE(slot(pace, pace_turn_ends)) == 0.0) {
-        return 0;
+    double turn_ends = PyFloat_AsDouble(slot(pace, pace_turn_ends));
+    if (slot(pace, pace_waiting) == zero && (turn_ends == 0.0 ? slot(pace, pace_started) == zero : now() < turn_ends)) {
+        return 0; /* it is alone, or comes in time */
     }
     PyObject *waits = PyObject_CallMethodNoArgs(pace, str_must_wait);
     if (waits == NULL) {

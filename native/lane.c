@@ -605,7 +605,7 @@ read_packets(Lane *self, Py_ssize_t most, double until, Py_ssize_t taken)
             return NULL;
         }
         taken += size;
-        if (self->sock == NULL || slot(self->intake, intake__lone_wakeups) != zero || taken >= WAKEUP_BYTES || (double)monotonic_ns() * 1e-9 >= until) {
+        if (self->sock == NULL || slot(self->intake, intake__lone_wakeups) != zero || taken >= WAKEUP_BYTES || now() >= until) {
             break;
         }
     }
@@ -701,18 +701,18 @@ lane_ready(PyObject *object, PyObject *Py_UNUSED(ignored))
     }
     PyObject *intake = Py_NewRef(self->intake), *share = Py_NewRef(slot(intake, intake__share));
     PyObject *loop = Py_NewRef(self->loop);
-    double began = (double)monotonic_ns() * 1e-9, until = INFINITY;
+    double began = now(), until = INFINITY;
     if (slot(self->intake, intake__lone_wakeups) == zero) {
-        PyObject *now = PyFloat_FromDouble(began);
-        PyObject *end = now == NULL ? NULL : PyObject_CallMethodOneArg(share, str_until, now);
+        PyObject *beginning = PyFloat_FromDouble(began);
+        PyObject *end = beginning == NULL ? NULL : PyObject_CallMethodOneArg(share, str_until, beginning);
         until = end == NULL ? -1.0 : PyFloat_AsDouble(end);
-        Py_XDECREF(now);
+        Py_XDECREF(beginning);
         Py_XDECREF(end);
     }
     PyObject *came = NULL, *told = NULL;
     int ended = PyErr_Occurred() ? -1 : read_ready(self, until, &came);
     if (ended > 0) { /* a connection that has ended meanwhile no longer has its share */
-        told = charge(share, (double)monotonic_ns() * 1e-9 - began, loop) < 0 ? NULL : Py_NewRef(Py_None);
+        told = charge(share, now() - began, loop) < 0 ? NULL : Py_NewRef(Py_None);
     } else if (ended == 0) {
         PyObject *times = Py_BuildValue("(OOOdd)", object, came, share, began, until);
         PyObject *method = times == NULL ? NULL : PyObject_GetAttr(intake, str_read_on);

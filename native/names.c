@@ -120,6 +120,12 @@ monotonic_ns(void)
     return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
 }
 
+double
+now(void)
+{
+    return (double)monotonic_ns() * 1e-9;
+}
+
 int
 add_to_item(PyObject *list, Py_ssize_t index, PyObject *amount)
 {

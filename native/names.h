@@ -98,6 +98,9 @@ PyObject *bind_names(PyObject *module, PyObject *objects);
 /* Nanoseconds of CLOCK_MONOTONIC: time.monotonic_ns(). */
 int64_t monotonic_ns(void);
 
+/* Seconds of CLOCK_MONOTONIC: time.monotonic(). */
+double now(void);
+
 /* Add a number to one in a list, or in a slot. */
 int add_to_item(PyObject *list, Py_ssize_t index, PyObject *amount);
 int add_to_slot(PyObject *object, Slot offset, PyObject *amount);
