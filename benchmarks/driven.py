@@ -216,7 +216,7 @@ def check_extension() -> None:
     assert spec.loader is not None
     building = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(building)
-    if module.SOURCES != building.digest():
+    if building.digest() != module.SOURCES:
         raise ImportError(f"{module.__file__} is not of the sources in {CHECKOUT}: run native/build.py there")
 
 
