@@ -95,6 +95,9 @@ extern bool is_bound;
 /* Learn all of them from a dict by name. */
 PyObject *bind_names(PyObject *module, PyObject *objects);
 
+/* Let the clock below tell so many nanoseconds for ever; 0 lets it go again. */
+PyObject *stop_clock(PyObject *module, PyObject *nanoseconds);
+
 /* Nanoseconds of CLOCK_MONOTONIC: time.monotonic_ns(). */
 int64_t monotonic_ns(void);
 
