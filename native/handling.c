@@ -156,10 +156,12 @@ fail(Handling *self, PyObject *exc)
     Py_XDECREF(running);
     int result = told == NULL ? -1 : 0;
     Py_XDECREF(told);
+    if (raised != NULL && result < 0) { /* as in `finally`: what is raised last counts, and has the other as its context */
+        PyObject *last = caught_any();
+        PyException_SetContext(last, raised);
+        raised = last;
+    }
     if (raised != NULL) {
-        if (result < 0) {
-            PyErr_Clear();
-        }
         PyErr_SetObject((PyObject *)Py_TYPE(raised), raised);
         Py_DECREF(raised);
         result = -1;
