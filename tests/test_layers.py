@@ -18,6 +18,7 @@ ORDER = (
     "errors",
     "limits",
     "logs",
+    "twin",
     # what the operating system gives
     "kernel",
     "kernel.forks",
@@ -460,7 +461,7 @@ def test_every_module_has_its_place() -> None:
 def test_the_list_goes_floor_by_floor() -> None:
     floors = [name.partition(".")[0] for name in ORDER]
     changes = [floor for before, floor in zip(["", *floors], floors, strict=False) if floor != before]
-    ground = ["text", "errors", "limits", "logs"]
+    ground = ["text", "errors", "limits", "logs", "twin"]
     top = ["testing", "cli", "__main__", ""]
     assert changes == [
         *ground,

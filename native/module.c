@@ -1,0 +1,55 @@
+/* The module seqrpc._native: what the quick lane is made of, beside the Python that stays.
+ *
+ * seqrpc/twin.py loads it and decides whether it is used. Types come from the other files, each by an entry of its own
+ * in `slots`.
+ */
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#ifdef Py_GIL_DISABLED
+#error "seqrpc._native counts on the GIL: free-threaded builds of Python run the Python twin"
+#endif
+
+#ifndef SEQRPC_SOURCES
+#error "SEQRPC_SOURCES is not defined: native/build.py compiles this"
+#endif
+
+/* What the Python beside it counts on; seqrpc/twin.py has the same number. Each change of what passes between the two
+ * takes the next one. */
+#define SEQRPC_INTERFACE 1
+
+static int
+add_constants(PyObject *module)
+{
+    /* What an extension keeps beside its module's state, as interned names, is one interpreter's. */
+    if (PyInterpreterState_Get() != PyInterpreterState_Main()) {
+        PyErr_SetString(PyExc_ImportError, "seqrpc._native is for the main interpreter only");
+        return -1;
+    }
+    if (PyModule_AddIntConstant(module, "INTERFACE", SEQRPC_INTERFACE) < 0) {
+        return -1;
+    }
+    return PyModule_AddStringConstant(module, "SOURCES", SEQRPC_SOURCES);
+}
+
+static PyModuleDef_Slot slots[] = {
+    {Py_mod_exec, add_constants},
+#if PY_VERSION_HEX >= 0x030C0000
+    {Py_mod_multiple_interpreters, Py_MOD_MULTIPLE_INTERPRETERS_NOT_SUPPORTED},
+#endif
+    {0, NULL},
+};
+
+static struct PyModuleDef definition = {
+    PyModuleDef_HEAD_INIT,
+    .m_name = "seqrpc._native",
+    .m_doc = "The native twin of what Python does for the plainest packets.",
+    .m_size = 0,
+    .m_slots = slots,
+};
+
+PyMODINIT_FUNC
+PyInit__native(void)
+{
+    return PyModuleDef_Init(&definition);
+}
