@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import fcntl
 import hashlib
+import io
 import os
 import re
 import socket
@@ -16,6 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgpack
 from fuzz.twins.told import steady
 
 from seqrpc import OwnedFd
@@ -45,6 +47,22 @@ class Peer:
     over: bool = False
     seen: Any = None  # the state that was written into the diary last
     calls: list[asyncio.Task[Any]] = field(default_factory=list)
+    asked: list[int] = field(default_factory=list)
+    """The ids of calls that the raw end received and did not answer."""
+
+    def asks(self, data: bytes) -> None:
+        """Remember a request."""
+        if data[:2] == b"\x94\x00" or data[:2] == b"\x95\x00":
+            self.asked.append(msgpack.Unpacker(io.BytesIO(data[2:12] + bytes(9))).unpack())
+
+    def answered(self, which: int, width: int) -> bytes:
+        """Return the id of the one that is answered, as it is written; of none that was asked if there is none."""
+        call_id = which % (1 << 32)
+        if self.asked and -len(self.asked) <= which < len(self.asked):
+            call_id = self.asked.pop(which) if width != 3 else self.asked[which]  # which is answered once more
+        if width in (0, 3):
+            return bytes(msgpack.packb(call_id))
+        return struct.pack(">BI" if width == 1 else ">BQ", 0xCE if width == 1 else 0xCF, call_id)
 
 
 def owned() -> OwnedFd:

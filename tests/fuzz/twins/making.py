@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from random import Random
 from typing import Any
 
-from fuzz.twins.spelling import Ext, Raw, mutated, plain_value, rare_value, spell
+from fuzz.twins.spelling import Chance, Ext, Raw, mutated, plain_value, rare_value, spell
 
 PROFILES = ("", "plain", "broken", "client")
 """What most of a script may consist of: anything, plain calls, broken packets, or calls of the seqrpc end."""
@@ -32,6 +31,14 @@ _FAILURES = [
 ]  # fmt: skip
 _WRONG = ["text", "true", "float", "none", "level", "whole", "int", "big", "list"]
 _ENDING = [("ends", ["drain"]), ("ends", ["close"]), ("ends", ["refuse"])]
+_ERRORS: list[Any] = [
+    ["fuzz.Failed", "failed", None], ["fuzz.Failed", "failed", {"a": [1]}], ["rpc.Internal", "x", None], [], ["one"],
+    ["rpc.Unavailable", "going", None], ["rpc.Overloaded", "", 5], ["rpc.Cancelled", "", None], ["", "", None],
+    ["a", "b"],
+    ["fuzz.Other", "é" * 200, b"data"], ["a", "b", None, 4], [1, 2, 3], "text", 0, False,
+    ["rpc.MethodNotFound", "no", None],
+    ["rpc.PermissionDenied", "no", None], ["a", None, None], [None, "a", 1], {}, ["rpc.DeadlineExceeded", "", None],
+]  # fmt: skip
 _GUARDED = ["counted", "denied", "raising", "odd", "hidden", "same", "of_root", "anyones", "of_group", "everybodys"]
 
 
@@ -39,7 +46,7 @@ class Maker:
     """Makes one script."""
 
     def __init__(self, number: int, seed: int, profile: str) -> None:
-        self.chance = Random(f"{seed}/{number}/{profile}")
+        self.chance = Chance(f"{seed}/{number}/{profile}")
         self.profile = profile or self.chance.choice(["", "", "plain", "broken", "client"])
         self._next_id: dict[int, int] = {}
         self._last = b""
@@ -111,7 +118,7 @@ class Maker:
 
     def _op(self, number: int, kind: str) -> list[Any]:
         chance = self.chance
-        if kind in "CLB" and (kind == "B" or self._often(0.45)):
+        if kind in "CLB" and (kind == "B" or self._often(0.65)):
             return self._call(number)
         if kind != "B" and self._often(0.85):
             many = chance.choice([1, 1, 1, 1, 2, 2, 3, 4, 6, 10, 20, 70])
@@ -189,11 +196,12 @@ class Maker:
     def _packet(self, number: int, kind: str) -> list[Any]:
         """Return a packet in hexadecimal digits, and with how many descriptors it goes."""
         chance = self.chance
+        chance.shortest = chance.choice([1.0, 1.0, 1.0, 0.9, 0.5])
         broken = 0.2 if self.profile == "broken" else 0.003 if self.profile == "plain" else 0.02
         if self._often(broken):
             data, fds = self._broken(number), 0
         elif kind in "CL" and self._often(0.65):
-            data, fds = self._response(number)
+            return self._response()
         else:
             data, fds = self._sound(number)
         if self._often(0.004):
@@ -279,7 +287,8 @@ class Maker:
         if often(0.08):
             return chance.choice(
                 [
-                    ("Odd.stream", [chance.choice([0, 1, 3, 30])]), ("Odd.wrapped", [1]), ("Odd.returning", [1]),
+                    ("Odd.stream", [chance.choice([0, 1, 3, 30])]), ("Odd.counter", []), ("Odd.wrapped", [1]),
+                    ("Odd.returning", [1]),
                     ("Odd.point", [{"x": 1, "y": 2.0}]), ("Odd.point", [{"x": 1}, 1]), ("Odd.wrapped", ["x"]),
                     ("Odd.sync", [chance.choice([1, -1, "x"])]), ("Odd.returning", {"a": 2}),
                 ]
@@ -321,33 +330,33 @@ class Maker:
             return pick([("closes", {"waits": True}), ("closes", {"waits": False}), *_ENDING])
         return pick([pick(often), pick(often), pick(often), pick(seldom), pick(seldom), pick(waits), pick(waits)])
 
-    def _response(self, number: int) -> tuple[bytes, int]:
-        """Return an answer to a call that the other side may have made."""
-        chance = self.chance
-        # A client counts from 0; how far it has come is not known here.
-        made = self._next_id.get(-1 - number, 0)
-        if self._often(0.8):
-            self._next_id[-1 - number] = made + 1
-        call_id: Any = made if self._often(0.8) else max(0, made - chance.choice([1, 2, 3, -1, -2]))
-        if self._often(0.02):
-            call_id = chance.choice([2**32 - 1, 2**32, -1, True, 1.0, None, "1"])
-        if self._often(0.7):
-            return spell(chance, [1, call_id, None, plain_value(chance)]), 0
-        if self._often(0.15):
-            return spell(chance, [1, call_id, None, [Ext(1, b"\0"), Ext(1, b"\1")]]), 2
-        error = chance.choice(
-            [
-                ["fuzz.Failed", "failed", None], ["fuzz.Failed", "failed", {"a": [1]}], ["rpc.Internal", "x", None],
-                ["rpc.Unavailable", "going", None], ["rpc.Overloaded", "", 5], ["rpc.Cancelled", "", None], ["",
-                "", None],
-                ["fuzz.Other", "é" * 200, b"data"], ["one"], [], ["a", "b"], ["a", "b", None, 4],
-                [1, 2, 3], "text", 0, False,
-                ["rpc.MethodNotFound", "no", None], ["rpc.PermissionDenied", "no", None], ["a", None, None],
-                [None, "a", 1],
-                {}, ["rpc.DeadlineExceeded", "", None], ["rpc.InvalidParams", "x", rare_value(chance)],
-            ]
-        )  # fmt: skip
-        return spell(chance, [1, call_id, error, chance.choice([None, None, None, 1, []])]), 0
+    def _response(self) -> list[Any]:
+        """Return an answer: what is before the id, descriptors, which call is answered, what is behind, how it is written."""
+        chance, fds = self.chance, 0
+        error: Any = None
+        result: Any = None
+        if self._often(0.75):
+            result = plain_value(chance)
+        elif self._often(0.1):
+            result, fds = [Ext(1, b"\0"), Ext(1, b"\1")], 2
+        else:
+            error, result = chance.choice(_ERRORS), chance.choice([None, None, None, None, 1, []])
+            if self._often(0.1):
+                error = ["rpc.InvalidParams", "x", rare_value(chance)]
+        parts = [spell(chance, part) for part in (1, error, result)]
+        which = chance.choice([0, 0, 0, 0, 1, 2, 5, -1, -2]) if self._often(0.9) else chance.choice([10**6, 2**31])
+        head = (
+            b"\x94"
+            if self._often(0.97)
+            else chance.choice([b"\xdc\x00\x04", b"\xdd\x00\x00\x00\x04", b"\x95", b"\x93"])
+        )
+        return [
+            (head + parts[0]).hex(),
+            fds,
+            which,
+            (parts[1] + parts[2]).hex(),
+            chance.choice([0, 0, 0, 0, 0, 1, 2, 3]),
+        ]
 
     def _broken(self, number: int) -> bytes:  # noqa: PLR0911 - a line or two for each way of being wrong
         """Return a packet with something wrong in it, or nearly."""

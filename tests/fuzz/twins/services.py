@@ -410,6 +410,25 @@ class Plain(Base, name="Plain"):
         """Be called by nobody."""
 
 
+class Counter(Base, name="Counter"):
+    """An object that is given away, with a connection of its own."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world)
+        self.number = 0
+
+    @seqrpc.method
+    async def add(self, number: int) -> int:
+        self.sees("Counter.add", number)
+        self.number += number
+        return self.number
+
+    @seqrpc.method
+    async def fail(self) -> None:
+        self.sees("Counter.fail")
+        raise Failed("of an object")
+
+
 class Odd(Base, name="Odd", show_arguments=True):
     """The methods that the quick way must leave alone."""
 
@@ -431,6 +450,11 @@ class Odd(Base, name="Odd", show_arguments=True):
             yield item
         if number > 20:
             raise Failed("no more")
+
+    @seqrpc.method
+    async def counter(self) -> Counter:
+        self.sees("counter")
+        return Counter(self.world)
 
     @seqrpc.method
     @_wrapped

@@ -8,8 +8,11 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
-SHORTEST = 0.75
-"""How often a value is written in the shortest way, as most libraries do."""
+
+class Chance(Random):
+    """Chance, and how often a value is written in the shortest way, as most libraries do."""
+
+    shortest = 1.0
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,7 @@ _FIXEXT = {1: 0xD4, 2: 0xD5, 4: 0xD6, 8: 0xD7, 16: 0xD8}
 _MOST = {"B": 0xFF, "H": 0xFFFF, "I": 0xFFFFFFFF}
 
 
-def spell(chance: Random, value: Any) -> bytes:
+def spell(chance: Chance, value: Any) -> bytes:
     """Return a value in MessagePack, in one of the ways in which it may be written."""
     if value is None or isinstance(value, bool):
         return {None: b"\xc0", False: b"\xc2", True: b"\xc3"}[value]
@@ -63,15 +66,15 @@ def spell(chance: Random, value: Any) -> bytes:
         return _headed(chance, len(pairs), 0x80, 16, _MAPS) + b"".join(spell(chance, part) for part in parts)
     if isinstance(value, list | tuple):
         return _headed(chance, len(value), 0x90, 16, _ARRAYS) + b"".join(spell(chance, part) for part in value)
-    spelt: dict[type, Callable[[Random, Any], bytes]] = {
+    spelt: dict[type, Callable[[Chance, Any], bytes]] = {
         int: _integer, float: _float, Ext: _extension, Raw: lambda _chance, raw: bytes(raw.data),
     }  # fmt: skip
     return spelt[type(value)](chance, value)
 
 
-def _integer(chance: Random, value: int) -> bytes:
+def _integer(chance: Chance, value: int) -> bytes:
     ways = [(code, letter) for code, letter, least, most in _INTEGERS if least <= value <= most]
-    if chance.random() < SHORTEST or not ways:
+    if chance.random() < chance.shortest or not ways:
         if 0 <= value < 128:
             return bytes([value])
         if -32 <= value < 0:
@@ -81,8 +84,8 @@ def _integer(chance: Random, value: int) -> bytes:
     return struct.pack(">B" + letter, code, value)
 
 
-def _float(chance: Random, value: float) -> bytes:
-    if chance.random() > SHORTEST:
+def _float(chance: Chance, value: float) -> bytes:
+    if chance.random() > chance.shortest:
         try:
             return struct.pack(">Bf", 0xCA, value)
         except OverflowError:
@@ -90,20 +93,20 @@ def _float(chance: Random, value: float) -> bytes:
     return struct.pack(">Bd", 0xCB, value)
 
 
-def _headed(chance: Random, size: int, fix: int, most: int, ways: tuple[tuple[int, str], ...]) -> bytes:
+def _headed(chance: Chance, size: int, fix: int, most: int, ways: tuple[tuple[int, str], ...]) -> bytes:
     """Return what stands before so many bytes, or parts."""
-    if size < most and chance.random() < SHORTEST:
+    if size < most and chance.random() < chance.shortest:
         return bytes([fix + size])
     fitting = [(code, letter) for code, letter in ways if size <= _MOST[letter]]
-    if chance.random() < SHORTEST:
+    if chance.random() < chance.shortest:
         fitting = fitting[:1]
     code, letter = chance.choice(fitting)
     return struct.pack(">B" + letter, code, size)
 
 
-def _extension(chance: Random, value: Ext) -> bytes:
+def _extension(chance: Chance, value: Ext) -> bytes:
     size = len(value.data)
-    if size in _FIXEXT and chance.random() < SHORTEST:
+    if size in _FIXEXT and chance.random() < chance.shortest:
         return struct.pack(">Bb", _FIXEXT[size], value.kind) + value.data
     code, letter = chance.choice(_EXTS)
     return struct.pack(">B" + letter + "b", code, size, value.kind) + value.data
@@ -122,7 +125,7 @@ _STRINGS_OFTEN: list[Any] = [
 _KEYS_OFTEN = ["", "a", "b", "key", "a" * 31, "a" * 32, "é", "x", "y"]
 
 
-def plain_value(chance: Random, depth: int = 0) -> Any:
+def plain_value(chance: Chance, depth: int = 0) -> Any:
     """Return a value such as calls have: most are small."""
     kind = chance.randrange(16 if depth < 4 else 11)
     if kind < 10:
@@ -137,7 +140,7 @@ def plain_value(chance: Random, depth: int = 0) -> Any:
     return {chance.choice(_KEYS_OFTEN): plain_value(chance, depth + 1) for _ in range(chance.choice([0, 1, 1, 2, 3]))}
 
 
-def _timestamps(chance: Random) -> list[Any]:
+def _timestamps(chance: Chance) -> list[Any]:
     """Return timestamps of 32, 64 and 96 bits, the last two with good and bad nanoseconds."""
     nanoseconds = chance.choice([5, 10**9 - 1, 10**9])
     return [
@@ -148,7 +151,7 @@ def _timestamps(chance: Random) -> list[Any]:
     ]  # fmt: skip
 
 
-def _references(chance: Random) -> list[Any]:
+def _references(chance: Chance) -> list[Any]:
     return [
         Ext(chance.choice([0, 1, 2, 3, 4, 5, 127, -2, -128]), chance.choice([b"", b"\0", b"\1", b"\0" * 17])),
         1.5,
@@ -156,26 +159,26 @@ def _references(chance: Random) -> list[Any]:
     ]
 
 
-def _odd_keys(chance: Random) -> list[Any]:
+def _odd_keys(chance: Chance) -> list[Any]:
     keys = [1, None, True, 1.5, b"k", ["l"], float("nan"), Ext(-1, b"\0\0\0\1"), {"a": 1}, "\x00"]
     return [Pairs(((chance.choice(keys), 1),)), Pairs((("a", 1), ("a", 2))), Pairs(((1, 1), (1.0, 2), (True, 3)))]
 
 
-def _deep(chance: Random) -> list[Any]:
+def _deep(chance: Chance) -> list[Any]:
     many = chance.choice([5, 6, 7, 8, 8, 8, 20, 60, 61, 62, 63, 64, 100, 300])
     return [Raw(b"\x91" * many + b"\xc0"), Raw(b"\x81\xa1a" * min(many, 64) + b"\xc0")]
 
 
-def _long(chance: Random) -> list[Any]:
+def _long(chance: Chance) -> list[Any]:
     size = chance.choice([200, 240, 250, 260, 1000, 4000, 4095, 4096, 4097, 5000, 60_000])
     return ["x" * size, b"x" * size, [0] * size, {f"k{number}": number for number in range(size % 300)}]
 
 
-def _short_floats(_chance: Random) -> list[Any]:
+def _short_floats(_chance: Chance) -> list[Any]:
     return [Raw(b"\xca" + struct.pack(">f", number)) for number in (1.5, 0.1, -0.0, float("nan"), 3.4e38)]
 
 
-def _no_values(_chance: Random) -> list[Any]:
+def _no_values(_chance: Chance) -> list[Any]:
     """Return texts that are no UTF-8, surrogates, counts that are not kept, a byte that means nothing, and nothing."""
     texts = [b"\xa1\xff", b"\xa3\xed\xa0\x80", b"\xa2\xc3\x28", b"\xd9\x02\xc0\x80", b"\xa1\xc3"]
     counts = [
@@ -189,12 +192,12 @@ def _no_values(_chance: Random) -> list[Any]:
 _RARE = [_timestamps, _references, _odd_keys, _odd_keys, _deep, _long, _long, _short_floats, _short_floats]
 
 
-def rare_value(chance: Random) -> Any:
+def rare_value(chance: Chance) -> Any:
     """Return a value, or seldom bytes in the place of one, such as only few would send."""
     return chance.choice(chance.choice(_RARE if chance.random() < 0.95 else [_no_values])(chance))
 
 
-def mutated(chance: Random, data: bytes, other: bytes) -> bytes:
+def mutated(chance: Chance, data: bytes, other: bytes) -> bytes:
     """Return a packet with something changed in it; ``other`` may lend a part."""
     made = bytearray(data)
     for _ in range(chance.choice([1, 1, 1, 2, 4])):

@@ -28,7 +28,7 @@ _VARIES = (
 
 _OF_SERVERS = {"latency_bounds", "openrpc"}
 
-_TIMES = frozenset({"began", "duration", "deadline"})
+_TIMES = frozenset({"began", "duration", "deadline", "pid"})
 
 _MINE = re.compile(rf"\b{os.getpid()}\b")
 

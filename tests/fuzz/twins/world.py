@@ -39,6 +39,7 @@ from seqrpc.aio.connection import link_of
 from seqrpc.aio.link import Link
 from seqrpc.aio.server import hub_of
 from seqrpc.interface.builtin import everybody
+from seqrpc.interface.service import RemoteService
 from seqrpc.kernel import memfd
 from seqrpc.kernel.closing import CLOSER
 
@@ -184,6 +185,7 @@ class World:
             return
         self._shut(peer)
         peer.deaf = peer.over = False
+        peer.asked.clear()
         peer.seen = None
         if peer.kind in ("R", "O"):
             server = await self._serve()
@@ -263,8 +265,11 @@ class World:
         peer = self._peers[number]
         if peer.raw is None:
             return
-        for hexed, fds in packets:
-            with some_descriptors(fds) as numbers:
+        for packet in packets:
+            data = bytes.fromhex(packet[0])
+            if len(packet) > 2:
+                data += peer.answered(packet[2], packet[4]) + bytes.fromhex(packet[3])
+            with some_descriptors(packet[1]) as numbers:
                 control: list[tuple[int, int, Any]] = []
                 if numbers:
                     control.append((socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", numbers)))
@@ -272,7 +277,6 @@ class World:
                     control.append(
                         (socket.SOL_SOCKET, socket.SCM_CREDENTIALS, struct.pack("3i", os.getpid(), sender, sender))
                     )
-                data = bytes.fromhex(hexed)
                 try:
                     peer.raw.sendmsg([data], control, socket.MSG_NOSIGNAL | socket.MSG_EOR)
                 except OSError as exc:
@@ -340,8 +344,22 @@ class World:
         if hasattr(result, "__aiter__"):
             async with result:
                 return [item async for item in result]
+        if isinstance(result, seqrpc.Channel | RemoteService):
+            return await self._used(result)
         seen = told(result)
         close_owned(result)
+        return seen
+
+    async def _used(self, given: Any) -> Any:
+        """Call an object that was given away, and let go of it."""
+        proxy = given.proxy(services.Counter) if isinstance(given, seqrpc.Channel) else given
+        seen: list[Any] = [type(given).__name__, await proxy.add(1)]
+        try:
+            await proxy.fail()
+        except seqrpc.RpcError as exc:
+            seen.append(told(exc))
+        seen += await asyncio.gather(proxy.add(2), proxy.add(3))
+        await given.close()
         return seen
 
     def _do_notify(self, number: int, method: str, args: str) -> None:
@@ -478,6 +496,7 @@ class World:
                 self.note(peer.name, "ended")
                 peer.over = True
                 return
+            peer.asks(data)
             self.note(peer.name, "receives", told_packet(data), came, flags & ~(socket.MSG_EOR | 0x40000000))
 
     # Looks
