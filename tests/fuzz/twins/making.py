@@ -331,7 +331,7 @@ class Maker:
         return pick([pick(often), pick(often), pick(often), pick(seldom), pick(seldom), pick(waits), pick(waits)])
 
     def _response(self) -> list[Any]:
-        """Return an answer: what is before the id, descriptors, which call is answered, what is behind, how it is written."""
+        """Return an answer in parts: what precedes the id, descriptors, which call it is for, what follows, a width."""
         chance, fds = self.chance, 0
         error: Any = None
         result: Any = None

@@ -119,7 +119,7 @@ class Base(seqrpc.Service, name="Nothing"):
         self.world.note(
             where, "begins", method, [told(arg) for arg in args], call.method, told(call.caller), moment(call.deadline),
             told(dict(call.meta)), told(call), VAR.get(), type(task).__name__, task in asyncio.all_tasks(),
-            None if task is None else (task.done(), task.cancelling(), type(task.get_coro()).__name__),
+            None if task is None else (task.done(), task.cancelling(), asyncio.iscoroutine(task.get_coro())),
             seqrpc.current_call() is call, told(running), running.task is None or running.task is task,
             told(running.request), running.has_begun,
         )  # fmt: skip
