@@ -96,7 +96,8 @@ def main() -> None:
         _list(peers, left_out)
         return
     signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(1))  # by way of the ends of the processes
-    report = Report(args.rounds, args.seconds, {name: peer.distribution for name, peer in peers.items()}, left_out)
+    versions = {name: version for name, peer in peers.items() if (version := peer.version())}
+    report = Report(args.rounds, args.seconds, versions, left_out)
     print(report.heading(), flush=True)
     with tempfile.TemporaryDirectory(prefix="benchmarks-") as directory, Run(peers, directory, args.seconds) as run:
         for name in args.workloads:

@@ -14,17 +14,17 @@ import textwrap
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-from benchmarks.peers.registry import FLOORS, OURS, OURS_OTHERWISE
+from benchmarks.peers.registry import FLOORS, OURS, OURS_OTHERWISE, PURE
 from benchmarks.workloads import WORKLOADS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-Kind = Literal["seqrpc", "peer", "floor"]
+Kind = Literal["seqrpc", "otherwise", "peer", "floor"]
 
 TEXT = "#7a7f87"  # a contrast of 4 against white and against GitHub's dark background alike
 SPREAD = "#666e78"
-COLOURS: dict[Kind, str] = {"seqrpc": "#3d7fd9", "peer": "#9aa3ad", "floor": "none"}
+COLOURS: dict[Kind, str] = {"seqrpc": "#3d7fd9", "otherwise": "#86aede", "peer": "#9aa3ad", "floor": "none"}
 
 WIDTH = 7.5  # inches, as all below
 BAR = 0.27
@@ -32,7 +32,7 @@ ABOVE = 0.62
 BELOW = 0.2
 NOTE = 0.15
 NOTE_CHARACTERS = 125
-NAMES = 0.31  # of the width; the rest is for the bars
+NAMES = 0.36  # of the width; the rest is for the bars
 LONGEST = 0.86  # of the room for bars is what the longest takes; the rest is for its number
 
 STYLE: dict[Any, Any] = {
@@ -86,7 +86,7 @@ def charts_of(report: Mapping[str, Any]) -> list[Chart]:
     workloads: Mapping[str, Mapping[str, Any]] = report["workloads"]
     for figure, entry in workloads.items():
         workload, _, variant = figure.partition("/")
-        together = workload if set(entry["peers"]) <= {OURS} else figure
+        together = workload if set(entry["peers"]) <= {OURS, PURE} else figure
         place = entry["beside"] if entry["beside"] in workloads else together
         if place not in charts:
             title = f"{WORKLOADS[workload].what}: {entry['what']}" if place == figure and variant else ""
@@ -105,7 +105,8 @@ def bars_of(peers: Mapping[str, Mapping[str, Any]], which: str) -> list[Bar]:
     """Return the bars of one workload; ``which`` is added to the names, where the chart is of several."""
     bars = []
     for name, figures in peers.items():
-        kind: Kind = "seqrpc" if name in (OURS, *OURS_OTHERWISE) else "floor" if name in FLOORS else "peer"
+        kind: Kind = "otherwise" if name in OURS_OTHERWISE else "floor" if name in FLOORS else "peer"
+        kind = "seqrpc" if name == OURS else kind
         bars.append(Bar(name + which, figures["median"], figures["low"], figures["high"], kind))
     return bars
 
@@ -155,7 +156,7 @@ def draw_bars(axes: Axes, bars: Sequence[Bar]) -> None:
             hatch="////" if floor else "",
         )  # fmt: skip
         axes.plot([bar.low, bar.high], [row, row], color=SPREAD, linewidth=1.6, solid_capstyle="butt")
-        weight = "bold" if bar.kind == "seqrpc" else "normal"
+        weight = "bold" if bar.kind in ("seqrpc", "otherwise") else "normal"
         axes.text(-0.01 * end, row, bar.name, ha="right", va="center", fontweight=weight)
         axes.text(max(bar.median, bar.high) + 0.01 * end, row, number(bar.median), va="center", fontweight=weight)
 

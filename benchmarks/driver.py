@@ -20,7 +20,7 @@ from benchmarks.imports import time_import
 from benchmarks.loops import Go, ready
 from benchmarks.memory import server_memory
 from benchmarks.peers.base import BlockingPeer, Peer, Unsupported
-from benchmarks.peers.registry import load
+from benchmarks.peers.registry import find
 from benchmarks.serving import many_files, new_loop
 from benchmarks.workloads import WORKLOADS, Workload
 
@@ -101,7 +101,7 @@ def main() -> None:
     """Be the client process."""
     name, address, server = sys.argv[1:]
     many_files()
-    peer = load(name)
+    peer = find(name)
     driver = Driver(peer, address, int(server))
     factory = (lambda: new_loop(peer)) if isinstance(peer, Peer) else asyncio.new_event_loop
     with asyncio.Runner(loop_factory=factory) as runner:

@@ -3,7 +3,9 @@
 It counts, for one call of several kinds and both sides of it, the interpreter's instructions, the calls of functions
 and the system calls. Unlike times these are the same in every run, under any load. It fails if one is more than 10 %
 over its record in ``recorded.json``, and says if one is so much under it that the record can be lowered: ``--record``
-writes the figures of the Python that it runs on. A Python of which nothing is recorded is not guarded.
+writes the figures of the Python that it runs on. A Python of which nothing is recorded is not guarded. Both twins have
+records of their own: ``SEQRPC_PURE=1`` in the environment guards the pure one where there is a native one. What C does
+is none of the interpreter's instructions, and so a native call is guarded against what is left to Python.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from typing import Any
 
 from benchmarks.guarded import KINDS
 from benchmarks.traced import COUNTING, CannotCountError, Figures, checked, grouped, machine_instructions, system_calls
+from seqrpc.twin import TWIN
 
 RECORDED = Path(__file__).with_name("recorded.json")
 TOLERATED = 0.1
@@ -122,15 +125,21 @@ def compare(figures: Figures, recorded: Figures) -> list[Finding]:
 
 def versions() -> str:
     """Return of what the figures are."""
-    return ", ".join(f"{name} {version(name)}" for name in ("msgpack", "msgspec", "uvloop"))
+    packages = [f"{name} {version(name)}" for name in ("msgpack", "msgspec", "uvloop")]
+    return ", ".join([f"Python {platform.python_version()}", TWIN, *packages])
 
 
-def record(file: Path, python: str, figures: Figures) -> None:
-    """Write figures of a Python into the file, which keeps what else there is."""
+def recorded_as(python: str, twin: str) -> str:
+    """Return under which name the figures of a Python and a twin are recorded."""
+    return python if twin == "pure" else f"{python} {twin}"
+
+
+def record(file: Path, name: str, figures: Figures) -> None:
+    """Write figures of a Python and a twin into the file, which keeps what else there is."""
     everything = json.loads(file.read_text()) if file.exists() else {}
-    before = everything.get(python, {}).get("figures", {})
+    before = everything.get(name, {}).get("figures", {})
     kept = {kind: figures.get(kind) or before[kind] for kind in KINDS if kind in figures or kind in before}
-    everything[python] = {"of": f"Python {platform.python_version()}, {versions()}", "figures": kept}
+    everything[name] = {"of": versions(), "figures": kept}
     file.write_text(json.dumps(dict(sorted(everything.items())), indent=1) + "\n")
 
 
@@ -180,7 +189,7 @@ def _options() -> argparse.ArgumentParser:
         prog="python -m benchmarks.guard", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--record", action="store_true", help="record the figures of this Python, instead of comparing them")
+    add("--record", action="store_true", help="record the figures of this Python and twin, instead of comparing them")
     add("--kinds", metavar="KIND,...", default=",".join(KINDS), help=f"count these (default: {','.join(KINDS)})")
     add("--where", action="store_true", help="say also which functions and system calls they are")
     add("--times", metavar="N", type=int, default=1, help="count so often, and fail where figures differ")
@@ -203,11 +212,11 @@ def main() -> None:
     kinds = args.kinds.split(",")
     if unknown := [kind for kind in kinds if kind not in KINDS]:
         parser.error(f"there is no {', '.join(unknown)}, but {', '.join(KINDS)}")
-    python = f"{sys.version_info.major}.{sys.version_info.minor}"
+    name = recorded_as(f"{sys.version_info.major}.{sys.version_info.minor}", TWIN)
     counted = count(kinds)
     if args.machine_instructions:
         add_machine_instructions(counted, kinds)
-    print(f"a call on Python {platform.python_version()}, {versions()}\n{table(counted.figures)}")
+    print(f"a call on {versions()}\n{table(counted.figures)}")
     for text in counted.left_out:
         print(f"not counted: {text}")
     if args.where:
@@ -217,11 +226,11 @@ def main() -> None:
     if args.record:
         if counted.left_out:
             sys.exit("nothing is recorded, since not everything could be counted")
-        record(args.recorded, python, counted.figures)
+        record(args.recorded, name, counted.figures)
         return
-    of_python = json.loads(args.recorded.read_text()).get(python)
+    of_python = json.loads(args.recorded.read_text()).get(name)
     if of_python is None:
-        print(f"nothing is recorded of Python {python}, and so it is not guarded")
+        print(f"nothing is recorded of Python {name}, and so it is not guarded")
     elif not judge(counted, of_python):
         sys.exit(1)
 

@@ -5,7 +5,7 @@ The JSON is one object::
     {
       "machine": {"system": ..., "processor": ..., "cpus": ...},
       "python": "3.11.9",
-      "versions": {"seqrpc": "0.1.0", "grpc.aio": "grpcio 1.70.0", ...},
+      "versions": {"seqrpc": "seqrpc 0.1.0 (native)", "grpc.aio": "grpcio 1.70.0", ...},
       "settings": {"rounds": 5, "seconds": 0.3},
       "left_out": {"sdbus": "sdbus is not installed", ...},
       "workloads": {
@@ -38,7 +38,6 @@ import os
 import platform
 import statistics
 from dataclasses import dataclass, field
-from importlib import metadata
 from typing import Any
 
 from benchmarks.peers.registry import FLOORS, OURS, OURS_OTHERWISE
@@ -51,7 +50,8 @@ class Report:
 
     rounds: int
     seconds: float
-    distributions: dict[str, str | None]
+    versions: dict[str, str]
+    """Which version of what each peer is."""
     left_out: dict[str, str]
     rows: dict[str, dict[str, Any]] = field(default_factory=dict)
 
@@ -93,22 +93,18 @@ class Report:
         whole = {
             "machine": machine(),
             "python": platform.python_version(),
-            "versions": self.versions(),
+            "versions": self.versions,
             "settings": {"rounds": self.rounds, "seconds": self.seconds},
             "left_out": self.left_out,
             "workloads": self.rows,
         }
         return json.dumps(whole, indent=2, ensure_ascii=False) + "\n"
 
-    def versions(self) -> dict[str, str]:
-        """Return which version of what each peer is."""
-        return {name: _version(distribution) for name, distribution in self.distributions.items() if distribution}
-
     def heading(self) -> str:
         """Return what comes before the tables."""
         where = machine()
         lines = [f"Python {platform.python_version()}, {where['system']}, {where['cpus']} CPUs, {where['processor']}"]
-        lines += [", ".join(f"{name}: {version}" for name, version in self.versions().items())]
+        lines += [", ".join(f"{name}: {version}" for name, version in self.versions.items())]
         lines += [f"left out: {name}: {why}" for name, why in self.left_out.items()]
         lines += [f"{self.rounds} interleaved rounds of about {self.seconds:g} s: median, lowest and highest"]
         return "\n".join(line for line in lines if line)
@@ -160,13 +156,6 @@ def _readable(figure: float) -> str:
 
 def _times(ratio: float | None) -> str:
     return "-" if ratio is None else f"{ratio:.2f}"
-
-
-def _version(distribution: str) -> str:
-    try:
-        return f"{distribution} {metadata.version(distribution)}"
-    except metadata.PackageNotFoundError:
-        return f"{distribution}, not installed"
 
 
 def machine() -> dict[str, Any]:

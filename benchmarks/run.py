@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import select
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -27,8 +28,12 @@ _END_WITHIN = 5.0
 class Pair:
     """A peer's server and the process with its clients, started when they are first needed."""
 
-    def __init__(self, name: str, directory: Path) -> None:
+    def __init__(
+        self, name: str, directory: Path, environment: Mapping[str, str], processors: tuple[int, int] | None = None
+    ) -> None:
         self.name = name
+        self._environment = environment
+        self._processors = processors
         self._all_directories = directory
         self._directory = directory
         self._starts = 0
@@ -43,6 +48,8 @@ class Pair:
             address = str(self._directory / "socket")
             self._server = self._process("serving", self.name, address)
             self._driver = self._process("driver", self.name, address, str(self._server.pid))
+            for process, processor in zip((self._server, self._driver), self._processors or (), strict=False):
+                os.sched_setaffinity(process.pid, {processor})
         return self._driver
 
     def _process(self, module: str, *args: str) -> subprocess.Popen[bytes]:
@@ -50,6 +57,7 @@ class Pair:
             return subprocess.Popen(
                 [sys.executable, "-m", f"benchmarks.{module}", *args],
                 cwd=_ROOT,
+                env={**os.environ, **self._environment},
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE if module == "driver" else log,
                 stderr=log,
@@ -101,17 +109,20 @@ class Pair:
 
     def tell_to_end(self) -> None:
         """Let both processes end, by the end of their standard input."""
-        for process in (self._driver, self._server):
-            if process is not None and process.stdin is not None:
+        for process in self.processes():
+            if process.stdin is not None:
                 with contextlib.suppress(BrokenPipeError):
                     process.stdin.close()
+
+    def processes(self) -> list[subprocess.Popen[bytes]]:
+        """Return the processes that are there: the driver, and the server."""
+        return [process for process in (self._driver, self._server) if process is not None]
 
     def stop(self) -> None:
         """End both processes."""
         self.tell_to_end()
-        for process in (self._driver, self._server):
-            if process is not None:
-                _see_the_end(process)
+        for process in self.processes():
+            _see_the_end(process)
         self._driver = self._server = None
 
 
@@ -127,12 +138,21 @@ def _see_the_end(process: subprocess.Popen[bytes]) -> None:
 
 
 class Run:
-    """All that is measured by one command. Use it in ``with``: processes end with it."""
+    """All that is measured by one command. Use it in ``with``: processes end with it.
 
-    def __init__(self, peers: dict[str, Peer | BlockingPeer], directory: str, seconds: float) -> None:
+    ``processors`` are those of servers and of drivers; without them the kernel chooses.
+    """
+
+    def __init__(
+        self,
+        peers: dict[str, Peer | BlockingPeer],
+        directory: str,
+        seconds: float,
+        processors: tuple[int, int] | None = None,
+    ) -> None:
         self.peers = peers
         self.seconds = seconds
-        self.pairs = {name: Pair(name, Path(directory)) for name in peers}
+        self.pairs = {name: Pair(name, Path(directory), peer.environment, processors) for name, peer in peers.items()}
         self.left_out: dict[str, dict[str, str]] = {}
 
     def __enter__(self) -> Self:
@@ -146,10 +166,13 @@ class Run:
         for pair in self.pairs.values():
             pair.stop()
 
-    def measure(self, workload: Workload, rounds: int, say: Callable[[str], None]) -> Figures:
-        """Measure a workload of all peers that do it, in interleaved rounds."""
+    def measure(
+        self, workload: Workload, rounds: int, say: Callable[[str], None], only: Collection[str] | None = None
+    ) -> Figures:
+        """Measure a workload of all peers that do it, or of only these, in interleaved rounds."""
         figures: Figures = {row: {} for row in workload.rows}
-        taking_part = [self.pairs[name] for name, peer in self.peers.items() if workload.name in peer.workloads]
+        able = [name for name, peer in self.peers.items() if workload.name in peer.workloads]
+        taking_part = [self.pairs[name] for name in able if only is None or name in only]
         started = list(taking_part)
         if not workload.fresh:
             say(f"{workload.name}: getting ready")

@@ -11,7 +11,7 @@ import sys
 import threading
 
 from benchmarks.peers.base import Peer
-from benchmarks.peers.registry import load
+from benchmarks.peers.registry import find
 
 
 def many_files() -> None:
@@ -53,7 +53,7 @@ def main() -> None:
     name, address = sys.argv[1:]
     many_files()
     _end_with_whoever_started_us()
-    peer = load(name)
+    peer = find(name)
     if isinstance(peer, Peer):
         with asyncio.Runner(loop_factory=lambda: new_loop(peer)) as runner:
             runner.run(_until_sigterm(peer, address))

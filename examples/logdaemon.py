@@ -223,6 +223,7 @@ SOMEBODY = 54_321  # a user id without rights on this machine; the user need not
 
 def demo(directory: str) -> None:
     """Start a daemon and call it, as ourselves and, if we are root, as others."""
+    print(f"seqrpc {seqrpc.__version__}, its {seqrpc.__twin__} twin")
     with tempfile.TemporaryDirectory(prefix="logdaemon-") as sockets:
         as_root = os.geteuid() == 0
         os.chmod(sockets, 0o711 if as_root else 0o700)  # others may connect, too: the policy refuses them

@@ -3,10 +3,13 @@
 ::
 
     python native/build.py                into seqrpc/ of this checkout, for this Python
-    python native/build.py --sanitize     likewise, with AddressSanitizer and UndefinedBehaviorSanitizer
+    python native/build.py --into DIR     elsewhere
+    python native/build.py --sanitize     with AddressSanitizer and UndefinedBehaviorSanitizer (.ci/sanitized)
 
 It needs a C compiler (``CC``, else the one of this Python, else cc, gcc or clang) and Python's headers, nothing else.
-``CFLAGS``, ``LDFLAGS`` and then ``SEQRPC_NATIVE_CFLAGS`` of the environment are added to its own flags.
+``CPPFLAGS``, ``CFLAGS``, ``LDFLAGS`` and then ``SEQRPC_NATIVE_CFLAGS`` of the environment are added to its own flags.
+Warnings are errors here, and not where others install. The status is 1 if something is wrong in the sources, and 3 if
+it cannot be built here at all.
 """
 
 from __future__ import annotations
@@ -24,21 +27,36 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 
-FLAGS = ("-std=c11", "-O2", "-DNDEBUG", "-fwrapv", "-fPIC", "-fvisibility=hidden", "-shared")
+VERSIONS = ((3, 11), (3, 12), (3, 13))
+"""Pythons that it is tested with: it knows more of them than newer ones promise to keep."""
+
+FLAGS = (
+    *("-std=c11", "-O2", "-DNDEBUG", "-fwrapv", "-fPIC", "-fvisibility=hidden", "-shared"),
+    # It reads what peers send.
+    *("-fstack-protector-strong", "-U_FORTIFY_SOURCE", "-D_FORTIFY_SOURCE=2", "-Wl,-z,relro,-z,now"),
+)
+"""Not those of this Python, which another compiler may have built: this one would refuse some of them."""
 
 STRICT = ("-Wall", "-Wextra", "-Werror")
 
-SANITIZERS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-fno-omit-frame-pointer", "-g", "-O1")
+SANITIZERS = (
+    *("-O1", "-g", "-UNDEBUG", "-U_FORTIFY_SOURCE", "-fno-omit-frame-pointer", "-fno-wrapv"),
+    # Of the two libraries only AddressSanitizer's writes to a file, and what is undefined is to be in there, too.
+    *("-fsanitize=address,undefined", "-fsanitize-undefined-trap-on-error"),
+)
 
-VERSIONS = ((3, 11), (3, 12), (3, 13))
+
+class CannotBuildError(Exception):
+    """It cannot be built here; the text says why in one line."""
 
 
-class NotBuiltError(Exception):
-    """It cannot be built here; the text says why in one line, ``details`` what the compiler said."""
+class NotCompiledError(CannotBuildError):
+    """The compiler was not content with the sources."""
 
-    def __init__(self, why: str, details: str = "") -> None:
+    def __init__(self, why: str, said: str) -> None:
+        """Keep all that the compiler said."""
         super().__init__(why)
-        self.details = details
+        self.said = said
 
 
 def name() -> str:
@@ -47,7 +65,7 @@ def name() -> str:
 
 
 def digest() -> str:
-    """Return the SHA-256 of the sources in hexadecimal: of each its name, a zero, what it says, in order of names."""
+    """Return the SHA-256 of the sources, in hexadecimal: of each its name, a zero, what it says, in order of names."""
     found = hashlib.sha256()
     for path in sorted([*HERE.glob("*.c"), *HERE.glob("*.h")]):
         found.update(path.name.encode() + b"\0" + path.read_bytes())
@@ -58,26 +76,25 @@ def build(directory: Path, flags: tuple[str, ...] = ()) -> Path:
     """Compile the extension into ``directory``, in place of one that is there, and return its path.
 
     Raises:
-        NotBuiltError: no compiler, no headers, a Python that it is not for, or sources that do not compile.
+        CannotBuildError: no compiler, no headers, or a Python that it is not for.
+        NotCompiledError: the sources do not compile.
     """
-    headers = check_python()
+    headers = [f"-I{path}" for path in headers_of_python()]
+    program = compiler()
     with tempfile.TemporaryDirectory(prefix="seqrpc-") as work:
         made = Path(work, name())
-        wanted = (*FLAGS, *flags, *extra_flags(), f'-DSEQRPC_SOURCES="{digest()}"', *(f"-I{path}" for path in headers))
         sources = sorted(map(str, HERE.glob("*.c")))
+        wanted = [*FLAGS, *flags, *extra_flags(), f'-DSEQRPC_SOURCES="{digest()}"', *headers, *sources, "-o", str(made)]
         try:
             done = subprocess.run(  # noqa: S603 - whoever builds names the compiler
-                [*compiler(), *wanted, *sources, "-o", str(made)],
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                text=True,
-                check=False,
+                [*program, *wanted], stdin=subprocess.DEVNULL, capture_output=True, check=False
             )
         except OSError as exc:
-            raise NotBuiltError(f"the compiler cannot be started: {exc}") from exc
-        said = done.stdout + done.stderr
+            raise CannotBuildError(f"{program[0]} cannot be started: {exc}") from exc
+        said = (done.stdout + done.stderr).decode(errors="backslashreplace")
         if done.returncode or not made.exists():
-            raise NotBuiltError(f"{compiler()[0]} ended with status {done.returncode}{first_error(said)}", said)
+            raise NotCompiledError(f"{program[0]} ended with status {done.returncode}{first_error(said)}", said)
+        sys.stderr.write(said)  # warnings
         # Under another name first: whoever has the old one loaded keeps it, and nobody sees half of the new one.
         beside = directory / f".{name()}.{os.getpid()}"
         shutil.copy(made, beside)
@@ -85,22 +102,24 @@ def build(directory: Path, flags: tuple[str, ...] = ()) -> Path:
     return directory / name()
 
 
-def check_python() -> list[str]:
+def headers_of_python() -> list[str]:
     """Return the directories of this Python's headers.
 
     Raises:
-        NotBuiltError: they are not there, or the extension is not for this Python.
+        CannotBuildError: they are not there, or the extension is not for this Python.
     """
-    version = "{}.{}".format(*sys.version_info)
     if sys.implementation.name != "cpython":
-        raise NotBuiltError(f"it is for CPython, and this is {sys.implementation.name}")
+        raise CannotBuildError(f"it is for CPython, and this is {sys.implementation.name}")
     if sysconfig.get_config_var("Py_GIL_DISABLED"):
-        raise NotBuiltError("it counts on the GIL, and this Python is free-threaded")
+        raise CannotBuildError("it counts on the GIL, and this Python is free-threaded")
     if sys.version_info[:2] not in VERSIONS:
-        raise NotBuiltError(f"it is for Python {'.'.join(map(str, VERSIONS[0]))} to 3.{VERSIONS[-1][1]}, not {version}")
+        first, *_, last = (f"{major}.{minor}" for major, minor in VERSIONS)
+        raise CannotBuildError(
+            f"it is for Python {first} to {last}, and this is {sys.version_info[0]}.{sys.version_info[1]}"
+        )
     include = sysconfig.get_path("include")
     if not Path(include, "Python.h").is_file():
-        raise NotBuiltError(f"{include}/Python.h is not there (Debian: python3-dev)")
+        raise CannotBuildError(f"there is no {include}/Python.h (Debian's package python3-dev)")
     return list(dict.fromkeys([include, sysconfig.get_path("platinclude")]))
 
 
@@ -108,7 +127,7 @@ def compiler() -> list[str]:
     """Return the command of the C compiler: of the environment, of this Python, or what there is.
 
     Raises:
-        NotBuiltError: there is none.
+        CannotBuildError: there is none.
     """
     asked = os.environ.get("CC")
     # That of this Python is where it was built, which may have been elsewhere.
@@ -116,12 +135,12 @@ def compiler() -> list[str]:
         words = shlex.split(command)
         if words and shutil.which(words[0]):
             return words
-    raise NotBuiltError(f"there is no C compiler {asked}" if asked else "there is no C compiler")
+    raise CannotBuildError(f"there is no C compiler {asked}" if asked else "there is no C compiler")
 
 
 def extra_flags() -> list[str]:
     """Return what the environment adds."""
-    names = ("CFLAGS", "LDFLAGS", "SEQRPC_NATIVE_CFLAGS")
+    names = ("CPPFLAGS", "CFLAGS", "LDFLAGS", "SEQRPC_NATIVE_CFLAGS")
     return [flag for name in names for flag in shlex.split(os.environ.get(name, ""))]
 
 
@@ -133,14 +152,19 @@ def first_error(said: str) -> str:
 
 def main() -> None:
     """Compile it into this checkout."""
-    parser = argparse.ArgumentParser(description="Compile seqrpc._native into seqrpc/ of this checkout.")
+    parser = argparse.ArgumentParser(
+        prog="native/build.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--into", type=Path, default=HERE.parent / "seqrpc", metavar="DIR", help="where it is put")
     parser.add_argument("--sanitize", action="store_true", help="with AddressSanitizer and UndefinedBehaviorSanitizer")
     options = parser.parse_args()
     try:
-        made = build(HERE.parent / "seqrpc", (*STRICT, *(SANITIZERS if options.sanitize else ())))
-    except NotBuiltError as exc:
-        sys.exit(f"{exc.details}seqrpc._native is not built: {exc}")
-    print(made)
+        print(build(options.into, (*STRICT, *(SANITIZERS if options.sanitize else ()))))
+    except CannotBuildError as exc:
+        if isinstance(exc, NotCompiledError):
+            sys.stderr.write(exc.said)
+        sys.stderr.write(f"seqrpc._native cannot be built: {exc}\n")
+        sys.exit(1 if isinstance(exc, NotCompiledError) else 3)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,34 @@
 
 /* What the Python beside it counts on; seqrpc/twin.py has the same number. Each change of what passes between the two
  * takes the next one. */
+#ifndef SEQRPC_INTERFACE
 #define SEQRPC_INTERFACE 1
+#endif
+
+#include "lane.h"
+
+static int
+add_types(PyObject *module)
+{
+    PyObject *lane = PyType_FromModuleAndSpec(module, &lane_spec, NULL);
+    PyObject *handling = PyType_FromModuleAndSpec(module, &handling_spec, NULL);
+    int added = -1;
+    if (lane != NULL && handling != NULL && PyModule_AddObjectRef(module, "Lane", lane) == 0) {
+        added = PyModule_AddObjectRef(module, "Handling", handling);
+        Py_XSETREF(handling_type, (PyTypeObject *)Py_NewRef(handling));
+    }
+    Py_XDECREF(lane);
+    Py_XDECREF(handling);
+    return added;
+}
+
+PyDoc_STRVAR(bind_doc,
+             "bind(objects)\n--\n\nLearn the classes and objects of Python that lanes use, by name, once.");
+
+static PyMethodDef functions[] = {
+    {"bind", bind_names, METH_O, bind_doc},
+    {NULL, NULL, 0, NULL},
+};
 
 static int
 add_constants(PyObject *module)
@@ -34,6 +61,7 @@ add_constants(PyObject *module)
 
 static PyModuleDef_Slot slots[] = {
     {Py_mod_exec, add_constants},
+    {Py_mod_exec, add_types},
 #if PY_VERSION_HEX >= 0x030C0000
     {Py_mod_multiple_interpreters, Py_MOD_MULTIPLE_INTERPRETERS_NOT_SUPPORTED},
 #endif
@@ -45,6 +73,7 @@ static struct PyModuleDef definition = {
     .m_name = "seqrpc._native",
     .m_doc = "The native twin of what Python does for the plainest packets.",
     .m_size = 0,
+    .m_methods = functions,
     .m_slots = slots,
 };
 

@@ -4,6 +4,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from typing import Literal
+
     from seqrpc.aio.channels import Channel
     from seqrpc.aio.client import connect
     from seqrpc.aio.connection import Connection
@@ -67,6 +69,8 @@ if TYPE_CHECKING:
     from seqrpc.workers.executor import WorkerExecutor
     from seqrpc.workers.pool import WorkerPool
     from seqrpc.workers.worker import Worker
+
+    __twin__: Literal["native", "pure"]
 
 __version__ = "0.1.0"
 
@@ -231,6 +235,9 @@ if not TYPE_CHECKING:  # a type checker would take every name for one of ours
         if name in _PARTS:
             part = globals()[name] = import_module(_PARTS[name])
             return part
+        if name == "__twin__":
+            twin = globals()[name] = import_module("seqrpc.twin").TWIN
+            return twin
         if name not in _LAZY:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         value = globals()[name] = getattr(import_module(_LAZY[name]), name)
@@ -238,4 +245,4 @@ if not TYPE_CHECKING:  # a type checker would take every name for one of ours
 
     def __dir__() -> list[str]:
         """Return all names, loaded or not."""
-        return sorted({*globals(), *_LAZY, *_PARTS})
+        return sorted({*globals(), *_LAZY, *_PARTS, "__twin__"})

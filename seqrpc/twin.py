@@ -1,30 +1,38 @@
-"""Which twin runs: the native one, seqrpc._native, or Python alone, which does all of it."""
+"""Which twin runs: the native one, seqrpc._native, or Python alone, which does all of it.
+
+The native one is there if it could be compiled as seqrpc was installed, and takes the plainest packets alone. What it
+does not take, and what is not there, is Python's. ``SEQRPC_PURE=1`` in the environment leaves it out.
+"""
 
 from __future__ import annotations
 
 import os
 from importlib import import_module
 from types import ModuleType
-from typing import Final
+from typing import Final, Literal
 
 from seqrpc.text import shown
 
 INTERFACE: Final = 1
 """What this Python counts on in seqrpc._native, which has the same number (native/module.c)."""
 
+VARIABLE: Final = "SEQRPC_PURE"
+"""The environment variable: anything but nothing and ``0`` leaves the native one out, here and as one is built."""
+
 
 def load() -> tuple[ModuleType | None, str]:
-    """Return the extension module, if it can be used, and why it cannot."""
-    if os.environ.get("SEQRPC_PURE", "0") not in ("", "0"):
-        return None, "SEQRPC_PURE is set"
+    """Return the extension module, None if it cannot be used; and why not, in one line, empty if it can.
+
+    It never fails: an extension that is broken, or of other sources, is as good as none.
+    """
+    if os.environ.get(VARIABLE, "0") not in ("", "0"):
+        return None, f"{VARIABLE} is set"
     try:
         module = import_module("seqrpc._native")
-    except ModuleNotFoundError as exc:
-        if exc.name == "seqrpc._native":
+    except Exception as exc:  # one of other sources may look for names that are not there any more
+        if isinstance(exc, ModuleNotFoundError) and exc.name == "seqrpc._native":
             return None, "seqrpc._native was not built"
-        return None, shown(f"seqrpc._native cannot be loaded: {exc}")
-    except ImportError as exc:
-        return None, shown(f"seqrpc._native cannot be loaded: {exc}")
+        return None, shown(f"seqrpc._native cannot be loaded: {type(exc).__name__}: {exc}")
     found = getattr(module, "INTERFACE", None)
     if found != INTERFACE:
         return None, shown(f"seqrpc._native was built for another version: its interface is {found}, not {INTERFACE}")
@@ -34,5 +42,8 @@ def load() -> tuple[ModuleType | None, str]:
 native, REASON = load()
 """The extension module, None if Python does it alone; and why that is so, in one line, empty if it is not."""
 
-TWIN: Final = "pure" if native is None else "native"
-"""Which of the two runs."""
+TWIN: Final[Literal["native", "pure"]] = "pure" if native is None else "native"
+"""Which of the two runs; ``seqrpc.__twin__``."""
+
+TOLD: Final = f"{TWIN} ({REASON})" if REASON else TWIN
+"""The same for people, with the reason."""

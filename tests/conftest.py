@@ -20,6 +20,7 @@ from seqrpc.aio.shares import _shares
 from seqrpc.kernel.closing import CLOSER
 from seqrpc.kernel.interrupts import HELD, release
 from seqrpc.logs import meter
+from seqrpc.twin import TOLD
 
 _loop_errors: list[dict[str, Any]] = []
 
@@ -55,6 +56,11 @@ def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], asyncio.Abstrac
     if sys.version_info >= (3, 12):
         loops["eager"] = _watched(_new_eager_loop)
     return loops
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say which twin was tested: at the end, for with ``-q`` there is no header."""
+    terminalreporter.write_line(f"seqrpc's twin: {TOLD}")
 
 
 def pytest_runtestloop() -> None:

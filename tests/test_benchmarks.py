@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,9 +14,16 @@ from typing import Any
 
 import pytest
 
-from benchmarks.peers.registry import FLOORS, MODULES
+import seqrpc
+from benchmarks.charts import charts_of
+from benchmarks.checkouts import KINDS as CALLS
+from benchmarks.peers.registry import FLOORS, MODULES, PURE
+from benchmarks.peers.seqrpc_peer import PurePeer
 from benchmarks.report import Report
+from benchmarks.run import Run
+from benchmarks.tables import sections
 from benchmarks.workloads import WORKLOADS
+from seqrpc.twin import TWIN
 
 ROOT = Path(__file__).parent.parent
 WITHIN = 120.0  # seconds: far more than anything here takes
@@ -127,7 +136,7 @@ def test_the_json_says_where_it_is_from(tmp_path: Path) -> None:
 
     assert figures["machine"].keys() == {"system", "processor", "cpus"}
     assert figures["python"] == ".".join(map(str, sys.version_info[:3]))
-    assert re.fullmatch(r"seqrpc \d+\.\d+\.\d+", figures["versions"]["seqrpc"])
+    assert figures["versions"]["seqrpc"] == f"seqrpc {seqrpc.__version__} ({TWIN})"
     assert figures["settings"] == {"rounds": 1, "seconds": 0.001}
 
 
@@ -168,8 +177,40 @@ def test_charts_are_drawn_with_matplotlib(tmp_path: Path) -> None:
     assert all(chart.suffix == ".svg" and "<svg" in chart.read_text() for chart in charts)
 
 
+def test_the_pure_twin_is_a_peer_of_its_own(tmp_path: Path) -> None:
+    with Run({PURE: PurePeer()}, str(tmp_path), 0.001) as run:
+        figures = run.measure(WORKLOADS["lone"], 2, print)
+
+        assert len(figures["lone"][PURE]) == 2
+        for process in run.pairs[PURE].processes():
+            assert b"SEQRPC_PURE=1" in Path(f"/proc/{process.pid}/environ").read_bytes().split(b"\0")
+    assert (PurePeer().missing() is None) is (TWIN == "native")  # else it would be measured twice
+
+
+def test_where_seqrpc_is_pure_it_is_one_peer_and_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SEQRPC_PURE", "1")
+
+    _printed, figures = measured(tmp_path, "--rounds", "1", "--only", "seqrpc,seqrpc.pure", "--workloads", "lone")
+
+    assert figures["left_out"]["seqrpc.pure"] == "it is what seqrpc is here: SEQRPC_PURE is set"
+    assert figures["versions"]["seqrpc"].endswith(" (pure)")
+
+
+def test_both_twins_are_drawn_in_one_chart() -> None:
+    report = report_of("lone", **{"seqrpc": [2.0], "seqrpc.pure": [3.0], "rpyc": [9.0], "floor": [1.0]})
+    report.add(WORKLOADS["features"], {"features/off": {"seqrpc": [2.0], "seqrpc.pure": [3.0]}}, {})
+    report.add(WORKLOADS["features"], {"features/deadline": {"seqrpc": [4.0], "seqrpc.pure": [5.0]}}, {})
+
+    lone, features = charts_of(json.loads(report.as_json()))
+
+    kinds = {"seqrpc": "seqrpc", "seqrpc.pure": "otherwise", "rpyc": "peer", "floor": "floor"}
+    assert {bar.name: bar.kind for bar in lone.bars} == kinds
+    names = ["seqrpc, off", "seqrpc.pure, off", "seqrpc, deadline", "seqrpc.pure, deadline"]
+    assert [bar.name for bar in features.bars] == names
+
+
 def report_of(name: str, **figures: list[float]) -> Report:
-    report = Report(rounds=3, seconds=0.3, distributions={}, left_out={})
+    report = Report(rounds=3, seconds=0.3, versions={}, left_out={})
     report.add(WORKLOADS[name], {name: figures}, {})
     return report
 
@@ -207,7 +248,7 @@ def test_a_buffer_is_set_beside_the_upload_of_as_many_bytes() -> None:
 
 
 def test_what_fails_in_one_workload_is_said_there() -> None:
-    report = Report(rounds=1, seconds=0.3, distributions={}, left_out={})
+    report = Report(rounds=1, seconds=0.3, versions={}, left_out={})
     report.add(WORKLOADS["lone"], {"lone": {"seqrpc": [50.0]}}, {"rpyc": "its server ended: no luck"})
 
     assert "left out: rpyc: its server ended: no luck" in report.table(WORKLOADS["lone"])
@@ -237,3 +278,112 @@ def test_asking_for_a_document_is_set_beside_a_ping(tmp_path: Path) -> None:
     assert figures["methods"] == 8
     assert figures["discover"] > 0
     assert figures["daemon_discover"] > 0
+
+
+def test_checkouts_are_set_beside_each_other(tmp_path: Path) -> None:
+    file = tmp_path / "figures.json"
+    options = ["--rounds", "2", "--seconds", "0.001", "--pure-too", "--json", str(file)]
+
+    done = benchmark(str(ROOT), f"new={ROOT}", *options, module="benchmarks.checkouts")
+
+    assert (done.returncode, done.stderr) == (0, "")
+    figures = json.loads(file.read_text())
+    names = [ROOT.name, "new", "new (pure)"]
+    assert list(figures["checkouts"]) == names
+    assert figures["checkouts"]["new (pure)"]["twin"] == "pure"
+    assert list(figures["kinds"]) == list(CALLS)
+    for kind, of_kind in figures["kinds"].items():
+        assert re.search(rf"^{kind}: {CALLS[kind]}$", done.stdout, re.MULTILINE)
+        assert list(of_kind) == names
+        assert of_kind[names[0]]["ratio"] == of_kind[names[0]]["low_ratio"] == 1
+        for measured_there in of_kind.values():
+            assert len(measured_there["rounds"]) == 2
+            assert 0 < measured_there["low"] <= measured_there["median"] <= measured_there["high"]
+
+
+def test_a_checkout_is_driven_with_its_own_seqrpc(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "seqrpc", tmp_path / "other/seqrpc", ignore=shutil.ignore_patterns("__pycache__"))
+    package = tmp_path / "other/seqrpc/__init__.py"
+    package.write_text(package.read_text().replace("__version__ =", '__version__ = "0.0.99" or'))
+    options = ["--rounds", "1", "--seconds", "0.001", "--kinds", "lone", "--loop", "asyncio"]
+
+    done = benchmark(str(ROOT), f"{tmp_path / 'other'}:X=1", *options, module="benchmarks.checkouts")
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert re.search(r"^other:X=1: seqrpc 0\.0\.99, .* on asyncio$", done.stdout, re.MULTILINE)
+    assert len(re.findall(r"0\.0\.99", done.stdout)) == 1
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+def test_checkouts_are_measured_as_another_user(tmp_path: Path) -> None:
+    file = tmp_path / "figures.json"
+    options = ["--rounds", "1", "--seconds", "0.001", "--kinds", "lone", "--uid", "12345", "--json", str(file)]
+
+    done = benchmark(str(ROOT), str(ROOT), *options, module="benchmarks.checkouts")
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert ", as user 12345\n" in done.stdout
+    assert list(json.loads(file.read_text())["checkouts"]) == [ROOT.name, f"{ROOT.name} #2"]
+
+
+def test_a_checkout_that_cannot_be_driven_says_why(tmp_path: Path) -> None:
+    (tmp_path / "seqrpc").mkdir()
+    (tmp_path / "seqrpc/__init__.py").write_text("raise ImportError('of no use')")
+
+    done = benchmark(str(ROOT), f"bad={tmp_path}", module="benchmarks.checkouts")
+
+    assert done.returncode == 1
+    assert done.stderr == "bad ended: ImportError: of no use\n"
+
+
+@pytest.mark.parametrize(
+    "args,said",
+    [
+        (["tests"], "there is no seqrpc/__init__.py in "),
+        ([".:X"], "'X' is not VARIABLE=VALUE"),
+        ([".", "--kinds", "lone,lonely"], "there is no lonely"),
+        ([".", "--rounds", "0"], "are positive"),
+        ([".", "--uid", "-1"], "--uid is a number"),
+        ([], "NEW"),
+    ],
+)
+def test_what_is_no_checkout_is_refused(args: list[str], said: str) -> None:
+    done = benchmark(".", *args, module="benchmarks.checkouts")
+
+    assert (done.returncode, done.stdout) == (2, "")
+    assert said in done.stderr
+
+
+def test_the_page_has_the_tables_of_the_results(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(re.sub(r"^\| `seqrpc` \|.*\n", "", (ROOT / "docs/benchmarks.md").read_text(), flags=re.MULTILINE))
+    results = sorted(map(str, (ROOT / "docs/results").glob("*.json")))
+
+    done = benchmark(*results, "--into", str(page), module="benchmarks.tables")
+
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    peers = (ROOT / "docs/benchmarks.md").read_text().partition("## Results")[2]
+    assert page.read_text().partition("## Results")[2] == peers
+    assert len(results) >= 2
+
+
+def test_both_twins_have_columns_and_lines_of_their_own() -> None:
+    report = json.loads(report_of("lone", **{"seqrpc": [2.0], "seqrpc.pure": [1234.5]}).as_json())
+    report["workloads"]["features/off"] = report["workloads"]["lone"]
+    python = ".".join(map(str, sys.version_info[:2]))
+
+    told = sections([report])
+
+    assert "| `seqrpc` | 2.00 |" in told[f"### Python {python}"]
+    assert "| `seqrpc.pure` | 1,234 |" in told[f"### Python {python}"]
+    assert told["### What only seqrpc has"].startswith(f"| | {python} | {python}, pure |\n")
+
+
+def test_a_page_without_the_headings_is_left_as_it_is(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("# Nothing\n")
+
+    done = benchmark(str(ROOT / "docs/results/3.11.json"), "--into", str(page), module="benchmarks.tables")
+
+    assert (done.returncode, page.read_text()) == (1, "# Nothing\n")
+    assert "has not one heading '### Python 3.11'" in done.stderr

@@ -228,7 +228,8 @@ except PermissionError as exc:
 
 @pytest.mark.skipif(shutil.which("systemd-socket-activate") is None, reason="systemd-socket-activate is not installed")
 async def test_a_daemon_under_socket_activation(socket_path: Path) -> None:
-    variables = [f"--setenv={name}" for name in os.environ if name.startswith(("COV", "PYTHON"))]
+    passed = ("ASAN", "COV", "LD_PRELOAD", "PYTHON", "SEQRPC")
+    variables = [f"--setenv={name}" for name in os.environ if name.startswith(passed)]
     command = ["systemd-socket-activate", "--seqpacket", f"--listen={socket_path}", "--fdname=daemon", *variables]
     with subprocess.Popen(  # noqa: ASYNC220 - it takes no time worth a thread
         [*command, sys.executable, "-c", PROGRAM, "systemd:daemon", "{}"], stderr=subprocess.DEVNULL

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -12,13 +14,15 @@ from typing import Any
 
 import pytest
 
-from benchmarks.guard import RECORDED, Counted, compare, count, judge, record
+from benchmarks.guard import RECORDED, Counted, compare, count, judge, record, recorded_as
 from benchmarks.guarded import KINDS
 from benchmarks.traced import Figures, parsed
+from seqrpc.twin import TWIN
 
 ROOT = Path(__file__).parent.parent
 WITHIN = 120.0  # seconds: far more than anything here takes
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
+HERE = recorded_as(PYTHON, TWIN)
 
 with_strace = pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
 
@@ -104,7 +108,7 @@ def test_a_record_that_is_lower_fails_and_one_that_is_higher_is_told(tmp_path: P
     changed["byte code"] /= 1.11
     changed["uvloop receives"] -= 1
     changed["C functions"] *= 1.12
-    record(file, PYTHON, {"lone": changed})
+    record(file, HERE, {"lone": changed})
 
     done = guard("--recorded", str(file), "--kinds", "lone")
 
@@ -156,14 +160,14 @@ def test_a_python_without_a_record_is_not_guarded(tmp_path: Path) -> None:
     done = guard("--recorded", str(file), "--kinds", "lone")
 
     assert (done.returncode, done.stderr) == (0, "")
-    assert f"nothing is recorded of Python {PYTHON}, and so it is not guarded" in done.stdout
+    assert f"nothing is recorded of Python {HERE}, and so it is not guarded" in done.stdout
 
 
 def test_without_strace_the_rest_is_guarded_and_nothing_recorded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lone: Figures
 ) -> None:
     file = tmp_path / "recorded.json"
-    record(file, PYTHON, {"lone": {name: figure / 2 for name, figure in lone["lone"].items()}})
+    record(file, HERE, {"lone": {name: figure / 2 for name, figure in lone["lone"].items()}})
     before = file.read_text()
     monkeypatch.setenv("PATH", str(tmp_path))
 
@@ -189,6 +193,19 @@ def test_recording_keeps_other_pythons_and_other_kinds(tmp_path: Path) -> None:
         "3.10": {"lone": {"byte code": 1.0}},
         "3.11": {"lone": {"byte code": 4.0}, "record": {"byte code": 3.0}},
     }
+
+
+def test_each_twin_has_records_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "recorded.json"
+    record(file, recorded_as(PYTHON, "native"), {"lone": {"byte code": 1.0}})
+    record(file, recorded_as(PYTHON, "pure"), {"lone": {"byte code": 1e6}})
+    monkeypatch.setenv("SEQRPC_PURE", "1")
+
+    done = guard("--recorded", str(file), "--kinds", "lone")
+
+    assert list(json.loads(file.read_text())) == [PYTHON, f"{PYTHON} native"]
+    assert re.match(rf"a call on Python {re.escape(platform.python_version())}, pure, ", done.stdout)
+    assert re.search(r"^BETTER: lone .*, recorded 1,000,000,", done.stdout, re.MULTILINE)
 
 
 def test_of_each_supported_python_everything_is_recorded() -> None:

@@ -167,6 +167,7 @@ ORDER = (
     "aio.polling",
     "aio.packets",
     "aio.outlet",
+    "aio.lane",
     "aio.intake",
     "aio.carrier",
     "aio.transport",
@@ -198,6 +199,7 @@ ORDER = (
     "aio.registry",
     "aio.running",
     "aio.handlers",
+    "aio.lanes",
     "aio.dispatch",
     "aio.outgoing",
     "aio.interception",
@@ -300,6 +302,7 @@ ORDER = (
     # the command line
     "cli",
     "cli.program",
+    "cli.versions",
     "cli.endings",
     "cli.alarms",
     "cli.options",

@@ -21,6 +21,7 @@ import pytest
 from support.pyright import CONFIGURED, complaints_of_pyright
 
 import seqrpc
+from seqrpc.twin import TOLD
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -337,4 +338,4 @@ def test_the_line_that_turns_logs_on_shows_where_a_daemon_serves(written: Path) 
         said = child.stderr.readline().decode()
         child.terminate()
         rest, status = child.stderr.read(), child.wait(WITHIN)
-    assert (said, rest, status) == ("INFO:seqrpc.server:= serving at machine.sock\n", b"", 0)
+    assert (said, rest, status) == (f"INFO:seqrpc.server:= serving at machine.sock; twin: {TOLD}\n", b"", 0)

@@ -124,7 +124,7 @@ def test_the_instance_of_its_template_serves_one_connection(
 def test_its_command_starts_the_daemon_for_the_first_caller(written: Path) -> None:
     command = shlex.split(COMMAND.replace("$PWD", str(written)))
     command[command.index("python3")] = sys.executable
-    variables = [f"--setenv={name}" for name in os.environ if name.startswith(("COV", "PYTHON"))]
+    variables = [f"--setenv={name}" for name in os.environ if name.startswith(("COV", "PYTHON", "SEQRPC"))]
     command[1:1] = variables
     command[-1] = "0.05"
     with subprocess.Popen(command, cwd=written, stderr=subprocess.PIPE, text=True) as daemon:

@@ -109,7 +109,7 @@ def test_the_hooks_are_parts_of_the_quick_check() -> None:
 
 
 def test_the_scripts_can_be_run() -> None:
-    for name in ("run", "quick", "modules"):
+    for name in ("run", "quick", "modules", "sanitized"):
         path = ROOT / ".ci" / name
         assert path.stat().st_mode & 0o111 == 0o111, name
         assert path.read_text(encoding="utf-8").startswith("#!/usr/bin/env ")

@@ -11,6 +11,8 @@ import importlib.util
 import time
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from importlib import metadata
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 
@@ -108,6 +110,16 @@ def _is_there(module: str) -> bool:
         return False
 
 
+def version_of(distribution: str | None) -> str | None:
+    """Return the name and version of a package, None if there is none to be named."""
+    if distribution is None:
+        return None
+    try:
+        return f"{distribution} {metadata.version(distribution)}"
+    except metadata.PackageNotFoundError:
+        return f"{distribution}, not installed"
+
+
 class Peer(ABC):
     """A way to call another process. Instances hold no state; ``serve`` and ``connect`` run in different processes."""
 
@@ -121,12 +133,18 @@ class Peer(ABC):
     """The package whose version is printed, if it has one."""
     workloads: ClassVar[frozenset[str]] = frozenset()
     """Those it takes part in, by name (``benchmarks.workloads``)."""
+    environment: ClassVar[Mapping[str, str]] = MappingProxyType({})
+    """What its processes have in their environment, besides what there is."""
     uvloop: ClassVar[bool] = True
     """Whether both processes run on uvloop, where its users would; else asyncio's own loop."""
 
     def missing(self) -> str | None:
-        """Why it must be left out on this machine, or None."""
+        """Why it must be left out on this machine, or None; asked before it has processes, and not in them."""
         return absent(self.requires)
+
+    def version(self) -> str | None:
+        """Return which version of what this is, or None if that has none."""
+        return version_of(self.distribution)
 
     @abstractmethod
     async def serve(self, address: str) -> None:
@@ -145,10 +163,15 @@ class BlockingPeer(ABC):
     imports: ClassVar[Sequence[str]] = ()
     distribution: ClassVar[str | None] = None
     workloads: ClassVar[frozenset[str]] = frozenset()
+    environment: ClassVar[Mapping[str, str]] = MappingProxyType({})
 
     def missing(self) -> str | None:
         """As that of ``Peer``."""
         return absent(self.requires)
+
+    def version(self) -> str | None:
+        """As that of ``Peer``."""
+        return version_of(self.distribution)
 
     @abstractmethod
     def serve(self, address: str) -> None:

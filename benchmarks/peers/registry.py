@@ -10,6 +10,7 @@ from benchmarks.peers.base import BlockingPeer, Peer
 
 MODULES = {
     "seqrpc": "benchmarks.peers.seqrpc_peer",
+    "seqrpc.pure": "benchmarks.peers.seqrpc_peer",
     "seqrpc.busy-poll": "benchmarks.peers.seqrpc_peer",
     "seqrpc.unbounded": "benchmarks.peers.seqrpc_peer",
     "seqrpc.blocking": "benchmarks.peers.seqrpc_blocking",
@@ -32,9 +33,12 @@ MODULES = {
 
 OURS = "seqrpc"
 
-OURS_OTHERWISE = ("seqrpc.busy-poll", "seqrpc.unbounded", "seqrpc.blocking")
-"""With an option that is not the default, or another client: shown, and not what others are compared to, nor among
-them."""
+PURE = "seqrpc.pure"
+"""The same without its native part: seqrpc's other twin."""
+
+OURS_OTHERWISE = (PURE, "seqrpc.busy-poll", "seqrpc.unbounded", "seqrpc.blocking")
+"""The other twin, with an option that is not the default, or another client: shown, and not what others are compared
+to, nor among them."""
 
 FLOORS = ("floor", "floor.c", "memcpy")
 """What no library can be better than, with the same tools: measured in every run, whatever ``--only`` says, in the
@@ -51,6 +55,19 @@ def load(name: str) -> Peer | BlockingPeer:
     Raises:
         LeftOutError: it cannot, or its module is not there.
     """
+    peer = find(name)
+    why = peer.missing()
+    if why is not None:
+        raise LeftOutError(why)
+    return peer
+
+
+def find(name: str) -> Peer | BlockingPeer:
+    """Return the peer of this name, as its processes do, which are there since it can serve and connect.
+
+    Raises:
+        LeftOutError: its module is not there.
+    """
     path = MODULES[name]
     if importlib.util.find_spec(path) is None:
         raise LeftOutError(f"{path} is not there")
@@ -64,8 +81,5 @@ def load(name: str) -> Peer | BlockingPeer:
     for kind in own:
         if issubclass(kind, Peer | BlockingPeer) and getattr(kind, "name", None) == name:
             peer: Peer | BlockingPeer = kind()
-            why = peer.missing()
-            if why is not None:
-                raise LeftOutError(why)
             return peer
     raise LeftOutError(f"{path} has no peer of that name")

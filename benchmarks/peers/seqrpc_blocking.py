@@ -57,6 +57,9 @@ class SeqrpcBlockingPeer(BlockingPeer):
     distribution = "seqrpc"
     workloads = frozenset({"lone", "record", "upload-1m", "upload-64m", "descriptors", "stream", "import"})
 
+    def version(self) -> str | None:
+        return SeqrpcPeer().version()
+
     def serve(self, address: str) -> None:
         uvloop.run(SeqrpcPeer().serve(address))
 

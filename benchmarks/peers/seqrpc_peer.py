@@ -9,11 +9,13 @@ import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import ExitStack
+from types import MappingProxyType
 from typing import Any
 
 import seqrpc
 from benchmarks.peers.base import RECORD, Client, Peer, Record, Unsupported
 from benchmarks.workloads import MIB, WORKLOADS
+from seqrpc.twin import REASON, TWIN
 
 PAUSE = 0.001  # seconds before a lone item, and a lone answer
 LIMITS = seqrpc.Limits(max_message_bytes=128 * MIB)  # 64 MiB and the few bytes around them are above the default
@@ -203,12 +205,29 @@ class SeqrpcPeer(Peer):
 
     limits = LIMITS
 
+    def version(self) -> str:
+        return f"seqrpc {seqrpc.__version__} ({TWIN})"
+
     async def serve(self, address: str) -> None:
         async with seqrpc.serve([Bench(), Features()], address, limits=self.limits) as server:
             await server.wait_closed()
 
     async def connect(self, address: str) -> SeqrpcClient:
         return SeqrpcClient(await seqrpc.connect(address, limits=self.limits))
+
+
+class PurePeer(SeqrpcPeer):
+    """The same without its native part, which is what runs where that cannot be built or used."""
+
+    name = "seqrpc.pure"
+    workloads = frozenset(name for name in WORKLOADS if not name.startswith("buffer-"))
+    environment = MappingProxyType({"SEQRPC_PURE": "1"})
+
+    def missing(self) -> str | None:
+        return f"it is what seqrpc is here: {REASON}" if TWIN == "pure" else super().missing()
+
+    def version(self) -> str:
+        return f"seqrpc {seqrpc.__version__} (pure)"
 
 
 class BusyPollingPeer(SeqrpcPeer):

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from seqrpc.aio.accounts import Account
 from seqrpc.aio.inflight import InFlight
+from seqrpc.aio.lane import Lane
 from seqrpc.aio.transport import SeqpacketTransport
 from seqrpc.aio.turns import Turns
 from seqrpc.calls.outcomes import explain_refusal, stalled, unavailable
@@ -28,6 +29,8 @@ class Line(Protocol):
     session: Session[Waiter, Any]
     transport: SeqpacketTransport
     calls: Calls
+    lane: Lane | None
+    """What sends the plainest packets, if something native does."""
     account: Account
     """What the user at the other end holds of this side."""
     in_flight: InFlight

@@ -14,6 +14,8 @@ from seqrpc.aio.answers import Answers
 from seqrpc.aio.connection import Connection
 from seqrpc.aio.current import HandledCall
 from seqrpc.aio.handlers import handle
+from seqrpc.aio.lane import Lane
+from seqrpc.aio.lanes import new_lane, use_dispatcher
 from seqrpc.aio.link import Link
 from seqrpc.aio.registry import Registry
 from seqrpc.aio.running import RunningCalls
@@ -57,7 +59,7 @@ class Dispatcher:
 
     __slots__ = (
         "_account", "_answers", "_connection", "_entries", "_known", "_link", "_loop", "_max_calls", "_registry",
-        "_requests", "_starter", "_terms", "policies", "running", "since", "unread",
+        "_requests", "_starter", "_terms", "lane", "policies", "running", "since", "unread",
     )  # fmt: skip
 
     def __init__(self, registry: Registry) -> None:
@@ -78,6 +80,8 @@ class Dispatcher:
         self._link: Link
         self._connection: Connection | None = None
         self._known: weakref.ref[Connection] | None = None
+        self.lane: Lane | None = None
+        """What answers the plainest calls, if something native does."""
         self.since = time.monotonic()
         """When the connection began."""
 
@@ -95,6 +99,8 @@ class Dispatcher:
         self._link = link
         self._connection = Connection(link)
         self._starter = Starter(self._loop, link.uid)
+        link.lane = new_lane(link)
+        self.lane = link.lane if type(self) is Dispatcher else None  # interceptors hear of everything
 
     @property
     def connection(self) -> Connection:
@@ -279,8 +285,19 @@ class Dispatcher:
                     await self._starter.wait()
             result = await work
         except BaseException as exc:
-            self._failed(call, work, exc)
+            try:
+                self._failed(call, work, exc)
+            finally:
+                self.running.end(call)
         else:
+            if self.lane is None:
+                self._succeeded(call, result)
+            else:
+                self.lane.finish(call, result)
+
+    def _succeeded(self, call: HandledCall, result: Any) -> None:
+        """Answer with what a handler returned, and end the call."""
+        try:
             try:
                 lenders = self._answers.send_result(call.request.call_id, result, call.entry.result_check)
             except (Exception, asyncio.CancelledError) as exc:  # the result does not fit, or cannot be sent
@@ -367,6 +384,9 @@ class Dispatcher:
     def connection_lost(self) -> None:
         """Cancel the handlers whose answers nobody waits for any more."""
         self.running.connection_lost()
+
+
+use_dispatcher(Dispatcher)
 
 
 def _raise(exc: BaseException) -> NoReturn:

@@ -10,9 +10,10 @@ from collections.abc import Callable
 from typing import Any, Final, Protocol
 
 from seqrpc.aio.gate import Gate
+from seqrpc.aio.lane import Lane
 from seqrpc.aio.packets import SeqpacketProtocol
 from seqrpc.aio.polling import Polling
-from seqrpc.aio.shares import NOBODYS, share_of
+from seqrpc.aio.shares import NOBODYS, Share, share_of
 from seqrpc.errors import RemoteProtocolError
 from seqrpc.kernel import ancillary
 from seqrpc.kernel.ancillary import NOTHING, TRUNCATED, WHOLE, Control, Received
@@ -26,6 +27,8 @@ from seqrpc.protocol.inbox import Inbox, Trouble, hides_packets, receive_buffer
 
 _LONE_WAKEUPS = 8
 """Wake-ups without a second read after one that found a single packet: the read that finds nothing costs 1 µs."""
+
+_NEVER: Final = float("inf")
 
 _WAKEUP_BYTES = 32_768
 """Received bytes after which a wake-up ends: the largest packets take so long to look at that 64 would be a stall."""
@@ -67,7 +70,7 @@ class Intake:
 
     __slots__ = (
         "_arrived", "_buffer", "_gate", "_inbox", "_lone_wakeups", "_loop", "_owner", "_packets", "_polling",
-        "_receive", "_round", "_share", "_sock", "_takes_descriptors", "fd", "is_reading", "protocol",
+        "_receive", "_round", "_share", "_sock", "_takes_descriptors", "fd", "is_reading", "lane", "protocol",
     )  # fmt: skip
 
     def __init__(
@@ -101,6 +104,8 @@ class Intake:
         self._round = self._share.round  # the round in which this was admitted last
         self._lone_wakeups = 0
         self._polling = Polling(loop, self._read_ready, limits.busy_poll_timeout) if limits.busy_poll_timeout else None
+        self.lane: Lane | None = None
+        """What takes the plainest packets of this protocol, if something native does."""
         self.is_reading = False
         """Whether packets are being received."""
 
@@ -148,6 +153,9 @@ class Intake:
         share = self._share  # a connection that ends meanwhile no longer has it
         if (CLOSER.careful or share.crowded) and not self._may_receive():
             return
+        if self.lane is not None:
+            self._read_by_lane(self.lane, share)
+            return
         taken, receive, is_plain = 0, self._receive, not self._takes_descriptors
         began = now = _monotonic()
         until = 0.0
@@ -188,6 +196,38 @@ class Intake:
         share.used += now - began  # as charge does
         if share.used >= share.look_at:
             share.look(self._loop)
+
+    def _read_by_lane(self, lane: Lane, share: Share) -> None:
+        """Do the same, with what takes plain packets by itself."""
+        began = _monotonic()
+        most = left = len(self._packets)
+        until = _NEVER if self._lone_wakeups else share.until(began)
+        while left > 0:
+            came = lane.read(left, until)
+            if isinstance(came, int):
+                self._nothing_came(most - left + came)
+                break
+            if came is not None:
+                number, received = came
+                left -= number + 1
+                if not self._take_rare(received, most - left - 1):
+                    break
+            if self._lone_wakeups:
+                self._lone_wakeups -= 1
+                break
+            if came is None or not self.is_reading or _monotonic() >= until:
+                break
+        share.charge(_monotonic() - began, self._loop)
+
+    def _take_rare(self, received: Received | OSError, number: int) -> bool:
+        """Take what a lane leaves, after so many packets; return whether there may be more."""
+        if isinstance(received, OSError):
+            return self._receive_failed(received, number)
+        size, control, flags, _address = received
+        self._take(size, control, flags, None)
+        if CLOSER.careful:
+            self.end_wakeup()
+        return True
 
     def _may_receive(self) -> bool:
         """Return whether a packet may be received in the ordinary way; if not, reading goes on later by itself."""
@@ -230,14 +270,15 @@ class Intake:
             share.charge(_monotonic() - began, self._loop)
         self._read_on()
 
-    def _take(self, size: int, control: Control, flags: int, data: bytes) -> None:
+    def _take(self, size: int, control: Control, flags: int, data: bytes | None) -> None:
+        """Take what was received; ``data`` is None if it is in the buffer."""
         fds: list[OwnedFd] = []
         size, sender, trouble = self._inbox.take(size, control, flags, fds)
         if trouble is not None:
             self._rare_packet(size, sender, trouble)
             return
         try:
-            self.protocol.packet_received(data, fds, sender)
+            self.protocol.packet_received(self._buffer[:size].tobytes() if data is None else data, fds, sender)
         except Exception as exc:
             close_all(fds)
             self._owner.fail(exc, "the protocol's packet_received failed")
@@ -252,16 +293,20 @@ class Intake:
     def _receive_failed(self, exc: OSError, received: int) -> bool:
         """Handle a failure to receive; return whether to go on at once."""
         if isinstance(exc, BlockingIOError | InterruptedError):
-            if self._owner.broken is not None:  # everything that was sent to us is read
-                self._owner.lose(self._owner.broken)
-            elif received == 1:
-                self._lone_wakeups = _LONE_WAKEUPS
+            self._nothing_came(received)
             return False
         if self._owner.broken is not None or not hides_packets(exc):
             self._owner.lose(bare(exc))
             return False
         self._owner.broke(exc)
         return self.is_reading
+
+    def _nothing_came(self, received: int) -> None:
+        """Note that there is no more, after so many in this wake-up."""
+        if self._owner.broken is not None:  # everything that was sent to us is read
+            self._owner.lose(self._owner.broken)
+        elif received == 1:
+            self._lone_wakeups = _LONE_WAKEUPS
 
     def _rare_packet(self, size: int, sender: Credentials | None, trouble: Trouble) -> None:
         """Tell the protocol of what came in place of a packet."""
@@ -295,7 +340,7 @@ class Intake:
 
     def let_go(self) -> None:
         """Tell nobody anything more: the connection has ended."""
-        self._gate = self._polling = None
+        self._gate = self._polling = self.lane = None
         del self._owner
 
     def let_go_in_child(self) -> None:

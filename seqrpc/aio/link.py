@@ -13,6 +13,7 @@ from seqrpc.aio.answers import Answers
 from seqrpc.aio.caller import Caller
 from seqrpc.aio.calls import Calls, Line, Waiter
 from seqrpc.aio.inflight import InFlight
+from seqrpc.aio.lane import Lane
 from seqrpc.aio.packets import SeqpacketProtocol
 from seqrpc.aio.places import check_loop, runs_here, wrong_loop
 from seqrpc.aio.transport import SeqpacketTransport, carrier_of
@@ -103,7 +104,7 @@ class Link(SeqpacketProtocol):
 
     __slots__ = (
         "__weakref__", "_caller", "_close_timer", "_closed", "_ledger", "_limits", "_living", "_new_caller", "_owner",
-        "_reason", "account", "answers", "calls", "handler", "home", "in_flight", "is_held", "is_known", "loop",
+        "_reason", "account", "answers", "calls", "handler", "home", "in_flight", "is_held", "is_known", "lane", "loop",
         "quiet_sweeps", "session", "transport", "unread_timer", "unsent_booked", "writing_paused",
     )  # fmt: skip
 
@@ -151,6 +152,8 @@ class Link(SeqpacketProtocol):
         self.answers = Answers(self, limits)
         """Sends the answers of this side."""
         self.transport: SeqpacketTransport
+        self.lane: Lane | None = None
+        """What takes and sends the plainest packets, if something native does."""
         self._closed: asyncio.Future[None] = self.loop.create_future()
         self._close_timer: asyncio.TimerHandle | None = None
         self._reason: Exception | None = None
@@ -266,6 +269,13 @@ class Link(SeqpacketProtocol):
         elif event is not None:
             self._rare_event(event, credentials)
         if self.calls.turns.waiting:  # the packet may have answered a call, even one that was given up
+            self.calls.turns.next()
+
+    def request_denied(self, call_id: int, method: str, caller: Credentials | None) -> None:
+        """Refuse a request that came alone, whose caller the policy of the method does not admit."""
+        self.quiet_sweeps = 0
+        self._rare_event(self.session.deny(call_id, method, caller), caller)
+        if self.calls.turns.waiting:  # as in packet_received
             self.calls.turns.next()
 
     def descriptors_lost(self, data: bytes, credentials: Credentials | None) -> bool:
@@ -392,6 +402,9 @@ class Link(SeqpacketProtocol):
         """
         carrier_of(self.transport).intake.protocol = _NOBODY
         self.session.let_go()
+        if self.lane is not None:
+            self.lane.let_go()
+            self.lane = None
         if self._living is not None:
             self._living.let_go()
         self.calls.turns.let_go()

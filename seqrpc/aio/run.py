@@ -31,6 +31,7 @@ from seqrpc.kernel.listening import BACKLOG
 from seqrpc.limits import DEFAULT_LIMITS, Limits
 from seqrpc.logs import get_logger
 from seqrpc.text import shown
+from seqrpc.twin import TOLD
 
 if TYPE_CHECKING:
     from seqrpc.kernel.systemd import Manager
@@ -373,7 +374,8 @@ class _Daemon:
 
     async def _serve(self, server: Server) -> None:
         """Return when the server is to stop, or was closed."""
-        _log.info("= serving at %s", "a socket that was passed" if server.address is None else server.address)
+        where = "a socket that was passed" if server.address is None else server.address
+        _log.info("= serving at %s; twin: %s", where, TOLD)
         if self._stop.done():
             server.refuse_new()
         elif self._on_start is not None:

@@ -14,7 +14,7 @@ from seqrpc.aio.registry import Registry
 from seqrpc.interface.tallies import TOTAL
 from seqrpc.kernel.descriptors import ValueFd, close_all
 
-_NO_PARAMS: list[Any] = []
+NO_PARAMS: list[Any] = []
 
 _monotonic_ns: Final = time.monotonic_ns
 
@@ -94,7 +94,7 @@ class RunningCalls:
                 call.timer.cancel()
         if self.is_attended:
             self._tell(call, took)
-        request.params = _NO_PARAMS  # tasks started in its context that live on must not keep its arguments
+        request.params = NO_PARAMS  # tasks started in its context that live on must not keep its arguments
 
     def _tell(self, call: HandledCall, took: int) -> None:
         """Tell those who watch, and those who wait, that a call has ended."""

@@ -83,13 +83,29 @@ def is_there(module: str) -> bool:
     return importlib.util.find_spec(module) is not None
 
 
+def _tell_versions(ctx: click.Context, _option: click.Parameter, asked: bool) -> None:  # noqa: FBT001 - click calls it
+    """Write them, if they are asked for."""
+    if asked and not ctx.resilient_parsing:
+        from seqrpc.cli.versions import versions  # noqa: PLC0415 - seldom needed
+
+        click.echo(versions())
+        ctx.exit()
+
+
 @click.command(
     cls=Commands,
     help="Call, describe and serve seqrpc services.",
     epilog=f"\b\n{endings.HELP}",
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
 )
-@click.version_option(package_name="seqrpc", prog_name=PROGRAM, message="%(prog)s %(version)s")
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_tell_versions,
+    help="Show versions, and which twin runs, and exit.",
+)
 def program() -> None:
     """Do nothing before a command."""
 

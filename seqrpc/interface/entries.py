@@ -33,13 +33,16 @@ class Entry:
     """A method of a service object, ready to be called."""
 
     __slots__ = (
-        "handler", "is_immediate", "is_native", "latency", "policy", "result_check", "shows_arguments", "spec", "tally",
+        "exact", "handler", "is_immediate", "is_native", "latency", "policy", "result_check", "shows_arguments", "spec",
+        "tally", "untyped",
     )  # fmt: skip
 
     def __init__(self, service: Service, spec: MethodSpec, policy: Policy, tally: Tally) -> None:
         """Join what is known of the method, and count in ``tally``."""
         self.handler = spec.function.__get__(service)
         self.spec = spec
+        self.exact, self.untyped = spec.exact, spec.untyped
+        """As :class:`~seqrpc.interface.signature.MethodSpec` has them."""
         self.policy = policy
         self.is_immediate = isinstance(service, BuiltIn)
         """Whether it is called without arguments, at once, and answered with what it returns."""

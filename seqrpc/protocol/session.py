@@ -181,6 +181,10 @@ class Session(Generic[Waiter, Work]):
         self._owe(call_id)
         return Refused(call_id, method, code, message)
 
+    def deny(self, call_id: int, method: str, caller: Credentials | None) -> Refused:
+        """Refuse a request that may be taken but for the policy of the method, which has been asked."""
+        return self._refuse(call_id, method, *self._admission.denied(method, caller))
+
     def _receive_closely(
         self, data: bytes, fds: list[OwnedFd], sender: Credentials | None, *, lost: bool
     ) -> Event | None:

@@ -13,6 +13,8 @@ import pytest
 from support.processes import AS_ROOT
 from support.programs import EXAMPLES, WITHIN, command, output_of
 
+import seqrpc
+
 
 def test_every_example_is_run_here() -> None:
     here = "".join(path.read_text() for path in Path(__file__).parent.glob("*.py"))
@@ -40,6 +42,7 @@ def test_the_demonstration_of_the_log_daemon(logs: Path) -> None:
     os.utime(logs / "system.log", (2_000_000_000, 2_000_000_000))
     printed = output_of("logdaemon.py", "--demo", "--directory", logs)
 
+    assert printed.startswith(f"seqrpc {seqrpc.__version__}, its {seqrpc.__twin__} twin\n")
     assert "is served" in printed
     assert "apt/history.log" in printed
     assert "the end of system.log, read from the descriptor" in printed

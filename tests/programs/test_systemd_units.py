@@ -92,7 +92,7 @@ def test_an_instance_is_as_restricted_as_the_daemon() -> None:
 @contextlib.contextmanager
 def activated(address: Path, *command: str) -> Iterator[subprocess.Popen[bytes]]:
     """Have systemd listen and start a program as it starts services; at the end of the block it is killed."""
-    variables = [f"--setenv={name}" for name in os.environ if name.startswith(("COV", "PYTHON"))]
+    variables = [f"--setenv={name}" for name in os.environ if name.startswith(("COV", "PYTHON", "SEQRPC"))]
     with subprocess.Popen(
         ["systemd-socket-activate", "--seqpacket", f"--listen={address}", *variables, *command],
         stdin=subprocess.DEVNULL,

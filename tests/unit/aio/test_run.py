@@ -18,6 +18,7 @@ from support.waiting import PATIENCE, comes_true
 
 import seqrpc
 from seqrpc.aio.connection import link_of
+from seqrpc.twin import TOLD
 
 
 class Work(seqrpc.Service):
@@ -198,8 +199,8 @@ def test_run_says_once_where_it_serves(socket_path: Path, caplog: pytest.LogCapt
         seqrpc.run(Work(), sock=theirs, on_start=stop)
     said = [(record.name, record.levelname, record.getMessage()) for record in caplog.records]
     assert said == [
-        ("seqrpc.server", "INFO", f"= serving at {socket_path}"),
-        ("seqrpc.server", "INFO", "= serving at a socket that was passed"),
+        ("seqrpc.server", "INFO", f"= serving at {socket_path}; twin: {TOLD}"),
+        ("seqrpc.server", "INFO", f"= serving at a socket that was passed; twin: {TOLD}"),
     ]
 
 

@@ -231,7 +231,7 @@ connection.close()
 listening.close()
 """
     command = ["systemd-socket-activate", "--seqpacket", f"--listen={socket_path}", "--fdname=greeter"]
-    variables = [f"--setenv={name}" for name in os.environ if name.startswith(("COV", "PYTHON"))]
+    variables = [f"--setenv={name}" for name in os.environ if name.startswith(("COV", "PYTHON", "SEQRPC"))]
     with subprocess.Popen(
         [*command, *variables, sys.executable, "-c", PRELUDE + program], stderr=subprocess.DEVNULL
     ) as manager:

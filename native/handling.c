@@ -1,0 +1,619 @@
+/* From a request that was admitted to its answer: the handler's task, and what runs in it.
+ *
+ * A handler's task is its own, in a context of its own. What the task runs is a Handling: what Dispatcher._run is in
+ * Python, which runs where there is a task factory, or interceptors. It shows the handler as its own frame and code.
+ */
+
+#include "lane.h"
+#include "values.h"
+
+#include <structmember.h>
+
+PyTypeObject *handling_type;
+
+/* ---- The end of a call ---- */
+
+/* Send the result of a call, if it is plain and can leave at once. Returns 1 if it left, 0 if nothing has happened, -1
+   on an exception. */
+static int
+send_result(Lane *lane, PyObject *request, PyObject *entry, PyObject *result)
+{
+    PyObject *check = slot(entry, entry_result_check), *call_id = slot(request, request_call_id);
+    if (check != Py_None && ((PyObject *)Py_TYPE(check) != the_ResultCheck ||
+                             slot(check, check_exact) != (PyObject *)Py_TYPE(result))) {
+        return 0;
+    }
+    if (lane->sock == NULL || slot(request, request_is_plain) != Py_True || !PyLong_CheckExact(call_id) ||
+        slot(lane->link, link_writing_paused) != Py_False || slot(lane->carrier, carrier_sends_at_once) != Py_True) {
+        return 0;
+    }
+    uint8_t data[MOST_BYTES];
+    Writer writer = {data, data + sizeof data, lane->most_depth - 1};
+    if (!write_byte(&writer, ARRAY_OF_FOUR) || !write_byte(&writer, RESPONSE) || !write_value(&writer, call_id) ||
+        !write_byte(&writer, 0xc0) || !write_value(&writer, result) || !send_now(lane, data, writer.at - data)) {
+        return 0;
+    }
+    int found = PyDict_Contains(lane->requests, call_id);
+    return found < 0 || (found > 0 && PyDict_DelItem(lane->requests, call_id) < 0) ? -1 : 1;
+}
+
+/* Forget a call that was answered, as RunningCalls.end does. */
+static int
+end_call(Lane *lane, PyObject *call, PyObject *request, PyObject *entry)
+{
+    if (slot(lane->running, running_is_attended) != Py_False) {
+        PyObject *told = PyObject_CallMethodOneArg(lane->running, str_end, call);
+        Py_XDECREF(told);
+        return told == NULL ? -1 : 0;
+    }
+    int64_t began = PyLong_AsLongLong(slot(call, call_began));
+    if (began == -1 && PyErr_Occurred()) {
+        return -1;
+    }
+    int64_t nanoseconds = monotonic_ns() - began;
+    PyObject *took = PyLong_FromLongLong(nanoseconds), *latency = slot(entry, entry_latency);
+    int bits = nanoseconds > 0 ? 64 - __builtin_clzll((unsigned long long)nanoseconds) : 0;
+    int failed = took == NULL || add_to_item(latency, bits, one) < 0 || add_to_item(latency, 64, took) < 0 ||
+                 add_to_item(lane->held, calls_kind, minus_one) < 0 || add_to_item(lane->total, calls_kind, minus_one) < 0;
+    Py_XDECREF(took);
+    set_slot(call, call_task, Py_None);
+    set_slot(request, request_params, the_no_params);
+    return failed ? -1 : 0;
+}
+
+PyObject *
+finish_call(Lane *lane, PyObject *call, PyObject *result)
+{
+    PyObject *dispatcher = Py_NewRef(lane->dispatcher); /* what is called may let the lane go */
+    PyObject *request = Py_NewRef(slot(call, call_request)), *entry = Py_NewRef(slot(call, call_entry)), *told = NULL;
+    int sent = send_result(lane, request, entry, result);
+    if (sent == 0) {
+        told = PyObject_CallMethodObjArgs(dispatcher, str__succeeded, call, result, NULL);
+    } else if (sent > 0 && end_call(lane, call, request, entry) == 0) {
+        told = Py_NewRef(Py_None);
+    }
+    Py_DECREF(dispatcher);
+    Py_DECREF(request);
+    Py_DECREF(entry);
+    return told;
+}
+
+/* ---- What the task of a handler runs ---- */
+
+typedef enum { UNBEGUN, WAITING, WORKING, ENDED } State;
+
+typedef struct {
+    PyObject_HEAD
+    PyObject *dispatcher, *call, *work; /* `work` is the handler's coroutine */
+    PyObject *turn;                     /* what is awaited before it begins, while it is WAITING */
+    State state;
+    bool is_running;
+} Handling;
+
+static PyObject *
+new_handling(PyObject *dispatcher, PyObject *call, PyObject *work)
+{
+    Handling *self = PyObject_GC_New(Handling, handling_type);
+    if (self == NULL) {
+        return NULL;
+    }
+    self->dispatcher = Py_NewRef(dispatcher);
+    self->call = Py_NewRef(call);
+    self->work = Py_NewRef(work);
+    self->turn = NULL;
+    self->state = UNBEGUN;
+    self->is_running = false;
+    PyObject_GC_Track(self);
+    return (PyObject *)self;
+}
+
+static int
+handling_traverse(PyObject *object, visitproc visit, void *arg)
+{
+    Handling *self = (Handling *)object;
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(self->dispatcher);
+    Py_VISIT(self->call);
+    Py_VISIT(self->work);
+    Py_VISIT(self->turn);
+    return 0;
+}
+
+static int
+handling_clear(PyObject *object)
+{
+    Handling *self = (Handling *)object;
+    Py_CLEAR(self->dispatcher);
+    Py_CLEAR(self->call);
+    Py_CLEAR(self->work);
+    Py_CLEAR(self->turn);
+    return 0;
+}
+
+static void
+handling_dealloc(PyObject *object)
+{
+    PyTypeObject *type = Py_TYPE(object);
+    if (PyObject_CallFinalizerFromDealloc(object) < 0) {
+        return;
+    }
+    PyObject_GC_UnTrack(object);
+    handling_clear(object);
+    PyObject_GC_Del(object);
+    Py_DECREF(type);
+}
+
+/* Answer for a handler that raised `exc`, or was stopped, and end the call. 0 if that is all, -1 if something is to be
+   raised. */
+static int
+fail(Handling *self, PyObject *exc)
+{
+    self->state = ENDED;
+    Py_CLEAR(self->turn);
+    PyObject *told = call_handling(exc, self->dispatcher, str__failed, self->call, self->work, exc, NULL);
+    PyObject *raised = told == NULL ? caught_any() : NULL;
+    Py_XDECREF(told);
+    PyObject *running = PyObject_GetAttr(self->dispatcher, str_running);
+    told = running == NULL ? NULL : call_handling(exc, running, str_end, self->call, NULL);
+    Py_XDECREF(running);
+    int result = told == NULL ? -1 : 0;
+    Py_XDECREF(told);
+    if (raised != NULL) {
+        if (result < 0) {
+            PyErr_Clear();
+        }
+        PyErr_SetObject((PyObject *)Py_TYPE(raised), raised);
+        Py_DECREF(raised);
+        result = -1;
+    }
+    return result;
+}
+
+/* End with what was raised meanwhile. */
+static int
+fail_raised(Handling *self)
+{
+    PyObject *exc = caught_any();
+    int result = fail(self, exc);
+    Py_DECREF(exc);
+    return result;
+}
+
+/* Answer with what the handler returned, which this owns, and end the call. */
+static int
+succeed(Handling *self, PyObject *result)
+{
+    self->state = ENDED;
+    PyObject *lane = slot(self->dispatcher, dispatcher_lane), *told;
+    if (lane != NULL && lane != Py_None) {
+        Py_INCREF(lane);
+        told = finish_call((Lane *)lane, self->call, result);
+        Py_DECREF(lane);
+    } else {
+        told = PyObject_CallMethodObjArgs(self->dispatcher, str__succeeded, self->call, result, NULL);
+    }
+    Py_DECREF(result);
+    Py_XDECREF(told);
+    return told == NULL ? -1 : 0;
+}
+
+/* Begin, as Dispatcher._run does: at once, or after others on the loop. */
+static int
+begin(Handling *self)
+{
+    self->state = WORKING;
+    set_slot(self->call, call_has_begun, Py_True);
+    set_slot(self->call, call_coroutine, Py_None);
+    if (slot(self->call, call_is_paced) != Py_True) {
+        return 0;
+    }
+    PyObject *starter = slot(self->dispatcher, dispatcher__starter), *pace = slot(starter, starter_pace);
+    if (add_to_slot(pace, pace_started, minus_one) < 0) {
+        return -1;
+    }
+    if (slot(pace, pace_started) == zero && slot(pace, pace_waiting) == zero &&
+        PyFloat_CheckExact(slot(pace, pace_turn_ends)) && PyFloat_AS_DOUBLE(slot(pace, pace_turn_ends)) == 0.0) {
+        return 0;
+    }
+    PyObject *waits = PyObject_CallMethodNoArgs(pace, str_must_wait);
+    if (waits == NULL) {
+        return -1;
+    }
+    Py_DECREF(waits);
+    if (waits == Py_True) {
+        self->turn = PyObject_CallMethodNoArgs(starter, str_wait);
+        self->state = WAITING;
+        return self->turn == NULL ? -1 : 0;
+    }
+    return 0;
+}
+
+/* Go on after what was awaited gave a value, returned it, or raised. */
+static PySendResult
+go_on(Handling *self, PySendResult sent, PyObject **value)
+{
+    while (sent == PYGEN_RETURN && self->state == WAITING) {
+        Py_CLEAR(*value);
+        Py_CLEAR(self->turn);
+        self->state = WORKING;
+        sent = PyIter_Send(self->work, Py_None, value);
+    }
+    if (sent == PYGEN_NEXT) {
+        return sent;
+    }
+    int failed = sent == PYGEN_RETURN ? succeed(self, *value) : fail_raised(self);
+    *value = failed ? NULL : Py_NewRef(Py_None);
+    return failed ? PYGEN_ERROR : PYGEN_RETURN;
+}
+
+/* Check that it is not at it, and has not ended. */
+static int
+check_may_go_on(Handling *self)
+{
+    if (self->is_running) {
+        PyErr_SetString(PyExc_ValueError, "coroutine already executing");
+        return -1;
+    }
+    if (self->state == ENDED) {
+        PyErr_SetString(PyExc_RuntimeError, "cannot reuse already awaited coroutine");
+        return -1;
+    }
+    return 0;
+}
+
+static PySendResult
+handling_am_send(PyObject *object, PyObject *sent, PyObject **value)
+{
+    Handling *self = (Handling *)object;
+    *value = NULL;
+    if (check_may_go_on(self) < 0) {
+        return PYGEN_ERROR;
+    }
+    PySendResult result;
+    self->is_running = true;
+    if (self->state == UNBEGUN && begin(self) < 0) {
+        result = go_on(self, PYGEN_ERROR, value);
+    } else {
+        result = go_on(self, PyIter_Send(self->state == WAITING ? self->turn : self->work, sent, value), value);
+    }
+    self->is_running = false;
+    return result;
+}
+
+/* Return what a method of a coroutine returns: a value that it gave, or NULL with StopIteration if it has ended. */
+static PyObject *
+as_returned(PySendResult result, PyObject *value)
+{
+    if (result == PYGEN_RETURN) {
+        PyErr_SetNone(PyExc_StopIteration);
+        Py_DECREF(value);
+        return NULL;
+    }
+    return value;
+}
+
+static PyObject *
+handling_send(PyObject *object, PyObject *sent)
+{
+    PyObject *value;
+    PySendResult result = handling_am_send(object, sent, &value);
+    return as_returned(result, value);
+}
+
+static PyObject *
+handling_next(PyObject *object)
+{
+    return handling_send(object, Py_None);
+}
+
+/* Answer for one that is stopped before its first step. */
+static int
+end_unbegun(Handling *self)
+{
+    self->state = ENDED;
+    PyObject *told = PyObject_CallMethodOneArg(self->dispatcher, str_end_unbegun, self->call);
+    Py_XDECREF(told);
+    return told == NULL ? -1 : 0;
+}
+
+static PyObject *
+handling_throw(PyObject *object, PyObject *const *args, Py_ssize_t count)
+{
+    Handling *self = (Handling *)object;
+    if (count < 1 || count > 3) {
+        return PyErr_Format(PyExc_TypeError, "throw takes 1 to 3 arguments, got %zd", count);
+    }
+    if (check_may_go_on(self) < 0) {
+        return NULL;
+    }
+    if (self->state == UNBEGUN) {
+        if (end_unbegun(self) < 0) {
+            return NULL;
+        }
+        PyObject *exc = PyExceptionInstance_Check(args[0]) ? args[0] : count > 1 ? args[1] : Py_None;
+        if (PyExceptionInstance_Check(exc)) {
+            PyErr_SetObject((PyObject *)Py_TYPE(exc), exc);
+        } else {
+            PyErr_SetObject(args[0], exc);
+        }
+        return NULL;
+    }
+    self->is_running = true;
+    PyObject *parts[4] = {self->state == WAITING ? self->turn : self->work};
+    for (Py_ssize_t index = 0; index < count; index++) {
+        parts[index + 1] = args[index];
+    }
+    PyObject *value = PyObject_VectorcallMethod(str_throw, parts, (size_t)count + 1, NULL);
+    PySendResult result = PYGEN_NEXT;
+    if (value == NULL) {
+        /* Neither a coroutine nor a generator lets a StopIteration out that it did not end with. */
+        result = PyErr_ExceptionMatches(PyExc_StopIteration) ? PYGEN_RETURN : PYGEN_ERROR;
+        if (result == PYGEN_RETURN) {
+            PyObject *stop = caught_any();
+            value = PyObject_GetAttr(stop, str_value);
+            Py_DECREF(stop);
+            result = value == NULL ? PYGEN_ERROR : result;
+        }
+    }
+    result = go_on(self, result, &value);
+    self->is_running = false;
+    return as_returned(result, value);
+}
+
+static PyObject *
+handling_close(PyObject *object, PyObject *Py_UNUSED(ignored))
+{
+    Handling *self = (Handling *)object;
+    if (self->is_running) {
+        return PyErr_Format(PyExc_ValueError, "coroutine already executing");
+    }
+    if (self->state == UNBEGUN || self->state == ENDED) {
+        self->state = ENDED;
+        Py_RETURN_NONE;
+    }
+    self->is_running = true;
+    PyObject *closed = PyObject_CallMethodNoArgs(self->state == WAITING ? self->turn : self->work, str_close);
+    if (closed != NULL) {
+        Py_DECREF(closed);
+        PyErr_SetNone(PyExc_GeneratorExit);
+    }
+    int failed = fail_raised(self);
+    self->is_running = false;
+    if (failed && !PyErr_ExceptionMatches(PyExc_GeneratorExit)) {
+        return NULL;
+    }
+    PyErr_Clear();
+    Py_RETURN_NONE;
+}
+
+/* A task that is thrown away unfinished closes what it runs, as those of Python do. */
+static void
+handling_finalize(PyObject *object)
+{
+    Handling *self = (Handling *)object;
+    if (self->state == WAITING || self->state == WORKING) {
+        PyObject *type, *value, *trace;
+        PyErr_Fetch(&type, &value, &trace);
+        PyObject *closed = handling_close(object, NULL);
+        if (closed == NULL) {
+            PyErr_WriteUnraisable(object);
+        }
+        Py_XDECREF(closed);
+        PyErr_Restore(type, value, trace);
+    }
+}
+
+/* Shows what the handler's coroutine shows. */
+static PyObject *
+of_work(PyObject *object, void *name)
+{
+    Handling *self = (Handling *)object;
+    if (self->work == NULL) {
+        Py_RETURN_NONE;
+    }
+    return PyObject_GetAttrString(self->work, (const char *)name);
+}
+
+static PyObject *
+is_running(PyObject *object, void *Py_UNUSED(closure))
+{
+    return PyBool_FromLong(((Handling *)object)->is_running);
+}
+
+static PyObject *
+itself(PyObject *object)
+{
+    return Py_NewRef(object);
+}
+
+static PyMethodDef handling_methods[] = {
+    {"send", handling_send, METH_O, "As of a coroutine."},
+    {"throw", (PyCFunction)(void (*)(void))handling_throw, METH_FASTCALL, "As of a coroutine."},
+    {"close", handling_close, METH_NOARGS, "As of a coroutine."},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyGetSetDef handling_shown[] = {
+    {"cr_frame", of_work, NULL, "That of the handler's coroutine.", "cr_frame"},
+    {"cr_code", of_work, NULL, "That of the handler's coroutine.", "cr_code"},
+    {"cr_await", of_work, NULL, "What the handler awaits.", "cr_await"},
+    {"cr_origin", of_work, NULL, "That of the handler's coroutine.", "cr_origin"},
+    {"cr_suspended", of_work, NULL, "Whether the handler waits.", "cr_suspended"},
+    {"cr_running", is_running, NULL, "Whether it runs now.", NULL},
+    {"__name__", of_work, NULL, "The handler's.", "__name__"},
+    {"__qualname__", of_work, NULL, "The handler's.", "__qualname__"},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+PyDoc_STRVAR(handling_doc, "What the task of a handler runs: the handler, and then the answer. A coroutine.");
+
+static PyType_Slot handling_slots[] = {
+    {Py_tp_doc, (void *)handling_doc},
+    {Py_tp_dealloc, handling_dealloc},
+    {Py_tp_finalize, handling_finalize},
+    {Py_tp_traverse, handling_traverse},
+    {Py_tp_clear, handling_clear},
+    {Py_tp_iter, itself},
+    {Py_tp_iternext, handling_next},
+    {Py_am_await, itself},
+    {Py_am_send, handling_am_send},
+    {Py_tp_methods, handling_methods},
+    {Py_tp_getset, handling_shown},
+    {0, NULL},
+};
+
+PyType_Spec handling_spec = {
+    .name = "seqrpc._native.Handling",
+    .basicsize = sizeof(Handling),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = handling_slots,
+};
+
+/* ---- The beginning of a call ---- */
+
+/* Make the task of a handler, as Starter.start does where there is no task factory. */
+static PyObject *
+make_task(Lane *lane, PyObject *context, PyObject *call, PyObject *handling)
+{
+#if PY_VERSION_HEX >= 0x030C0000
+    PyObject *parts[] = {handling, lane->loop, context, Py_True};
+    PyObject *task = PyObject_Vectorcall(the_Task, parts, 1, names_of_eager_task);
+    if (task != NULL && ((Handling *)handling)->state != ENDED) {
+        set_slot(call, call_task, task);
+    }
+#else
+    PyObject *pace = slot(lane->starter, starter_pace);
+    set_slot(call, call_is_paced, Py_True);
+    if (add_to_slot(pace, pace_started, one) < 0) {
+        return NULL;
+    }
+    PyObject *parts[] = {handling, lane->loop, context};
+    PyObject *task = PyObject_Vectorcall(the_Task, parts, 1, names_of_task);
+    if (task != NULL) {
+        set_slot(call, call_task, task);
+    } else {
+        PyObject *failure = caught_any();
+        if (add_to_slot(pace, pace_started, minus_one) == 0) {
+            PyErr_SetObject((PyObject *)Py_TYPE(failure), failure);
+        }
+        Py_DECREF(failure);
+    }
+#endif
+    return task;
+}
+
+/* Return a copy of the current context with the call in it. */
+static PyObject *
+context_of(PyObject *call)
+{
+    PyObject *context = PyContext_CopyCurrent(), *token = NULL;
+    if (context == NULL || PyContext_Enter(context) < 0) {
+        Py_XDECREF(context);
+        return NULL;
+    }
+    token = PyContextVar_Set(the_scope, call);
+    if (PyContext_Exit(context) < 0 || token == NULL) {
+        Py_XDECREF(token);
+        Py_DECREF(context);
+        return NULL;
+    }
+    Py_DECREF(token);
+    return context;
+}
+
+/* Return a call as Dispatcher.request_received makes it. */
+static PyObject *
+new_call(Lane *lane, PyObject *request, PyObject *entry, PyObject *caller)
+{
+    PyObject *connection = slot(lane->dispatcher, dispatcher__connection);
+    if (connection == NULL || connection == Py_None) {
+        connection = PyObject_GetAttr(lane->dispatcher, str_connection);
+    } else {
+        Py_INCREF(connection);
+    }
+    PyObject *began = PyLong_FromLongLong(monotonic_ns());
+    PyObject *call = connection == NULL || began == NULL ? NULL : copy_of_struct(the_blank_call, NULL);
+    if (call != NULL) {
+        set_slot(call, call_request, request);
+        set_slot(call, call_caller, caller);
+        set_slot(call, call_connection, connection);
+        set_slot(call, call_dispatcher, lane->dispatcher);
+        set_slot(call, call_entry, entry);
+        set_slot(call, call_began, began);
+    }
+    Py_XDECREF(connection);
+    Py_XDECREF(began);
+    return call;
+}
+
+/* Start the handler: in a task that is made here or, where there is a task factory, as Python does. */
+static int
+start_call(Lane *lane, PyObject *call, PyObject *coroutine)
+{
+    int result = -1;
+    PyObject *dispatcher = Py_NewRef(lane->dispatcher), *loop = lane->loop, *running = NULL, *task = NULL;
+    PyObject *context = context_of(call);
+    PyObject *factory = context == NULL ? NULL : PyObject_CallMethodNoArgs(loop, str_get_task_factory);
+    if (factory == NULL) {
+        goto done;
+    }
+    if (factory == Py_None) {
+        running = new_handling(dispatcher, call, coroutine);
+        task = running == NULL ? NULL : make_task(lane, context, call, running);
+    } else {
+        running = PyObject_CallMethodObjArgs(dispatcher, str__run, call, coroutine, NULL);
+        task = running == NULL
+                   ? NULL
+                   : PyObject_CallMethodObjArgs(lane->starter, str_start, context, call, running, NULL);
+    }
+    if (task != NULL) {
+        result = 0;
+        goto done;
+    }
+    PyObject *exc = running == NULL ? NULL : caught();
+    if (exc != NULL) {
+        PyObject *told = call_handling(exc, dispatcher, str__not_started, call, coroutine, running, exc, NULL);
+        result = told == NULL ? -1 : 0;
+        Py_XDECREF(told);
+        Py_DECREF(exc);
+    }
+done:
+    Py_DECREF(dispatcher);
+    Py_XDECREF(context);
+    Py_XDECREF(factory);
+    Py_XDECREF(running);
+    Py_XDECREF(task);
+    return result;
+}
+
+int
+start_handler(Lane *lane, PyObject *request, PyObject *call_id, PyObject *params, PyObject *entry, PyObject *caller)
+{
+    int result = -1;
+    PyObject *call = new_call(lane, request, entry, caller), *coroutine = NULL;
+    if (call == NULL) {
+        return -1;
+    }
+    coroutine = PyObject_Vectorcall(
+        slot(entry, entry_handler), PySequence_Fast_ITEMS(params), (size_t)PyList_GET_SIZE(params), NULL);
+    if (coroutine == NULL) {
+        PyObject *exc = caught();
+        if (exc != NULL) {
+            PyObject *told = call_handling(exc, lane->dispatcher, str__refuse_params, request, caller, exc, NULL);
+            result = told == NULL ? -1 : 0;
+            Py_XDECREF(told);
+            Py_DECREF(exc);
+        }
+        goto done;
+    }
+    if (PyDict_SetItem(lane->requests, call_id, call) < 0 || add_to_item(lane->held, calls_kind, one) < 0 ||
+        add_to_item(lane->total, calls_kind, one) < 0) {
+        goto done;
+    }
+    set_slot(call, call_coroutine, coroutine);
+    result = start_call(lane, call, coroutine);
+done:
+    Py_DECREF(call);
+    Py_XDECREF(coroutine);
+    return result;
+}

@@ -1,0 +1,183 @@
+/* See names.h. */
+
+#include "names.h"
+
+#include <stdarg.h>
+#include <structmember.h>
+#include <time.h>
+
+#define DEFINE_SLOT(class, name, attribute) Slot name##_##attribute;
+SLOTS(DEFINE_SLOT)
+
+#define DEFINE_OBJECT(name) PyObject *the_##name;
+OBJECTS(DEFINE_OBJECT)
+
+#define DEFINE_STRING(name) PyObject *str_##name;
+STRINGS(DEFINE_STRING)
+
+PyObject *names_of_task, *names_of_eager_task;
+PyObject *zero, *one, *minus_one;
+PyCFunction number_of_socket, copy_of_struct;
+Py_ssize_t calls_kind;
+bool is_bound;
+
+Slot
+find_slot(PyObject *type, const char *name)
+{
+    PyObject *found = PyObject_GetAttrString(type, name);
+    if (found == NULL) {
+        return -1;
+    }
+    Slot offset = -1;
+    if (Py_IS_TYPE(found, &PyMemberDescr_Type)) {
+        offset = ((PyMemberDescrObject *)found)->d_member->offset;
+    } else {
+        PyErr_Format(PyExc_TypeError, "%R has no slot %s", type, name);
+    }
+    Py_DECREF(found);
+    return offset;
+}
+
+PyCFunction
+find_method(PyObject *type, const char *name)
+{
+    PyObject *found = PyObject_GetAttrString(type, name);
+    if (found == NULL) {
+        return NULL;
+    }
+    PyCFunction method = NULL;
+    if (Py_IS_TYPE(found, &PyMethodDescr_Type) && ((PyMethodDescrObject *)found)->d_method->ml_flags == METH_NOARGS) {
+        method = ((PyMethodDescrObject *)found)->d_method->ml_meth;
+    } else {
+        PyErr_Format(PyExc_TypeError, "%R has no method %s that is built in", type, name);
+    }
+    Py_DECREF(found);
+    return method;
+}
+
+static int
+bind_all(PyObject *objects)
+{
+#define BIND_OBJECT(name) \
+    { \
+        PyObject *found = PyDict_GetItemString(objects, #name); \
+        if (found == NULL) { \
+            PyErr_SetString(PyExc_KeyError, #name); \
+            return -1; \
+        } \
+        Py_XSETREF(the_##name, Py_NewRef(found)); \
+    }
+    OBJECTS(BIND_OBJECT)
+#define BIND_SLOT(class, name, attribute) \
+    if ((name##_##attribute = find_slot(the_##class, #attribute)) < 0) { \
+        return -1; \
+    }
+    SLOTS(BIND_SLOT)
+#define BIND_STRING(name) \
+    if (str_##name == NULL && (str_##name = PyUnicode_InternFromString(#name)) == NULL) { \
+        return -1; \
+    }
+    STRINGS(BIND_STRING)
+    if (names_of_task == NULL) {
+        names_of_task = Py_BuildValue("(ss)", "loop", "context");
+        names_of_eager_task = Py_BuildValue("(sss)", "loop", "context", "eager_start");
+        zero = PyLong_FromLong(0);
+        one = PyLong_FromLong(1);
+        minus_one = PyLong_FromLong(-1);
+    }
+    calls_kind = PyLong_AsSsize_t(the_calls_kind);
+    number_of_socket = find_method(the_Socket, "fileno");
+    copy_of_struct = find_method(the_HandledCall, "__copy__");
+    if (calls_kind < 0 || number_of_socket == NULL || copy_of_struct == NULL) {
+        return -1;
+    }
+    return names_of_task == NULL || names_of_eager_task == NULL || zero == NULL || one == NULL || minus_one == NULL ? -1 : 0;
+}
+
+PyObject *
+bind_names(PyObject *Py_UNUSED(module), PyObject *objects)
+{
+    if (!PyDict_Check(objects)) {
+        PyErr_SetString(PyExc_TypeError, "bind takes a dict of the objects by name");
+        return NULL;
+    }
+    if (bind_all(objects) < 0) {
+        return NULL;
+    }
+    is_bound = true;
+    Py_RETURN_NONE;
+}
+
+int64_t
+monotonic_ns(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+}
+
+int
+add_to_item(PyObject *list, Py_ssize_t index, PyObject *amount)
+{
+    if (!PyList_CheckExact(list) || index >= PyList_GET_SIZE(list)) {
+        PyErr_SetString(PyExc_SystemError, "a table of counts is not as it was");
+        return -1;
+    }
+    PyObject *sum = PyNumber_Add(PyList_GET_ITEM(list, index), amount);
+    return sum == NULL ? -1 : PyList_SetItem(list, index, sum);
+}
+
+int
+add_to_slot(PyObject *object, Slot offset, PyObject *amount)
+{
+    PyObject *sum = PyNumber_Add(slot(object, offset), amount);
+    if (sum == NULL) {
+        return -1;
+    }
+    set_slot(object, offset, sum);
+    Py_DECREF(sum);
+    return 0;
+}
+
+PyObject *
+caught_any(void)
+{
+#if PY_VERSION_HEX >= 0x030C0000
+    return PyErr_GetRaisedException();
+#else
+    PyObject *type, *value, *trace;
+    PyErr_Fetch(&type, &value, &trace);
+    PyErr_NormalizeException(&type, &value, &trace);
+    if (trace != NULL) {
+        PyException_SetTraceback(value, trace);
+    }
+    Py_DECREF(type);
+    Py_XDECREF(trace);
+    return value;
+#endif
+}
+
+PyObject *
+caught(void)
+{
+    return PyErr_ExceptionMatches(PyExc_Exception) ? caught_any() : NULL;
+}
+
+PyObject *
+call_handling(PyObject *exc, PyObject *object, PyObject *method, ...)
+{
+    PyObject *parts[6] = {object};
+    size_t count = 1;
+    va_list rest;
+    va_start(rest, method);
+    for (PyObject *part; count < 6 && (part = va_arg(rest, PyObject *)) != NULL; count++) {
+        parts[count] = part;
+    }
+    va_end(rest);
+    PyObject *before = PyErr_GetHandledException();
+    PyErr_SetHandledException(exc);
+    PyObject *told = PyObject_VectorcallMethod(method, parts, count, NULL);
+    PyErr_SetHandledException(before);
+    Py_XDECREF(before);
+    return told;
+}

@@ -1,0 +1,493 @@
+/* MessagePack for plain values: nil, booleans, numbers, strings, byte strings, and arrays and maps of these.
+ *
+ * This is no codec: the one that knows every rule is seqrpc/protocol in Python. What has anything in it that is not
+ * exactly one of these types, or is malformed, or too deep, is not touched, and Python takes it. What is read here is
+ * what msgpack would make of it, and what is written are the bytes that msgpack would write: the shortest form of each.
+ */
+
+#include "values.h"
+
+#include <string.h>
+
+static inline uint16_t
+big16(const uint8_t *at)
+{
+    return (uint16_t)(at[0] << 8 | at[1]);
+}
+
+static inline uint32_t
+big32(const uint8_t *at)
+{
+    return (uint32_t)at[0] << 24 | (uint32_t)at[1] << 16 | (uint32_t)at[2] << 8 | at[3];
+}
+
+static inline uint64_t
+big64(const uint8_t *at)
+{
+    return (uint64_t)big32(at) << 32 | big32(at + 4);
+}
+
+/* Step over `size` bytes and return where they are; NULL if there are fewer. */
+static inline const uint8_t *
+take(Reader *reader, Py_ssize_t size)
+{
+    const uint8_t *at = reader->at;
+    if (reader->end - at < size) {
+        return NULL;
+    }
+    reader->at = at + size;
+    return at;
+}
+
+/* Read a length of 1, 2 or 4 bytes; -1 if it is cut, or is longer than what is left. */
+static inline Py_ssize_t
+read_length(Reader *reader, int width)
+{
+    const uint8_t *at = take(reader, width);
+    if (at == NULL) {
+        return -1;
+    }
+    Py_ssize_t length = width == 1 ? at[0] : width == 2 ? big16(at) : (Py_ssize_t)big32(at);
+    return length <= reader->end - reader->at ? length : -1;
+}
+
+bool
+read_uint32(Reader *reader, uint32_t *number)
+{
+    const uint8_t *at = take(reader, 1);
+    if (at == NULL) {
+        return false;
+    }
+    uint8_t first = *at;
+    if (first < 0x80) {
+        *number = first;
+        return true;
+    }
+    uint64_t wide;
+    switch (first) {
+    case 0xcc:
+        at = take(reader, 1);
+        wide = at == NULL ? UINT64_MAX : at[0];
+        break;
+    case 0xcd:
+        at = take(reader, 2);
+        wide = at == NULL ? UINT64_MAX : big16(at);
+        break;
+    case 0xce:
+        at = take(reader, 4);
+        wide = at == NULL ? UINT64_MAX : big32(at);
+        break;
+    case 0xcf:
+        at = take(reader, 8);
+        wide = at == NULL ? UINT64_MAX : big64(at);
+        break;
+    default: /* signed ones are left to Python */
+        return false;
+    }
+    if (wide > UINT32_MAX) {
+        return false;
+    }
+    *number = (uint32_t)wide;
+    return true;
+}
+
+bool
+read_text(Reader *reader, const char **text, Py_ssize_t *size)
+{
+    const uint8_t *at = take(reader, 1);
+    if (at == NULL) {
+        return false;
+    }
+    uint8_t first = *at;
+    Py_ssize_t length;
+    if ((first & 0xe0) == 0xa0) {
+        length = first & 0x1f;
+    } else if (first >= 0xd9 && first <= 0xdb) {
+        length = read_length(reader, 1 << (first - 0xd9));
+    } else {
+        return false;
+    }
+    const uint8_t *found = length < 0 ? NULL : take(reader, length);
+    if (found == NULL) {
+        return false;
+    }
+    *text = (const char *)found;
+    *size = length;
+    return true;
+}
+
+static PyObject *
+read_string(Reader *reader, Py_ssize_t length)
+{
+    const uint8_t *at = length < 0 ? NULL : take(reader, length);
+    if (at == NULL) {
+        return NULL;
+    }
+    PyObject *string = PyUnicode_DecodeUTF8((const char *)at, length, NULL);
+    if (string == NULL && PyErr_ExceptionMatches(PyExc_UnicodeDecodeError)) {
+        PyErr_Clear(); /* malformed: Python tells */
+    }
+    return string;
+}
+
+static PyObject *
+read_bytes(Reader *reader, int width)
+{
+    Py_ssize_t length = read_length(reader, width);
+    const uint8_t *at = length < 0 ? NULL : take(reader, length);
+    return at == NULL ? NULL : PyBytes_FromStringAndSize((const char *)at, length);
+}
+
+static PyObject *
+read_array(Reader *reader, Py_ssize_t length)
+{
+    /* Each value has a byte at least, so nothing is made that does not come. */
+    if (length < 0 || reader->depth == 0 || length > reader->end - reader->at) {
+        return NULL;
+    }
+    PyObject *list = PyList_New(length);
+    if (list == NULL) {
+        return NULL;
+    }
+    reader->depth--;
+    for (Py_ssize_t index = 0; index < length; index++) {
+        PyObject *value = read_value(reader);
+        if (value == NULL) {
+            Py_DECREF(list);
+            return NULL;
+        }
+        PyList_SET_ITEM(list, index, value);
+    }
+    reader->depth++;
+    return list;
+}
+
+static PyObject *
+read_map(Reader *reader, Py_ssize_t length)
+{
+    if (length < 0 || reader->depth == 0 || length > (reader->end - reader->at) / 2) {
+        return NULL;
+    }
+    PyObject *map = PyDict_New();
+    if (map == NULL) {
+        return NULL;
+    }
+    reader->depth--;
+    for (Py_ssize_t index = 0; index < length; index++) {
+        const char *text;
+        Py_ssize_t size;
+        PyObject *key = NULL, *value = NULL;
+        if (read_text(reader, &text, &size)) { /* other keys have rules of their own */
+            reader->at -= size;
+            key = read_string(reader, size);
+        }
+        if (key != NULL) {
+            value = read_value(reader);
+        }
+        int failed = value == NULL || PyDict_SetItem(map, key, value) < 0;
+        Py_XDECREF(key);
+        Py_XDECREF(value);
+        if (failed) {
+            Py_DECREF(map);
+            return NULL;
+        }
+    }
+    reader->depth++;
+    return map;
+}
+
+static PyObject *
+read_number(Reader *reader, uint8_t first)
+{
+    static const uint8_t widths[] = {4, 8, 1, 2, 4, 8, 1, 2, 4, 8};
+    const uint8_t *at = take(reader, widths[first - 0xca]);
+    if (at == NULL) {
+        return NULL;
+    }
+    switch (first) {
+    case 0xca: {
+        uint32_t bits = big32(at);
+        float single;
+        memcpy(&single, &bits, sizeof single);
+        return PyFloat_FromDouble(single);
+    }
+    case 0xcb: {
+        uint64_t bits = big64(at);
+        double number;
+        memcpy(&number, &bits, sizeof number);
+        return PyFloat_FromDouble(number);
+    }
+    case 0xcc:
+        return PyLong_FromLong(at[0]);
+    case 0xcd:
+        return PyLong_FromLong(big16(at));
+    case 0xce:
+        return PyLong_FromUnsignedLong(big32(at));
+    case 0xcf:
+        return PyLong_FromUnsignedLongLong(big64(at));
+    case 0xd0:
+        return PyLong_FromLong((int8_t)at[0]);
+    case 0xd1:
+        return PyLong_FromLong((int16_t)big16(at));
+    case 0xd2:
+        return PyLong_FromLong((int32_t)big32(at));
+    default:
+        return PyLong_FromLongLong((int64_t)big64(at));
+    }
+}
+
+PyObject *
+read_value(Reader *reader)
+{
+    const uint8_t *at = take(reader, 1);
+    if (at == NULL) {
+        return NULL;
+    }
+    uint8_t first = *at;
+    if (first < 0x80) {
+        return PyLong_FromLong(first);
+    }
+    if (first < 0x90) {
+        return read_map(reader, first & 0x0f);
+    }
+    if (first < 0xa0) {
+        return read_array(reader, first & 0x0f);
+    }
+    if (first < 0xc0) {
+        return read_string(reader, first & 0x1f);
+    }
+    if (first >= 0xe0) {
+        return PyLong_FromLong((int8_t)first);
+    }
+    if (first >= 0xca && first <= 0xd3) {
+        return read_number(reader, first);
+    }
+    switch (first) {
+    case 0xc0:
+        Py_RETURN_NONE;
+    case 0xc2:
+        Py_RETURN_FALSE;
+    case 0xc3:
+        Py_RETURN_TRUE;
+    case 0xc4:
+    case 0xc5:
+    case 0xc6:
+        return read_bytes(reader, 1 << (first - 0xc4));
+    case 0xd9:
+    case 0xda:
+    case 0xdb:
+        return read_string(reader, read_length(reader, 1 << (first - 0xd9)));
+    case 0xdc:
+    case 0xdd:
+        return read_array(reader, read_length(reader, 2 << (first - 0xdc)));
+    case 0xde:
+    case 0xdf:
+        return read_map(reader, read_length(reader, 2 << (first - 0xde)));
+    default: /* what refers to descriptors, timestamps, and what is nothing */
+        return NULL;
+    }
+}
+
+PyObject *
+read_list(Reader *reader)
+{
+    if (reader->at == reader->end) {
+        return NULL;
+    }
+    uint8_t first = *reader->at;
+    return (first & 0xf0) == 0x90 || first == 0xdc || first == 0xdd ? read_value(reader) : NULL;
+}
+
+bool
+write_byte(Writer *writer, uint8_t byte)
+{
+    if (writer->at == writer->end) {
+        return false;
+    }
+    *writer->at++ = byte;
+    return true;
+}
+
+/* Write a first byte, and a number of `width` bytes. */
+static bool
+write_number(Writer *writer, uint8_t first, uint64_t number, int width)
+{
+    if (writer->end - writer->at < 1 + width) {
+        return false;
+    }
+    *writer->at++ = first;
+    while (width-- > 0) {
+        *writer->at++ = (uint8_t)(number >> (8 * width));
+    }
+    return true;
+}
+
+static bool
+write_unsigned(Writer *writer, uint64_t number)
+{
+    if (number < 0x80) {
+        return write_byte(writer, (uint8_t)number);
+    }
+    if (number <= UINT8_MAX) {
+        return write_number(writer, 0xcc, number, 1);
+    }
+    if (number <= UINT16_MAX) {
+        return write_number(writer, 0xcd, number, 2);
+    }
+    return number <= UINT32_MAX ? write_number(writer, 0xce, number, 4) : write_number(writer, 0xcf, number, 8);
+}
+
+bool
+write_uint32(Writer *writer, uint32_t number)
+{
+    return write_unsigned(writer, number);
+}
+
+static bool
+write_integer(Writer *writer, PyObject *value)
+{
+    int overflow;
+    long long number = PyLong_AsLongLongAndOverflow(value, &overflow);
+    if (overflow < 0) {
+        return false;
+    }
+    if (overflow > 0) {
+        unsigned long long large = PyLong_AsUnsignedLongLong(value);
+        if (large == (unsigned long long)-1 && PyErr_Occurred()) {
+            PyErr_Clear();
+            return false;
+        }
+        return write_unsigned(writer, large);
+    }
+    if (number >= 0) {
+        return write_unsigned(writer, (uint64_t)number);
+    }
+    if (number >= -0x20) {
+        return write_byte(writer, (uint8_t)number);
+    }
+    if (number >= INT8_MIN) {
+        return write_number(writer, 0xd0, (uint64_t)number, 1);
+    }
+    if (number >= INT16_MIN) {
+        return write_number(writer, 0xd1, (uint64_t)number, 2);
+    }
+    return number >= INT32_MIN ? write_number(writer, 0xd2, (uint64_t)number, 4)
+                               : write_number(writer, 0xd3, (uint64_t)number, 8);
+}
+
+static bool
+write_content(Writer *writer, const char *content, Py_ssize_t size)
+{
+    if (writer->end - writer->at < size) {
+        return false;
+    }
+    memcpy(writer->at, content, (size_t)size);
+    writer->at += size;
+    return true;
+}
+
+static bool
+write_string(Writer *writer, PyObject *value)
+{
+    Py_ssize_t size;
+    const char *text = PyUnicode_AsUTF8AndSize(value, &size);
+    if (text == NULL) {
+        PyErr_Clear(); /* it has surrogates: Python tells */
+        return false;
+    }
+    bool headed;
+    if (size < 0x20) {
+        headed = write_byte(writer, (uint8_t)(0xa0 | size));
+    } else if (size <= UINT8_MAX) {
+        headed = write_number(writer, 0xd9, (uint64_t)size, 1);
+    } else {
+        headed = size <= UINT16_MAX && write_number(writer, 0xda, (uint64_t)size, 2);
+    }
+    return headed && write_content(writer, text, size);
+}
+
+static bool
+write_bytes(Writer *writer, PyObject *value)
+{
+    Py_ssize_t size = PyBytes_GET_SIZE(value);
+    bool headed = size <= UINT8_MAX ? write_number(writer, 0xc4, (uint64_t)size, 1)
+                                    : size <= UINT16_MAX && write_number(writer, 0xc5, (uint64_t)size, 2);
+    return headed && write_content(writer, PyBytes_AS_STRING(value), size);
+}
+
+/* Write how an array or a map begins. */
+static bool
+write_header(Writer *writer, Py_ssize_t size, uint8_t short_first, uint8_t long_first)
+{
+    if (size < 0x10) {
+        return write_byte(writer, (uint8_t)(short_first | size));
+    }
+    return size <= UINT16_MAX && write_number(writer, long_first, (uint64_t)size, 2);
+}
+
+static bool
+write_array(Writer *writer, PyObject *value)
+{
+    /* Nothing that is called from here runs Python code, so what is written does not change meanwhile. */
+    Py_ssize_t size = PySequence_Fast_GET_SIZE(value);
+    if (writer->depth == 0 || !write_header(writer, size, 0x90, 0xdc)) {
+        return false;
+    }
+    writer->depth--;
+    for (Py_ssize_t index = 0; index < size; index++) {
+        if (!write_value(writer, PySequence_Fast_GET_ITEM(value, index))) {
+            return false;
+        }
+    }
+    writer->depth++;
+    return true;
+}
+
+static bool
+write_map(Writer *writer, PyObject *value)
+{
+    if (writer->depth == 0 || !write_header(writer, PyDict_GET_SIZE(value), 0x80, 0xde)) {
+        return false;
+    }
+    writer->depth--;
+    Py_ssize_t position = 0;
+    PyObject *key, *item;
+    while (PyDict_Next(value, &position, &key, &item)) {
+        if (!PyUnicode_CheckExact(key) || !write_string(writer, key) || !write_value(writer, item)) {
+            return false;
+        }
+    }
+    writer->depth++;
+    return true;
+}
+
+bool
+write_value(Writer *writer, PyObject *value)
+{
+    PyTypeObject *type = Py_TYPE(value); /* exactly: objects of subclasses may be sent as something else */
+    if (type == &PyLong_Type) {
+        return write_integer(writer, value);
+    }
+    if (type == &PyUnicode_Type) {
+        return write_string(writer, value);
+    }
+    if (value == Py_None) {
+        return write_byte(writer, 0xc0);
+    }
+    if (type == &PyBool_Type) {
+        return write_byte(writer, value == Py_True ? 0xc3 : 0xc2);
+    }
+    if (type == &PyFloat_Type) {
+        double number = PyFloat_AS_DOUBLE(value);
+        uint64_t bits;
+        memcpy(&bits, &number, sizeof bits);
+        return write_number(writer, 0xcb, bits, 8);
+    }
+    if (type == &PyBytes_Type) {
+        return write_bytes(writer, value);
+    }
+    if (type == &PyList_Type || type == &PyTuple_Type) {
+        return write_array(writer, value);
+    }
+    return type == &PyDict_Type && write_map(writer, value);
+}

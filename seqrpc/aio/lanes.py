@@ -1,0 +1,64 @@
+"""The native lanes of connections, where there is something native (native/lane.c)."""
+
+from __future__ import annotations
+
+from _socket import SocketType
+from asyncio import Task, _get_running_loop
+from typing import Any, cast
+
+from seqrpc.aio.accounts import CALLS, Account
+from seqrpc.aio.carrier import Carrier
+from seqrpc.aio.current import HandledCall
+from seqrpc.aio.intake import Intake
+from seqrpc.aio.lane import Lane
+from seqrpc.aio.link import Link
+from seqrpc.aio.running import NO_PARAMS, RunningCalls
+from seqrpc.aio.starting import Pace, Starter
+from seqrpc.aio.transport import carrier_of
+from seqrpc.aio.turns import Turns
+from seqrpc.interface.entries import Entry
+from seqrpc.interface.results import ResultCheck
+from seqrpc.interface.scope import scope
+from seqrpc.protocol.inbox import Inbox
+from seqrpc.protocol.messages import NO_OPTIONS, Request, Response
+from seqrpc.protocol.session import Session
+from seqrpc.twin import native
+
+_NOTHING = cast("Any", None)
+
+
+def use_dispatcher(kind: type) -> None:
+    """Tell the native lanes what they work with; ``kind`` is the class whose objects answer requests."""
+    if native is None:
+        return
+    classes = (
+        Account, Carrier, Entry, HandledCall, Inbox, Intake, Link, Pace, Request, Response, ResultCheck, RunningCalls,
+        Session, Starter, Task, Turns,
+    )  # fmt: skip
+    native.bind(
+        {each.__name__: each for each in classes}
+        | {
+            "Dispatcher": kind,
+            "Socket": SocketType,
+            # Copied, and then filled in, which is quicker than to make one. A list makes the garbage collector know it.
+            "blank_call": HandledCall(
+                request=_NOTHING, caller=_NOTHING, connection=None, dispatcher=_NOTHING, entry=[]
+            ),
+            "blank_request": Request(0, "", [], NO_OPTIONS, [], 0, is_plain=True),
+            "blank_response": Response(0, None, None, []),
+            "calls_kind": CALLS,
+            "no_params": NO_PARAMS,
+            "running_loop": _get_running_loop,
+            "scope": scope,
+        }
+    )
+
+
+def new_lane(link: Link) -> Lane | None:
+    """Return the lane of a connection that has been made; None if there is nothing native, or it is no plain one."""
+    if native is None or type(link) is not Link:
+        return None
+    carrier = carrier_of(link.transport)
+    lane: Lane = native.Lane(link, carrier)
+    carrier.intake.lane = lane
+    return lane
