@@ -40,6 +40,7 @@ def main() -> int:
     parser.add_argument("--first", type=int, default=0, help="the number of the first case")
     parser.add_argument("--profile", choices=PROFILES, default="", help="what scripts mostly have")
     parser.add_argument("--same", action="store_true", help="both pure")
+    parser.add_argument("--loose", action="store_true", help="the order of what happens in one step does not count")
     parser.add_argument("--tree", type=Path, help="a checkout, whose seqrpc the second process runs")
     parser.add_argument("--into", type=Path, default=Path("differences"), help="where differences are written")
     parser.add_argument("--every", type=float, default=60.0, help="seconds between lines of figures")
@@ -50,7 +51,7 @@ def main() -> int:
     if options.show is not None:
         print(json.dumps(make(options.show, options.seed, options.profile), indent=1))
         return 0
-    with Twins(tree=options.tree, same=options.same) as twins:
+    with Twins(tree=options.tree, same=options.same, loose=options.loose) as twins:
         found = [worker.twin() for worker in (twins.pure, twins.native)]
         print(*(f"{each['twin']} ({each['file']}, Python {each['python']})" for each in found), sep=" and ", flush=True)
         if not options.same and found[1]["twin"] == "pure":

@@ -175,7 +175,7 @@ class Maker:
         if self._often(0.08):
             how["meta"] = {"trace": "1"}
         if self._often(0.08):
-            how["seconds"] = chance.choice([0, 0.003, 1e6])
+            how["seconds"] = chance.choice([0, 0.9, 1e6])
         return ["call", number, method, text, how]
 
     def _named(self, args: dict[str, Any]) -> str:

@@ -28,7 +28,7 @@ _VARIES = (
 
 _OF_SERVERS = {"latency_bounds", "openrpc"}
 
-_TIMES = frozenset({"began", "duration", "deadline", "pid"})
+_TIMES = frozenset({"began", "duration", "deadline", "pid", "age", "uptime", "latency", "seconds"})
 
 _MINE = re.compile(rf"\b{os.getpid()}\b")
 
