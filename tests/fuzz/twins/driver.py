@@ -205,7 +205,7 @@ class Twins:
 
 _PLAIN: Final[Mapping[str, Any]] = {
     "debug": False, "factory": "", "interceptors": 0, "ended": False, "senders": False, "descriptors": None, "room": 0,
-    "allow": "default", "loop": "asyncio",
+    "allow": "default", "collects": False, "traced": False, "ends": "", "loop": "asyncio",
 }  # fmt: skip
 _KEPT: Final = ("close_timeout", "drain_timeout", "lifespan_timeout", "stall_timeout", "low_water_bytes")
 
@@ -222,7 +222,7 @@ def _smaller(script: dict[str, Any]) -> Iterator[dict[str, Any]]:
         for smaller in _smaller_steps(step):
             yield {**script, "steps": [*steps[:number], smaller, *steps[number + 1 :]]}
     for name, value in _PLAIN.items():
-        if script[name] != value:
+        if script.get(name, value) != value:
             yield {**script, name: value}
     for name in script["limits"]:
         if name not in _KEPT:

@@ -27,7 +27,7 @@ _GIVEN = [
 _FAILURES = [
     "own", "plain", "reserved", "unavailable", "data", "key", "cancelled", "timeout", "group", "exit", "surrogate",
     "long",
-    "stop", "later", "value",
+    "stop", "later", "value", "base", "interrupt", "leaves",
 ]  # fmt: skip
 _WRONG = ["text", "true", "float", "none", "level", "whole", "int", "big", "list"]
 _ENDING = [("ends", ["drain"]), ("ends", ["close"]), ("ends", ["refuse"])]
@@ -39,7 +39,19 @@ _ERRORS: list[Any] = [
     ["rpc.MethodNotFound", "no", None],
     ["rpc.PermissionDenied", "no", None], ["a", None, None], [None, "a", 1], {}, ["rpc.DeadlineExceeded", "", None],
 ]  # fmt: skip
-_GUARDED = ["counted", "denied", "raising", "odd", "hidden", "same", "of_root", "anyones", "of_group", "everybodys"]
+_GUARDED = [
+    "counted",
+    "collecting",
+    "denied",
+    "raising",
+    "odd",
+    "hidden",
+    "same",
+    "of_root",
+    "anyones",
+    "of_group",
+    "everybodys",
+]
 
 
 class Maker:
@@ -68,6 +80,9 @@ class Maker:
             "senders": often(0.15),
             "descriptors": chance.choice([None, None, None, False, True]),
             "room": chance.choice([1, 4096, 20_000]) if often(0.12) else 0,
+            "collects": often(0.04),
+            "traced": often(0.04),
+            "ends": chance.choice(["dropped", "torn"]) if often(0.06) else "",
         }
         steps = []
         for _ in range(chance.choice([2, 4, 6, 10, 16, 24])):
@@ -144,7 +159,7 @@ class Maker:
             ["stats"],
             ["deaf", number], ["hear", number], ["close", number], ["aclose", number], ["half", number],
             ["cancel", number, chance.randrange(5)], ["cancel", number, chance.randrange(5)],
-            ["end", chance.choice(["refuse", "drain", "close"])],
+            ["end", chance.choice(["refuse", "drain", "close"])], ["pass", number], ["pass", number],
         ]  # fmt: skip
         return chance.choice(ways)
 
@@ -282,7 +297,7 @@ class Maker:
                  "é" * 40]
             ), args  # fmt: skip
         if often(0.1):
-            method = "Guarded." + chance.choice(_GUARDED)
+            method = "Guarded." + chance.choice(_GUARDED if often(0.95) else ["ending", "closing"])
             return method, chance.choice([[], [1], [plain_value(chance)], {"value": 1}, {"number": 1}])
         if often(0.08):
             return chance.choice(

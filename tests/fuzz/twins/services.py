@@ -20,6 +20,7 @@ import seqrpc
 from seqrpc import OwnedFd, RpcError, policy
 from seqrpc.aio.connection import link_of
 from seqrpc.aio.current import handled_call
+from seqrpc.aio.server import hub_of
 from seqrpc.interface.builtin import everybody
 
 VAR: ContextVar[str] = ContextVar("fuzzed", default="nobody's")
@@ -28,6 +29,10 @@ VAR: ContextVar[str] = ContextVar("fuzzed", default="nobody's")
 
 class Failed(RpcError, code="fuzz.Failed"):
     """An error of the services' own."""
+
+
+class Grave(BaseException):
+    """What no handler of exceptions takes."""
 
 
 @dataclass
@@ -80,11 +85,32 @@ def _asked(name: str, answer: Any) -> Callable[[seqrpc.Credentials], bool]:
         HERE[-1].note("policy", name, told(caller))
         if isinstance(answer, type):
             raise answer("no policy")
-        admitted: bool = answer(caller) if callable(answer) else answer
+        admitted: bool = answer(HERE[-1]) if callable(answer) else answer
         return admitted
 
     ask.__name__ = name
     return ask
+
+
+def _collecting(_world: World) -> bool:
+    gc.collect()
+    return True
+
+
+def _ending(world: World) -> bool:
+    """Admit, and end all connections of the server, of which this is one."""
+    if world.server is not None:
+        for link in hub_of(world.server).dispatchers:
+            link.end_by(ValueError("by a policy"))
+    return True
+
+
+def _closing(world: World) -> bool:
+    """Admit, and begin to close them."""
+    if world.server is not None:
+        for link in hub_of(world.server).dispatchers:
+            link.refuse("by a policy")
+    return True
 
 
 def _wrapped(function: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
@@ -233,6 +259,9 @@ class Plain(Base, name="Plain"):
             "surrogate": Failed("\ud800", "\ud800"),
             "long": Failed("x" * 70_000, "y" * 70_000),
             "stop": StopAsyncIteration("stop"),
+            "base": Grave("of no kind"),
+            "interrupt": KeyboardInterrupt("by the handler"),
+            "leaves": SystemExit(3),
         }.get(how, ValueError(how))
 
     @seqrpc.method
@@ -489,6 +518,21 @@ class Guarded(Base, name="Guarded"):
     @seqrpc.method(allow=_asked("raising", ValueError))
     async def raising(self) -> None:
         self.sees("raising")
+
+    @seqrpc.method(allow=_asked("collecting", _collecting))
+    async def collecting(self, number: int) -> int:
+        self.sees("collecting", number)
+        return number
+
+    @seqrpc.method(allow=_asked("ending", _ending))
+    async def ending(self, number: int) -> int:
+        self.sees("ending", number)
+        return number
+
+    @seqrpc.method(allow=_asked("closing", _closing))
+    async def closing(self, number: int) -> int:
+        self.sees("closing", number)
+        return number
 
     @seqrpc.method(allow=_asked("odd", "yes"))  # no bool
     async def odd(self) -> None:

@@ -21,6 +21,7 @@ import sys
 import tempfile
 import time
 import warnings
+from asyncio import runners
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -140,8 +141,14 @@ class Runner:
         gc.collect()
         gc.freeze()
         gc.disable()
+        thresholds = gc.get_threshold()
         before, fds = _counts(), _descriptors()
+        if script.get("collects"):
+            gc.set_threshold(1, 1, 1)
+            gc.enable()
         diary = self._run_on_loop(script)
+        gc.disable()
+        gc.set_threshold(*thresholds)
         closed = CLOSER.wait_idle(20)
         uncollected = _grown(before, _counts())
         gc.collect()
@@ -155,7 +162,7 @@ class Runner:
             "log": self._lines.lines,
             "trouble": self._trouble,
             "descriptors": sorted((Counter(_descriptors().values()) - Counter(fds.values())).items()),
-            "uncollected": uncollected,
+            "uncollected": {} if script.get("collects") else uncollected,
             "left": left,
             "alive": {name: count for name, count in sorted(alive.items()) if name in _KINDS},
             "closer": closed,
@@ -165,8 +172,7 @@ class Runner:
         world = World(script, Path(self._directory.name))
         services.HERE[:] = [world]
         try:
-            with asyncio.Runner(loop_factory=lambda: _new_loop(script, world)) as runner:
-                runner.run(world.run())
+            _run(world, script)
         except Exception as exc:
             world.note("the case failed", told(exc))
             if os.environ.get("SEQRPC_TWINS_RAISE"):
@@ -176,6 +182,43 @@ class Runner:
         diary = world.diary
         world.diary = []
         return diary
+
+
+def _run(world: World, script: dict[str, Any]) -> None:
+    """Run a case on a loop of its own, and end that, more or less properly."""
+    loop = _new_loop(script, world)
+    asyncio.set_event_loop(loop)
+    calls = _traced(world) if script.get("traced") else contextlib.nullcontext()
+    try:
+        with calls:
+            task = loop.create_task(world.run())
+            while not task.done():
+                try:
+                    loop.run_until_complete(task)
+                except (KeyboardInterrupt, SystemExit) as exc:  # a handler's, which is for the loop
+                    world.note("the loop stopped", told(exc))
+    finally:
+        if script.get("ends") != "torn":
+            runners._cancel_all_tasks(loop)  # type: ignore[attr-defined] # what asyncio.run does
+            loop.run_until_complete(loop.shutdown_asyncgens())
+        asyncio.set_event_loop(None)
+        loop.close()
+
+
+@contextlib.contextmanager
+def _traced(world: World) -> Iterator[None]:
+    """Note the calls and returns of the services' functions, as a debugger or profiler sees them."""
+
+    def see(frame: Any, event: str, _arg: Any) -> None:
+        code = frame.f_code
+        if event in ("call", "return") and code.co_filename == services.__file__ and code.co_name != "note":
+            world.diary.append(["traced", event, code.co_name])
+
+    sys.setprofile(see)
+    try:
+        yield
+    finally:
+        sys.setprofile(None)
 
 
 def _new_loop(script: dict[str, Any], world: World) -> asyncio.AbstractEventLoop:

@@ -253,7 +253,9 @@ class World:
             else:
                 for _ in range(turns):
                     await asyncio.sleep(0)
-        await self._end()
+        if not self.script.get("ends"):
+            await self._end()
+        self._forget()
 
     def _do(self, name: str, *args: Any) -> None:
         try:
@@ -397,6 +399,17 @@ class World:
         peer = self._peers[number]
         if peer.client is not None:
             self._start(peer.client.close(), f"{peer.name} closes", timed=True)
+
+    def _do_pass(self, number: int) -> None:
+        """Have the server give a connection away, and take it in again."""
+        peer = self._peers[number]
+        if self.server is None or peer.link is None or peer.kind not in "ROB" or peer.link.closed:
+            return
+        hub = hub_of(self.server)
+        sock = hub.give_away(peer.link)
+        self.note(peer.name, "passed", sock is not None)
+        if sock is not None:
+            peer.link = hub.adopt(sock)
 
     def _do_half(self, number: int) -> None:
         peer = self._peers[number]
@@ -550,12 +563,18 @@ class World:
         for task in self._tasks:
             if not task.done():
                 self.note("never ended", task.get_name())
-        if self._listener is not None:
-            self._listener.close()
-            self._raw_path.unlink()
         await self.quiet()
         left = sorted(steady(task.get_name()) for task in asyncio.all_tasks() - {asyncio.current_task()})
         self.note("tasks left", left)
+
+    def _forget(self) -> None:
+        """Keep nothing: whatever is still open is dropped."""
+        if self._listener is not None:
+            self._listener.close()
+            self._raw_path.unlink()
+        for peer in self._peers:
+            if peer.raw is not None:
+                peer.raw.close()
         self.server = None
         self._old.clear()
         self._peers.clear()
