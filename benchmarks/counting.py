@@ -31,10 +31,15 @@ MARK = "/no-such-file-of-the-guard/"
 """Begins the paths that are looked for before and after what is to be counted."""
 
 
+AHEAD = 1_000_000
+"""Seconds that the time at which clocks stand still is ahead. The native part asks the kernel, for which the time until
+which there is to be done what there is must not come either."""
+
+
 def stop_the_clock() -> None:
     """Let clocks tell one time for ever, by built-in functions: these are counted as the real ones are."""
     for name in ("monotonic", "perf_counter"):
-        seconds = int(getattr(time, name)())
+        seconds = int(getattr(time, name)()) + AHEAD
         setattr(time, name, float(seconds).conjugate)
         setattr(time, f"{name}_ns", (seconds * 10**9).conjugate)
 

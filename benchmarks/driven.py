@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import importlib.util
 import json
 import os
 import sys
@@ -191,17 +192,38 @@ def about() -> dict[str, Any]:
     package = os.path.realpath(os.path.dirname(seqrpc.__file__))
     if package != os.path.realpath(os.path.join(CHECKOUT, "seqrpc")):
         raise ImportError(f"{package} was imported, and not what is in {CHECKOUT}")
-    twin = getattr(seqrpc, "__twin__", "pure")  # version 0.1 had no other
+    module = sys.modules.get("seqrpc.twin")  # version 0.1 had no twin
     return {
         "version": seqrpc.__version__,
-        "twin": twin,
-        "reason": getattr(sys.modules.get("seqrpc.twin"), "REASON", ""),
+        "twin": getattr(module, "TWIN", "pure"),
+        "reason": getattr(module, "REASON", ""),
         "loop": LOOP if LOOP == "asyncio" else f"{LOOP} {metadata.version(LOOP)}",
     }
 
 
+def check_extension() -> None:
+    """See that the native part is of the sources beside it: another one would be measured in its place, or hang.
+
+    Raises:
+        ImportError: it is not.
+    """
+    module = sys.modules.get("seqrpc._native")  # by now, if at all
+    build = os.path.join(CHECKOUT, "native", "build.py")
+    if module is None or not os.path.exists(build):
+        return
+    spec = importlib.util.spec_from_file_location("native_build", build)
+    assert spec is not None
+    assert spec.loader is not None
+    building = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(building)
+    if building.digest() != module.SOURCES:
+        raise ImportError(f"{module.__file__} is not of the sources in {CHECKOUT}: run native/build.py there")
+
+
 async def main() -> None:
     """Do as told until the standard input ends."""
+    _loaded = seqrpc.serve  # and all that it needs
+    check_extension()
     async with ready() as caller:
         for kind, go in KINDS.items():  # whoever this process becomes may not be able to read what is imported then
             await go(caller, STEPS.get(kind, 1))

@@ -211,9 +211,9 @@ begin(Handling *self)
     if (add_to_slot(pace, pace_started, minus_one) < 0) {
         return -1;
     }
-    if (slot(pace, pace_started) == zero && slot(pace, pace_waiting) == zero &&
-        PyFloat_CheckExact(slot(pace, pace_turn_ends)) && PyFloat_AS_DOUBLE(slot(pace, pace_turn_ends)) == 0.0) {
-        return 0;
+    double turn_ends = PyFloat_AsDouble(slot(pace, pace_turn_ends));
+    if (slot(pace, pace_waiting) == zero && (turn_ends == 0.0 ? slot(pace, pace_started) == zero : now() < turn_ends)) {
+        return 0; /* it is alone, or comes in time */
     }
     PyObject *waits = PyObject_CallMethodNoArgs(pace, str_must_wait);
     if (waits == NULL) {
@@ -306,12 +306,17 @@ handling_next(PyObject *object)
     return handling_send(object, Py_None);
 }
 
-/* Answer for one that is stopped before its first step. */
+/* Have one answered that is stopped before its first step: once its task has ended, as a callback of that would. */
 static int
 end_unbegun(Handling *self)
 {
     self->state = ENDED;
-    PyObject *told = PyObject_CallMethodOneArg(self->dispatcher, str_end_unbegun, self->call);
+    PyObject *loop = slot(self->dispatcher, dispatcher__loop), *told = NULL;
+    PyObject *method = PyObject_GetAttr(self->dispatcher, str_end_unbegun);
+    if (method != NULL) {
+        told = PyObject_CallMethodObjArgs(loop, str_call_soon, method, self->call, NULL);
+        Py_DECREF(method);
+    }
     Py_XDECREF(told);
     return told == NULL ? -1 : 0;
 }

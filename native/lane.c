@@ -13,6 +13,7 @@
 #include "values.h"
 
 #include <errno.h>
+#include <math.h>
 #include <stdalign.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -20,6 +21,8 @@
 
 /* Bytes of a request that is read before its caller is known to be admitted: as in Session.receive_packet. */
 #define GLANCE 256
+/* Bytes of a method's name that is remembered until the next. */
+#define MOST_NAME 200
 /* Received bytes after which a wake-up ends: as in seqrpc.aio.intake. */
 #define WAKEUP_BYTES 32768
 
@@ -30,7 +33,8 @@
 
 #define MEMBERS(of) \
     of(link) of(session) of(carrier) of(intake) of(inbox) of(sock) of(loop) of(turns) of(account) of(calls) of(requests) \
-    of(given_up) of(dispatcher) of(entries) of(policies) of(running) of(starter) of(held) of(total)
+    of(given_up) of(dispatcher) of(entries) of(policies) of(running) of(starter) of(held) of(total) \
+    of(last_name)
 
 static int
 lane_traverse(PyObject *object, visitproc visit, void *arg)
@@ -216,8 +220,16 @@ send_now(Lane *self, const uint8_t *data, Py_ssize_t size)
 static bool
 is_below(PyObject *list, Py_ssize_t index, PyObject *bound)
 {
-    return index < PyList_GET_SIZE(list) && bound != NULL &&
-           PyObject_RichCompareBool(PyList_GET_ITEM(list, index), bound, Py_LT) == 1;
+    if (index >= PyList_GET_SIZE(list) || bound == NULL) {
+        return false;
+    }
+    PyObject *number = PyList_GET_ITEM(list, index);
+    if (PyLong_CheckExact(number) && PyLong_CheckExact(bound)) {
+        int overflow;
+        long most = PyLong_AsLongAndOverflow(bound, &overflow), has = PyLong_AsLongAndOverflow(number, &overflow);
+        return !overflow && has < most;
+    }
+    return PyObject_RichCompareBool(number, bound, Py_LT) == 1;
 }
 
 static bool
@@ -263,7 +275,9 @@ take_response(Lane *self, Reader *reader)
         goto done;
     }
     set_slot(self->link, link_quiet_sweeps, zero);
-    PyObject *is_done = PyObject_CallMethodNoArgs(waiter, str_done);
+    PyObject *is_done = Py_TYPE(waiter) == (PyTypeObject *)the_Future && done_of_future != NULL
+                            ? done_of_future(waiter, NULL)
+                            : PyObject_CallMethodNoArgs(waiter, str_done);
     if (is_done == NULL) {
         goto done;
     }
@@ -342,6 +356,21 @@ done:
     return result;
 }
 
+/* Return the name of a method: the object that the last request had, if it is the same. */
+static PyObject *
+name_of(Lane *self, const char *text, Py_ssize_t size)
+{
+    PyObject *last = self->last_name;
+    if (last != NULL && PyUnicode_GET_LENGTH(last) == size && memcmp(PyUnicode_1BYTE_DATA(last), text, (size_t)size) == 0) {
+        return Py_NewRef(last);
+    }
+    PyObject *name = PyUnicode_DecodeUTF8(text, size, NULL);
+    if (name != NULL && PyUnicode_IS_COMPACT_ASCII(name) && size <= MOST_NAME) {
+        Py_XSETREF(self->last_name, Py_NewRef(name));
+    }
+    return name;
+}
+
 /* Take a REQUEST. Returns 1 if it was, 0 if the packet is Python's, -1 on an exception. */
 static int
 take_request(Lane *self, Reader *reader, PyObject *caller)
@@ -360,7 +389,7 @@ take_request(Lane *self, Reader *reader, PyObject *caller)
     int taken = -1;
     PyObject *params = NULL, *policy = NULL, *entry = NULL, *admitted = NULL;
     PyObject *call_id = PyLong_FromUnsignedLong(id);
-    PyObject *method = PyUnicode_DecodeUTF8(text, size, NULL);
+    PyObject *method = name_of(self, text, size);
     if (method == NULL && call_id != NULL && PyErr_ExceptionMatches(PyExc_UnicodeDecodeError)) {
         PyErr_Clear();
         taken = 0;
@@ -504,9 +533,9 @@ failed:
 }
 
 /* Receive one packet into the buffer. Returns its size; -1 with errno set; -2 if there is more than a plain packet, which
-   `rare` tells as (attempt, (size, control, flags, None)), or is NULL with an exception. */
+   `rare` tells as (attempt, taken, (size, control, flags, None)), or is NULL with an exception. */
 static Py_ssize_t
-receive(Lane *self, int fd, Py_ssize_t attempt, PyObject **rare)
+receive(Lane *self, int fd, Py_ssize_t attempt, Py_ssize_t taken, PyObject **rare)
 {
     alignas(struct cmsghdr) char control[CMSG_SPACE(253 * sizeof(int)) + 2 * CMSG_SPACE(256) + CMSG_SPACE(sizeof(int))];
     struct iovec place = {self->buffer.buf, (size_t)self->buffer.len - (self->takes_descriptors ? 1 : 0)};
@@ -534,32 +563,17 @@ receive(Lane *self, int fd, Py_ssize_t attempt, PyObject **rare)
         return -2;
     }
     flags |= self->takes_descriptors ? message.msg_flags : MSG_CMSG_CLOEXEC;
-    *rare = Py_BuildValue("(n(nNiO))", attempt, size, came, flags, Py_None);
+    *rare = Py_BuildValue("(nn(nNiO))", attempt, taken, size, came, flags, Py_None);
     if (*rare == NULL) {
         close_received(&message);
     }
     return -2;
 }
 
-PyDoc_STRVAR(read_doc,
-             "read(most, until)\n--\n\n"
-             "Receive up to `most` packets, and take them, until `until` (time.monotonic()).\n\n"
-             "Returns None if as many came, or as much time has passed; how many came, if no more is there; (number,\n"
-             "error) if receiving failed; or (number, (size, control, flags, None)) of what is no plain packet, which\n"
-             "is in the buffer: how many came before it, and what socket.recvmsg_into tells.");
-
+/* Receive and take packets; return what `read` returns. */
 static PyObject *
-lane_read(PyObject *object, PyObject *const *args, Py_ssize_t count)
+read_packets(Lane *self, Py_ssize_t most, double until, Py_ssize_t taken)
 {
-    Lane *self = (Lane *)object;
-    if (count != 2) {
-        return PyErr_Format(PyExc_TypeError, "read takes 2 arguments, got %zd", count);
-    }
-    Py_ssize_t most = PyLong_AsSsize_t(args[0]), taken = 0;
-    double until = PyFloat_AsDouble(args[1]);
-    if (PyErr_Occurred()) {
-        return NULL;
-    }
     for (Py_ssize_t attempt = 0; attempt < most; attempt++) {
         if (self->sock == NULL || slot(self->intake, intake_is_reading) != Py_True) {
             Py_RETURN_NONE;
@@ -569,7 +583,7 @@ lane_read(PyObject *object, PyObject *const *args, Py_ssize_t count)
             return NULL;
         }
         PyObject *rare = NULL;
-        Py_ssize_t size = receive(self, fd, attempt, &rare);
+        Py_ssize_t size = receive(self, fd, attempt, taken, &rare);
         if (size == -1 && errno == EINTR) {
             if (PyErr_CheckSignals() < 0) {
                 return NULL;
@@ -585,17 +599,132 @@ lane_read(PyObject *object, PyObject *const *args, Py_ssize_t count)
         }
         if (size < 0) {
             PyObject *error = PyObject_CallFunction(PyExc_OSError, "is", errno, strerror(errno));
-            return error == NULL ? NULL : Py_BuildValue("(nN)", attempt, error);
+            return error == NULL ? NULL : Py_BuildValue("(nnN)", attempt, taken, error);
         }
         if (take_packet(self, size) < 0) {
             return NULL;
         }
         taken += size;
-        if (self->sock == NULL || slot(self->intake, intake__lone_wakeups) != zero || taken >= WAKEUP_BYTES || (double)monotonic_ns() * 1e-9 >= until) {
+        if (self->sock == NULL || slot(self->intake, intake__lone_wakeups) != zero || taken >= WAKEUP_BYTES || now() >= until) {
             break;
         }
     }
     Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(read_doc, "read(most, until, taken)\n--\n\nReceive packets and take them: seqrpc.aio.lane.Lane.");
+
+static PyObject *
+lane_read(PyObject *object, PyObject *const *args, Py_ssize_t count)
+{
+    Lane *self = (Lane *)object;
+    if (count != 3) {
+        return PyErr_Format(PyExc_TypeError, "read takes 3 arguments, got %zd", count);
+    }
+    Py_ssize_t most = PyLong_AsSsize_t(args[0]), taken = PyLong_AsSsize_t(args[2]);
+    double until = PyFloat_AsDouble(args[1]);
+    if (PyErr_Occurred()) {
+        return NULL;
+    }
+    return read_packets(self, most, until, taken);
+}
+
+/* Add what a wake-up took to the user's share of the turn, as Share.charge does. */
+static int
+charge(PyObject *share, double seconds, PyObject *loop)
+{
+    PyObject *told = NULL;
+    PyObject *used = PyFloat_FromDouble(PyFloat_AsDouble(slot(share, share_used)) + seconds);
+    if (used != NULL && !PyErr_Occurred()) {
+        set_slot(share, share_used, used);
+        told = PyFloat_AS_DOUBLE(used) < PyFloat_AsDouble(slot(share, share_look_at))
+                   ? Py_NewRef(Py_None)
+                   : PyObject_CallMethodOneArg(share, str_look, loop);
+    }
+    Py_XDECREF(used);
+    Py_XDECREF(told);
+    return told == NULL ? -1 : 0;
+}
+
+/* Whether a wake-up is to go as Python has it: others of the user have been read, or there is little room for
+   descriptors. -1 on an exception. */
+static int
+is_restrained(Lane *self)
+{
+    if (slot(slot(self->intake, intake__share), share_crowded) != Py_False) {
+        return 1;
+    }
+    PyObject *careful = PyObject_GetAttr(the_closer, str_careful);
+    Py_XDECREF(careful);
+    return careful == NULL ? -1 : careful != Py_False;
+}
+
+/* Read, and end the wake-up if that is simple: 1 if it was, 0 if it is left to Python with what came, -1 on an exception. */
+static int
+read_ready(Lane *self, double until, PyObject **came)
+{
+    Py_ssize_t most = PyObject_Size(slot(self->intake, intake__packets));
+    *came = most < 0 ? NULL : read_packets(self, most, until, 0);
+    if (*came == NULL) {
+        return -1;
+    }
+    if (self->intake == NULL) {
+        return 1; /* the connection has ended */
+    }
+    PyObject *lone = slot(self->intake, intake__lone_wakeups);
+    if (*came == Py_None) {
+        if (lone != zero && add_to_slot(self->intake, intake__lone_wakeups, minus_one) < 0) {
+            return -1;
+        }
+    } else if (PyLong_CheckExact(*came) && slot(self->carrier, carrier_broken) == Py_None) {
+        if (*came == one) { /* it is alone: do not look for a second one for a while */
+            set_slot(self->intake, intake__lone_wakeups, the_lone_wakeups);
+        }
+    } else {
+        return 0;
+    }
+    return 1;
+}
+
+PyDoc_STRVAR(ready_doc, "ready()\n--\n\nReceive what is there, as the loop calls it: as Intake._read_ready.");
+
+static PyObject *
+lane_ready(PyObject *object, PyObject *Py_UNUSED(ignored))
+{
+    Lane *self = (Lane *)object;
+    if (self->sock == NULL) {
+        Py_RETURN_NONE;
+    }
+    int restrained = is_restrained(self);
+    if (restrained != 0) {
+        return restrained < 0 ? NULL : PyObject_CallMethodNoArgs(self->intake, str__read_ready);
+    }
+    PyObject *intake = Py_NewRef(self->intake), *share = Py_NewRef(slot(intake, intake__share));
+    PyObject *loop = Py_NewRef(self->loop);
+    double began = now(), until = INFINITY;
+    if (slot(self->intake, intake__lone_wakeups) == zero) {
+        PyObject *beginning = PyFloat_FromDouble(began);
+        PyObject *end = beginning == NULL ? NULL : PyObject_CallMethodOneArg(share, str_until, beginning);
+        until = end == NULL ? -1.0 : PyFloat_AsDouble(end);
+        Py_XDECREF(beginning);
+        Py_XDECREF(end);
+    }
+    PyObject *came = NULL, *told = NULL;
+    int ended = PyErr_Occurred() ? -1 : read_ready(self, until, &came);
+    if (ended > 0) { /* a connection that has ended meanwhile no longer has its share */
+        told = charge(share, now() - began, loop) < 0 ? NULL : Py_NewRef(Py_None);
+    } else if (ended == 0) {
+        PyObject *times = Py_BuildValue("(OOOdd)", object, came, share, began, until);
+        PyObject *method = times == NULL ? NULL : PyObject_GetAttr(intake, str_read_on);
+        told = method == NULL ? NULL : PyObject_CallObject(method, times);
+        Py_XDECREF(times);
+        Py_XDECREF(method);
+    }
+    Py_DECREF(intake);
+    Py_DECREF(share);
+    Py_DECREF(loop);
+    Py_XDECREF(came);
+    return told;
 }
 
 /* ---- Calls of this side ---- */
@@ -702,6 +831,7 @@ lane_let_go(PyObject *object, PyObject *Py_UNUSED(ignored))
 }
 
 static PyMethodDef lane_methods[] = {
+    {"ready", lane_ready, METH_NOARGS, ready_doc},
     {"read", (PyCFunction)(void (*)(void))lane_read, METH_FASTCALL, read_doc},
     {"call", (PyCFunction)(void (*)(void))lane_call, METH_FASTCALL, call_doc},
     {"finish", (PyCFunction)(void (*)(void))lane_finish, METH_FASTCALL, finish_doc},

@@ -18,6 +18,7 @@ typedef struct {
     PyObject *calls, *requests, *given_up;      /* the tables of the session */
     PyObject *dispatcher, *entries, *policies;  /* NULL where others than a plain Dispatcher answer */
     PyObject *running, *starter, *held, *total; /* likewise */
+    PyObject *last_name;                        /* of the method that was called last, in ASCII */
     Py_buffer buffer;                           /* where packets are received */
     Py_ssize_t most_calls;
     int most_depth;

@@ -17,7 +17,7 @@ STRINGS(DEFINE_STRING)
 
 PyObject *names_of_task, *names_of_eager_task;
 PyObject *zero, *one, *minus_one;
-PyCFunction number_of_socket, copy_of_struct;
+PyCFunction number_of_socket, copy_of_struct, done_of_future;
 Py_ssize_t calls_kind;
 bool is_bound;
 
@@ -88,6 +88,10 @@ bind_all(PyObject *objects)
     calls_kind = PyLong_AsSsize_t(the_calls_kind);
     number_of_socket = find_method(the_Socket, "fileno");
     copy_of_struct = find_method(the_HandledCall, "__copy__");
+    done_of_future = find_method(the_Future, "done");
+    if (done_of_future == NULL) {
+        PyErr_Clear(); /* it is asked by its name */
+    }
     if (calls_kind < 0 || number_of_socket == NULL || copy_of_struct == NULL) {
         return -1;
     }
@@ -114,6 +118,12 @@ monotonic_ns(void)
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
     return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+}
+
+double
+now(void)
+{
+    return (double)monotonic_ns() * 1e-9;
 }
 
 int

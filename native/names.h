@@ -48,9 +48,10 @@ PyCFunction find_method(PyObject *type, const char *name);
     of(Link, link, quiet_sweeps) of(Link, link, writing_paused) of(Link, link, home) of(Link, link, handler) \
     of(Session, session, closing_sent) of(Session, session, closing_received) of(Session, session, _next_id) \
     of(Session, session, _was_asked) of(Carrier, carrier, sends_at_once) of(Intake, intake, is_reading) \
-    of(Intake, intake, protocol) of(Intake, intake, _lone_wakeups) of(Inbox, inbox, peer) of(Turns, turns, waiting) of(Account, account, most_calls) \
+    of(Intake, intake, protocol) of(Intake, intake, _lone_wakeups) of(Intake, intake, _share) of(Intake, intake, _packets) \
+    of(Share, share, used) of(Share, share, look_at) of(Share, share, crowded) of(Carrier, carrier, broken) of(Inbox, inbox, peer) of(Turns, turns, waiting) of(Account, account, most_calls) \
     of(Account, account, most_calls_of_all) of(RunningCalls, running, is_attended) \
-    of(Dispatcher, dispatcher, _connection) of(Dispatcher, dispatcher, lane) of(Dispatcher, dispatcher, _starter) of(Entry, entry, is_immediate) of(Entry, entry, is_native) \
+    of(Dispatcher, dispatcher, _connection) of(Dispatcher, dispatcher, lane) of(Dispatcher, dispatcher, _loop) of(Dispatcher, dispatcher, _starter) of(Entry, entry, is_immediate) of(Entry, entry, is_native) \
     of(Entry, entry, handler) of(Entry, entry, exact) of(Entry, entry, untyped) of(Entry, entry, result_check) \
     of(Entry, entry, latency) of(ResultCheck, check, exact) of(Request, request, call_id) of(Request, request, is_plain) \
     of(Request, request, method) of(Request, request, params) of(Request, request, fds) of(Response, response, call_id) \
@@ -61,15 +62,16 @@ PyCFunction find_method(PyObject *type, const char *name);
 
 /* Classes, functions and objects of Python: the_Link. */
 #define OBJECTS(of) \
-    of(Link) of(Session) of(Carrier) of(Intake) of(Inbox) of(Turns) of(Account) of(RunningCalls) of(Dispatcher) of(Pace) of(Starter) \
+    of(Link) of(Session) of(Carrier) of(Intake) of(Inbox) of(Turns) of(Account) of(RunningCalls) of(Dispatcher) of(Pace) of(Starter) of(Share) of(closer) of(lone_wakeups) \
     of(Entry) of(ResultCheck) of(Request) of(Response) of(HandledCall) \
-    of(Socket) of(Task) of(blank_call) of(blank_request) of(blank_response) of(calls_kind) of(no_params) of(scope) of(running_loop)
+    of(Socket) of(Task) of(Future) of(blank_call) of(blank_request) of(blank_response) of(calls_kind) of(no_params) of(scope) of(running_loop)
 
 /* Names of attributes and methods: str_admits. */
 #define STRINGS(of) \
     of(admits) of(request_denied) of(packet_received) of(request_received) of(_refuse_params) of(_not_started) of(_run) \
     of(start) of(done) of(set_result) of(next) of(fail) of(create_future) of(_succeeded) of(_failed) of(end) \
-    of(end_unbegun) of(connection) of(running) of(get_task_factory) of(must_wait) of(wait) of(throw) of(close) of(value)
+    of(end_unbegun) of(connection) of(running) of(get_task_factory) of(must_wait) of(wait) of(throw) of(close) of(value) \
+    of(call_soon) of(careful) of(_read_ready) of(read_on) of(until) of(look)
 
 #define DECLARE_SLOT(class, name, attribute) extern Slot name##_##attribute;
 SLOTS(DECLARE_SLOT)
@@ -86,6 +88,7 @@ STRINGS(DECLARE_STRING)
 extern PyObject *names_of_task, *names_of_eager_task; /* the keywords that a Task is made with */
 extern PyObject *zero, *one, *minus_one;
 extern PyCFunction number_of_socket, copy_of_struct; /* socket.fileno, msgspec.Struct.__copy__ */
+extern PyCFunction done_of_future;                   /* asyncio.Future.done, if that can be called so; else NULL */
 extern Py_ssize_t calls_kind;                        /* seqrpc.aio.accounts.CALLS */
 extern bool is_bound;
 
@@ -94,6 +97,9 @@ PyObject *bind_names(PyObject *module, PyObject *objects);
 
 /* Nanoseconds of CLOCK_MONOTONIC: time.monotonic_ns(). */
 int64_t monotonic_ns(void);
+
+/* Seconds of CLOCK_MONOTONIC: time.monotonic(). */
+double now(void);
 
 /* Add a number to one in a list, or in a slot. */
 int add_to_item(PyObject *list, Py_ssize_t index, PyObject *amount);

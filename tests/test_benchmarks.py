@@ -387,3 +387,17 @@ def test_a_page_without_the_headings_is_left_as_it_is(tmp_path: Path) -> None:
 
     assert (done.returncode, page.read_text()) == (1, "# Nothing\n")
     assert "has not one heading '### Python 3.11'" in done.stderr
+
+
+@pytest.mark.skipif(TWIN == "pure", reason="there is no extension module")
+def test_a_native_part_of_other_sources_is_not_measured(tmp_path: Path) -> None:
+    for part in ("seqrpc", "native"):
+        shutil.copytree(ROOT / part, tmp_path / "other" / part, ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / "other/native/module.c").write_text("/* nothing */")
+    options = ["--rounds", "1", "--seconds", "0.001", "--kinds", "lone"]
+
+    native = benchmark(str(ROOT), str(tmp_path / "other"), *options, module="benchmarks.checkouts")
+    pure = benchmark(str(ROOT), f"{tmp_path / 'other'}:SEQRPC_PURE=1", *options, module="benchmarks.checkouts")
+
+    assert (native.returncode, pure.returncode) == (1, 0)
+    assert f"is not of the sources in {tmp_path / 'other'}: run native/build.py there" in native.stderr

@@ -81,12 +81,12 @@ class Caller:
 
         Cancel: the other side is told to stop; a call that was not yet sent is never sent.
         """
-        line, lane, timer = self._line, self._line.lane, None
+        line, timer = self._line, None
         waiter: Waiter
-        sent = None if lane is None or deadline is not None or meta else lane.call(method, params)
-        if sent is not None:
+        lane = line.lane
+        if lane is not None and deadline is None and not meta and (sent := lane.call(method, params)) is not None:
             call_id, waiter = sent
-            sent = None
+            del sent
         else:
             try:
                 is_home = get_running_loop() is line.home

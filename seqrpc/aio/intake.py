@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any, Final, Protocol
 
 from seqrpc.aio.gate import Gate
-from seqrpc.aio.lane import Lane
+from seqrpc.aio.lane import Came, Lane
 from seqrpc.aio.packets import SeqpacketProtocol
 from seqrpc.aio.polling import Polling
 from seqrpc.aio.shares import NOBODYS, Share, share_of
@@ -25,7 +25,7 @@ from seqrpc.kernel.unread import close_unread
 from seqrpc.limits import MAX_PACKET, Limits
 from seqrpc.protocol.inbox import Inbox, Trouble, hides_packets, receive_buffer
 
-_LONE_WAKEUPS = 8
+LONE_WAKEUPS = 8
 """Wake-ups without a second read after one that found a single packet: the read that finds nothing costs 1 µs."""
 
 _NEVER: Final = float("inf")
@@ -142,7 +142,10 @@ class Intake:
             self._watch_readable()
 
     def _watch_readable(self) -> None:
-        self._loop.add_reader(self.fd, self._read_ready if self._polling is None else self._polling.read)
+        if self._polling is not None:
+            self._loop.add_reader(self.fd, self._polling.read)
+        else:
+            self._loop.add_reader(self.fd, self._read_ready if self.lane is None else self.lane.ready)
 
     def end_wakeup(self) -> None:
         """Let others on the loop run after the packet that is being received: it was much work."""
@@ -197,26 +200,46 @@ class Intake:
         if share.used >= share.look_at:
             share.look(self._loop)
 
+    def use_lane(self, lane: Lane) -> None:
+        """Have plain packets taken by something native from now on, and the rest by this as before."""
+        self.lane = lane
+        if self.is_reading and self._polling is None and not (self._gate is not None and self._gate.shut):
+            self._watch_readable()
+
     def _read_by_lane(self, lane: Lane, share: Share) -> None:
         """Do the same, with what takes plain packets by itself."""
         began = _monotonic()
-        most = left = len(self._packets)
         until = _NEVER if self._lone_wakeups else share.until(began)
-        while left > 0:
-            came = lane.read(left, until)
+        self.read_on(lane, lane.read(len(self._packets), until, 0), share, began, until)
+
+    def read_on(self, lane: Lane, came: Came, share: Share, began: float, until: float) -> None:
+        """End a wake-up that a lane began, after it has taken what it takes.
+
+        Args:
+            lane: the lane.
+            came: what it said.
+            share: the user's share as the wake-up began.
+            began: when the wake-up began.
+            until: when it is to end.
+        """
+        most = left = len(self._packets)
+        while True:
             if isinstance(came, int):
                 self._nothing_came(most - left + came)
                 break
+            taken = 0
             if came is not None:
-                number, received = came
+                number, taken, received = came
                 left -= number + 1
                 if not self._take_rare(received, most - left - 1):
                     break
+                taken += 0 if isinstance(received, OSError) else received[0]
             if self._lone_wakeups:
                 self._lone_wakeups -= 1
                 break
-            if came is None or not self.is_reading or _monotonic() >= until:
+            if came is None or left <= 0 or not self.is_reading or taken >= _WAKEUP_BYTES or _monotonic() >= until:
                 break
+            came = lane.read(left, until, taken)
         share.charge(_monotonic() - began, self._loop)
 
     def _take_rare(self, received: Received | OSError, number: int) -> bool:
@@ -306,7 +329,7 @@ class Intake:
         if self._owner.broken is not None:  # everything that was sent to us is read
             self._owner.lose(self._owner.broken)
         elif received == 1:
-            self._lone_wakeups = _LONE_WAKEUPS
+            self._lone_wakeups = LONE_WAKEUPS
 
     def _rare_packet(self, size: int, sender: Credentials | None, trouble: Trouble) -> None:
         """Tell the protocol of what came in place of a packet."""

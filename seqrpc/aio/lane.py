@@ -7,17 +7,28 @@ from typing import Any, Protocol
 from seqrpc.kernel.ancillary import Received
 from seqrpc.protocol.messages import Params
 
+Came = int | tuple[int, int, OSError | Received] | None
+"""What a lane found.
+
+None if as many packets came as it was to take, as many bytes, or for as long as it was to read. An int if there are no
+more: how many came. ``(number, bytes, error)`` if receiving failed after so many. ``(number, bytes, received)`` of what
+came after so many and is not plain: it is not taken, and the packet is in the buffer."""
+
 
 class Lane(Protocol):
     """The plainest packets of one connection. It has no state but what stands in the objects of the connection."""
 
-    def read(self, most: int, until: float, /) -> int | tuple[int, OSError | Received] | None:
-        """Receive packets, up to ``most`` and until ``until``, and take them, the plain ones natively.
+    def ready(self) -> None:
+        """Receive what is there, as the loop calls it: as :meth:`seqrpc.aio.intake.Intake._read_ready`."""
+        ...
 
-        Returns:
-            None if so many came, or for so long. An int if there are no more: how many came. ``(number, error)`` if
-            receiving failed after so many. ``(number, received)`` of what came after so many and is not taken; the
-            packet is in the buffer.
+    def read(self, most: int, until: float, taken: int, /) -> Came:
+        """Receive packets, and take them.
+
+        Args:
+            most: at most so many.
+            until: not longer than this (``time.monotonic()``).
+            taken: bytes that were received in this wake-up before.
         """
         ...
 

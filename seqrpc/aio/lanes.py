@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 from _socket import SocketType
-from asyncio import Task, _get_running_loop
+from asyncio import Future, Task, _get_running_loop
 from typing import Any, cast
 
 from seqrpc.aio.accounts import CALLS, Account
 from seqrpc.aio.carrier import Carrier
 from seqrpc.aio.current import HandledCall
-from seqrpc.aio.intake import Intake
+from seqrpc.aio.intake import LONE_WAKEUPS, Intake
 from seqrpc.aio.lane import Lane
 from seqrpc.aio.link import Link
 from seqrpc.aio.running import NO_PARAMS, RunningCalls
+from seqrpc.aio.shares import Share
 from seqrpc.aio.starting import Pace, Starter
 from seqrpc.aio.transport import carrier_of
 from seqrpc.aio.turns import Turns
 from seqrpc.interface.entries import Entry
 from seqrpc.interface.results import ResultCheck
 from seqrpc.interface.scope import scope
+from seqrpc.kernel.closing import CLOSER
 from seqrpc.protocol.inbox import Inbox
 from seqrpc.protocol.messages import NO_OPTIONS, Request, Response
 from seqrpc.protocol.session import Session
@@ -32,8 +34,8 @@ def use_dispatcher(kind: type) -> None:
     if native is None:
         return
     classes = (
-        Account, Carrier, Entry, HandledCall, Inbox, Intake, Link, Pace, Request, Response, ResultCheck, RunningCalls,
-        Session, Starter, Task, Turns,
+        Account, Carrier, Entry, Future, HandledCall, Inbox, Intake, Link, Pace, Request, Response, ResultCheck,
+        RunningCalls, Session, Share, Starter, Task, Turns,
     )  # fmt: skip
     native.bind(
         {each.__name__: each for each in classes}
@@ -47,6 +49,8 @@ def use_dispatcher(kind: type) -> None:
             "blank_request": Request(0, "", [], NO_OPTIONS, [], 0, is_plain=True),
             "blank_response": Response(0, None, None, []),
             "calls_kind": CALLS,
+            "closer": CLOSER,
+            "lone_wakeups": LONE_WAKEUPS,
             "no_params": NO_PARAMS,
             "running_loop": _get_running_loop,
             "scope": scope,
@@ -60,5 +64,5 @@ def new_lane(link: Link) -> Lane | None:
         return None
     carrier = carrier_of(link.transport)
     lane: Lane = native.Lane(link, carrier)
-    carrier.intake.lane = lane
+    carrier.intake.use_lane(lane)
     return lane
