@@ -159,8 +159,8 @@ class Runner:
         self.packets += sum(len(op[2]) for step in script["steps"] for op in step["do"] if op[0] == "send")
         return {
             "diary": diary,
-            "log": self._lines.lines,
-            "trouble": self._trouble,
+            "log": sorted(self._lines.lines) if script.get("ends") else self._lines.lines,
+            "trouble": sorted(self._trouble) if script.get("ends") else self._trouble,
             "descriptors": sorted((Counter(_descriptors().values()) - Counter(fds.values())).items()),
             "uncollected": {} if script.get("collects") else uncollected,
             "left": left,
@@ -179,9 +179,10 @@ class Runner:
                 raise
         finally:
             services.HERE.clear()
-        diary = world.diary
-        world.diary = []
-        return diary
+        diary, world.diary = world.diary, []
+        # What is left over ends in the order in which a set of tasks has them: by their addresses.
+        over = diary.index(["over"]) if ["over"] in diary else len(diary)
+        return diary[:over] + sorted(diary[over:], key=str)
 
 
 def _run(world: World, script: dict[str, Any]) -> None:
@@ -276,9 +277,9 @@ def _descriptors() -> dict[int, str]:
 
 
 def digest_of(report: dict[str, Any]) -> tuple[str, bytes]:
-    """Return a short name for a report, and the report as JSON."""
-    data = msgspec.json.encode(report)
-    return hashlib.sha256(data).hexdigest()[:32], data
+    """Return a short name for what must be the same in a report, and all of the report as JSON."""
+    data = msgspec.json.encode({name: part for name, part in report.items() if name != "uncollected"})
+    return hashlib.sha256(data).hexdigest()[:32], msgspec.json.encode(report)
 
 
 def commands() -> Iterator[dict[str, Any]]:
@@ -298,17 +299,19 @@ def main() -> None:
     for command in commands():
         faulthandler.dump_traceback_later(HANGS_AFTER, exit=True)
         if "run" in command:
-            kept, digests, began = [], [], time.process_time()
+            kept, digests, uncollected, began = [], [], [], time.process_time()
             packets = runner.packets
             for number in command["run"]:
                 faulthandler.dump_traceback_later(HANGS_AFTER, exit=True)
                 script = make(number, command["seed"], command.get("profile", ""))
-                digest, data = digest_of(runner.run(script))
+                report = runner.run(script)
+                digest, data = digest_of(report)
                 digests.append(digest)
+                uncollected.append(report["uncollected"])
                 kept.append(data)
             answer = {
                 "digests": digests, "packets": runner.packets - packets, "seconds": time.process_time() - began,
-                "bytes": sum(map(len, kept)),
+                "bytes": sum(map(len, kept)), "uncollected": uncollected,
             }  # fmt: skip
             answers.write(json.dumps(answer).encode() + b"\n")
         elif "tell" in command:

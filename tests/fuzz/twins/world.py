@@ -255,6 +255,7 @@ class World:
                     await asyncio.sleep(0)
         if not self.script.get("ends"):
             await self._end()
+        self.note("over")
         self._forget()
 
     def _do(self, name: str, *args: Any) -> None:
