@@ -6,7 +6,7 @@
  * the connection closes, what is in flight, what a user may have, all stands in Python's objects and is read there each
  * time. What it refers to for as long as the connection lasts never changes: the objects themselves.
  *
- * Python calls `read` as the socket has something, `call` to send a request, and `finish` as a handler has returned.
+ * The loop calls `ready` as the socket has something, and Python `call` to send a request.
  */
 
 #include "lane.h"
@@ -899,30 +899,6 @@ lane_call(PyObject *object, PyObject *const *args, Py_ssize_t count)
     return sent;
 }
 
-/* ---- Answers of this side ---- */
-
-PyDoc_STRVAR(finish_doc,
-             "finish(call, result)\n--\n\n"
-             "Answer a call with what its handler returned, and end it. Python does so (Dispatcher._succeeded) if\n"
-             "anything about it, or the connection, is out of the ordinary.");
-
-static PyObject *
-lane_finish(PyObject *object, PyObject *const *args, Py_ssize_t count)
-{
-    Lane *self = (Lane *)object;
-    if (count != 2) {
-        return PyErr_Format(PyExc_TypeError, "finish takes 2 arguments, got %zd", count);
-    }
-    PyObject *call = args[0], *result = args[1];
-    if ((PyObject *)Py_TYPE(call) != the_HandledCall || self->dispatcher == NULL) {
-        return PyErr_Format(PyExc_TypeError, "finish takes a call of this connection");
-    }
-    enter(self);
-    PyObject *told = finish_call(self, call, result);
-    leave(self);
-    return told;
-}
-
 PyDoc_STRVAR(let_go_doc, "let_go()\n--\n\nRefer to nothing any more: the connection has ended.");
 
 static PyObject *
@@ -942,7 +918,6 @@ static PyMethodDef lane_methods[] = {
     {"ready", lane_ready, METH_NOARGS, ready_doc},
     {"read", (PyCFunction)(void (*)(void))lane_read, METH_FASTCALL, read_doc},
     {"call", (PyCFunction)(void (*)(void))lane_call, METH_FASTCALL, call_doc},
-    {"finish", (PyCFunction)(void (*)(void))lane_finish, METH_FASTCALL, finish_doc},
     {"let_go", lane_let_go, METH_NOARGS, let_go_doc},
     {NULL, NULL, 0, NULL},
 };

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 import weakref
 from collections.abc import Awaitable, Collection, Coroutine, Mapping
@@ -285,19 +286,8 @@ class Dispatcher:
                     await self._starter.wait()
             result = await work
         except BaseException as exc:
-            try:
-                self._failed(call, work, exc)
-            finally:
-                self.running.end(call)
+            self._failed(call, work, exc)
         else:
-            if self.lane is None:
-                self._succeeded(call, result)
-            else:
-                self.lane.finish(call, result)
-
-    def _succeeded(self, call: HandledCall, result: Any) -> None:
-        """Answer with what a handler returned, and end the call."""
-        try:
             try:
                 lenders = self._answers.send_result(call.request.call_id, result, call.entry.result_check)
             except (Exception, asyncio.CancelledError) as exc:  # the result does not fit, or cannot be sent
@@ -308,6 +298,12 @@ class Dispatcher:
                     call.deadline_ns = None  # the deadline was for the call; a stream in its result lives on
         finally:
             self.running.end(call)
+
+    def _succeeded(self, call: HandledCall, result: Any) -> None:
+        """Answer with what a handler returned to something native, which does not answer with it, and end the call."""
+        call.is_paced = False  # it has begun
+        with contextlib.suppress(StopIteration):
+            self._run(call, _returned(result)).send(None)
 
     def _failed(self, call: HandledCall, work: Work, exc: BaseException) -> None:
         """Answer for a handler that raised, or was stopped.
@@ -387,6 +383,11 @@ class Dispatcher:
 
 
 use_dispatcher(Dispatcher)
+
+
+async def _returned(result: Any) -> Any:
+    """Return at once what a handler has returned."""
+    return result
 
 
 def _raise(exc: BaseException) -> NoReturn:

@@ -36,10 +36,6 @@ class Lane(Protocol):
         """Send a request, and return its id and the future of its answer; None, and do nothing, if it is not plain."""
         ...
 
-    def finish(self, call: Any, result: Any, /) -> None:
-        """Answer a call with what its handler returned, and end it, whatever it is."""
-        ...
-
     def let_go(self) -> None:
         """Refer to nothing any more: the connection has ended."""
         ...
