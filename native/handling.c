@@ -23,7 +23,7 @@ send_result(Lane *lane, PyObject *request, PyObject *entry, PyObject *result)
                              slot(check, check_exact) != (PyObject *)Py_TYPE(result))) {
         return 0;
     }
-    if (lane->sock == NULL || slot(request, request_is_plain) != Py_True || !PyLong_CheckExact(call_id) ||
+    if (lane->has_ended || slot(request, request_is_plain) != Py_True || !PyLong_CheckExact(call_id) ||
         slot(lane->link, link_writing_paused) != Py_False || slot(lane->carrier, carrier_sends_at_once) != Py_True) {
         return 0;
     }
@@ -64,15 +64,13 @@ end_call(Lane *lane, PyObject *call, PyObject *request, PyObject *entry)
 PyObject *
 finish_call(Lane *lane, PyObject *call, PyObject *result)
 {
-    PyObject *dispatcher = Py_NewRef(lane->dispatcher); /* what is called may let the lane go */
     PyObject *request = Py_NewRef(slot(call, call_request)), *entry = Py_NewRef(slot(call, call_entry)), *told = NULL;
     int sent = send_result(lane, request, entry, result);
     if (sent == 0) {
-        told = PyObject_CallMethodObjArgs(dispatcher, str__succeeded, call, result, NULL);
+        told = PyObject_CallMethodObjArgs(lane->dispatcher, str__succeeded, call, result, NULL);
     } else if (sent > 0 && end_call(lane, call, request, entry) == 0) {
         told = Py_NewRef(Py_None);
     }
-    Py_DECREF(dispatcher);
     Py_DECREF(request);
     Py_DECREF(entry);
     return told;
@@ -158,10 +156,12 @@ fail(Handling *self, PyObject *exc)
     Py_XDECREF(running);
     int result = told == NULL ? -1 : 0;
     Py_XDECREF(told);
+    if (raised != NULL && result < 0) { /* as in `finally`: what is raised last counts, and has the other as its context */
+        PyObject *last = caught_any();
+        PyException_SetContext(last, raised);
+        raised = last;
+    }
     if (raised != NULL) {
-        if (result < 0) {
-            PyErr_Clear();
-        }
         PyErr_SetObject((PyObject *)Py_TYPE(raised), raised);
         Py_DECREF(raised);
         result = -1;
@@ -186,9 +186,9 @@ succeed(Handling *self, PyObject *result)
     self->state = ENDED;
     PyObject *lane = slot(self->dispatcher, dispatcher_lane), *told;
     if (lane != NULL && lane != Py_None) {
-        Py_INCREF(lane);
+        enter((Lane *)lane);
         told = finish_call((Lane *)lane, self->call, result);
-        Py_DECREF(lane);
+        leave((Lane *)lane);
     } else {
         told = PyObject_CallMethodObjArgs(self->dispatcher, str__succeeded, self->call, result, NULL);
     }
@@ -556,9 +556,9 @@ static int
 start_call(Lane *lane, PyObject *call, PyObject *coroutine)
 {
     int result = -1;
-    PyObject *dispatcher = Py_NewRef(lane->dispatcher), *loop = lane->loop, *running = NULL, *task = NULL;
+    PyObject *dispatcher = lane->dispatcher, *running = NULL, *task = NULL;
     PyObject *context = context_of(call);
-    PyObject *factory = context == NULL ? NULL : PyObject_CallMethodNoArgs(loop, str_get_task_factory);
+    PyObject *factory = context == NULL ? NULL : PyObject_CallMethodNoArgs(lane->loop, str_get_task_factory);
     if (factory == NULL) {
         goto done;
     }
@@ -583,7 +583,6 @@ start_call(Lane *lane, PyObject *call, PyObject *coroutine)
         Py_DECREF(exc);
     }
 done:
-    Py_DECREF(dispatcher);
     Py_XDECREF(context);
     Py_XDECREF(factory);
     Py_XDECREF(running);

@@ -34,7 +34,7 @@
 #define MEMBERS(of) \
     of(link) of(session) of(carrier) of(intake) of(inbox) of(sock) of(loop) of(turns) of(account) of(calls) of(requests) \
     of(given_up) of(dispatcher) of(entries) of(policies) of(running) of(starter) of(held) of(total) \
-    of(last_name)
+    of(last_name) of(sender)
 
 static int
 lane_traverse(PyObject *object, visitproc visit, void *arg)
@@ -54,6 +54,23 @@ lane_clear(PyObject *object)
     MEMBERS(CLEAR)
     PyBuffer_Release(&self->buffer);
     return 0;
+}
+
+void
+enter(Lane *self)
+{
+    self->users++;
+    Py_INCREF(self);
+}
+
+void
+leave(Lane *self)
+{
+    self->users--;
+    if (self->has_ended && self->users == 0) {
+        lane_clear((PyObject *)self);
+    }
+    Py_DECREF(self);
 }
 
 static void
@@ -164,10 +181,15 @@ take_parts(Lane *self, PyObject *link, PyObject *carrier)
     }
     self->most_depth = most_depth < MOST_DEPTH ? (int)most_depth : MOST_DEPTH;
     number = PyObject_GetAttrString(self->intake, "_takes_descriptors");
-    if (number == NULL || (self->takes_descriptors = PyObject_IsTrue(number))) {
-        result = number == NULL ? -1 : 0;
+    if (number == NULL) {
         goto done;
     }
+    self->takes_descriptors = PyObject_IsTrue(number);
+    Py_SETREF(number, PyObject_GetAttrString(self->inbox, "names_senders"));
+    if (number == NULL) {
+        goto done;
+    }
+    self->names_senders = PyObject_IsTrue(number);
     result = 0;
 done:
     Py_XDECREF(buffer);
@@ -294,7 +316,7 @@ take_response(Lane *self, Reader *reader)
     if (is_done != Py_True && (told = PyObject_CallMethodOneArg(waiter, str_set_result, response)) == NULL) {
         goto done;
     }
-    if (self->turns != NULL && slot(self->turns, turns_waiting) != zero) { /* the packet may have made room for a call that waits */
+    if (slot(self->turns, turns_waiting) != zero) { /* the packet may have made room for a call that waits */
         Py_XSETREF(told, PyObject_CallMethodNoArgs(self->turns, str_next));
         if (told == NULL) {
             goto done;
@@ -419,7 +441,7 @@ take_request(Lane *self, Reader *reader, PyObject *caller)
         goto done;
     }
     int verdict = PyObject_IsTrue(admitted);
-    if (self->sock == NULL) { /* the policy ended the connection */
+    if (self->has_ended) { /* the policy ended the connection */
         taken = 1;
         goto done;
     }
@@ -460,11 +482,11 @@ hand_on(Lane *self, const uint8_t *data, Py_ssize_t size, PyObject *caller)
 
 /* Take a packet that came alone. Exceptions end the connection, as in Intake. */
 static int
-take_packet(Lane *self, Py_ssize_t size)
+take_packet(Lane *self, Py_ssize_t size, PyObject *sender)
 {
     uint8_t data[MOST_BYTES]; /* out of the buffer, which all connections of the thread use */
     int taken = 0; /* a caller of None is nobody whom the kernel names */
-    PyObject *caller = Py_NewRef(slot(self->inbox, inbox_peer)), *carrier = Py_NewRef(self->carrier);
+    PyObject *caller = Py_NewRef(sender), *carrier = Py_NewRef(self->carrier);
     const uint8_t *packet = self->buffer.buf;
     if (size <= MOST_BYTES && size > 3 && packet[0] == ARRAY_OF_FOUR && slot(self->intake, intake_protocol) == self->link) {
         memcpy(data, packet, (size_t)size);
@@ -541,10 +563,45 @@ failed:
     return NULL;
 }
 
-/* Receive one packet into the buffer. Returns its size; -1 with errno set; -2 if there is more than a plain packet, which
+/* Whether nothing came with a packet but the name of its sender. */
+static bool
+tells_sender_only(struct msghdr *message, struct ucred *told)
+{
+    struct cmsghdr *first = CMSG_FIRSTHDR(message);
+    if (first == NULL || first->cmsg_level != SOL_SOCKET || first->cmsg_type != SCM_CREDENTIALS ||
+        first->cmsg_len != CMSG_LEN(sizeof *told) || CMSG_NXTHDR(message, first) != NULL) {
+        return false;
+    }
+    memcpy(told, CMSG_DATA(first), sizeof *told);
+    return true;
+}
+
+/* Return who sent a packet that tells nothing else, as Inbox.take does; borrowed, NULL with an exception. */
+static PyObject *
+sender_of(Lane *self, Py_ssize_t size, struct msghdr *message, const struct ucred *told)
+{
+    if (self->sender != NULL && memcmp(told, &self->sender_as_told, sizeof *told) == 0) {
+        return self->sender;
+    }
+    PyObject *control = control_of(message), *taken = NULL, *sender = NULL, *trouble;
+    PyObject *take = control == NULL ? NULL : PyObject_GetAttr(self->inbox, str_take);
+    if (take != NULL) {
+        taken = PyObject_CallFunction(take, "nOi[]", size, control, message->msg_flags);
+    }
+    if (taken != NULL && PyArg_ParseTuple(taken, "nOO", &size, &sender, &trouble)) {
+        self->sender_as_told = *told;
+        Py_XSETREF(self->sender, Py_NewRef(sender));
+    }
+    Py_XDECREF(control);
+    Py_XDECREF(take);
+    Py_XDECREF(taken);
+    return sender == NULL ? NULL : self->sender;
+}
+
+/* Receive one packet into the buffer. Returns its size, and `sender`, borrowed; -1 with errno set; -2 if there is more than a plain packet, which
    `rare` tells as (attempt, taken, (size, control, flags, None)), or is NULL with an exception. */
 static Py_ssize_t
-receive(Lane *self, int fd, Py_ssize_t attempt, Py_ssize_t taken, PyObject **rare)
+receive(Lane *self, int fd, Py_ssize_t attempt, Py_ssize_t taken, PyObject **sender, PyObject **rare)
 {
     alignas(struct cmsghdr) char control[CMSG_SPACE(253 * sizeof(int)) + 2 * CMSG_SPACE(256) + CMSG_SPACE(sizeof(int))];
     struct iovec place = {self->buffer.buf, (size_t)self->buffer.len - (self->takes_descriptors ? 1 : 0)};
@@ -560,11 +617,20 @@ receive(Lane *self, int fd, Py_ssize_t attempt, Py_ssize_t taken, PyObject **rar
         size = recv(fd, self->buffer.buf, (size_t)self->buffer.len, MSG_DONTWAIT | MSG_TRUNC);
         flags = size >= self->buffer.len ? MSG_TRUNC : 0;
     }
-    if (size > 0 && flags == 0 && message.msg_controllen == 0) {
-        return size;
-    }
     if (size < 0) {
         return -1;
+    }
+    if (size > 0 && flags == 0) {
+        struct ucred told;
+        *sender = slot(self->inbox, inbox_peer);
+        if (message.msg_controllen == 0) {
+            return size;
+        }
+        if (self->names_senders && tells_sender_only(&message, &told)) {
+            *sender = sender_of(self, size, &message, &told);
+            *rare = NULL;
+            return *sender == NULL ? -2 : size;
+        }
     }
     PyObject *came = control_of(&message);
     if (came == NULL) {
@@ -584,15 +650,15 @@ static PyObject *
 read_packets(Lane *self, Py_ssize_t most, double until, Py_ssize_t taken)
 {
     for (Py_ssize_t attempt = 0; attempt < most; attempt++) {
-        if (self->sock == NULL || slot(self->intake, intake_is_reading) != Py_True) {
+        if (self->has_ended || slot(self->intake, intake_is_reading) != Py_True) {
             Py_RETURN_NONE;
         }
         int fd = descriptor(self);
         if (fd == -1 && PyErr_Occurred()) {
             return NULL;
         }
-        PyObject *rare = NULL;
-        Py_ssize_t size = receive(self, fd, attempt, taken, &rare);
+        PyObject *rare = NULL, *sender = NULL;
+        Py_ssize_t size = receive(self, fd, attempt, taken, &sender, &rare);
         if (size == -1 && errno == EINTR) {
             if (PyErr_CheckSignals() < 0) {
                 return NULL;
@@ -610,11 +676,11 @@ read_packets(Lane *self, Py_ssize_t most, double until, Py_ssize_t taken)
             PyObject *error = PyObject_CallFunction(PyExc_OSError, "is", errno, strerror(errno));
             return error == NULL ? NULL : Py_BuildValue("(nnN)", attempt, taken, error);
         }
-        if (take_packet(self, size) < 0) {
+        if (take_packet(self, size, sender) < 0) {
             return NULL;
         }
         taken += size;
-        if (self->sock == NULL || slot(self->intake, intake__lone_wakeups) != zero || taken >= WAKEUP_BYTES || now() >= until) {
+        if (self->has_ended || slot(self->intake, intake__lone_wakeups) != zero || taken >= WAKEUP_BYTES || now() >= until) {
             break;
         }
     }
@@ -635,7 +701,10 @@ lane_read(PyObject *object, PyObject *const *args, Py_ssize_t count)
     if (PyErr_Occurred()) {
         return NULL;
     }
-    return read_packets(self, most, until, taken);
+    enter(self);
+    PyObject *came = read_packets(self, most, until, taken);
+    leave(self);
+    return came;
 }
 
 /* Add what a wake-up took to the user's share of the turn, as Share.charge does. */
@@ -677,7 +746,7 @@ read_ready(Lane *self, double until, PyObject **came)
     if (*came == NULL) {
         return -1;
     }
-    if (self->intake == NULL) {
+    if (self->has_ended) {
         return 1; /* the connection has ended */
     }
     PyObject *lone = slot(self->intake, intake__lone_wakeups);
@@ -698,18 +767,13 @@ read_ready(Lane *self, double until, PyObject **came)
 PyDoc_STRVAR(ready_doc, "ready()\n--\n\nReceive what is there, as the loop calls it: as Intake._read_ready.");
 
 static PyObject *
-lane_ready(PyObject *object, PyObject *Py_UNUSED(ignored))
+wake_up(Lane *self)
 {
-    Lane *self = (Lane *)object;
-    if (self->sock == NULL) {
-        Py_RETURN_NONE;
-    }
     int restrained = is_restrained(self);
     if (restrained != 0) {
         return restrained < 0 ? NULL : PyObject_CallMethodNoArgs(self->intake, str__read_ready);
     }
-    PyObject *intake = Py_NewRef(self->intake), *share = Py_NewRef(slot(intake, intake__share));
-    PyObject *loop = Py_NewRef(self->loop);
+    PyObject *share = Py_NewRef(slot(self->intake, intake__share));
     double began = now(), until = INFINITY;
     if (slot(self->intake, intake__lone_wakeups) == zero) {
         PyObject *beginning = PyFloat_FromDouble(began);
@@ -721,50 +785,47 @@ lane_ready(PyObject *object, PyObject *Py_UNUSED(ignored))
     PyObject *came = NULL, *told = NULL;
     int ended = PyErr_Occurred() ? -1 : read_ready(self, until, &came);
     if (ended > 0) { /* a connection that has ended meanwhile no longer has its share */
-        told = charge(share, now() - began, loop) < 0 ? NULL : Py_NewRef(Py_None);
+        told = charge(share, now() - began, self->loop) < 0 ? NULL : Py_NewRef(Py_None);
     } else if (ended == 0) {
-        PyObject *times = Py_BuildValue("(OOOdd)", object, came, share, began, until);
-        PyObject *method = times == NULL ? NULL : PyObject_GetAttr(intake, str_read_on);
+        PyObject *times = Py_BuildValue("(OOOdd)", self, came, share, began, until);
+        PyObject *method = times == NULL ? NULL : PyObject_GetAttr(self->intake, str_read_on);
         told = method == NULL ? NULL : PyObject_CallObject(method, times);
         Py_XDECREF(times);
         Py_XDECREF(method);
     }
-    Py_DECREF(intake);
     Py_DECREF(share);
-    Py_DECREF(loop);
     Py_XDECREF(came);
+    return told;
+}
+
+static PyObject *
+lane_ready(PyObject *object, PyObject *Py_UNUSED(ignored))
+{
+    Lane *self = (Lane *)object;
+    if (self->has_ended) {
+        Py_RETURN_NONE;
+    }
+    enter(self);
+    PyObject *told = wake_up(self);
+    leave(self);
     return told;
 }
 
 /* ---- Calls of this side ---- */
 
-PyDoc_STRVAR(call_doc,
-             "call(method, params)\n--\n\n"
-             "Send a request, and return its id and the future that its RESPONSE will be the result of.\n\n"
-             "None if anything about it, or the connection, is out of the ordinary: then nothing has happened.");
-
+/* Send a request, and return what `call` returns. */
 static PyObject *
-lane_call(PyObject *object, PyObject *const *args, Py_ssize_t count)
+send_request(Lane *self, PyObject *method, PyObject *params)
 {
-    Lane *self = (Lane *)object;
-    if (count != 2) {
-        return PyErr_Format(PyExc_TypeError, "call takes 2 arguments, got %zd", count);
-    }
-    PyObject *method = args[0], *params = args[1];
-    if (self->sock == NULL || slot(self->turns, turns_waiting) != zero ||
-        !is_false(slot(self->link, link_writing_paused)) || slot(self->carrier, carrier_sends_at_once) != Py_True ||
+    if (slot(self->turns, turns_waiting) != zero || !is_false(slot(self->link, link_writing_paused)) ||
+        slot(self->carrier, carrier_sends_at_once) != Py_True ||
         PyDict_GET_SIZE(self->calls) >= self->most_calls || PySet_GET_SIZE(self->given_up) != 0 ||
         slot(self->session, session_closing_received) != Py_None || !PyUnicode_CheckExact(method) ||
         !(PyTuple_CheckExact(params) || PyList_CheckExact(params))) {
         Py_RETURN_NONE;
     }
-    PyObject *loop = PyObject_CallNoArgs(the_running_loop);
-    if (loop == NULL) {
-        return NULL;
-    }
-    Py_DECREF(loop);
     PyObject *next = slot(self->session, session__next_id);
-    if (loop == Py_None || loop != slot(self->link, link_home) || next == NULL || !PyLong_CheckExact(next)) {
+    if (next == NULL || !PyLong_CheckExact(next)) {
         Py_RETURN_NONE;
     }
     uint8_t data[MOST_BYTES];
@@ -778,6 +839,14 @@ lane_call(PyObject *object, PyObject *const *args, Py_ssize_t count)
         !write_value(&writer, method) || !write_value(&writer, params)) {
         Py_RETURN_NONE;
     }
+    PyObject *loop = PyObject_CallNoArgs(the_running_loop);
+    if (loop == NULL) {
+        return NULL;
+    }
+    Py_DECREF(loop);
+    if (loop == Py_None || loop != slot(self->link, link_home)) {
+        Py_RETURN_NONE;
+    }
     PyObject *call_id = Py_NewRef(next), *waiter = NULL, *after = NULL, *result = NULL;
     int is_used = PyDict_Contains(self->calls, call_id);
     if (is_used != 0) {
@@ -786,6 +855,10 @@ lane_call(PyObject *object, PyObject *const *args, Py_ssize_t count)
     }
     after = PyLong_FromUnsignedLong(id == UINT32_MAX ? 0 : id + 1);
     waiter = PyObject_CallMethodNoArgs(self->loop, str_create_future);
+    if (self->has_ended && waiter != NULL) {
+        result = Py_NewRef(Py_None);
+        goto done;
+    }
     if (after == NULL || waiter == NULL || (result = PyTuple_Pack(2, call_id, waiter)) == NULL ||
         PyDict_SetItem(self->calls, call_id, waiter) < 0) {
         Py_CLEAR(result);
@@ -803,6 +876,27 @@ done:
     Py_XDECREF(waiter);
     Py_XDECREF(after);
     return result;
+}
+
+PyDoc_STRVAR(call_doc,
+             "call(method, params)\n--\n\n"
+             "Send a request, and return its id and the future that its RESPONSE will be the result of.\n\n"
+             "None if anything about it, or the connection, is out of the ordinary: then nothing has happened.");
+
+static PyObject *
+lane_call(PyObject *object, PyObject *const *args, Py_ssize_t count)
+{
+    Lane *self = (Lane *)object;
+    if (count != 2) {
+        return PyErr_Format(PyExc_TypeError, "call takes 2 arguments, got %zd", count);
+    }
+    if (self->has_ended) {
+        Py_RETURN_NONE;
+    }
+    enter(self);
+    PyObject *sent = send_request(self, args[0], args[1]);
+    leave(self);
+    return sent;
 }
 
 /* ---- Answers of this side ---- */
@@ -823,7 +917,10 @@ lane_finish(PyObject *object, PyObject *const *args, Py_ssize_t count)
     if ((PyObject *)Py_TYPE(call) != the_HandledCall || self->dispatcher == NULL) {
         return PyErr_Format(PyExc_TypeError, "finish takes a call of this connection");
     }
-    return finish_call(self, call, result);
+    enter(self);
+    PyObject *told = finish_call(self, call, result);
+    leave(self);
+    return told;
 }
 
 PyDoc_STRVAR(let_go_doc, "let_go()\n--\n\nRefer to nothing any more: the connection has ended.");
@@ -835,7 +932,9 @@ lane_let_go(PyObject *object, PyObject *Py_UNUSED(ignored))
     if (self->dispatcher != NULL && slot(self->dispatcher, dispatcher_lane) == object) {
         set_slot(self->dispatcher, dispatcher_lane, Py_None);
     }
-    lane_clear(object);
+    self->has_ended = true;
+    enter(self);
+    leave(self);
     Py_RETURN_NONE;
 }
 

@@ -5,6 +5,8 @@
 
 #include "names.h"
 
+#include <sys/socket.h>
+
 /* Bytes of a packet that is read or written here. */
 #define MOST_BYTES 4096
 
@@ -19,14 +21,22 @@ typedef struct {
     PyObject *dispatcher, *entries, *policies;  /* NULL where others than a plain Dispatcher answer */
     PyObject *running, *starter, *held, *total; /* likewise */
     PyObject *last_name;                        /* of the method that was called last, in ASCII */
+    PyObject *sender;                           /* who sent the last packet, where packets tell of that; */
+    struct ucred sender_as_told;                /* in the kernel's words */
     Py_buffer buffer;                           /* where packets are received */
     Py_ssize_t most_calls;
     int most_depth;
-    bool takes_descriptors;
+    bool takes_descriptors, names_senders;
+    bool has_ended; /* nothing is to be sent or received any more */
+    int users;      /* of its members at this moment: they are let go after the last */
 } Lane;
 
 extern PyType_Spec lane_spec, handling_spec;
 extern PyTypeObject *handling_type;
+
+/* Use the members of a lane: whatever is called meanwhile may end the connection, and they stay until `leave`. */
+void enter(Lane *lane);
+void leave(Lane *lane);
 
 /* Send a packet, whole or not at all, without waiting. False if it did not leave, for whatever reason: nothing has
    happened then, and Python tries by itself. */

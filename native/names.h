@@ -71,7 +71,7 @@ PyCFunction find_method(PyObject *type, const char *name);
     of(admits) of(request_denied) of(packet_received) of(request_received) of(_refuse_params) of(_not_started) of(_run) \
     of(start) of(done) of(set_result) of(next) of(fail) of(create_future) of(_succeeded) of(_failed) of(end) \
     of(end_unbegun) of(connection) of(running) of(get_task_factory) of(must_wait) of(wait) of(throw) of(close) of(value) \
-    of(call_soon) of(careful) of(_read_ready) of(read_on) of(until) of(look)
+    of(call_soon) of(take) of(careful) of(_read_ready) of(read_on) of(until) of(look)
 
 #define DECLARE_SLOT(class, name, attribute) extern Slot name##_##attribute;
 SLOTS(DECLARE_SLOT)
@@ -94,6 +94,9 @@ extern bool is_bound;
 
 /* Learn all of them from a dict by name. */
 PyObject *bind_names(PyObject *module, PyObject *objects);
+
+/* Let the clock below tell so many nanoseconds for ever; 0 lets it go again. */
+PyObject *stop_clock(PyObject *module, PyObject *nanoseconds);
 
 /* Nanoseconds of CLOCK_MONOTONIC: time.monotonic_ns(). */
 int64_t monotonic_ns(void);

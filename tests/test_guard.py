@@ -17,7 +17,7 @@ import pytest
 from benchmarks.guard import RECORDED, Counted, compare, count, judge, record, recorded_as
 from benchmarks.guarded import KINDS
 from benchmarks.traced import Figures, parsed
-from seqrpc.twin import TWIN
+from seqrpc.twin import TWIN, native
 
 ROOT = Path(__file__).parent.parent
 WITHIN = 120.0  # seconds: far more than anything here takes
@@ -206,6 +206,16 @@ def test_each_twin_has_records_of_its_own(tmp_path: Path, monkeypatch: pytest.Mo
     assert list(json.loads(file.read_text())) == [PYTHON, f"{PYTHON} native"]
     assert re.match(rf"a call on Python {re.escape(platform.python_version())}, pure, ", done.stdout)
     assert re.search(r"^BETTER: lone .*, recorded 1,000,000,", done.stdout, re.MULTILINE)
+
+
+@pytest.mark.skipif(native is None, reason="there is no extension module")
+@pytest.mark.parametrize("time,error", [("now", TypeError), (1.5, TypeError), (1 << 63, OverflowError)])
+def test_the_native_clock_is_stopped_at_nanoseconds(time: object, error: type[Exception]) -> None:
+    assert native is not None
+    with pytest.raises(error):
+        native.stop_clock(time)
+
+    assert native.stop_clock(0) is None  # it goes, as before
 
 
 def test_of_each_supported_python_everything_is_recorded() -> None:

@@ -227,30 +227,32 @@ class Intake:
             if isinstance(came, int):
                 self._nothing_came(most - left + came)
                 break
-            taken = 0
+            taken, received = 0, None
             if came is not None:
                 number, taken, received = came
                 left -= number + 1
-                if not self._take_rare(received, most - left - 1):
+            if isinstance(received, OSError):
+                if not self._receive_failed(received, most - left - 1) or left <= 0:
                     break
-                taken += 0 if isinstance(received, OSError) else received[0]
-            if self._lone_wakeups:
-                self._lone_wakeups -= 1
-                break
-            if came is None or left <= 0 or not self.is_reading or taken >= _WAKEUP_BYTES or _monotonic() >= until:
-                break
+            else:
+                if received is not None:
+                    taken += self._take_rare(*received)
+                if self._lone_wakeups:
+                    self._lone_wakeups -= 1
+                    break
+                if came is None or left <= 0 or not self.is_reading:
+                    break
+                if taken >= _WAKEUP_BYTES or _monotonic() >= until:
+                    break
             came = lane.read(left, until, taken)
         share.charge(_monotonic() - began, self._loop)
 
-    def _take_rare(self, received: Received | OSError, number: int) -> bool:
-        """Take what a lane leaves, after so many packets; return whether there may be more."""
-        if isinstance(received, OSError):
-            return self._receive_failed(received, number)
-        size, control, flags, _address = received
-        self._take(size, control, flags, None)
+    def _take_rare(self, size: int, control: Control, flags: int, _address: object) -> int:
+        """Take what is in the buffer, and return the bytes of the packet, 0 if there is none."""
+        was_taken = self._take(size, control, flags, None)
         if CLOSER.careful:
             self.end_wakeup()
-        return True
+        return size if was_taken else 0
 
     def _may_receive(self) -> bool:
         """Return whether a packet may be received in the ordinary way; if not, reading goes on later by itself."""
@@ -293,18 +295,19 @@ class Intake:
             share.charge(_monotonic() - began, self._loop)
         self._read_on()
 
-    def _take(self, size: int, control: Control, flags: int, data: bytes | None) -> None:
-        """Take what was received; ``data`` is None if it is in the buffer."""
+    def _take(self, size: int, control: Control, flags: int, data: bytes | None) -> bool:
+        """Take what was received, and return whether it was a packet; ``data`` is None if it is in the buffer."""
         fds: list[OwnedFd] = []
         size, sender, trouble = self._inbox.take(size, control, flags, fds)
         if trouble is not None:
             self._rare_packet(size, sender, trouble)
-            return
+            return False
         try:
             self.protocol.packet_received(self._buffer[:size].tobytes() if data is None else data, fds, sender)
         except Exception as exc:
             close_all(fds)
             self._owner.fail(exc, "the protocol's packet_received failed")
+        return True
 
     def read_rest(self) -> None:
         """Read what came before the connection broke. The loop may never call again: there may be no end of file."""
