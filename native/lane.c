@@ -813,15 +813,20 @@ lane_ready(PyObject *object, PyObject *Py_UNUSED(ignored))
 
 /* ---- Calls of this side ---- */
 
+/* Whether a request may leave now: there is room for it, nothing goes before it, and the connection is as it should be. */
+static bool
+may_send(Lane *self)
+{
+    return !self->has_ended && slot(self->turns, turns_waiting) == zero && is_false(slot(self->link, link_writing_paused)) &&
+           slot(self->carrier, carrier_sends_at_once) == Py_True && PyDict_GET_SIZE(self->calls) < self->most_calls &&
+           PySet_GET_SIZE(self->given_up) == 0 && slot(self->session, session_closing_received) == Py_None;
+}
+
 /* Send a request, and return what `call` returns. */
 static PyObject *
 send_request(Lane *self, PyObject *method, PyObject *params)
 {
-    if (slot(self->turns, turns_waiting) != zero || !is_false(slot(self->link, link_writing_paused)) ||
-        slot(self->carrier, carrier_sends_at_once) != Py_True ||
-        PyDict_GET_SIZE(self->calls) >= self->most_calls || PySet_GET_SIZE(self->given_up) != 0 ||
-        slot(self->session, session_closing_received) != Py_None || !PyUnicode_CheckExact(method) ||
-        !(PyTuple_CheckExact(params) || PyList_CheckExact(params))) {
+    if (!may_send(self) || !PyUnicode_CheckExact(method) || !(PyTuple_CheckExact(params) || PyList_CheckExact(params))) {
         Py_RETURN_NONE;
     }
     PyObject *next = slot(self->session, session__next_id);
@@ -848,19 +853,18 @@ send_request(Lane *self, PyObject *method, PyObject *params)
         Py_RETURN_NONE;
     }
     PyObject *call_id = Py_NewRef(next), *waiter = NULL, *after = NULL, *result = NULL;
-    int is_used = PyDict_Contains(self->calls, call_id);
-    if (is_used != 0) {
-        result = is_used < 0 ? NULL : Py_NewRef(Py_None);
-        goto done;
-    }
     after = PyLong_FromUnsignedLong(id == UINT32_MAX ? 0 : id + 1);
     waiter = PyObject_CallMethodNoArgs(self->loop, str_create_future);
-    if (self->has_ended && waiter != NULL) {
-        result = Py_NewRef(Py_None);
+    if (after == NULL || waiter == NULL || (result = PyTuple_Pack(2, call_id, waiter)) == NULL) {
         goto done;
     }
-    if (after == NULL || waiter == NULL || (result = PyTuple_Pack(2, call_id, waiter)) == NULL ||
-        PyDict_SetItem(self->calls, call_id, waiter) < 0) {
+    /* Whatever ran meanwhile, even a finalizer, may have called, too, or ended the connection. */
+    int is_used = PyDict_Contains(self->calls, call_id);
+    if (is_used != 0 || !may_send(self) || slot(self->session, session__next_id) != next) {
+        Py_SETREF(result, is_used < 0 ? NULL : Py_NewRef(Py_None));
+        goto done;
+    }
+    if (PyDict_SetItem(self->calls, call_id, waiter) < 0) {
         Py_CLEAR(result);
         goto done;
     }
@@ -889,9 +893,6 @@ lane_call(PyObject *object, PyObject *const *args, Py_ssize_t count)
     Lane *self = (Lane *)object;
     if (count != 2) {
         return PyErr_Format(PyExc_TypeError, "call takes 2 arguments, got %zd", count);
-    }
-    if (self->has_ended) {
-        Py_RETURN_NONE;
     }
     enter(self);
     PyObject *sent = send_request(self, args[0], args[1]);
