@@ -27,6 +27,10 @@
 #define WAKEUP_BYTES 32768
 
 #define RECEIVE_FLAGS (MSG_DONTWAIT | MSG_TRUNC | MSG_CMSG_CLOEXEC)
+/* What brings a descriptor besides SCM_RIGHTS: linux/socket.h, as in seqrpc.kernel.ancillary. */
+#ifndef SCM_PIDFD
+#define SCM_PIDFD 4
+#endif
 #define SEND_FLAGS (MSG_DONTWAIT | MSG_NOSIGNAL | MSG_EOR)
 
 /* ---- The lane of one connection ---- */
@@ -137,7 +141,8 @@ take_answering(Lane *self, PyObject *dispatcher)
     return take_attribute(&self->entries, dispatcher, "_entries") < 0 ||
                    take_attribute(&self->running, dispatcher, "running") < 0 ||
                    take_attribute(&self->starter, dispatcher, "_starter") < 0 ||
-                   check_type(self->running, the_RunningCalls) < 0
+                   check_type(self->running, the_RunningCalls) < 0 ||
+                   check_type(self->starter, the_Starter) < 0 || check_type(self->entries, (PyObject *)&PyDict_Type) < 0
                ? -1
                : 0;
 }
@@ -441,11 +446,9 @@ take_request(Lane *self, Reader *reader, PyObject *caller)
         goto done;
     }
     int verdict = PyObject_IsTrue(admitted);
-    if (self->has_ended) { /* the policy ended the connection */
+    if (self->has_ended && verdict >= 0) { /* the policy ended the connection */
         taken = 1;
-        goto done;
-    }
-    if (verdict > 0) {
+    } else if (verdict > 0) {
         taken = take_admitted(self, call_id, method, params, entry, caller) < 0 ? -1 : 1;
     } else if (verdict == 0) { /* it was asked, and is not asked again */
         PyObject *told = PyObject_CallMethodObjArgs(self->link, str_request_denied, call_id, method, caller, NULL);
@@ -520,7 +523,7 @@ static void
 close_received(struct msghdr *message)
 {
     for (struct cmsghdr *each = CMSG_FIRSTHDR(message); each != NULL; each = CMSG_NXTHDR(message, each)) {
-        if (each->cmsg_level == SOL_SOCKET && each->cmsg_type == SCM_RIGHTS) {
+        if (each->cmsg_level == SOL_SOCKET && (each->cmsg_type == SCM_RIGHTS || each->cmsg_type == SCM_PIDFD)) {
             size_t bytes = each->cmsg_len - CMSG_LEN(0);
             for (size_t at = 0; at + sizeof(int) <= bytes; at += sizeof(int)) {
                 int fd;
@@ -914,12 +917,13 @@ lane_finish(PyObject *object, PyObject *const *args, Py_ssize_t count)
     if (count != 2) {
         return PyErr_Format(PyExc_TypeError, "finish takes 2 arguments, got %zd", count);
     }
-    PyObject *call = args[0], *result = args[1];
-    if ((PyObject *)Py_TYPE(call) != the_HandledCall || self->dispatcher == NULL) {
+    if (self->dispatcher == NULL) {
         return PyErr_Format(PyExc_TypeError, "finish takes a call of this connection");
     }
     enter(self);
-    PyObject *told = finish_call(self, call, result);
+    PyObject *told = (PyObject *)Py_TYPE(args[0]) == the_HandledCall
+                         ? finish_call(self, args[0], args[1])
+                         : PyObject_CallMethodObjArgs(self->dispatcher, str__succeeded, args[0], args[1], NULL);
     leave(self);
     return told;
 }
