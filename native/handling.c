@@ -254,7 +254,7 @@ check_may_go_on(Handling *self)
         PyErr_SetString(PyExc_ValueError, "coroutine already executing");
         return -1;
     }
-    if (self->state == ENDED) {
+    if (self->state == ENDED || self->work == NULL) { /* nothing is left of garbage */
         PyErr_SetString(PyExc_RuntimeError, "cannot reuse already awaited coroutine");
         return -1;
     }

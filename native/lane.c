@@ -27,6 +27,10 @@
 #define WAKEUP_BYTES 32768
 
 #define RECEIVE_FLAGS (MSG_DONTWAIT | MSG_TRUNC | MSG_CMSG_CLOEXEC)
+/* What brings a descriptor besides SCM_RIGHTS: linux/socket.h, as in seqrpc.kernel.ancillary. */
+#ifndef SCM_PIDFD
+#define SCM_PIDFD 4
+#endif
 #define SEND_FLAGS (MSG_DONTWAIT | MSG_NOSIGNAL | MSG_EOR)
 
 /* ---- The lane of one connection ---- */
@@ -137,7 +141,8 @@ take_answering(Lane *self, PyObject *dispatcher)
     return take_attribute(&self->entries, dispatcher, "_entries") < 0 ||
                    take_attribute(&self->running, dispatcher, "running") < 0 ||
                    take_attribute(&self->starter, dispatcher, "_starter") < 0 ||
-                   check_type(self->running, the_RunningCalls) < 0
+                   check_type(self->running, the_RunningCalls) < 0 ||
+                   check_type(self->starter, the_Starter) < 0 || check_type(self->entries, (PyObject *)&PyDict_Type) < 0
                ? -1
                : 0;
 }
@@ -441,11 +446,9 @@ take_request(Lane *self, Reader *reader, PyObject *caller)
         goto done;
     }
     int verdict = PyObject_IsTrue(admitted);
-    if (self->has_ended) { /* the policy ended the connection */
+    if (self->has_ended && verdict >= 0) { /* the policy ended the connection */
         taken = 1;
-        goto done;
-    }
-    if (verdict > 0) {
+    } else if (verdict > 0) {
         taken = take_admitted(self, call_id, method, params, entry, caller) < 0 ? -1 : 1;
     } else if (verdict == 0) { /* it was asked, and is not asked again */
         PyObject *told = PyObject_CallMethodObjArgs(self->link, str_request_denied, call_id, method, caller, NULL);
@@ -520,7 +523,7 @@ static void
 close_received(struct msghdr *message)
 {
     for (struct cmsghdr *each = CMSG_FIRSTHDR(message); each != NULL; each = CMSG_NXTHDR(message, each)) {
-        if (each->cmsg_level == SOL_SOCKET && each->cmsg_type == SCM_RIGHTS) {
+        if (each->cmsg_level == SOL_SOCKET && (each->cmsg_type == SCM_RIGHTS || each->cmsg_type == SCM_PIDFD)) {
             size_t bytes = each->cmsg_len - CMSG_LEN(0);
             for (size_t at = 0; at + sizeof(int) <= bytes; at += sizeof(int)) {
                 int fd;
@@ -813,15 +816,20 @@ lane_ready(PyObject *object, PyObject *Py_UNUSED(ignored))
 
 /* ---- Calls of this side ---- */
 
+/* Whether a request may leave now: there is room for it, nothing goes before it, and the connection is as it should be. */
+static bool
+may_send(Lane *self)
+{
+    return !self->has_ended && slot(self->turns, turns_waiting) == zero && is_false(slot(self->link, link_writing_paused)) &&
+           slot(self->carrier, carrier_sends_at_once) == Py_True && PyDict_GET_SIZE(self->calls) < self->most_calls &&
+           PySet_GET_SIZE(self->given_up) == 0 && slot(self->session, session_closing_received) == Py_None;
+}
+
 /* Send a request, and return what `call` returns. */
 static PyObject *
 send_request(Lane *self, PyObject *method, PyObject *params)
 {
-    if (slot(self->turns, turns_waiting) != zero || !is_false(slot(self->link, link_writing_paused)) ||
-        slot(self->carrier, carrier_sends_at_once) != Py_True ||
-        PyDict_GET_SIZE(self->calls) >= self->most_calls || PySet_GET_SIZE(self->given_up) != 0 ||
-        slot(self->session, session_closing_received) != Py_None || !PyUnicode_CheckExact(method) ||
-        !(PyTuple_CheckExact(params) || PyList_CheckExact(params))) {
+    if (!may_send(self) || !PyUnicode_CheckExact(method) || !(PyTuple_CheckExact(params) || PyList_CheckExact(params))) {
         Py_RETURN_NONE;
     }
     PyObject *next = slot(self->session, session__next_id);
@@ -848,19 +856,18 @@ send_request(Lane *self, PyObject *method, PyObject *params)
         Py_RETURN_NONE;
     }
     PyObject *call_id = Py_NewRef(next), *waiter = NULL, *after = NULL, *result = NULL;
-    int is_used = PyDict_Contains(self->calls, call_id);
-    if (is_used != 0) {
-        result = is_used < 0 ? NULL : Py_NewRef(Py_None);
-        goto done;
-    }
     after = PyLong_FromUnsignedLong(id == UINT32_MAX ? 0 : id + 1);
     waiter = PyObject_CallMethodNoArgs(self->loop, str_create_future);
-    if (self->has_ended && waiter != NULL) {
-        result = Py_NewRef(Py_None);
+    if (after == NULL || waiter == NULL || (result = PyTuple_Pack(2, call_id, waiter)) == NULL) {
         goto done;
     }
-    if (after == NULL || waiter == NULL || (result = PyTuple_Pack(2, call_id, waiter)) == NULL ||
-        PyDict_SetItem(self->calls, call_id, waiter) < 0) {
+    /* Whatever ran meanwhile, even a finalizer, may have called, too, or ended the connection. */
+    int is_used = PyDict_Contains(self->calls, call_id);
+    if (is_used != 0 || !may_send(self) || slot(self->session, session__next_id) != next) {
+        Py_SETREF(result, is_used < 0 ? NULL : Py_NewRef(Py_None));
+        goto done;
+    }
+    if (PyDict_SetItem(self->calls, call_id, waiter) < 0) {
         Py_CLEAR(result);
         goto done;
     }
@@ -889,9 +896,6 @@ lane_call(PyObject *object, PyObject *const *args, Py_ssize_t count)
     Lane *self = (Lane *)object;
     if (count != 2) {
         return PyErr_Format(PyExc_TypeError, "call takes 2 arguments, got %zd", count);
-    }
-    if (self->has_ended) {
-        Py_RETURN_NONE;
     }
     enter(self);
     PyObject *sent = send_request(self, args[0], args[1]);

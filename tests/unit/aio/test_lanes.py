@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import math
+import types
+from collections.abc import Callable, Coroutine, Generator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support.waiting import PATIENCE
 
 import seqrpc
+from seqrpc.aio.connection import link_of
 
 
 class Desk(seqrpc.Service):
@@ -25,3 +31,66 @@ async def test_limits_may_be_as_large_as_one_likes(name: str, bound: Any, socket
     limits = seqrpc.Limits(**{name: bound})
     async with seqrpc.serve(Desk(), socket_path, limits=limits), seqrpc.connect(socket_path, limits=limits) as there:
         assert await there.call("Desk.echo", [1, {"a": "b"}]) == [1, {"a": "b"}]
+
+
+class Interrupting(asyncio.SelectorEventLoop):
+    """A loop that does something in between, as a signal handler or a finalizer may, when it is asked for a future."""
+
+    what: Callable[[], object] | None = None
+
+    def create_future(self) -> asyncio.Future[Any]:
+        what, self.what = self.what, None
+        if what is not None:
+            what()
+        return super().create_future()
+
+
+@types.coroutine
+def rest_of(coroutine: Coroutine[Any, Any, Any], awaited: Any) -> Generator[Any, Any, Any]:
+    """Go on with a coroutine that was begun by hand."""
+    with contextlib.closing(coroutine):
+        while True:
+            yield from awaited
+            try:
+                awaited = coroutine.send(None)
+            except StopIteration as exc:
+                return exc.value
+
+
+def test_a_call_made_while_another_one_begins_has_its_own_answer(socket_path: Path) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, Interrupting)
+        async with seqrpc.serve(Desk(), socket_path), seqrpc.connect(socket_path) as there:
+            assert await there.call("Desk.echo", "first") == "first"
+            inner: list[Any] = []
+
+            def call() -> None:
+                coroutine = there.call("Desk.echo", "inner")
+                inner.extend([coroutine, coroutine.send(None)])
+
+            loop.what = call
+            async with asyncio.timeout(PATIENCE):
+                assert await there.call("Desk.echo", "outer") == "outer"
+                assert await rest_of(*inner) == "inner"
+                assert await there.call("Desk.echo", "last") == "last"
+
+    with asyncio.Runner(loop_factory=Interrupting) as runner:
+        runner.run(main())
+
+
+def test_a_connection_that_is_passed_on_while_a_call_begins_is_not_used(socket_path: Path) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, Interrupting)
+        async with seqrpc.serve(Desk(), socket_path), seqrpc.connect(socket_path) as there:
+            assert await there.call("Desk.echo", "first") == "first"
+            socks: list[Any] = []
+            loop.what = lambda: socks.append(link_of(there).detach())
+            with pytest.raises(seqrpc.ConnectionLost):
+                await there.call("Desk.echo", "outer")
+            assert socks[0] is not None
+            socks[0].close()
+
+    with asyncio.Runner(loop_factory=Interrupting) as runner:
+        runner.run(main())
