@@ -92,6 +92,23 @@ take_attribute(PyObject **member, PyObject *object, const char *name)
     return found == NULL ? -1 : 0;
 }
 
+/* Set a number to a limit, which may be larger than any number here, and a float without end. */
+static int
+take_limit(Py_ssize_t *limit, PyObject *object, const char *name)
+{
+    PyObject *found = PyObject_GetAttrString(object, name);
+    if (found == NULL) {
+        return -1;
+    }
+    *limit = PyLong_Check(found) ? PyLong_AsSsize_t(found) : PY_SSIZE_T_MAX;
+    Py_DECREF(found);
+    if (*limit == -1 && PyErr_Occurred()) {
+        PyErr_Clear();
+        *limit = PY_SSIZE_T_MAX;
+    }
+    return 0;
+}
+
 static int
 check_type(PyObject *object, PyObject *type)
 {
@@ -129,6 +146,7 @@ static int
 take_parts(Lane *self, PyObject *link, PyObject *carrier)
 {
     PyObject *buffer = NULL, *number = NULL;
+    Py_ssize_t most_depth;
     int result = -1;
     self->link = Py_NewRef(link);
     self->carrier = Py_NewRef(carrier);
@@ -157,21 +175,12 @@ take_parts(Lane *self, PyObject *link, PyObject *carrier)
         PyErr_SetString(PyExc_TypeError, "the tables of a connection are dicts, sets and lists");
         goto done;
     }
-    number = PyObject_GetAttrString(self->session, "_max_calls");
-    if (number == NULL || (self->most_calls = PyLong_AsSsize_t(number)) == -1) {
+    if (take_limit(&self->most_calls, self->session, "_max_calls") < 0 ||
+        take_limit(&most_depth, self->session, "_short") < 0) {
         goto done;
     }
-    Py_SETREF(number, PyObject_GetAttrString(self->session, "_short"));
-    if (number == NULL) {
-        goto done;
-    }
-    long depth = PyLong_AsLong(number);
-    if (depth == -1 && PyErr_Occurred()) {
-        PyErr_Clear(); /* a number without end */
-        depth = MOST_DEPTH;
-    }
-    self->most_depth = depth < MOST_DEPTH ? (int)depth : MOST_DEPTH;
-    Py_SETREF(number, PyObject_GetAttrString(self->intake, "_takes_descriptors"));
+    self->most_depth = most_depth < MOST_DEPTH ? (int)most_depth : MOST_DEPTH;
+    number = PyObject_GetAttrString(self->intake, "_takes_descriptors");
     if (number == NULL) {
         goto done;
     }
