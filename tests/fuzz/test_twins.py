@@ -13,7 +13,7 @@ from fuzz.twins.making import PROFILES, make
 
 import seqrpc
 
-CASES = 32
+CASES = 16
 """Of each profile."""
 
 

@@ -71,9 +71,11 @@ def main() -> int:
 def _replay(twins: Twins, path: Path) -> int:
     script = json.loads(path.read_text())["script"]
     one, other = twins.both({"script": script})
-    lines = difference(one, other, 200)
-    print(*lines or ["no difference"], sep="\n")
-    return 1 if lines else 0
+    if twins.are_same(one, other):
+        print("no difference")
+        return 0
+    print(*difference(one, other, 200), sep="\n")
+    return 1
 
 
 if __name__ == "__main__":

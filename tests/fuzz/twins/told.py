@@ -24,7 +24,7 @@ _VARIES = (
     (re.compile(r"/[^ '\"]*/seqrpc-twins-[^/]*/"), "…/"),
     (re.compile(r"coro=<[^>]*>"), "coro=<…>"),
     (re.compile(r"(?<=addr=b')\\x00[0-9a-f]{5}"), "…"),  # a name that the kernel chose
-    (re.compile(r"(seqrpc\.)?coroutine object( \S+(?= at))?"), "coroutine object"),
+    (re.compile(r"(coroutine|seqrpc\.coroutine|seqrpc\._native\.\w+) object( \S+(?= at))?"), "coroutine object"),
     (re.compile(r"(?<=incident )[0-9a-f]{8}\b"), "…"),
 )
 
