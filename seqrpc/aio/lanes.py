@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from _socket import SocketType
 from asyncio import Future, Task, _get_running_loop
 from typing import Any, cast
@@ -21,10 +22,14 @@ from seqrpc.interface.entries import Entry
 from seqrpc.interface.results import ResultCheck
 from seqrpc.interface.scope import scope
 from seqrpc.kernel.closing import CLOSER
+from seqrpc.kernel.descriptors import ValueSocket
 from seqrpc.protocol.inbox import Inbox
 from seqrpc.protocol.messages import NO_OPTIONS, Request, Response
 from seqrpc.protocol.session import Session
 from seqrpc.twin import native
+
+_SOCKETS = (socket.socket, ValueSocket)
+"""The classes whose objects are sent and received on without asking them. Others may do as they like, as in tests."""
 
 _NOTHING = cast("Any", None)
 
@@ -60,7 +65,8 @@ def use_dispatcher(kind: type) -> None:
 
 def new_lane(link: Link) -> Lane | None:
     """Return the lane of a connection that has been made; None if there is nothing native, or it is no plain one."""
-    if native is None or type(link) is not Link:
+    sock = link.transport.get_extra_info("socket")
+    if native is None or type(link) is not Link or type(sock) not in _SOCKETS:
         return None
     carrier = carrier_of(link.transport)
     lane: Lane = native.Lane(link, carrier)

@@ -10,13 +10,14 @@ import msgpack
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.admission import new_session
+from support.admission import Admitting, new_session
 from support.descriptors import Lender, owned
 from support.properties import PROPERTY, values
 from support.session import is_malformed, packet, receive, request_in_flight
 from support.sessions import SessionPair
 
 from seqrpc.errors import RemoteProtocolError
+from seqrpc.kernel.credentials import Credentials
 from seqrpc.kernel.pieces import Pieces
 from seqrpc.limits import Limits
 from seqrpc.protocol.messages import Options, Request, Response
@@ -217,3 +218,15 @@ def test_long_bytes_in_arguments_and_results_are_not_copied_to_be_sent() -> None
         answer = pair.send_and_deliver(1, result)
         assert isinstance(answer, Response)
         assert (answer.waiter, answer.result) == (number, long)
+
+
+def test_a_request_whose_policy_was_asked_elsewhere_is_owed_the_refusal_of_that() -> None:
+    class Denying(Admitting):
+        def denied(self, method: str, caller: Credentials | None) -> tuple[str, str]:
+            return "rpc.PermissionDenied", f"{method} is not for {caller}"
+
+    session: Session[Any, Any] = Session(Limits(), None, Denying())
+    refused = session.deny(7, "m", None)
+    assert (refused.call_id, refused.method) == (7, "m")
+    assert (refused.code, refused.message) == ("rpc.PermissionDenied", "m is not for None")
+    assert session.requests == {7: None}
