@@ -45,7 +45,7 @@ async def test_what_calls_leave_is_found(socket_path: Path) -> None:
 
     made, grown = await measured(Kind(keeps), socket_path, 1000)
     assert made == 1000
-    assert grown.objects >= 1000
+    assert grown.objects >= 990  # what there was before may go meanwhile
     assert any(what.endswith("objects more") for what in faults(grown, made))
 
 
