@@ -21,7 +21,7 @@
 
 #define MEMBERS(of) \
     of(link) of(session) of(carrier) of(intake) of(inbox) of(sock) of(loop) of(turns) of(account) of(calls) of(requests) \
-    of(given_up) of(dispatcher) of(entries) of(policies) of(running) of(starter) of(held) of(total) \
+    of(given_up) of(dispatcher) of(entries) of(running) of(starter) of(held) of(total) \
     of(last_name) of(sender)
 
 static int
@@ -147,7 +147,6 @@ take_parts(Lane *self, PyObject *link, PyObject *carrier)
         take_attribute(&self->calls, self->session, "calls") < 0 ||
         take_attribute(&self->requests, self->session, "requests") < 0 ||
         take_attribute(&self->given_up, self->session, "given_up") < 0 ||
-        take_attribute(&self->policies, self->session, "_policies") < 0 ||
         take_attribute(&self->held, self->account, "held") < 0 ||
         take_attribute(&self->total, self->account, "total") < 0 ||
         take_attribute(&buffer, self->intake, "_buffer") < 0 ||
@@ -160,7 +159,7 @@ take_parts(Lane *self, PyObject *link, PyObject *carrier)
         goto done;
     }
     if (!PyDict_CheckExact(self->calls) || !PyDict_CheckExact(self->requests) || !PySet_Check(self->given_up) ||
-        !PyDict_CheckExact(self->policies) || !PyList_CheckExact(self->held) || !PyList_CheckExact(self->total)) {
+        !PyList_CheckExact(self->held) || !PyList_CheckExact(self->total)) {
         PyErr_SetString(PyExc_TypeError, "the tables of a connection are dicts, sets and lists");
         goto done;
     }

@@ -20,7 +20,7 @@ typedef struct {
     PyObject_HEAD
     PyObject *link, *session, *carrier, *intake, *inbox, *sock, *loop, *turns, *account;
     PyObject *calls, *requests, *given_up;      /* the tables of the session */
-    PyObject *dispatcher, *entries, *policies;  /* NULL where others than a plain Dispatcher answer */
+    PyObject *dispatcher, *entries;             /* NULL where others than a plain Dispatcher answer */
     PyObject *running, *starter, *held, *total; /* likewise */
     PyObject *last_name;                        /* of the method that was called last, in ASCII */
     PyObject *sender;                           /* who sent the last packet, where packets tell of that; */

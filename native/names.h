@@ -51,7 +51,7 @@ PyCFunction find_method(PyObject *type, const char *name);
     of(Intake, intake, protocol) of(Intake, intake, _lone_wakeups) of(Intake, intake, _share) of(Intake, intake, _packets) \
     of(Share, share, used) of(Share, share, look_at) of(Share, share, crowded) of(Carrier, carrier, broken) of(Inbox, inbox, peer) of(Turns, turns, waiting) of(Account, account, most_calls) \
     of(Account, account, most_calls_of_all) of(RunningCalls, running, is_attended) \
-    of(Dispatcher, dispatcher, _connection) of(Dispatcher, dispatcher, lane) of(Dispatcher, dispatcher, _loop) of(Dispatcher, dispatcher, _starter) of(Entry, entry, is_immediate) of(Entry, entry, is_native) \
+    of(Dispatcher, dispatcher, _connection) of(Dispatcher, dispatcher, lane) of(Dispatcher, dispatcher, _loop) of(Dispatcher, dispatcher, _starter) of(Entry, entry, is_immediate) of(Entry, entry, is_native) of(Entry, entry, policy) \
     of(Entry, entry, handler) of(Entry, entry, exact) of(Entry, entry, untyped) of(Entry, entry, result_check) \
     of(Entry, entry, latency) of(ResultCheck, check, exact) of(Request, request, call_id) of(Request, request, is_plain) \
     of(Request, request, method) of(Request, request, params) of(Request, request, fds) of(Response, response, call_id) \

@@ -185,14 +185,14 @@ take_request(Lane *self, Reader *reader, PyObject *caller)
     if (method == NULL || call_id == NULL) {
         goto done;
     }
-    policy = Py_XNewRef(PyDict_GetItemWithError(self->policies, method));
-    entry = policy == NULL ? NULL : Py_XNewRef(PyDict_GetItemWithError(self->entries, method));
+    entry = Py_XNewRef(PyDict_GetItemWithError(self->entries, method));
     if (entry == NULL || (PyObject *)Py_TYPE(entry) != the_Entry || slot(entry, entry_is_immediate) == Py_True ||
         PyDict_Contains(self->requests, call_id) != 0 || (params = read_list(reader)) == NULL ||
         reader->at != reader->end) {
         taken = PyErr_Occurred() ? -1 : 0;
         goto done;
     }
+    policy = Py_NewRef(slot(entry, entry_policy)); /* it is that of Session, whose table is made of these */
     admitted = PyObject_CallMethodOneArg(policy, str_admits, caller);
     if (admitted == NULL) {
         goto done;

@@ -50,7 +50,7 @@ class Caller:
         self.guard: object | None = None
         """What is to be dropped with this (:class:`~seqrpc.calls.unclosed.Guard`)."""
 
-    async def request(  # noqa: C901, PLR0912 - calling a function would take longer than the check of the loop
+    async def request(  # noqa: C901, PLR0912, PLR0915 - calling a function would take longer than the check of the loop
         self,
         method: str,
         params: Params,
@@ -81,45 +81,48 @@ class Caller:
 
         Cancel: the other side is told to stop; a call that was not yet sent is never sent.
         """
-        line, timer = self._line, None
-        waiter: Waiter
+        line = self._line
         lane = line.lane
         if lane is not None and deadline is None and not meta and (sent := lane.call(method, params)) is not None:
-            call_id, waiter = sent
-            del sent
-        else:
             try:
-                is_home = get_running_loop() is line.home
-            except RuntimeError:  # no loop runs: in a forked child, or where coroutines are driven by hand
-                is_home = False
-            if not is_home:
-                raise line.misuse()
-            session = self._session
-            if self.turns.waiting or line.writing_paused or len(session.calls) >= self._max_calls or session.given_up:
-                await self._wait_turn(deadline)
-            options = None
-            if deadline is not None or meta or session.closing_received is not None:
-                self._check_may_call(deadline)
-                options = options_of(deadline, meta)
-            waiter = self._loop.create_future()
-            try:
-                call_id, (data, lenders) = session.send_request(waiter, method, params, options)
-            except (RpcError, LocalProtocolError) as exc:
-                note_unsent(exc, method, params)
+                response = await sent[1]
+            except BaseException:
+                self._give_up(*sent)
+                del sent  # as below
                 raise
-            try:
-                if lenders or len(data) > MAX_PACKET:
-                    self._send_request(call_id, waiter, data, lenders)
-                else:
-                    line.transport.send_packet(data)
-            except BaseException as exc:
-                session.calls.pop(call_id, None)
-                tell_unsent(lenders)
-                del waiter
-                await self._raise_explained(exc, method, params)
-            del data, lenders  # do not keep a large message until it is answered
-            if deadline is not None:
-                timer = self._loop.call_later(_seconds_until(deadline), _expire, waiter)
+            return finish(response, self._limits)
+        try:
+            is_home = get_running_loop() is line.home
+        except RuntimeError:  # no loop runs: in a forked child, or where coroutines are driven by hand
+            is_home = False
+        if not is_home:
+            raise line.misuse()
+        session = self._session
+        if self.turns.waiting or line.writing_paused or len(session.calls) >= self._max_calls or session.given_up:
+            await self._wait_turn(deadline)
+        options = timer = None
+        if deadline is not None or meta or session.closing_received is not None:
+            self._check_may_call(deadline)
+            options = options_of(deadline, meta)
+        waiter: Waiter = self._loop.create_future()
+        try:
+            call_id, (data, lenders) = session.send_request(waiter, method, params, options)
+        except (RpcError, LocalProtocolError) as exc:
+            note_unsent(exc, method, params)
+            raise
+        try:
+            if lenders or len(data) > MAX_PACKET:
+                self._send_request(call_id, waiter, data, lenders)
+            else:
+                line.transport.send_packet(data)
+        except BaseException as exc:
+            session.calls.pop(call_id, None)
+            tell_unsent(lenders)
+            del waiter
+            await self._raise_explained(exc, method, params)
+        del data, lenders  # do not keep a large message until it is answered
+        if deadline is not None:
+            timer = self._loop.call_later(_seconds_until(deadline), _expire, waiter)
         try:
             response = await waiter
         except BaseException:
