@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
+import os
+import socket
+import struct
 import subprocess
 import sys
 import types
@@ -12,13 +15,17 @@ from collections.abc import Callable, Coroutine, Generator
 from pathlib import Path
 from typing import Any
 
+import msgpack
 import pytest
+from support.daemons import needs_root, raw_client
 from support.waiting import PATIENCE
 
 import seqrpc
+from seqrpc import policy
 from seqrpc.aio import lanes
 from seqrpc.aio.connection import link_of
 from seqrpc.aio.dispatch import Dispatcher
+from seqrpc.kernel.linux import SCM_CREDENTIALS
 
 
 class Desk(seqrpc.Service):
@@ -151,3 +158,30 @@ def test_a_connection_that_is_passed_on_while_a_call_begins_is_not_used(socket_p
 
     with asyncio.Runner(loop_factory=Interrupting) as runner:
         runner.run(main())
+
+
+class Who(seqrpc.Service, allow=policy.anyone):
+    """Says who sent a call."""
+
+    @seqrpc.method
+    async def am_i(self) -> list[int | None]:
+        caller = seqrpc.current_call().caller
+        return [caller.uid, caller.gid]
+
+    @seqrpc.method(allow=policy.root)
+    async def is_root(self) -> bool:
+        return True
+
+
+@needs_root
+async def test_each_packet_has_the_sender_that_it_tells_of(socket_path: Path) -> None:
+    async with seqrpc.serve(Who(), socket_path, pass_credentials=True):
+        with raw_client(socket_path) as client:
+            for number, uid in enumerate([0, 0, 1000, 1000, 0, 4321, 1000, 0] * 3):
+                packet = msgpack.packb([0, number, "Who.am_i", []])
+                told = (socket.SOL_SOCKET, SCM_CREDENTIALS, struct.pack("iii", os.getpid(), uid, uid + 1))
+                client.sock.sendmsg([packet], [told])
+                assert await client.receive() == [1, number, None, [uid, uid + 1]]
+                client.sock.sendmsg([msgpack.packb([0, number, "Who.is_root", []])], [told])
+                answer = await client.receive()
+                assert (answer[3] is True) is (uid == 0), answer
