@@ -1,4 +1,6 @@
-/* The lane of one connection. See lane.c; handling.c has the other half, from a request to its answer. */
+/* The lane of one connection. lane.c has it, and what is sent; reading.c a wake-up of the loop,
+ * packets.c what is done with one packet, calls.c and handling.c what follows until a request is answered.
+ */
 
 #ifndef SEQRPC_LANE_H
 #define SEQRPC_LANE_H
@@ -38,9 +40,33 @@ extern PyTypeObject *handling_type;
 void enter(Lane *lane);
 void leave(Lane *lane);
 
+/* The descriptor of the socket as it is now; -1, with or without an exception, if it has none. */
+int descriptor(Lane *lane);
+
+/* Take a packet of so many bytes that is in the buffer and came alone, from `sender`. Exceptions end the connection, as
+   in Intake. -1 with one that goes further. */
+int take_packet(Lane *lane, Py_ssize_t size, PyObject *sender);
+
+/* The methods `read` and `ready`: seqrpc.aio.lane.Lane. */
+PyObject *lane_read(PyObject *lane, PyObject *const *args, Py_ssize_t count);
+PyObject *lane_ready(PyObject *lane, PyObject *ignored);
+
 /* Send a packet, whole or not at all, without waiting. False if it did not leave, for whatever reason: nothing has
    happened then, and Python tries by itself. */
 bool send_now(Lane *lane, const uint8_t *data, Py_ssize_t size);
+
+typedef enum { UNBEGUN, WAITING, WORKING, ENDED } State;
+
+typedef struct {
+    PyObject_HEAD
+    PyObject *dispatcher, *call, *work; /* `work` is the handler's coroutine */
+    PyObject *turn;                     /* what is awaited before it begins, while it is WAITING */
+    State state;
+    bool is_running;
+} Handling;
+
+/* Return what the task of a call is to run. */
+PyObject *new_handling(PyObject *dispatcher, PyObject *call, PyObject *work);
 
 /* Start the handler of a request that was admitted, with arguments that fit as they are. -1 on an exception. */
 int start_handler(Lane *lane, PyObject *request, PyObject *call_id, PyObject *params, PyObject *entry, PyObject *caller);

@@ -1,0 +1,219 @@
+/* A request that was admitted, until it is answered: its handler is started in a task and a context of its own, and what it
+ * returned is sent. handling.c is what happens in between.
+ */
+
+#include "lane.h"
+#include "values.h"
+
+/* ---- The beginning of a call ---- */
+
+/* Make the task of a handler, as Starter.start does where there is no task factory. */
+static PyObject *
+make_task(Lane *lane, PyObject *context, PyObject *call, PyObject *handling)
+{
+#if PY_VERSION_HEX >= 0x030C0000
+    PyObject *parts[] = {handling, lane->loop, context, Py_True};
+    PyObject *task = PyObject_Vectorcall(the_Task, parts, 1, names_of_eager_task);
+    if (task != NULL && ((Handling *)handling)->state != ENDED) {
+        set_slot(call, call_task, task);
+    }
+#else
+    PyObject *pace = slot(lane->starter, starter_pace);
+    set_slot(call, call_is_paced, Py_True);
+    if (add_to_slot(pace, pace_started, one) < 0) {
+        return NULL;
+    }
+    PyObject *parts[] = {handling, lane->loop, context};
+    PyObject *task = PyObject_Vectorcall(the_Task, parts, 1, names_of_task);
+    if (task != NULL) {
+        set_slot(call, call_task, task);
+    } else {
+        PyObject *failure = caught_any();
+        if (add_to_slot(pace, pace_started, minus_one) == 0) {
+            PyErr_SetObject((PyObject *)Py_TYPE(failure), failure);
+        }
+        Py_DECREF(failure);
+    }
+#endif
+    return task;
+}
+
+/* Return a copy of the current context with the call in it. */
+static PyObject *
+context_of(PyObject *call)
+{
+    PyObject *context = PyContext_CopyCurrent(), *token = NULL;
+    if (context == NULL || PyContext_Enter(context) < 0) {
+        Py_XDECREF(context);
+        return NULL;
+    }
+    token = PyContextVar_Set(the_scope, call);
+    if (PyContext_Exit(context) < 0 || token == NULL) {
+        Py_XDECREF(token);
+        Py_DECREF(context);
+        return NULL;
+    }
+    Py_DECREF(token);
+    return context;
+}
+
+/* Return a call as Dispatcher.request_received makes it. */
+static PyObject *
+new_call(Lane *lane, PyObject *request, PyObject *entry, PyObject *caller)
+{
+    PyObject *connection = slot(lane->dispatcher, dispatcher__connection);
+    if (connection == NULL || connection == Py_None) {
+        connection = PyObject_GetAttr(lane->dispatcher, str_connection);
+    } else {
+        Py_INCREF(connection);
+    }
+    PyObject *began = PyLong_FromLongLong(monotonic_ns());
+    PyObject *call = connection == NULL || began == NULL ? NULL : copy_of_struct(the_blank_call, NULL);
+    if (call != NULL) {
+        set_slot(call, call_request, request);
+        set_slot(call, call_caller, caller);
+        set_slot(call, call_connection, connection);
+        set_slot(call, call_dispatcher, lane->dispatcher);
+        set_slot(call, call_entry, entry);
+        set_slot(call, call_began, began);
+    }
+    Py_XDECREF(connection);
+    Py_XDECREF(began);
+    return call;
+}
+
+/* Start the handler: in a task that is made here or, where there is a task factory, as Python does. */
+static int
+start_call(Lane *lane, PyObject *call, PyObject *coroutine)
+{
+    int result = -1;
+    PyObject *dispatcher = lane->dispatcher, *running = NULL, *task = NULL;
+    PyObject *context = context_of(call);
+    PyObject *factory = context == NULL ? NULL : PyObject_CallMethodNoArgs(lane->loop, str_get_task_factory);
+    if (factory == NULL) {
+        goto done;
+    }
+    if (factory == Py_None) {
+        running = new_handling(dispatcher, call, coroutine);
+        task = running == NULL ? NULL : make_task(lane, context, call, running);
+    } else {
+        running = PyObject_CallMethodObjArgs(dispatcher, str__run, call, coroutine, NULL);
+        task = running == NULL
+                   ? NULL
+                   : PyObject_CallMethodObjArgs(lane->starter, str_start, context, call, running, NULL);
+    }
+    if (task != NULL) {
+        result = 0;
+        goto done;
+    }
+    PyObject *exc = running == NULL ? NULL : caught();
+    if (exc != NULL) {
+        PyObject *told = call_handling(exc, dispatcher, str__not_started, call, coroutine, running, exc, NULL);
+        result = told == NULL ? -1 : 0;
+        Py_XDECREF(told);
+        Py_DECREF(exc);
+    }
+done:
+    Py_XDECREF(context);
+    Py_XDECREF(factory);
+    Py_XDECREF(running);
+    Py_XDECREF(task);
+    return result;
+}
+
+int
+start_handler(Lane *lane, PyObject *request, PyObject *call_id, PyObject *params, PyObject *entry, PyObject *caller)
+{
+    int result = -1;
+    PyObject *call = new_call(lane, request, entry, caller), *coroutine = NULL;
+    if (call == NULL) {
+        return -1;
+    }
+    coroutine = PyObject_Vectorcall(
+        slot(entry, entry_handler), PySequence_Fast_ITEMS(params), (size_t)PyList_GET_SIZE(params), NULL);
+    if (coroutine == NULL) {
+        PyObject *exc = caught();
+        if (exc != NULL) {
+            PyObject *told = call_handling(exc, lane->dispatcher, str__refuse_params, request, caller, exc, NULL);
+            result = told == NULL ? -1 : 0;
+            Py_XDECREF(told);
+            Py_DECREF(exc);
+        }
+        goto done;
+    }
+    if (PyDict_SetItem(lane->requests, call_id, call) < 0 || add_to_item(lane->held, calls_kind, one) < 0 ||
+        add_to_item(lane->total, calls_kind, one) < 0) {
+        goto done;
+    }
+    set_slot(call, call_coroutine, coroutine);
+    result = start_call(lane, call, coroutine);
+done:
+    Py_DECREF(call);
+    Py_XDECREF(coroutine);
+    return result;
+}
+
+/* ---- The end of a call ---- */
+
+/* Send the result of a call, if it is plain and can leave at once. Returns 1 if it left, 0 if nothing has happened, -1
+   on an exception. */
+static int
+send_result(Lane *lane, PyObject *request, PyObject *entry, PyObject *result)
+{
+    PyObject *check = slot(entry, entry_result_check), *call_id = slot(request, request_call_id);
+    if (check != Py_None && ((PyObject *)Py_TYPE(check) != the_ResultCheck ||
+                             slot(check, check_exact) != (PyObject *)Py_TYPE(result))) {
+        return 0;
+    }
+    if (lane->has_ended || slot(request, request_is_plain) != Py_True || !PyLong_CheckExact(call_id) ||
+        slot(lane->link, link_writing_paused) != Py_False || slot(lane->carrier, carrier_sends_at_once) != Py_True) {
+        return 0;
+    }
+    uint8_t data[MOST_BYTES];
+    Writer writer = {data, data + sizeof data, lane->most_depth - 1};
+    if (!write_byte(&writer, ARRAY_OF_FOUR) || !write_byte(&writer, RESPONSE) || !write_value(&writer, call_id) ||
+        !write_byte(&writer, 0xc0) || !write_value(&writer, result) || !send_now(lane, data, writer.at - data)) {
+        return 0;
+    }
+    int found = PyDict_Contains(lane->requests, call_id);
+    return found < 0 || (found > 0 && PyDict_DelItem(lane->requests, call_id) < 0) ? -1 : 1;
+}
+
+/* Forget a call that was answered, as RunningCalls.end does. */
+static int
+end_call(Lane *lane, PyObject *call, PyObject *request, PyObject *entry)
+{
+    if (slot(lane->running, running_is_attended) != Py_False) {
+        PyObject *told = PyObject_CallMethodOneArg(lane->running, str_end, call);
+        Py_XDECREF(told);
+        return told == NULL ? -1 : 0;
+    }
+    int64_t began = PyLong_AsLongLong(slot(call, call_began));
+    if (began == -1 && PyErr_Occurred()) {
+        return -1;
+    }
+    int64_t nanoseconds = monotonic_ns() - began;
+    PyObject *took = PyLong_FromLongLong(nanoseconds), *latency = slot(entry, entry_latency);
+    int bits = nanoseconds > 0 ? 64 - __builtin_clzll((unsigned long long)nanoseconds) : 0;
+    int failed = took == NULL || add_to_item(latency, bits, one) < 0 || add_to_item(latency, 64, took) < 0 ||
+                 add_to_item(lane->held, calls_kind, minus_one) < 0 || add_to_item(lane->total, calls_kind, minus_one) < 0;
+    Py_XDECREF(took);
+    set_slot(call, call_task, Py_None);
+    set_slot(request, request_params, the_no_params);
+    return failed ? -1 : 0;
+}
+
+PyObject *
+finish_call(Lane *lane, PyObject *call, PyObject *result)
+{
+    PyObject *request = Py_NewRef(slot(call, call_request)), *entry = Py_NewRef(slot(call, call_entry)), *told = NULL;
+    int sent = send_result(lane, request, entry, result);
+    if (sent == 0) {
+        told = PyObject_CallMethodObjArgs(lane->dispatcher, str__succeeded, call, result, NULL);
+    } else if (sent > 0 && end_call(lane, call, request, entry) == 0) {
+        told = Py_NewRef(Py_None);
+    }
+    Py_DECREF(request);
+    Py_DECREF(entry);
+    return told;
+}
