@@ -31,7 +31,7 @@ VERSIONS = ((3, 11), (3, 12), (3, 13))
 """Pythons that it is tested with: it knows more of them than newer ones promise to keep."""
 
 FLAGS = (
-    *("-std=c11", "-O2", "-DNDEBUG", "-fwrapv", "-fPIC", "-fvisibility=hidden", "-shared"),
+    *("-std=c11", "-O3", "-DNDEBUG", "-fwrapv", "-fPIC", "-fvisibility=hidden", "-shared"),
     # It reads what peers send.
     *("-fstack-protector-strong", "-U_FORTIFY_SOURCE", "-D_FORTIFY_SOURCE=2", "-Wl,-z,relro,-z,now"),
 )

@@ -142,6 +142,20 @@ now(void)
     return (double)monotonic_ns() * 1e-9;
 }
 
+/* Add numbers; most are small, and counted up or down. */
+static PyObject *
+add(PyObject *number, PyObject *amount)
+{
+    if (PyLong_CheckExact(number) && (amount == one || amount == minus_one)) {
+        int overflow;
+        long before = PyLong_AsLongAndOverflow(number, &overflow);
+        if (!overflow && before > LONG_MIN && before < LONG_MAX) {
+            return PyLong_FromLong(amount == one ? before + 1 : before - 1);
+        }
+    }
+    return PyNumber_Add(number, amount);
+}
+
 int
 add_to_item(PyObject *list, Py_ssize_t index, PyObject *amount)
 {
@@ -149,14 +163,14 @@ add_to_item(PyObject *list, Py_ssize_t index, PyObject *amount)
         PyErr_SetString(PyExc_SystemError, "a table of counts is not as it was");
         return -1;
     }
-    PyObject *sum = PyNumber_Add(PyList_GET_ITEM(list, index), amount);
+    PyObject *sum = add(PyList_GET_ITEM(list, index), amount);
     return sum == NULL ? -1 : PyList_SetItem(list, index, sum);
 }
 
 int
 add_to_slot(PyObject *object, Slot offset, PyObject *amount)
 {
-    PyObject *sum = PyNumber_Add(slot(object, offset), amount);
+    PyObject *sum = add(slot(object, offset), amount);
     if (sum == NULL) {
         return -1;
     }
