@@ -1,5 +1,5 @@
-/* A request that was admitted, until it is answered: its handler is started in a task and a context of its own, and what it
- * returned is sent. handling.c is what happens in between.
+/* A request that was admitted, until it is answered: its handler is started in a task and a context of its own, and
+ * what it returned is sent. handling.c is what happens in between.
  */
 
 #include "lane.h"
@@ -98,9 +98,8 @@ start_call(Lane *lane, PyObject *call, PyObject *coroutine)
         task = running == NULL ? NULL : make_task(lane, context, call, running);
     } else {
         running = PyObject_CallMethodObjArgs(dispatcher, str__run, call, coroutine, NULL);
-        task = running == NULL
-                   ? NULL
-                   : PyObject_CallMethodObjArgs(lane->starter, str_start, context, call, running, NULL);
+        task =
+            running == NULL ? NULL : PyObject_CallMethodObjArgs(lane->starter, str_start, context, call, running, NULL);
     }
     if (task != NULL) {
         result = 0;
@@ -161,8 +160,8 @@ static int
 send_result(Lane *lane, PyObject *request, PyObject *entry, PyObject *result)
 {
     PyObject *check = slot(entry, entry_result_check), *call_id = slot(request, request_call_id);
-    if (check != Py_None && ((PyObject *)Py_TYPE(check) != the_ResultCheck ||
-                             slot(check, check_exact) != (PyObject *)Py_TYPE(result))) {
+    if (check != Py_None &&
+        ((PyObject *)Py_TYPE(check) != the_ResultCheck || slot(check, check_exact) != (PyObject *)Py_TYPE(result))) {
         return 0;
     }
     if (lane->has_ended || slot(request, request_is_plain) != Py_True || !PyLong_CheckExact(call_id) ||
@@ -196,7 +195,8 @@ end_call(Lane *lane, PyObject *call, PyObject *request, PyObject *entry)
     PyObject *took = PyLong_FromLongLong(nanoseconds), *latency = slot(entry, entry_latency);
     int bits = nanoseconds > 0 ? 64 - __builtin_clzll((unsigned long long)nanoseconds) : 0;
     int failed = took == NULL || add_to_item(latency, bits, one) < 0 || add_to_item(latency, 64, took) < 0 ||
-                 add_to_item(lane->held, calls_kind, minus_one) < 0 || add_to_item(lane->total, calls_kind, minus_one) < 0;
+                 add_to_item(lane->held, calls_kind, minus_one) < 0 ||
+                 add_to_item(lane->total, calls_kind, minus_one) < 0;
     Py_XDECREF(took);
     set_slot(call, call_task, Py_None);
     set_slot(request, request_params, the_no_params);

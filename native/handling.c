@@ -1,5 +1,5 @@
-/* What the task of a handler runs: the handler, and then the answer. What Dispatcher._run is in Python, which runs where there
- * is a task factory, or interceptors. It shows the handler's own frame and code.
+/* What the task of a handler runs: the handler, and then the answer. What Dispatcher._run is in Python, which runs
+ * where there is a task factory, or interceptors. It shows the handler's own frame and code.
  */
 
 #include "lane.h"
@@ -74,7 +74,7 @@ fail(Handling *self, PyObject *exc)
     Py_XDECREF(running);
     int result = told == NULL ? -1 : 0;
     Py_XDECREF(told);
-    if (raised != NULL && result < 0) { /* as in `finally`: what is raised last counts, and has the other as its context */
+    if (raised != NULL && result < 0) { /* as in `finally`: the last counts, and has the other as its context */
         PyObject *last = caught_any();
         PyException_SetContext(last, raised);
         raised = last;
@@ -350,39 +350,39 @@ itself(PyObject *object)
 }
 
 static PyMethodDef handling_methods[] = {
-    {"send", handling_send, METH_O, "As of a coroutine."},
+    {"send",  handling_send,                               METH_O,        "As of a coroutine."},
     {"throw", (PyCFunction)(void (*)(void))handling_throw, METH_FASTCALL, "As of a coroutine."},
-    {"close", handling_close, METH_NOARGS, "As of a coroutine."},
-    {NULL, NULL, 0, NULL},
+    {"close", handling_close,                              METH_NOARGS,   "As of a coroutine."},
+    {NULL,    NULL,                                        0,             NULL                },
 };
 
 static PyGetSetDef handling_shown[] = {
-    {"cr_frame", of_work, NULL, "That of the handler's coroutine.", "cr_frame"},
-    {"cr_code", of_work, NULL, "That of the handler's coroutine.", "cr_code"},
-    {"cr_await", of_work, NULL, "What the handler awaits.", "cr_await"},
-    {"cr_origin", of_work, NULL, "That of the handler's coroutine.", "cr_origin"},
-    {"cr_suspended", of_work, NULL, "Whether the handler waits.", "cr_suspended"},
-    {"cr_running", is_running, NULL, "Whether it runs now.", NULL},
-    {"__name__", of_work, NULL, "The handler's.", "__name__"},
-    {"__qualname__", of_work, NULL, "The handler's.", "__qualname__"},
-    {NULL, NULL, NULL, NULL, NULL},
+    {"cr_frame",     of_work,    NULL, "That of the handler's coroutine.", "cr_frame"    },
+    {"cr_code",      of_work,    NULL, "That of the handler's coroutine.", "cr_code"     },
+    {"cr_await",     of_work,    NULL, "What the handler awaits.",         "cr_await"    },
+    {"cr_origin",    of_work,    NULL, "That of the handler's coroutine.", "cr_origin"   },
+    {"cr_suspended", of_work,    NULL, "Whether the handler waits.",       "cr_suspended"},
+    {"cr_running",   is_running, NULL, "Whether it runs now.",             NULL          },
+    {"__name__",     of_work,    NULL, "The handler's.",                   "__name__"    },
+    {"__qualname__", of_work,    NULL, "The handler's.",                   "__qualname__"},
+    {NULL,           NULL,       NULL, NULL,                               NULL          },
 };
 
 PyDoc_STRVAR(handling_doc, "What the task of a handler runs: the handler, and then the answer. A coroutine.");
 
 static PyType_Slot handling_slots[] = {
-    {Py_tp_doc, (void *)handling_doc},
-    {Py_tp_dealloc, handling_dealloc},
-    {Py_tp_finalize, handling_finalize},
-    {Py_tp_traverse, handling_traverse},
-    {Py_tp_clear, handling_clear},
-    {Py_tp_iter, itself},
-    {Py_tp_iternext, handling_next},
-    {Py_am_await, itself},
-    {Py_am_send, handling_am_send},
-    {Py_tp_methods, handling_methods},
-    {Py_tp_getset, handling_shown},
-    {0, NULL},
+    {Py_tp_doc,      (void *)handling_doc},
+    {Py_tp_dealloc,  handling_dealloc    },
+    {Py_tp_finalize, handling_finalize   },
+    {Py_tp_traverse, handling_traverse   },
+    {Py_tp_clear,    handling_clear      },
+    {Py_tp_iter,     itself              },
+    {Py_tp_iternext, handling_next       },
+    {Py_am_await,    itself              },
+    {Py_am_send,     handling_am_send    },
+    {Py_tp_methods,  handling_methods    },
+    {Py_tp_getset,   handling_shown      },
+    {0,              NULL                },
 };
 
 PyType_Spec handling_spec = {

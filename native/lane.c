@@ -20,9 +20,9 @@
 /* ---- The lane of one connection ---- */
 
 #define MEMBERS(of) \
-    of(link) of(session) of(carrier) of(intake) of(inbox) of(sock) of(loop) of(turns) of(account) of(calls) of(requests) \
-    of(given_up) of(dispatcher) of(entries) of(running) of(starter) of(held) of(total) \
-    of(last_name) of(sender)
+    of(link) of(session) of(carrier) of(intake) of(inbox) of(sock) of(loop) of(turns) of(account) of(calls) \
+        of(requests) of(given_up) of(dispatcher) of(entries) of(running) of(starter) of(held) of(total) of(last_name) \
+            of(sender)
 
 static int
 lane_traverse(PyObject *object, visitproc visit, void *arg)
@@ -125,8 +125,8 @@ take_answering(Lane *self, PyObject *dispatcher)
     return take_attribute(&self->entries, dispatcher, "_entries") < 0 ||
                    take_attribute(&self->running, dispatcher, "running") < 0 ||
                    take_attribute(&self->starter, dispatcher, "_starter") < 0 ||
-                   check_type(self->running, the_RunningCalls) < 0 ||
-                   check_type(self->starter, the_Starter) < 0 || check_type(self->entries, (PyObject *)&PyDict_Type) < 0
+                   check_type(self->running, the_RunningCalls) < 0 || check_type(self->starter, the_Starter) < 0 ||
+                   check_type(self->entries, (PyObject *)&PyDict_Type) < 0
                ? -1
                : 0;
 }
@@ -155,7 +155,8 @@ take_parts(Lane *self, PyObject *link, PyObject *carrier)
     }
     if (check_type(self->session, the_Session) < 0 || check_type(self->carrier, the_Carrier) < 0 ||
         check_type(self->intake, the_Intake) < 0 || check_type(self->inbox, the_Inbox) < 0 ||
-        check_type(self->turns, the_Turns) < 0 || check_socket(self->sock) < 0 || check_type(self->account, the_Account) < 0) {
+        check_type(self->turns, the_Turns) < 0 || check_socket(self->sock) < 0 ||
+        check_type(self->account, the_Account) < 0) {
         goto done;
     }
     if (!PyDict_CheckExact(self->calls) || !PyDict_CheckExact(self->requests) || !PySet_Check(self->given_up) ||
@@ -236,20 +237,22 @@ send_now(Lane *self, const uint8_t *data, Py_ssize_t size)
 
 /* ---- Calls of this side ---- */
 
-/* Whether a request may leave now: there is room for it, nothing goes before it, and the connection is as it should be. */
+/* Whether a request may leave now: there is room for it, nothing goes before it, and the connection is in order. */
 static bool
 may_send(Lane *self)
 {
-    return !self->has_ended && slot(self->turns, turns_waiting) == zero && slot(self->link, link_writing_paused) == Py_False &&
-           slot(self->carrier, carrier_sends_at_once) == Py_True && PyDict_GET_SIZE(self->calls) < self->most_calls &&
-           PySet_GET_SIZE(self->given_up) == 0 && slot(self->session, session_closing_received) == Py_None;
+    return !self->has_ended && slot(self->turns, turns_waiting) == zero &&
+           slot(self->link, link_writing_paused) == Py_False && slot(self->carrier, carrier_sends_at_once) == Py_True &&
+           PyDict_GET_SIZE(self->calls) < self->most_calls && PySet_GET_SIZE(self->given_up) == 0 &&
+           slot(self->session, session_closing_received) == Py_None;
 }
 
 /* Send a request, and return what `call` returns. */
 static PyObject *
 send_request(Lane *self, PyObject *method, PyObject *params)
 {
-    if (!may_send(self) || !PyUnicode_CheckExact(method) || !(PyTuple_CheckExact(params) || PyList_CheckExact(params))) {
+    if (!may_send(self) || !PyUnicode_CheckExact(method) ||
+        !(PyTuple_CheckExact(params) || PyList_CheckExact(params))) {
         Py_RETURN_NONE;
     }
     PyObject *next = slot(self->session, session__next_id);
@@ -305,10 +308,10 @@ done:
     return result;
 }
 
-PyDoc_STRVAR(call_doc,
-             "call(method, params)\n--\n\n"
-             "Send a request, and return its id and the future that its RESPONSE will be the result of.\n\n"
-             "None if anything about it, or the connection, is out of the ordinary: then nothing has happened.");
+PyDoc_STRVAR(
+    call_doc, "call(method, params)\n--\n\n"
+              "Send a request, and return its id and the future that its RESPONSE will be the result of.\n\n"
+              "None if anything about it, or the connection, is out of the ordinary: then nothing has happened.");
 
 static PyObject *
 lane_call(PyObject *object, PyObject *const *args, Py_ssize_t count)
@@ -343,23 +346,23 @@ PyDoc_STRVAR(read_doc, "read(most, until, taken)\n--\n\nReceive packets and take
 PyDoc_STRVAR(ready_doc, "ready()\n--\n\nReceive what is there, as the loop calls it: as Intake._read_ready.");
 
 static PyMethodDef lane_methods[] = {
-    {"ready", lane_ready, METH_NOARGS, ready_doc},
-    {"read", (PyCFunction)(void (*)(void))lane_read, METH_FASTCALL, read_doc},
-    {"call", (PyCFunction)(void (*)(void))lane_call, METH_FASTCALL, call_doc},
-    {"let_go", lane_let_go, METH_NOARGS, let_go_doc},
-    {NULL, NULL, 0, NULL},
+    {"ready",  lane_ready,                             METH_NOARGS,   ready_doc },
+    {"read",   (PyCFunction)(void (*)(void))lane_read, METH_FASTCALL, read_doc  },
+    {"call",   (PyCFunction)(void (*)(void))lane_call, METH_FASTCALL, call_doc  },
+    {"let_go", lane_let_go,                            METH_NOARGS,   let_go_doc},
+    {NULL,     NULL,                                   0,             NULL      },
 };
 
 PyDoc_STRVAR(lane_doc, "Lane(link, carrier)\n--\n\nTakes the plainest packets of one connection.");
 
 static PyType_Slot lane_slots[] = {
-    {Py_tp_doc, (void *)lane_doc},
-    {Py_tp_new, lane_new},
-    {Py_tp_dealloc, lane_dealloc},
-    {Py_tp_traverse, lane_traverse},
-    {Py_tp_clear, lane_clear},
-    {Py_tp_methods, lane_methods},
-    {0, NULL},
+    {Py_tp_doc,      (void *)lane_doc},
+    {Py_tp_new,      lane_new        },
+    {Py_tp_dealloc,  lane_dealloc    },
+    {Py_tp_traverse, lane_traverse   },
+    {Py_tp_clear,    lane_clear      },
+    {Py_tp_methods,  lane_methods    },
+    {0,              NULL            },
 };
 
 PyType_Spec lane_spec = {

@@ -17,8 +17,7 @@
 #define RESPONSE 1
 
 typedef struct {
-    PyObject_HEAD
-    PyObject *link, *session, *carrier, *intake, *inbox, *sock, *loop, *turns, *account;
+    PyObject_HEAD PyObject *link, *session, *carrier, *intake, *inbox, *sock, *loop, *turns, *account;
     PyObject *calls, *requests, *given_up;      /* the tables of the session */
     PyObject *dispatcher, *entries;             /* NULL where others than a plain Dispatcher answer */
     PyObject *running, *starter, *held, *total; /* likewise */
@@ -58,9 +57,8 @@ bool send_now(Lane *lane, const uint8_t *data, Py_ssize_t size);
 typedef enum { UNBEGUN, WAITING, WORKING, ENDED } State;
 
 typedef struct {
-    PyObject_HEAD
-    PyObject *dispatcher, *call, *work; /* `work` is the handler's coroutine */
-    PyObject *turn;                     /* what is awaited before it begins, while it is WAITING */
+    PyObject_HEAD PyObject *dispatcher, *call, *work; /* `work` is the handler's coroutine */
+    PyObject *turn;                                   /* what is awaited before it begins, while it is WAITING */
     State state;
     bool is_running;
 } Handling;
@@ -69,7 +67,8 @@ typedef struct {
 PyObject *new_handling(PyObject *dispatcher, PyObject *call, PyObject *work);
 
 /* Start the handler of a request that was admitted, with arguments that fit as they are. -1 on an exception. */
-int start_handler(Lane *lane, PyObject *request, PyObject *call_id, PyObject *params, PyObject *entry, PyObject *caller);
+int
+start_handler(Lane *lane, PyObject *request, PyObject *call_id, PyObject *params, PyObject *entry, PyObject *caller);
 
 /* Answer a call with what its handler returned, and end it, whatever it is. NULL with an exception, or None. */
 PyObject *finish_call(Lane *lane, PyObject *call, PyObject *result);

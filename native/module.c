@@ -37,17 +37,17 @@ add_types(PyObject *module)
     return added;
 }
 
-PyDoc_STRVAR(bind_doc,
-             "bind(objects)\n--\n\nLearn the classes and objects of Python that lanes use, by name, once.");
+PyDoc_STRVAR(bind_doc, "bind(objects)\n--\n\nLearn the classes and objects of Python that lanes use, by name, once.");
 
-PyDoc_STRVAR(stop_clock_doc,
-             "stop_clock(nanoseconds)\n--\n\n"
-             "Let the clock tell that for ever, as benchmarks.guard needs to count the same each time; 0 lets it go again.");
+PyDoc_STRVAR(
+    stop_clock_doc,
+    "stop_clock(nanoseconds)\n--\n\n"
+    "Let the clock tell that for ever, as benchmarks.guard needs to count the same each time; 0 lets it go again.");
 
 static PyMethodDef functions[] = {
-    {"bind", bind_names, METH_O, bind_doc},
+    {"bind",       bind_names, METH_O, bind_doc      },
     {"stop_clock", stop_clock, METH_O, stop_clock_doc},
-    {NULL, NULL, 0, NULL},
+    {NULL,         NULL,       0,      NULL          },
 };
 
 static int
@@ -65,12 +65,12 @@ add_constants(PyObject *module)
 }
 
 static PyModuleDef_Slot slots[] = {
-    {Py_mod_exec, add_constants},
-    {Py_mod_exec, add_types},
+    {Py_mod_exec,                  add_constants                             },
+    {Py_mod_exec,                  add_types                                 },
 #if PY_VERSION_HEX >= 0x030C0000
     {Py_mod_multiple_interpreters, Py_MOD_MULTIPLE_INTERPRETERS_NOT_SUPPORTED},
 #endif
-    {0, NULL},
+    {0,                            NULL                                      },
 };
 
 static struct PyModuleDef definition = {

@@ -95,7 +95,8 @@ bind_all(PyObject *objects)
     if (calls_kind < 0 || number_of_socket == NULL || copy_of_struct == NULL) {
         return -1;
     }
-    return names_of_task == NULL || names_of_eager_task == NULL || zero == NULL || one == NULL || minus_one == NULL ? -1 : 0;
+    return names_of_task == NULL || names_of_eager_task == NULL || zero == NULL || one == NULL || minus_one == NULL ? -1
+                                                                                                                    : 0;
 }
 
 PyObject *

@@ -1,4 +1,4 @@
-/* One packet that came: an answer for whoever waits for it, or a request for its handler. What is not plain is handed on. */
+/* One packet that came: an answer for whoever waits, or a request for its handler. What is not plain is handed on. */
 
 #include "lane.h"
 #include "values.h"
@@ -10,7 +10,8 @@
 /* Bytes of a method's name that is remembered until the next. */
 #define MOST_NAME 200
 
-/* Whether a list of numbers has less than a bound at a place, which Python keeps as an int, or as a float without end. */
+/* Whether a list of numbers has less than a bound at a place, which Python keeps as an int, or as a float without end.
+ */
 static bool
 is_below(PyObject *list, Py_ssize_t index, PyObject *bound)
 {
@@ -59,7 +60,7 @@ take_response(Lane *self, Reader *reader)
     set_slot(response, response_call_id, call_id);
     set_slot(response, response_result, result);
     set_slot(response, response_fds, fds);
-    if ( PyDict_DelItem(self->calls, call_id) < 0) {
+    if (PyDict_DelItem(self->calls, call_id) < 0) {
         goto done;
     }
     set_slot(self->link, link_quiet_sweeps, zero);
@@ -149,7 +150,8 @@ static PyObject *
 name_of(Lane *self, const char *text, Py_ssize_t size)
 {
     PyObject *last = self->last_name;
-    if (last != NULL && PyUnicode_GET_LENGTH(last) == size && memcmp(PyUnicode_1BYTE_DATA(last), text, (size_t)size) == 0) {
+    if (last != NULL && PyUnicode_GET_LENGTH(last) == size &&
+        memcmp(PyUnicode_1BYTE_DATA(last), text, (size_t)size) == 0) {
         return Py_NewRef(last);
     }
     PyObject *name = PyUnicode_DecodeUTF8(text, size, NULL);
@@ -239,10 +241,11 @@ int
 take_packet(Lane *self, Py_ssize_t size, PyObject *sender)
 {
     uint8_t data[MOST_BYTES]; /* out of the buffer, which all connections of the thread use */
-    int taken = 0; /* a caller of None is nobody whom the kernel names */
+    int taken = 0;            /* a caller of None is nobody whom the kernel names */
     PyObject *caller = Py_NewRef(sender), *carrier = Py_NewRef(self->carrier);
     const uint8_t *packet = self->buffer.buf;
-    if (size <= MOST_BYTES && size > 3 && packet[0] == ARRAY_OF_FOUR && slot(self->intake, intake_protocol) == self->link) {
+    if (size <= MOST_BYTES && size > 3 && packet[0] == ARRAY_OF_FOUR &&
+        slot(self->intake, intake_protocol) == self->link) {
         memcpy(data, packet, (size_t)size);
         Reader reader = {data + 2, data + size, self->most_depth - 1};
         if (data[1] == RESPONSE) {

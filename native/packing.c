@@ -1,5 +1,5 @@
-/* Writing MessagePack of plain values, exactly of their types: the bytes are those that msgpack would write, the shortest
- * form of each. See unpacking.c.
+/* Writing MessagePack of plain values, exactly of their types: the bytes are those that msgpack would write, the
+ * shortest form of each. See unpacking.c.
  */
 
 #include "values.h"

@@ -99,8 +99,9 @@ sender_of(Lane *self, Py_ssize_t size, struct msghdr *message, const struct ucre
     return sender == NULL ? NULL : self->sender;
 }
 
-/* Receive one packet into the buffer. Returns its size, and `sender`, borrowed; -1 with errno set; -2 if there is more than a plain packet, which
-   `rare` tells as (attempt, taken, (size, control, flags, None)), or is NULL with an exception. */
+/* Receive one packet into the buffer. Returns its size, and `sender`, borrowed; -1 with errno set; -2 if there is more
+   than a plain packet, which `rare` tells as (attempt, taken, (size, control, flags, None)), or is NULL with an
+   exception. */
 static Py_ssize_t
 receive(Lane *self, int fd, Py_ssize_t attempt, Py_ssize_t taken, PyObject **sender, PyObject **rare)
 {
@@ -181,7 +182,8 @@ read_packets(Lane *self, Py_ssize_t most, double until, Py_ssize_t taken)
             return NULL;
         }
         taken += size;
-        if (self->has_ended || slot(self->intake, intake__lone_wakeups) != zero || taken >= WAKEUP_BYTES || now() >= until) {
+        if (self->has_ended || slot(self->intake, intake__lone_wakeups) != zero || taken >= WAKEUP_BYTES ||
+            now() >= until) {
             break;
         }
     }
@@ -236,7 +238,7 @@ is_restrained(Lane *self)
     return careful == NULL ? -1 : careful != Py_False;
 }
 
-/* Read, and end the wake-up if that is simple: 1 if it was, 0 if it is left to Python with what came, -1 on an exception. */
+/* Read, and end the wake-up if that is simple: 1 if it was, 0 if what came is left to Python, -1 on an exception. */
 static int
 read_ready(Lane *self, double until, PyObject **came)
 {
@@ -246,7 +248,7 @@ read_ready(Lane *self, double until, PyObject **came)
         return -1;
     }
     if (self->has_ended) {
-        return 1; /* the connection has ended */
+        return 1;
     }
     PyObject *lone = slot(self->intake, intake__lone_wakeups);
     if (*came == Py_None) {

@@ -1,4 +1,5 @@
-/* MessagePack for the values that nearly all calls have, read and written without a detour. See unpacking.c and packing.c. */
+/* MessagePack for the values that nearly all calls have, read and written without a detour. See unpacking.c and
+ * packing.c. */
 
 #ifndef SEQRPC_VALUES_H
 #define SEQRPC_VALUES_H
