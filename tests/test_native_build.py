@@ -119,7 +119,7 @@ def test_the_compiler_is_the_one_that_the_environment_names(tmp_path: Path, monk
         build.build(tmp_path)
     given = log.read_text().splitlines()
     assert given[0] == "-first"
-    ours = [given.index(flag) for flag in ("-O2", "-Dpp=1", "-Dwith=a space", "-Wl,-ld", "-Dlast")]
+    ours = [given.index(flag) for flag in ("-O3", "-Dpp=1", "-Dwith=a space", "-Wl,-ld", "-Dlast")]
     assert ours == sorted(ours)
     assert given.index(str(NATIVE / "module.c")) > ours[-1]
 
