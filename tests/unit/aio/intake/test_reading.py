@@ -22,6 +22,7 @@ def long_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let no turn end for its time, which on a busy machine may be over after one packet."""
     monkeypatch.setattr(shares, "TURN_SECONDS", 60.0)
     monkeypatch.setattr(shares, "_ALONE_SECONDS", 60.0)
+    monkeypatch.setattr(shares, "_AT_ONCE_SECONDS", 60.0)
 
 
 async def test_nothing_is_read_after_pause_reading(raw: Pair) -> None:
