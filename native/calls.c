@@ -120,13 +120,42 @@ done:
     return result;
 }
 
+/* Have a call stopped at its deadline, if it still runs, as Dispatcher.request_received does. */
+static int
+watch_deadline(Lane *lane, PyObject *call)
+{
+    if (slot(call, call_task) == Py_None) {
+        return 0;
+    }
+    int result = -1;
+    double most = PyFloat_AsDouble(the_longest_timer);
+    double seconds = (double)(PyLong_AsLongLong(slot(call, call_deadline_ns)) - monotonic_ns()) * 1e-9;
+    PyObject *delay = PyFloat_FromDouble(seconds < most ? seconds : most), *timer = NULL;
+    PyObject *passed = PyObject_GetAttr(lane->dispatcher, str__deadline_passed);
+    if (delay != NULL && passed != NULL && !PyErr_Occurred()) {
+        timer = PyObject_CallMethodObjArgs(lane->loop, str_call_later, delay, passed, call, NULL);
+    }
+    if (timer != NULL) {
+        set_slot(call, call_timer, timer);
+        result = 0;
+    }
+    Py_XDECREF(delay);
+    Py_XDECREF(passed);
+    Py_XDECREF(timer);
+    return result;
+}
+
 int
-start_handler(Lane *lane, PyObject *request, PyObject *call_id, PyObject *params, PyObject *entry, PyObject *caller)
+start_handler(Lane *lane, PyObject *request, PyObject *entry, PyObject *caller, PyObject *deadline)
 {
     int result = -1;
+    PyObject *call_id = slot(request, request_call_id), *params = slot(request, request_params);
     PyObject *call = new_call(lane, request, entry, caller), *coroutine = NULL;
     if (call == NULL) {
         return -1;
+    }
+    if (deadline != NULL) {
+        set_slot(call, call_deadline_ns, deadline);
     }
     coroutine = PyObject_Vectorcall(
         slot(entry, entry_handler), PySequence_Fast_ITEMS(params), (size_t)PyList_GET_SIZE(params), NULL);
@@ -146,6 +175,9 @@ start_handler(Lane *lane, PyObject *request, PyObject *call_id, PyObject *params
     }
     set_slot(call, call_coroutine, coroutine);
     result = start_call(lane, call, coroutine);
+    if (result == 0 && deadline != NULL) {
+        result = watch_deadline(lane, call);
+    }
 done:
     Py_DECREF(call);
     Py_XDECREF(coroutine);
@@ -164,18 +196,36 @@ send_result(Lane *lane, PyObject *request, PyObject *entry, PyObject *result)
         ((PyObject *)Py_TYPE(check) != the_ResultCheck || slot(check, check_exact) != (PyObject *)Py_TYPE(result))) {
         return 0;
     }
-    if (lane->has_ended || slot(request, request_is_plain) != Py_True || !PyLong_CheckExact(call_id) ||
-        slot(lane->link, link_writing_paused) != Py_False || slot(lane->carrier, carrier_sends_at_once) != Py_True) {
+    if (lane->has_ended || !PyLong_CheckExact(call_id) || slot(lane->link, link_writing_paused) != Py_False ||
+        slot(lane->carrier, carrier_sends_at_once) != Py_True) {
         return 0;
     }
     uint8_t data[MOST_BYTES];
-    Writer writer = {data, data + sizeof data, lane->most_depth - 1};
+    Writer writer = {data, data + sizeof data, lane->most_depth - 1, NULL};
     if (!write_byte(&writer, ARRAY_OF_FOUR) || !write_byte(&writer, RESPONSE) || !write_value(&writer, call_id) ||
-        !write_byte(&writer, 0xc0) || !write_value(&writer, result) || !send_now(lane, data, writer.at - data)) {
+        !write_byte(&writer, 0xc0) || !write_value(&writer, result) || !send_now(lane, data, writer.at - data, NULL)) {
         return 0;
     }
     int found = PyDict_Contains(lane->requests, call_id);
     return found < 0 || (found > 0 && PyDict_DelItem(lane->requests, call_id) < 0) ? -1 : 1;
+}
+
+/* Let go of what a call has besides its arguments: descriptors that nobody took, and the timer of its deadline. */
+static int
+let_go_of_rest(PyObject *call, PyObject *request)
+{
+    PyObject *fds = slot(request, request_fds), *timer = slot(call, call_timer);
+    if (close_few(fds) < 0) {
+        return -1;
+    }
+    if (timer != Py_None) {
+        PyObject *told = PyObject_CallMethodNoArgs(timer, str_cancel);
+        if (told == NULL) {
+            return -1;
+        }
+        Py_DECREF(told);
+    }
+    return 0;
 }
 
 /* Forget a call that was answered, as RunningCalls.end does. */
@@ -199,6 +249,9 @@ end_call(Lane *lane, PyObject *call, PyObject *request, PyObject *entry)
                  add_to_item(lane->total, calls_kind, minus_one) < 0;
     Py_XDECREF(took);
     set_slot(call, call_task, Py_None);
+    if (slot(request, request_is_plain) != Py_True && let_go_of_rest(call, request) < 0) {
+        failed = 1;
+    }
     set_slot(request, request_params, the_no_params);
     return failed ? -1 : 0;
 }

@@ -12,6 +12,7 @@
 #include "lane.h"
 #include "values.h"
 
+#include <stdalign.h>
 #include <string.h>
 #include <sys/socket.h>
 
@@ -225,14 +226,32 @@ descriptor(Lane *self)
 }
 
 bool
-send_now(Lane *self, const uint8_t *data, Py_ssize_t size)
+send_now(Lane *self, const uint8_t *data, Py_ssize_t size, const Lent *lent)
 {
     int fd = descriptor(self);
     if (fd < 0) {
         PyErr_Clear();
         return false;
     }
-    return send(fd, data, (size_t)size, SEND_FLAGS) == size;
+    if (lent == NULL || lent->count == 0) {
+        return send(fd, data, (size_t)size, SEND_FLAGS) == size;
+    }
+    alignas(struct cmsghdr) char control[CMSG_SPACE(MOST_FDS * sizeof(int))] = {0};
+    size_t bytes = (size_t)lent->count * sizeof(int);
+    struct iovec place = {(void *)(uintptr_t)data, (size_t)size};
+    struct msghdr message = {
+        .msg_iov = &place, .msg_iovlen = 1, .msg_control = control, .msg_controllen = CMSG_SPACE(bytes)};
+    struct cmsghdr *rights = CMSG_FIRSTHDR(&message);
+    rights->cmsg_level = SOL_SOCKET;
+    rights->cmsg_type = SCM_RIGHTS;
+    rights->cmsg_len = CMSG_LEN(bytes);
+    memcpy(CMSG_DATA(rights), lent->fds, bytes);
+    for (int index = 0; index < lent->count; index++) {
+        if (lent->fds[index] == fd) { /* a connection's own socket: Python tells */
+            return false;
+        }
+    }
+    return sendmsg(fd, &message, SEND_FLAGS) == size;
 }
 
 /* ---- Calls of this side ---- */
@@ -247,9 +266,34 @@ may_send(Lane *self)
            slot(self->session, session_closing_received) == Py_None;
 }
 
+/* Write the options of a request that has a deadline, if it has not passed. */
+static bool
+write_deadline(Writer *writer, PyObject *deadline)
+{
+    int overflow;
+    long long at = PyLong_CheckExact(deadline) ? PyLong_AsLongLongAndOverflow(deadline, &overflow) : -1;
+    return at > monotonic_ns() && write_byte(writer, MAP_OF_ONE) && write_value(writer, str_deadline) &&
+           write_uint64(writer, (uint64_t)at);
+}
+
+/* Write a request; false if it is not plain. */
+static bool
+write_request(Writer *writer, uint32_t id, PyObject *method, PyObject *params, PyObject *deadline)
+{
+    bool is_bounded = deadline != Py_None;
+    Lent *lent = writer->lent;
+    writer->lent = NULL;
+    if (!write_byte(writer, is_bounded ? ARRAY_OF_FIVE : ARRAY_OF_FOUR) || !write_byte(writer, REQUEST) ||
+        !write_uint64(writer, id) || !write_value(writer, method)) {
+        return false;
+    }
+    writer->lent = lent;
+    return write_value(writer, params) && (!is_bounded || write_deadline(writer, deadline));
+}
+
 /* Send a request, and return what `call` returns. */
 static PyObject *
-send_request(Lane *self, PyObject *method, PyObject *params)
+send_request(Lane *self, PyObject *method, PyObject *params, PyObject *deadline)
 {
     if (!may_send(self) || !PyUnicode_CheckExact(method) ||
         !(PyTuple_CheckExact(params) || PyList_CheckExact(params))) {
@@ -265,9 +309,9 @@ send_request(Lane *self, PyObject *method, PyObject *params)
         PyErr_Clear();
         Py_RETURN_NONE;
     }
-    Writer writer = {data, data + sizeof data, self->most_depth - 1};
-    if (!write_byte(&writer, ARRAY_OF_FOUR) || !write_byte(&writer, REQUEST) || !write_uint32(&writer, (uint32_t)id) ||
-        !write_value(&writer, method) || !write_value(&writer, params)) {
+    Lent lent = {.count = 0};
+    Writer writer = {data, data + sizeof data, self->most_depth - 1, &lent};
+    if (!write_request(&writer, (uint32_t)id, method, params, deadline)) {
         Py_RETURN_NONE;
     }
     PyObject *loop = PyObject_CallNoArgs(the_running_loop);
@@ -294,7 +338,7 @@ send_request(Lane *self, PyObject *method, PyObject *params)
         Py_CLEAR(result);
         goto done;
     }
-    if (send_now(self, data, writer.at - data)) {
+    if (send_now(self, data, writer.at - data, &lent)) {
         set_slot(self->session, session__next_id, after);
     } else if (PyDict_DelItem(self->calls, call_id) < 0) {
         Py_CLEAR(result);
@@ -309,7 +353,7 @@ done:
 }
 
 PyDoc_STRVAR(
-    call_doc, "call(method, params)\n--\n\n"
+    call_doc, "call(method, params, deadline)\n--\n\n"
               "Send a request, and return its id and the future that its RESPONSE will be the result of.\n\n"
               "None if anything about it, or the connection, is out of the ordinary: then nothing has happened.");
 
@@ -317,11 +361,11 @@ static PyObject *
 lane_call(PyObject *object, PyObject *const *args, Py_ssize_t count)
 {
     Lane *self = (Lane *)object;
-    if (count != 2) {
-        return PyErr_Format(PyExc_TypeError, "call takes 2 arguments, got %zd", count);
+    if (count != 3) {
+        return PyErr_Format(PyExc_TypeError, "call takes 3 arguments, got %zd", count);
     }
     enter(self);
-    PyObject *sent = send_request(self, args[0], args[1]);
+    PyObject *sent = send_request(self, args[0], args[1], args[2]);
     leave(self);
     return sent;
 }

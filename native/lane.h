@@ -6,6 +6,7 @@
 #define SEQRPC_LANE_H
 
 #include "names.h"
+#include "values.h"
 
 #include <sys/socket.h>
 
@@ -13,6 +14,8 @@
 #define MOST_BYTES 4096
 
 #define ARRAY_OF_FOUR 0x94
+#define ARRAY_OF_FIVE 0x95 /* of a REQUEST: it has options */
+#define MAP_OF_ONE 0x81    /* of options: the deadline */
 #define REQUEST 0
 #define RESPONSE 1
 
@@ -42,17 +45,38 @@ void leave(Lane *lane);
 /* The descriptor of the socket as it is now; -1, with or without an exception, if it has none. */
 int descriptor(Lane *lane);
 
-/* Take a packet of so many bytes that is in the buffer and came alone, from `sender`. Exceptions end the connection, as
-   in Intake. -1 with one that goes further. */
-int take_packet(Lane *lane, Py_ssize_t size, PyObject *sender);
+/* What came with a packet: who sent it, borrowed, and few descriptors that nobody owns yet. */
+typedef struct {
+    PyObject *sender;
+    int fds[MOST_FDS];
+    int count;
+} Arrival;
+
+/* Take a packet of so many bytes that is in the buffer, from `sender`, with the descriptors in the list `fds`, or NULL.
+   Exceptions end the connection, as in Intake. -1 with one that goes further. */
+int take_packet(Lane *lane, Py_ssize_t size, PyObject *sender, PyObject *fds);
+
+/* Return a list of the owners of what came; NULL with an exception, and then all of it is closed. */
+PyObject *own_descriptors(Lane *lane, const Arrival *arrival);
+
+/* Hold such descriptors on the user's account until they are closed or given away, as Account.take does. */
+int book_owned(Lane *lane, PyObject *fds);
+
+/* Close those of a list of a few descriptors that came to this process, and are still owned, as close_all does. -1 with
+   an exception. */
+int close_few(PyObject *fds);
+
+/* Close those of any list of descriptors, as close_all does. An exception that was raised stays;
+   else there may be one afterwards. */
+void close_owned(PyObject *fds);
 
 /* The methods `read` and `ready`: seqrpc.aio.lane.Lane. */
 PyObject *lane_read(PyObject *lane, PyObject *const *args, Py_ssize_t count);
 PyObject *lane_ready(PyObject *lane, PyObject *ignored);
 
-/* Send a packet, whole or not at all, without waiting. False if it did not leave, for whatever reason: nothing has
-   happened then, and Python tries by itself. */
-bool send_now(Lane *lane, const uint8_t *data, Py_ssize_t size);
+/* Send a packet, whole or not at all, without waiting; with descriptors, or NULL. False if it did not leave, for
+   whatever reason: nothing has happened then, and Python tries by itself. */
+bool send_now(Lane *lane, const uint8_t *data, Py_ssize_t size, const Lent *lent);
 
 typedef enum { UNBEGUN, WAITING, WORKING, ENDED } State;
 
@@ -66,9 +90,9 @@ typedef struct {
 /* Return what the task of a call is to run. */
 PyObject *new_handling(PyObject *dispatcher, PyObject *call, PyObject *work);
 
-/* Start the handler of a request that was admitted, with arguments that fit as they are. -1 on an exception. */
-int
-start_handler(Lane *lane, PyObject *request, PyObject *call_id, PyObject *params, PyObject *entry, PyObject *caller);
+/* Start the handler of a request that was admitted, with its arguments as they are; `deadline` is a number or NULL. -1
+   on an exception. */
+int start_handler(Lane *lane, PyObject *request, PyObject *entry, PyObject *caller, PyObject *deadline);
 
 /* Answer a call with what its handler returned, and end it, whatever it is. NULL with an exception, or None. */
 PyObject *finish_call(Lane *lane, PyObject *call, PyObject *result);

@@ -43,51 +43,55 @@ set_slot(PyObject *object, Slot offset, PyObject *value)
 /* The C function of a method without arguments of a built-in class; NULL with an exception if it is none. */
 PyCFunction find_method(PyObject *type, const char *name);
 
+/* clang-format off */
+
 /* Class, the prefix of the name here, attribute: link_home is where a Link keeps `home`. */
 #define SLOTS(of) \
     of(Link, link, quiet_sweeps) of(Link, link, writing_paused) of(Link, link, home) of(Link, link, handler) \
-        of(Session, session, closing_sent) of(Session, session, closing_received) of(Session, session, _next_id) of( \
-            Session, session, _was_asked) of(Carrier, carrier, sends_at_once) of(Intake, intake, is_reading) \
-            of(Intake, intake, protocol) of(Intake, intake, _lone_wakeups) of(Intake, intake, _share) of( \
-                Intake, intake, _packets) of(Share, share, used) of(Share, share, look_at) of(Share, share, crowded) \
-                of(Carrier, carrier, broken) of(Inbox, inbox, peer) of(Turns, turns, waiting) \
-                    of(Account, account, most_calls) of(Account, account, most_calls_of_all) \
-                        of(RunningCalls, running, is_attended) of(Dispatcher, dispatcher, _connection) \
-                            of(Dispatcher, dispatcher, lane) of(Dispatcher, dispatcher, _loop) \
-                                of(Dispatcher, dispatcher, _starter) of(Entry, entry, is_immediate) \
-                                    of(Entry, entry, is_native) of(Entry, entry, policy) of(Entry, entry, handler) of( \
-                                        Entry, entry, exact) of(Entry, entry, untyped) of(Entry, entry, result_check) \
-                                        of(Entry, entry, latency) of(ResultCheck, check, exact) \
-                                            of(Request, request, call_id) of(Request, request, is_plain) \
-                                                of(Request, request, method) of(Request, request, params) \
-                                                    of(Request, request, fds) of(Response, response, call_id) \
-                                                        of(Response, response, result) of(Response, response, fds) of( \
-                                                            Pace, pace, started) of(Pace, pace, waiting) \
-                                                            of(Pace, pace, turn_ends) of(Starter, starter, pace) \
-                                                                of(HandledCall, call, \
-                                                                   caller) of(HandledCall, call, connection) \
-                                                                    of(HandledCall, call, \
-                                                                       dispatcher) of(HandledCall, call, coroutine) \
-                                                                        of(HandledCall, call, \
-                                                                           task) of(HandledCall, call, is_paced) \
-                                                                            of(HandledCall, call, has_begun) \
-                                                                                of(HandledCall, call, request) \
-                                                                                    of(HandledCall, call, entry) \
-                                                                                        of(HandledCall, call, began)
+    of(Session, session, closing_sent) of(Session, session, closing_received) of(Session, session, _next_id) \
+    of(Session, session, _was_asked) \
+    of(Carrier, carrier, sends_at_once) of(Carrier, carrier, broken) \
+    of(Intake, intake, is_reading) of(Intake, intake, protocol) of(Intake, intake, _lone_wakeups) \
+    of(Intake, intake, _share) of(Intake, intake, _packets) \
+    of(Share, share, used) of(Share, share, look_at) of(Share, share, crowded) \
+    of(Inbox, inbox, peer) of(Inbox, inbox, uid) \
+    of(Turns, turns, waiting) \
+    of(Account, account, most_calls) of(Account, account, most_calls_of_all) of(Account, account, fds) \
+    of(RunningCalls, running, is_attended) \
+    of(Dispatcher, dispatcher, _connection) of(Dispatcher, dispatcher, lane) of(Dispatcher, dispatcher, _loop) \
+    of(Dispatcher, dispatcher, _starter) \
+    of(Entry, entry, is_immediate) of(Entry, entry, is_native) of(Entry, entry, policy) of(Entry, entry, handler) \
+    of(Entry, entry, exact) of(Entry, entry, untyped) of(Entry, entry, result_check) of(Entry, entry, latency) \
+    of(ResultCheck, check, exact) \
+    of(Request, request, call_id) of(Request, request, is_plain) of(Request, request, method) \
+    of(Request, request, params) of(Request, request, fds) of(Request, request, options) \
+    of(Response, response, call_id) of(Response, response, result) of(Response, response, fds) \
+    of(Pace, pace, started) of(Pace, pace, waiting) of(Pace, pace, turn_ends) \
+    of(Starter, starter, pace) \
+    of(HandledCall, call, caller) of(HandledCall, call, connection) of(HandledCall, call, dispatcher) \
+    of(HandledCall, call, coroutine) of(HandledCall, call, task) of(HandledCall, call, is_paced) \
+    of(HandledCall, call, has_begun) of(HandledCall, call, request) of(HandledCall, call, entry) \
+    of(HandledCall, call, began) of(HandledCall, call, deadline_ns) of(HandledCall, call, timer) \
+    of(OwnedFd, owned, _fd) of(OwnedFd, owned, _generation) of(OwnedFd, owned, _sender) of(OwnedFd, owned, _booked)
 
 /* Classes, functions and objects of Python: the_Link. */
 #define OBJECTS(of) \
     of(Link) of(Session) of(Carrier) of(Intake) of(Inbox) of(Turns) of(Account) of(RunningCalls) of(Dispatcher) \
-        of(Pace) of(Starter) of(Share) of(closer) of(lone_wakeups) of(Entry) of(ResultCheck) of(Request) of(Response) \
-            of(HandledCall) of(Socket) of(Task) of(Future) of(blank_call) of(blank_request) of(blank_response) \
-                of(calls_kind) of(no_params) of(scope) of(running_loop)
+    of(Pace) of(Starter) of(Share) of(closer) of(lone_wakeups) of(Entry) of(ResultCheck) of(Request) of(Response) \
+    of(HandledCall) of(Socket) of(Task) of(Future) of(blank_call) of(blank_request) of(blank_response) of(OwnedFd) \
+    of(Options) of(forks) of(nowhere) of(close_all) of(longest_timer) of(calls_kind) of(no_params) of(scope) \
+    of(running_loop)
 
 /* Names of attributes and methods: str_admits. */
 #define STRINGS(of) \
     of(admits) of(request_denied) of(packet_received) of(request_received) of(_refuse_params) of(_not_started) \
-        of(_run) of(start) of(done) of(set_result) of(next) of(fail) of(create_future) of(_succeeded) of(_failed) \
-            of(end) of(end_unbegun) of(connection) of(running) of(get_task_factory) of(must_wait) of(wait) of(throw) \
-                of(close) of(value) of(call_soon) of(take) of(careful) of(_read_ready) of(read_on) of(until) of(look)
+    of(_run) of(start) of(done) of(set_result) of(next) of(fail) of(create_future) of(_succeeded) of(_failed) \
+    of(end) of(end_unbegun) of(connection) of(running) of(get_task_factory) of(must_wait) of(wait) of(throw) \
+    of(close) of(value) of(call_soon) of(take) of(careful) of(_read_ready) of(read_on) of(until) of(look) \
+    of(generation) of(uid) of(saw) of(end_wakeup) of(call_later) of(cancel) of(_deadline_passed) \
+    of(lack_of_descriptors) of(deadline) of(_inbox) of(append) of(tend)
+
+/* clang-format on */
 
 #define DECLARE_SLOT(class, name, attribute) extern Slot name##_##attribute;
 SLOTS(DECLARE_SLOT)

@@ -29,9 +29,10 @@ is_below(PyObject *list, Py_ssize_t index, PyObject *bound)
 
 /* ---- Answers to calls of this side ---- */
 
-/* Give a RESPONSE to whoever waits for it. Returns 1 if it did, 0 if the packet is Python's, -1 on an exception. */
+/* Give a RESPONSE, and the empty list `fds`, to whoever waits for it. Returns 1 if it did, 0 if the packet is Python's,
+ * -1 on an exception. */
 static int
-take_response(Lane *self, Reader *reader)
+take_response(Lane *self, Reader *reader, PyObject *fds)
 {
     uint32_t id;
     if (!read_uint32(reader, &id) || reader->at == reader->end || *reader->at != 0xc0) {
@@ -43,14 +44,10 @@ take_response(Lane *self, Reader *reader)
         return -1;
     }
     int taken = -1;
-    PyObject *response = NULL, *result = NULL, *fds = NULL, *told = NULL;
+    PyObject *response = NULL, *result = NULL, *told = NULL;
     PyObject *waiter = Py_XNewRef(PyDict_GetItemWithError(self->calls, call_id));
     if (waiter == NULL || (result = read_value(reader)) == NULL || reader->at != reader->end) {
         taken = PyErr_Occurred() ? -1 : 0;
-        goto done;
-    }
-    fds = PyList_New(0);
-    if (fds == NULL) {
         goto done;
     }
     response = copy_of_struct(the_blank_response, NULL);
@@ -85,7 +82,6 @@ done:
     Py_DECREF(call_id);
     Py_XDECREF(waiter);
     Py_XDECREF(result);
-    Py_XDECREF(fds);
     Py_XDECREF(response);
     Py_XDECREF(told);
     return taken;
@@ -113,36 +109,85 @@ are_exact(PyObject *entry, PyObject *params)
     return true;
 }
 
+/* A request: `deadline` is NULL if it has none, `fds` is a list. All but `fds` and `caller` are owned here. */
+typedef struct {
+    PyObject *call_id, *method, *params, *deadline, *fds, *caller, *entry;
+} Asked;
+
+/* Return it as Session has it. */
+static PyObject *
+new_request(const Asked *asked)
+{
+    PyObject *request = copy_of_struct(the_blank_request, NULL);
+    if (request == NULL) {
+        return NULL;
+    }
+    set_slot(request, request_call_id, asked->call_id);
+    set_slot(request, request_method, asked->method);
+    set_slot(request, request_params, asked->params);
+    set_slot(request, request_fds, asked->fds);
+    if (asked->deadline != NULL || PyList_GET_SIZE(asked->fds) > 0) {
+        set_slot(request, request_is_plain, Py_False);
+    }
+    if (asked->deadline != NULL) {
+        PyObject *options = PyObject_CallOneArg(the_Options, asked->deadline);
+        if (options == NULL) {
+            Py_DECREF(request);
+            return NULL;
+        }
+        set_slot(request, request_options, options);
+        Py_DECREF(options);
+    }
+    return request;
+}
+
 /* Take a request that was admitted: start its handler, or have Python convert its arguments and start it. */
 static int
-take_admitted(Lane *self, PyObject *call_id, PyObject *method, PyObject *params, PyObject *entry, PyObject *caller)
+take_admitted(Lane *self, const Asked *asked)
 {
     int result = -1;
-    PyObject *fds = PyList_New(0), *request = NULL;
-    if (fds == NULL || PyDict_SetItem(self->requests, call_id, Py_None) < 0) {
+    PyObject *request = new_request(asked);
+    if (request == NULL || PyDict_SetItem(self->requests, asked->call_id, Py_None) < 0) {
         goto done;
     }
     set_slot(self->session, session__was_asked, Py_True);
     set_slot(self->link, link_quiet_sweeps, zero);
-    request = copy_of_struct(the_blank_request, NULL);
-    if (request == NULL) {
-        goto done;
-    }
-    set_slot(request, request_call_id, call_id);
-    set_slot(request, request_method, method);
-    set_slot(request, request_params, params);
-    set_slot(request, request_fds, fds);
-    if (slot(entry, entry_is_native) == Py_True && are_exact(entry, params)) {
-        result = start_handler(self, request, call_id, params, entry, caller);
+    if (slot(asked->entry, entry_is_native) == Py_True && are_exact(asked->entry, asked->params)) {
+        result = start_handler(self, request, asked->entry, asked->caller, asked->deadline);
     } else {
-        PyObject *told = PyObject_CallMethodObjArgs(self->dispatcher, str_request_received, request, caller, NULL);
+        PyObject *told =
+            PyObject_CallMethodObjArgs(self->dispatcher, str_request_received, request, asked->caller, NULL);
         Py_XDECREF(told);
         result = told == NULL ? -1 : 0;
     }
 done:
-    Py_XDECREF(fds);
     Py_XDECREF(request);
     return result;
+}
+
+/* Refuse a request that was not admitted: the policy was asked, and is not asked again. */
+static int
+refuse(Lane *self, const Asked *asked)
+{
+    if (PyList_GET_SIZE(asked->fds) > 0) {
+        close_owned(asked->fds);
+        if (PyErr_Occurred()) {
+            return -1;
+        }
+    }
+    PyObject *told =
+        PyObject_CallMethodObjArgs(self->link, str_request_denied, asked->call_id, asked->method, asked->caller, NULL);
+    Py_XDECREF(told);
+    return told == NULL ? -1 : 0;
+}
+
+/* Whether there is room for the descriptors of a request; if not, Python is to say so. -1 on an exception. */
+static int
+has_room(Lane *self)
+{
+    PyObject *lack = PyObject_CallMethodNoArgs(self->dispatcher, str_lack_of_descriptors);
+    Py_XDECREF(lack);
+    return lack == NULL ? -1 : lack == Py_None;
 }
 
 /* Return the name of a method: the object that the last request had, if it is the same. */
@@ -161,113 +206,187 @@ name_of(Lane *self, const char *text, Py_ssize_t size)
     return name;
 }
 
-/* Take a REQUEST. Returns 1 if it was, 0 if the packet is Python's, -1 on an exception. */
+/* Read the options of a request, which hold nothing but a deadline that has not passed. False for all else. */
+static bool
+read_deadline(Reader *reader, uint64_t *deadline)
+{
+    const char *text;
+    Py_ssize_t size;
+    if (reader->at == reader->end || *reader->at++ != MAP_OF_ONE || !read_text(reader, &text, &size) ||
+        size != (Py_ssize_t)strlen("deadline") || memcmp(text, "deadline", (size_t)size) != 0) {
+        return false;
+    }
+    return read_uint64(reader, deadline) && *deadline <= INT64_MAX && (int64_t)*deadline > monotonic_ns();
+}
+
+/* Read what comes after the method, if all of it is plain and every descriptor is referred to. False for all else, with
+   or without an exception. */
+static bool
+read_rest(Reader *reader, bool has_options, Asked *asked)
+{
+    uint64_t deadline;
+    asked->params = read_list(reader);
+    if (asked->params == NULL) {
+        return false;
+    }
+    if (has_options) {
+        if (!read_deadline(reader, &deadline)) {
+            return false;
+        }
+        asked->deadline = PyLong_FromUnsignedLongLong(deadline);
+        if (asked->deadline == NULL) {
+            return false;
+        }
+    }
+    uint32_t all = ((uint32_t)1 << PyList_GET_SIZE(asked->fds)) - 1;
+    return reader->at == reader->end && reader->referred == all;
+}
+
+/* Whether a request may be taken now, as far as is known before it is read. */
+static bool
+may_take(Lane *self, PyObject *caller)
+{
+    return self->dispatcher != NULL && slot(self->link, link_handler) == self->dispatcher && caller != Py_None &&
+           slot(self->session, session_closing_sent) == Py_False && slot(self->link, link_writing_paused) == Py_False &&
+           PyDict_GET_SIZE(self->requests) < self->most_calls &&
+           is_below(self->held, calls_kind, slot(self->account, account_most_calls)) &&
+           is_below(self->total, calls_kind, slot(self->account, account_most_calls_of_all));
+}
+
+/* Take a REQUEST, which has options or not. Returns 1 if it was, 0 if the packet is Python's, -1 on an exception. */
 static int
-take_request(Lane *self, Reader *reader, PyObject *caller)
+take_request(Lane *self, Reader *reader, PyObject *caller, PyObject *fds, bool has_options)
 {
     uint32_t id;
     const char *text;
     Py_ssize_t size;
-    if (self->dispatcher == NULL || slot(self->link, link_handler) != self->dispatcher || caller == Py_None ||
-        !read_uint32(reader, &id) || !read_text(reader, &text, &size) ||
-        slot(self->session, session_closing_sent) != Py_False || slot(self->link, link_writing_paused) != Py_False ||
-        PyDict_GET_SIZE(self->requests) >= self->most_calls ||
-        !is_below(self->held, calls_kind, slot(self->account, account_most_calls)) ||
-        !is_below(self->total, calls_kind, slot(self->account, account_most_calls_of_all))) {
+    if (!may_take(self, caller) || !read_uint32(reader, &id) || !read_text(reader, &text, &size)) {
         return PyErr_Occurred() ? -1 : 0;
     }
-    int taken = -1;
-    PyObject *params = NULL, *policy = NULL, *entry = NULL, *admitted = NULL;
-    PyObject *call_id = PyLong_FromUnsignedLong(id);
-    PyObject *method = name_of(self, text, size);
-    if (method == NULL && call_id != NULL && PyErr_ExceptionMatches(PyExc_UnicodeDecodeError)) {
+    int taken = -1, room;
+    PyObject *policy = NULL, *admitted = NULL;
+    Asked asked = {.fds = fds, .caller = caller};
+    asked.call_id = PyLong_FromUnsignedLong(id);
+    asked.method = name_of(self, text, size);
+    if (asked.method == NULL && asked.call_id != NULL && PyErr_ExceptionMatches(PyExc_UnicodeDecodeError)) {
         PyErr_Clear();
         taken = 0;
     }
-    if (method == NULL || call_id == NULL) {
+    if (asked.method == NULL || asked.call_id == NULL) {
         goto done;
     }
-    entry = Py_XNewRef(PyDict_GetItemWithError(self->entries, method));
-    if (entry == NULL || (PyObject *)Py_TYPE(entry) != the_Entry || slot(entry, entry_is_immediate) == Py_True ||
-        PyDict_Contains(self->requests, call_id) != 0 || (params = read_list(reader)) == NULL ||
-        reader->at != reader->end) {
+    asked.entry = Py_XNewRef(PyDict_GetItemWithError(self->entries, asked.method));
+    if (asked.entry == NULL || (PyObject *)Py_TYPE(asked.entry) != the_Entry ||
+        slot(asked.entry, entry_is_immediate) == Py_True || PyDict_Contains(self->requests, asked.call_id) != 0 ||
+        !read_rest(reader, has_options, &asked)) {
         taken = PyErr_Occurred() ? -1 : 0;
         goto done;
     }
-    policy = Py_NewRef(slot(entry, entry_policy)); /* it is that of Session, whose table is made of these */
-    admitted = PyObject_CallMethodOneArg(policy, str_admits, caller);
-    if (admitted == NULL) {
+    if (PyList_GET_SIZE(fds) > 0 && (room = has_room(self)) <= 0) {
+        taken = room;
         goto done;
     }
-    int verdict = PyObject_IsTrue(admitted);
-    if (self->has_ended && verdict >= 0) { /* the policy ended the connection */
-        taken = 1;
+    policy = Py_NewRef(slot(asked.entry, entry_policy)); /* it is that of Session, whose table is made of these */
+    admitted = PyObject_CallMethodOneArg(policy, str_admits, caller);
+    int verdict = admitted == NULL ? -1 : PyObject_IsTrue(admitted);
+    if (verdict < 0) {
+        goto done;
+    }
+    if (self->has_ended) { /* the policy ended the connection */
+        close_owned(fds);
+        taken = PyErr_Occurred() ? -1 : 1;
     } else if (verdict > 0) {
-        taken = take_admitted(self, call_id, method, params, entry, caller) < 0 ? -1 : 1;
-    } else if (verdict == 0) { /* it was asked, and is not asked again */
-        PyObject *told = PyObject_CallMethodObjArgs(self->link, str_request_denied, call_id, method, caller, NULL);
-        taken = told == NULL ? -1 : 1;
-        Py_XDECREF(told);
+        taken = take_admitted(self, &asked) < 0 ? -1 : 1;
+    } else {
+        taken = refuse(self, &asked) < 0 ? -1 : 1;
     }
 done:
-    Py_XDECREF(call_id);
-    Py_XDECREF(method);
-    Py_XDECREF(params);
+    Py_XDECREF(asked.call_id);
+    Py_XDECREF(asked.method);
+    Py_XDECREF(asked.params);
+    Py_XDECREF(asked.deadline);
+    Py_XDECREF(asked.entry);
     Py_XDECREF(policy);
-    Py_XDECREF(entry);
     Py_XDECREF(admitted);
     return taken;
 }
 
 /* ---- Packets ---- */
 
-/* Have Python take a packet that came alone. */
+/* Have Python take a packet. */
 static int
-hand_on(Lane *self, const uint8_t *data, Py_ssize_t size, PyObject *caller)
+hand_on(Lane *self, const uint8_t *data, Py_ssize_t size, PyObject *caller, PyObject *fds)
 {
-    PyObject *packet = PyBytes_FromStringAndSize((const char *)data, size), *fds = PyList_New(0), *told = NULL;
+    PyObject *packet = PyBytes_FromStringAndSize((const char *)data, size), *told = NULL;
     PyObject *protocol = Py_XNewRef(slot(self->intake, intake_protocol));
-    if (packet != NULL && fds != NULL && protocol != NULL) {
+    if (packet != NULL && protocol != NULL) {
         told = PyObject_CallMethodObjArgs(protocol, str_packet_received, packet, fds, caller, NULL);
     }
     Py_XDECREF(packet);
-    Py_XDECREF(fds);
     Py_XDECREF(protocol);
     Py_XDECREF(told);
     return told == NULL ? -1 : 0;
 }
 
+/* Take a packet that is plain: 1 if it was taken, 0 if it is Python's, -1 on an exception. */
+static int
+take_if_plain(Lane *self, const uint8_t *data, Py_ssize_t size, PyObject *caller, PyObject *fds)
+{
+    bool comes_alone = PyList_GET_SIZE(fds) == 0;
+    Reader reader = {data + 2, data + size, self->most_depth - 1, comes_alone ? NULL : fds, 0};
+    if (data[0] == ARRAY_OF_FOUR && data[1] == RESPONSE && comes_alone) {
+        return take_response(self, &reader, fds);
+    }
+    if (data[1] != REQUEST || size > GLANCE || (!comes_alone && book_owned(self, fds) < 0)) {
+        return PyErr_Occurred() ? -1 : 0;
+    }
+    return take_request(self, &reader, caller, fds, data[0] == ARRAY_OF_FIVE);
+}
+
+/* End the connection because of what was raised meanwhile. 1 if that is all, -1 if it goes further. */
+static int
+fail(PyObject *carrier)
+{
+    PyObject *exc = caught();
+    if (exc == NULL) {
+        return -1;
+    }
+    PyObject *what = PyUnicode_FromString("the protocol's packet_received failed");
+    PyObject *told = what == NULL ? NULL : call_handling(exc, carrier, str_fail, exc, what, NULL);
+    Py_DECREF(exc);
+    Py_XDECREF(what);
+    Py_XDECREF(told);
+    return told == NULL ? -1 : 1;
+}
+
 int
-take_packet(Lane *self, Py_ssize_t size, PyObject *sender)
+take_packet(Lane *self, Py_ssize_t size, PyObject *sender, PyObject *came)
 {
     uint8_t data[MOST_BYTES]; /* out of the buffer, which all connections of the thread use */
     int taken = 0;            /* a caller of None is nobody whom the kernel names */
     PyObject *caller = Py_NewRef(sender), *carrier = Py_NewRef(self->carrier);
+    PyObject *fds = came == NULL ? PyList_New(0) : Py_NewRef(came);
     const uint8_t *packet = self->buffer.buf;
-    if (size <= MOST_BYTES && size > 3 && packet[0] == ARRAY_OF_FOUR &&
+    if (fds == NULL) {
+        taken = -1;
+    } else if (
+        size <= MOST_BYTES && size > 3 && (packet[0] == ARRAY_OF_FOUR || packet[0] == ARRAY_OF_FIVE) &&
         slot(self->intake, intake_protocol) == self->link) {
         memcpy(data, packet, (size_t)size);
-        Reader reader = {data + 2, data + size, self->most_depth - 1};
-        if (data[1] == RESPONSE) {
-            taken = take_response(self, &reader);
-        } else if (data[1] == REQUEST && size <= GLANCE) {
-            taken = take_request(self, &reader, caller);
-        }
         packet = data;
+        taken = take_if_plain(self, data, size, caller, fds);
     }
     if (taken == 0) {
-        taken = hand_on(self, packet, size, caller);
+        taken = hand_on(self, packet, size, caller, fds);
+    }
+    if (taken < 0) {
+        if (came != NULL) {
+            close_owned(came);
+        }
+        taken = fail(carrier);
     }
     Py_DECREF(caller);
-    PyObject *exc = taken < 0 ? caught() : NULL;
-    if (exc != NULL) {
-        PyObject *what = PyUnicode_FromString("the protocol's packet_received failed");
-        PyObject *told = what == NULL ? NULL : call_handling(exc, carrier, str_fail, exc, what, NULL);
-        taken = told == NULL ? -1 : 1;
-        Py_DECREF(exc);
-        Py_XDECREF(what);
-        Py_XDECREF(told);
-    }
+    Py_XDECREF(fds);
     Py_DECREF(carrier);
     return taken;
 }

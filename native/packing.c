@@ -2,6 +2,7 @@
  * shortest form of each. See unpacking.c.
  */
 
+#include "names.h"
 #include "values.h"
 
 #include <string.h>
@@ -30,8 +31,8 @@ write_number(Writer *writer, uint8_t first, uint64_t number, int width)
     return true;
 }
 
-static bool
-write_unsigned(Writer *writer, uint64_t number)
+bool
+write_uint64(Writer *writer, uint64_t number)
 {
     if (number < 0x80) {
         return write_byte(writer, (uint8_t)number);
@@ -43,12 +44,6 @@ write_unsigned(Writer *writer, uint64_t number)
         return write_number(writer, 0xcd, number, 2);
     }
     return number <= UINT32_MAX ? write_number(writer, 0xce, number, 4) : write_number(writer, 0xcf, number, 8);
-}
-
-bool
-write_uint32(Writer *writer, uint32_t number)
-{
-    return write_unsigned(writer, number);
 }
 
 static bool
@@ -65,10 +60,10 @@ write_integer(Writer *writer, PyObject *value)
             PyErr_Clear();
             return false;
         }
-        return write_unsigned(writer, large);
+        return write_uint64(writer, large);
     }
     if (number >= 0) {
-        return write_unsigned(writer, (uint64_t)number);
+        return write_uint64(writer, (uint64_t)number);
     }
     if (number >= -0x20) {
         return write_byte(writer, (uint8_t)number);
@@ -169,6 +164,27 @@ write_map(Writer *writer, PyObject *value)
     return true;
 }
 
+/* Write a reference to the descriptor of an OwnedFd, which lends it. */
+static bool
+write_reference(Writer *writer, PyObject *owned)
+{
+    Lent *lent = writer->lent;
+    PyObject *number = slot(owned, owned__fd);
+    if (lent->count == MOST_FDS || number == NULL || !PyLong_CheckExact(number) || writer->end - writer->at < 3) {
+        return false;
+    }
+    int overflow;
+    long fd = PyLong_AsLongAndOverflow(number, &overflow);
+    if (overflow || fd < 0 || fd > INT_MAX) { /* it is closed: Python tells */
+        return false;
+    }
+    *writer->at++ = 0xd4;
+    *writer->at++ = EXT_DESCRIPTOR;
+    *writer->at++ = (uint8_t)lent->count;
+    lent->fds[lent->count++] = (int)fd;
+    return true;
+}
+
 bool
 write_value(Writer *writer, PyObject *value)
 {
@@ -197,5 +213,8 @@ write_value(Writer *writer, PyObject *value)
     if (type == &PyList_Type || type == &PyTuple_Type) {
         return write_array(writer, value);
     }
-    return type == &PyDict_Type && write_map(writer, value);
+    if (type == &PyDict_Type) {
+        return write_map(writer, value);
+    }
+    return writer->lent != NULL && (PyObject *)type == the_OwnedFd && write_reference(writer, value);
 }

@@ -64,16 +64,34 @@ failed:
     return NULL;
 }
 
-/* Whether nothing came with a packet but the name of its sender. */
+/* Find in what came with a packet the name of its sender and the numbers of few descriptors; false if there is anything
+   else. */
 static bool
-tells_sender_only(struct msghdr *message, struct ucred *told)
+find_plain(struct msghdr *message, Arrival *arrival, struct ucred *told, bool *tells)
 {
-    struct cmsghdr *first = CMSG_FIRSTHDR(message);
-    if (first == NULL || first->cmsg_level != SOL_SOCKET || first->cmsg_type != SCM_CREDENTIALS ||
-        first->cmsg_len != CMSG_LEN(sizeof *told) || CMSG_NXTHDR(message, first) != NULL) {
-        return false;
+    *tells = false;
+    for (struct cmsghdr *each = CMSG_FIRSTHDR(message); each != NULL; each = CMSG_NXTHDR(message, each)) {
+        size_t bytes = each->cmsg_len - CMSG_LEN(0);
+        if (each->cmsg_level != SOL_SOCKET || each->cmsg_len < CMSG_LEN(0)) {
+            return false;
+        }
+        if (each->cmsg_type == SCM_CREDENTIALS && bytes == sizeof *told && !*tells) {
+            memcpy(told, CMSG_DATA(each), sizeof *told);
+            *tells = true;
+        } else if (
+            each->cmsg_type == SCM_RIGHTS && arrival->count == 0 && bytes % sizeof(int) == 0 && bytes > 0 &&
+            bytes <= sizeof arrival->fds) {
+            memcpy(arrival->fds, CMSG_DATA(each), bytes);
+            arrival->count = (int)(bytes / sizeof(int));
+        } else {
+            return false;
+        }
     }
-    memcpy(told, CMSG_DATA(first), sizeof *told);
+    for (int index = 0; index < arrival->count; index++) {
+        if (arrival->fds[index] < 0) { /* one that was denied */
+            return false;
+        }
+    }
     return true;
 }
 
@@ -99,11 +117,35 @@ sender_of(Lane *self, Py_ssize_t size, struct msghdr *message, const struct ucre
     return sender == NULL ? NULL : self->sender;
 }
 
-/* Receive one packet into the buffer. Returns its size, and `sender`, borrowed; -1 with errno set; -2 if there is more
-   than a plain packet, which `rare` tells as (attempt, taken, (size, control, flags, None)), or is NULL with an
-   exception. */
+/* Find out what came with a packet: 1 if it is plain, 0 if Python is to see it, -1 with an exception. */
+static int
+take_plain(Lane *self, Py_ssize_t size, struct msghdr *message, Arrival *arrival)
+{
+    struct ucred told;
+    bool tells;
+    arrival->sender = slot(self->inbox, inbox_peer);
+    if (message->msg_controllen == 0) {
+        return 1;
+    }
+    if (!find_plain(message, arrival, &told, &tells) || tells != self->names_senders) {
+        return 0;
+    }
+    if (tells && arrival->count == 0) {
+        arrival->sender = sender_of(self, size, message, &told);
+        return arrival->sender == NULL ? -1 : 1;
+    }
+    if (tells) { /* descriptors of somebody who is not known already are left to Python */
+        arrival->sender = self->sender;
+        return self->sender != NULL && memcmp(&told, &self->sender_as_told, sizeof told) == 0 ? 1 : 0;
+    }
+    return 1;
+}
+
+/* Receive one packet into the buffer. Returns its size, and what came with it, whose descriptors are the caller's; -1
+   with errno set; -2 if there is more than a plain packet, which `rare` tells as (attempt, taken, (size, control,
+   flags, None)), or is NULL with an exception. */
 static Py_ssize_t
-receive(Lane *self, int fd, Py_ssize_t attempt, Py_ssize_t taken, PyObject **sender, PyObject **rare)
+receive(Lane *self, int fd, Py_ssize_t attempt, Py_ssize_t taken, Arrival *arrival, PyObject **rare)
 {
     alignas(struct cmsghdr) char control[CMSG_SPACE(253 * sizeof(int)) + 2 * CMSG_SPACE(256) + CMSG_SPACE(sizeof(int))];
     struct iovec place = {self->buffer.buf, (size_t)self->buffer.len - (self->takes_descriptors ? 1 : 0)};
@@ -122,21 +164,17 @@ receive(Lane *self, int fd, Py_ssize_t attempt, Py_ssize_t taken, PyObject **sen
     if (size < 0) {
         return -1;
     }
+    *rare = NULL;
+    arrival->count = 0;
     if (size > 0 && flags == 0) {
-        struct ucred told;
-        *sender = slot(self->inbox, inbox_peer);
-        if (message.msg_controllen == 0) {
-            return size;
-        }
-        if (self->names_senders && tells_sender_only(&message, &told)) {
-            *sender = sender_of(self, size, &message, &told);
-            *rare = NULL;
-            return *sender == NULL ? -2 : size;
+        int plain = take_plain(self, size, &message, arrival);
+        if (plain != 0) {
+            return plain > 0 ? size : -2;
         }
     }
+    arrival->count = 0; /* its descriptors are those of `rare` */
     PyObject *came = control_of(&message);
     if (came == NULL) {
-        *rare = NULL;
         return -2;
     }
     flags |= self->takes_descriptors ? message.msg_flags : MSG_CMSG_CLOEXEC;
@@ -159,8 +197,9 @@ read_packets(Lane *self, Py_ssize_t most, double until, Py_ssize_t taken)
         if (fd == -1 && PyErr_Occurred()) {
             return NULL;
         }
-        PyObject *rare = NULL, *sender = NULL;
-        Py_ssize_t size = receive(self, fd, attempt, taken, &sender, &rare);
+        PyObject *rare = NULL, *fds = NULL;
+        Arrival arrival;
+        Py_ssize_t size = receive(self, fd, attempt, taken, &arrival, &rare);
         if (size == -1 && errno == EINTR) {
             if (PyErr_CheckSignals() < 0) {
                 return NULL;
@@ -178,7 +217,14 @@ read_packets(Lane *self, Py_ssize_t most, double until, Py_ssize_t taken)
             PyObject *error = PyObject_CallFunction(PyExc_OSError, "is", errno, strerror(errno));
             return error == NULL ? NULL : Py_BuildValue("(nnN)", attempt, taken, error);
         }
-        if (take_packet(self, size, sender) < 0) {
+        Py_INCREF(arrival.sender);
+        int failed = arrival.count > 0 && (fds = own_descriptors(self, &arrival)) == NULL ? -1 : 0;
+        if (!failed) {
+            failed = take_packet(self, size, arrival.sender, fds);
+        }
+        Py_DECREF(arrival.sender);
+        Py_XDECREF(fds);
+        if (failed < 0) {
             return NULL;
         }
         taken += size;

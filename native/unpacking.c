@@ -1,4 +1,5 @@
-/* Reading MessagePack of plain values: nil, booleans, numbers, strings, byte strings, and arrays and maps of these.
+/* Reading MessagePack of plain values: nil, booleans, numbers, strings, byte strings, references to descriptors, and
+ * arrays and maps of these.
  *
  * This is no codec: the one that knows every rule is seqrpc/protocol in Python. What has anything in it that is not
  * exactly one of these types, or is malformed, or too deep, is not touched, and Python takes it. What is read here is
@@ -52,7 +53,7 @@ read_length(Reader *reader, int width)
 }
 
 bool
-read_uint32(Reader *reader, uint32_t *number)
+read_uint64(Reader *reader, uint64_t *number)
 {
     const uint8_t *at = take(reader, 1);
     if (at == NULL) {
@@ -63,28 +64,22 @@ read_uint32(Reader *reader, uint32_t *number)
         *number = first;
         return true;
     }
-    uint64_t wide;
-    switch (first) {
-    case 0xcc:
-        at = take(reader, 1);
-        wide = at == NULL ? UINT64_MAX : at[0];
-        break;
-    case 0xcd:
-        at = take(reader, 2);
-        wide = at == NULL ? UINT64_MAX : big16(at);
-        break;
-    case 0xce:
-        at = take(reader, 4);
-        wide = at == NULL ? UINT64_MAX : big32(at);
-        break;
-    case 0xcf:
-        at = take(reader, 8);
-        wide = at == NULL ? UINT64_MAX : big64(at);
-        break;
-    default: /* signed ones are left to Python */
+    if (first < 0xcc || first > 0xcf) { /* signed ones are left to Python */
         return false;
     }
-    if (wide > UINT32_MAX) {
+    at = take(reader, (Py_ssize_t)1 << (first - 0xcc));
+    if (at == NULL) {
+        return false;
+    }
+    *number = first == 0xcc ? at[0] : first == 0xcd ? big16(at) : first == 0xce ? big32(at) : big64(at);
+    return true;
+}
+
+bool
+read_uint32(Reader *reader, uint32_t *number)
+{
+    uint64_t wide;
+    if (!read_uint64(reader, &wide) || wide > UINT32_MAX) {
         return false;
     }
     *number = (uint32_t)wide;
@@ -236,6 +231,19 @@ read_number(Reader *reader, uint8_t first)
     }
 }
 
+/* Return the descriptor that a reference stands for, as seqrpc/protocol/references.py does for what is in order. */
+static PyObject *
+read_reference(Reader *reader)
+{
+    const uint8_t *at = take(reader, 2);
+    if (at == NULL || reader->fds == NULL || at[0] != EXT_DESCRIPTOR || at[1] >= PyList_GET_SIZE(reader->fds) ||
+        reader->referred >> at[1] & 1) {
+        return NULL;
+    }
+    reader->referred |= (uint32_t)1 << at[1];
+    return Py_NewRef(PyList_GET_ITEM(reader->fds, at[1]));
+}
+
 PyObject *
 read_value(Reader *reader)
 {
@@ -283,7 +291,9 @@ read_value(Reader *reader)
     case 0xde:
     case 0xdf:
         return read_map(reader, read_length(reader, 2 << (first - 0xde)));
-    default: /* what refers to descriptors, timestamps, and what is nothing */
+    case 0xd4:
+        return read_reference(reader);
+    default: /* what refers to streams, channels and buffers, timestamps, and what is nothing */
         return NULL;
     }
 }

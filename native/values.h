@@ -14,33 +14,49 @@
 /* Arrays and maps inside one another that are read or written here; what is deeper is left to Python. */
 #define MOST_DEPTH 16
 
+/* What refers to a descriptor: protocol section 4. */
+#define EXT_DESCRIPTOR 1
+
+/* Descriptors of a packet that is read or written here; one with more is left to Python. */
+#define MOST_FDS 8
+
 /* What is being read: a packet, or a part of one. Nothing in it points outside of it. */
 typedef struct {
     const uint8_t *at;
     const uint8_t *end;
-    int depth; /* arrays and maps that may still be entered */
+    int depth;         /* arrays and maps that may still be entered */
+    PyObject *fds;     /* a list of what came with it, borrowed; NULL if nothing did */
+    uint32_t referred; /* a bit for each of them that was referred to */
 } Reader;
+
+/* The numbers of descriptors that go with a packet, borrowed. */
+typedef struct {
+    int fds[MOST_FDS];
+    int count;
+} Lent;
 
 /* What is being written; `at` never passes `end`. */
 typedef struct {
     uint8_t *at;
     uint8_t *end;
     int depth;
+    Lent *lent; /* where descriptors of values go; NULL if there may be none */
 } Writer;
 
-/* Read an unsigned integer of at most 32 bits, in any of its encodings. False for all else. */
+/* Read an unsigned integer of at most 64 bits, or 32, in any of its encodings. False for all else. */
+bool read_uint64(Reader *reader, uint64_t *number);
 bool read_uint32(Reader *reader, uint32_t *number);
 
 /* Find a string without making it. False for all else. */
 bool read_text(Reader *reader, const char **text, Py_ssize_t *size);
 
-/* Return an array as a list, or any value. NULL, without an exception, for what is not plain, is malformed or is cut;
-   NULL with one if memory ran out. */
+/* Return an array as a list, or any value; in place of a reference to a descriptor, what is in the list of those. NULL,
+   without an exception, for what is not plain, is malformed or is cut; NULL with one if memory ran out. */
 PyObject *read_list(Reader *reader);
 PyObject *read_value(Reader *reader);
 
 /* Write. False, without an exception, for what is not plain or does not fit; whatever was written is then void. */
-bool write_uint32(Writer *writer, uint32_t number);
+bool write_uint64(Writer *writer, uint64_t number);
 bool write_value(Writer *writer, PyObject *value);
 bool write_byte(Writer *writer, uint8_t byte);
 

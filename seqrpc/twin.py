@@ -13,7 +13,7 @@ from typing import Final, Literal
 
 from seqrpc.text import shown
 
-INTERFACE: Final = 2
+INTERFACE: Final = 3
 """What this Python counts on in seqrpc._native, which has the same number (native/module.c)."""
 
 VARIABLE: Final = "SEQRPC_PURE"

@@ -153,7 +153,8 @@ class Account:
         if holds + amount > most and holds:
             name, bound = NAMES[kind].replace("_", " "), _BOUNDS[kind]
             return f"user {self.uid} has {holds} {name} here already, of {most} that one user may have ({bound})"
-        all_hold = self.ledger.all_hold(kind)
+        ledger = self.ledger
+        all_hold = holds if len(ledger.accounts) == 1 else ledger.all_hold(kind)  # whoever is gone held nothing
         if all_hold + amount > most_of_all and all_hold and (holds or kind != UNSENT_BYTES):
             name, bound = NAMES[kind].replace("_", " "), _BOUNDS[kind]
             return f"all users together have {all_hold} {name} here already, of {most_of_all} ({bound})"

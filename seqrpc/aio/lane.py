@@ -32,8 +32,14 @@ class Lane(Protocol):
         """
         ...
 
-    def call(self, method: str, params: Params, /) -> tuple[int, Any] | None:
-        """Send a request, and return its id and the future of its answer; None, and do nothing, if it is not plain."""
+    def call(self, method: str, params: Params, deadline: int | None, /) -> tuple[int, Any] | None:
+        """Send a request, and return its id and the future of its answer; None, and do nothing, if it is not plain.
+
+        Args:
+            method: ``Service.method``.
+            params: as for :meth:`seqrpc.aio.caller.Caller.request`; descriptors in it are borrowed until this returns.
+            deadline: ``CLOCK_MONOTONIC`` in nanoseconds, for the other side, or None.
+        """
         ...
 
     def let_go(self) -> None:

@@ -21,10 +21,12 @@ from seqrpc.aio.turns import Turns
 from seqrpc.interface.entries import Entry
 from seqrpc.interface.results import ResultCheck
 from seqrpc.interface.scope import scope
+from seqrpc.kernel import forks
 from seqrpc.kernel.closing import CLOSER
-from seqrpc.kernel.descriptors import ValueSocket
+from seqrpc.kernel.descriptors import NOWHERE, OwnedFd, ValueSocket, close_all
+from seqrpc.limits import LONGEST_TIMER
 from seqrpc.protocol.inbox import Inbox
-from seqrpc.protocol.messages import NO_OPTIONS, Request, Response
+from seqrpc.protocol.messages import NO_OPTIONS, Options, Request, Response
 from seqrpc.protocol.session import Session
 from seqrpc.twin import native
 
@@ -39,8 +41,8 @@ def use_dispatcher(kind: type) -> None:
     if native is None:
         return
     classes = (
-        Account, Carrier, Entry, Future, HandledCall, Inbox, Intake, Link, Pace, Request, Response, ResultCheck,
-        RunningCalls, Session, Share, Starter, Task, Turns,
+        Account, Carrier, Entry, Future, HandledCall, Inbox, Intake, Link, Options, OwnedFd, Pace, Request, Response,
+        ResultCheck, RunningCalls, Session, Share, Starter, Task, Turns,
     )  # fmt: skip
     native.bind(
         {each.__name__: each for each in classes}
@@ -54,9 +56,13 @@ def use_dispatcher(kind: type) -> None:
             "blank_request": Request(0, "", [], NO_OPTIONS, [], 0, is_plain=True),
             "blank_response": Response(0, None, None, []),
             "calls_kind": CALLS,
+            "close_all": close_all,
             "closer": CLOSER,
+            "forks": forks,
+            "longest_timer": float(LONGEST_TIMER),
             "lone_wakeups": LONE_WAKEUPS,
             "no_params": NO_PARAMS,
+            "nowhere": NOWHERE,
             "running_loop": _get_running_loop,
             "scope": scope,
         }

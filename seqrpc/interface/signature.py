@@ -25,7 +25,9 @@ from seqrpc.interface.description import (
 from seqrpc.interface.fitting import check_bases
 from seqrpc.interface.planning import plan_shape, plan_struct
 from seqrpc.interface.service import Service
+from seqrpc.interface.shapes import Descriptor
 from seqrpc.interface.standins import Planned
+from seqrpc.kernel.descriptors import OwnedFd
 from seqrpc.protocol.messages import Params
 from seqrpc.text import shown
 
@@ -79,7 +81,7 @@ class MethodSpec:
 
     def _read_exact(self, planned: list[Planned]) -> None:
         """Find out which arguments by position the function can be given as they came."""
-        exact = [exact_type(one.shape) for one in planned]
+        exact = [OwnedFd if isinstance(one.shape, Descriptor) else exact_type(one.shape) for one in planned]
         may_be_enough = bool(self.counts)
         self.exact = exact if may_be_enough and None not in exact else None
         """The types of arguments by position for which there is nothing to convert; None if that is never so."""

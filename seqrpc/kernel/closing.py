@@ -134,9 +134,12 @@ class Closer:
 
     def put_all(self, works: Collection[Work]) -> None:
         """Let threads do the same for several."""
-        inbox = self._inbox
-        inbox.extend(works)
-        if len(inbox) >= _FEW:
+        self._inbox.extend(works)
+        self.tend()
+
+    def tend(self) -> None:
+        """See to it that what came is closed."""
+        if len(self._inbox) >= _FEW:
             self.careful = True
         if not self._awake:
             self._rouse()

@@ -66,7 +66,7 @@ class OwnedFd:
         self._fd = fd
         self._generation = forks.generation
         self._sender = _OURS
-        self._booked = _NOWHERE
+        self._booked = NOWHERE
 
     @classmethod
     def dup(cls, fd: int | HasFileno) -> Self:
@@ -183,7 +183,8 @@ _FEW: Final = 16
 _CLOSED = -1
 _DETACHED = -2
 _OURS: Final = -1  # the sender of what this process made; no user has this number
-_NOWHERE: Final[set[int]] = set()  # where what nobody counts is booked; always empty
+NOWHERE: Final[set[int]] = set()
+"""Where what nobody counts is booked; always empty."""
 
 
 class ValueFd(OwnedFd):
@@ -237,7 +238,7 @@ def as_value(owned: OwnedFd) -> ValueFd:
     with Uninterrupted():
         kept = ValueFd(owned.detach())
         kept._sender = owned._sender  # noqa: SLF001
-        if owned._booked is not _NOWHERE:  # noqa: SLF001
+        if owned._booked is not NOWHERE:  # noqa: SLF001
             book(kept, owned._booked)  # noqa: SLF001
     return kept
 
@@ -252,7 +253,7 @@ def book(owned: OwnedFd, numbers: set[int]) -> None:
 class ValueSocket(socket.socket):
     """The socket of a received stream or channel, whose number is counted where its descriptor was booked."""
 
-    _booked: set[int] = _NOWHERE
+    _booked: set[int] = NOWHERE
 
     def close(self) -> None:
         """Close it, and count it no more."""
@@ -275,7 +276,7 @@ def socket_of(owned: OwnedFd) -> ValueSocket:
         sock = ValueSocket(fileno=owned.fileno())
         booked = owned._booked  # noqa: SLF001 - of the same module
         fd = owned.detach()
-        if booked is not _NOWHERE:
+        if booked is not NOWHERE:
             sock._booked = booked  # noqa: SLF001
             booked.add(fd)
     return sock

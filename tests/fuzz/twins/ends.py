@@ -69,6 +69,12 @@ def owned() -> OwnedFd:
     return OwnedFd(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
 
 
+def shut() -> OwnedFd:
+    fd = owned()
+    fd.close()
+    return fd
+
+
 def close_owned(value: Any) -> None:
     if isinstance(value, OwnedFd):
         value.close()
@@ -95,13 +101,32 @@ def as_another(really: bool) -> Iterator[None]:
 
 @contextlib.contextmanager
 def some_descriptors(number: int) -> Iterator[list[int]]:
-    """Lend descriptors of the null device."""
-    numbers = [os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC) for _ in range(number)]
+    """Lend descriptors of files of all kinds: those of which it is known that closing takes no time, and others."""
+    numbers = [_new_file(each) for each in range(number)]
     try:
         yield numbers
     finally:
         for fd in numbers:
             os.close(fd)
+
+
+def _new_file(which: int) -> int:
+    kind = which % 6
+    if kind == 0:
+        return os.open(__file__, os.O_RDONLY | os.O_CLOEXEC)
+    if kind == 1:
+        reader, writer = os.pipe()
+        os.close(writer)
+        return reader
+    if kind == 2:
+        return os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+    if kind == 3:
+        return os.eventfd(0, os.EFD_CLOEXEC)
+    if kind == 4:
+        return os.memfd_create("fuzz", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    one, other = socket.socketpair()
+    other.close()
+    return one.detach()
 
 
 def close_received(control: list[tuple[int, int, bytes]]) -> list[str]:

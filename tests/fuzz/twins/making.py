@@ -182,6 +182,15 @@ class Maker:
             text = chance.choice(
                 ["fd()", "[fd(), fd()]", "Sub('s')", "Whole(3)", "Level.LOW", "object()", "x=1", "(1, 2)"]
             )
+        if self._often(0.05):
+            method, text = chance.choice(
+                [
+                    ("Plain.descriptor", "fd()"), ("Plain.descriptor", "shut()"), ("Plain.keeps", "fd()"),
+                    ("Plain.takes", "[fd(), [fd()], {'a': fd()}]"), ("Plain.takes", "[fd() for _ in range(8)]"),
+                    ("Plain.takes", "[fd() for _ in range(9)]"), ("Plain.takes", "[fd()] * 2"),
+                    ("Plain.echo", "fd()"), ("Plain.waits_with", "fd(), 1"), ("Plain.fail_with", "fd(), 'own'"),
+                ]
+            )  # fmt: skip
         how: dict[str, Any] = {}
         if self._often(0.5):
             how["proxy"] = True
@@ -190,7 +199,7 @@ class Maker:
         if self._often(0.08):
             how["meta"] = {"trace": "1"}
         if self._often(0.08):
-            how["seconds"] = chance.choice([0, 0.9, 1e6])
+            how["seconds"] = chance.choice([0, 0.9, 1e6, 1e6])
         return ["call", number, method, text, how]
 
     def _named(self, args: dict[str, Any]) -> str:
@@ -228,6 +237,8 @@ class Maker:
         """Return a message that a good peer might send."""
         chance, often = self.chance, self._often
         common = self.profile == "plain"
+        if often(0.08):
+            return self._bringing(number)
         if often(0.9 if common else 0.75):
             message, _call_id = self._request(number)
             return spell(chance, message), 0
@@ -244,16 +255,31 @@ class Maker:
             return spell(chance, [5, chance.choice(["going", "", "x" * 300])]) if often(0.3) else b"\x92\x06\x01", 0
         if kind == 9:
             return spell(chance, [chance.choice([6, 7, 127, 128, 255, 2**32]), *chance.choice([[], [1], [1, 2, 3]])]), 0
-        many = chance.choice([1, 1, 2, 3])
-        references = [Ext(1, bytes([each])) for each in range(many)]
+        return self._bringing(number)
+
+    def _bringing(self, number: int) -> tuple[bytes, int]:
+        """Return a request that refers to descriptors, nearly always to each of those that it goes with."""
+        chance, often = self.chance, self._often
+        many = chance.choice([1, 1, 1, 1, 2, 3, 8, 9, 20])
+        indexes = list(range(many))
+        if often(0.04):
+            indexes = chance.choice([indexes[:-1], [*indexes, 0], [*indexes, many], indexes[::-1], [0] * many])
+        references = [Ext(1, bytes([each])) for each in indexes]
         method, args = chance.choice(
             [
-                ("Plain.takes", [references]), ("Plain.descriptor", references), ("Plain.echo", [references]),
+                ("Plain.takes", [references]), ("Plain.echo", [references]), ("Plain.untyped", [references, 1]),
                 ("Plain.echo", references), ("Guarded.denied", [references]), ("Plain.add", references),
                 ("Plain.takes", [{"a": references}]), ("Odd.sync", references), ("Plain.nothing", []),
+                ("Plain.wait", [0]), ("Plain.keeps", references), ("Plain.fail_with", [*references, "plain"]),
+                *[("Plain.descriptor", references)] * 4, *[("Plain.waits_with", [*references, 1])] * 2,
             ]
         )  # fmt: skip
-        return spell(chance, [0, self._new_id(number), method, args]), many
+        if often(0.05):
+            method, args = self._method()
+        message = [0, self._new_id(number), method, args]
+        if often(0.15):
+            message.append({"deadline": 10**18} if often(0.7) else self._options())
+        return spell(chance, message), many
 
     def _new_id(self, number: int) -> int:
         chance = self.chance
@@ -271,8 +297,8 @@ class Maker:
         method, args = self._method()
         call_id = self._new_id(number)
         message = [0, call_id, method, args]
-        if self._often(0.06):
-            message.append(self._options())
+        if self._often(0.1):
+            message.append({"deadline": 10**18} if self._often(0.5) else self._options())
         return message, call_id
 
     def _options(self) -> Any:

@@ -429,6 +429,27 @@ class Plain(Base, name="Plain"):
         return not fd.closed
 
     @seqrpc.method
+    async def keeps(self, fd: OwnedFd) -> bool:
+        """Take it out of its object."""
+        self.sees("keeps", fd)
+        os.close(fd.detach())
+        return fd.closed
+
+    @seqrpc.method
+    async def waits_with(self, fd: OwnedFd, number: int) -> bool:
+        """Wait, and close it."""
+        self.sees("waits_with", fd)
+        await self.world.gate(number).wait()
+        with fd:
+            return not fd.closed
+
+    @seqrpc.method
+    async def fail_with(self, fd: OwnedFd, how: str) -> None:
+        """Raise, as ``fail`` does."""
+        self.sees("fail_with", fd, how)
+        await self.fail(how)
+
+    @seqrpc.method
     async def takes(self, value: Any) -> int:
         """Take descriptors in anything, and keep them until the end."""
         self.sees("takes", value)

@@ -27,6 +27,7 @@ from fuzz.twins.ends import (
     close_received,
     owned,
     queued,
+    shut,
     some_descriptors,
     state_of,
     told_packet,
@@ -318,7 +319,7 @@ class World:
         peer.calls.append(task)
 
     async def _call(self, peer: Peer, method: str, text: str, how: dict[str, Any]) -> Any:
-        given = eval(f"dict(all=lambda *args, **kwargs: (args, kwargs))['all']({text})", {**_NAMES, "fd": owned})
+        given = eval(f"dict(all=lambda *args, **kwargs: (args, kwargs))['all']({text})", {**_NAMES, "fd": owned, "shut": shut})
         args, kwargs = given
         services.VAR.set(f"caller of {method}")
         service, _dot, short = method.rpartition(".")

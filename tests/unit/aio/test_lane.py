@@ -62,16 +62,18 @@ async def test_one_that_was_let_go_does_nothing(socket_path: Path) -> None:
         assert lane is not None
         with pytest.raises(TypeError, match="read takes 3 arguments, got 0"):
             lane.read()
-        with pytest.raises(TypeError, match="call takes 2 arguments, got 1"):
+        with pytest.raises(TypeError, match="call takes 3 arguments, got 1"):
             lane.call("Desk.echo")
-        assert lane.call("Desk.echo", {"value": 1}) is None, "arguments by name are Python's"
-        assert lane.call(b"Desk.echo", []) is None
+        assert lane.call("Desk.echo", {"value": 1}, None) is None, "arguments by name are Python's"
+        assert lane.call(b"Desk.echo", [], None) is None
+        for deadline in (0, -1, 1, 1 << 63, 1.5, "soon"):
+            assert lane.call("Desk.echo", [], deadline) is None, "it has passed, or is none"
         assert lane.read(0, math.inf, 0) is None
         assert lane.read(1, math.inf, 0) == 0, "nothing came"
         lane.let_go()
         lane.let_go()
         assert lane.read(1, math.inf, 0) is None
-        assert lane.call("Desk.echo", []) is None
+        assert lane.call("Desk.echo", [], None) is None
         assert lane.ready() is None
         link.lane = carrier_of(link.transport).intake.lane = None
         link.transport.abort()
