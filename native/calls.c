@@ -2,6 +2,7 @@
  * what it returned is sent. handling.c is what happens in between.
  */
 
+#include "alarms.h"
 #include "lane.h"
 #include "values.h"
 
@@ -133,7 +134,7 @@ watch_deadline(Lane *lane, PyObject *call)
     PyObject *delay = PyFloat_FromDouble(seconds < most ? seconds : most), *timer = NULL;
     PyObject *passed = PyObject_GetAttr(lane->dispatcher, str__deadline_passed);
     if (delay != NULL && passed != NULL && !PyErr_Occurred()) {
-        timer = PyObject_CallMethodObjArgs(lane->loop, str_call_later, delay, passed, call, NULL);
+        timer = PyObject_CallMethodObjArgs(slot(lane->link, link_alarms), str_set, delay, passed, call, NULL);
     }
     if (timer != NULL) {
         set_slot(call, call_timer, timer);
@@ -218,12 +219,13 @@ let_go_of_rest(PyObject *call, PyObject *request)
     if (close_few(fds) < 0) {
         return -1;
     }
+    if (Py_IS_TYPE(timer, alarm_type)) {
+        return cancel_alarm(timer) < 0 ? -1 : 0;
+    }
     if (timer != Py_None) {
         PyObject *told = PyObject_CallMethodNoArgs(timer, str_cancel);
-        if (told == NULL) {
-            return -1;
-        }
-        Py_DECREF(told);
+        Py_XDECREF(told);
+        return told == NULL ? -1 : 0;
     }
     return 0;
 }

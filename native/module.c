@@ -20,21 +20,31 @@
 #define SEQRPC_INTERFACE 3
 #endif
 
+#include "alarms.h"
 #include "lane.h"
+
+/* Add a type, and return it, borrowed; NULL with an exception. */
+static PyTypeObject *
+add_type(PyObject *module, PyType_Spec *spec, const char *name)
+{
+    PyObject *type = PyType_FromModuleAndSpec(module, spec, NULL);
+    int added = type == NULL ? -1 : PyModule_AddObjectRef(module, name, type);
+    Py_XDECREF(type);
+    return added < 0 ? NULL : (PyTypeObject *)type;
+}
 
 static int
 add_types(PyObject *module)
 {
-    PyObject *lane = PyType_FromModuleAndSpec(module, &lane_spec, NULL);
-    PyObject *handling = PyType_FromModuleAndSpec(module, &handling_spec, NULL);
-    int added = -1;
-    if (lane != NULL && handling != NULL && PyModule_AddObjectRef(module, "Lane", lane) == 0) {
-        added = PyModule_AddObjectRef(module, "Handling", handling);
-        Py_XSETREF(handling_type, (PyTypeObject *)Py_NewRef(handling));
+    PyTypeObject *handling = add_type(module, &handling_spec, "Handling");
+    PyTypeObject *alarm = add_type(module, &alarm_spec, "Alarm");
+    if (handling == NULL || alarm == NULL || add_type(module, &lane_spec, "Lane") == NULL ||
+        add_type(module, &alarms_spec, "Alarms") == NULL) {
+        return -1;
     }
-    Py_XDECREF(lane);
-    Py_XDECREF(handling);
-    return added;
+    Py_XSETREF(handling_type, (PyTypeObject *)Py_NewRef(handling));
+    Py_XSETREF(alarm_type, (PyTypeObject *)Py_NewRef(alarm));
+    return 0;
 }
 
 PyDoc_STRVAR(bind_doc, "bind(objects)\n--\n\nLearn the classes and objects of Python that lanes use, by name, once.");

@@ -48,6 +48,7 @@ PyCFunction find_method(PyObject *type, const char *name);
 /* Class, the prefix of the name here, attribute: link_home is where a Link keeps `home`. */
 #define SLOTS(of) \
     of(Link, link, quiet_sweeps) of(Link, link, writing_paused) of(Link, link, home) of(Link, link, handler) \
+    of(Link, link, alarms) \
     of(Session, session, closing_sent) of(Session, session, closing_received) of(Session, session, _next_id) \
     of(Session, session, _was_asked) \
     of(Carrier, carrier, sends_at_once) of(Carrier, carrier, broken) \
@@ -88,7 +89,7 @@ PyCFunction find_method(PyObject *type, const char *name);
     of(_run) of(start) of(done) of(set_result) of(next) of(fail) of(create_future) of(_succeeded) of(_failed) \
     of(end) of(end_unbegun) of(connection) of(running) of(get_task_factory) of(must_wait) of(wait) of(throw) \
     of(close) of(value) of(call_soon) of(take) of(careful) of(_read_ready) of(read_on) of(until) of(look) \
-    of(generation) of(uid) of(saw) of(end_wakeup) of(call_later) of(cancel) of(_deadline_passed) \
+    of(generation) of(uid) of(saw) of(end_wakeup) of(set) of(cancel) of(_deadline_passed) \
     of(lack_of_descriptors) of(deadline) of(_inbox) of(append) of(tend)
 
 /* clang-format on */

@@ -73,6 +73,7 @@ ORDER = (
     "interface.predicates",
     "interface.policy",
     "interface.scope",
+    "interface.alarms",
     "interface.timeouts",
     "interface.current",
     "interface.functions",

@@ -87,7 +87,7 @@ class Caller:
             timer = None
             try:
                 if deadline is not None:
-                    timer = self._loop.call_later(_seconds_until(deadline), _expire, sent[1])
+                    timer = line.alarms.set(_seconds_until(deadline), _expire, sent[1])
                 response = await sent[1]
             except BaseException:
                 self._give_up(*sent)
@@ -128,7 +128,7 @@ class Caller:
             await self._raise_explained(exc, method, params)
         del data, lenders  # do not keep a large message until it is answered
         if deadline is not None:
-            timer = self._loop.call_later(_seconds_until(deadline), _expire, waiter)
+            timer = line.alarms.set(_seconds_until(deadline), _expire, waiter)
         try:
             response = await waiter
         except BaseException:

@@ -12,6 +12,7 @@ from seqrpc.aio.transport import SeqpacketTransport
 from seqrpc.aio.turns import Turns
 from seqrpc.calls.outcomes import explain_refusal, stalled, unavailable
 from seqrpc.errors import ConnectionLost, RpcError, WrongLoop, WrongProcess, not_run
+from seqrpc.interface.alarms import Alarms
 from seqrpc.limits import Limits
 from seqrpc.protocol.messages import Response
 from seqrpc.protocol.session import Session
@@ -25,6 +26,9 @@ class Line(Protocol):
     loop: asyncio.AbstractEventLoop
     home: asyncio.AbstractEventLoop | None
     """Where the connection can be used; nowhere in a forked child."""
+
+    alarms: Alarms
+    """Those of deadlines."""
 
     session: Session[Waiter, Any]
     transport: SeqpacketTransport

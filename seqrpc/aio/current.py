@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from seqrpc.aio.connection import Connection, link_of
 from seqrpc.aio.places import runs_here
 from seqrpc.errors import RpcError, WrongLoop
+from seqrpc.interface.alarms import Alarm
 from seqrpc.interface.current import AnsweredCall, HandledView, answered_call
 from seqrpc.interface.scope import scope
 from seqrpc.limits import LOOP_LOOK_INTERVAL
@@ -46,7 +47,7 @@ class HandledCall(AnsweredCall, kw_only=True, eq=False):
     coroutine: Coroutine[Any, Any, Any] | None = None
     """What never began, if the task ends so."""
 
-    timer: asyncio.TimerHandle | None = None
+    timer: Alarm | None = None
     """What stops it at its deadline."""
 
     stopped: RpcError | None = None

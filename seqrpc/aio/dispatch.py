@@ -206,7 +206,7 @@ class Dispatcher:
             return
         if call.deadline_ns is not None and call.task is not None:
             delay = min((call.deadline_ns - time.monotonic_ns()) / 1e9, LONGEST_TIMER)
-            call.timer = self._loop.call_later(delay, self._deadline_passed, call)
+            call.timer = self._link.alarms.set(delay, self._deadline_passed, call)
 
     def _refuse_caller(self, request: Request, caller: Credentials | None) -> None:
         """Refuse the request of a caller whom nobody knows, or whose user has too many calls under way."""

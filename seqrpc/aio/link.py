@@ -19,6 +19,7 @@ from seqrpc.aio.places import check_loop, runs_here, wrong_loop
 from seqrpc.aio.transport import SeqpacketTransport, carrier_of
 from seqrpc.calls.outcomes import closed_here, lost
 from seqrpc.errors import ConnectionLost, RemoteProtocolError, WrongLoop, WrongProcess
+from seqrpc.interface.alarms import alarms_of
 from seqrpc.kernel import forks
 from seqrpc.kernel.credentials import Credentials
 from seqrpc.kernel.descriptors import OwnedFd, close_all
@@ -104,7 +105,7 @@ class Link(SeqpacketProtocol):
 
     __slots__ = (
         "__weakref__", "_caller", "_close_timer", "_closed", "_ledger", "_limits", "_living", "_new_caller", "_owner",
-        "_reason", "account", "answers", "calls", "handler", "home", "in_flight", "is_held", "is_known", "lane", "loop",
+        "_reason", "account", "alarms", "answers", "calls", "handler", "home", "in_flight", "is_held", "is_known", "lane", "loop",
         "quiet_sweeps", "session", "transport", "unread_timer", "unsent_booked", "writing_paused",
     )  # fmt: skip
 
@@ -131,6 +132,8 @@ class Link(SeqpacketProtocol):
         self._limits = limits
         self.loop = asyncio.get_running_loop()
         """The event loop that the connection belongs to."""
+        self.alarms = alarms_of(self.loop)
+        """Those of deadlines, of all connections of the loop."""
         self.home: asyncio.AbstractEventLoop | None = self.loop
         """Where it can be used; nowhere in a forked child."""
         self.session: Session[Waiter, Any] = Session(limits, living, handler.admission)

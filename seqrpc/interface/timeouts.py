@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Any
 
 from seqrpc.errors import DeadlineExceeded, Execution
+from seqrpc.interface.alarms import Alarm, alarms_of
 from seqrpc.interface.scope import Scope, bounded, scope
 
 _TIME_IS_UP = "the time given by seqrpc.timeout is up"
@@ -20,7 +21,7 @@ class Timeout:
     It is a class, for entering a generator takes longer than a call.
     """
 
-    __slots__ = ("_bound", "_delay", "_token", "_with_loop")
+    __slots__ = ("_alarm", "_bound", "_cancelling", "_delay", "_task", "_token", "_with_loop")
 
     _with_loop: bool
 
@@ -28,29 +29,41 @@ class Timeout:
         """Bound nothing yet."""
         self._delay = delay
         self._with_loop = with_loop  # whether it is known that calls on an event loop are meant if one runs
-        self._bound: Any
+        self._bound: int | None
         self._token: Token[Scope]
+        self._task: Any
+        self._cancelling: int
+        self._alarm: Alarm | None
 
     async def __aenter__(self) -> None:
         """Bound what happens in the task from now on."""
+        asyncio = sys.modules["asyncio"]  # whoever is here has loaded it, and others need not
+        loop = asyncio.get_running_loop()
+        task = self._task = asyncio.current_task(loop)
+        if task is None:
+            raise RuntimeError(f"{self!r} is entered in a task")
+        self._cancelling = task.cancelling()
         now = time.monotonic_ns()
         inside = bounded(scope.get(), self._delay, now)
         deadline_ns = inside.deadline_ns
-        asyncio = sys.modules["asyncio"]  # whoever is here has loaded it, and others need not
-        self._bound = asyncio.timeout(None if deadline_ns is None else (deadline_ns - now) / 1e9)
-        await self._bound.__aenter__()
         self._token = scope.set(inside)
+        self._alarm = None
+        if deadline_ns is not None:
+            self._alarm = alarms_of(loop).set((deadline_ns - now) / 1e9, _cancel, task)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
     ) -> None:
-        """End the bound."""
+        """End the bound. As in ``asyncio.timeout``, time that is up counts unless the task is cancelled besides."""
         scope.reset(self._token)
-        try:
-            await self._bound.__aexit__(kind, exc, tb)
-        except TimeoutError as timeout:
-            raise DeadlineExceeded(_TIME_IS_UP) from timeout
-        if self._bound.expired() and isinstance(exc, TimeoutError) and not isinstance(exc, DeadlineExceeded):
+        alarm, task = self._alarm, self._task
+        self._task = None
+        if alarm is None or alarm.cancel():
+            return
+        is_ours = task.uncancel() <= self._cancelling
+        if isinstance(exc, DeadlineExceeded):
+            return
+        if isinstance(exc, TimeoutError) or (is_ours and isinstance(exc, sys.modules["asyncio"].CancelledError)):
             raise DeadlineExceeded(_TIME_IS_UP) from exc
 
     def __enter__(self) -> None:
@@ -80,6 +93,10 @@ class Timeout:
     def __repr__(self) -> str:
         """Return how it was made."""
         return f"seqrpc.{'' if self._with_loop else 'blocking.'}timeout({self._delay!r})"
+
+
+def _cancel(task: Any) -> None:
+    task.cancel()
 
 
 def _loop_runs() -> bool:
