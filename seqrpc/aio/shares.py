@@ -90,11 +90,20 @@ class Share:
             self.look(loop)
 
     def look(self, loop: asyncio.AbstractEventLoop) -> None:
-        """End a turn of ``loop`` for the user if its time is used up."""
+        """End a turn of ``loop`` for the user if its time is used up.
+
+        Where there is nobody else, time is counted from here to the end of the turn first: what was added up is that
+        of turns before, too.
+        """
         self.look_at = self.used + TURN_SECONDS
-        if self.used >= self.turn_seconds:
-            self._begin(loop)
-            self._spent = self.crowded = True
+        if self.used < self.turn_seconds:
+            return
+        begins = self._turn_of is not loop
+        self._begin(loop)
+        if begins and len(self._others) == 1:  # it is of many turns, in none of which anybody else was kept waiting
+            self.used, self.look_at = 0.0, TURN_SECONDS
+            return
+        self._spent = self.crowded = True
 
     def admits(self, last_round: int, loop: asyncio.AbstractEventLoop) -> bool:
         """Return whether a connection may be read in this turn of ``loop``.

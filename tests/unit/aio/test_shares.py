@@ -90,12 +90,35 @@ async def test_where_there_is_nobody_else_it_is_a_while_until_anybody_is_left_ou
     shares: WeakValueDictionary[int | None, Share] = WeakValueDictionary()
     share = shares[ANN] = Share(shares)
     loop = asyncio.get_running_loop()
-    for _ in range(19):
+    for _ in range(3):
+        for _ in range(19):
+            share.charge(_AT_ONCE_SECONDS, loop)
+            assert not share.crowded
+            assert share.until(5.0) == 5.0 + _AT_ONCE_SECONDS
+        share.charge(1.5 * _AT_ONCE_SECONDS, loop)
+        assert not share.crowded, "it is of many turns, for all that is known"
+        for _ in range(19):
+            share.charge(_AT_ONCE_SECONDS, loop)
+            assert not share.crowded
+            assert share.until(5.0) == 5.0 + _AT_ONCE_SECONDS
+        await next_turn()
+        assert share.used == 0.0
+    for _ in range(41):
         share.charge(_AT_ONCE_SECONDS, loop)
-        assert not share.crowded
-        assert share.until(5.0) == 5.0 + _AT_ONCE_SECONDS
-    share.charge(1.5 * _AT_ONCE_SECONDS, loop)
+    assert share.crowded, "all of that was in one turn"
+    await next_turn()
+
+
+async def test_somebody_else_who_comes_meanwhile_is_not_kept_waiting() -> None:
+    shares: WeakValueDictionary[int | None, Share] = WeakValueDictionary()
+    share = shares[ANN] = Share(shares)
+    loop = asyncio.get_running_loop()
+    share.charge(21 * _AT_ONCE_SECONDS, loop)
+    assert not share.crowded
+    other = shares[BOB] = Share(shares)
+    share.charge(TURN_SECONDS, loop)
     assert share.crowded
+    assert not other.crowded
     await next_turn()
 
 
