@@ -146,6 +146,43 @@ watch_deadline(Lane *lane, PyObject *call)
     return result;
 }
 
+/* Whether a handler can be given these arguments as they came. */
+static bool
+are_exact(PyObject *entry, PyObject *params)
+{
+    PyObject *exact = slot(entry, entry_exact), *untyped = slot(entry, entry_untyped);
+    Py_ssize_t count = PyList_GET_SIZE(params);
+    if (untyped != NULL && PyLong_CheckExact(untyped) && PyLong_AsSsize_t(untyped) == count) {
+        return true;
+    }
+    if (exact == NULL || !PyList_CheckExact(exact) || PyList_GET_SIZE(exact) != count) {
+        return false;
+    }
+    for (Py_ssize_t index = 0; index < count; index++) {
+        if ((PyObject *)Py_TYPE(PyList_GET_ITEM(params, index)) != PyList_GET_ITEM(exact, index)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* Call the handler of a request, which gives its coroutine, with arguments that fit as they are, or were converted. */
+static PyObject *
+new_coroutine(Lane *lane, PyObject *entry, PyObject *params)
+{
+    PyObject *handler = slot(entry, entry_handler), *args, *kwargs, *coroutine = NULL;
+    if (are_exact(entry, params)) {
+        return PyObject_Vectorcall(handler, PySequence_Fast_ITEMS(params), (size_t)PyList_GET_SIZE(params), NULL);
+    }
+    PyObject *bound = PyObject_CallMethodObjArgs(
+        slot(entry, entry_spec), str_bind, params, slot(lane->dispatcher, dispatcher__terms), NULL);
+    if (bound != NULL && PyArg_ParseTuple(bound, "O!O!", &PyTuple_Type, &args, &PyDict_Type, &kwargs)) {
+        coroutine = PyObject_Call(handler, args, kwargs);
+    }
+    Py_XDECREF(bound);
+    return coroutine;
+}
+
 int
 start_handler(Lane *lane, PyObject *request, PyObject *entry, PyObject *caller, PyObject *deadline)
 {
@@ -158,8 +195,7 @@ start_handler(Lane *lane, PyObject *request, PyObject *entry, PyObject *caller, 
     if (deadline != NULL) {
         set_slot(call, call_deadline_ns, deadline);
     }
-    coroutine = PyObject_Vectorcall(
-        slot(entry, entry_handler), PySequence_Fast_ITEMS(params), (size_t)PyList_GET_SIZE(params), NULL);
+    coroutine = new_coroutine(lane, entry, params);
     if (coroutine == NULL) {
         PyObject *exc = caught();
         if (exc != NULL) {
@@ -187,24 +223,53 @@ done:
 
 /* ---- The end of a call ---- */
 
+/* Write the answer to a call; false if it is not plain. */
+static bool
+write_answer(Lane *lane, Writer *writer, uint8_t *data, PyObject *call_id, PyObject *result)
+{
+    *writer = (Writer){data, data + MOST_BYTES, lane->most_depth - 1, NULL, lane->kinds};
+    return write_byte(writer, ARRAY_OF_FOUR) && write_byte(writer, RESPONSE) && write_value(writer, call_id) &&
+           write_byte(writer, 0xc0) && write_value(writer, result);
+}
+
+/* Whether a result fits its annotation: 1 if its type tells, 2 if Python was asked, 0 if Python is to say why not, -1
+   on an exception. */
+static int
+fits(PyObject *check, PyObject *result)
+{
+    if (check == Py_None ||
+        ((PyObject *)Py_TYPE(check) == the_ResultCheck && slot(check, check_exact) == (PyObject *)Py_TYPE(result))) {
+        return 1;
+    }
+    PyObject *told = PyObject_CallMethodOneArg(check, str_check, result);
+    if (told == NULL) {
+        PyObject *exc = caught();
+        Py_XDECREF(exc);
+        return exc == NULL ? -1 : 0;
+    }
+    Py_DECREF(told);
+    return 2;
+}
+
 /* Send the result of a call, if it is plain and can leave at once. Returns 1 if it left, 0 if nothing has happened, -1
    on an exception. */
 static int
 send_result(Lane *lane, PyObject *request, PyObject *entry, PyObject *result)
 {
-    PyObject *check = slot(entry, entry_result_check), *call_id = slot(request, request_call_id);
-    if (check != Py_None &&
-        ((PyObject *)Py_TYPE(check) != the_ResultCheck || slot(check, check_exact) != (PyObject *)Py_TYPE(result))) {
-        return 0;
-    }
-    if (lane->has_ended || !PyLong_CheckExact(call_id) || slot(lane->link, link_writing_paused) != Py_False ||
-        slot(lane->carrier, carrier_sends_at_once) != Py_True) {
-        return 0;
-    }
     uint8_t data[MOST_BYTES];
-    Writer writer = {data, data + sizeof data, lane->most_depth - 1, NULL};
-    if (!write_byte(&writer, ARRAY_OF_FOUR) || !write_byte(&writer, RESPONSE) || !write_value(&writer, call_id) ||
-        !write_byte(&writer, 0xc0) || !write_value(&writer, result) || !send_now(lane, data, writer.at - data, NULL)) {
+    Writer writer;
+    PyObject *check = slot(entry, entry_result_check), *call_id = slot(request, request_call_id);
+    if (lane->has_ended || !PyLong_CheckExact(call_id) || !write_answer(lane, &writer, data, call_id, result)) {
+        return 0; /* before it is checked, for Python checks it, too */
+    }
+    int fit = fits(check, result);
+    if (fit <= 0) {
+        return fit;
+    }
+    if (lane->has_ended || slot(lane->link, link_writing_paused) != Py_False ||
+        slot(lane->carrier, carrier_sends_at_once) != Py_True ||
+        (fit == 2 && !write_answer(lane, &writer, data, call_id, result)) ||
+        !send_now(lane, data, writer.at - data, NULL)) {
         return 0;
     }
     int found = PyDict_Contains(lane->requests, call_id);

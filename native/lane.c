@@ -21,7 +21,7 @@
 /* ---- The lane of one connection ---- */
 
 #define MEMBERS(of) \
-    of(link) of(session) of(carrier) of(intake) of(inbox) of(sock) of(loop) of(turns) of(account) of(calls) \
+    of(link) of(session) of(carrier) of(intake) of(inbox) of(sock) of(loop) of(turns) of(account) of(calls) of(kinds) \
         of(requests) of(given_up) of(dispatcher) of(entries) of(running) of(starter) of(held) of(total) of(last_name) \
             of(sender)
 
@@ -140,7 +140,7 @@ take_parts(Lane *self, PyObject *link, PyObject *carrier)
     int result = -1;
     self->link = Py_NewRef(link);
     self->carrier = Py_NewRef(carrier);
-    PyObject *calls = NULL;
+    PyObject *calls = NULL, *encoder = NULL;
     if (take_attribute(&self->session, link, "session") < 0 || take_attribute(&self->loop, link, "loop") < 0 ||
         take_attribute(&self->account, link, "account") < 0 || take_attribute(&calls, link, "calls") < 0 ||
         take_attribute(&self->turns, calls, "turns") < 0 || take_attribute(&self->intake, carrier, "intake") < 0 ||
@@ -148,6 +148,8 @@ take_parts(Lane *self, PyObject *link, PyObject *carrier)
         take_attribute(&self->calls, self->session, "calls") < 0 ||
         take_attribute(&self->requests, self->session, "requests") < 0 ||
         take_attribute(&self->given_up, self->session, "given_up") < 0 ||
+        take_attribute(&encoder, self->session, "_encoder") < 0 ||
+        take_attribute(&self->kinds, encoder, "_plain_kinds") < 0 ||
         take_attribute(&self->held, self->account, "held") < 0 ||
         take_attribute(&self->total, self->account, "total") < 0 ||
         take_attribute(&buffer, self->intake, "_buffer") < 0 ||
@@ -160,8 +162,8 @@ take_parts(Lane *self, PyObject *link, PyObject *carrier)
         check_type(self->account, the_Account) < 0) {
         goto done;
     }
-    if (!PyDict_CheckExact(self->calls) || !PyDict_CheckExact(self->requests) || !PySet_Check(self->given_up) ||
-        !PyList_CheckExact(self->held) || !PyList_CheckExact(self->total)) {
+    if (!PyDict_CheckExact(self->calls) || !PyDict_CheckExact(self->requests) || !PyDict_CheckExact(self->kinds) ||
+        !PySet_Check(self->given_up) || !PyList_CheckExact(self->held) || !PyList_CheckExact(self->total)) {
         PyErr_SetString(PyExc_TypeError, "the tables of a connection are dicts, sets and lists");
         goto done;
     }
@@ -185,6 +187,7 @@ done:
     Py_XDECREF(buffer);
     Py_XDECREF(number);
     Py_XDECREF(calls);
+    Py_XDECREF(encoder);
     return result;
 }
 
@@ -310,7 +313,7 @@ send_request(Lane *self, PyObject *method, PyObject *params, PyObject *deadline)
         Py_RETURN_NONE;
     }
     Lent lent = {.count = 0};
-    Writer writer = {data, data + sizeof data, self->most_depth - 1, &lent};
+    Writer writer = {data, data + sizeof data, self->most_depth - 1, &lent, self->kinds};
     if (!write_request(&writer, (uint32_t)id, method, params, deadline)) {
         Py_RETURN_NONE;
     }

@@ -22,6 +22,7 @@
 typedef struct {
     PyObject_HEAD PyObject *link, *session, *carrier, *intake, *inbox, *sock, *loop, *turns, *account;
     PyObject *calls, *requests, *given_up;      /* the tables of the session */
+    PyObject *kinds;                            /* its encoder's */
     PyObject *dispatcher, *entries;             /* NULL where others than a plain Dispatcher answer */
     PyObject *running, *starter, *held, *total; /* likewise */
     PyObject *last_name;                        /* of the method that was called last, in ASCII */

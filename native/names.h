@@ -60,9 +60,10 @@ PyCFunction find_method(PyObject *type, const char *name);
     of(Account, account, most_calls) of(Account, account, most_calls_of_all) of(Account, account, fds) \
     of(RunningCalls, running, is_attended) \
     of(Dispatcher, dispatcher, _connection) of(Dispatcher, dispatcher, lane) of(Dispatcher, dispatcher, _loop) \
-    of(Dispatcher, dispatcher, _starter) \
+    of(Dispatcher, dispatcher, _starter) of(Dispatcher, dispatcher, _terms) \
     of(Entry, entry, is_immediate) of(Entry, entry, is_native) of(Entry, entry, policy) of(Entry, entry, handler) \
     of(Entry, entry, exact) of(Entry, entry, untyped) of(Entry, entry, result_check) of(Entry, entry, latency) \
+    of(Entry, entry, spec) \
     of(ResultCheck, check, exact) \
     of(Request, request, call_id) of(Request, request, is_plain) of(Request, request, method) \
     of(Request, request, params) of(Request, request, fds) of(Request, request, options) \
@@ -90,7 +91,7 @@ PyCFunction find_method(PyObject *type, const char *name);
     of(end) of(end_unbegun) of(connection) of(running) of(get_task_factory) of(must_wait) of(wait) of(throw) \
     of(close) of(value) of(call_soon) of(take) of(careful) of(_read_ready) of(read_on) of(until) of(look) \
     of(generation) of(uid) of(saw) of(end_wakeup) of(set) of(cancel) of(_deadline_passed) \
-    of(lack_of_descriptors) of(deadline) of(_inbox) of(append) of(tend)
+    of(lack_of_descriptors) of(deadline) of(_inbox) of(append) of(tend) of(bind) of(__dict__) of(check)
 
 /* clang-format on */
 

@@ -5,7 +5,8 @@
 
 #include <string.h>
 
-/* Bytes of a request that is read before its caller is known to be admitted: as in Session.receive_packet. */
+/* Bytes of a request that is read before its caller is known to be admitted: as in Session.receive_packet. Of a longer
+   one it is found out meanwhile that it is plain, and nothing is made of it. */
 #define GLANCE 256
 /* Bytes of a method's name that is remembered until the next. */
 #define MOST_NAME 200
@@ -89,26 +90,6 @@ done:
 
 /* ---- Requests of the other side ---- */
 
-/* Whether a handler can be given these arguments as they came. */
-static bool
-are_exact(PyObject *entry, PyObject *params)
-{
-    PyObject *exact = slot(entry, entry_exact), *untyped = slot(entry, entry_untyped);
-    Py_ssize_t count = PyList_GET_SIZE(params);
-    if (untyped != NULL && PyLong_CheckExact(untyped) && PyLong_AsSsize_t(untyped) == count) {
-        return true;
-    }
-    if (exact == NULL || !PyList_CheckExact(exact) || PyList_GET_SIZE(exact) != count) {
-        return false;
-    }
-    for (Py_ssize_t index = 0; index < count; index++) {
-        if ((PyObject *)Py_TYPE(PyList_GET_ITEM(params, index)) != PyList_GET_ITEM(exact, index)) {
-            return false;
-        }
-    }
-    return true;
-}
-
 /* A request: `deadline` is NULL if it has none, `fds` is a list. All but `fds` and `caller` are owned here. */
 typedef struct {
     PyObject *call_id, *method, *params, *deadline, *fds, *caller, *entry;
@@ -141,7 +122,7 @@ new_request(const Asked *asked)
     return request;
 }
 
-/* Take a request that was admitted: start its handler, or have Python convert its arguments and start it. */
+/* Take a request that was admitted: start its handler, or have Python do so if that is no coroutine function. */
 static int
 take_admitted(Lane *self, const Asked *asked)
 {
@@ -152,7 +133,7 @@ take_admitted(Lane *self, const Asked *asked)
     }
     set_slot(self->session, session__was_asked, Py_True);
     set_slot(self->link, link_quiet_sweeps, zero);
-    if (slot(asked->entry, entry_is_native) == Py_True && are_exact(asked->entry, asked->params)) {
+    if (slot(asked->entry, entry_is_native) == Py_True) {
         result = start_handler(self, request, asked->entry, asked->caller, asked->deadline);
     } else {
         PyObject *told =
@@ -242,6 +223,15 @@ read_rest(Reader *reader, bool has_options, Asked *asked)
     return reader->at == reader->end && reader->referred == all;
 }
 
+/* Whether all that comes after the method is plain, has no references, and can be read once the caller is admitted. */
+static bool
+pass_rest(Reader reader, bool has_options)
+{
+    uint64_t deadline;
+    return reader.fds == NULL && reader.at != reader.end && is_list(*reader.at) && pass_value(&reader) &&
+           (!has_options || read_deadline(&reader, &deadline)) && reader.at == reader.end;
+}
+
 /* Whether a request may be taken now, as far as is known before it is read. */
 static bool
 may_take(Lane *self, PyObject *caller)
@@ -257,6 +247,7 @@ may_take(Lane *self, PyObject *caller)
 static int
 take_request(Lane *self, Reader *reader, PyObject *caller, PyObject *fds, bool has_options)
 {
+    bool is_long = reader->end - reader->at > GLANCE - 2;
     uint32_t id;
     const char *text;
     Py_ssize_t size;
@@ -278,7 +269,7 @@ take_request(Lane *self, Reader *reader, PyObject *caller, PyObject *fds, bool h
     asked.entry = Py_XNewRef(PyDict_GetItemWithError(self->entries, asked.method));
     if (asked.entry == NULL || (PyObject *)Py_TYPE(asked.entry) != the_Entry ||
         slot(asked.entry, entry_is_immediate) == Py_True || PyDict_Contains(self->requests, asked.call_id) != 0 ||
-        !read_rest(reader, has_options, &asked)) {
+        !(is_long ? pass_rest(*reader, has_options) : read_rest(reader, has_options, &asked))) {
         taken = PyErr_Occurred() ? -1 : 0;
         goto done;
     }
@@ -295,6 +286,8 @@ take_request(Lane *self, Reader *reader, PyObject *caller, PyObject *fds, bool h
     if (self->has_ended) { /* the policy ended the connection */
         close_owned(fds);
         taken = PyErr_Occurred() ? -1 : 1;
+    } else if (verdict > 0 && is_long && !read_rest(reader, has_options, &asked)) {
+        taken = PyErr_Occurred() ? -1 : 0; /* its deadline passed just now */
     } else if (verdict > 0) {
         taken = take_admitted(self, &asked) < 0 ? -1 : 1;
     } else {
@@ -337,7 +330,7 @@ take_if_plain(Lane *self, const uint8_t *data, Py_ssize_t size, PyObject *caller
     if (data[0] == ARRAY_OF_FOUR && data[1] == RESPONSE && comes_alone) {
         return take_response(self, &reader, fds);
     }
-    if (data[1] != REQUEST || size > GLANCE || (!comes_alone && book_owned(self, fds) < 0)) {
+    if (data[1] != REQUEST || (!comes_alone && book_owned(self, fds) < 0)) {
         return PyErr_Occurred() ? -1 : 0;
     }
     return take_request(self, &reader, caller, fds, data[0] == ARRAY_OF_FIVE);

@@ -185,6 +185,45 @@ write_reference(Writer *writer, PyObject *owned)
     return true;
 }
 
+/* Return the attributes of an object that is sent as those, as Encoder does; NULL, without an exception, for others. No
+   code of Python's runs. */
+static PyObject *
+attributes_of(Writer *writer, PyObject *value)
+{
+    PyTypeObject *type = Py_TYPE(value);
+    PyObject *names = PyDict_GetItemWithError(writer->kinds, (PyObject *)type);
+    if (names == NULL || !PyFrozenSet_CheckExact(names) || type->tp_getattro != PyObject_GenericGetAttr) {
+        PyErr_Clear();
+        return NULL;
+    }
+    PyObject *descriptor = _PyType_Lookup(type, str___dict__);
+    PyObject *found =
+        descriptor != NULL && Py_IS_TYPE(descriptor, &PyGetSetDescr_Type) ? PyObject_GenericGetDict(value, NULL) : NULL;
+    if (found != NULL && PyDict_GET_SIZE(found) == PySet_GET_SIZE(names)) {
+        Py_ssize_t position = 0;
+        PyObject *key, *item;
+        bool fits = true;
+        while (fits && PyDict_Next(found, &position, &key, &item)) {
+            fits = PyUnicode_CheckExact(key) && PySet_Contains(names, key) == 1;
+        }
+        if (fits) {
+            return found;
+        }
+    }
+    PyErr_Clear();
+    Py_XDECREF(found);
+    return NULL;
+}
+
+static bool
+write_object(Writer *writer, PyObject *value)
+{
+    PyObject *attributes = attributes_of(writer, value);
+    bool written = attributes != NULL && write_map(writer, attributes);
+    Py_XDECREF(attributes);
+    return written;
+}
+
 bool
 write_value(Writer *writer, PyObject *value)
 {
@@ -216,5 +255,8 @@ write_value(Writer *writer, PyObject *value)
     if (type == &PyDict_Type) {
         return write_map(writer, value);
     }
-    return writer->lent != NULL && (PyObject *)type == the_OwnedFd && write_reference(writer, value);
+    if ((PyObject *)type == the_OwnedFd) {
+        return writer->lent != NULL && write_reference(writer, value);
+    }
+    return writer->kinds != NULL && write_object(writer, value);
 }

@@ -298,12 +298,96 @@ read_value(Reader *reader)
     }
 }
 
+/* ---- Values that are only passed ---- */
+
+/* Return how many bytes follow the first of a value that holds no others and is no string; -1 for all else. */
+static Py_ssize_t
+rest_of_scalar(uint8_t first)
+{
+    static const int8_t widths[] = {4, 8, 1, 2, 4, 8, 1, 2, 4, 8};
+    if (first < 0x80 || first >= 0xe0 || first == 0xc0 || first == 0xc2 || first == 0xc3) {
+        return 0;
+    }
+    return first >= 0xca && first <= 0xd3 ? widths[first - 0xca] : -1;
+}
+
+static bool
+pass_text(Reader *reader)
+{
+    const char *text;
+    Py_ssize_t size;
+    if (!read_text(reader, &text, &size)) {
+        return false;
+    }
+    unsigned char all = 0;
+    for (Py_ssize_t at = 0; at < size; at++) {
+        all |= (unsigned char)text[at];
+    }
+    return all < 0x80;
+}
+
+/* Pass so many values, which an array or a map holds; every second one may have to be a string. */
+static bool
+pass_values(Reader *reader, Py_ssize_t count, bool has_keys)
+{
+    if (count < 0 || reader->depth == 0 || count > reader->end - reader->at) {
+        return false;
+    }
+    reader->depth--;
+    for (Py_ssize_t index = 0; index < count; index++) {
+        if (has_keys && index % 2 == 0 ? !pass_text(reader) : !pass_value(reader)) {
+            return false;
+        }
+    }
+    reader->depth++;
+    return true;
+}
+
+bool
+pass_value(Reader *reader)
+{
+    if (reader->at == reader->end) {
+        return false;
+    }
+    uint8_t first = *reader->at;
+    Py_ssize_t rest = rest_of_scalar(first);
+    if (rest >= 0) {
+        reader->at++;
+        return take(reader, rest) != NULL;
+    }
+    if ((first & 0xe0) == 0xa0 || (first >= 0xd9 && first <= 0xdb)) {
+        return pass_text(reader);
+    }
+    reader->at++;
+    if (first < 0xa0) {
+        Py_ssize_t count = first & 0x0f;
+        return first < 0x90 ? pass_values(reader, 2 * count, true) : pass_values(reader, count, false);
+    }
+    switch (first) {
+    case 0xc4:
+    case 0xc5:
+    case 0xc6:
+        rest = read_length(reader, 1 << (first - 0xc4));
+        return rest >= 0 && take(reader, rest) != NULL;
+    case 0xdc:
+    case 0xdd:
+        return pass_values(reader, read_length(reader, 2 << (first - 0xdc)), false);
+    case 0xde:
+    case 0xdf:
+        return pass_values(reader, 2 * read_length(reader, 2 << (first - 0xde)), true);
+    default:
+        return false;
+    }
+}
+
+bool
+is_list(uint8_t first)
+{
+    return (first & 0xf0) == 0x90 || first == 0xdc || first == 0xdd;
+}
+
 PyObject *
 read_list(Reader *reader)
 {
-    if (reader->at == reader->end) {
-        return NULL;
-    }
-    uint8_t first = *reader->at;
-    return (first & 0xf0) == 0x90 || first == 0xdc || first == 0xdd ? read_value(reader) : NULL;
+    return reader->at != reader->end && is_list(*reader->at) ? read_value(reader) : NULL;
 }

@@ -40,7 +40,9 @@ typedef struct {
     uint8_t *at;
     uint8_t *end;
     int depth;
-    Lent *lent; /* where descriptors of values go; NULL if there may be none */
+    Lent *lent;      /* where descriptors of values go; NULL if there may be none */
+    PyObject *kinds; /* classes whose objects are sent as their attributes, with the names of those:
+                        Encoder._plain_kinds; borrowed, or NULL */
 } Writer;
 
 /* Read an unsigned integer of at most 64 bits, or 32, in any of its encodings. False for all else. */
@@ -49,6 +51,13 @@ bool read_uint32(Reader *reader, uint32_t *number);
 
 /* Find a string without making it. False for all else. */
 bool read_text(Reader *reader, const char **text, Py_ssize_t *size);
+
+/* Step over a plain value that refers to no descriptor, and whose strings are all in ASCII: then reading it makes a
+   value for sure. False for all else. Nothing is made. */
+bool pass_value(Reader *reader);
+
+/* Whether an array begins with this byte. */
+bool is_list(uint8_t first);
 
 /* Return an array as a list, or any value; in place of a reference to a descriptor, what is in the list of those. NULL,
    without an exception, for what is not plain, is malformed or is cut; NULL with one if memory ran out. */

@@ -188,6 +188,9 @@ class Maker:
                     ("Plain.descriptor", "fd()"), ("Plain.descriptor", "shut()"), ("Plain.keeps", "fd()"),
                     ("Plain.takes", "[fd(), [fd()], {'a': fd()}]"), ("Plain.takes", "[fd() for _ in range(8)]"),
                     ("Plain.takes", "[fd() for _ in range(9)]"), ("Plain.takes", "[fd()] * 2"),
+                    ("Plain.point", "Point(1)"), ("Plain.point", "Point(2, 2.5)"), ("Odd.point", "Point(3), Level.LOW"),
+                    ("Plain.point", "larger()"), ("Plain.point", "smaller()"), ("Plain.echo", "[Point(1), Point(2)]"),
+                    ("Plain.point", "Point('x')"), ("Plain.point", "Point(object())"),
                     ("Plain.echo", "fd()"), ("Plain.waits_with", "fd(), 1"), ("Plain.fail_with", "fd(), 'own'"),
                 ]
             )  # fmt: skip
@@ -294,12 +297,29 @@ class Maker:
         return max(0, most - self.chance.choice([0, 1, 1, 1, 2, 2, 3, 5, 9]))
 
     def _request(self, number: int) -> tuple[list[Any], int]:
-        method, args = self._method()
+        method, args = self._method() if self._often(0.92) else self._long()
         call_id = self._new_id(number)
         message = [0, call_id, method, args]
         if self._often(0.1):
             message.append({"deadline": 10**18} if self._often(0.5) else self._options())
         return message, call_id
+
+    def _long(self) -> tuple[str, Any]:
+        """Return a method and arguments of some hundred bytes: more than is read before the caller is admitted."""
+        chance, pick = self.chance, self.chance.choice
+        text = pick(["x" * 40, "text", "é" * 9]) if self._often(0.3) else "x" * 9
+        many = [pick([text, text, plain_value(chance)]) for _ in range(pick([20, 26, 30, 60, 200]))]
+        short = ["x" * pick([225, 226, 227, 228, 229, 230, 231, 232, 233, 234, 235, 236, 237, 238, 239])]
+        return pick(
+            [
+                ("Plain.echo", [many]), ("Plain.echo", short), ("Plain.untyped", [many, 1]), ("Plain.text", short),
+                ("Guarded.counted", [many]), ("Guarded.denied", [many]), ("Guarded.raising", [many]),
+                ("Plain.point", [{"x": 1, "more": many}]), ("Plain.several", [[1] * 300, {"a": 1.0}]),
+                ("Plain.several", [[1] * 4060, {}]), ("Plain.mixed", [1, "b" * 250, 0.5, True, b"e" * 200]),
+                ("Plain.echo", [{f"key {number}": number for number in range(pick([30, 90]))}]), ("Plain.none", [many]),
+                ("Plain.wait", [pick([0, 1, 2]), many]), ("Odd.sync", [many]), ("Plain.echo", [[[[many]]]]),
+            ]
+        )  # fmt: skip
 
     def _options(self) -> Any:
         return self.chance.choice(

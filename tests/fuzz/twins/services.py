@@ -43,6 +43,21 @@ class Point:
     y: float = 0.5
 
 
+def larger() -> Point:
+    """Return one with an attribute more."""
+    point: Any = Point(1)
+    point.z = 3
+    made: Point = point
+    return made
+
+
+def smaller() -> Point:
+    """Return one without an attribute, whose default then counts."""
+    point = Point(1, 2.0)
+    del point.y
+    return point
+
+
 class Level(IntEnum):
     """An integer that is none exactly."""
 

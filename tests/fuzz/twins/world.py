@@ -64,7 +64,7 @@ class Sub(str):
 
 _NAMES: dict[str, Any] = {
     "nan": float("nan"), "inf": float("inf"), "Point": services.Point, "Level": services.Level, "Whole": services.Whole,
-    "Sub": Sub, "object": object,
+    "Sub": Sub, "object": object, "larger": services.larger, "smaller": services.smaller,
 }  # fmt: skip
 
 
