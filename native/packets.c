@@ -30,8 +30,15 @@ is_below(PyObject *list, Py_ssize_t index, PyObject *bound)
 
 /* ---- Answers to calls of this side ---- */
 
-/* Give a RESPONSE, and the empty list `fds`, to whoever waits for it. Returns 1 if it did, 0 if the packet is Python's,
- * -1 on an exception. */
+/* Whether all was read, and each descriptor that came is referred to. */
+static bool
+is_whole(const Reader *reader, PyObject *fds)
+{
+    return reader->at == reader->end && reader->referred == ((uint32_t)1 << PyList_GET_SIZE(fds)) - 1;
+}
+
+/* Give a RESPONSE, and the descriptors in the list `fds`, to whoever waits for it. Returns 1 if it did, 0 if the packet
+ * is Python's, -1 on an exception. */
 static int
 take_response(Lane *self, Reader *reader, PyObject *fds)
 {
@@ -47,7 +54,7 @@ take_response(Lane *self, Reader *reader, PyObject *fds)
     int taken = -1;
     PyObject *response = NULL, *result = NULL, *told = NULL;
     PyObject *waiter = Py_XNewRef(PyDict_GetItemWithError(self->calls, call_id));
-    if (waiter == NULL || (result = read_value(reader)) == NULL || reader->at != reader->end) {
+    if (waiter == NULL || (result = read_value(reader)) == NULL || !is_whole(reader, fds)) {
         taken = PyErr_Occurred() ? -1 : 0;
         goto done;
     }
@@ -68,8 +75,12 @@ take_response(Lane *self, Reader *reader, PyObject *fds)
     if (is_done == NULL) {
         goto done;
     }
-    Py_DECREF(is_done); /* if it is, the call was given up, and its task has not run since: nothing is to be closed */
-    if (is_done != Py_True && (told = PyObject_CallMethodOneArg(waiter, str_set_result, response)) == NULL) {
+    Py_DECREF(is_done);
+    if (is_done == Py_True) { /* the call was given up, and its task has not run since */
+        if (close_few(fds) < 0) {
+            goto done;
+        }
+    } else if ((told = PyObject_CallMethodOneArg(waiter, str_set_result, response)) == NULL) {
         goto done;
     }
     if (slot(self->turns, turns_waiting) != zero) { /* the packet may have made room for a call that waits */
@@ -219,8 +230,7 @@ read_rest(Reader *reader, bool has_options, Asked *asked)
             return false;
         }
     }
-    uint32_t all = ((uint32_t)1 << PyList_GET_SIZE(asked->fds)) - 1;
-    return reader->at == reader->end && reader->referred == all;
+    return is_whole(reader, asked->fds);
 }
 
 /* Whether all that comes after the method is plain, has no references, and can be read once the caller is admitted. */
@@ -327,11 +337,14 @@ take_if_plain(Lane *self, const uint8_t *data, Py_ssize_t size, PyObject *caller
 {
     bool comes_alone = PyList_GET_SIZE(fds) == 0;
     Reader reader = {data + 2, data + size, self->most_depth - 1, comes_alone ? NULL : fds, 0};
-    if (data[0] == ARRAY_OF_FOUR && data[1] == RESPONSE && comes_alone) {
+    if (!comes_alone && book_owned(self, fds) < 0) {
+        return -1;
+    }
+    if (data[1] == RESPONSE && data[0] == ARRAY_OF_FOUR) {
         return take_response(self, &reader, fds);
     }
-    if (data[1] != REQUEST || (!comes_alone && book_owned(self, fds) < 0)) {
-        return PyErr_Occurred() ? -1 : 0;
+    if (data[1] != REQUEST) {
+        return 0;
     }
     return take_request(self, &reader, caller, fds, data[0] == ARRAY_OF_FIVE);
 }

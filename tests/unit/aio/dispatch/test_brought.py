@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import socket
 import struct
@@ -64,6 +65,10 @@ class Desk(seqrpc.Service):
     @seqrpc.method
     async def give_back(self, file: seqrpc.OwnedFd) -> seqrpc.OwnedFd:
         return seqrpc.OwnedFd.dup(file)
+
+    @seqrpc.method
+    async def several(self, file: seqrpc.OwnedFd, count: int) -> list[seqrpc.OwnedFd]:
+        return [seqrpc.OwnedFd.dup(file) for _ in range(count)]
 
     @seqrpc.method
     async def wait(self, file: seqrpc.OwnedFd) -> None:
@@ -191,6 +196,26 @@ async def test_what_a_failing_handler_had_is_closed(place: Place, file: seqrpc.O
 async def test_a_descriptor_goes_there_and_back(place: Place, file: seqrpc.OwnedFd) -> None:
     with await place.proxy.give_back(file) as back:
         assert os.fstat(back.fileno()).st_ino == os.fstat(file.fileno()).st_ino
+    await place.all_closed()
+
+
+async def test_an_answer_that_nobody_waits_for_any_more_leaves_no_descriptor(place: Place, file: Any) -> None:
+    for turns in range(6):
+        calling = asyncio.ensure_future(place.proxy.give_back(file))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        calling.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            (await calling).close()
+        await place.connection.call("Desk.add", 1, 2)
+        await place.all_closed()
+
+
+async def test_a_lot_goes_there_and_back(place: Place, file: Any) -> None:
+    for count in (2, 8, 9):
+        for back in await place.connection.call("Desk.several", file, count):
+            assert os.fstat(back.fileno()).st_ino == os.fstat(file.fileno()).st_ino
+            back.close()
     await place.all_closed()
 
 
@@ -340,6 +365,7 @@ async def test_both_go_the_quick_way(socket_path: Path, monkeypatch: pytest.Monk
         monkeypatch.setattr(Link, "packet_received", packet_received)
         with seqrpc.OwnedFd(pipe()) as file:
             assert await desk.look(file)
+            (await desk.give_back(file)).close()
             async with seqrpc.timeout(60):
                 assert await desk.look(file)
                 assert await desk.add(1, 2) == 3
