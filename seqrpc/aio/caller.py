@@ -84,18 +84,17 @@ class Caller:
         line = self._line
         lane = line.lane
         if lane is not None and not meta and (sent := lane.call(method, params, deadline)) is not None:
-            timer = None
+            timer = None if deadline is None else line.alarms.set(_seconds_until(deadline), _expire, sent[1])
             try:
-                if deadline is not None:
-                    timer = line.alarms.set(_seconds_until(deadline), _expire, sent[1])
                 response = await sent[1]
             except BaseException:
                 self._give_up(*sent)
-                del sent  # as below
-                raise
-            finally:
                 if timer is not None:
                     timer.cancel()
+                del sent  # as below
+                raise
+            if timer is not None:
+                timer.cancel()
             return finish(response, self._limits)
         try:
             is_home = get_running_loop() is line.home
