@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import IO, Any, Final, NoReturn, Protocol, Self
 
 from seqrpc.kernel import forks
-from seqrpc.kernel.closing import CLOSER, Sender, closes_at_once
+from seqrpc.kernel.closing import CLOSER, SMALL_BYTES, Sender, closes_at_once
 from seqrpc.kernel.interrupts import Uninterrupted
 from seqrpc.logs import get_logger, meter
 from seqrpc.text import shown
@@ -213,6 +213,22 @@ def value_fd(fd: int, sender: Sender = None) -> ValueFd:
     kept = ValueFd(fd)
     kept._sender = sender  # noqa: SLF001
     return kept
+
+
+def close_checked(owned: OwnedFd, size: int) -> None:
+    """Close a memory file that was checked: a small one without looking at it again.
+
+    Args:
+        owned: the file.
+        size: bytes of memory that it takes, for good.
+    """
+    fd = owned._fd  # noqa: SLF001 - here and below: of the same module
+    if size > SMALL_BYTES or fd < 0:
+        owned.close()
+        return
+    owned._booked.discard(fd)  # noqa: SLF001
+    owned._fd = _CLOSED  # noqa: SLF001
+    os.close(fd)
 
 
 def widen_table(number: int) -> None:

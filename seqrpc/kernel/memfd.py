@@ -17,6 +17,8 @@ _F_ADD_SEALS: Final = getattr(fcntl, "F_ADD_SEALS", 19)
 _F_GET_SEALS: Final = getattr(fcntl, "F_GET_SEALS", 20)
 _MFD_NOEXEC_SEAL: Final = 0x8  # Linux 6.3
 
+_MOST_PARTS: Final = 1_024  # UIO_MAXIOV, of the kernel's linux/uio.h and of FreeBSD's sys/limits.h
+
 SEALS: Final = 0x1 | 0x2 | 0x4 | 0x8
 """F_SEAL_SEAL, F_SEAL_SHRINK, F_SEAL_GROW and F_SEAL_WRITE (protocol 5.2)."""
 
@@ -55,8 +57,7 @@ def sealed(name: str, content: Content) -> OwnedFd:
     """
     owned = create(name)
     try:
-        for part in content.parts if isinstance(content, Pieces) else (content,):
-            _write(owned, part)
+        _write(owned, content)
         seal(owned)
     except BaseException:
         owned.close()
@@ -64,12 +65,18 @@ def sealed(name: str, content: Content) -> OwnedFd:
     return owned
 
 
-def _write(owned: OwnedFd, content: bytes | memoryview) -> None:
+def _write(owned: OwnedFd, content: Content) -> None:
     # Faster than copying into a mapping, where each page is cleared first and costs a fault.
-    with memoryview(content) as rest:
-        written = 0
-        while written < len(rest):  # the kernel writes less than 2 GiB at a time
-            written += os.write(owned.fileno(), rest[written:])
+    parts = content.parts if isinstance(content, Pieces) else (content,)
+    left = len(content) - os.writev(owned.fileno(), parts[:_MOST_PARTS])
+    if not left:
+        return
+    skipped = len(content) - left  # the kernel writes less than 2 GiB at a time
+    for part in parts:
+        with memoryview(part) as rest:
+            written, skipped = min(skipped, len(rest)), max(0, skipped - len(rest))
+            while written < len(rest):
+                written += os.write(owned.fileno(), rest[written:])
 
 
 def seal(owned: OwnedFd) -> None:
@@ -105,10 +112,13 @@ def check_sealed(owned: OwnedFd) -> int:
     return os.fstat(fd).st_size
 
 
-def is_sparse(owned: OwnedFd) -> bool:
-    """Return whether parts of a memory file were never written, and so take no memory until somebody reads them."""
-    status = os.fstat(owned.fileno())
-    return status.st_blocks * 512 < status.st_size
+def held_bytes(owned: OwnedFd) -> int:
+    """Return how much memory a memory file takes; of a checked one it stays so.
+
+    Less than its size: parts of it were never written, and take memory once somebody looks at them in a mapping. It may
+    be far more: memory can be had beyond the end.
+    """
+    return os.fstat(owned.fileno()).st_blocks * 512
 
 
 def read(file: HasFileno, offset: int, size: int) -> bytes:

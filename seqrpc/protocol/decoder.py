@@ -104,7 +104,24 @@ class Decoder:
             fds: as :meth:`decode` takes them.
             read: returns so many bytes of ``data`` from a position on: for long ones quicker than a slice.
         """
-        rest, self.references.taken = take_long_bytes(data, min(self._max_depth, self._max_containers), read)
+        rest, taken = take_long_bytes(data, min(self._max_depth, self._max_containers), read)
+        return self._decode_rest(rest, taken, fds)
+
+    def decode_beginning(
+        self, data: bytes, size: int, fds: list[OwnedFd], read: Callable[[int, int], bytes]
+    ) -> tuple[Any, str | RpcError | None] | None:
+        """Return what :meth:`decode_long` does, of a message of ``size`` bytes of which only the first are at hand.
+
+        None if there is more behind these than long bytes: it is then to be decoded as a whole.
+        """
+        rest, taken = take_long_bytes(data, min(self._max_depth, self._max_containers), read, size)
+        return self._decode_rest(rest, taken, fds) if taken else None
+
+    def _decode_rest(
+        self, rest: bytes | memoryview, taken: list[bytes], fds: list[OwnedFd]
+    ) -> tuple[Any, str | RpcError | None]:
+        """Decode a message whose long bytes were taken out."""
+        self.references.taken = taken
         try:
             return self.decode(rest, fds)
         finally:

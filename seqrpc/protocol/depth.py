@@ -145,10 +145,16 @@ class Place(NamedTuple):
     end: int
 
 
-def few_values(data: bytes | memoryview, most: int) -> list[Place] | None:
+def few_values(data: bytes | memoryview, most: int, size: int | None = None) -> list[Place] | None:
     """Return where the values of a message are, arrays and maps among them.
 
     None if the message is cut, or has more than a few values, or more than ``most``: it is then to be looked at in C.
+
+    Args:
+        data: the message, or how it begins.
+        most: values.
+        size: bytes that it has, if there are more than those: the last value may then end behind them, and each of the
+            others begins among them.
     """
     places: list[Place] = []
     position, missing = 0, 1
@@ -171,5 +177,5 @@ def few_values(data: bytes | memoryview, most: int) -> list[Place] | None:
             return None
         places.append(Place(byte, start, position))
         if not missing:
-            return places if position <= len(data) else None
+            return places if position <= (len(data) if size is None else size) else None
     return None

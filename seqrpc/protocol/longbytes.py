@@ -75,34 +75,39 @@ def without_long_bytes(pieces: Pieces) -> bytes:
 
 
 def take_long_bytes(
-    data: memoryview, most: int, read: Callable[[int, int], bytes]
+    data: bytes | memoryview, most: int, read: Callable[[int, int], bytes], size: int | None = None
 ) -> tuple[bytes | memoryview, list[bytes]]:
     """Return a message with an :data:`EXT_TAKEN`, which holds an index, in place of each long bytes; and these.
 
     If it has none, or is cut, or has more than a few values or more than ``most``, it is returned as it is.
 
     Args:
-        data: the message, whatever it holds.
+        data: the message, whatever it holds, or how it begins.
         most: how many values it may have.
-        read: returns so many bytes of ``data`` from a position on.
+        read: returns so many bytes of the message from a position on.
+        size: bytes that it has, if there are more than those. Behind them may be long bytes alone, else it is returned
+            as it is, too.
     """
     parts: list[bytes | memoryview] = []
     taken: list[bytes] = []
     done = 0
-    places = few_values(data, most) or ()
-    if any(place.first_byte in _EXT_TYPE_AT and _is_taken(data, place) for place in places):
-        return data, taken  # it has one of its own, which is unknown
-    for first_byte, start, end in places:
-        content = start + _BIN_32_HEAD
-        if first_byte == _BIN_32[0] and end - content > MAX_PACKET:
-            parts += data[done:start], _TAKEN_HEAD, bytes((len(taken),))
-            taken.append(read(content, end - content))
-            done = end
-    if not taken:
+    places = few_values(data, most, size) or []
+    found: list[tuple[int, int]] = []
+    for place in places:
+        first_byte, start, end = place
+        if first_byte == _BIN_32[0] and end - start - _BIN_32_HEAD > MAX_PACKET:
+            found.append((start, end))
+        elif end > len(data) or (first_byte in _EXT_TYPE_AT and _is_taken(data, place)):
+            return data, taken  # in the second case it has one of its own, which is unknown
+    if not found or (size is not None and places[-1].end != size):
         return data, taken
+    for start, end in found:
+        parts += data[done:start], _TAKEN_HEAD, bytes((len(taken),))
+        taken.append(read(start + _BIN_32_HEAD, end - start - _BIN_32_HEAD))
+        done = end
     parts.append(data[done:])
     return b"".join(parts), taken
 
 
-def _is_taken(data: memoryview, place: Place) -> bool:
+def _is_taken(data: bytes | memoryview, place: Place) -> bool:
     return data[place.start + _EXT_TYPE_AT[place.first_byte]] == EXT_TAKEN & 0xFF

@@ -51,7 +51,7 @@ from seqrpc.protocol.messages import (
     Response,
     Spilled,
 )
-from seqrpc.protocol.spilled import head_of_spilled, read_spilled, read_spilled_head
+from seqrpc.protocol.spilled import begin_spilled, head_of_spilled, read_spilled
 from seqrpc.protocol.values import Living
 from seqrpc.text import sendable
 
@@ -325,7 +325,8 @@ class Session(Generic[Waiter, Work]):
         if lost:
             error = DescriptorsLost("the memfd of the message was lost on the way in")
             return self._give_up_spilled(spilled, fds, error)
-        head = read_spilled_head(length, fds)
+        begin = begin_spilled(length, fds)
+        head = read_head(begin, length)
         wanted, refusal = self._is_wanted(head, sender)
         if not wanted:
             close_all(fds)
@@ -335,7 +336,7 @@ class Session(Generic[Waiter, Work]):
             raise RemoteProtocolError(f"malformed message: one of kind {head.kind} has {what}")
         try:
             self._check_room(head, length, fds)
-            value, problem = read_spilled(self._decoder, length, fds)
+            value, problem = read_spilled(self._decoder, length, fds, begin)
         except (Overloaded, TooLarge) as exc:
             return self._fail(head, fds, exc)
         event = self._take(head, value, fds, problem)

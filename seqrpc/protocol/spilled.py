@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import os
 from typing import Any, Final
 
 from seqrpc.errors import Overloaded, RemoteProtocolError, RpcError
 from seqrpc.kernel import memfd
-from seqrpc.kernel.descriptors import OwnedFd
+from seqrpc.kernel.descriptors import OwnedFd, close_checked
 from seqrpc.kernel.pieces import Content
 from seqrpc.limits import MAX_PACKET
 from seqrpc.protocol.decoder import Decoder
@@ -48,40 +49,84 @@ def _check(file: OwnedFd, length: int) -> None:
         raise RemoteProtocolError(f"malformed spilled message: {length} bytes were promised, the memfd has {size}")
 
 
-def read_spilled(decoder: Decoder, length: int, fds: list[OwnedFd]) -> tuple[Any, str | RpcError | None]:
+def begin_spilled(length: int, fds: list[OwnedFd]) -> bytes:
+    """Return the first bytes of a spilled message, with its head among them; nothing else of it is read.
+
+    Args:
+        length: what the packet promised.
+        fds: what came with the packet.
+
+    Raises:
+        RemoteProtocolError: there is no such memory file.
+    """
+    if not fds:
+        raise RemoteProtocolError("malformed spilled message: no descriptor came with it")
+    _check(fds[0], length)
+    return os.pread(fds[0].fileno(), METHOD_BYTES, 0)
+
+
+def read_spilled(
+    decoder: Decoder, length: int, fds: list[OwnedFd], begin: bytes | None = None
+) -> tuple[Any, str | RpcError | None]:
     """Return what ``decoder.decode`` makes of a spilled message, and let its memory file go.
 
     Args:
         decoder: decodes it.
         length: what the packet promised.
         fds: what came with the packet; the memory file is taken out once it was read, the others stay.
+        begin: what :func:`begin_spilled` returned of it: what was checked there stays as it is.
 
     Raises:
         RemoteProtocolError: there is no such memory file, or the message is malformed.
         Overloaded: there is no room to look at it.
         TooLarge: it has too many arrays and maps.
     """
-    if not fds:
-        raise RemoteProtocolError("malformed spilled message: no descriptor came with it")
-    _check(fds[0], length)
-    if memfd.is_sparse(fds[0]):  # looking at it would fill it, with memory that is charged to us
+    if begin is None:
+        begin = begin_spilled(length, fds)
+    file = fds[0]
+    held = memfd.held_bytes(file)
+    if held < length:  # looking at it would fill it, with memory that is charged to us
         raise RemoteProtocolError("malformed spilled message: its memfd has holes")
+    del fds[0]
     try:
-        pages = memfd.map_sealed(fds[0], 0, length)
-    except OSError as exc:
-        raise Overloaded(f"there is no room for a message of {length} bytes: {exc.strerror}") from exc
-    file = fds.pop(0)
-    try:
-        with pages, memoryview(pages) as view:
-            if length <= MAX_PACKET:
-                decoded = decoder.decode(bytes(view), fds)
-            else:
-                decoded = decoder.decode_long(view, fds, functools.partial(memfd.read, file))
+        decoded = _decode(decoder, file, length, fds, begin)
     except BaseException:
         fds.insert(0, file)
         raise
-    file.close()
+    close_checked(file, held)
     return decoded
+
+
+def _decode(
+    decoder: Decoder, file: OwnedFd, length: int, fds: list[OwnedFd], begin: bytes
+) -> tuple[Any, str | RpcError | None]:
+    """Decode a message, mapped if there is more in it than a few short values and long bytes behind them."""
+    if length <= len(begin):
+        return decoder.decode(begin, fds)
+    read = functools.partial(_read, file)
+    if length > MAX_PACKET:
+        decoded = decoder.decode_beginning(begin, length, fds, read)
+        if decoded is not None:
+            return decoded
+    try:
+        pages = memfd.map_sealed(file, 0, length)
+    except OSError as exc:
+        raise _no_room(length, exc.strerror) from exc
+    with pages, memoryview(pages) as view:
+        if length <= MAX_PACKET:
+            return decoder.decode(bytes(view), fds)
+        return decoder.decode_long(view, fds, read)
+
+
+def _read(file: OwnedFd, offset: int, size: int) -> bytes:
+    try:
+        return memfd.read(file, offset, size)
+    except MemoryError as exc:
+        raise _no_room(size, os.strerror(errno.ENOMEM)) from exc
+
+
+def _no_room(size: int, reason: str | None) -> Overloaded:
+    return Overloaded(f"there is no room for a message of {size} bytes: {reason}")
 
 
 def read_spilled_head(length: int, fds: list[OwnedFd]) -> Head:
@@ -90,10 +135,7 @@ def read_spilled_head(length: int, fds: list[OwnedFd]) -> Head:
     Raises:
         RemoteProtocolError: there is no such memory file, or no message in it.
     """
-    if not fds:
-        raise RemoteProtocolError("malformed spilled message: no descriptor came with it")
-    _check(fds[0], length)
-    return read_head(os.pread(fds[0].fileno(), METHOD_BYTES, 0), length)
+    return read_head(begin_spilled(length, fds), length)
 
 
 def head_of_spilled(length: int, fds: list[OwnedFd]) -> Head | None:

@@ -188,7 +188,7 @@ def test_out_of_address_space_a_long_request_is_refused_and_the_next_is_taken(da
 
 @pytest.mark.skipif(shutil.which("strace") is None, reason="strace is what makes memory short")
 @pytest.mark.parametrize("daemon", ["uvloop"], indirect=True)
-@pytest.mark.parametrize("call, error", [("memfd_create", "ENOMEM"), ("write", "ENOSPC")])
+@pytest.mark.parametrize("call, error", [("memfd_create", "ENOMEM"), ("writev", "ENOSPC")])
 def test_out_of_memory_a_long_answer_is_an_error_and_the_next_is_sent(daemon: Daemon, call: str, error: str) -> None:
     with daemon.client() as client:
         with _injected(daemon.server.pid, f"{call}:error={error}"):

@@ -29,6 +29,7 @@ from seqrpc.kernel.descriptors import (
     as_value,
     book,
     close_all,
+    close_checked,
     received_fd,
     sender_of,
     socket_of,
@@ -530,3 +531,19 @@ def test_the_table_is_widened_at_once() -> None:
         return []
 
     assert in_child(child) == [True, True, errno.EINVAL]
+
+
+def test_a_memory_file_that_was_checked_is_closed_by_what_is_known_of_it() -> None:
+    booked: set[int] = set()
+    with lingering(60) as made:  # a small file would be closed here, and this would take long
+        for held, is_closed_here in ((8 << 20, True), ((8 << 20) + 1, False)):
+            number = os.memfd_create("checked") if is_closed_here else made.make().detach()
+            file = received_fd(number, 1001)
+            book(file, booked)
+            begin = time.monotonic()
+            close_checked(file, held)
+            assert time.monotonic() - begin < PATIENCE
+            assert file.closed
+            assert not booked
+            assert is_open(number) is not is_closed_here
+            close_checked(file, 1)  # closing twice does nothing

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import ctypes
 import errno
 import fcntl
 import mmap
@@ -102,6 +103,21 @@ def test_content_in_pieces_is_written_one_after_the_other() -> None:
     with memfd.sealed("name", pieces) as file:
         assert read(file) == bytes(pieces) == b"".join(parts)
         assert memfd.check_sealed(file) == len(pieces) == 100_004
+
+
+def test_of_more_pieces_than_the_kernel_takes_at_once_all_are_written() -> None:
+    pieces = Pieces([b"%d-" % number for number in range(3_000)])
+    with memfd.sealed("name", pieces) as file:
+        assert read(file) == bytes(pieces)
+
+
+@pytest.mark.parametrize("most", [1, 3, 4, 5, 50_000])
+def test_a_write_that_takes_a_part_of_the_pieces_is_gone_on_with(monkeypatch: pytest.MonkeyPatch, most: int) -> None:
+    real = os.writev
+    pieces = Pieces([b"abc", b"", b"d", memoryview(os.urandom(100_000)), b"e"])
+    monkeypatch.setattr(os, "writev", lambda fd, parts: real(fd, [b"".join(parts)[:most]]))
+    with memfd.sealed("name", pieces) as file:
+        assert read(file) == bytes(pieces)
 
 
 @pytest.mark.parametrize("size", [1, 100_000, memory.HUGE - 1, memory.HUGE, memory.HUGE + 5_000])
@@ -294,10 +310,13 @@ def test_a_hole_reads_as_zeros_in_another_process_without_a_signal() -> None:
         assert in_child(look) == (b"begin", 0)
 
 
-def test_a_file_with_holes_is_told_from_one_without() -> None:
+def test_the_memory_that_a_file_takes_is_told() -> None:
     with memfd.create("holes", 1 << 20) as file:
-        assert memfd.is_sparse(file)
+        assert memfd.held_bytes(file) == 0
         os.pwrite(file.fileno(), b"x" * 5_000, 0)
-        assert memfd.is_sparse(file)
+        assert memfd.held_bytes(file) == 2 * mmap.PAGESIZE
     with memfd.sealed("whole", b"x" * 5_000) as file:
-        assert not memfd.is_sparse(file)
+        assert memfd.held_bytes(file) == 2 * mmap.PAGESIZE
+    with memfd.create("beyond its end") as file:
+        assert ctypes.CDLL(None).fallocate(file.fileno(), 1, ctypes.c_long(0), ctypes.c_long(1 << 20)) == 0  # KEEP_SIZE
+        assert memfd.held_bytes(file) == 1 << 20

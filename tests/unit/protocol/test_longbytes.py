@@ -54,6 +54,49 @@ def test_only_bytes_that_no_packet_holds_are_long() -> None:
     assert not has_long_bytes([SHORT, "x" * 100_000, [LONG], bytearray(LONG)])  # a bytearray may change
 
 
+BEGIN = 4_096
+
+
+def taken_from_beginning(data: bytes) -> tuple[Any, list[bytes]]:
+    """Take out what is long where only the first bytes are at hand, and the rest is read only where it is long."""
+
+    def read(start: int, size: int) -> bytes:
+        assert size > MAX_PACKET
+        return data[start : start + size]
+
+    rest, long = take_long_bytes(data[:BEGIN], 64, read, len(data))
+    return bytes(rest), long
+
+
+@pytest.mark.parametrize(
+    "message", [(0, 1, "m", [LONG]), (0, 1, "m" * 4_000, {"a": 5, "b": LONGER}), (1, 1, None, LONG), LONG]
+)
+def test_of_a_message_that_ends_with_long_bytes_the_first_bytes_are_enough(message: Any) -> None:
+    data = msgpack.packb(message)
+    assert taken_from_beginning(data) == taken(data)
+    assert taken_from_beginning(data)[1]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        msgpack.packb((0, 1, "m", [LONG], {"deadline": 1})),
+        msgpack.packb((0, 1, "m", [LONG, LONG])),
+        msgpack.packb((0, 1, "m", ["x" * 100_000])),
+        msgpack.packb((0, 1, "m", [SHORT])),
+        msgpack.packb((0, 1, "m" * 5_000, [LONG])),
+        msgpack.packb((0, 1, "m" * 4_090, [LONG])),
+        msgpack.packb((0, 1, "m", [LONG])) + b"x",
+        msgpack.packb((0, 1, "m", [LONG]))[:-1],
+        msgpack.packb((0, 1, [1] * 100, LONG)),
+        b"\x92\xd4\x80\x00" + msgpack.packb(LONG),
+    ],
+    ids=range(10),
+)
+def test_a_message_with_more_behind_its_first_bytes_is_left_as_it_is(data: bytes) -> None:
+    assert taken_from_beginning(data) == (data[:BEGIN], [])
+
+
 @pytest.mark.parametrize("message", MESSAGES, ids=range(len(MESSAGES)))
 def test_pieces_are_what_msgpack_packs(message: Any) -> None:
     pieces = packed(message)

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import ctypes
 import errno
+import mmap
 import os
 import time
 from typing import Any
@@ -9,21 +11,30 @@ import msgpack
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.descriptors import Lender, memory_file, owned, write_only
+from support.descriptors import Lender, is_open, memory_file, owned, write_only
 from support.measures import peak_bytes
 from support.properties import PROPERTY, values
 from support.scarcity import address_space_used_up, files_of_at_most, table_full
 from support.sessions import duplicates
+from support.waiting import PATIENCE
 
 from seqrpc.errors import Overloaded, RemoteProtocolError, TooLarge
 from seqrpc.kernel import memfd
-from seqrpc.kernel.descriptors import OwnedFd, close_all
+from seqrpc.kernel.closing import CLOSER
+from seqrpc.kernel.descriptors import OwnedFd, close_all, received_fd
 from seqrpc.kernel.pieces import Pieces
 from seqrpc.limits import MAX_PACKET, Limits
 from seqrpc.protocol.decoder import Decoder
 from seqrpc.protocol.encoder import Encoder
 from seqrpc.protocol.longbytes import EXT_TAKEN
-from seqrpc.protocol.spilled import NoMemoryFile, head_of_spilled, read_spilled, read_spilled_head, write_spilled
+from seqrpc.protocol.spilled import (
+    NoMemoryFile,
+    begin_spilled,
+    head_of_spilled,
+    read_spilled,
+    read_spilled_head,
+    write_spilled,
+)
 
 LARGE = "x" * 100_000
 
@@ -174,6 +185,25 @@ def test_one_that_there_is_no_room_for_is_left_where_it_was() -> None:
         assert not file.closed
 
 
+def test_one_whose_long_bytes_there_is_no_room_for_is_left_where_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = os.pread
+
+    def pread(fd: int, size: int, offset: int) -> bytes:
+        if size == len(LONG):
+            raise MemoryError  # the C library may have room left that it once had
+        return real(fd, size, offset)
+
+    monkeypatch.setattr(os, "pread", pread)
+    data = msgpack.packb([0, 7, "m", [LONG]])
+    with write_spilled(data) as file:
+        fds = [file]
+        with pytest.raises(Overloaded) as caught:
+            read_spilled(Decoder(), len(data), fds)
+        assert caught.value.message == f"there is no room for a message of {len(LONG)} bytes: Cannot allocate memory"
+        assert fds == [file]
+        assert not file.closed
+
+
 def test_one_of_too_many_arrays_and_maps_is_left_where_it_was() -> None:
     data = b"\xdd\x00\x01\x86\xa0" + b"\x90" * 100_000
     with memory_file(data) as file:
@@ -190,6 +220,56 @@ def test_one_of_holes_is_not_looked_at() -> None:
         with pytest.raises(RemoteProtocolError, match="its memfd has holes"):
             read_spilled(Decoder(), 8_000_000, [file])
         assert os.fstat(file.fileno()).st_blocks == before, "nothing of it was filled"
+
+
+def test_one_of_holes_is_not_looked_at_where_its_long_bytes_would_be_read_either() -> None:
+    begin = b"\x94\x00\x07\xa1m\x91\xc6" + (7_000_000).to_bytes(4, "big")
+    size = len(begin) + 7_000_000
+    with memory_file(begin, size=size) as file:
+        before = os.fstat(file.fileno()).st_blocks
+        with pytest.raises(RemoteProtocolError, match="its memfd has holes"):
+            read_spilled(Decoder(), size, [file], begin_spilled(size, [file]))
+        assert os.fstat(file.fileno()).st_blocks == before, "nothing of it was filled"
+
+
+def test_long_bytes_at_the_end_are_read_without_a_mapping(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_room(*_args: object, **_options: object) -> None:
+        raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+
+    monkeypatch.setattr(mmap, "mmap", no_room)
+    for message in ([0, 7, "m", [LONG]], [1, 7, None, LONG], [0, 7, "m", [1, 2]]):
+        data = msgpack.packb(message)
+        assert read_spilled(Decoder(), len(data), [write_spilled(data)]) == (message, None)
+    later = msgpack.packb([0, 7, "m", [LONG], {"deadline": 1}])
+    with write_spilled(later) as file, pytest.raises(Overloaded, match="no room"):
+        read_spilled(Decoder(), len(later), [file])
+
+
+def test_what_was_checked_with_its_first_bytes_is_read_as_it_was() -> None:
+    data = msgpack.packb([0, 7, "m", [LONG]])
+    fds = [write_spilled(data)]
+    begin = begin_spilled(len(data), fds)
+    assert begin == data[:4_096]
+    for change in (
+        lambda: os.truncate(fds[0].fileno(), 10),
+        lambda: os.truncate(fds[0].fileno(), len(data) + 1),
+        lambda: os.pwrite(fds[0].fileno(), b"x", 0),
+        lambda: os.posix_fallocate(fds[0].fileno(), 0, 9 << 20),
+    ):
+        with pytest.raises(PermissionError):
+            change()
+    assert read_spilled(Decoder(), len(data), fds, begin) == ([0, 7, "m", [LONG]], None)
+
+
+def test_one_that_takes_far_more_memory_than_its_length_is_closed_elsewhere() -> None:
+    data = msgpack.packb([0, 7, "m", [LONG]])
+    made = memory_file(data, seals=0)
+    assert ctypes.CDLL(None).fallocate(made.fileno(), 1, ctypes.c_long(0), ctypes.c_long(64 << 20)) == 0  # KEEP_SIZE
+    memfd.seal(made)
+    number = made.detach()
+    assert read_spilled(Decoder(), len(data), [received_fd(number, 1001)])[1] is None
+    assert CLOSER.wait_idle(PATIENCE)
+    assert not is_open(number)
 
 
 def test_one_of_many_values_costs_no_more_than_its_length() -> None:

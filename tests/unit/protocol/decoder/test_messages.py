@@ -96,6 +96,20 @@ def test_long_bytes_are_read_into_what_the_receiver_gets() -> None:
     assert decoder.decode(own, []) == ([1, None], f"unknown extension type {EXT_TAKEN}"), "nothing is left of it"
 
 
+def test_the_first_bytes_are_enough_where_nothing_but_long_bytes_is_behind_them() -> None:
+    decoder, long = Decoder(), os.urandom(100_000)
+    for last in ([], [5]):
+        data = msgpack.packb([0, 7, "m", [long, *last]])
+
+        def read(start: int, size: int, data: bytes = data) -> bytes:
+            return data[start : start + size]
+
+        decoded = decoder.decode_beginning(data[:4_096], len(data), [], read)
+        assert decoded == (None if last else ([0, 7, "m", [long]], None))
+    own = b"\x92\x01\xd4" + bytes((EXT_TAKEN & 0xFF, 0))
+    assert decoder.decode(own, []) == ([1, None], f"unknown extension type {EXT_TAKEN}"), "nothing is left of it"
+
+
 def has_maps(value: Any) -> bool:
     return isinstance(value, dict) or (isinstance(value, list) and any(map(has_maps, value)))
 
