@@ -84,6 +84,14 @@ MAX_PATH_BYTES = 4_095
 """Bytes of a path that an argument, a result or an item is made into: the kernel's ``PATH_MAX`` without the null at the
 end. ``pathlib`` has the interpreter intern each part of a path, in a table that keeps its size once it has grown."""
 
+KEPT_FILE_BYTES = 4 * 1024 * 1024
+"""Bytes of a message whose memory file a connection keeps for a moment after it was sent. Whoever closes the last copy
+frees its memory, which is best done by the process that fills the next, and on the processor where it runs: freed by
+the reader, 1 MiB took up to twice as long in all. Of longer ones, two at a time would be too much memory."""
+
+KEPT_FILE_SECONDS = 0.02
+"""Seconds for which it is kept if no other follows: as long as whoever sends one after the other needs for the next."""
+
 CLOSING_THREADS = 16
 """The most threads of a process that close what others sent: each may have to wait as long as somebody else likes.
 They are started when they are needed."""

@@ -153,7 +153,7 @@ class Carrier:
         """Return the outlet where packets wait; make it if there is none."""
         if self.outlet is None:
             outbox = Outbox(self._limits.high_water_bytes, self._limits.low_water_bytes)
-            self.outlet = Outlet(self._loop, self._sock, self, outbox)
+            self.outlet = Outlet(self._loop, self._sock, self, outbox, keeps=True)
         return self.outlet
 
     @property
@@ -288,6 +288,7 @@ class Carrier:
     def _finish(self, exc: Exception | None) -> None:
         if self._forked:
             return
+        self._drop_queue()
         try:
             self.intake.protocol.connection_lost(exc)
         except Exception as failure:

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from typing import Any
+from typing import Any, Final
 
 from seqrpc.calls.sending import Owner, Sending
-from seqrpc.protocol.outbox import RETRY_DELAY, Outbox
+from seqrpc.kernel.descriptors import OwnedFd, as_value
+from seqrpc.limits import KEPT_FILE_BYTES, KEPT_FILE_SECONDS
+from seqrpc.protocol.outbox import RETRY_DELAY, Outbox, Packet
+
+_QUICK_BYTES: Final = 1 << 17
+"""Bytes of a memory file up to which it makes no difference who frees them."""
 
 
 class Outlet(Sending):
@@ -18,17 +23,59 @@ class Outlet(Sending):
         sock: the socket, borrowed.
         owner: is told what becomes of the packets.
         outbox: where packets wait.
+        keeps: whether to keep the memory file of a message until the next was sent, for a moment at most.
     """
 
-    __slots__ = ("_loop", "_retry", "watching")
+    __slots__ = ("_forgetting", "_keeps", "_kept", "_loop", "_retry", "watching")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, sock: socket.socket, owner: Owner, outbox: Outbox) -> None:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        sock: socket.socket,
+        owner: Owner,
+        outbox: Outbox,
+        *,
+        keeps: bool = False,
+    ) -> None:
         """Begin with nothing to send."""
         super().__init__(sock, owner, outbox)
         self._loop = loop
         self.watching = False
         """Whether the loop watches for room."""
         self._retry: asyncio.TimerHandle | None = None
+        self._keeps = keeps
+        self._kept: OwnedFd | None = None
+        self._forgetting: asyncio.TimerHandle | None = None
+
+    def _sent(self, packet: Packet) -> None:
+        """Close what was its own, but for the memory file of a message, in place of the one before.
+
+        The reader works on the message meanwhile, and has not to free its memory.
+        """
+        if self._keeps and _QUICK_BYTES < packet.spilled <= KEPT_FILE_BYTES:
+            before, self._kept = self._kept, as_value(packet.fds.pop(0))  # dropped without a word if the loop ends
+            if before is not None:
+                before.close()
+            if self._forgetting is None:
+                self._forget_later()
+        packet.sent()
+
+    def _forget_later(self) -> None:
+        # One timer after the other, and not one for each message.
+        self._forgetting = self._loop.call_later(KEPT_FILE_SECONDS, self._forget, self._kept)
+
+    def _forget(self, file: OwnedFd | None) -> None:
+        """Close the memory file that is kept, unless it is another one by now."""
+        self._forgetting = None
+        if self._kept is file:
+            self._close_kept()
+        elif self._kept is not None:
+            self._forget_later()
+
+    def _close_kept(self) -> None:
+        kept, self._kept = self._kept, None
+        if kept is not None:
+            kept.close()
 
     def _watch_later(self) -> None:
         self._retry = self._loop.call_later(RETRY_DELAY, self._try_again)
@@ -51,8 +98,17 @@ class Outlet(Sending):
             if not self._loop.is_closed():
                 self._loop.remove_writer(self._sock.fileno())
 
+    def drop(self) -> None:
+        """Let go of what waits, and of what is kept; nothing of it is sent."""
+        super().drop()
+        self._close_kept()
+        if self._forgetting is not None:
+            self._forgetting.cancel()
+            self._forgetting = None
+
     def let_go_in_child(self) -> list[Any]:
         """Stop working: this is a copy in a forked child. Return the packets that wait, without telling them."""
-        self._retry = None
+        self._retry = self._forgetting = None
+        self._close_kept()
         self.watching = self.room.narrow = False
         return self.outbox.forget()

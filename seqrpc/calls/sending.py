@@ -104,7 +104,7 @@ class Sending(ABC):
                     verdict, reason = judge(packet, exc, self._owner.too_long)
                 else:
                     if packet.fds:
-                        packet.sent()
+                        self._sent(packet)
                     return True
                 if verdict is Verdict.WAIT:
                     return False
@@ -113,6 +113,10 @@ class Sending(ABC):
                     raise self._why(verdict, reason)
         finally:
             del reason  # which refers to this frame, and so to itself and to the packet
+
+    def _sent(self, packet: Packet) -> None:
+        """Close what was the own of a packet that was sent at once."""
+        packet.sent()
 
     def _why(self, verdict: Verdict, reason: Exception) -> Exception:
         """Return what to raise in whoever sends; where nobody reads any more, the owner is told."""

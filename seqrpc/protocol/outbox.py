@@ -63,7 +63,7 @@ class Packet:
         weight: bytes that it keeps in memory, those of its memory files included.
     """
 
-    __slots__ = ("data", "failed", "fds", "kept", "lent", "narrow", "weight")
+    __slots__ = ("data", "failed", "fds", "kept", "lent", "narrow", "spilled", "weight")
 
     def __init__(
         self,
@@ -84,6 +84,8 @@ class Packet:
         self.weight = weight
         self.kept = False
         """Whether what was lent has been duplicated."""
+        self.spilled = 0
+        """Bytes of the message, if it goes in a memory file, which is the first of :attr:`fds` then."""
 
     def numbers(self) -> Sequence[int]:
         """Return the numbers of all its descriptors, to be sent now.
@@ -101,10 +103,12 @@ class Packet:
         Raises:
             Exception: what ``spill`` raises.
         """
+        size = len(self.data)
         shorter = spill(self.data)
         if shorter is None:
             return False
         self.data, file = shorter
+        self.spilled = size
         self.fds.insert(0, file)
         self.narrow = True
         return True

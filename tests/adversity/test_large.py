@@ -70,6 +70,8 @@ async def nothing_is_left() -> AsyncIterator[None]:
 
     What came is closed by a thread of its own, and what is sent by the task that sent it: a moment later.
     """
+    # What was sent before may be kept a moment longer.
+    await comes_true(lambda: not any("memfd:seqrpc-message" in what for what in open_fds().values()))
     fds, files = open_fds(), memory_files()
     yield
     with suppress(TimeoutError):

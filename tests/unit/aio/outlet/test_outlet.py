@@ -5,19 +5,20 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import pytest
-from support.descriptors import owned
+from support.descriptors import is_open, owned
 from support.packets import fill, raw_pair, receive
-from support.waiting import happens, turns_of_the_loop
+from support.waiting import comes_true, happens, turns_of_the_loop
 
 from seqrpc import ConnectionLost
 from seqrpc.aio.outlet import Outlet
 from seqrpc.kernel import memfd
 from seqrpc.kernel.descriptors import OwnedFd, close_all
 from seqrpc.kernel.pieces import Content
+from seqrpc.limits import KEPT_FILE_BYTES
 from seqrpc.protocol.outbox import Outbox, Packet, lending
 
 
@@ -192,6 +193,70 @@ async def test_what_is_shortened_is_sent_again_at_once() -> None:
             assert (data, len(received)) == (b"short", 1)
             close_all([OwnedFd(fd) for fd in received])
         assert owner.refusals == []
+
+
+SIZE = 200_000
+
+
+@asynccontextmanager
+async def keeping_outlet() -> AsyncIterator[tuple[Outlet, list[int], Callable[..., None]]]:
+    """Yield an outlet that keeps, the numbers of the memory files that were sent over it, and what sends one."""
+    files: list[int] = []
+    ours, theirs = raw_pair()
+    owner = Owner()
+
+    def spill(data: Content) -> tuple[bytes, OwnedFd]:
+        file = memfd.sealed("long", data)
+        files.append(file.fileno())
+        return b"short", file
+
+    def send(size: int = SIZE) -> None:
+        it.send(lending(b"x" * size, [], spill))
+        _data, received, _flags, _address = socket.recv_fds(theirs, 10, 2)
+        os.close(received[0])
+
+    it = owner.outlet = Outlet(asyncio.get_running_loop(), ours, owner, Outbox(), keeps=True)
+    with ours, theirs:
+        yield it, files, send
+        it.drop()
+    assert not any(map(is_open, files))
+
+
+async def test_the_memory_file_of_a_message_is_kept_until_the_next_was_sent() -> None:
+    async with keeping_outlet() as (_it, files, send):
+        send()
+        assert is_open(files[0])
+        send()
+        assert files[0] != files[1]
+        assert not is_open(files[0])
+        assert is_open(files[1])
+
+
+async def test_if_no_other_follows_it_is_kept_for_a_moment_only() -> None:
+    async with keeping_outlet() as (_it, files, send):
+        send()
+        await asyncio.sleep(0)
+        send()  # the timer of the first finds another one, and waits for that
+        await comes_true(lambda: not is_open(files[1]))
+        send()
+        await comes_true(lambda: not is_open(files[2]))
+
+
+@pytest.mark.parametrize("size", [100_000, KEPT_FILE_BYTES + 1])
+async def test_one_that_is_short_or_very_long_is_not_kept(size: int) -> None:
+    async with keeping_outlet() as (_it, files, send):
+        send(size)
+        assert not is_open(files[0])
+
+
+async def test_what_is_kept_is_let_go_with_the_rest_and_in_a_forked_child() -> None:
+    async with keeping_outlet() as (it, files, send):
+        send()
+        it.drop()
+        assert not is_open(files[0])
+        send()
+        assert it.let_go_in_child() == []
+        assert not is_open(files[1])
 
 
 async def test_a_copy_in_a_forked_child_forgets_what_waits() -> None:
