@@ -121,16 +121,40 @@ def held_bytes(owned: OwnedFd) -> int:
     return os.fstat(owned.fileno()).st_blocks * 512
 
 
+_NEAR: Final = 16
+"""If what is copied lies, within its page, by fewer bytes before the place that it is copied to, copying takes up to
+five times as long on some processors: ``rep movsb`` on one of AMD's. Fresh memory begins 48 bytes into a page, and the
+long bytes of a message some 20 to 50 bytes into its file."""
+
+_ASIDE: Final = 1 << 17  # bytes, which a processor has at hand
+
+
 def read(file: HasFileno, offset: int, size: int) -> bytes:
     """Return ``size`` bytes of a checked memory file, which must have them: copied once, without mapping the file."""
     if size < memory.HUGE:
         return os.pread(file.fileno(), size, offset)
     data, room = memory.fresh_bytes(size)
-    done = 0
     with room:
+        is_near = 0 < (memory.address_of(data) - offset) % mmap.PAGESIZE < _NEAR
+        done = _read_aside(file, offset, room) if is_near else 0
         while done < size:  # the kernel reads less than 2 GiB at a time
             done += os.preadv(file.fileno(), [room[done:]], offset + done)
     return data
+
+
+def _read_aside(file: HasFileno, offset: int, room: memoryview) -> int:
+    """Read to a place that is not too near, part by part, and copy from there; return how much was read."""
+    begin, done, size = (offset - 4 * _NEAR) % mmap.PAGESIZE, 0, len(room)  # far from both
+    try:
+        pages = mmap.mmap(-1, begin + _ASIDE)
+    except OSError:  # there is no room
+        return 0
+    with pages, memoryview(pages) as view, view[begin:] as aside:
+        while done < size:
+            read = os.preadv(file.fileno(), [aside[: size - done]], offset + done)
+            room[done : done + read] = aside[:read]
+            done += read
+    return done
 
 
 READ_ONLY: Final = (mmap.MAP_PRIVATE, mmap.PROT_READ)

@@ -35,6 +35,12 @@ def fresh_bytes(size: int) -> tuple[bytes, memoryview]:
     return data, memoryview((ctypes.c_char * size).from_address(address)).cast("B")
 
 
+def address_of(data: bytes) -> int:
+    """Return where the content of bytes begins in memory."""
+    address: int = _functions().PyBytes_AsString(data)
+    return address
+
+
 def prepare() -> None:
     """Load what :func:`fresh_bytes` needs: ctypes, which takes long to load, and which few programs need."""
     _functions()

@@ -128,6 +128,35 @@ def test_a_part_of_a_file_is_read_and_copied_once(size: int) -> None:
         assert peak_bytes(lambda: memfd.read(file, 6, size)) < size + 100_000
 
 
+MAPPED = 33 << 20
+"""Bytes that the C library always gets from the system by themselves, so that they begin 48 bytes into a page."""
+
+
+@pytest.mark.parametrize("size", [memory.HUGE, MAPPED + 70_001])
+@pytest.mark.parametrize("part", [None, 100_007])
+def test_wherever_in_its_page_a_large_part_begins_it_is_read_whole(
+    monkeypatch: pytest.MonkeyPatch, size: int, part: int | None
+) -> None:
+    real, content = os.preadv, os.urandom(size + 100)
+    if part is not None:
+        monkeypatch.setattr(os, "preadv", lambda fd, rooms, offset: real(fd, [rooms[0][:part]], offset))
+    with memfd.sealed("name", content) as file:
+        for offset in (0, 33, 40, 47, 48):
+            assert memfd.read(file, offset, size) == content[offset : offset + size]
+            assert peak_bytes(lambda offset=offset: memfd.read(file, offset, size)) < size + 200_000  # type: ignore[misc]
+
+
+def test_a_large_part_is_read_without_room_to_copy_from_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_room(*_args: object) -> None:
+        raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+
+    content = os.urandom(MAPPED + 100)
+    with memfd.sealed("name", content) as file:
+        monkeypatch.setattr(mmap, "mmap", no_room)
+        for offset in (33, 40, 48):
+            assert memfd.read(file, offset, MAPPED) == content[offset : offset + MAPPED]
+
+
 def test_what_the_kernel_reads_in_parts_is_read_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     content, real = os.urandom(memory.HUGE), os.preadv
     with memfd.sealed("name", b"before" + content) as file:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import ctypes
 import sys
 
 import pytest
@@ -33,6 +34,13 @@ def test_fresh_bytes_are_what_was_written_to_their_memory(
     expected = (bytes(range(251)) * (size // 251 + 1))[:size]
     assert data == expected
     assert hash(data) == hash(expected)
+
+
+def test_where_bytes_are_is_told() -> None:
+    data, room = fresh_bytes(1_000)
+    room[:] = b"x" * 1_000
+    assert ctypes.string_at(memory.address_of(data), 1_000) == data
+    assert ctypes.string_at(memory.address_of(b"abc")) == b"abc"
 
 
 def test_fresh_bytes_belong_to_their_holder_alone_and_are_made_once() -> None:
