@@ -9,7 +9,7 @@ import msgpack
 from seqrpc.errors import RemoteProtocolError
 from seqrpc.kernel.pieces import Content, Pieces
 from seqrpc.protocol import messages
-from seqrpc.protocol.messages import NOTIFY, REQUEST, RESPONSE
+from seqrpc.protocol.messages import NOTIFY, REQUEST, RESPONSE, SPILLED
 
 METHOD_BYTES: Final = 4_096
 """Bytes that hold the name of a method, too, if it is one that exists."""
@@ -48,6 +48,8 @@ def read_head(data: bytes | memoryview, size: int | None = None) -> Head:
             head = _read_plain(data)
             if head is not None:
                 return head
+        elif data[0] in _PLAIN_ARRAYS and data[1] == SPILLED:  # which has neither id nor method in its head
+            return Head(data[0] & 0x0F, SPILLED, None, None)
     except (IndexError, UnicodeDecodeError):  # the long way says what is wrong
         pass
     return _read_any(data, len(data) if size is None else size)

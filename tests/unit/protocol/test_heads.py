@@ -32,6 +32,7 @@ TEXTS = [b"\xa3S.m", b"\xd9\x03S.m", b"\xda\x00\x03S.m", b"\xdb\x00\x00\x00\x03S
         ((1, 300, None, [1]), (4, 1, 300, None)),
         ((2, "Sé.m", []), (3, 2, None, "Sé.m")),
         ((3, 7), (2, 3, None, None)),
+        ((4, 70_000), (2, 4, None, None)),
         ((4, 70_000, 7), (3, 4, None, None)),
         ((5, "a reason"), (2, 5, None, None)),
         ((9, {"of": "a later protocol"}), (2, 9, None, None)),
