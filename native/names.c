@@ -29,7 +29,7 @@ find_slot(PyObject *type, const char *name)
         return -1;
     }
     Slot offset = -1;
-    if (Py_IS_TYPE(found, &PyMemberDescr_Type)) {
+    if (Py_IS_TYPE(found, &PyMemberDescr_Type) && ((PyMemberDescrObject *)found)->d_member->type == T_OBJECT_EX) {
         offset = ((PyMemberDescrObject *)found)->d_member->offset;
     } else {
         PyErr_Format(PyExc_TypeError, "%R has no slot %s", type, name);
@@ -55,48 +55,79 @@ find_method(PyObject *type, const char *name)
     return method;
 }
 
-static int
-bind_all(PyObject *objects)
+/* What is in the dict; borrowed. */
+static PyObject *
+item(PyObject *objects, const char *name)
 {
-#define BIND_OBJECT(name) \
-    { \
-        PyObject *found = PyDict_GetItemString(objects, #name); \
-        if (found == NULL) { \
-            PyErr_SetString(PyExc_KeyError, #name); \
-            return -1; \
-        } \
-        Py_XSETREF(the_##name, Py_NewRef(found)); \
+    PyObject *found = PyDict_GetItemString(objects, name);
+    if (found == NULL) {
+        PyErr_SetString(PyExc_KeyError, name);
     }
-    OBJECTS(BIND_OBJECT)
-#define BIND_SLOT(class, name, attribute) \
-    if ((name##_##attribute = find_slot(the_##class, #attribute)) < 0) { \
-        return -1; \
-    }
-    SLOTS(BIND_SLOT)
-#define BIND_STRING(name) \
+    return found;
+}
+
+/* Make what does not depend on the objects. */
+static int
+make_constants(void)
+{
+#define MAKE_STRING(name) \
     if (str_##name == NULL && (str_##name = PyUnicode_InternFromString(#name)) == NULL) { \
         return -1; \
     }
-    STRINGS(BIND_STRING)
-    if (names_of_task == NULL) {
-        names_of_task = Py_BuildValue("(ss)", "loop", "context");
-        names_of_eager_task = Py_BuildValue("(sss)", "loop", "context", "eager_start");
-        zero = PyLong_FromLong(0);
-        one = PyLong_FromLong(1);
-        minus_one = PyLong_FromLong(-1);
+    STRINGS(MAKE_STRING)
+#define MAKE(constant, made) \
+    if ((constant) == NULL && ((constant) = (made)) == NULL) { \
+        return -1; \
     }
-    calls_kind = PyLong_AsSsize_t(the_calls_kind);
-    number_of_socket = find_method(the_Socket, "fileno");
-    copy_of_struct = find_method(the_HandledCall, "__copy__");
-    done_of_future = find_method(the_Future, "done");
-    if (done_of_future == NULL) {
-        PyErr_Clear(); /* it is asked by its name */
+    MAKE(names_of_task, Py_BuildValue("(ss)", "loop", "context"))
+    MAKE(names_of_eager_task, Py_BuildValue("(sss)", "loop", "context", "eager_start"))
+    MAKE(zero, PyLong_FromLong(0))
+    MAKE(one, PyLong_FromLong(1))
+    MAKE(minus_one, PyLong_FromLong(-1))
+    return 0;
+}
+
+/* Look for everything, and keep it only if all is there: what was bound before is still used if something is not. */
+static int
+bind_all(PyObject *objects)
+{
+#define COUNT_OBJECT(name) +1
+#define COUNT_SLOT(class, name, attribute) +1
+    PyObject *found[OBJECTS(COUNT_OBJECT)];
+    Slot slots[SLOTS(COUNT_SLOT)];
+    size_t at = 0;
+#define FIND_OBJECT(name) \
+    if ((found[at++] = item(objects, #name)) == NULL) { \
+        return -1; \
     }
-    if (calls_kind < 0 || number_of_socket == NULL || copy_of_struct == NULL) {
+    OBJECTS(FIND_OBJECT)
+    at = 0;
+#define FIND_SLOT(class, name, attribute) \
+    if ((slots[at++] = find_slot(item(objects, #class), #attribute)) < 0) { \
+        return -1; \
+    }
+    SLOTS(FIND_SLOT)
+    PyCFunction number = find_method(item(objects, "Socket"), "fileno");
+    PyCFunction copy = number == NULL ? NULL : find_method(item(objects, "HandledCall"), "__copy__");
+    Py_ssize_t kind = copy == NULL ? -1 : PyLong_AsSsize_t(item(objects, "calls_kind"));
+    if (kind < 0) {
         return -1;
     }
-    return names_of_task == NULL || names_of_eager_task == NULL || zero == NULL || one == NULL || minus_one == NULL ? -1
-                                                                                                                    : 0;
+    PyCFunction done = find_method(item(objects, "Future"), "done");
+    if (done == NULL) {
+        PyErr_Clear(); /* it is asked by its name */
+    }
+    at = 0;
+#define KEEP_SLOT(class, name, attribute) name##_##attribute = slots[at++];
+    SLOTS(KEEP_SLOT)
+    number_of_socket = number;
+    copy_of_struct = copy;
+    done_of_future = done;
+    calls_kind = kind;
+    at = 0;
+#define KEEP_OBJECT(name) Py_XSETREF(the_##name, Py_NewRef(found[at++]));
+    OBJECTS(KEEP_OBJECT)
+    return 0;
 }
 
 PyObject *
@@ -106,7 +137,7 @@ bind_names(PyObject *Py_UNUSED(module), PyObject *objects)
         PyErr_SetString(PyExc_TypeError, "bind takes a dict of the objects by name");
         return NULL;
     }
-    if (bind_all(objects) < 0) {
+    if (make_constants() < 0 || bind_all(objects) < 0) {
         return NULL;
     }
     is_bound = true;

@@ -7,6 +7,7 @@ from _socket import SocketType
 from asyncio import Future, Task, _get_running_loop
 from typing import Any, cast
 
+from seqrpc import twin
 from seqrpc.aio.accounts import CALLS, Account
 from seqrpc.aio.carrier import Carrier
 from seqrpc.aio.current import HandledCall
@@ -28,7 +29,7 @@ from seqrpc.limits import LONGEST_TIMER
 from seqrpc.protocol.inbox import Inbox
 from seqrpc.protocol.messages import NO_OPTIONS, Options, Request, Response
 from seqrpc.protocol.session import Session
-from seqrpc.twin import native
+from seqrpc.text import shown
 
 _SOCKETS = (socket.socket, ValueSocket)
 """The classes whose objects are sent and received on without asking them. Others may do as they like, as in tests."""
@@ -37,44 +38,46 @@ _NOTHING = cast("Any", None)
 
 
 def use_dispatcher(kind: type) -> None:
-    """Tell the native lanes what they work with; ``kind`` is the class whose objects answer requests."""
-    if native is None:
+    """Tell the native lanes what they work with; ``kind`` is the class whose objects answer requests.
+
+    If they cannot work with it, because something keeps its fields otherwise than they know, they are left out.
+    """
+    if twin.native is None:
         return
     classes = (
         Account, Carrier, Entry, Future, HandledCall, Inbox, Intake, Link, Options, OwnedFd, Pace, Request, Response,
         ResultCheck, RunningCalls, Session, Share, Starter, Task, Turns,
     )  # fmt: skip
-    native.bind(
-        {each.__name__: each for each in classes}
-        | {
-            "Dispatcher": kind,
-            "Socket": SocketType,
-            # Copied, and then filled in, which is quicker than to make one. A list makes the garbage collector know it.
-            "blank_call": HandledCall(
-                request=_NOTHING, caller=_NOTHING, connection=None, dispatcher=_NOTHING, entry=[]
-            ),
-            "blank_request": Request(0, "", [], NO_OPTIONS, [], 0, is_plain=True),
-            "blank_response": Response(0, None, None, []),
-            "calls_kind": CALLS,
-            "close_all": close_all,
-            "closer": CLOSER,
-            "forks": forks,
-            "longest_timer": float(LONGEST_TIMER),
-            "lone_wakeups": LONE_WAKEUPS,
-            "no_params": NO_PARAMS,
-            "nowhere": NOWHERE,
-            "running_loop": _get_running_loop,
-            "scope": scope,
-        }
-    )
+    objects = {each.__name__: each for each in classes} | {
+        "Dispatcher": kind,
+        "Socket": SocketType,
+        # Copied, and then filled in, which is quicker than to make one. A list makes the garbage collector know it.
+        "blank_call": HandledCall(request=_NOTHING, caller=_NOTHING, connection=None, dispatcher=_NOTHING, entry=[]),
+        "blank_request": Request(0, "", [], NO_OPTIONS, [], 0, is_plain=True),
+        "blank_response": Response(0, None, None, []),
+        "calls_kind": CALLS,
+        "close_all": close_all,
+        "closer": CLOSER,
+        "forks": forks,
+        "longest_timer": float(LONGEST_TIMER),
+        "lone_wakeups": LONE_WAKEUPS,
+        "no_params": NO_PARAMS,
+        "nowhere": NOWHERE,
+        "running_loop": _get_running_loop,
+        "scope": scope,
+    }
+    try:
+        twin.native.bind(objects)
+    except Exception as exc:  # whatever is amiss, Python can do without it
+        twin.leave_out(shown(f"seqrpc._native cannot be used: {type(exc).__name__}: {exc}"))
 
 
 def new_lane(link: Link) -> Lane | None:
     """Return the lane of a connection that has been made; None if there is nothing native, or it is no plain one."""
     sock = link.transport.get_extra_info("socket")
-    if native is None or type(link) is not Link or type(sock) not in _SOCKETS:
+    if twin.native is None or type(link) is not Link or type(sock) not in _SOCKETS:
         return None
     carrier = carrier_of(link.transport)
-    lane: Lane = native.Lane(link, carrier)
+    lane: Lane = twin.native.Lane(link, carrier)
     carrier.intake.use_lane(lane)
     return lane

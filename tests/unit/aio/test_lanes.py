@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import math
 import os
+import re
 import socket
 import struct
 import subprocess
@@ -17,15 +18,19 @@ from typing import Any
 
 import msgpack
 import pytest
+from support.commands import environment
 from support.daemons import needs_root, raw_client
+from support.native import NATIVE
 from support.waiting import PATIENCE
 
 import seqrpc
-from seqrpc import policy
+from seqrpc import policy, twin
 from seqrpc.aio import lanes
 from seqrpc.aio.connection import link_of
 from seqrpc.aio.dispatch import Dispatcher
 from seqrpc.kernel.linux import SCM_CREDENTIALS
+
+needs_native = pytest.mark.skipif(seqrpc.__twin__ == "pure", reason="nothing is native here")
 
 
 class Desk(seqrpc.Service):
@@ -45,7 +50,7 @@ async def test_limits_may_be_as_large_as_one_likes(name: str, bound: Any, socket
 
 
 async def test_without_anything_native_there_is_no_lane(socket_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lanes, "native", None)
+    monkeypatch.setattr(twin, "native", None)
     lanes.use_dispatcher(Dispatcher)
     async with seqrpc.serve(Desk(), socket_path), seqrpc.connect(socket_path) as there:
         assert link_of(there).lane is None
@@ -95,6 +100,128 @@ def test_connections_go_on_if_the_package_is_imported_anew(tmp_path: Path) -> No
         check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+COPIES = "import msgspec; copy = msgspec.Struct.__copy__; msgspec.Struct.__copy__ = lambda self: copy(self)\n"
+"""A msgspec whose objects are copied by a function of Python."""
+
+SOCKETS = """
+import _socket
+class Numbered(_socket.socket):
+    def fileno(self):
+        return super().fileno()
+_socket.SocketType = Numbered
+"""
+"""Sockets whose number is asked of Python."""
+
+AMISS = {
+    "copies": (COPIES, "TypeError: <class 'seqrpc.aio.current.HandledCall'> has no method __copy__ that is built in"),
+    "sockets": (SOCKETS, "TypeError: <class '__main__.Numbered'> has no method fileno that is built in"),
+}
+"""What is done to a process before it loads seqrpc, and what is told of it."""
+
+WITHOUT = """
+import asyncio, sys
+import seqrpc
+class Desk(seqrpc.Service):
+    @seqrpc.method
+    async def echo(self, value: object) -> object:
+        return value
+
+async def main():
+    async with seqrpc.serve(Desk(), sys.argv[1]), seqrpc.connect(sys.argv[1]) as there:
+        assert await asyncio.gather(*(there.call("Desk.echo", n) for n in range(20))) == [*range(20)]
+        from seqrpc.aio.connection import link_of
+        assert link_of(there).lane is None
+
+asyncio.run(main())
+from seqrpc import twin
+print(seqrpc.__twin__, twin.TWIN, twin.REASON, twin.TOLD, sep="\\n")
+"""
+
+VERSIONS = "from seqrpc.cli.main import main; import sys; sys.argv[1:] = ['--version']; main()"
+
+SERVING = """
+import logging, os, signal, sys
+import seqrpc
+logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+class Desk(seqrpc.Service):
+    @seqrpc.method
+    async def echo(self, value: object) -> object:
+        return value
+seqrpc.run(Desk(), sys.argv[1], on_start=lambda _server: os.kill(os.getpid(), signal.SIGTERM))
+"""
+
+
+def printed(program: str, *args: object) -> list[str]:
+    done = subprocess.run(
+        [sys.executable, "-c", program, *map(str, args)],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+        env=environment(),
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout.splitlines()
+
+
+@needs_native
+@pytest.mark.parametrize("what", AMISS)
+def test_the_native_one_is_left_out_where_something_is_kept_otherwise(what: str, tmp_path: Path) -> None:
+    before, told = AMISS[what]
+    reason = f"seqrpc._native cannot be used: {told}"
+    assert printed(before + WITHOUT, tmp_path / "s") == ["pure", "pure", reason, f"pure ({reason})"]
+
+
+@needs_native
+def test_the_version_says_so_before_anything_else_is_loaded() -> None:
+    assert f"twin: pure (seqrpc._native cannot be used: {AMISS['copies'][1]})" in printed(f"{COPIES}{VERSIONS}")
+
+
+@needs_native
+def test_a_daemon_says_so_once(tmp_path: Path) -> None:
+    told = f"twin: pure (seqrpc._native cannot be used: {AMISS['copies'][1]})"
+    assert printed(f"{COPIES}{SERVING}", tmp_path / "s") == [f"= serving at {tmp_path / 's'}; {told}"]
+
+
+BOUND_BEFORE = """
+import asyncio, sys
+import seqrpc
+
+class Desk(seqrpc.Service):
+    @seqrpc.method
+    async def echo(self, value: object) -> object:
+        return value
+
+async def main():
+    async with seqrpc.serve(Desk(), sys.argv[1]), seqrpc.connect(sys.argv[1]) as there:
+        from seqrpc import twin
+        from seqrpc.aio.connection import link_of
+        assert await there.call("Desk.echo", 1) == 1
+        assert twin.native is not None and link_of(there).lane is not None
+        nothing = dict.fromkeys(NAMES)
+        class Link:
+            quiet_sweeps = complex.real  # a number, as it stands in memory
+        for objects, error in (
+            ([], TypeError), ({}, KeyError), (nothing, AttributeError), (nothing | {"Link": Link}, TypeError)
+        ):
+            try:
+                twin.native.bind(objects)
+            except error:
+                pass
+            else:
+                raise AssertionError(objects)
+            assert await asyncio.gather(*(there.call("Desk.echo", n) for n in range(20))) == [*range(20)]
+
+asyncio.run(main())
+"""
+
+
+@needs_native
+def test_what_was_bound_before_goes_on_if_it_cannot_be_bound_anew(tmp_path: Path) -> None:
+    names = re.findall(r"\bof\((\w+)\)", (NATIVE / "names.h").read_text())
+    assert printed(BOUND_BEFORE.replace("NAMES", repr(names)), tmp_path / "s") == []
 
 
 class Interrupting(asyncio.SelectorEventLoop):
