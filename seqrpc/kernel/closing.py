@@ -356,11 +356,13 @@ def _is_memory_device(fd: int) -> bool:
 
 @functools.cache
 def _mount_of_devices() -> bytes:
-    null = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+    opened: list[int] = []
     try:
-        return _mount_of(null)
+        opened.extend(map(os.open, ("/dev/null",), (os.O_RDONLY | os.O_CLOEXEC,)))  # in one step, as below
+        return _mount_of(opened[0])
     finally:
-        os.close(null)
+        for null in opened:
+            os.close(null)
 
 
 def _mount_of(fd: int) -> bytes:

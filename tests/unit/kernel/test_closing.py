@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import fcntl
 import gc
+import itertools
 import os
 import resource
 import socket
@@ -16,10 +17,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
-from support.descriptors import is_open, memory_file
+from support.descriptors import is_open, memory_file, open_fds
+from support.lines import interrupting
 from support.lingering import can_mount, hidden, lingering, silent_file_system, start_thread
 from support.processes import AS_ROOT, in_child, running_child
 
@@ -195,6 +198,28 @@ def test_a_file_in_the_place_of_a_device_is_none() -> None:
                 return closes_at_once(null.fileno())
 
     assert not in_child(look)
+
+
+@pytest.mark.parametrize("is_first", [True, False], ids=["first", "later"])
+def test_an_interrupt_at_any_moment_leaves_nothing_open(is_first: bool) -> None:
+    with open(os.devnull) as null:
+        closes_at_once(null.fileno())
+        before = open_fds()
+        for moment in itertools.count(1):
+            if is_first:
+                closing._mount_of_devices.cache_clear()
+            moments = itertools.count(1)
+
+            def is_next(frame: FrameType, event: str, _argument: object, moment: int = moment) -> bool:
+                here = event in ("call", "c_return") and frame.f_code.co_filename == closing.__file__
+                return here and next(moments) == moment  # noqa: B023 - it is called in this very turn
+
+            with interrupting(is_next) as came, contextlib.suppress(KeyboardInterrupt):
+                closes_at_once(null.fileno())
+            assert open_fds() == before, came
+            if not came:
+                break
+        assert moment > (15 if is_first else 8)
 
 
 @pytest.mark.skipif(not can_mount(), reason="needs to mount a file system")
