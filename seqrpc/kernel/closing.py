@@ -228,31 +228,40 @@ class Closer:
             return
         bell = _thread.allocate_lock()
         bell.acquire()
-        self._threads.add(bell)
-        self._awake.add(bell)
         try:
+            self._threads.add(bell)
+            self._awake.add(bell)
             self._start_thread(self._work, (bell,))
-        except RuntimeError:  # there may be no more threads, or the interpreter ends: the next close tries again
+        except (RuntimeError, MemoryError):  # no more threads, or the interpreter ends: the next close tries again
             self._threads.discard(bell)
             self._awake.discard(bell)
 
     def _work(self, bell: _thread.LockType) -> None:
         """Run in a thread, until there is nothing to close for long."""
-        naps = 0
-        while True:
-            line, works = self._take(bell)
-            if line is not None:
-                _close_all(works)
-                self._end(bell, line, len(works))
-                naps = 0
-            elif naps < _NAPS:
-                naps += 1
+        try:
+            naps = 0
+            while naps < _NAPS or self._sleep(bell):
+                naps = naps + 1 if naps < _NAPS else 1
+                try:
+                    while self._close_some(bell):
+                        naps = 0
+                except MemoryError:  # there may be some again after a nap
+                    self._awake.add(bell)
                 time.sleep(_NAP)
-            elif not self._sleep(bell):
-                self._threads.discard(bell)
-                return
-            else:
-                naps = 0
+        finally:  # whatever ended it: the next close is to start another thread
+            self._threads.discard(bell)
+            self._awake.discard(bell)
+
+    def _close_some(self, bell: _thread.LockType) -> bool:
+        """Close what waits of one sender; return whether there was anything."""
+        line, works = self._take(bell)
+        if line is None:
+            return False
+        try:
+            _close_all(works)
+        finally:
+            self._end(bell, line, len(works))
+        return True
 
     def _take(self, bell: _thread.LockType) -> tuple[_Line | None, list[Work]]:
         """Take all that waits of one sender, and leave another thread awake, if there may be one."""
@@ -264,8 +273,9 @@ class Closer:
             except StopIteration:
                 return None, []
             line = self._lines[sender] = self._lines.pop(sender)  # the other senders come first the next time
-            works, line.waiting = line.waiting, []
-            line.closing += len(works)
+            left: list[Work] = []
+            line.closing += len(line.waiting)
+            works, line.waiting = line.waiting, left  # if there is no memory, nothing was taken before this
             line.at_it += 1
             self._awake.discard(bell)
         if not self._awake:
@@ -275,9 +285,9 @@ class Closer:
     def _end(self, bell: _thread.LockType, line: _Line, count: int) -> None:
         """Count what was closed, and tell those who wait for room or for the end."""
         with self._lock:
-            self._awake.add(bell)
-            line.closing -= count
             line.at_it -= 1
+            line.closing -= count
+            self._awake.add(bell)
             self._sort()
             glad = {who: tell for who, (sender, tell) in list(self._hopeful.items()) if self._has_room(sender)}
             for who in glad:
@@ -294,11 +304,12 @@ class Closer:
     def _sort(self) -> None:
         """Put what came into the line of its sender, and see whether there is much. The lock is held."""
         while self._inbox:
-            work = self._inbox.popleft()
+            work = self._inbox[0]  # and taken out when it has its place: there may be no memory for that
             sender = work[2]
             if sender not in self._lines:
                 self._lines[sender] = _Line()
             self._lines[sender].waiting.append(work)
+            self._inbox.popleft()
         for sender in [sender for sender, line in self._lines.items() if not line.unclosed]:
             del self._lines[sender]
         self.careful = self.near_full or self._unclosed() >= _FEW
@@ -378,13 +389,15 @@ def _mount_of(fd: int) -> bytes:
 
 def _close_all(works: list[Work]) -> None:
     """Close consecutive numbers with one call, and those with a function to call before one by one."""
-    numbers = sorted(fd for fd, before, _sender in works if before is None and fd >= 0)
-    while numbers:
-        count = 1
-        while count < len(numbers) and numbers[count] == numbers[0] + count:
-            count += 1
-        os.closerange(numbers[0], numbers[0] + count)
-        del numbers[:count]
+    try:
+        ranges = _ranges(works)
+    except MemoryError:  # closing them takes none
+        for fd, before, _sender in works:
+            if before is None and fd >= 0:
+                os.closerange(fd, fd + 1)
+    else:
+        for first, end in ranges:
+            os.closerange(first, end)
     for fd, before, _sender in works:
         if before is not None:
             with contextlib.suppress(Exception):  # there is nobody to tell, and the descriptor must be closed
@@ -392,6 +405,17 @@ def _close_all(works: list[Work]) -> None:
             if fd >= 0:
                 with contextlib.suppress(OSError):  # close(2): the number is free again whatever it says
                     os.close(fd)
+
+
+def _ranges(works: list[Work]) -> list[tuple[int, int]]:
+    """Return the numbers with nothing to call before, each range as its first and the one after its last."""
+    ranges: list[tuple[int, int]] = []
+    for fd in sorted(fd for fd, before, _sender in works if before is None and fd >= 0):
+        if ranges and ranges[-1][1] == fd:
+            ranges[-1] = ranges[-1][0], fd + 1
+        else:
+            ranges.append((fd, fd + 1))
+    return ranges
 
 
 CLOSER: Final = Closer()

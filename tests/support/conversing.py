@@ -40,7 +40,7 @@ class Program:
             if not ready:
                 return None
             data = os.read(self.process.stdout.fileno(), 1 << 20)
-            assert data, "the program has ended"
+            assert data, f"the program has ended, with {self.process.wait(PATIENCE)}"
             self._said += data
         line, _, self._said = self._said.partition(b"\n")
         return json.loads(line)

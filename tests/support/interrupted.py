@@ -346,10 +346,11 @@ class Client:
         self.signals.where.clear()
         do = getattr(self, f"do_{what}")
         failure = None
-        with contextlib.suppress(KeyboardInterrupt, SystemExit, TimeoutError):  # the second came late
+        try:
             # In a context of its own: the block of a time-out may be interrupted before it is undone.
             failure = contextvars.copy_context().run(list[str | None], self.attempt(do, count))[0]
-        self.signals.left = 0
+        except (KeyboardInterrupt, SystemExit, TimeoutError):
+            self.signals.left = 0  # a block of contextlib's would call something first, and the next may come there
         ended = None
         number = self.key = self.key + 1
         was_companion = None if companion is None else companion.done
