@@ -214,6 +214,9 @@ add_to_slot(PyObject *object, Slot offset, PyObject *amount)
 PyObject *
 caught_any(void)
 {
+    if (PyErr_Occurred() == NULL) { /* so it is of a frame of 3.13 that had no memory as it raised something */
+        PyErr_NoMemory();
+    }
 #if PY_VERSION_HEX >= 0x030C0000
     return PyErr_GetRaisedException();
 #else
