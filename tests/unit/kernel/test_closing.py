@@ -567,3 +567,50 @@ def test_what_is_put_while_another_thread_counts_is_not_overlooked(
     assert closer.careful
     assert not closer.has_room(ANN)
     lifted.set()
+
+
+class Costly(int):
+    """A sender for whose table there is no memory at first."""
+
+    asked = 0
+
+    def __hash__(self) -> int:
+        self.asked += 1
+        if self.asked < 3:
+            raise MemoryError
+        return super().__hash__()
+
+    def __eq__(self, other: object) -> bool:
+        return super().__eq__(other)
+
+
+def test_a_thread_without_memory_tries_again(closer: Closer) -> None:
+    fds = [some_file() for _ in range(2)]
+    closer.put(fds[0], Costly(ANN))
+    until = time.monotonic() + LONG
+    while is_open(fds[0]) and time.monotonic() < until:
+        time.sleep(0.001)
+    closer.put(fds[1], BOB)
+    assert closer.wait_idle(LONG)
+    assert not any(map(is_open, fds))
+
+
+class Once(list[closing.Work]):
+    """Works that there is no memory to sort."""
+
+    tries = 0
+
+    def __iter__(self) -> Iterator[closing.Work]:
+        self.tries += 1
+        if self.tries == 1:
+            raise MemoryError
+        return super().__iter__()
+
+
+def test_what_cannot_be_sorted_is_closed_one_by_one() -> None:
+    fds = [some_file() for _ in range(3)]
+    called: list[int] = []
+    closing._close_all(Once([(fds[0], None, ANN), (-1, None, ANN), (fds[1], lambda: called.append(1), ANN)]))
+    assert [is_open(fd) for fd in fds] == [False, False, True]
+    assert called == [1]
+    os.close(fds[2])
