@@ -81,7 +81,7 @@ PyCFunction find_method(PyObject *type, const char *name);
     of(Link) of(Session) of(Carrier) of(Intake) of(Inbox) of(Turns) of(Account) of(RunningCalls) of(Dispatcher) \
     of(Pace) of(Starter) of(Share) of(closer) of(lone_wakeups) of(Entry) of(ResultCheck) of(Request) of(Response) \
     of(HandledCall) of(Socket) of(Task) of(Future) of(blank_call) of(blank_request) of(blank_response) of(OwnedFd) \
-    of(Options) of(forks) of(nowhere) of(close_all) of(longest_timer) of(calls_kind) of(no_params) of(scope) \
+    of(Options) of(forks) of(is_quick) of(nowhere) of(close_all) of(longest_timer) of(calls_kind) of(no_params) of(scope) \
     of(running_loop)
 
 /* Names of attributes and methods: str_admits. */

@@ -106,19 +106,27 @@ close_owned(PyObject *fds)
     }
 }
 
-/* Whether closing a descriptor surely takes no time, as seqrpc.kernel.closing.closes_at_once tells; -1 if that is to
-   find out. Its name is the kernel's own word, for which nobody else is asked. */
+/* Whether closing a descriptor surely takes no time, as seqrpc.kernel.closing.closes_at_once tells by its name, which
+   is the kernel's own word, and for which nobody else is asked. -1 with an exception. */
 static int
-closes_at_once(int fd)
+closes_at_once(PyObject *number, int fd)
 {
-    char path[32], name[16];
+    char path[32], name[64]; /* longer ones are of files */
     snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
     ssize_t size = readlink(path, name, sizeof name);
-#define BEGINS_WITH(text) (size >= (ssize_t)strlen(text) && memcmp(name, text, strlen(text)) == 0)
-    if (size <= 0 || BEGINS_WITH("/memfd:") || BEGINS_WITH("/dev/") || BEGINS_WITH("anon_inode:")) {
-        return -1;
+    if (size <= 0) {
+        return 0;
     }
-    return BEGINS_WITH("pipe:[");
+#define BEGINS_WITH(text) (size >= (ssize_t)strlen(text) && memcmp(name, text, strlen(text)) == 0)
+    if (!BEGINS_WITH("/memfd:") && !BEGINS_WITH("/dev/") && !BEGINS_WITH("anon_inode:")) {
+        return BEGINS_WITH("pipe:[");
+    }
+    PyObject *text = PyUnicode_DecodeFSDefaultAndSize(name, size);
+    PyObject *told = text == NULL ? NULL : PyObject_CallFunctionObjArgs(the_is_quick, number, text, NULL);
+    int quick = told == NULL ? -1 : PyObject_IsTrue(told);
+    Py_XDECREF(text);
+    Py_XDECREF(told);
+    return quick;
 }
 
 /* Have a thread close a descriptor. It is in the closer's hands before anything of Python runs. */
@@ -155,13 +163,13 @@ close_one(PyObject *owned)
     }
     bool is_of_fork = slot(owned, owned__generation) != generation; /* numbers so small are the same objects */
     Py_DECREF(generation);
-    int at_once = is_of_fork ? -1 : closes_at_once((int)fd);
-    if (at_once < 0) {
+    if (is_of_fork) {
         PyObject *told = PyObject_CallMethodNoArgs(owned, str_close);
         Py_XDECREF(told);
         return told == NULL ? -1 : 0;
     }
-    if (PySet_Discard(slot(owned, owned__booked), number) < 0) {
+    int at_once = closes_at_once(number, (int)fd);
+    if (at_once < 0 || PySet_Discard(slot(owned, owned__booked), number) < 0) {
         return -1;
     }
     if (!at_once) {

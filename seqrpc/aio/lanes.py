@@ -23,7 +23,7 @@ from seqrpc.interface.entries import Entry
 from seqrpc.interface.results import ResultCheck
 from seqrpc.interface.scope import scope
 from seqrpc.kernel import forks
-from seqrpc.kernel.closing import CLOSER
+from seqrpc.kernel.closing import CLOSER, is_quick
 from seqrpc.kernel.descriptors import NOWHERE, OwnedFd, ValueSocket, close_all
 from seqrpc.limits import LONGEST_TIMER
 from seqrpc.protocol.inbox import Inbox
@@ -59,6 +59,7 @@ def use_dispatcher(kind: type) -> None:
         "close_all": close_all,
         "closer": CLOSER,
         "forks": forks,
+        "is_quick": is_quick,
         "longest_timer": float(LONGEST_TIMER),
         "lone_wakeups": LONE_WAKEUPS,
         "no_params": NO_PARAMS,

@@ -105,8 +105,8 @@ class Link(SeqpacketProtocol):
 
     __slots__ = (
         "__weakref__", "_caller", "_close_timer", "_closed", "_ledger", "_limits", "_living", "_new_caller", "_owner",
-        "_reason", "account", "alarms", "answers", "calls", "handler", "home", "in_flight", "is_held", "is_known", "lane", "loop",
-        "quiet_sweeps", "session", "transport", "unread_timer", "unsent_booked", "writing_paused",
+        "_reason", "account", "alarms", "answers", "calls", "handler", "home", "in_flight", "is_held", "is_known",
+        "lane", "loop", "quiet_sweeps", "session", "transport", "unread_timer", "unsent_booked", "writing_paused",
     )  # fmt: skip
 
     def __init__(

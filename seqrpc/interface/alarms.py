@@ -15,7 +15,7 @@ from heapq import heapify, heappop, heappush
 from typing import Any, Final, Protocol
 from weakref import WeakValueDictionary
 
-from seqrpc.twin import native
+from seqrpc import twin
 
 _EARLY: Final = 0.001
 """Seconds by which a loop may call before the time: uvloop counts milliseconds."""
@@ -41,7 +41,9 @@ class Loop(Protocol):
         """Return the loop's own time in seconds."""
         ...
 
-    def call_at(self, when: float, callback: Callable[..., object], *args: Any, context: Context | None = None) -> Timer:
+    def call_at(
+        self, when: float, callback: Callable[..., object], *args: Any, context: Context | None = None
+    ) -> Timer:
         """Call back at a time."""
         ...
 
@@ -180,11 +182,20 @@ class Alarms(Protocol):
         ...
 
 
-_new_alarms: Callable[[Loop], Alarms] = PureAlarms if native is None else native.Alarms
+def _new_alarms(loop: Loop) -> Alarms:
+    alarms: Alarms = PureAlarms(loop) if twin.native is None else twin.native.Alarms(loop)
+    return alarms
+
 
 # Connections hold those of their loop, and so do alarms; where nobody has any, none are kept.
 _by_loop: WeakValueDictionary[int, Alarms] = WeakValueDictionary()
-_last: Callable[[], Alarms | None] = lambda: None  # those that were asked for last, in whichever thread
+
+
+def _none_yet() -> None:
+    """Be in place of a reference."""
+
+
+_last: Callable[[], Alarms | None] = _none_yet  # those that were asked for last, in whichever thread
 
 
 def alarms_of(loop: Loop) -> Alarms:

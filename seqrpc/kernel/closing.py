@@ -347,6 +347,11 @@ def closes_at_once(fd: int) -> bool:
     except OSError:
         fcntl.fcntl(fd, fcntl.F_GETFD)
         return False
+    return is_quick(fd, name)
+
+
+def is_quick(fd: int, name: str) -> bool:
+    """Return what :func:`closes_at_once` does, by the name that the kernel tells of a descriptor."""
     if name[0] != "/":
         return name.startswith(("pipe:[", "anon_inode:[eventfd"))
     try:

@@ -240,11 +240,8 @@ class Maker:
         """Return a message that a good peer might send."""
         chance, often = self.chance, self._often
         common = self.profile == "plain"
-        if often(0.08):
-            return self._bringing(number)
         if often(0.9 if common else 0.75):
-            message, _call_id = self._request(number)
-            return spell(chance, message), 0
+            return self._bringing(number) if often(0.1) else (spell(chance, self._request(number)[0]), 0)
         kind = chance.randrange(12)
         if kind < 5:
             return spell(chance, [3, self._some_id(number)]), 0

@@ -319,7 +319,9 @@ class World:
         peer.calls.append(task)
 
     async def _call(self, peer: Peer, method: str, text: str, how: dict[str, Any]) -> Any:
-        given = eval(f"dict(all=lambda *args, **kwargs: (args, kwargs))['all']({text})", {**_NAMES, "fd": owned, "shut": shut})
+        given = eval(
+            f"dict(all=lambda *args, **kwargs: (args, kwargs))['all']({text})", {**_NAMES, "fd": owned, "shut": shut}
+        )
         args, kwargs = given
         services.VAR.set(f"caller of {method}")
         service, _dot, short = method.rpartition(".")

@@ -284,7 +284,7 @@ async def test_the_connections_own_socket_cannot_be_sent(socket_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    ("files", "args"),
+    "files, args",
     [
         (2, [REFERENCE[0]]), (1, [REFERENCE[0], REFERENCE[0]]), (1, [REFERENCE[1]]), (0, [REFERENCE[0]]), (1, [1]),
         (3, [REFERENCE[:2]]), (9, [REFERENCE[:8]]), (1, [[REFERENCE[0]], REFERENCE[5]]),

@@ -1,4 +1,4 @@
-"""Arguments that are converted, results that are checked, and requests of some hundred bytes: the same on either way."""
+"""Arguments that are converted, results that are checked, requests of some hundred bytes: the same on either way."""
 
 from __future__ import annotations
 
