@@ -212,6 +212,11 @@ def told() -> str:
     return f"{SHORTAGE.moment}, allocation {SHORTAGE.number}"
 
 
+def nodes() -> int:
+    """Return of how many nodes contexts consist. Python itself loses one, at times, that it had no memory to set."""
+    return sum(type(each).__name__.startswith("hamt") for each in gc.get_objects())
+
+
 def alive() -> tuple[Any, ...]:
     """Return what there is."""
     assert CLOSER.wait_idle(20)
@@ -251,6 +256,7 @@ def main() -> None:
             for _ in range(2):
                 run(call, pair, f"{directory}/{next(count)}")
             before, clean, SHORTAGE.number = alive(), 0, 0
+            nodes_before = nodes()
             gc.freeze()
             while clean < CLEAN:
                 SHORTAGE.number += 1
@@ -258,7 +264,7 @@ def main() -> None:
             gc.unfreeze()
             for _ in range(ATTEMPTS):
                 after = alive()
-                if after == before:
+                if after == before or (after[0] == before[0] and nodes() > nodes_before):
                     break
             else:
                 say(1, f"{call.__name__}, {told()}: {before} before, {after} after")
