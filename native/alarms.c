@@ -11,6 +11,7 @@
 #include <structmember.h>
 
 #define EARLY 0.001 /* seconds by which a loop may call before the time: uvloop counts milliseconds */
+#define LOOK 0.1    /* seconds after which a timer looks whether it is wanted, as long as alarms come and go */
 #define MANY 64     /* cancelled ones that are kept in any case */
 
 PyTypeObject *alarm_type;
@@ -36,6 +37,7 @@ struct Alarms {
     PyObject *loop;  /* NULL in garbage only */
     PyObject *timer; /* of the loop, or NULL */
     double when;     /* when that calls */
+    bool changes;    /* whether any was cancelled since it called last, or was set */
     PyObject *weak;  /* references to this */
 };
 
@@ -146,6 +148,7 @@ cancel_alarm(PyObject *object)
     self->alarms = NULL;
     self->call = self->argument = NULL;
     alarms->cancelled++;
+    alarms->changes = true;
     if (alarms->cancelled > MANY && 2 * alarms->cancelled > alarms->size) {
         forget_cancelled(alarms);
     }
@@ -268,8 +271,8 @@ alarms_set(PyObject *object, PyObject *const *args, Py_ssize_t count)
     if (count != 3) {
         return PyErr_Format(PyExc_TypeError, "set takes 3 arguments, got %zd", count);
     }
-    double seconds = PyFloat_AsDouble(args[0]), when = PyErr_Occurred() ? NAN : time_of(self) + seconds;
-    if (PyErr_Occurred() || (when < self->when && wind(self, when) < 0)) {
+    double seconds = PyFloat_AsDouble(args[0]), now = PyErr_Occurred() ? NAN : time_of(self), when = now + seconds;
+    if (PyErr_Occurred() || (when < self->when && wind(self, fmin(when, now + LOOK)) < 0)) {
         return NULL;
     }
     Alarm *alarm = new_alarm(self, args[1], args[2]);
@@ -308,6 +311,22 @@ call_due(Alarms *self)
     return 0;
 }
 
+/* Have the loop call again for the first of those that are left. */
+static int
+wind_again(Alarms *self)
+{
+    bool changes = self->changes;
+    self->changes = false;
+    if (self->size == 0) {
+        return 0;
+    }
+    double when = self->heap[0].when;
+    if (changes) {
+        when = fmin(when, time_of(self) + LOOK);
+    }
+    return PyErr_Occurred() || (when < self->when && wind(self, when) < 0) ? -1 : 0;
+}
+
 static PyObject *
 alarms_ring(PyObject *object, PyObject *Py_UNUSED(ignored))
 {
@@ -318,17 +337,13 @@ alarms_ring(PyObject *object, PyObject *Py_UNUSED(ignored))
     if (call_due(self) < 0) {
         PyErr_Fetch(&type, &value, &trace);
     }
-    if (self->size > 0 && self->heap[0].when < self->when && wind(self, self->heap[0].when) < 0) {
-        if (type == NULL) {
-            return NULL;
-        }
-        PyErr_Clear(); /* what came first says more */
-    }
+    int wound = wind_again(self);
     if (type != NULL) {
+        PyErr_Clear(); /* what came first says more */
         PyErr_Restore(type, value, trace);
         return NULL;
     }
-    Py_RETURN_NONE;
+    return wound < 0 ? NULL : Py_NewRef(Py_None);
 }
 
 static PyObject *
@@ -342,6 +357,7 @@ alarms_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     if (self != NULL) {
         self->loop = Py_NewRef(loop);
         self->when = INFINITY;
+        self->changes = true;
     }
     return (PyObject *)self;
 }

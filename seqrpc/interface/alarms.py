@@ -20,6 +20,10 @@ from seqrpc import twin
 _EARLY: Final = 0.001
 """Seconds by which a loop may call before the time: uvloop counts milliseconds."""
 
+_LOOK_SECONDS: Final = 0.1
+"""Seconds after which a timer looks whether it is still wanted, as long as alarms come and go: one that is set makes each
+wait of a loop take longer."""
+
 _MANY: Final = 64
 """Cancelled ones that are kept in any case."""
 
@@ -93,7 +97,7 @@ class PureAlarms:
         loop: the loop.
     """
 
-    __slots__ = ("__weakref__", "_cancelled", "_heap", "_numbers", "_timer", "_when", "loop")
+    __slots__ = ("__weakref__", "_cancelled", "_changes", "_heap", "_numbers", "_timer", "_when", "loop")
 
     def __init__(self, loop: Loop) -> None:
         """Begin with none."""
@@ -102,6 +106,7 @@ class PureAlarms:
         self._heap: list[tuple[float, int, PureAlarm]] = []
         self._numbers = itertools.count()
         self._cancelled = 0  # how many of them are
+        self._changes = True  # whether any was cancelled since the timer called last, or was set
         self._timer: Timer | None = None
         self._when = _NEVER  # when it calls
 
@@ -110,9 +115,10 @@ class PureAlarms:
 
         It is called in an empty context: a timer serves many callers, and is not to keep what is one's own.
         """
-        when = self.loop.time() + seconds
+        now = self.loop.time()
+        when = now + seconds
         if when < self._when:
-            self._wind(when)
+            self._wind(min(when, now + _LOOK_SECONDS))
         alarm = PureAlarm(self, call, argument)
         heappush(self._heap, (when, next(self._numbers), alarm))
         return alarm
@@ -124,6 +130,7 @@ class PureAlarms:
     def lost_one(self) -> None:
         """Hear that an alarm was cancelled; forget those that were, once they are most of all."""
         self._cancelled += 1
+        self._changes = True
         if self._cancelled > _MANY and 2 * self._cancelled > len(self._heap):
             self._heap = [entry for entry in self._heap if entry[2].is_set]
             heapify(self._heap)
@@ -148,8 +155,12 @@ class PureAlarms:
                 else:
                     self._cancelled -= 1
         finally:
-            if self._heap and self._heap[0][0] < self._when:
-                self._wind(self._heap[0][0])
+            changes, self._changes = self._changes, False
+            if self._heap:
+                first = self._heap[0][0]
+                when = min(first, self.loop.time() + _LOOK_SECONDS) if changes else first
+                if when < self._when:
+                    self._wind(when)
 
 
 class Alarm(Protocol):
