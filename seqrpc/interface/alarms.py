@@ -21,8 +21,8 @@ _EARLY: Final = 0.001
 """Seconds by which a loop may call before the time: uvloop counts milliseconds."""
 
 _LOOK_SECONDS: Final = 0.1
-"""Seconds after which a timer looks whether it is still wanted, as long as alarms come and go: one that is set makes each
-wait of a loop take longer."""
+"""Seconds after which a timer looks whether it is still wanted, as long as alarms come and go: one that is set makes
+each wait of a loop take longer."""
 
 _MANY: Final = 64
 """Cancelled ones that are kept in any case."""

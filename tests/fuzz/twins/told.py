@@ -20,6 +20,7 @@ _MOST = 100
 _VARIES = (
     (re.compile(r"0x[0-9a-f]{6,}"), "0x…"),
     (re.compile(r"\b(fd|pid)=\d+"), r"\1=…"),
+    (re.compile(r"\b(OwnedFd|ValueFd) \d+"), r"\1 …"),  # threads close others, and their numbers are given again
     (re.compile(r"Task-\d+"), "Task-…"),
     (re.compile(r"/[^ '\"]*/seqrpc-twins-[^/]*/"), "…/"),
     (re.compile(r"coro=<[^>]*>"), "coro=<…>"),
