@@ -7,6 +7,8 @@
 
 #include <string.h>
 
+static bool write_any(Writer *writer, PyObject *value);
+
 bool
 write_byte(Writer *writer, uint8_t byte)
 {
@@ -131,14 +133,14 @@ write_header(Writer *writer, Py_ssize_t size, uint8_t short_first, uint8_t long_
 static bool
 write_array(Writer *writer, PyObject *value)
 {
-    /* Nothing that is called from here runs Python code, so what is written does not change meanwhile. */
+    /* Nothing that is called from here runs Python code, so what is written does not change meanwhile: write_value. */
     Py_ssize_t size = PySequence_Fast_GET_SIZE(value);
     if (writer->depth == 0 || !write_header(writer, size, 0x90, 0xdc)) {
         return false;
     }
     writer->depth--;
     for (Py_ssize_t index = 0; index < size; index++) {
-        if (!write_value(writer, PySequence_Fast_GET_ITEM(value, index))) {
+        if (!write_any(writer, PySequence_Fast_GET_ITEM(value, index))) {
             return false;
         }
     }
@@ -156,7 +158,7 @@ write_map(Writer *writer, PyObject *value)
     Py_ssize_t position = 0;
     PyObject *key, *item;
     while (PyDict_Next(value, &position, &key, &item)) {
-        if (!PyUnicode_CheckExact(key) || !write_string(writer, key) || !write_value(writer, item)) {
+        if (!PyUnicode_CheckExact(key) || !write_string(writer, key) || !write_any(writer, item)) {
             return false;
         }
     }
@@ -224,8 +226,8 @@ write_object(Writer *writer, PyObject *value)
     return written;
 }
 
-bool
-write_value(Writer *writer, PyObject *value)
+static bool
+write_any(Writer *writer, PyObject *value)
 {
     PyTypeObject *type = Py_TYPE(value); /* exactly: objects of subclasses may be sent as something else */
     if (type == &PyLong_Type) {
@@ -259,4 +261,19 @@ write_value(Writer *writer, PyObject *value)
         return writer->lent != NULL && write_reference(writer, value);
     }
     return writer->kinds != NULL && write_object(writer, value);
+}
+
+bool
+write_value(Writer *writer, PyObject *value)
+{
+#if PY_VERSION_HEX < 0x030C0000 /* later ones collect between two steps of the interpreter, and not as things are made */
+    int collects = PyGC_Disable(); /* or making the __dict__ of an object may run the finalizers of others */
+    bool written = write_any(writer, value);
+    if (collects) {
+        PyGC_Enable();
+    }
+    return written;
+#else
+    return write_any(writer, value);
+#endif
 }

@@ -102,6 +102,56 @@ def test_connections_go_on_if_the_package_is_imported_anew(tmp_path: Path) -> No
     assert (done.returncode, done.stderr) == (0, "")
 
 
+COLLECTED = """
+import asyncio, dataclasses, gc, sys
+import seqrpc
+
+@dataclasses.dataclass
+class Point:
+    x: int
+
+class Cleared:
+    def __init__(self, found):
+        self.found, self.itself = found, self
+    def __del__(self):
+        self.found.clear()
+        kept.append([[0] * 6 for _ in range(300)])
+
+kept = []
+
+class Desk(seqrpc.Service):
+    @seqrpc.method
+    async def points(self, spoilt: bool) -> object:
+        gc.disable()
+        points = [Point(number % 100) for number in range(600)]
+        if spoilt:
+            Cleared(points)
+        gc.set_threshold(700)
+        gc.enable()
+        return points
+
+async def main(path):
+    async with seqrpc.serve(Desk(), path), seqrpc.connect(path) as there:
+        for spoilt in (False, *[True] * 20):
+            assert len(await there.call("Desk.points", spoilt)) in (0, 600)
+
+asyncio.run(main(sys.argv[1]))
+"""
+"""A handler's result that a finalizer empties while it is written: before 3.12 one may run as a dictionary is made."""
+
+
+@needs_native
+def test_a_result_may_be_emptied_by_a_finalizer_while_it_is_written(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", COLLECTED, tmp_path / "socket"],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
 COPIES = "import msgspec; copy = msgspec.Struct.__copy__; msgspec.Struct.__copy__ = lambda self: copy(self)\n"
 """A msgspec whose objects are copied by a function of Python."""
 
