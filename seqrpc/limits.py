@@ -89,6 +89,10 @@ KEPT_FILE_BYTES = 4 * 1024 * 1024
 frees its memory, which is best done by the process that fills the next, and on the processor where it runs: freed by
 the reader, 1 MiB took up to twice as long in all. Of longer ones, two at a time would be too much memory."""
 
+KEPT_FILES = 16
+"""How many such files a process keeps at a time, whichever connections they were sent over: each takes one of its
+descriptors, which nobody's account knows of, and memory."""
+
 KEPT_FILE_SECONDS = 0.02
 """Seconds for which it is kept if no other follows: as long as whoever sends one after the other needs for the next."""
 

@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 import socket
 from typing import Any, Final
+from weakref import WeakSet
 
 from seqrpc.calls.sending import Owner, Sending
 from seqrpc.kernel.descriptors import OwnedFd, as_value
-from seqrpc.limits import KEPT_FILE_BYTES, KEPT_FILE_SECONDS
+from seqrpc.limits import KEPT_FILE_BYTES, KEPT_FILE_SECONDS, KEPT_FILES
 from seqrpc.protocol.outbox import RETRY_DELAY, Outbox, Packet
 
 _QUICK_BYTES: Final = 1 << 17
 """Bytes of a memory file up to which it makes no difference who frees them."""
+
+_kept: Final[WeakSet[OwnedFd]] = WeakSet()  # what all outlets keep
 
 
 class Outlet(Sending):
@@ -52,9 +55,12 @@ class Outlet(Sending):
 
         The reader works on the message meanwhile, and has not to free its memory.
         """
-        if self._keeps and _QUICK_BYTES < packet.spilled <= KEPT_FILE_BYTES:
+        is_one = self._keeps and _QUICK_BYTES < packet.spilled <= KEPT_FILE_BYTES
+        if is_one and (self._kept is not None or len(_kept) < KEPT_FILES):
             before, self._kept = self._kept, as_value(packet.fds.pop(0))  # dropped without a word if the loop ends
+            _kept.add(self._kept)
             if before is not None:
+                _kept.discard(before)  # which the timer may still have
                 before.close()
             if self._forgetting is None:
                 self._forget_later()
@@ -75,6 +81,7 @@ class Outlet(Sending):
     def _close_kept(self) -> None:
         kept, self._kept = self._kept, None
         if kept is not None:
+            _kept.discard(kept)
             kept.close()
 
     def _watch_later(self) -> None:

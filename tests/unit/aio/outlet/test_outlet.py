@@ -6,7 +6,7 @@ import asyncio
 import os
 import socket
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
 from support.descriptors import is_open, owned
@@ -18,7 +18,7 @@ from seqrpc.aio.outlet import Outlet
 from seqrpc.kernel import memfd
 from seqrpc.kernel.descriptors import OwnedFd, close_all
 from seqrpc.kernel.pieces import Content
-from seqrpc.limits import KEPT_FILE_BYTES
+from seqrpc.limits import KEPT_FILE_BYTES, KEPT_FILES
 from seqrpc.protocol.outbox import Outbox, Packet, lending
 
 
@@ -247,6 +247,21 @@ async def test_one_that_is_short_or_very_long_is_not_kept(size: int) -> None:
     async with keeping_outlet() as (_it, files, send):
         send(size)
         assert not is_open(files[0])
+
+
+async def test_all_outlets_together_keep_few() -> None:
+    async with AsyncExitStack() as stack:
+        sent = [await stack.enter_async_context(keeping_outlet()) for _ in range(KEPT_FILES + 3)]
+        for _it, _files, send in sent:
+            send()
+        assert [is_open(files[0]) for _it, files, _send in sent] == [True] * KEPT_FILES + [False] * 3
+        for _it, files, send in sent:
+            send()
+            files.reverse()
+        assert [is_open(files[0]) for _it, files, _send in sent] == [True] * KEPT_FILES + [False] * 3
+        sent[0][0].drop()
+        sent[-1][2]()
+        assert is_open(sent[-1][1][-1])
 
 
 async def test_what_is_kept_is_let_go_with_the_rest_and_in_a_forked_child() -> None:
