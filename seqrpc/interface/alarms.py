@@ -188,6 +188,10 @@ class Alarms(Protocol):
         """Have ``call(argument)`` called by the loop after so many seconds."""
         ...
 
+    def ring(self) -> None:
+        """Call what is due."""
+        ...
+
     def __len__(self) -> int:
         """Return how many there are."""
         ...

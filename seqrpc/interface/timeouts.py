@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from contextvars import Token
+from contextvars import Context, Token
 from types import TracebackType
 from typing import Any
 
@@ -31,15 +31,17 @@ class Timeout:
         self._with_loop = with_loop  # whether it is known that calls on an event loop are meant if one runs
         self._bound: int | None
         self._token: Token[Scope]
-        self._task: Any
+        self._task: Any = None  # which it bounds now
         self._cancelling: int
         self._alarm: Alarm | None
 
     async def __aenter__(self) -> None:
         """Bound what happens in the task from now on."""
+        if self._task is not None:
+            raise RuntimeError(f"{self!r} is entered already: make one for each block")
         asyncio = sys.modules["asyncio"]  # whoever is here has loaded it, and others need not
         loop = asyncio.get_running_loop()
-        task = self._task = asyncio.current_task(loop)
+        task = asyncio.current_task(loop)
         if task is None:
             raise RuntimeError(f"{self!r} is entered in a task")
         self._cancelling = task.cancelling()
@@ -47,18 +49,21 @@ class Timeout:
         inside = bounded(scope.get(), self._delay, now)
         deadline_ns = inside.deadline_ns
         self._token = scope.set(inside)
-        self._alarm = None
+        self._task, self._alarm = task, None
         if deadline_ns is not None:
-            self._alarm = alarms_of(loop).set((deadline_ns - now) / 1e9, _cancel, task)
+            alarms = alarms_of(loop)
+            self._alarm = alarms.set((deadline_ns - now) / 1e9, _cancel, task)
+            if deadline_ns <= now:  # before what is called in the loop's next turn: a timer may come after that
+                loop.call_soon(alarms.ring, context=Context())
 
     async def __aexit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
     ) -> None:
         """End the bound. As in ``asyncio.timeout``, time that is up counts unless the task is cancelled besides."""
+        alarm, task, self._task = self._alarm, self._task, None
+        in_time = alarm is None or alarm.cancel()  # first: another task that leaves the block cannot reset
         scope.reset(self._token)
-        alarm, task = self._alarm, self._task
-        self._task = None
-        if alarm is None or alarm.cancel():
+        if in_time:
             return
         is_ours = task.uncancel() <= self._cancelling
         if isinstance(exc, DeadlineExceeded):

@@ -4,6 +4,7 @@ import asyncio
 import math
 import sys
 import time
+from collections.abc import AsyncGenerator
 from types import FrameType
 from typing import Any
 
@@ -72,6 +73,46 @@ async def test_time_that_was_up_before_ends_the_block_at_its_first_wait(delay: f
     with pytest.raises(DeadlineExceeded):
         await late()
     assert ran == ["before"]
+
+
+async def test_time_that_was_up_before_ends_a_block_that_waits_for_one_turn_only() -> None:
+    with pytest.raises(DeadlineExceeded):
+        async with timeout(0):
+            await asyncio.sleep(0)
+    assert cancelling() == 0
+
+
+def cancelling() -> int:
+    task = asyncio.current_task()
+    assert task is not None
+    return task.cancelling()
+
+
+async def test_one_that_is_entered_is_not_entered_again() -> None:
+    shared = timeout(60)
+    async with shared:
+        with pytest.raises(RuntimeError, match=r"^seqrpc\.timeout\(60\) is entered already: make one for each block$"):
+            async with shared:
+                pass
+        assert seconds_left() > 50
+    async with shared:  # one after the other is as good as two
+        assert seconds_left() > 50
+    assert scope.get() is EVERYWHERE
+
+
+async def test_a_block_that_another_task_leaves_cancels_nobody_later() -> None:
+    async def bounded_items() -> AsyncGenerator[int, None]:
+        async with timeout(0.02):
+            yield 1
+
+    items = bounded_items()
+    assert await anext(items) == 1
+    with pytest.raises(ValueError, match="different Context"):
+        await asyncio.create_task(items.aclose())
+    with pytest.raises(DeadlineExceeded):
+        async with timeout(0.04):
+            await asyncio.Event().wait()
+    assert cancelling() == 0
 
 
 async def test_no_number_is_no_time() -> None:
