@@ -133,7 +133,16 @@ new_request(const Asked *asked)
     return request;
 }
 
-/* Take a request that was admitted: start its handler, or have Python do so if that is no coroutine function. */
+/* Whether a request may be begun here: its handler is a coroutine function, and its deadline has not passed, which may
+   have happened while the policy was asked. */
+static bool
+may_begin(const Asked *asked)
+{
+    return slot(asked->entry, entry_is_native) == Py_True &&
+           (asked->deadline == NULL || PyLong_AsLongLong(asked->deadline) > monotonic_ns());
+}
+
+/* Take a request that was admitted: start its handler, or have Python do so, or refuse it. */
 static int
 take_admitted(Lane *self, const Asked *asked)
 {
@@ -144,7 +153,7 @@ take_admitted(Lane *self, const Asked *asked)
     }
     set_slot(self->session, session__was_asked, Py_True);
     set_slot(self->link, link_quiet_sweeps, zero);
-    if (slot(asked->entry, entry_is_native) == Py_True) {
+    if (may_begin(asked)) {
         result = start_handler(self, request, asked->entry, asked->caller, asked->deadline);
     } else {
         PyObject *told =
@@ -198,7 +207,7 @@ name_of(Lane *self, const char *text, Py_ssize_t size)
     return name;
 }
 
-/* Read the options of a request, which hold nothing but a deadline that has not passed. False for all else. */
+/* Read the options of a request, which hold nothing but a deadline. False for all else. */
 static bool
 read_deadline(Reader *reader, uint64_t *deadline)
 {
@@ -208,7 +217,7 @@ read_deadline(Reader *reader, uint64_t *deadline)
         size != (Py_ssize_t)strlen("deadline") || memcmp(text, "deadline", (size_t)size) != 0) {
         return false;
     }
-    return read_uint64(reader, deadline) && *deadline <= INT64_MAX && (int64_t)*deadline > monotonic_ns();
+    return read_uint64(reader, deadline) && *deadline <= INT64_MAX;
 }
 
 /* Read what comes after the method, if all of it is plain and every descriptor is referred to. False for all else, with
@@ -297,7 +306,7 @@ take_request(Lane *self, Reader *reader, PyObject *caller, PyObject *fds, bool h
         close_owned(fds);
         taken = PyErr_Occurred() ? -1 : 1;
     } else if (verdict > 0 && is_long && !read_rest(reader, has_options, &asked)) {
-        taken = PyErr_Occurred() ? -1 : 0; /* its deadline passed just now */
+        taken = PyErr_Occurred() ? -1 : 0;
     } else if (verdict > 0) {
         taken = take_admitted(self, &asked) < 0 ? -1 : 1;
     } else {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -37,9 +38,12 @@ class Counting(seqrpc.policy.Policy):
 
     def __init__(self) -> None:
         self.asked = 0
+        self.until_ns = 0  # it takes until then
 
     def admits(self, caller: Credentials | None) -> bool:
         self.asked += 1
+        while time.monotonic_ns() < self.until_ns:
+            pass
         return caller is not None
 
 
@@ -62,6 +66,7 @@ class Desk(seqrpc.Service):
 
     @seqrpc.method(allow=COUNTING)
     async def total(self, numbers: list[float], name: str = "") -> float:
+        self.made += 1
         return sum(numbers)
 
     @seqrpc.method
@@ -75,10 +80,16 @@ class Desk(seqrpc.Service):
 
 
 @pytest.fixture
-async def raw(socket_path: Path) -> AsyncIterator[RawClient]:
-    async with seqrpc.serve(Desk(), socket_path):
+async def desk_and_raw(socket_path: Path) -> AsyncIterator[tuple[Desk, RawClient]]:
+    desk = Desk()
+    async with seqrpc.serve(desk, socket_path):
         with raw_client(socket_path) as client:
-            yield client
+            yield desk, client
+
+
+@pytest.fixture
+async def raw(desk_and_raw: tuple[Desk, RawClient]) -> RawClient:
+    return desk_and_raw[1]
 
 
 async def answer(client: RawClient, *message: Any) -> Any:
@@ -135,6 +146,17 @@ async def test_the_policy_is_asked_once(count: int, raw: RawClient) -> None:
     assert COUNTING.asked == 1
     assert (await answer(raw, "Desk.total", ["wrong" * count]))[0] == "rpc.InvalidParams"
     assert COUNTING.asked == 2
+
+
+@pytest.mark.parametrize("count", [1, 100])
+async def test_a_deadline_that_passes_while_the_policy_is_asked_is_told(
+    count: int, desk_and_raw: tuple[Desk, RawClient]
+) -> None:
+    desk, client = desk_and_raw
+    COUNTING.asked, COUNTING.until_ns = 0, time.monotonic_ns() + 30_000_000
+    error = await answer(client, "Desk.total", [[1.0] * count], {"deadline": COUNTING.until_ns})
+    assert error == ["rpc.DeadlineExceeded", "the deadline passed before the call began", None]
+    assert (COUNTING.asked, desk.made) == (1, 0)
 
 
 @pytest.mark.parametrize(
