@@ -201,7 +201,7 @@ attributes_of(Writer *writer, PyObject *value)
     PyObject *descriptor = _PyType_Lookup(type, str___dict__);
     PyObject *found =
         descriptor != NULL && Py_IS_TYPE(descriptor, &PyGetSetDescr_Type) ? PyObject_GenericGetDict(value, NULL) : NULL;
-    if (found != NULL && PyDict_GET_SIZE(found) == PySet_GET_SIZE(names)) {
+    if (found != NULL && PyDict_CheckExact(found) && PyDict_GET_SIZE(found) == PySet_GET_SIZE(names)) {
         Py_ssize_t position = 0;
         PyObject *key, *item;
         bool fits = true;

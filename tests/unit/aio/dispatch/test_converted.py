@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections import OrderedDict
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -75,6 +76,13 @@ class Desk(seqrpc.Service):
         return result  # type: ignore[no-any-return]
 
     @seqrpc.method
+    async def ordered(self) -> Point:
+        point = Point(1, 2.0)
+        point.__dict__ = OrderedDict(x=1, y=2.0)
+        point.__dict__.move_to_end("x")
+        return point
+
+    @seqrpc.method
     async def short(self, text: str) -> int:
         return len(text)
 
@@ -117,6 +125,12 @@ async def test_an_object_with_other_attributes_than_its_class_has_is_sent_as_eve
         less = Point(6, 7.0)
         del less.y  # the class has its default
         assert await desk.mirror(less) == Point(0, 6.0)
+
+
+async def test_attributes_that_are_no_plain_dictionary_are_left_to_it(raw: RawClient) -> None:
+    for _ in range(2):  # once the class is known, its objects are sent as their attributes
+        await answer(raw, "Desk.mirror", [{"x": 1}])
+    assert [*await answer(raw, "Desk.ordered", [])] == ["y", "x"]
 
 
 @pytest.mark.parametrize("args", [[], [{"x": "1"}], [{"y": 1.0}], [5], [{"x": 1}, 2]])
