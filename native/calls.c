@@ -323,6 +323,18 @@ end_call(Lane *lane, PyObject *call, PyObject *request, PyObject *entry)
     return failed ? -1 : 0;
 }
 
+/* End a call that cannot be answered for what was raised, which stays so, as `finally` in Dispatcher._run does. */
+static void
+end_unanswered(Lane *lane, PyObject *call)
+{
+    PyObject *raised = caught_any();
+    PyObject *told = PyObject_CallMethodOneArg(lane->running, str_end, call);
+    Py_XDECREF(told);
+    PyErr_Clear(); /* what came first says more */
+    PyErr_SetObject((PyObject *)Py_TYPE(raised), raised);
+    Py_DECREF(raised);
+}
+
 PyObject *
 finish_call(Lane *lane, PyObject *call, PyObject *result)
 {
@@ -332,6 +344,8 @@ finish_call(Lane *lane, PyObject *call, PyObject *result)
         told = PyObject_CallMethodObjArgs(lane->dispatcher, str__succeeded, call, result, NULL);
     } else if (sent > 0 && end_call(lane, call, request, entry) == 0) {
         told = Py_NewRef(Py_None);
+    } else if (sent < 0) {
+        end_unanswered(lane, call);
     }
     Py_DECREF(request);
     Py_DECREF(entry);

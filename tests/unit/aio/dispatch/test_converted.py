@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
+import gc
 import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator
@@ -12,8 +14,12 @@ from typing import Any
 import msgpack
 import pytest
 from support.daemons import RawClient, raw_client
+from support.lines import at_call, interrupting
+from support.waiting import comes_true
 
 import seqrpc
+from seqrpc.aio.accounts import CALLS
+from seqrpc.aio.connection import link_of
 from seqrpc.aio.link import Link
 from seqrpc.kernel.credentials import Credentials
 
@@ -56,6 +62,7 @@ class Desk(seqrpc.Service):
 
     def __init__(self) -> None:
         self.made = 0
+        self.connections: list[seqrpc.Connection] = []
 
     @seqrpc.method
     async def mirror(self, point: Point) -> Point:
@@ -74,6 +81,12 @@ class Desk(seqrpc.Service):
     async def wrong(self, what: str) -> Point:
         result: Any = {"text": "text", "number": 5, "field": Point("x")}[what]  # type: ignore[arg-type]
         return result  # type: ignore[no-any-return]
+
+    @seqrpc.method
+    async def late(self) -> Point:
+        self.connections.append(seqrpc.current_call().connection)
+        await asyncio.sleep(0)
+        return Point(1)
 
     @seqrpc.method
     async def ordered(self) -> Point:
@@ -143,6 +156,32 @@ async def test_a_result_that_does_not_fit_is_told(what: str, raw: RawClient) -> 
     code, message, _data = await answer(raw, "Desk.wrong", [what])
     assert code == "rpc.Internal"
     assert await answer(raw, "Desk.mirror", [{"x": 1}]) == {"x": 0, "y": 1.0}, message
+
+
+class Interrupted(BaseException):
+    """What a signal handler raises."""
+
+
+async def test_a_call_whose_result_is_being_checked_as_a_signal_comes_has_ended(
+    desk_and_raw: tuple[Desk, RawClient],
+) -> None:
+    desk, client = desk_and_raw
+    raised: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: raised.append(context["exception"]))
+    for _ in range(2):
+        await answer(client, "Desk.late", [])
+    account = link_of(desk.connections[0]).account
+
+    def interrupt() -> None:
+        raise Interrupted
+
+    with interrupting(at_call("check"), interrupt) as came:
+        await client.send(0, 2, "Desk.late", [])
+        await comes_true(lambda: bool(came))
+    await comes_true(lambda: account.held[CALLS] == 0)
+    desk.connections.clear()
+    gc.collect()
+    assert [type(each) for each in raised] == [Interrupted]
 
 
 @pytest.mark.parametrize("size", [100, 225, 230, 235, 240, 256, 257, 1000, 4060, 4070, 4075, 4080, 4090, 4096, 5000])
