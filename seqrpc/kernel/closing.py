@@ -17,7 +17,7 @@ import resource
 import stat
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Hashable
+from collections.abc import Callable, Collection, Hashable, Iterator
 from typing import Final
 
 from seqrpc.limits import (
@@ -59,6 +59,8 @@ _NEAR: Final = 2 * MAX_DESCRIPTORS
 
 Sender = int | None
 """The uid of the process that sent descriptors; None if it is not known, which counts as one more sender."""
+
+_NOBODY: Final = object()
 
 Work = tuple[int, Callable[[], object] | None, Sender]
 """The descriptor to close, or -1; a function to call before, which may wait; and the sender."""
@@ -247,10 +249,22 @@ class Closer:
                         naps = 0
                 except MemoryError:  # there may be some again after a nap
                     self._awake.add(bell)
-                time.sleep(_NAP)
+                if naps < _NAPS:
+                    time.sleep(_NAP)
         finally:  # whatever ended it: the next close is to start another thread
             self._threads.discard(bell)
             self._awake.discard(bell)
+            self._asleep.discard(bell)
+
+    def _ready(self) -> Iterator[Sender]:
+        """Yield the senders of what waits that one more thread may close. The lock is held."""
+        return (s for s, line in self._lines.items() if line.waiting and line.at_it < CLOSING_THREADS_OF_ONE)
+
+    def _is_wanted(self) -> bool:
+        """Return whether there is something that one more thread may close, here or in the lines of senders."""
+        with self._lock:
+            self._sort()
+            return next(self._ready(), _NOBODY) is not _NOBODY
 
     def _close_some(self, bell: _thread.LockType) -> bool:
         """Close what waits of one sender; return whether there was anything."""
@@ -267,9 +281,8 @@ class Closer:
         """Take all that waits of one sender, and leave another thread awake, if there may be one."""
         with self._lock:
             self._sort()
-            ready = (s for s, line in self._lines.items() if line.waiting and line.at_it < CLOSING_THREADS_OF_ONE)
             try:
-                sender = next(ready)
+                sender = next(self._ready())
             except StopIteration:
                 return None, []
             line = self._lines[sender] = self._lines.pop(sender)  # the other senders come first the next time
@@ -320,14 +333,15 @@ class Closer:
         """Sleep until there is something to close; return False if there was nothing for long."""
         self._awake.discard(bell)
         self._asleep.add(bell)
-        if not self._inbox and bell.acquire(timeout=_IDLE_TIMEOUT):
+        # Whoever put something while this was awake, and has sorted it since, has woken nobody.
+        if not self._is_wanted() and bell.acquire(timeout=_IDLE_TIMEOUT):
             return True
         try:
             self._asleep.remove(bell)
         except KeyError:  # the thread that took it out has woken this one, or is about to
             bell.acquire()
             return True
-        if self._inbox:
+        if self._is_wanted():
             self._awake.add(bell)
             return True
         return False

@@ -375,6 +375,7 @@ def test_a_thread_that_is_woken_as_it_gives_up_goes_on(closer: Closer, monkeypat
     assert closer._awake == {bell}
     closer._awake.clear()
     closer._inbox.clear()
+    closer._lines.clear()
     assert not closer._sleep(bell)
 
 
@@ -614,3 +615,21 @@ def test_what_cannot_be_sorted_is_closed_one_by_one() -> None:
     assert [is_open(fd) for fd in fds] == [False, False, True]
     assert called == [1]
     os.close(fds[2])
+
+
+def test_a_thread_does_not_sleep_while_something_waits_that_somebody_else_has_sorted() -> None:
+    closer = closing.Closer(start=lambda _work, _args: None)
+    bell = threading.Lock()
+    bell.acquire()
+    closer._threads.add(bell)
+    closer._awake.add(bell)
+    fds = [some_file() for _ in range(2)]
+    for fd in fds:
+        closer.put(fd, ANN)
+        assert not closer.wait_idle(0), "which looks at what came, and wakes nobody, for there is one awake"
+        assert not closer._inbox
+        assert closer._sleep(bell)
+        assert bell in closer._awake
+        assert closer._close_some(bell)
+    assert not any(map(is_open, fds))
+    assert closer.wait_idle(0)
