@@ -337,6 +337,14 @@ send_request(Lane *self, PyObject *method, PyObject *params, PyObject *deadline)
         Py_SETREF(result, is_used < 0 ? NULL : Py_NewRef(Py_None));
         goto done;
     }
+    if (lent.count > 0) { /* one may have been closed, and its number be another file's: nothing runs from here on */
+        lent.count = 0;
+        writer = (Writer){data, data + sizeof data, self->most_depth - 1, &lent, self->kinds};
+        if (!write_request(&writer, (uint32_t)id, method, params, deadline)) {
+            Py_SETREF(result, Py_NewRef(Py_None));
+            goto done;
+        }
+    }
     if (PyDict_SetItem(self->calls, call_id, waiter) < 0) {
         Py_CLEAR(result);
         goto done;

@@ -320,6 +320,46 @@ def test_a_call_made_while_another_one_begins_has_its_own_answer(socket_path: Pa
         runner.run(main())
 
 
+def test_a_descriptor_that_is_closed_while_a_call_begins_is_not_sent_nor_another_with_its_number(
+    socket_path: Path,
+) -> None:
+    class Counting(seqrpc.Service):
+        """Counts what comes."""
+
+        came = 0
+
+        @seqrpc.method
+        async def take(self, file: seqrpc.OwnedFd) -> None:
+            self.came += 1
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, Interrupting)
+        service = Counting()
+        async with seqrpc.serve(service, socket_path), seqrpc.connect(socket_path) as there:
+            with seqrpc.OwnedFd(os.open(os.devnull, os.O_RDONLY)) as file:
+                await there.call("Counting.take", file)
+                number = file.fileno()
+                opened: list[int] = []
+
+                def replace() -> None:
+                    file.close()
+                    opened.append(os.open("/", os.O_RDONLY))
+
+                loop.what = replace
+                async with asyncio.timeout(PATIENCE):
+                    with pytest.raises(ValueError, match="closed"):
+                        await there.call("Counting.take", file)
+                assert opened == [number]
+                os.close(number)
+                with seqrpc.OwnedFd(os.open(os.devnull, os.O_RDONLY)) as another:
+                    await there.call("Counting.take", another)
+                assert service.came == 2
+
+    with asyncio.Runner(loop_factory=Interrupting) as runner:
+        runner.run(main())
+
+
 def test_a_connection_that_is_passed_on_while_a_call_begins_is_not_used(socket_path: Path) -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
