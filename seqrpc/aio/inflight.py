@@ -77,7 +77,7 @@ class InFlight:
 
     def lack(self, number: int, long_bytes: int = 0) -> str | None:
         """Return why so many more descriptors, with a long message of so many bytes, cannot be sent, or None."""
-        if self.long_bytes and long_bytes:
+        if (self.long_bytes and long_bytes) or self._number >= _LOOK_AT:  # before this one is sent, and unread
             self.look()
         account, ledger = self._account, self._account.ledger
         lack = self._lack(number, long_bytes)

@@ -244,3 +244,16 @@ def test_a_user_who_has_nothing_unread_gets_an_answer_whatever_others_leave_unre
     account.book(UNSENT_BYTES, 100_000)
     assert "all users together" in str(account.lack(UNSENT_BYTES, 100_000))
     other.release(UNSENT_BYTES, 990_000)
+
+
+def test_whoever_has_received_all_before_the_next_is_sent_has_nothing_in_flight(pair: Pair) -> None:
+    account = new_account()
+    sent = InFlight(pair[0], account, lambda: False)
+    for _ in range(100):
+        for _ in range(8):  # several are sent before any is received
+            assert sent.lack(1) is None
+            socket.send_fds(pair[0], [b"x"], [0])
+            sent.sent(1)
+        assert account.holds(IN_FLIGHT) < 64 + 8
+        for _ in range(8):
+            receive(pair[1])
