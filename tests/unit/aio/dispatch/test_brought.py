@@ -351,18 +351,11 @@ async def test_each_packet_tells_who_sent_its_descriptors(socket_path: Path) -> 
 
 
 @pytest.mark.skipif(seqrpc.__twin__ != "native", reason="nothing is native here")
-async def test_both_go_the_quick_way(socket_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    came: list[bytes] = []
-    receive = Link.packet_received
-
-    def packet_received(self: Link, data: bytes, *rest: Any) -> None:
-        came.append(data)
-        receive(self, data, *rest)
-
+async def test_both_go_the_quick_way(socket_path: Path, left_to_python: Callable[[], list[bytes]]) -> None:
     async with seqrpc.serve(Desk(), socket_path), seqrpc.connect(socket_path) as there:
         desk = there.proxy(Desk)
         await desk.add(1, 2)
-        monkeypatch.setattr(Link, "packet_received", packet_received)
+        came = left_to_python()
         with seqrpc.OwnedFd(pipe()) as file:
             assert await desk.look(file)
             (await desk.give_back(file)).close()

@@ -7,7 +7,7 @@ import dataclasses
 import gc
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,6 @@ from support.waiting import comes_true
 import seqrpc
 from seqrpc.aio.accounts import CALLS
 from seqrpc.aio.connection import link_of
-from seqrpc.aio.link import Link
 from seqrpc.kernel.credentials import Credentials
 
 
@@ -228,19 +227,12 @@ async def test_a_long_request_that_is_not_plain_is_judged_by_python(argument: by
 
 
 @pytest.mark.skipif(seqrpc.__twin__ != "native", reason="nothing is native here")
-async def test_all_of_it_goes_the_quick_way(socket_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    came: list[bytes] = []
-    receive = Link.packet_received
-
-    def packet_received(self: Link, data: bytes, *rest: Any) -> None:
-        came.append(data)
-        receive(self, data, *rest)
-
+async def test_all_of_it_goes_the_quick_way(socket_path: Path, left_to_python: Callable[[], list[bytes]]) -> None:
     async with seqrpc.serve(Desk(), socket_path), seqrpc.connect(socket_path) as there:
         desk = there.proxy(Desk)
         await desk.mirror(Point(1))
         await desk.line(Line([]))
-        monkeypatch.setattr(Link, "packet_received", packet_received)
+        came = left_to_python()
         await desk.mirror(Point(1))
         await desk.line(Line([Point(number) for number in range(40)]), list(range(100)))
         assert await desk.total([0.5] * 400) == 200.0
