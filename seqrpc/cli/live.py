@@ -14,7 +14,7 @@ from rich.text import Text
 from seqrpc.cli import figures
 from seqrpc.cli.dashboard import View, frame
 from seqrpc.cli.endings import die_of
-from seqrpc.cli.looks import Looked, Looker, Lookout, is_final, looks, trouble
+from seqrpc.cli.looks import Looked, Looker, Lookout, has_ended, is_final, looks, trouble
 from seqrpc.cli.places import Elsewhere, Place
 from seqrpc.cli.rates import NAME, SORTS, rates_of
 from seqrpc.cli.screen import DUMB, Screen, has_colours
@@ -64,6 +64,7 @@ class Watched:
     def __init__(self, address: str, place: Place, looker: Looker, first: Stats, sort: str) -> None:
         """Show the first look."""
         self._looker = looker
+        self._before: Stats | None = first  # the look that the next one is compared with, at the same server
         self._view = View(
             address=address,
             services=looker.services,
@@ -136,9 +137,11 @@ class Watched:
             assert looked.error is not None
             if is_final(self._looker, looked.error):
                 raise looked.error
+            if has_ended(looked.error):
+                self._before = None
             self._view = self._view._replace(trouble=trouble(looked.error, interval))
         else:
-            rates = rates_of(self._view.stats, looked.stats)
+            rates, self._before = rates_of(self._before, looked.stats), looked.stats
             self._view = self._view._replace(
                 stats=looked.stats, rates=rates, services=self._looker.services, trouble=""
             )

@@ -132,6 +132,8 @@ def looks(screen: Screen, looker: Looker, first: Stats, interval: float) -> Iter
         except Exception as exc:
             if is_final(looker, exc):
                 raise
+            if has_ended(exc):
+                before = None
             stats, text = None, trouble(exc, interval)
             if text != said:
                 screen.complain(text)
@@ -140,7 +142,12 @@ def looks(screen: Screen, looker: Looker, first: Stats, interval: float) -> Iter
 
 def is_final(looker: Looker, error: Exception) -> bool:
     """Return whether no look will succeed any more after one has failed so."""
-    return isinstance(error, ConnectionLost | Unavailable) and not looker.can_return
+    return has_ended(error) and not looker.can_return
+
+
+def has_ended(error: Exception) -> bool:
+    """Return whether a look failed with the end of its connection: the next one may be at another server."""
+    return isinstance(error, ConnectionLost | Unavailable)
 
 
 def trouble(error: Exception, interval: float) -> str:

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -113,6 +114,17 @@ def test_a_refusal_says_the_rule() -> None:
     refusal = seqrpc.PermissionDenied("rpc.stats: this caller is not admitted")
     tell_rule(refusal)
     assert refusal.message.endswith("is not admitted (who may call it: (same_user | uid(0)))")
+
+
+def test_what_answers_after_the_end_of_a_connection_is_another_server(socket_path: Path) -> None:
+    """Were it in the same process, and looked at when it is older than the one before was."""
+    looker = looker_at(socket_path)
+    with served(socket_path, both()):
+        told = looks(Screen(io.StringIO(), io.StringIO()), looker, replace(looker.look(), uptime=0.0), 0.01)
+        next(told)
+    with served(socket_path, both()):
+        assert next(told).rates.is_first
+        looker.close()
 
 
 def test_it_says_once_that_there_is_none_and_looks_again(socket_path: Path) -> None:
