@@ -42,6 +42,13 @@ def directory(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def change(path: Path, text: str) -> None:
+    """Write a file anew as editors do, so that nobody reads half of it."""
+    written = path.with_suffix(".new")
+    written.write_text(text)
+    written.replace(path)
+
+
 def lines_until(process: object, text: str) -> list[str]:
     """Return what is on standard error until a line has some text."""
     lines: list[str] = []
@@ -147,16 +154,16 @@ def test_a_name_stands_for_services() -> None:
 def test_a_change_of_any_module_begins_it_anew_in_the_same_process(directory: Path, socket_path: Path) -> None:
     with started("serve", "--reload", "seqrpc_served:Thing", socket_path, cwd=directory) as process:
         lines_until(process, "serving")
-        (directory / "seqrpc_helper.py").write_text("VALUE = 22\n")
+        change(directory / "seqrpc_helper.py", "VALUE = 22\n")
         changed, serving = lines_until(process, "serving")
         assert changed == f"{directory}/seqrpc_helper.py has changed\n"
         assert serving.endswith(f"as process {process.pid}\n")
         with blocking.connect(socket_path) as connection:
             assert connection.call("Thing.value") == 22
-        (directory / "seqrpc_helper.py").write_text("VALUE = (\n")
+        change(directory / "seqrpc_helper.py", "VALUE = (\n")
         told = lines_until(process, "waiting for a change")
         assert any("SyntaxError" in line for line in told)
-        (directory / "seqrpc_helper.py").write_text("VALUE = 333\n")
+        change(directory / "seqrpc_helper.py", "VALUE = 333\n")
         lines_until(process, "serving")
         with blocking.connect(socket_path) as connection:
             assert connection.call("Thing.value") == 333
@@ -233,7 +240,7 @@ def test_what_does_not_import_is_told_and_waited_for(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
     monkeypatch.setattr("seqrpc.cli.reloading.execute_anew", lambda: begun.append("anew"))
-    timer = threading.Timer(0.5, path.write_text, ["x = 1\n"])
+    timer = threading.Timer(0.5, change, [path, "x = 1\n"])
     timer.start()
     done = seqrpc_run("serve", "--reload", "seqrpc_broken:Thing", socket_path)
     timer.join()
