@@ -12,7 +12,7 @@
 
 #define EARLY 0.001 /* seconds by which a loop may call before the time: uvloop counts milliseconds */
 #define LOOK 0.1    /* seconds after which a timer looks whether it is wanted, as long as alarms come and go */
-#define MANY 64     /* cancelled ones that are kept in any case */
+#define MANY 16     /* cancelled ones that are kept in any case */
 
 PyTypeObject *alarm_type;
 

@@ -24,7 +24,7 @@ _LOOK_SECONDS: Final = 0.1
 """Seconds after which a timer looks whether it is still wanted, as long as alarms come and go: one that is set makes
 each wait of a loop take longer."""
 
-_MANY: Final = 64
+_MANY: Final = 16
 """Cancelled ones that are kept in any case."""
 
 _NEVER: Final = float("inf")
