@@ -8,37 +8,6 @@
 
 /* ---- The beginning of a call ---- */
 
-/* Make the task of a handler, as Starter.start does where there is no task factory. */
-static PyObject *
-make_task(Lane *lane, PyObject *context, PyObject *call, PyObject *handling)
-{
-#if PY_VERSION_HEX >= 0x030C0000
-    PyObject *parts[] = {handling, lane->loop, context, Py_True};
-    PyObject *task = PyObject_Vectorcall(the_Task, parts, 1, names_of_eager_task);
-    if (task != NULL && ((Handling *)handling)->state != ENDED) {
-        set_slot(call, call_task, task);
-    }
-#else
-    PyObject *pace = slot(lane->starter, starter_pace);
-    set_slot(call, call_is_paced, Py_True);
-    if (add_to_slot(pace, pace_started, one) < 0) {
-        return NULL;
-    }
-    PyObject *parts[] = {handling, lane->loop, context};
-    PyObject *task = PyObject_Vectorcall(the_Task, parts, 1, names_of_task);
-    if (task != NULL) {
-        set_slot(call, call_task, task);
-    } else {
-        PyObject *failure = caught_any();
-        if (add_to_slot(pace, pace_started, minus_one) == 0) {
-            PyErr_SetObject((PyObject *)Py_TYPE(failure), failure);
-        }
-        Py_DECREF(failure);
-    }
-#endif
-    return task;
-}
-
 /* Return a copy of the current context with the call in it. */
 static PyObject *
 context_of(PyObject *call)
@@ -96,7 +65,10 @@ start_call(Lane *lane, PyObject *call, PyObject *coroutine)
     }
     if (factory == Py_None) {
         running = new_handling(dispatcher, call, coroutine);
-        task = running == NULL ? NULL : make_task(lane, context, call, running);
+        task = running == NULL ? NULL : begin_task(lane, context, running);
+        if (task != NULL && ((Handling *)running)->state != ENDED) {
+            set_slot(call, call_task, task);
+        }
     } else {
         running = PyObject_CallMethodObjArgs(dispatcher, str__run, call, coroutine, NULL);
         task =

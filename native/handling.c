@@ -16,7 +16,6 @@ new_handling(PyObject *dispatcher, PyObject *call, PyObject *work)
     self->dispatcher = Py_NewRef(dispatcher);
     self->call = Py_NewRef(call);
     self->work = Py_NewRef(work);
-    self->turn = NULL;
     self->state = UNBEGUN;
     self->is_running = false;
     PyObject_GC_Track(self);
@@ -31,7 +30,6 @@ handling_traverse(PyObject *object, visitproc visit, void *arg)
     Py_VISIT(self->dispatcher);
     Py_VISIT(self->call);
     Py_VISIT(self->work);
-    Py_VISIT(self->turn);
     return 0;
 }
 
@@ -42,7 +40,6 @@ handling_clear(PyObject *object)
     Py_CLEAR(self->dispatcher);
     Py_CLEAR(self->call);
     Py_CLEAR(self->work);
-    Py_CLEAR(self->turn);
     return 0;
 }
 
@@ -65,7 +62,6 @@ static int
 fail(Handling *self, PyObject *exc)
 {
     self->state = ENDED;
-    Py_CLEAR(self->turn);
     PyObject *told = call_handling(exc, self->dispatcher, str__failed, self->call, self->work, exc, NULL);
     PyObject *raised = told == NULL ? caught_any() : NULL;
     Py_XDECREF(told);
@@ -115,47 +111,19 @@ succeed(Handling *self, PyObject *result)
     return told == NULL ? -1 : 0;
 }
 
-/* Begin, as Dispatcher._run does: at once, or after others on the loop. */
-static int
+/* Begin, as Dispatcher._run does where there is no task factory. */
+static void
 begin(Handling *self)
 {
     self->state = WORKING;
     set_slot(self->call, call_has_begun, Py_True);
     set_slot(self->call, call_coroutine, Py_None);
-    if (slot(self->call, call_is_paced) != Py_True) {
-        return 0;
-    }
-    PyObject *starter = slot(self->dispatcher, dispatcher__starter), *pace = slot(starter, starter_pace);
-    if (add_to_slot(pace, pace_started, minus_one) < 0) {
-        return -1;
-    }
-    double turn_ends = PyFloat_AsDouble(slot(pace, pace_turn_ends));
-    if (slot(pace, pace_waiting) == zero && (turn_ends == 0.0 ? slot(pace, pace_started) == zero : now() < turn_ends)) {
-        return 0; /* it is alone, or comes in time */
-    }
-    PyObject *waits = PyObject_CallMethodNoArgs(pace, str_must_wait);
-    if (waits == NULL) {
-        return -1;
-    }
-    Py_DECREF(waits);
-    if (waits == Py_True) {
-        self->turn = PyObject_CallMethodNoArgs(starter, str_wait);
-        self->state = WAITING;
-        return self->turn == NULL ? -1 : 0;
-    }
-    return 0;
 }
 
-/* Go on after what was awaited gave a value, returned it, or raised. */
+/* Go on after the handler's coroutine gave a value, returned it, or raised. */
 static PySendResult
 go_on(Handling *self, PySendResult sent, PyObject **value)
 {
-    while (sent == PYGEN_RETURN && self->state == WAITING) {
-        Py_CLEAR(*value);
-        Py_CLEAR(self->turn);
-        self->state = WORKING;
-        sent = PyIter_Send(self->work, Py_None, value);
-    }
     if (sent == PYGEN_NEXT) {
         return sent;
     }
@@ -187,13 +155,11 @@ handling_am_send(PyObject *object, PyObject *sent, PyObject **value)
     if (check_may_go_on(self) < 0) {
         return PYGEN_ERROR;
     }
-    PySendResult result;
     self->is_running = true;
-    if (self->state == UNBEGUN && begin(self) < 0) {
-        result = go_on(self, PYGEN_ERROR, value);
-    } else {
-        result = go_on(self, PyIter_Send(self->state == WAITING ? self->turn : self->work, sent, value), value);
+    if (self->state == UNBEGUN) {
+        begin(self);
     }
+    PySendResult result = go_on(self, PyIter_Send(self->work, sent, value), value);
     self->is_running = false;
     return result;
 }
@@ -224,21 +190,6 @@ handling_next(PyObject *object)
     return handling_send(object, Py_None);
 }
 
-/* Have one answered that is stopped before its first step: once its task has ended, as a callback of that would. */
-static int
-end_unbegun(Handling *self)
-{
-    self->state = ENDED;
-    PyObject *loop = slot(self->dispatcher, dispatcher__loop), *told = NULL;
-    PyObject *method = PyObject_GetAttr(self->dispatcher, str_end_unbegun);
-    if (method != NULL) {
-        told = PyObject_CallMethodObjArgs(loop, str_call_soon, method, self->call, NULL);
-        Py_DECREF(method);
-    }
-    Py_XDECREF(told);
-    return told == NULL ? -1 : 0;
-}
-
 static PyObject *
 handling_throw(PyObject *object, PyObject *const *args, Py_ssize_t count)
 {
@@ -249,20 +200,8 @@ handling_throw(PyObject *object, PyObject *const *args, Py_ssize_t count)
     if (check_may_go_on(self) < 0) {
         return NULL;
     }
-    if (self->state == UNBEGUN) {
-        if (end_unbegun(self) < 0) {
-            return NULL;
-        }
-        PyObject *exc = PyExceptionInstance_Check(args[0]) ? args[0] : count > 1 ? args[1] : Py_None;
-        if (PyExceptionInstance_Check(exc)) {
-            PyErr_SetObject((PyObject *)Py_TYPE(exc), exc);
-        } else {
-            PyErr_SetObject(args[0], exc);
-        }
-        return NULL;
-    }
     self->is_running = true;
-    PyObject *parts[4] = {self->state == WAITING ? self->turn : self->work};
+    PyObject *parts[4] = {self->work};
     for (Py_ssize_t index = 0; index < count; index++) {
         parts[index + 1] = args[index];
     }
@@ -295,7 +234,7 @@ handling_close(PyObject *object, PyObject *Py_UNUSED(ignored))
         Py_RETURN_NONE;
     }
     self->is_running = true;
-    PyObject *closed = PyObject_CallMethodNoArgs(self->state == WAITING ? self->turn : self->work, str_close);
+    PyObject *closed = PyObject_CallMethodNoArgs(self->work, str_close);
     if (closed != NULL) {
         Py_DECREF(closed);
         PyErr_SetNone(PyExc_GeneratorExit);
@@ -314,7 +253,7 @@ static void
 handling_finalize(PyObject *object)
 {
     Handling *self = (Handling *)object;
-    if (self->state == WAITING || self->state == WORKING) {
+    if (self->state == WORKING) {
         PyObject *type, *value, *trace;
         PyErr_Fetch(&type, &value, &trace);
         PyObject *closed = handling_close(object, NULL);

@@ -36,8 +36,8 @@ typedef struct {
     int users;      /* of its members at this moment: they are let go after the last */
 } Lane;
 
-extern PyType_Spec lane_spec, handling_spec;
-extern PyTypeObject *handling_type;
+extern PyType_Spec lane_spec, handling_spec, first_step_spec;
+extern PyTypeObject *handling_type, *first_step_type;
 
 /* Use the members of a lane: whatever is called meanwhile may end the connection, and they stay until `leave`. */
 void enter(Lane *lane);
@@ -79,17 +79,19 @@ PyObject *lane_ready(PyObject *lane, PyObject *ignored);
    whatever reason: nothing has happened then, and Python tries by itself. */
 bool send_now(Lane *lane, const uint8_t *data, Py_ssize_t size, const Lent *lent);
 
-typedef enum { UNBEGUN, WAITING, WORKING, ENDED } State;
+typedef enum { UNBEGUN, WORKING, ENDED } State;
 
 typedef struct {
     PyObject_HEAD PyObject *dispatcher, *call, *work; /* `work` is the handler's coroutine */
-    PyObject *turn;                                   /* what is awaited before it begins, while it is WAITING */
     State state;
     bool is_running;
 } Handling;
 
 /* Return what the task of a call is to run. */
 PyObject *new_handling(PyObject *dispatcher, PyObject *call, PyObject *work);
+
+/* Return a task that has taken its first step, in a context; NULL with an exception, also of what ends the program. */
+PyObject *begin_task(Lane *lane, PyObject *context, PyObject *coroutine);
 
 /* Start the handler of a request that was admitted, with its arguments as they are; `deadline` is a number or NULL. -1
    on an exception. */

@@ -17,7 +17,7 @@
 /* What the Python beside it counts on; seqrpc/twin.py has the same number. Each change of what passes between the two
  * takes the next one. */
 #ifndef SEQRPC_INTERFACE
-#define SEQRPC_INTERFACE 3
+#define SEQRPC_INTERFACE 4
 #endif
 
 #include "alarms.h"
@@ -38,11 +38,13 @@ add_types(PyObject *module)
 {
     PyTypeObject *handling = add_type(module, &handling_spec, "Handling");
     PyTypeObject *alarm = add_type(module, &alarm_spec, "Alarm");
-    if (handling == NULL || alarm == NULL || add_type(module, &lane_spec, "Lane") == NULL ||
+    PyTypeObject *first_step = add_type(module, &first_step_spec, "FirstStep");
+    if (handling == NULL || alarm == NULL || first_step == NULL || add_type(module, &lane_spec, "Lane") == NULL ||
         add_type(module, &alarms_spec, "Alarms") == NULL) {
         return -1;
     }
     Py_XSETREF(handling_type, (PyTypeObject *)Py_NewRef(handling));
+    Py_XSETREF(first_step_type, (PyTypeObject *)Py_NewRef(first_step));
     Py_XSETREF(alarm_type, (PyTypeObject *)Py_NewRef(alarm));
     return 0;
 }

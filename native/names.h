@@ -59,8 +59,8 @@ PyCFunction find_method(PyObject *type, const char *name);
     of(Turns, turns, waiting) \
     of(Account, account, most_calls) of(Account, account, most_calls_of_all) of(Account, account, fds) \
     of(RunningCalls, running, is_attended) \
-    of(Dispatcher, dispatcher, _connection) of(Dispatcher, dispatcher, lane) of(Dispatcher, dispatcher, _loop) \
-    of(Dispatcher, dispatcher, _starter) of(Dispatcher, dispatcher, _terms) \
+    of(Dispatcher, dispatcher, _connection) of(Dispatcher, dispatcher, lane) \
+    of(Dispatcher, dispatcher, _terms) \
     of(Entry, entry, is_immediate) of(Entry, entry, is_native) of(Entry, entry, policy) of(Entry, entry, handler) \
     of(Entry, entry, exact) of(Entry, entry, untyped) of(Entry, entry, result_check) of(Entry, entry, latency) \
     of(Entry, entry, spec) \
@@ -68,10 +68,8 @@ PyCFunction find_method(PyObject *type, const char *name);
     of(Request, request, call_id) of(Request, request, is_plain) of(Request, request, method) \
     of(Request, request, params) of(Request, request, fds) of(Request, request, options) \
     of(Response, response, call_id) of(Response, response, result) of(Response, response, fds) \
-    of(Pace, pace, started) of(Pace, pace, waiting) of(Pace, pace, turn_ends) \
-    of(Starter, starter, pace) \
     of(HandledCall, call, caller) of(HandledCall, call, connection) of(HandledCall, call, dispatcher) \
-    of(HandledCall, call, coroutine) of(HandledCall, call, task) of(HandledCall, call, is_paced) \
+    of(HandledCall, call, coroutine) of(HandledCall, call, task) \
     of(HandledCall, call, has_begun) of(HandledCall, call, request) of(HandledCall, call, entry) \
     of(HandledCall, call, began) of(HandledCall, call, deadline_ns) of(HandledCall, call, timer) \
     of(OwnedFd, owned, _fd) of(OwnedFd, owned, _generation) of(OwnedFd, owned, _sender) of(OwnedFd, owned, _booked)
@@ -79,19 +77,19 @@ PyCFunction find_method(PyObject *type, const char *name);
 /* Classes, functions and objects of Python: the_Link. */
 #define OBJECTS(of) \
     of(Link) of(Session) of(Carrier) of(Intake) of(Inbox) of(Turns) of(Account) of(RunningCalls) of(Dispatcher) \
-    of(Pace) of(Starter) of(Share) of(closer) of(lone_wakeups) of(Entry) of(ResultCheck) of(Request) of(Response) \
+    of(Starter) of(Share) of(closer) of(lone_wakeups) of(Entry) of(ResultCheck) of(Request) of(Response) \
     of(HandledCall) of(Socket) of(Task) of(Future) of(blank_call) of(blank_request) of(blank_response) of(OwnedFd) \
     of(Options) of(forks) of(is_quick) of(nowhere) of(close_all) of(longest_timer) of(calls_kind) of(no_params) of(scope) \
-    of(running_loop)
+    of(running_loop) of(begin) of(current_tasks)
 
 /* Names of attributes and methods: str_admits. */
 #define STRINGS(of) \
     of(admits) of(request_denied) of(packet_received) of(request_received) of(_refuse_params) of(_not_started) \
     of(_run) of(start) of(done) of(set_result) of(next) of(fail) of(create_future) of(_succeeded) of(_failed) \
-    of(end) of(end_unbegun) of(connection) of(running) of(get_task_factory) of(must_wait) of(wait) of(throw) \
-    of(close) of(value) of(call_soon) of(take) of(careful) of(_read_ready) of(read_on) of(until) of(look) \
+    of(end) of(connection) of(running) of(get_task_factory) of(throw) \
+    of(close) of(value) of(take) of(careful) of(_read_ready) of(read_on) of(until) of(look) \
     of(generation) of(uid) of(saw) of(end_wakeup) of(set) of(cancel) of(_deadline_passed) \
-    of(lack_of_descriptors) of(deadline) of(_inbox) of(append) of(tend) of(bind) of(__dict__) of(check)
+    of(lack_of_descriptors) of(deadline) of(_inbox) of(append) of(tend) of(bind) of(__dict__) of(check) of(loop)
 
 /* clang-format on */
 
@@ -107,7 +105,7 @@ OBJECTS(DECLARE_OBJECT)
 STRINGS(DECLARE_STRING)
 #undef DECLARE_STRING
 
-extern PyObject *names_of_task, *names_of_eager_task; /* the keywords that a Task is made with */
+extern PyObject *names_of_task; /* the keywords that a Task is made with */
 extern PyObject *zero, *one, *minus_one;
 extern PyCFunction number_of_socket, copy_of_struct; /* socket.fileno, msgspec.Struct.__copy__ */
 extern PyCFunction done_of_future;                   /* asyncio.Future.done, if that can be called so; else NULL */

@@ -266,7 +266,7 @@ write_any(Writer *writer, PyObject *value)
 bool
 write_value(Writer *writer, PyObject *value)
 {
-#if PY_VERSION_HEX < 0x030C0000 /* later ones collect between two steps of the interpreter, and not as things are made */
+#if PY_VERSION_HEX < 0x030C0000    /* later ones collect between two steps of the interpreter, not as things are made */
     int collects = PyGC_Disable(); /* or making the __dict__ of an object may run the finalizers of others */
     bool written = write_any(writer, value);
     if (collects) {

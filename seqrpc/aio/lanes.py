@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 from _socket import SocketType
-from asyncio import Future, Task, _get_running_loop
+from asyncio import Future, Task, _get_running_loop, tasks
 from typing import Any, cast
 
 from seqrpc import twin
@@ -16,7 +16,7 @@ from seqrpc.aio.lane import Lane
 from seqrpc.aio.link import Link
 from seqrpc.aio.running import NO_PARAMS, RunningCalls
 from seqrpc.aio.shares import Share
-from seqrpc.aio.starting import Pace, Starter
+from seqrpc.aio.starting import Starter, begin
 from seqrpc.aio.transport import carrier_of
 from seqrpc.aio.turns import Turns
 from seqrpc.interface.entries import Entry
@@ -45,12 +45,13 @@ def use_dispatcher(kind: type) -> None:
     if twin.native is None:
         return
     classes = (
-        Account, Carrier, Entry, Future, HandledCall, Inbox, Intake, Link, Options, OwnedFd, Pace, Request, Response,
+        Account, Carrier, Entry, Future, HandledCall, Inbox, Intake, Link, Options, OwnedFd, Request, Response,
         ResultCheck, RunningCalls, Session, Share, Starter, Task, Turns,
     )  # fmt: skip
     objects = {each.__name__: each for each in classes} | {
         "Dispatcher": kind,
         "Socket": SocketType,
+        "begin": begin,
         # Copied, and then filled in, which is quicker than to make one. A list makes the garbage collector know it.
         "blank_call": HandledCall(request=_NOTHING, caller=_NOTHING, connection=None, dispatcher=_NOTHING, entry=[]),
         "blank_request": Request(0, "", [], NO_OPTIONS, [], 0, is_plain=True),
@@ -58,6 +59,7 @@ def use_dispatcher(kind: type) -> None:
         "calls_kind": CALLS,
         "close_all": close_all,
         "closer": CLOSER,
+        "current_tasks": getattr(tasks, "_current_tasks", None),  # to be looked at on 3.11
         "forks": forks,
         "is_quick": is_quick,
         "longest_timer": float(LONGEST_TIMER),

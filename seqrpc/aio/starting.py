@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
+from asyncio import _enter_task, _leave_task
 from collections import deque
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from contextvars import Context
 from typing import Any, Final, Protocol
 from weakref import WeakValueDictionary
@@ -16,7 +17,51 @@ from seqrpc.aio.shares import share_of
 _MOST_TOLD: Final = 64
 """Of those that wait, at most so many are told in one turn that it is theirs: telling takes time from others, too."""
 
-_STARTS_AT_ONCE: Final = sys.version_info >= (3, 12)
+
+class FirstStep:
+    """Stands for the loop while a task is made on Python 3.11, and keeps the step that a loop would take later."""
+
+    __slots__ = ("step",)
+
+    step: Callable[[], object]
+
+    def call_soon(self, step: Callable[[], object], *, context: Context) -> None:  # noqa: ARG002 - as loops name it
+        """Keep the step."""
+        self.step = step
+
+    def get_debug(self) -> bool:
+        """Have nothing noted: where the task was made is, once it is the loop's."""
+        return False
+
+    def call_exception_handler(self, context: dict[str, object]) -> None:
+        """Say nothing of a task that could not be made: that is raised."""
+
+
+def begin(
+    loop: asyncio.AbstractEventLoop, context: Context, coroutine: Coroutine[Any, Any, None]
+) -> asyncio.Task[None]:
+    """Return a task that has taken its first step, in its context; a task that is running goes on behind that.
+
+    Args:
+        loop: the running loop, without a task factory.
+        context: the coroutine's own.
+        coroutine: has not begun; if this fails before it does, the caller still owns it.
+    """
+    if sys.version_info >= (3, 12):
+        return asyncio.Task(coroutine, loop=loop, context=context, eager_start=True)
+    first = FirstStep()
+    task: asyncio.Task[None] = asyncio.Task(coroutine, loop=first, context=context)  # type: ignore[arg-type]
+    asyncio.Task.__base__.__init__(task, loop=loop)  # type: ignore[misc] # what it is as a future, it is anew
+    current = asyncio.current_task(loop)
+    if current is None:
+        context.run(first.step)
+        return task
+    _leave_task(loop, current)
+    try:
+        context.run(first.step)
+    finally:
+        _enter_task(loop, current)
+    return task
 
 
 class Starts(Protocol):
@@ -168,8 +213,8 @@ def pace_of(loop: asyncio.AbstractEventLoop, uid: int | None) -> Pace:
 class Starter:
     """Starts coroutines of one connection as tasks of a loop.
 
-    If the loop has a task factory, that makes the tasks. Otherwise they begin at once on Python 3.12 and later
-    (``eager_start``), and on 3.11 in the loop's next turn, in order: several may begin in one turn, and late ones wait.
+    If the loop has a task factory, that makes the tasks, which may begin in the loop's next turn, in order: several in
+    one turn, and late ones wait. Otherwise they begin at once (:func:`begin`).
 
     Args:
         loop: the running loop.
@@ -194,19 +239,15 @@ class Starter:
             coroutine: has not begun; if this fails, the caller still owns it.
         """
         loop = self._loop
-        is_free = loop.get_task_factory() is None
-        if _STARTS_AT_ONCE and is_free:
-            task = asyncio.Task(coroutine, loop=loop, context=context, eager_start=True)  # type: ignore[call-arg,unused-ignore]
+        if loop.get_task_factory() is None:
+            task = begin(loop, context, coroutine)
             if not task.done():
                 owner.task = task
             return task
         owner.is_paced = True
         self.pace.started += 1
         try:
-            if is_free:
-                task = asyncio.Task(coroutine, loop=loop, context=context)
-            else:
-                task = context.run(loop.create_task, coroutine)  # not every factory takes a context
+            task = context.run(loop.create_task, coroutine)  # not every factory takes a context
         except BaseException:
             if not owner.has_begun:
                 self.pace.started -= 1

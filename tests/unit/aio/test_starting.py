@@ -19,7 +19,7 @@ from seqrpc.aio import shares
 from seqrpc.aio.shares import TURN_SECONDS, Share, share_of
 from seqrpc.aio.starting import Pace, Starter, pace_of
 
-AT_ONCE = sys.version_info >= (3, 12)
+IS_EAGER = sys.version_info >= (3, 12)  # asyncio can begin tasks at once
 
 variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="outside")
 
@@ -96,16 +96,74 @@ def nobody_waits(pace: Pace) -> bool:
     return (pace.started, pace.waiting, len(pace._lines), len(pace._late)) == (0, 0, 0, 0)
 
 
-async def test_a_coroutine_that_does_not_wait_ends_at_once_or_in_the_loop_s_next_turn(starts: Starting) -> None:
-    done: list[int] = []
+async def test_a_coroutine_begins_at_once_and_whoever_starts_it_goes_on_behind_it(starts: Starting) -> None:
+    done: list[object] = []
+    loop = asyncio.get_running_loop()
+
+    async def run(waits: bool) -> None:
+        done.append(asyncio.current_task())
+        if waits:
+            await asyncio.sleep(0)
+            done.append(asyncio.current_task())
+
+    here = asyncio.current_task()
+    quick = starts.start(run(False))
+    assert (done, quick.done()) == ([quick], True)
+    slow = starts.start(run(True))
+    assert (done, slow.done()) == ([quick, slow], False)
+    assert asyncio.current_task() is here
+    assert slow in asyncio.all_tasks()
+    await asyncio.wait([quick, slow])
+    assert done == [quick, slow, slow]
+    for task in (quick, slow):
+        assert (type(task), task.get_loop(), task.result()) == (asyncio.Task, loop, None)
+
+
+async def test_one_that_is_started_outside_of_tasks_begins_at_once(starts: Starting) -> None:
+    seen: list[object] = []
 
     async def run() -> None:
-        done.append(1)
+        seen.append(asyncio.current_task())
 
-    task = starts.start(run())
-    assert done == ([1] if AT_ONCE else [])
+    def start() -> None:
+        seen.append(starts.start(run()))
+        seen.append(asyncio.current_task())
+
+    asyncio.get_running_loop().call_soon(start)
+    await comes_true(lambda: len(seen) == 3)
+    assert seen == [seen[1], seen[1], None]
+
+
+@pytest.mark.parametrize("inside", [True, False])
+async def test_what_ends_the_program_goes_on_to_whoever_started_it(starts: Starting, inside: bool) -> None:
+    async def run() -> None:
+        raise Leaving
+
+    loop, here = asyncio.get_running_loop(), asyncio.current_task()
+    loop.set_exception_handler(lambda _loop, _context: None)  # it is not told of otherwise, and a task has it
+    caught: list[BaseException] = []
+
+    def start() -> None:
+        try:
+            starts.start(run())
+        except Leaving as exc:
+            caught.append(exc)
+
+    start() if inside else loop.call_soon(start)
+    await comes_true(lambda: len(caught) == 1)
+    assert asyncio.current_task() is here
+
+
+class Leaving(SystemExit):
+    """Is raised by asyncio's tasks, and not kept."""
+
+
+async def test_a_task_tells_where_it_was_made_where_the_loop_debugs(starts: Starting) -> None:
+    loop = asyncio.get_running_loop()
+    loop.set_debug(True)
+    task = starts.start(asyncio.sleep(0))
+    assert "created at" in repr(task)
     await task
-    assert done == [1]
 
 
 async def test_each_has_a_task_and_a_context_of_its_own(starts: Starting) -> None:
@@ -127,7 +185,7 @@ async def test_each_has_a_task_and_a_context_of_its_own(starts: Starting) -> Non
     assert variable.get() == "outside"
 
 
-@pytest.mark.skipif(not AT_ONCE, reason="Task.get_context is new in Python 3.12")
+@pytest.mark.skipif(not IS_EAGER, reason="Task.get_context is new in Python 3.12")
 async def test_the_task_s_context_is_the_coroutine_s(starts: Starting) -> None:
     same: list[bool] = []
 
@@ -199,7 +257,7 @@ async def begun_in_turns(starts: Starting, number: int, takes: float) -> list[in
             pass
         turns[-1] += 1
 
-    with tasks_made_by(plain_factory):  # as on 3.11
+    with tasks_made_by(plain_factory):
         tasks = [starts.start(run()) for _ in range(number)]
     turn()
     await asyncio.wait(tasks)
@@ -378,7 +436,7 @@ async def test_one_that_never_begins_is_counted_no_more(starts: Starting) -> Non
 
 def eager_factory(loop: asyncio.AbstractEventLoop, coro: Any, **kwargs: Any) -> Any:
     """Take the first step at once, as any factory may; asyncio has one from Python 3.12 on."""
-    if AT_ONCE:
+    if IS_EAGER:
         return asyncio.eager_task_factory(loop, coro)  # type: ignore[attr-defined,unused-ignore]
     try:
         waits_for = coro.send(None)

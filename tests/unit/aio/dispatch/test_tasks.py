@@ -273,7 +273,7 @@ async def test_a_handler_that_raises_generator_exit_is_answered(waits: bool, tas
 
 
 async def test_a_call_whose_task_is_cancelled_before_it_begins_is_answered(pipe: tuple[int, int]) -> None:
-    """As on Python 3.11 anybody may who looks at all tasks; what came with it is closed."""
+    """As anybody may who looks at all tasks; what came with it is closed."""
     loop = asyncio.get_running_loop()
 
     def cancelling(loop: asyncio.AbstractEventLoop, coro: Any, context: Any = None, **kwargs: Any) -> Any:
@@ -333,7 +333,7 @@ async def test_a_one_way_call_whose_task_cannot_be_made_leaves_nothing_that_a_dr
             assert await server.drain(PATIENCE)
 
 
-@pytest.mark.skipif(sys.version_info < (3, 12), reason="tasks begin at once from 3.12 on")
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="asyncio has no eager tasks")
 async def test_a_task_factory_that_fails_after_the_handler_began_leaves_the_answer_to_it() -> None:
     loop = asyncio.get_running_loop()
     kept = []
