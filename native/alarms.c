@@ -3,6 +3,7 @@
  */
 
 #include "alarms.h"
+#include "names.h"
 
 #include <math.h>
 #include <stdbool.h>
@@ -14,7 +15,7 @@
 #define LOOK 0.1    /* seconds after which a timer looks whether it is wanted, as long as alarms come and go */
 #define MANY 16     /* cancelled ones that are kept in any case */
 
-PyTypeObject *alarm_type;
+PyTypeObject *alarm_type, *alarms_type;
 
 typedef struct Alarms Alarms;
 
@@ -158,6 +159,12 @@ cancel_alarm(PyObject *object)
     return 1;
 }
 
+bool
+is_alarm_set(PyObject *alarm)
+{
+    return Py_IS_TYPE(alarm, alarm_type) && ((Alarm *)alarm)->call != NULL;
+}
+
 static PyObject *
 alarm_cancel(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
@@ -222,7 +229,7 @@ new_alarm(Alarms *alarms, PyObject *call, PyObject *argument)
 static double
 time_of(Alarms *self)
 {
-    PyObject *now = PyObject_CallMethod(self->loop, "time", NULL);
+    PyObject *now = PyObject_CallMethodNoArgs(self->loop, str_time);
     double seconds = now == NULL ? NAN : PyFloat_AsDouble(now);
     Py_XDECREF(now);
     return PyErr_Occurred() ? NAN : seconds;
@@ -236,7 +243,7 @@ wind(Alarms *self, double when)
     PyObject *before = self->timer;
     self->timer = NULL;
     self->when = INFINITY;
-    PyObject *told = before == NULL ? Py_NewRef(Py_None) : PyObject_CallMethod(before, "cancel", NULL);
+    PyObject *told = before == NULL ? Py_NewRef(Py_None) : PyObject_CallMethodNoArgs(before, str_cancel);
     PyObject *method = PyObject_GetAttrString(self->loop, "call_at"),
              *ring = PyObject_GetAttrString((PyObject *)self, "ring");
     PyObject *context = PyContext_New(), *timer = NULL;
@@ -260,6 +267,20 @@ wind(Alarms *self, double when)
     return result;
 }
 
+static PyObject *
+set_one(Alarms *self, double seconds, PyObject *call, PyObject *argument)
+{
+    double now = time_of(self), when = now + seconds;
+    if (PyErr_Occurred() || (when < self->when && wind(self, fmin(when, now + LOOK)) < 0)) {
+        return NULL;
+    }
+    Alarm *alarm = new_alarm(self, call, argument);
+    if (alarm != NULL && push(self, when, alarm) < 0) {
+        Py_CLEAR(alarm);
+    }
+    return (PyObject *)alarm;
+}
+
 PyDoc_STRVAR(
     set_doc, "set(seconds, call, argument)\n--\n\n"
              "Have `call(argument)` called by the loop after so many seconds: seqrpc.interface.alarms.");
@@ -271,15 +292,35 @@ alarms_set(PyObject *object, PyObject *const *args, Py_ssize_t count)
     if (count != 3) {
         return PyErr_Format(PyExc_TypeError, "set takes 3 arguments, got %zd", count);
     }
-    double seconds = PyFloat_AsDouble(args[0]), now = PyErr_Occurred() ? NAN : time_of(self), when = now + seconds;
-    if (PyErr_Occurred() || (when < self->when && wind(self, fmin(when, now + LOOK)) < 0)) {
-        return NULL;
+    double seconds = PyFloat_AsDouble(args[0]);
+    return PyErr_Occurred() ? NULL : set_one(self, seconds, args[1], args[2]);
+}
+
+/* Those that were asked for last, borrowed: they say so when they go. */
+static Alarms *last;
+
+PyObject *
+set_alarm(PyObject *loop, double seconds, PyObject *call, PyObject *argument)
+{
+    PyObject *alarms = last != NULL && last->loop == loop ? Py_NewRef(last) : PyObject_CallOneArg(the_alarms_of, loop);
+    PyObject *alarm = NULL;
+    if (alarms != NULL && Py_IS_TYPE(alarms, alarms_type)) {
+        last = (Alarms *)alarms;
+        alarm = set_one(last, seconds, call, argument);
+    } else if (alarms != NULL) {
+        PyErr_SetString(PyExc_SystemError, "the alarms of this loop are not native");
     }
-    Alarm *alarm = new_alarm(self, args[1], args[2]);
-    if (alarm != NULL && push(self, when, alarm) < 0) {
-        Py_CLEAR(alarm);
-    }
-    return (PyObject *)alarm;
+    Py_XDECREF(alarms); /* last: the timer that was set before may have been all that held them */
+    return alarm;
+}
+
+double
+seconds_until(PyObject *deadline)
+{
+    int overflow;
+    int64_t nanoseconds = PyLong_AsLongLongAndOverflow(deadline, &overflow);
+    double seconds = overflow ? INFINITY : (double)(nanoseconds - monotonic_ns()) * 1e-9;
+    return fmin(fmax(0.0, seconds), PyFloat_AS_DOUBLE(the_longest_timer));
 }
 
 /* Call all that is due. */
@@ -396,6 +437,9 @@ alarms_dealloc(PyObject *object)
         PyObject_ClearWeakRefs(object);
     }
     alarms_clear(object);
+    if (last == (Alarms *)object) {
+        last = NULL;
+    }
     PyMem_Free(((Alarms *)object)->heap);
     type->tp_free(object);
     Py_DECREF(type);

@@ -100,22 +100,17 @@ watch_deadline(Lane *lane, PyObject *call)
     if (slot(call, call_task) == Py_None) {
         return 0;
     }
-    int result = -1;
-    double most = PyFloat_AsDouble(the_longest_timer);
-    double seconds = (double)(PyLong_AsLongLong(slot(call, call_deadline_ns)) - monotonic_ns()) * 1e-9;
-    PyObject *delay = PyFloat_FromDouble(seconds < most ? seconds : most), *timer = NULL;
-    PyObject *passed = PyObject_GetAttr(lane->dispatcher, str__deadline_passed);
-    if (delay != NULL && passed != NULL && !PyErr_Occurred()) {
-        timer = PyObject_CallMethodObjArgs(slot(lane->link, link_alarms), str_set, delay, passed, call, NULL);
+    PyObject *passed = PyObject_GetAttr(lane->dispatcher, str__deadline_passed), *timer = NULL;
+    if (passed != NULL) {
+        timer = set_alarm(lane->loop, seconds_until(slot(call, call_deadline_ns)), passed, call);
+        Py_DECREF(passed);
     }
-    if (timer != NULL) {
-        set_slot(call, call_timer, timer);
-        result = 0;
+    if (timer == NULL) {
+        return -1;
     }
-    Py_XDECREF(delay);
-    Py_XDECREF(passed);
-    Py_XDECREF(timer);
-    return result;
+    set_slot(call, call_timer, timer);
+    Py_DECREF(timer);
+    return 0;
 }
 
 /* Whether a handler can be given these arguments as they came. */

@@ -9,7 +9,9 @@
  * The loop calls `ready` as the socket has something, and Python `call` to send a request.
  */
 
+#include "alarms.h"
 #include "lane.h"
+#include "loops.h"
 #include "values.h"
 
 #include <stdalign.h>
@@ -317,18 +319,18 @@ send_request(Lane *self, PyObject *method, PyObject *params, PyObject *deadline)
     if (!write_request(&writer, (uint32_t)id, method, params, deadline)) {
         Py_RETURN_NONE;
     }
-    PyObject *loop = PyObject_CallNoArgs(the_running_loop);
-    if (loop == NULL) {
-        return NULL;
+    PyObject *loop = running_loop();
+    if (loop == NULL || loop != slot(self->link, link_home)) {
+        return PyErr_Occurred() ? NULL : Py_NewRef(Py_None);
     }
-    Py_DECREF(loop);
-    if (loop == Py_None || loop != slot(self->link, link_home)) {
-        Py_RETURN_NONE;
-    }
-    PyObject *call_id = Py_NewRef(next), *waiter = NULL, *after = NULL, *result = NULL;
+    PyObject *call_id = Py_NewRef(next), *waiter = NULL, *after = NULL, *alarm = Py_NewRef(Py_None), *result = NULL;
     after = PyLong_FromUnsignedLong(id == UINT32_MAX ? 0 : id + 1);
     waiter = PyObject_CallMethodNoArgs(self->loop, str_create_future);
-    if (after == NULL || waiter == NULL || (result = PyTuple_Pack(2, call_id, waiter)) == NULL) {
+    if (after != NULL && waiter != NULL && deadline != Py_None) {
+        Py_SETREF(alarm, set_alarm(loop, seconds_until(deadline), the_expire, waiter));
+    }
+    if (after == NULL || waiter == NULL || alarm == NULL ||
+        (result = PyTuple_Pack(3, call_id, waiter, alarm)) == NULL) {
         goto done;
     }
     /* Whatever ran meanwhile, even a finalizer, may have called, too, or ended the connection. */
@@ -357,15 +359,20 @@ send_request(Lane *self, PyObject *method, PyObject *params, PyObject *deadline)
         Py_SETREF(result, Py_NewRef(Py_None));
     }
 done:
+    if ((result == NULL || result == Py_None) && alarm != NULL && alarm != Py_None) {
+        cancel_alarm(alarm);
+    }
     Py_DECREF(call_id);
     Py_XDECREF(waiter);
     Py_XDECREF(after);
+    Py_XDECREF(alarm);
     return result;
 }
 
 PyDoc_STRVAR(
     call_doc, "call(method, params, deadline)\n--\n\n"
-              "Send a request, and return its id and the future that its RESPONSE will be the result of.\n\n"
+              "Send a request, and return its id, the future that its RESPONSE will be the result of, and the\n"
+              "alarm that fails this at the deadline, or None.\n\n"
               "None if anything about it, or the connection, is out of the ordinary: then nothing has happened.");
 
 static PyObject *

@@ -22,6 +22,7 @@
 
 #include "alarms.h"
 #include "lane.h"
+#include "timeouts.h"
 
 /* Add a type, and return it, borrowed; NULL with an exception. */
 static PyTypeObject *
@@ -39,12 +40,15 @@ add_types(PyObject *module)
     PyTypeObject *handling = add_type(module, &handling_spec, "Handling");
     PyTypeObject *alarm = add_type(module, &alarm_spec, "Alarm");
     PyTypeObject *first_step = add_type(module, &first_step_spec, "FirstStep");
-    if (handling == NULL || alarm == NULL || first_step == NULL || add_type(module, &lane_spec, "Lane") == NULL ||
-        add_type(module, &alarms_spec, "Alarms") == NULL) {
+    PyTypeObject *alarms = add_type(module, &alarms_spec, "Alarms");
+    if (make_constants() < 0 || handling == NULL || alarm == NULL || first_step == NULL || alarms == NULL ||
+        make_nothing() < 0 || add_type(module, &lane_spec, "Lane") == NULL ||
+        add_type(module, &timeout_spec, "Timeout") == NULL) {
         return -1;
     }
     Py_XSETREF(handling_type, (PyTypeObject *)Py_NewRef(handling));
     Py_XSETREF(first_step_type, (PyTypeObject *)Py_NewRef(first_step));
+    Py_XSETREF(alarms_type, (PyTypeObject *)Py_NewRef(alarms));
     Py_XSETREF(alarm_type, (PyTypeObject *)Py_NewRef(alarm));
     return 0;
 }

@@ -66,8 +66,7 @@ item(PyObject *objects, const char *name)
     return found;
 }
 
-/* Make what does not depend on the objects. */
-static int
+int
 make_constants(void)
 {
 #define MAKE_STRING(name) \
@@ -140,7 +139,7 @@ bind_names(PyObject *Py_UNUSED(module), PyObject *objects)
         PyErr_SetString(PyExc_TypeError, "bind takes a dict of the objects by name");
         return NULL;
     }
-    if (make_constants() < 0 || bind_all(objects) < 0) {
+    if (bind_all(objects) < 0) {
         return NULL;
     }
     is_bound = true;

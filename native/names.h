@@ -72,6 +72,7 @@ PyCFunction find_method(PyObject *type, const char *name);
     of(HandledCall, call, coroutine) of(HandledCall, call, task) \
     of(HandledCall, call, has_begun) of(HandledCall, call, request) of(HandledCall, call, entry) \
     of(HandledCall, call, began) of(HandledCall, call, deadline_ns) of(HandledCall, call, timer) \
+    of(Scope, scope, deadline_ns) of(Scope, scope, outgoing_meta) of(Scope, scope, outer) \
     of(OwnedFd, owned, _fd) of(OwnedFd, owned, _generation) of(OwnedFd, owned, _sender) of(OwnedFd, owned, _booked)
 
 /* Classes, functions and objects of Python: the_Link. */
@@ -80,7 +81,8 @@ PyCFunction find_method(PyObject *type, const char *name);
     of(Starter) of(Share) of(closer) of(lone_wakeups) of(Entry) of(ResultCheck) of(Request) of(Response) \
     of(HandledCall) of(Socket) of(Task) of(Future) of(blank_call) of(blank_request) of(blank_response) of(OwnedFd) \
     of(Options) of(forks) of(is_quick) of(nowhere) of(close_all) of(longest_timer) of(calls_kind) of(no_params) of(scope) \
-    of(running_loop) of(begin) of(current_tasks)
+    of(running_loop) of(begin) of(current_tasks) of(current_task) \
+    of(Scope) of(blank_scope) of(cancel_task) of(alarms_of) of(expire)
 
 /* Names of attributes and methods: str_admits. */
 #define STRINGS(of) \
@@ -89,7 +91,7 @@ PyCFunction find_method(PyObject *type, const char *name);
     of(end) of(connection) of(running) of(get_task_factory) of(throw) \
     of(close) of(value) of(take) of(careful) of(_read_ready) of(read_on) of(until) of(look) \
     of(generation) of(uid) of(saw) of(end_wakeup) of(set) of(cancel) of(_deadline_passed) \
-    of(lack_of_descriptors) of(deadline) of(_inbox) of(append) of(tend) of(bind) of(__dict__) of(check) of(loop)
+    of(lack_of_descriptors) of(deadline) of(_inbox) of(append) of(tend) of(bind) of(__dict__) of(check) of(loop) of(time) of(cancelling) of(enter) of(leave) of(__asyncio_running_event_loop__)
 
 /* clang-format on */
 
@@ -111,6 +113,9 @@ extern PyCFunction number_of_socket, copy_of_struct; /* socket.fileno, msgspec.S
 extern PyCFunction done_of_future;                   /* asyncio.Future.done, if that can be called so; else NULL */
 extern Py_ssize_t calls_kind;                        /* seqrpc.aio.accounts.CALLS */
 extern bool is_bound;
+
+/* Make the strings and numbers: what does not depend on the objects. -1 with an exception. */
+int make_constants(void);
 
 /* Learn all of them from a dict by name. */
 PyObject *bind_names(PyObject *module, PyObject *objects);

@@ -2,6 +2,7 @@
  */
 
 #include "lane.h"
+#include "loops.h"
 
 PyTypeObject *first_step_type;
 

@@ -84,17 +84,16 @@ class Caller:
         line = self._line
         lane = line.lane
         if lane is not None and not meta and (sent := lane.call(method, params, deadline)) is not None:
-            timer = None if deadline is None else line.alarms.set(_seconds_until(deadline), _expire, sent[1])
             try:
                 response = await sent[1]
             except BaseException:
-                self._give_up(*sent)
-                if timer is not None:
-                    timer.cancel()
+                self._give_up(sent[0], sent[1])
+                if sent[2] is not None:
+                    sent[2].cancel()
                 del sent  # as below
                 raise
-            if timer is not None:
-                timer.cancel()
+            if sent[2] is not None:
+                sent[2].cancel()
             return finish(response, self._limits)
         try:
             is_home = get_running_loop() is line.home
@@ -127,7 +126,7 @@ class Caller:
             await self._raise_explained(exc, method, params)
         del data, lenders  # do not keep a large message until it is answered
         if deadline is not None:
-            timer = line.alarms.set(_seconds_until(deadline), _expire, waiter)
+            timer = line.alarms.set(_seconds_until(deadline), expire, waiter)
         try:
             response = await waiter
         except BaseException:
@@ -243,6 +242,7 @@ def _seconds_until(deadline: int) -> float:
     return min(max(0.0, (deadline - time.monotonic_ns()) / 1e9), LONGEST_TIMER)
 
 
-def _expire(waiter: Waiter) -> None:
+def expire(waiter: Waiter) -> None:
+    """End a call that waits for its answer: the deadline has passed."""
     if not waiter.done():
         waiter.set_exception(DeadlineExceeded("the deadline passed before the answer came"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+from seqrpc.interface.alarms import Alarm
 from seqrpc.kernel.ancillary import Received
 from seqrpc.protocol.messages import Params
 
@@ -32,8 +33,10 @@ class Lane(Protocol):
         """
         ...
 
-    def call(self, method: str, params: Params, deadline: int | None, /) -> tuple[int, Any] | None:
-        """Send a request, and return its id and the future of its answer; None, and do nothing, if it is not plain.
+    def call(self, method: str, params: Params, deadline: int | None, /) -> tuple[int, Any, Alarm | None] | None:
+        """Send a request, and return its id, the future of its answer, and the alarm that ends this at the deadline.
+
+        None, and nothing is done, if it is not plain.
 
         Args:
             method: ``Service.method``.

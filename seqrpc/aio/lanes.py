@@ -9,6 +9,7 @@ from typing import Any, cast
 
 from seqrpc import twin
 from seqrpc.aio.accounts import CALLS, Account
+from seqrpc.aio.caller import expire
 from seqrpc.aio.carrier import Carrier
 from seqrpc.aio.current import HandledCall
 from seqrpc.aio.intake import LONE_WAKEUPS, Intake
@@ -19,9 +20,11 @@ from seqrpc.aio.shares import Share
 from seqrpc.aio.starting import Starter, begin
 from seqrpc.aio.transport import carrier_of
 from seqrpc.aio.turns import Turns
+from seqrpc.interface.alarms import alarms_of
 from seqrpc.interface.entries import Entry
 from seqrpc.interface.results import ResultCheck
-from seqrpc.interface.scope import scope
+from seqrpc.interface.scope import Scope, scope
+from seqrpc.interface.timeouts import cancel_task
 from seqrpc.kernel import forks
 from seqrpc.kernel.closing import CLOSER, is_quick
 from seqrpc.kernel.descriptors import NOWHERE, OwnedFd, ValueSocket, close_all
@@ -46,20 +49,25 @@ def use_dispatcher(kind: type) -> None:
         return
     classes = (
         Account, Carrier, Entry, Future, HandledCall, Inbox, Intake, Link, Options, OwnedFd, Request, Response,
-        ResultCheck, RunningCalls, Session, Share, Starter, Task, Turns,
+        ResultCheck, RunningCalls, Scope, Session, Share, Starter, Task, Turns,
     )  # fmt: skip
     objects = {each.__name__: each for each in classes} | {
         "Dispatcher": kind,
         "Socket": SocketType,
+        "alarms_of": alarms_of,
         "begin": begin,
         # Copied, and then filled in, which is quicker than to make one. A list makes the garbage collector know it.
         "blank_call": HandledCall(request=_NOTHING, caller=_NOTHING, connection=None, dispatcher=_NOTHING, entry=[]),
+        "blank_scope": Scope(None, None, cast("Any", [])),
         "blank_request": Request(0, "", [], NO_OPTIONS, [], 0, is_plain=True),
         "blank_response": Response(0, None, None, []),
         "calls_kind": CALLS,
+        "cancel_task": cancel_task,
         "close_all": close_all,
         "closer": CLOSER,
+        "current_task": tasks.current_task,
         "current_tasks": getattr(tasks, "_current_tasks", None),  # to be looked at on 3.11
+        "expire": expire,
         "forks": forks,
         "is_quick": is_quick,
         "longest_timer": float(LONGEST_TIMER),

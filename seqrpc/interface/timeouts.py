@@ -6,8 +6,9 @@ import sys
 import time
 from contextvars import Context, Token
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from seqrpc import twin
 from seqrpc.errors import DeadlineExceeded, Execution
 from seqrpc.interface.alarms import Alarm, alarms_of
 from seqrpc.interface.scope import Scope, bounded, scope
@@ -15,27 +16,21 @@ from seqrpc.interface.scope import Scope, bounded, scope
 _TIME_IS_UP = "the time given by seqrpc.timeout is up"
 
 
-class Timeout:
-    """What :func:`seqrpc.timeout` gives: ``async with`` enters it on an event loop, ``with`` where none runs.
+class _Bounds:
+    """What a :class:`Timeout` does, with all that it is made of in either twin."""
 
-    It is a class, for entering a generator takes longer than a call.
-    """
+    if TYPE_CHECKING:
+        _with_loop: bool
+        _delay: float | None
+        _bound: int | None
+        _token: Token[Scope]
+        _task: Any
+        _cancelling: int
+        _alarm: Alarm | None
+    else:
+        __slots__ = ()
 
-    __slots__ = ("_alarm", "_bound", "_cancelling", "_delay", "_task", "_token", "_with_loop")
-
-    _with_loop: bool
-
-    def __init__(self, delay: float | None, *, with_loop: bool = True) -> None:
-        """Bound nothing yet."""
-        self._delay = delay
-        self._with_loop = with_loop  # whether it is known that calls on an event loop are meant if one runs
-        self._bound: int | None
-        self._token: Token[Scope]
-        self._task: Any = None  # which it bounds now
-        self._cancelling: int
-        self._alarm: Alarm | None
-
-    async def __aenter__(self) -> None:
+    async def enter(self) -> None:
         """Bound what happens in the task from now on."""
         if self._task is not None:
             raise RuntimeError(f"{self!r} is entered already: make one for each block")
@@ -52,12 +47,12 @@ class Timeout:
         self._task, self._alarm = task, None
         if deadline_ns is not None:
             alarms = alarms_of(loop)
-            self._alarm = alarms.set((deadline_ns - now) / 1e9, _cancel, task)
+            self._alarm = alarms.set((deadline_ns - now) / 1e9, cancel_task, task)
             if deadline_ns <= now:  # before what is called in the loop's next turn: a timer may come after that
                 loop.call_soon(alarms.ring, context=Context())
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    async def leave(
+        self, _kind: type[BaseException] | None, exc: BaseException | None, _tb: TracebackType | None
     ) -> None:
         """End the bound. As in ``asyncio.timeout``, time that is up counts unless the task is cancelled besides."""
         alarm, task, self._task = self._alarm, self._task, None
@@ -100,7 +95,35 @@ class Timeout:
         return f"seqrpc.{'' if self._with_loop else 'blocking.'}timeout({self._delay!r})"
 
 
-def _cancel(task: Any) -> None:
+if TYPE_CHECKING or twin.native is None:
+
+    class Timeout(_Bounds):
+        """What :func:`seqrpc.timeout` gives: ``async with`` enters it on an event loop, ``with`` where none runs.
+
+        It is a class, for entering a generator takes longer than a call.
+        """
+
+        __slots__ = ("_alarm", "_bound", "_cancelling", "_delay", "_task", "_token", "_with_loop")
+
+        def __init__(self, delay: float | None, *, with_loop: bool = True) -> None:
+            """Bound nothing yet."""
+            self._delay = delay
+            self._with_loop = with_loop  # whether it is known that calls on an event loop are meant if one runs
+            self._task = None  # which it bounds now
+
+        __aenter__ = _Bounds.enter
+        __aexit__ = _Bounds.leave
+
+else:
+
+    class Timeout(twin.native.Timeout, _Bounds):
+        """The same, entered and left in C where nothing is out of the ordinary (native/timeouts.c)."""
+
+        __slots__ = ()
+
+
+def cancel_task(task: Any) -> None:
+    """End a block whose time is up."""
     task.cancel()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import math
 import os
 import re
@@ -55,6 +56,25 @@ async def test_without_anything_native_there_is_no_lane(socket_path: Path, monke
     async with seqrpc.serve(Desk(), socket_path), seqrpc.connect(socket_path) as there:
         assert link_of(there).lane is None
         assert await there.call("Desk.echo", 1) == 1
+
+
+@needs_native
+@pytest.mark.skipif(sys.version_info >= (3, 12), reason="later ones do not ask which process this is")
+async def test_a_child_that_a_library_made_sends_nothing(socket_path: Path) -> None:
+    """Python does not notice it; asyncio, which asks at each call, says that no loop runs there."""
+    async with seqrpc.serve(Desk(), socket_path), seqrpc.connect(socket_path) as there:
+        assert await there.call("Desk.echo", 1) == 1
+        lane = link_of(there).lane
+        assert lane is not None
+        child = ctypes.PyDLL(None).fork()
+        if child == 0:
+            try:
+                os._exit(0 if lane.call("Desk.echo", [1], None) is None else 1)
+            finally:
+                os._exit(2)
+        _child, status = os.waitpid(child, 0)  # noqa: ASYNC222 - it ends by itself, and has nothing of this loop
+        assert os.waitstatus_to_exitcode(status) == 0
+        assert await there.call("Desk.echo", 2) == 2
 
 
 async def test_each_connection_has_a_lane_where_something_is_native(socket_path: Path) -> None:
