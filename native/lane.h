@@ -63,6 +63,9 @@ PyObject *own_descriptors(Lane *lane, const Arrival *arrival);
 /* Hold such descriptors on the user's account until they are closed or given away, as Account.take does. */
 int book_owned(Lane *lane, PyObject *fds);
 
+/* Whether closing a descriptor surely takes no time. */
+bool closes_at_once(int fd);
+
 /* Close those of a list of a few descriptors that came to this process, and are still owned, as close_all does. -1 with
    an exception. */
 int close_few(PyObject *fds);

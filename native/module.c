@@ -60,10 +60,20 @@ PyDoc_STRVAR(
     "stop_clock(nanoseconds)\n--\n\n"
     "Let the clock tell that for ever, as benchmarks.guard needs to count the same each time; 0 lets it go again.");
 
+PyDoc_STRVAR(at_once_doc, "closes_at_once(fd)\n--\n\nAs seqrpc.kernel.closing.closes_at_once, where that is no error.");
+
+static PyObject *
+says_whether_at_once(PyObject *Py_UNUSED(module), PyObject *number)
+{
+    long fd = PyLong_AsLong(number);
+    return PyErr_Occurred() ? NULL : PyBool_FromLong(closes_at_once((int)fd));
+}
+
 static PyMethodDef functions[] = {
-    {"bind",       bind_names, METH_O, bind_doc      },
-    {"stop_clock", stop_clock, METH_O, stop_clock_doc},
-    {NULL,         NULL,       0,      NULL          },
+    {"closes_at_once", says_whether_at_once, METH_O, at_once_doc   },
+    {"bind",           bind_names,           METH_O, bind_doc      },
+    {"stop_clock",     stop_clock,           METH_O, stop_clock_doc},
+    {NULL,             NULL,                 0,      NULL          },
 };
 
 static int

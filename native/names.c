@@ -18,7 +18,7 @@ STRINGS(DEFINE_STRING)
 PyObject *names_of_task;
 PyObject *zero, *one, *minus_one;
 PyCFunction number_of_socket, copy_of_struct, done_of_future;
-Py_ssize_t calls_kind;
+Py_ssize_t calls_kind, small_blocks;
 bool is_bound;
 
 Slot
@@ -112,7 +112,8 @@ bind_all(PyObject *objects)
     PyCFunction number = find_method(item(objects, "Socket"), "fileno");
     PyCFunction copy = number == NULL ? NULL : find_method(item(objects, "HandledCall"), "__copy__");
     Py_ssize_t kind = copy == NULL ? -1 : PyLong_AsSsize_t(item(objects, "calls_kind"));
-    if (kind < 0) {
+    Py_ssize_t blocks = kind < 0 ? -1 : PyLong_AsSsize_t(item(objects, "small_blocks"));
+    if (blocks < 0) {
         return -1;
     }
     PyCFunction done = find_method(item(objects, "Future"), "done");
@@ -126,6 +127,7 @@ bind_all(PyObject *objects)
     copy_of_struct = copy;
     done_of_future = done;
     calls_kind = kind;
+    small_blocks = blocks;
     at = 0;
 #define KEEP_OBJECT(name) Py_XSETREF(the_##name, Py_NewRef(found[at++]));
     OBJECTS(KEEP_OBJECT)

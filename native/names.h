@@ -80,7 +80,7 @@ PyCFunction find_method(PyObject *type, const char *name);
     of(Link) of(Session) of(Carrier) of(Intake) of(Inbox) of(Turns) of(Account) of(RunningCalls) of(Dispatcher) \
     of(Starter) of(Share) of(closer) of(lone_wakeups) of(Entry) of(ResultCheck) of(Request) of(Response) \
     of(HandledCall) of(Socket) of(Task) of(Future) of(blank_call) of(blank_request) of(blank_response) of(OwnedFd) \
-    of(Options) of(forks) of(is_quick) of(nowhere) of(close_all) of(longest_timer) of(calls_kind) of(no_params) of(scope) \
+    of(Options) of(forks) of(small_blocks) of(nowhere) of(close_all) of(longest_timer) of(calls_kind) of(no_params) of(scope) \
     of(running_loop) of(begin) of(current_tasks) of(current_task) \
     of(Scope) of(blank_scope) of(cancel_task) of(alarms_of) of(expire)
 
@@ -112,6 +112,7 @@ extern PyObject *zero, *one, *minus_one;
 extern PyCFunction number_of_socket, copy_of_struct; /* socket.fileno, msgspec.Struct.__copy__ */
 extern PyCFunction done_of_future;                   /* asyncio.Future.done, if that can be called so; else NULL */
 extern Py_ssize_t calls_kind;                        /* seqrpc.aio.accounts.CALLS */
+extern Py_ssize_t small_blocks;                      /* of memory files that close at once */
 extern bool is_bound;
 
 /* Make the strings and numbers: what does not depend on the objects. -1 with an exception. */

@@ -26,7 +26,7 @@ from seqrpc.interface.results import ResultCheck
 from seqrpc.interface.scope import Scope, scope
 from seqrpc.interface.timeouts import cancel_task
 from seqrpc.kernel import forks
-from seqrpc.kernel.closing import CLOSER, is_quick
+from seqrpc.kernel.closing import CLOSER, SMALL_BLOCKS
 from seqrpc.kernel.descriptors import NOWHERE, OwnedFd, ValueSocket, close_all
 from seqrpc.limits import LONGEST_TIMER
 from seqrpc.protocol.inbox import Inbox
@@ -69,13 +69,13 @@ def use_dispatcher(kind: type) -> None:
         "current_tasks": getattr(tasks, "_current_tasks", None),  # to be looked at on 3.11
         "expire": expire,
         "forks": forks,
-        "is_quick": is_quick,
         "longest_timer": float(LONGEST_TIMER),
         "lone_wakeups": LONE_WAKEUPS,
         "no_params": NO_PARAMS,
         "nowhere": NOWHERE,
         "running_loop": _get_running_loop,
         "scope": scope,
+        "small_blocks": SMALL_BLOCKS,
     }
     try:
         twin.native.bind(objects)

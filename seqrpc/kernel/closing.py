@@ -35,7 +35,8 @@ SMALL_BYTES: Final = 8 << 20
 """The most bytes of a memory file that is closed at once: freeing 8 MiB takes 0.3 to 1 ms, less than filling them
 took."""
 
-_BLOCK: Final = 512  # bytes that stat(2) counts by
+SMALL_BLOCKS: Final = SMALL_BYTES // 512
+"""The same in what stat(2) counts by."""
 
 _DEVICES: Final = frozenset(f"/dev/{name}" for name in ("null", "zero", "full", "random", "urandom"))
 _INFO_BYTES: Final = 256  # that are read of the kernel's text on a descriptor: the mount is in the third line
@@ -361,16 +362,11 @@ def closes_at_once(fd: int) -> bool:
     except OSError:
         fcntl.fcntl(fd, fcntl.F_GETFD)
         return False
-    return is_quick(fd, name)
-
-
-def is_quick(fd: int, name: str) -> bool:
-    """Return what :func:`closes_at_once` does, by the name that the kernel tells of a descriptor."""
     if name[0] != "/":
         return name.startswith(("pipe:[", "anon_inode:[eventfd"))
     try:
         if name.startswith("/memfd:"):  # any file may have that name, but only memory files have such seals
-            return fcntl.fcntl(fd, _F_GET_SEALS) != _F_SEAL_SEAL and os.fstat(fd).st_blocks <= SMALL_BYTES // _BLOCK
+            return fcntl.fcntl(fd, _F_GET_SEALS) != _F_SEAL_SEAL and os.fstat(fd).st_blocks <= SMALL_BLOCKS
         return name in _DEVICES and _is_memory_device(fd)
     except OSError:
         return False

@@ -26,8 +26,9 @@ from support.lines import interrupting
 from support.lingering import can_mount, hidden, lingering, silent_file_system, start_thread
 from support.processes import AS_ROOT, in_child, running_child
 
+from seqrpc import twin
 from seqrpc.kernel import closing
-from seqrpc.kernel.closing import CLOSER, Closer, closes_at_once
+from seqrpc.kernel.closing import CLOSER, Closer
 from seqrpc.limits import CLOSING_THREADS, CLOSING_THREADS_OF_ONE, MAX_UNCLOSED, MAX_UNCLOSED_OF_ONE
 
 LONG = 30.0
@@ -44,6 +45,15 @@ def closer() -> Iterator[Closer]:
 
 
 as_root = pytest.mark.skipif(not AS_ROOT, reason="needs to be root")
+
+
+def closes_at_once(fd: int) -> bool:
+    """Return what is told of a descriptor, which the native twin finds out in its own way."""
+    told = closing.closes_at_once(fd)
+    if twin.TWIN == "native":
+        assert twin.native is not None
+        assert twin.native.closes_at_once(fd) is told
+    return told
 
 
 def some_socket() -> int:
