@@ -24,8 +24,8 @@
 
 #define MEMBERS(of) \
     of(link) of(session) of(carrier) of(intake) of(inbox) of(sock) of(loop) of(turns) of(account) of(calls) of(kinds) \
-        of(requests) of(given_up) of(dispatcher) of(entries) of(running) of(starter) of(held) of(total) of(last_name) \
-            of(sender)
+        of(requests) of(given_up) of(dispatcher) of(entries) of(running) of(starter) of(held) of(total) \
+            of(task_keywords) of(last_name) of(sender)
 
 static int
 lane_traverse(PyObject *object, visitproc visit, void *arg)

@@ -25,6 +25,7 @@ typedef struct {
     PyObject *kinds;                            /* its encoder's */
     PyObject *dispatcher, *entries;             /* NULL where others than a plain Dispatcher answer */
     PyObject *running, *starter, *held, *total; /* likewise */
+    PyObject *task_keywords;                    /* of tasks, while none is made; NULL before the first */
     PyObject *last_name;                        /* of the method that was called last, in ASCII */
     PyObject *sender;                           /* who sent the last packet, where packets tell of that; */
     struct ucred sender_as_told;                /* in the kernel's words */

@@ -15,7 +15,6 @@ OBJECTS(DEFINE_OBJECT)
 #define DEFINE_STRING(name) PyObject *str_##name;
 STRINGS(DEFINE_STRING)
 
-PyObject *names_of_task;
 PyObject *zero, *one, *minus_one;
 PyCFunction number_of_socket, copy_of_struct, done_of_future;
 Py_ssize_t calls_kind, small_blocks;
@@ -78,11 +77,6 @@ make_constants(void)
     if ((constant) == NULL && ((constant) = (made)) == NULL) { \
         return -1; \
     }
-#if PY_VERSION_HEX >= 0x030C0000
-    MAKE(names_of_task, Py_BuildValue("(sss)", "loop", "context", "eager_start"))
-#else
-    MAKE(names_of_task, Py_BuildValue("(ss)", "loop", "context"))
-#endif
     MAKE(zero, PyLong_FromLong(0))
     MAKE(one, PyLong_FromLong(1))
     MAKE(minus_one, PyLong_FromLong(-1))

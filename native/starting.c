@@ -10,6 +10,7 @@ PyTypeObject *first_step_type;
 
 typedef struct {
     PyObject_HEAD PyObject *step;
+    PyObject *loop; /* which it stands for: borrowed, while a task is made */
 } FirstStep;
 
 static PyObject *
@@ -23,9 +24,10 @@ first_call_soon(PyObject *self, PyObject *const *args, Py_ssize_t count, PyObjec
 }
 
 static PyObject *
-first_get_debug(PyObject *Py_UNUSED(self), PyObject *Py_UNUSED(ignored))
+first_get_debug(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
-    Py_RETURN_FALSE;
+    PyObject *loop = ((FirstStep *)self)->loop;
+    return loop == NULL ? Py_NewRef(Py_False) : PyObject_CallMethodNoArgs(loop, str_get_debug);
 }
 
 static PyObject *
@@ -66,21 +68,77 @@ PyType_Spec first_step_spec = {
 
 /* ---- Tasks ---- */
 
+/* Return the keywords for tasks of a lane, out of its hands: a handler's first step may come to where they are wanted.
+ */
+static PyObject *
+take_keywords(Lane *lane)
+{
+    PyObject *keywords = lane->task_keywords;
+    lane->task_keywords = NULL;
+    if (keywords == NULL) {
+#if PY_VERSION_HEX >= 0x030C0000
+        keywords = Py_BuildValue("{sOsO}", "loop", lane->loop, "eager_start", Py_True);
+#else
+        PyObject *first = (PyObject *)PyObject_New(FirstStep, first_step_type);
+        if (first != NULL) {
+            ((FirstStep *)first)->step = ((FirstStep *)first)->loop = NULL;
+            keywords = Py_BuildValue("{sN}", "loop", first);
+        }
+#endif
+    }
+    return keywords;
+}
+
+/* Make a task as calling the class would, without a dict of keywords for each. They go back to the lane if it was made.
+ */
+static PyObject *
+make_task(Lane *lane, PyObject *keywords, PyObject *context, PyObject *coroutine)
+{
+    PyTypeObject *type = (PyTypeObject *)the_Task;
+    PyObject *args = PyTuple_Pack(1, coroutine), *task = NULL;
+    if (args != NULL && PyDict_SetItem(keywords, str_context, context) == 0) {
+        task = type->tp_new(type, args, keywords);
+    }
+    if (task != NULL && type->tp_init(task, args, keywords) < 0) {
+        Py_CLEAR(task);
+    }
+    Py_XDECREF(args);
+    if (task != NULL && PyDict_SetItem(keywords, str_context, Py_None) < 0) {
+        Py_CLEAR(task);
+    }
+    if (task != NULL) {
+        Py_XSETREF(lane->task_keywords, Py_NewRef(keywords));
+    }
+    return task;
+}
+
 #if PY_VERSION_HEX >= 0x030C0000
 
 PyObject *
 begin_task(Lane *lane, PyObject *context, PyObject *coroutine)
 {
-    PyObject *parts[] = {coroutine, lane->loop, context, Py_True};
-    return PyObject_Vectorcall(the_Task, parts, 1, names_of_task);
+    PyObject *keywords = take_keywords(lane);
+    PyObject *task = keywords == NULL ? NULL : make_task(lane, keywords, context, coroutine);
+    Py_XDECREF(keywords);
+    return task;
 }
 
 #else
 
-/* Make what a task is as a future anew, with the loop that is to go on with it. */
+/* A task as 3.11 makes it begins as its loop (Modules/_asynciomodule.c, FutureObj_HEAD). */
+typedef struct {
+    PyObject_HEAD PyObject *loop;
+} Future;
+
+/* Give a task that was made with `first` to the loop that is to go on with it: if it does not begin with the one, which
+   nothing else can be, what it is as a future is made anew. */
 static int
-give_to_loop(PyObject *task, PyObject *loop)
+give_to_loop(PyObject *task, FirstStep *first, PyObject *loop)
 {
+    if (((Future *)task)->loop == (PyObject *)first) {
+        Py_SETREF(((Future *)task)->loop, Py_NewRef(loop));
+        return 0;
+    }
     PyObject *args = PyTuple_New(0), *kwargs = PyDict_New();
     int result = -1;
     if (args != NULL && kwargs != NULL && PyDict_SetItem(kwargs, str_loop, loop) == 0) {
@@ -111,20 +169,24 @@ begin_task(Lane *lane, PyObject *context, PyObject *coroutine)
     if (current != NULL || PyType_HasFeature(((PyTypeObject *)the_Task)->tp_base, Py_TPFLAGS_HEAPTYPE)) {
         return PyObject_CallFunctionObjArgs(the_begin, lane->loop, context, coroutine, NULL);
     }
-    FirstStep *first = PyErr_Occurred() ? NULL : PyObject_New(FirstStep, first_step_type);
+    PyObject *keywords = PyErr_Occurred() ? NULL : take_keywords(lane);
+    FirstStep *first = keywords == NULL ? NULL : (FirstStep *)PyDict_GetItemWithError(keywords, str_loop);
     if (first == NULL) {
+        Py_XDECREF(keywords);
         return NULL;
     }
-    first->step = NULL;
-    PyObject *parts[] = {coroutine, (PyObject *)first, context};
-    PyObject *task = PyObject_Vectorcall(the_Task, parts, 1, names_of_task);
+    first->loop = lane->loop;
+    PyObject *task = make_task(lane, keywords, context, coroutine);
     PyObject *step = first->step;
-    first->step = NULL;
-    if (task != NULL && (step == NULL || give_to_loop(task, lane->loop) < 0 || take_first_step(context, step) < 0)) {
+    first->step = first->loop = NULL;
+    if (task != NULL && (step == NULL || give_to_loop(task, first, lane->loop) < 0)) {
+        Py_CLEAR(task);
+    }
+    Py_DECREF(keywords); /* the lane has them again: the step may want them */
+    if (task != NULL && take_first_step(context, step) < 0) {
         Py_CLEAR(task);
     }
     Py_XDECREF(step);
-    Py_DECREF(first);
     return task;
 }
 
