@@ -25,7 +25,7 @@
 #define MEMBERS(of) \
     of(link) of(session) of(carrier) of(intake) of(inbox) of(sock) of(loop) of(turns) of(account) of(calls) of(kinds) \
         of(requests) of(given_up) of(dispatcher) of(entries) of(running) of(starter) of(held) of(total) \
-            of(task_keywords) of(last_name) of(sender)
+            of(task_keywords) of(waiter_keywords) of(last_name) of(sender)
 
 static int
 lane_traverse(PyObject *object, visitproc visit, void *arg)
@@ -197,7 +197,9 @@ static PyObject *
 lane_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
     PyObject *link, *carrier;
-    if ((kwargs != NULL && PyDict_GET_SIZE(kwargs) != 0) || !PyArg_ParseTuple(args, "OO:Lane", &link, &carrier)) {
+    int plain_futures;
+    if ((kwargs != NULL && PyDict_GET_SIZE(kwargs) != 0) ||
+        !PyArg_ParseTuple(args, "OOp:Lane", &link, &carrier, &plain_futures)) {
         return NULL;
     }
     if (!is_bound || check_type(link, the_Link) < 0) {
@@ -209,6 +211,7 @@ lane_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     }
     PyObject *handler = slot(link, link_handler);
     if (take_parts(self, link, carrier) < 0 ||
+        (plain_futures && (self->waiter_keywords = Py_BuildValue("{sO}", "loop", self->loop)) == NULL) ||
         (handler != NULL && (PyObject *)Py_TYPE(handler) == the_Dispatcher && take_answering(self, handler) < 0)) {
         Py_DECREF(self);
         return NULL;
@@ -296,6 +299,21 @@ write_request(Writer *writer, uint32_t id, PyObject *method, PyObject *params, P
     return write_value(writer, params) && (!is_bounded || write_deadline(writer, deadline));
 }
 
+/* Return a future as the loop would make it. */
+static PyObject *
+new_waiter(Lane *self)
+{
+    if (self->waiter_keywords == NULL) {
+        return PyObject_CallMethodNoArgs(self->loop, str_create_future);
+    }
+    PyTypeObject *type = (PyTypeObject *)the_Future;
+    PyObject *waiter = type->tp_new(type, no_arguments, self->waiter_keywords);
+    if (waiter != NULL && type->tp_init(waiter, no_arguments, self->waiter_keywords) < 0) {
+        Py_CLEAR(waiter);
+    }
+    return waiter;
+}
+
 /* Send a request, and return what `call` returns. */
 static PyObject *
 send_request(Lane *self, PyObject *method, PyObject *params, PyObject *deadline)
@@ -325,12 +343,11 @@ send_request(Lane *self, PyObject *method, PyObject *params, PyObject *deadline)
     }
     PyObject *call_id = Py_NewRef(next), *waiter = NULL, *after = NULL, *alarm = Py_NewRef(Py_None), *result = NULL;
     after = PyLong_FromUnsignedLong(id == UINT32_MAX ? 0 : id + 1);
-    waiter = PyObject_CallMethodNoArgs(self->loop, str_create_future);
+    waiter = new_waiter(self);
     if (after != NULL && waiter != NULL && deadline != Py_None) {
         Py_SETREF(alarm, set_alarm(loop, seconds_until(deadline), the_expire, waiter));
     }
-    if (after == NULL || waiter == NULL || alarm == NULL ||
-        (result = PyTuple_Pack(3, call_id, waiter, alarm)) == NULL) {
+    if (after == NULL || waiter == NULL || alarm == NULL || (result = new_sent(call_id, waiter, alarm)) == NULL) {
         goto done;
     }
     /* Whatever ran meanwhile, even a finalizer, may have called, too, or ended the connection. */
@@ -371,8 +388,7 @@ done:
 
 PyDoc_STRVAR(
     call_doc, "call(method, params, deadline)\n--\n\n"
-              "Send a request, and return its id, the future that its RESPONSE will be the result of, and the\n"
-              "alarm that fails this at the deadline, or None.\n\n"
+              "Send a request, and return a Sent.\n\n"
               "None if anything about it, or the connection, is out of the ordinary: then nothing has happened.");
 
 static PyObject *
@@ -415,7 +431,7 @@ static PyMethodDef lane_methods[] = {
     {NULL,     NULL,                                   0,             NULL      },
 };
 
-PyDoc_STRVAR(lane_doc, "Lane(link, carrier)\n--\n\nTakes the plainest packets of one connection.");
+PyDoc_STRVAR(lane_doc, "Lane(link, carrier, plain_futures)\n--\n\nTakes the plainest packets of one connection.");
 
 static PyType_Slot lane_slots[] = {
     {Py_tp_doc,      (void *)lane_doc},

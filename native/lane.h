@@ -25,6 +25,7 @@ typedef struct {
     PyObject *kinds;                            /* its encoder's */
     PyObject *dispatcher, *entries;             /* NULL where others than a plain Dispatcher answer */
     PyObject *running, *starter, *held, *total; /* likewise */
+    PyObject *waiter_keywords;                  /* of futures; NULL where the loop makes them in its own way */
     PyObject *task_keywords;                    /* of tasks, while none is made; NULL before the first */
     PyObject *last_name;                        /* of the method that was called last, in ASCII */
     PyObject *sender;                           /* who sent the last packet, where packets tell of that; */
@@ -37,8 +38,8 @@ typedef struct {
     int users;      /* of its members at this moment: they are let go after the last */
 } Lane;
 
-extern PyType_Spec lane_spec, handling_spec, first_step_spec;
-extern PyTypeObject *handling_type, *first_step_type;
+extern PyType_Spec lane_spec, handling_spec, first_step_spec, sent_spec;
+extern PyTypeObject *handling_type, *first_step_type, *sent_type;
 
 /* Use the members of a lane: whatever is called meanwhile may end the connection, and they stay until `leave`. */
 void enter(Lane *lane);
@@ -90,6 +91,9 @@ typedef struct {
     State state;
     bool is_running;
 } Handling;
+
+/* Return what a caller gets of a call that was sent. */
+PyObject *new_sent(PyObject *call_id, PyObject *waiter, PyObject *alarm);
 
 /* Return what the task of a call is to run. */
 PyObject *new_handling(PyObject *dispatcher, PyObject *call, PyObject *work);

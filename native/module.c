@@ -40,13 +40,15 @@ add_types(PyObject *module)
     PyTypeObject *handling = add_type(module, &handling_spec, "Handling");
     PyTypeObject *alarm = add_type(module, &alarm_spec, "Alarm");
     PyTypeObject *first_step = add_type(module, &first_step_spec, "FirstStep");
+    PyTypeObject *sent = add_type(module, &sent_spec, "Sent");
     PyTypeObject *alarms = add_type(module, &alarms_spec, "Alarms");
-    if (make_constants() < 0 || handling == NULL || alarm == NULL || first_step == NULL || alarms == NULL ||
-        make_nothing() < 0 || add_type(module, &lane_spec, "Lane") == NULL ||
+    if (make_constants() < 0 || handling == NULL || alarm == NULL || first_step == NULL || sent == NULL ||
+        alarms == NULL || make_nothing() < 0 || add_type(module, &lane_spec, "Lane") == NULL ||
         add_type(module, &timeout_spec, "Timeout") == NULL) {
         return -1;
     }
     Py_XSETREF(handling_type, (PyTypeObject *)Py_NewRef(handling));
+    Py_XSETREF(sent_type, (PyTypeObject *)Py_NewRef(sent));
     Py_XSETREF(first_step_type, (PyTypeObject *)Py_NewRef(first_step));
     Py_XSETREF(alarms_type, (PyTypeObject *)Py_NewRef(alarms));
     Py_XSETREF(alarm_type, (PyTypeObject *)Py_NewRef(alarm));

@@ -15,7 +15,7 @@ OBJECTS(DEFINE_OBJECT)
 #define DEFINE_STRING(name) PyObject *str_##name;
 STRINGS(DEFINE_STRING)
 
-PyObject *zero, *one, *minus_one;
+PyObject *zero, *one, *minus_one, *no_arguments;
 PyCFunction number_of_socket, copy_of_struct, done_of_future;
 Py_ssize_t calls_kind, small_blocks;
 bool is_bound;
@@ -77,6 +77,7 @@ make_constants(void)
     if ((constant) == NULL && ((constant) = (made)) == NULL) { \
         return -1; \
     }
+    MAKE(no_arguments, PyTuple_New(0))
     MAKE(zero, PyLong_FromLong(0))
     MAKE(one, PyLong_FromLong(1))
     MAKE(minus_one, PyLong_FromLong(-1))
@@ -207,6 +208,16 @@ add_to_slot(PyObject *object, Slot offset, PyObject *amount)
     set_slot(object, offset, sum);
     Py_DECREF(sum);
     return 0;
+}
+
+int
+is_future_done(PyObject *future)
+{
+    PyObject *told = Py_TYPE(future) == (PyTypeObject *)the_Future && done_of_future != NULL
+                         ? done_of_future(future, NULL)
+                         : PyObject_CallMethodNoArgs(future, str_done);
+    Py_XDECREF(told);
+    return told == NULL ? -1 : told == Py_True;
 }
 
 PyObject *

@@ -91,7 +91,7 @@ PyCFunction find_method(PyObject *type, const char *name);
     of(end) of(connection) of(running) of(get_task_factory) of(throw) \
     of(close) of(value) of(take) of(careful) of(_read_ready) of(read_on) of(until) of(look) \
     of(generation) of(uid) of(saw) of(end_wakeup) of(set) of(cancel) of(_deadline_passed) \
-    of(lack_of_descriptors) of(deadline) of(_inbox) of(append) of(tend) of(bind) of(__dict__) of(check) of(loop) of(get_debug) of(context) of(time) of(cancelling) of(enter) of(leave) of(__asyncio_running_event_loop__)
+    of(lack_of_descriptors) of(deadline) of(_inbox) of(append) of(tend) of(bind) of(__dict__) of(check) of(loop) of(get_debug) of(context) of(_asyncio_future_blocking) of(time) of(cancelling) of(enter) of(leave) of(__asyncio_running_event_loop__)
 
 /* clang-format on */
 
@@ -107,7 +107,7 @@ OBJECTS(DECLARE_OBJECT)
 STRINGS(DECLARE_STRING)
 #undef DECLARE_STRING
 
-extern PyObject *zero, *one, *minus_one;
+extern PyObject *zero, *one, *minus_one, *no_arguments;
 extern PyCFunction number_of_socket, copy_of_struct; /* socket.fileno, msgspec.Struct.__copy__ */
 extern PyCFunction done_of_future;                   /* asyncio.Future.done, if that can be called so; else NULL */
 extern Py_ssize_t calls_kind;                        /* seqrpc.aio.accounts.CALLS */
@@ -116,6 +116,9 @@ extern bool is_bound;
 
 /* Make the strings and numbers: what does not depend on the objects. -1 with an exception. */
 int make_constants(void);
+
+/* Whether a future is done; -1 on an exception. */
+int is_future_done(PyObject *future);
 
 /* Learn all of them from a dict by name. */
 PyObject *bind_names(PyObject *module, PyObject *objects);

@@ -69,14 +69,11 @@ take_response(Lane *self, Reader *reader, PyObject *fds)
         goto done;
     }
     set_slot(self->link, link_quiet_sweeps, zero);
-    PyObject *is_done = Py_TYPE(waiter) == (PyTypeObject *)the_Future && done_of_future != NULL
-                            ? done_of_future(waiter, NULL)
-                            : PyObject_CallMethodNoArgs(waiter, str_done);
-    if (is_done == NULL) {
+    int is_done = is_future_done(waiter);
+    if (is_done < 0) {
         goto done;
     }
-    Py_DECREF(is_done);
-    if (is_done == Py_True) { /* the call was given up, and its task has not run since */
+    if (is_done) { /* the call was given up, and its task has not run since */
         if (close_few(fds) < 0) {
             goto done;
         }

@@ -85,15 +85,16 @@ class Caller:
         lane = line.lane
         if lane is not None and not meta and (sent := lane.call(method, params, deadline)) is not None:
             try:
-                response = await sent[1]
+                await sent
+                response = sent.waiter.result()
             except BaseException:
-                self._give_up(sent[0], sent[1])
-                if sent[2] is not None:
-                    sent[2].cancel()
+                self._give_up(sent.call_id, sent.waiter)
+                if sent.alarm is not None:
+                    sent.alarm.cancel()
                 del sent  # as below
                 raise
-            if sent[2] is not None:
-                sent[2].cancel()
+            if sent.alarm is not None:
+                sent.alarm.cancel()
             return finish(response, self._limits)
         try:
             is_home = get_running_loop() is line.home

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Generator
 from typing import Any, Protocol
 
 from seqrpc.interface.alarms import Alarm
 from seqrpc.kernel.ancillary import Received
-from seqrpc.protocol.messages import Params
+from seqrpc.protocol.messages import Params, Response
 
 Came = int | tuple[int, int, OSError | Received] | None
 """What a lane found.
@@ -14,6 +16,29 @@ Came = int | tuple[int, int, OSError | Received] | None
 None if as many packets came as it was to take, as many bytes, or for as long as it was to read. An int if there are no
 more: how many came. ``(number, bytes, error)`` if receiving failed after so many. ``(number, bytes, received)`` of what
 came after so many and is not plain: it is not taken, and the packet is in the buffer."""
+
+
+class Sent(Protocol):
+    """A call that was sent. ``await`` waits for its answer, or whatever ends it, and returns nothing."""
+
+    @property
+    def call_id(self) -> int:
+        """Its number."""
+        ...
+
+    @property
+    def waiter(self) -> asyncio.Future[Response]:
+        """The future of its answer."""
+        ...
+
+    @property
+    def alarm(self) -> Alarm | None:
+        """What ends this at the deadline."""
+        ...
+
+    def __await__(self) -> Generator[Any, None, None]:
+        """Wait."""
+        ...
 
 
 class Lane(Protocol):
@@ -33,10 +58,8 @@ class Lane(Protocol):
         """
         ...
 
-    def call(self, method: str, params: Params, deadline: int | None, /) -> tuple[int, Any, Alarm | None] | None:
-        """Send a request, and return its id, the future of its answer, and the alarm that ends this at the deadline.
-
-        None, and nothing is done, if it is not plain.
+    def call(self, method: str, params: Params, deadline: int | None, /) -> Sent | None:
+        """Send a request, and return what its caller waits for; None, and do nothing, if it is not plain.
 
         Args:
             method: ``Service.method``.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
+import sys
 from _socket import SocketType
 from asyncio import Future, Task, _get_running_loop, tasks
 from typing import Any, cast
@@ -83,12 +85,20 @@ def use_dispatcher(kind: type) -> None:
         twin.leave_out(shown(f"seqrpc._native cannot be used: {type(exc).__name__}: {exc}"))
 
 
+def _makes_plain_futures(loop: asyncio.AbstractEventLoop) -> bool:
+    """Return whether what a loop makes as a future is an asyncio.Future, and nothing else happens."""
+    known: list[Any] = [asyncio.BaseEventLoop.create_future]
+    if "uvloop" in sys.modules:
+        known.append(sys.modules["uvloop"].Loop.create_future)
+    return type(loop).create_future in known and "create_future" not in getattr(loop, "__dict__", {})
+
+
 def new_lane(link: Link) -> Lane | None:
     """Return the lane of a connection that has been made; None if there is nothing native, or it is no plain one."""
     sock = link.transport.get_extra_info("socket")
     if twin.native is None or type(link) is not Link or type(sock) not in _SOCKETS:
         return None
     carrier = carrier_of(link.transport)
-    lane: Lane = twin.native.Lane(link, carrier)
+    lane: Lane = twin.native.Lane(link, carrier, _makes_plain_futures(link.loop))
     carrier.intake.use_lane(lane)
     return lane
