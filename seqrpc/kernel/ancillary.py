@@ -214,10 +214,17 @@ def send(sock: socket.socket, data: bytes | memoryview, fds: Sequence[int] = ())
 
     Raises:
         BlockingIOError: the socket's buffer is full; nothing was sent.
-        OSError: nothing was sent. ``EPIPE``: nobody reads any more. ``EMSGSIZE``, ``ENOBUFS``: the packet is too
-            large for the kernel. ``ETOOMANYREFS``: too many descriptors of this user are under way.
+        OSError: nothing was sent. ``EPIPE``: nobody reads any more, also after a reset. ``EMSGSIZE``, ``ENOBUFS``: the
+            packet is too large for the kernel. ``ETOOMANYREFS``: too many descriptors of this user are under way.
             ``EPERM``: the receiver takes no descriptors. ``EBADF``: one of ``fds`` is not open.
     """
+    try:
+        _send(sock, data, fds)
+    except ConnectionResetError:  # the kernel tells one call of that, whichever is the first, and the others EPIPE
+        _send(sock, data, fds)
+
+
+def _send(sock: socket.socket, data: bytes | memoryview, fds: Sequence[int]) -> None:
     if fds:
         sock.sendmsg((data,), ((_SOL_SOCKET, _SCM_RIGHTS, array("i", fds)),), SEND_FLAGS)
     else:

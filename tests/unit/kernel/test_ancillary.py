@@ -112,6 +112,15 @@ def test_descriptors_of_an_empty_packet_are_owned_too(pair: Pair, buffer: memory
     close_all(fds)
 
 
+@pytest.mark.parametrize("count", [0, 1])
+def test_nobody_reads_after_a_reset_either(pair: Pair, pipe: tuple[int, int], count: int) -> None:
+    """Whichever call the kernel tells of the reset."""
+    pair[0].send(b"unread")
+    pair[1].close()
+    with pytest.raises(BrokenPipeError):
+        ancillary.send(pair[0], b"x", pipe[:count])
+
+
 def test_sending_to_nobody_is_an_error_and_no_signal(pair: Pair) -> None:
     pair[1].close()
     with pytest.raises(BrokenPipeError):
