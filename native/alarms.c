@@ -436,10 +436,10 @@ alarms_dealloc(PyObject *object)
     if (((Alarms *)object)->weak != NULL) {
         PyObject_ClearWeakRefs(object);
     }
-    alarms_clear(object);
     if (last == (Alarms *)object) {
         last = NULL;
     }
+    alarms_clear(object);
     PyMem_Free(((Alarms *)object)->heap);
     type->tp_free(object);
     Py_DECREF(type);

@@ -51,7 +51,7 @@ def begin(
         return asyncio.Task(coroutine, loop=loop, context=context, eager_start=True)
     first = FirstStep()
     task: asyncio.Task[None] = asyncio.Task(coroutine, loop=first, context=context)  # type: ignore[arg-type]
-    asyncio.Task.__base__.__init__(task, loop=loop)  # type: ignore[misc] # what it is as a future, it is anew
+    asyncio.Future.__init__(task, loop=loop)  # what it is as a future, it is anew
     current = asyncio.current_task(loop)
     if current is None:
         context.run(first.step)
