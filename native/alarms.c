@@ -420,6 +420,9 @@ static int
 alarms_clear(PyObject *object)
 {
     Alarms *self = (Alarms *)object;
+    if (last == self) {
+        last = NULL;
+    }
     Py_CLEAR(self->loop);
     Py_CLEAR(self->timer);
     while (self->size > 0) {
@@ -433,11 +436,11 @@ alarms_dealloc(PyObject *object)
 {
     PyTypeObject *type = Py_TYPE(object);
     PyObject_GC_UnTrack(object);
+    if (last == (Alarms *)object) { /* before anything of Python runs */
+        last = NULL;
+    }
     if (((Alarms *)object)->weak != NULL) {
         PyObject_ClearWeakRefs(object);
-    }
-    if (last == (Alarms *)object) {
-        last = NULL;
     }
     alarms_clear(object);
     PyMem_Free(((Alarms *)object)->heap);

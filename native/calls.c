@@ -63,7 +63,7 @@ start_call(Lane *lane, PyObject *call, PyObject *coroutine)
     if (factory == NULL) {
         goto done;
     }
-    if (factory == Py_None) {
+    if (factory == Py_None && the_begins_tasks == Py_True) {
         running = new_handling(dispatcher, call, coroutine);
         task = running == NULL ? NULL : begin_task(lane, context, running);
         if (task != NULL && ((Handling *)running)->state != ENDED) {

@@ -191,6 +191,18 @@ closes_at_once(int fd)
            (BEGINS_WITH("/dev/") && is_memory_device(fd));
 }
 
+/* Whether closing what a user, or None, sent may take the loop's time: seqrpc.kernel.closing.is_trusted. */
+static bool
+is_trusted(PyObject *sender)
+{
+    int overflow;
+    if (sender == NULL || !PyLong_CheckExact(sender)) {
+        return false;
+    }
+    long uid = PyLong_AsLongAndOverflow(sender, &overflow);
+    return !overflow && (uid == 0 || uid == (long)geteuid());
+}
+
 /* Have a thread close a descriptor. It is in the closer's hands before anything of Python runs. */
 static int
 hand_over(PyObject *owned)
@@ -230,7 +242,7 @@ close_one(PyObject *owned)
         Py_XDECREF(told);
         return told == NULL ? -1 : 0;
     }
-    bool at_once = closes_at_once((int)fd);
+    bool at_once = is_trusted(slot(owned, owned__sender)) && closes_at_once((int)fd);
     if (PySet_Discard(slot(owned, owned__booked), number) < 0) {
         return -1;
     }

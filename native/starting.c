@@ -142,7 +142,7 @@ give_to_loop(PyObject *task, FirstStep *first, PyObject *loop)
     PyObject *args = PyTuple_New(0), *kwargs = PyDict_New();
     int result = -1;
     if (args != NULL && kwargs != NULL && PyDict_SetItem(kwargs, str_loop, loop) == 0) {
-        result = ((PyTypeObject *)the_Future)->tp_init(task, args, kwargs);
+        result = ((PyTypeObject *)the_Task)->tp_base->tp_init(task, args, kwargs);
     }
     Py_XDECREF(args);
     Py_XDECREF(kwargs);
@@ -166,7 +166,7 @@ PyObject *
 begin_task(Lane *lane, PyObject *context, PyObject *coroutine)
 {
     PyObject *current = PyDict_GetItemWithError(the_current_tasks, lane->loop);
-    if (current != NULL || PyType_HasFeature((PyTypeObject *)the_Future, Py_TPFLAGS_HEAPTYPE)) {
+    if (current != NULL) {
         return PyObject_CallFunctionObjArgs(the_begin, lane->loop, context, coroutine, NULL);
     }
     PyObject *keywords = PyErr_Occurred() ? NULL : take_keywords(lane);
@@ -179,6 +179,9 @@ begin_task(Lane *lane, PyObject *context, PyObject *coroutine)
     PyObject *task = make_task(lane, keywords, context, coroutine);
     PyObject *step = first->step;
     first->step = first->loop = NULL;
+    if (task != NULL && step == NULL) {
+        PyErr_SetString(PyExc_SystemError, "a task of asyncio asked for no first step");
+    }
     if (task != NULL && (step == NULL || give_to_loop(task, first, lane->loop) < 0)) {
         Py_CLEAR(task);
     }

@@ -119,6 +119,9 @@ deadline_inside(PyObject *delay, PyObject *outer, int64_t now, int64_t *deadline
         return NULL;
     }
     if (outer_deadline == Py_None) {
+        if (is_bounded && own <= now) {
+            return NULL;
+        }
         *deadline = own;
         return is_bounded ? PyLong_FromLongLong(own) : Py_NewRef(Py_None);
     }
@@ -214,19 +217,23 @@ timeout_aexit(PyObject *object, PyObject *const *args, Py_ssize_t count)
     if (count != 3) {
         return PyErr_Format(PyExc_TypeError, "__aexit__ takes 3 arguments, got %zd", count);
     }
-    if (is_nothing(self->task) || is_nothing(self->token) || (!is_nothing(self->alarm) && !is_alarm_set(self->alarm))) {
+    if (!is_bound || is_nothing(self->task) || is_nothing(self->token) ||
+        (!is_nothing(self->alarm) && !is_alarm_set(self->alarm))) {
         return PyObject_CallMethodObjArgs(object, str_leave, args[0], args[1], args[2], NULL);
     }
-    PyObject *task = self->task, *token = self->token, *alarm = self->alarm;
-    self->task = self->token = self->alarm = NULL;
-    if (!is_nothing(alarm)) {
-        cancel_alarm(alarm); /* first: another task that leaves the block cannot reset */
+    if (!is_nothing(self->alarm)) {
+        cancel_alarm(self->alarm); /* first: another task that leaves the block cannot reset */
     }
+    Py_CLEAR(self->task);
+    PyObject *token = Py_NewRef(self->token);
     int reset = PyContextVar_Reset(the_scope, token);
-    Py_DECREF(task);
     Py_DECREF(token);
-    Py_XDECREF(alarm);
-    return reset < 0 ? NULL : Py_NewRef(nothing);
+    if (reset < 0) {
+        return NULL;
+    }
+    Py_CLEAR(self->token);
+    Py_CLEAR(self->alarm);
+    return Py_NewRef(nothing);
 }
 
 /* ---- The object ---- */

@@ -88,9 +88,9 @@ class Caller:
                 await sent
                 response = sent.waiter.result()
             except BaseException:
-                self._give_up(sent.call_id, sent.waiter)
                 if sent.alarm is not None:
                     sent.alarm.cancel()
+                self._give_up(sent.call_id, sent.waiter)
                 del sent  # as below
                 raise
             if sent.alarm is not None:

@@ -7,6 +7,7 @@ import socket
 import sys
 from _socket import SocketType
 from asyncio import Future, Task, _get_running_loop, tasks
+from types import FunctionType
 from typing import Any, cast
 
 from seqrpc import twin
@@ -19,7 +20,7 @@ from seqrpc.aio.lane import Lane
 from seqrpc.aio.link import Link
 from seqrpc.aio.running import NO_PARAMS, RunningCalls
 from seqrpc.aio.shares import Share
-from seqrpc.aio.starting import Starter, begin
+from seqrpc.aio.starting import Starter, begin, begins_at_once
 from seqrpc.aio.transport import carrier_of
 from seqrpc.aio.turns import Turns
 from seqrpc.interface.alarms import alarms_of
@@ -41,6 +42,8 @@ _SOCKETS = (socket.socket, ValueSocket)
 
 _NOTHING = cast("Any", None)
 
+_MAKES_FUTURE = asyncio.BaseEventLoop.create_future
+
 
 def use_dispatcher(kind: type) -> None:
     """Tell the native lanes what they work with; ``kind`` is the class whose objects answer requests.
@@ -50,14 +53,17 @@ def use_dispatcher(kind: type) -> None:
     if twin.native is None:
         return
     classes = (
-        Account, Carrier, Entry, Future, HandledCall, Inbox, Intake, Link, Options, OwnedFd, Request, Response,
-        ResultCheck, RunningCalls, Scope, Session, Share, Starter, Task, Turns,
+        Account, Carrier, Entry, HandledCall, Inbox, Intake, Link, Options, OwnedFd, Request, Response,
+        ResultCheck, RunningCalls, Scope, Session, Share, Starter, Turns,
     )  # fmt: skip
     objects = {each.__name__: each for each in classes} | {
         "Dispatcher": kind,
+        "Future": Future,
+        "Task": Task,
         "Socket": SocketType,
         "alarms_of": alarms_of,
         "begin": begin,
+        "begins_tasks": begins_at_once(),
         # Copied, and then filled in, which is quicker than to make one. A list makes the garbage collector know it.
         "blank_call": HandledCall(request=_NOTHING, caller=_NOTHING, connection=None, dispatcher=_NOTHING, entry=[]),
         "blank_scope": Scope(None, None, cast("Any", [])),
@@ -87,10 +93,11 @@ def use_dispatcher(kind: type) -> None:
 
 def _makes_plain_futures(loop: asyncio.AbstractEventLoop) -> bool:
     """Return whether what a loop makes as a future is an asyncio.Future, and nothing else happens."""
-    known: list[Any] = [asyncio.BaseEventLoop.create_future]
-    if "uvloop" in sys.modules:
-        known.append(sys.modules["uvloop"].Loop.create_future)
-    return type(loop).create_future in known and "create_future" not in getattr(loop, "__dict__", {})
+    maker = type(loop).create_future
+    of_uvloop = getattr(getattr(sys.modules.get("uvloop"), "Loop", None), "create_future", None)
+    is_of_uvloop = maker is of_uvloop and not isinstance(maker, FunctionType)  # nothing else was put into its place
+    is_known = maker is _MAKES_FUTURE or is_of_uvloop
+    return is_known and "create_future" not in getattr(loop, "__dict__", {})
 
 
 def new_lane(link: Link) -> Lane | None:

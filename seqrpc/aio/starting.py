@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
+from _asyncio import Future as StockFuture
+from _asyncio import Task as StockTask
 from asyncio import _enter_task, _leave_task
 from collections import deque
 from collections.abc import Callable, Coroutine
@@ -16,6 +18,11 @@ from seqrpc.aio.shares import share_of
 
 _MOST_TOLD: Final = 64
 """Of those that wait, at most so many are told in one turn that it is theirs: telling takes time from others, too."""
+
+
+def begins_at_once() -> bool:
+    """Return whether tasks can begin at once: on Python 3.11 not if others than asyncio's own stand in their place."""
+    return sys.version_info >= (3, 12) or asyncio.Task is StockTask
 
 
 class FirstStep:
@@ -43,7 +50,7 @@ def begin(
     """Return a task that has taken its first step, in its context; a task that is running goes on behind that.
 
     Args:
-        loop: the running loop, without a task factory.
+        loop: the running loop, without a task factory, and :func:`begins_at_once`.
         context: the coroutine's own.
         coroutine: has not begun; if this fails before it does, the caller still owns it.
     """
@@ -51,7 +58,7 @@ def begin(
         return asyncio.Task(coroutine, loop=loop, context=context, eager_start=True)
     first = FirstStep()
     task: asyncio.Task[None] = asyncio.Task(coroutine, loop=first, context=context)  # type: ignore[arg-type]
-    asyncio.Future.__init__(task, loop=loop)  # what it is as a future, it is anew
+    StockFuture.__init__(task, loop=loop)  # what it is as a future, it is anew
     current = asyncio.current_task(loop)
     if current is None:
         context.run(first.step)
@@ -214,7 +221,7 @@ class Starter:
     """Starts coroutines of one connection as tasks of a loop.
 
     If the loop has a task factory, that makes the tasks, which may begin in the loop's next turn, in order: several in
-    one turn, and late ones wait. Otherwise they begin at once (:func:`begin`).
+    one turn, and late ones wait. Otherwise they begin at once (:func:`begin`), if they can (:func:`begins_at_once`).
 
     Args:
         loop: the running loop.
@@ -239,7 +246,8 @@ class Starter:
             coroutine: has not begun; if this fails, the caller still owns it.
         """
         loop = self._loop
-        if loop.get_task_factory() is None:
+        is_free = loop.get_task_factory() is None
+        if is_free and begins_at_once():
             task = begin(loop, context, coroutine)
             if not task.done():
                 owner.task = task
@@ -247,7 +255,10 @@ class Starter:
         owner.is_paced = True
         self.pace.started += 1
         try:
-            task = context.run(loop.create_task, coroutine)  # not every factory takes a context
+            if is_free:
+                task = asyncio.Task(coroutine, loop=loop, context=context)
+            else:
+                task = context.run(loop.create_task, coroutine)  # not every factory takes a context
         except BaseException:
             if not owner.has_begun:
                 self.pace.started -= 1

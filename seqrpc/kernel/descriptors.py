@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import IO, Any, Final, NoReturn, Protocol, Self
 
 from seqrpc.kernel import forks
-from seqrpc.kernel.closing import CLOSER, SMALL_BYTES, Sender, closes_at_once
+from seqrpc.kernel.closing import CLOSER, SMALL_BYTES, Sender, closes_now, is_trusted
 from seqrpc.kernel.interrupts import Uninterrupted
 from seqrpc.logs import get_logger, meter
 from seqrpc.text import shown
@@ -132,13 +132,15 @@ class OwnedFd:
         # What a signal handler raises while the descriptor is looked at leaves it open, and owned. Python looks for
         # signals after a call, and so not between it being no longer owned and its being closed.
         self._booked.discard(fd)
-        if self._sender == _OURS or self._generation != forks.generation or closes_at_once(fd):
+        sender = self._sender
+        is_ours = sender == _OURS or self._generation != forks.generation
+        if is_ours or closes_now(fd, sender):
             self._fd = _CLOSED  # a fork never has the last copy
             os.close(fd)
             return
         with Uninterrupted():
             self._fd = _CLOSED
-            CLOSER.put(fd, self._sender)
+            CLOSER.put(fd, sender)
 
     def _state(self) -> str:
         return {_CLOSED: "closed", _DETACHED: "detached"}.get(self._fd, "open")
@@ -223,7 +225,7 @@ def close_checked(owned: OwnedFd, size: int) -> None:
         size: bytes of memory that it takes, for good.
     """
     fd = owned._fd  # noqa: SLF001 - here and below: of the same module
-    if size > SMALL_BYTES or fd < 0:
+    if size > SMALL_BYTES or fd < 0 or not is_trusted(owned._sender):  # noqa: SLF001
         owned.close()
         return
     owned._booked.discard(fd)  # noqa: SLF001
@@ -270,11 +272,17 @@ class ValueSocket(socket.socket):
     """The socket of a received stream or channel, whose number is counted where its descriptor was booked."""
 
     _booked: set[int] = NOWHERE
+    _sender: Sender = 0
 
     def close(self) -> None:
-        """Close it, and count it no more."""
+        """Close it, and count it no more; what another user sent is closed in a thread."""
         self._booked.discard(self.fileno())
-        super().close()
+        sender = self._sender
+        if sender == _OURS or is_trusted(sender) or self.fileno() < 0:
+            super().close()
+            return
+        with Uninterrupted():
+            CLOSER.put(super().detach(), sender)
 
     def detach(self) -> int:
         """Give its number away, and count it no more."""
@@ -290,6 +298,7 @@ def socket_of(owned: OwnedFd) -> ValueSocket:
     """
     with Uninterrupted():
         sock = ValueSocket(fileno=owned.fileno())
+        sock._sender = owned._sender  # noqa: SLF001
         booked = owned._booked  # noqa: SLF001 - of the same module
         fd = owned.detach()
         if booked is not NOWHERE:

@@ -29,6 +29,7 @@ from seqrpc.aio import lanes
 from seqrpc.aio.connection import link_of
 from seqrpc.aio.dispatch import Dispatcher
 from seqrpc.kernel.linux import SCM_CREDENTIALS
+from seqrpc.protocol.messages import Response
 
 needs_native = pytest.mark.skipif(seqrpc.__twin__ == "pure", reason="nothing is native here")
 
@@ -90,6 +91,30 @@ def test_a_child_that_a_library_made_sends_nothing(socket_path: Path) -> None:
         argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, env=environment(), timeout=PATIENCE, check=False
     )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+async def test_uvloop_need_not_be_there(socket_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "uvloop", None)
+    async with seqrpc.serve(Desk(), socket_path), seqrpc.connect(socket_path) as there:
+        assert await there.call("Desk.echo", 1) == 1
+
+
+async def test_a_loop_makes_its_own_futures_if_it_has_another_way(
+    socket_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop = asyncio.get_running_loop()
+    made: list[asyncio.Future[Any]] = []
+
+    def create_future(self: Any = loop) -> asyncio.Future[Any]:
+        made.append(asyncio.Future(loop=loop))
+        return made[-1]
+
+    of = type(loop) if type(loop).__module__ == "uvloop" else asyncio.BaseEventLoop
+    monkeypatch.setattr(of, "create_future", create_future)
+    async with seqrpc.serve(Desk(), socket_path), seqrpc.connect(socket_path) as there:
+        made.clear()
+        assert await there.call("Desk.echo", 1) == 1
+        assert any(isinstance(future.result(), Response) for future in made if future.done())
 
 
 async def test_each_connection_has_a_lane_where_something_is_native(socket_path: Path) -> None:

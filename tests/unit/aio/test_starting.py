@@ -158,6 +158,27 @@ class Leaving(SystemExit):
     """Is raised by asyncio's tasks, and not kept."""
 
 
+@pytest.mark.skipif(IS_EAGER, reason="whatever stands there is asked to begin at once")
+async def test_what_stands_in_the_place_of_asyncio_s_tasks_begins_in_the_next_turn(
+    starts: Starting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Timed(asyncio.Task[Any]):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            self.made = self.get_loop().time()
+
+    monkeypatch.setattr(asyncio, "Task", Timed)
+    done: list[object] = []
+
+    async def run() -> None:
+        done.append(asyncio.current_task())
+
+    task = starts.start(run())
+    assert (type(task), done) == (Timed, [])
+    await task
+    assert done == [task]
+
+
 async def test_a_task_tells_where_it_was_made_where_the_loop_debugs(starts: Starting) -> None:
     loop = asyncio.get_running_loop()
     loop.set_debug(True)

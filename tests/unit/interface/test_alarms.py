@@ -2,11 +2,12 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import functools
 import gc
 import itertools
 import random
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextvars import Context
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 import uvloop
 from support.waiting import comes_true
 
+import seqrpc
 from seqrpc.interface.alarms import Alarms, PureAlarms, alarms_of
 from seqrpc.twin import native
 
@@ -297,3 +299,37 @@ def test_each_loop_has_its_own_and_a_loop_that_is_gone_leaves_none(
     found.clear()
     gc.collect()
     assert [ref() for ref in gone] == [None, None]
+
+
+def test_alarms_that_go_are_asked_for_no_more() -> None:
+    """Though a finalizer asks while they do."""
+    kept: list[object] = []
+
+    async def enter() -> None:
+        block = seqrpc.timeout(60)
+        kept.append(block)
+        await block.__aenter__()
+
+    async def main() -> None:
+        held = alarms_of(asyncio.get_running_loop())
+        async with seqrpc.timeout(0.001):
+            await asyncio.sleep(0)
+        await comes_true(functools.partial(is_empty, held))
+        gone = weakref.ref(held, lambda _gone: drive(enter()))
+        del held
+        gc.collect()
+        assert gone() is None
+        assert len(kept) == 1
+        assert len(alarms_of(asyncio.get_running_loop())) == 1
+
+    with asyncio.Runner() as runner:
+        runner.run(main())
+
+
+def is_empty(alarms: Alarms) -> bool:
+    return not len(alarms)
+
+
+def drive(coroutine: Coroutine[Any, Any, None]) -> None:
+    with pytest.raises(StopIteration):
+        coroutine.send(None)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import subprocess
 import sys
 import time
 from collections.abc import AsyncGenerator
@@ -9,6 +10,7 @@ from types import FrameType
 from typing import Any
 
 import pytest
+from support.commands import environment
 from support.lines import interrupting
 
 from seqrpc.errors import DeadlineExceeded, Execution
@@ -246,3 +248,44 @@ def test_no_loop_is_loaded_to_find_out_whether_one_runs(monkeypatch: pytest.Monk
     with timeout(3):
         assert seconds_left() <= 3
     assert "asyncio" not in sys.modules
+
+
+ALONE = """
+import asyncio, sys
+import seqrpc
+async def main():
+    async with seqrpc.timeout(5):
+        await asyncio.sleep(0)
+    async with seqrpc.timeout(None):
+        pass
+asyncio.run(main())
+assert "seqrpc.aio" not in sys.modules
+"""
+
+
+def test_it_needs_nothing_that_makes_calls() -> None:
+    argv = [sys.executable, "-c", ALONE]
+    done = subprocess.run(
+        argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, env=environment(), check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+async def test_time_too_short_to_be_counted_is_no_time() -> None:
+    with pytest.raises(DeadlineExceeded):
+        async with timeout(1e-10):
+            await asyncio.sleep(0)
+
+
+async def test_a_block_that_could_not_be_left_elsewhere_is_left_in_its_own_task() -> None:
+    block = timeout(None)
+    await block.__aenter__()
+    assert scope.get() is not EVERYWHERE
+    with pytest.raises(ValueError, match="different Context"):
+        await asyncio.create_task(leave(block))
+    await leave(block)
+    assert scope.get() is EVERYWHERE
+
+
+async def leave(block: Timeout) -> None:
+    await block.__aexit__(None, None, None)

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from support.descriptors import same_file
 from support.processes import AS_ROOT, OTHER_UID, in_child
+from support.waiting import PATIENCE
 
 from seqrpc.kernel import ancillary
 from seqrpc.kernel.ancillary import (
@@ -30,6 +31,7 @@ from seqrpc.kernel.ancillary import (
     take_control,
     waiting_receiver,
 )
+from seqrpc.kernel.closing import CLOSER
 from seqrpc.kernel.credentials import Credentials
 from seqrpc.kernel.descriptors import OwnedFd, close_all, sender_of
 from seqrpc.kernel.linux import Linux
@@ -441,6 +443,7 @@ def test_a_look_tells_what_is_there_and_receives_nothing(
         for _ in range(2):
             came, brings, sender = peek(pair[1], names_senders=names_senders)
             assert (sender is not None) == names_senders
+            assert CLOSER.wait_idle(PATIENCE)  # who sent it is not known
             assert set(os.listdir("/proc/self/fd")) == before
         looks.append((came, brings))
         size, fds, _sender, _lost = receive(pair[1], buffer)

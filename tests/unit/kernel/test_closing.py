@@ -28,7 +28,7 @@ from support.processes import AS_ROOT, in_child, running_child
 
 from seqrpc import twin
 from seqrpc.kernel import closing
-from seqrpc.kernel.closing import CLOSER, Closer
+from seqrpc.kernel.closing import CLOSER, Closer, is_trusted
 from seqrpc.limits import CLOSING_THREADS, CLOSING_THREADS_OF_ONE, MAX_UNCLOSED, MAX_UNCLOSED_OF_ONE
 
 LONG = 30.0
@@ -54,6 +54,29 @@ def closes_at_once(fd: int) -> bool:
         assert twin.native is not None
         assert twin.native.closes_at_once(fd) is told
     return told
+
+
+def test_only_our_own_user_and_root_are_trusted() -> None:
+    assert is_trusted(0)
+    assert is_trusted(os.geteuid())
+    assert not is_trusted(os.geteuid() + 4_242)
+    assert not is_trusted(None)
+
+
+def test_what_another_user_sent_is_closed_by_a_thread_whatever_it_is(pipe: tuple[int, int]) -> None:
+    """Closing a pipe waits for whoever writes to it, and that may be held up."""
+    threads: list[tuple[Callable[..., object], tuple[Any, ...]]] = []
+    closer = Closer(lambda work, args: threads.append((work, args)))
+    fd = os.dup(pipe[0])
+    closer.close(fd, os.geteuid() + 4_242)
+    assert is_open(fd)
+    ((work, args),) = threads
+    threading.Thread(target=work, args=args, daemon=True).start()
+    assert closer.wait_idle(LONG)
+    assert not is_open(fd)
+    fd = os.dup(pipe[0])
+    closer.close(fd, os.geteuid())
+    assert not is_open(fd)
 
 
 def some_socket() -> int:
@@ -119,7 +142,7 @@ def bar() -> Iterator[Bar]:
 def test_it_is_known_of_some_that_they_close_at_once(make: Callable[[], int], closer: Closer) -> None:
     fd = make()
     assert closes_at_once(fd)
-    closer.close(fd)
+    closer.close(fd, os.geteuid())
     assert not is_open(fd)
 
 

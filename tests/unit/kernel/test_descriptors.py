@@ -362,7 +362,7 @@ def test_closing_one_that_lingers_takes_no_time(how: str) -> None:
 
 
 def test_one_that_was_received_is_as_any_other(pipe: tuple[int, int]) -> None:
-    fd = received_fd(duplicate(pipe))
+    fd = received_fd(duplicate(pipe), os.geteuid())
     number = fd.fileno()
     assert type(fd) is OwnedFd
     assert repr(fd) == f"<OwnedFd {number}>"
@@ -538,7 +538,7 @@ def test_a_memory_file_that_was_checked_is_closed_by_what_is_known_of_it() -> No
     with lingering(60) as made:  # a small file would be closed here, and this would take long
         for held, is_closed_here in ((8 << 20, True), ((8 << 20) + 1, False)):
             number = os.memfd_create("checked") if is_closed_here else made.make().detach()
-            file = received_fd(number, 1001)
+            file = received_fd(number, os.geteuid())
             book(file, booked)
             begin = time.monotonic()
             close_checked(file, held)
