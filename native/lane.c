@@ -24,8 +24,8 @@
 
 #define MEMBERS(of) \
     of(link) of(session) of(carrier) of(intake) of(inbox) of(sock) of(loop) of(turns) of(account) of(calls) of(kinds) \
-        of(requests) of(given_up) of(dispatcher) of(entries) of(running) of(starter) of(held) of(total) \
-            of(task_keywords) of(waiter_keywords) of(last_name) of(sender)
+        of(requests) of(given_up) of(dispatcher) of(entries) of(running) of(starter) of(held) of(total) of(last_name) \
+            of(sender)
 
 static int
 lane_traverse(PyObject *object, visitproc visit, void *arg)
@@ -209,9 +209,9 @@ lane_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     if (self == NULL) {
         return NULL;
     }
+    self->plain_futures = plain_futures;
     PyObject *handler = slot(link, link_handler);
     if (take_parts(self, link, carrier) < 0 ||
-        (plain_futures && (self->waiter_keywords = Py_BuildValue("{sO}", "loop", self->loop)) == NULL) ||
         (handler != NULL && (PyObject *)Py_TYPE(handler) == the_Dispatcher && take_answering(self, handler) < 0)) {
         Py_DECREF(self);
         return NULL;
@@ -303,14 +303,25 @@ write_request(Writer *writer, uint32_t id, PyObject *method, PyObject *params, P
 static PyObject *
 new_waiter(Lane *self)
 {
-    if (self->waiter_keywords == NULL) {
+    static PyObject *spare; /* keywords with no loop in them, while no future is made */
+    if (!self->plain_futures) {
         return PyObject_CallMethodNoArgs(self->loop, str_create_future);
     }
+    PyObject *keywords = spare == NULL ? PyDict_New() : spare, *waiter = NULL;
     PyTypeObject *type = (PyTypeObject *)the_Future;
-    PyObject *waiter = type->tp_new(type, no_arguments, self->waiter_keywords);
-    if (waiter != NULL && type->tp_init(waiter, no_arguments, self->waiter_keywords) < 0) {
+    spare = NULL;
+    if (keywords != NULL && PyDict_SetItem(keywords, str_loop, self->loop) == 0) {
+        waiter = type->tp_new(type, no_arguments, keywords);
+    }
+    if (waiter != NULL && type->tp_init(waiter, no_arguments, keywords) < 0) {
         Py_CLEAR(waiter);
     }
+    if (waiter != NULL && PyDict_SetItem(keywords, str_loop, Py_None) == 0) {
+        Py_XSETREF(spare, Py_NewRef(keywords));
+    } else {
+        Py_CLEAR(waiter);
+    }
+    Py_XDECREF(keywords);
     return waiter;
 }
 

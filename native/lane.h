@@ -25,8 +25,6 @@ typedef struct {
     PyObject *kinds;                            /* its encoder's */
     PyObject *dispatcher, *entries;             /* NULL where others than a plain Dispatcher answer */
     PyObject *running, *starter, *held, *total; /* likewise */
-    PyObject *waiter_keywords;                  /* of futures; NULL where the loop makes them in its own way */
-    PyObject *task_keywords;                    /* of tasks, while none is made; NULL before the first */
     PyObject *last_name;                        /* of the method that was called last, in ASCII */
     PyObject *sender;                           /* who sent the last packet, where packets tell of that; */
     struct ucred sender_as_told;                /* in the kernel's words */
@@ -34,8 +32,9 @@ typedef struct {
     Py_ssize_t most_calls;
     int most_depth;
     bool takes_descriptors, names_senders;
-    bool has_ended; /* nothing is to be sent or received any more */
-    int users;      /* of its members at this moment: they are let go after the last */
+    bool plain_futures; /* whether the loop makes futures in no way of its own */
+    bool has_ended;     /* nothing is to be sent or received any more */
+    int users;          /* of its members at this moment: they are let go after the last */
 } Lane;
 
 extern PyType_Spec lane_spec, handling_spec, first_step_spec, sent_spec;

@@ -68,16 +68,18 @@ PyType_Spec first_step_spec = {
 
 /* ---- Tasks ---- */
 
-/* Return the keywords for tasks of a lane, out of its hands: a handler's first step may come to where they are wanted.
- */
+/* Keywords for a task, without anything of a loop or a call in them, while none is made; NULL before the first. */
+static PyObject *spare_keywords;
+
+/* Return keywords, out of anybody else's hands: a handler's first step may come to where they are wanted. */
 static PyObject *
-take_keywords(Lane *lane)
+take_keywords(PyObject *loop)
 {
-    PyObject *keywords = lane->task_keywords;
-    lane->task_keywords = NULL;
+    PyObject *keywords = spare_keywords;
+    spare_keywords = NULL;
     if (keywords == NULL) {
 #if PY_VERSION_HEX >= 0x030C0000
-        keywords = Py_BuildValue("{sOsO}", "loop", lane->loop, "eager_start", Py_True);
+        keywords = Py_BuildValue("{sO}", "eager_start", Py_True);
 #else
         PyObject *first = (PyObject *)PyObject_New(FirstStep, first_step_type);
         if (first != NULL) {
@@ -86,13 +88,19 @@ take_keywords(Lane *lane)
         }
 #endif
     }
+#if PY_VERSION_HEX >= 0x030C0000
+    if (keywords != NULL && PyDict_SetItem(keywords, str_loop, loop) < 0) {
+        Py_CLEAR(keywords);
+    }
+#else
+    (void)loop; /* something stands for it */
+#endif
     return keywords;
 }
 
-/* Make a task as calling the class would, without a dict of keywords for each. They go back to the lane if it was made.
- */
+/* Make a task as calling the class would, without a dict of keywords for each: they are kept if it was made. */
 static PyObject *
-make_task(Lane *lane, PyObject *keywords, PyObject *context, PyObject *coroutine)
+make_task(PyObject *keywords, PyObject *context, PyObject *coroutine)
 {
     PyTypeObject *type = (PyTypeObject *)the_Task;
     PyObject *args = PyTuple_Pack(1, coroutine), *task = NULL;
@@ -103,11 +111,14 @@ make_task(Lane *lane, PyObject *keywords, PyObject *context, PyObject *coroutine
         Py_CLEAR(task);
     }
     Py_XDECREF(args);
-    if (task != NULL && PyDict_SetItem(keywords, str_context, Py_None) < 0) {
+    bool is_clean = task != NULL && PyDict_SetItem(keywords, str_context, Py_None) == 0;
+#if PY_VERSION_HEX >= 0x030C0000
+    is_clean = is_clean && PyDict_SetItem(keywords, str_loop, Py_None) == 0;
+#endif
+    if (is_clean) {
+        Py_XSETREF(spare_keywords, Py_NewRef(keywords));
+    } else {
         Py_CLEAR(task);
-    }
-    if (task != NULL) {
-        Py_XSETREF(lane->task_keywords, Py_NewRef(keywords));
     }
     return task;
 }
@@ -117,8 +128,8 @@ make_task(Lane *lane, PyObject *keywords, PyObject *context, PyObject *coroutine
 PyObject *
 begin_task(Lane *lane, PyObject *context, PyObject *coroutine)
 {
-    PyObject *keywords = take_keywords(lane);
-    PyObject *task = keywords == NULL ? NULL : make_task(lane, keywords, context, coroutine);
+    PyObject *keywords = take_keywords(lane->loop);
+    PyObject *task = keywords == NULL ? NULL : make_task(keywords, context, coroutine);
     Py_XDECREF(keywords);
     return task;
 }
@@ -169,14 +180,14 @@ begin_task(Lane *lane, PyObject *context, PyObject *coroutine)
     if (current != NULL) {
         return PyObject_CallFunctionObjArgs(the_begin, lane->loop, context, coroutine, NULL);
     }
-    PyObject *keywords = PyErr_Occurred() ? NULL : take_keywords(lane);
+    PyObject *keywords = PyErr_Occurred() ? NULL : take_keywords(lane->loop);
     FirstStep *first = keywords == NULL ? NULL : (FirstStep *)PyDict_GetItemWithError(keywords, str_loop);
     if (first == NULL) {
         Py_XDECREF(keywords);
         return NULL;
     }
     first->loop = lane->loop;
-    PyObject *task = make_task(lane, keywords, context, coroutine);
+    PyObject *task = make_task(keywords, context, coroutine);
     PyObject *step = first->step;
     first->step = first->loop = NULL;
     if (task != NULL && step == NULL) {
@@ -185,7 +196,7 @@ begin_task(Lane *lane, PyObject *context, PyObject *coroutine)
     if (task != NULL && (step == NULL || give_to_loop(task, first, lane->loop) < 0)) {
         Py_CLEAR(task);
     }
-    Py_DECREF(keywords); /* the lane has them again: the step may want them */
+    Py_DECREF(keywords); /* others may take them again: the step may want them */
     if (task != NULL && take_first_step(context, step) < 0) {
         Py_CLEAR(task);
     }
