@@ -289,3 +289,35 @@ async def test_a_block_that_could_not_be_left_elsewhere_is_left_in_its_own_task(
 
 async def leave(block: Timeout) -> None:
     await block.__aexit__(None, None, None)
+
+
+async def test_it_is_entered_in_a_task() -> None:
+    async def enter() -> None:
+        async with timeout(60):
+            pass
+
+    raised: list[BaseException] = []
+
+    def drive() -> None:
+        try:
+            enter().send(None)
+        except BaseException as exc:
+            raised.append(exc)
+
+    asyncio.get_running_loop().call_soon(drive)
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert [str(exc) for exc in raised] == ["seqrpc.timeout(60) is entered in a task"]
+
+
+async def test_what_the_block_says_of_the_time_that_is_up_passes() -> None:
+    async def wait() -> None:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            raise DeadlineExceeded("of the block's own") from None
+
+    with pytest.raises(DeadlineExceeded, match="of the block's own"):
+        async with timeout(0.001):
+            await wait()
+    assert cancelling() == 0
