@@ -39,7 +39,7 @@ from benchmarks.leaking import KINDS, Ends, Kind, ends
 from seqrpc.twin import TWIN
 
 _FIRST = 2_000
-"""Calls that are made before the first look."""
+"""Calls that are made before the first look, if so many are made after it; in any case half of that."""
 
 _TURNS = 50
 """Turns of the loop after which what calls started has ended."""
@@ -67,7 +67,7 @@ async def measured(kind: Kind, path: Path, calls: int) -> tuple[int, Footprint]:
     """Return how many calls were made, and what there is more after them."""
     wanted = max(1, int(calls * kind.share))
     async with ends(path) as there:
-        await _make(kind, there, min(wanted, _FIRST))
+        await _make(kind, there, min(max(wanted, _FIRST // 2), _FIRST))
         await _make(kind, there, min(wanted, 4 * kind.at_once * kind.counts))
         before = footprint()
         made = await _make(kind, there, wanted)
