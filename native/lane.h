@@ -64,7 +64,7 @@ PyObject *own_descriptors(Lane *lane, const Arrival *arrival);
 /* Hold such descriptors on the user's account until they are closed or given away, as Account.take does. */
 int book_owned(Lane *lane, PyObject *fds);
 
-/* Whether closing a descriptor surely takes no time. */
+/* Whether closing a descriptor takes no time if nobody wants it to: it is asked of those whom `is_trusted` tells. */
 bool closes_at_once(int fd);
 
 /* Close those of a list of a few descriptors that came to this process, and are still owned, as close_all does. -1 with

@@ -48,7 +48,6 @@ PyCFunction find_method(PyObject *type, const char *name);
 /* Class, the prefix of the name here, attribute: link_home is where a Link keeps `home`. */
 #define SLOTS(of) \
     of(Link, link, quiet_sweeps) of(Link, link, writing_paused) of(Link, link, home) of(Link, link, handler) \
-    of(Link, link, alarms) \
     of(Session, session, closing_sent) of(Session, session, closing_received) of(Session, session, _next_id) \
     of(Session, session, _was_asked) \
     of(Carrier, carrier, sends_at_once) of(Carrier, carrier, broken) \
@@ -59,8 +58,7 @@ PyCFunction find_method(PyObject *type, const char *name);
     of(Turns, turns, waiting) \
     of(Account, account, most_calls) of(Account, account, most_calls_of_all) of(Account, account, fds) \
     of(RunningCalls, running, is_attended) \
-    of(Dispatcher, dispatcher, _connection) of(Dispatcher, dispatcher, lane) \
-    of(Dispatcher, dispatcher, _terms) \
+    of(Dispatcher, dispatcher, _connection) of(Dispatcher, dispatcher, lane) of(Dispatcher, dispatcher, _terms) \
     of(Entry, entry, is_immediate) of(Entry, entry, is_native) of(Entry, entry, policy) of(Entry, entry, handler) \
     of(Entry, entry, exact) of(Entry, entry, untyped) of(Entry, entry, result_check) of(Entry, entry, latency) \
     of(Entry, entry, spec) \
@@ -80,9 +78,9 @@ PyCFunction find_method(PyObject *type, const char *name);
     of(Link) of(Session) of(Carrier) of(Intake) of(Inbox) of(Turns) of(Account) of(RunningCalls) of(Dispatcher) \
     of(Starter) of(Share) of(closer) of(lone_wakeups) of(Entry) of(ResultCheck) of(Request) of(Response) \
     of(HandledCall) of(Socket) of(Task) of(Future) of(blank_call) of(blank_request) of(blank_response) of(OwnedFd) \
-    of(Options) of(forks) of(small_blocks) of(nowhere) of(close_all) of(longest_timer) of(calls_kind) of(no_params) of(scope) \
-    of(running_loop) of(begin) of(current_tasks) of(current_task) of(begins_tasks) \
-    of(Scope) of(blank_scope) of(cancel_task) of(alarms_of) of(expire)
+    of(Options) of(forks) of(nowhere) of(close_all) of(longest_timer) of(no_params) of(scope) of(running_loop) \
+    of(begin) of(begins_tasks) of(current_tasks) of(current_task) of(Scope) of(blank_scope) of(cancel_task) \
+    of(alarms_of) of(expire)
 
 /* Names of attributes and methods: str_admits. */
 #define STRINGS(of) \
@@ -90,8 +88,10 @@ PyCFunction find_method(PyObject *type, const char *name);
     of(_run) of(start) of(done) of(set_result) of(next) of(fail) of(create_future) of(_succeeded) of(_failed) \
     of(end) of(connection) of(running) of(get_task_factory) of(throw) \
     of(close) of(value) of(take) of(careful) of(_read_ready) of(read_on) of(until) of(look) \
-    of(generation) of(uid) of(saw) of(end_wakeup) of(set) of(cancel) of(_deadline_passed) \
-    of(lack_of_descriptors) of(deadline) of(_inbox) of(append) of(tend) of(bind) of(__dict__) of(check) of(loop) of(get_debug) of(context) of(_asyncio_future_blocking) of(time) of(cancelling) of(enter) of(leave) of(__asyncio_running_event_loop__)
+    of(generation) of(uid) of(saw) of(end_wakeup) of(cancel) of(_deadline_passed) \
+    of(lack_of_descriptors) of(deadline) of(_inbox) of(append) of(tend) of(bind) of(__dict__) of(check) \
+    of(loop) of(get_debug) of(context) of(_asyncio_future_blocking) of(time) of(cancelling) of(enter) of(leave) \
+    of(__asyncio_running_event_loop__)
 
 /* clang-format on */
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from seqrpc.interface.answers import Finish, result_of
 from seqrpc.interface.entries import MethodTable
 from seqrpc.kernel import forks
 from seqrpc.kernel.closing import Sender
-from seqrpc.kernel.descriptors import OwnedFd, sender_of, value_fd
+from seqrpc.kernel.descriptors import OwnedFd, sender_of, socket_of, value_fd
 from seqrpc.kernel.interrupts import Uninterrupted
 from seqrpc.kernel.platforms import PLATFORM
 from seqrpc.kernel.unread import close_value
@@ -86,7 +85,7 @@ class ChannelEnd:
                 if self._fd is None:
                     raise not_run(ConnectionLost("the channel was closed, or passed on, on this side"))
                 self._sender = sender_of(self._fd)
-                sock = socket.socket(fileno=self._fd.detach())
+                sock = socket_of(self._fd)
                 self._fd = None
                 around = self._around
                 handler = Dispatcher(MethodTable(()), around.limits, around.interception)

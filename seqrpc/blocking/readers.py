@@ -26,7 +26,7 @@ from seqrpc.interface.scope import scope
 from seqrpc.kernel import forks
 from seqrpc.kernel.closing import CLOSER, Sender
 from seqrpc.kernel.credentials import Credentials
-from seqrpc.kernel.descriptors import OwnedFd, close_all, sender_of, value_fd
+from seqrpc.kernel.descriptors import OwnedFd, close_all, sender_of, socket_of, value_fd
 from seqrpc.kernel.interrupts import Uninterrupted
 from seqrpc.kernel.sockets import never_wait
 from seqrpc.kernel.unread import close_unread, close_value
@@ -269,7 +269,7 @@ class StreamReader:
             if self._made is None:
                 assert self._fd is not None
                 self._sender = sender_of(self._fd)
-                self._sock = socket.socket(fileno=self._fd.detach())
+                self._sock = socket_of(self._fd)
                 self._kept = keep(self, self._sock)
                 self._fd = None
                 never_wait(self._sock)

@@ -123,7 +123,7 @@ class Closer:
         self._begin([(fd, None, sender) for fd, _before, sender in [*left, *self._inbox] if fd >= 0])
 
     def close(self, fd: int, sender: Sender = None) -> None:
-        """Close a descriptor that ``sender`` sent: now if that surely takes no time, else soon.
+        """Close a descriptor that ``sender`` sent: now if :func:`closes_now`, else soon.
 
         Raises:
             OSError: ``EBADF``: it is not open.

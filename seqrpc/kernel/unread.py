@@ -11,7 +11,7 @@ from typing import Final
 
 from seqrpc.kernel import ancillary, forks
 from seqrpc.kernel.closing import CLOSER, Sender
-from seqrpc.kernel.descriptors import OwnedFd, sender_of
+from seqrpc.kernel.descriptors import OwnedFd, sender_of, socket_of
 from seqrpc.kernel.interrupts import Uninterrupted
 from seqrpc.kernel.platforms import PLATFORM
 
@@ -36,6 +36,8 @@ def close_unread(sock: socket.socket, sender: Sender, *, discard: bool) -> None:
     with Uninterrupted():
         try:
             if _is_emptied(sock, _DISCARDED_AT_ONCE if discard else 0):
+                with contextlib.suppress(OSError):  # a thread may close it, and its peer is to notice now
+                    sock.shutdown(socket.SHUT_WR)
                 sock.close()
         finally:
             fd = sock.detach()
@@ -48,7 +50,7 @@ def close_value(fd: OwnedFd) -> None:
     if not fd.closed:
         sender = sender_of(fd)
         with Uninterrupted():
-            close_unread(socket.socket(fileno=fd.detach()), sender, discard=False)
+            close_unread(socket_of(fd), sender, discard=False)
 
 
 def _is_emptied(sock: socket.socket, most: int) -> bool:

@@ -467,8 +467,10 @@ def test_the_socket_of_a_value_counts_where_its_descriptor_was_booked(
 def test_the_socket_of_another_user_is_closed_by_a_thread(pair: tuple[socket.socket, socket.socket]) -> None:
     sock = socket_of(value_fd(pair[0].detach(), os.geteuid() + 4_242))
     number = sock.fileno()
-    sock.close()
-    assert sock.fileno() == -1
+    with CLOSER._lock:  # no thread takes anything meanwhile
+        sock.close()
+        assert sock.fileno() == -1
+        assert is_open(number)
     assert CLOSER.wait_idle(PATIENCE)
     assert not is_open(number)
     assert pair[1].recv(1) == b""

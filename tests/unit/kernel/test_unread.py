@@ -157,6 +157,18 @@ def test_the_socket_of_a_value_tells_its_peer_at_once(pair: Pair, received: bool
     close_value(fd)
 
 
+def test_the_socket_of_another_user_s_value_is_closed_by_a_thread(pair: Pair) -> None:
+    number = pair[0].detach()
+    fd = received_fd(number, os.geteuid() + 4_242)
+    with CLOSER._lock:  # no thread takes anything meanwhile
+        close_value(fd)
+        assert fd.closed
+        assert is_open(number)
+    assert CLOSER.wait_idle(LONG)
+    assert not is_open(number)
+    assert pair[1].recv(1) == b""
+
+
 # Listeners
 
 
