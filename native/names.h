@@ -79,7 +79,7 @@ PyCFunction find_method(PyObject *type, const char *name);
     of(Starter) of(Share) of(closer) of(lone_wakeups) of(Entry) of(ResultCheck) of(Request) of(Response) \
     of(HandledCall) of(Socket) of(Task) of(Future) of(blank_call) of(blank_request) of(blank_response) of(OwnedFd) \
     of(Options) of(forks) of(nowhere) of(close_all) of(longest_timer) of(no_params) of(scope) of(running_loop) \
-    of(begin) of(begins_tasks) of(current_tasks) of(current_task) of(Scope) of(blank_scope) of(cancel_task) \
+    of(begins_tasks) of(current_tasks) of(current_task) of(Scope) of(blank_scope) of(cancel_task) \
     of(alarms_of) of(expire)
 
 /* Names of attributes and methods: str_admits. */

@@ -1,4 +1,4 @@
-/* How the task of a handler begins: at once, in the wake-up that brought the call, as seqrpc.aio.starting.begin does.
+/* How the task of a handler begins: at once, in the wake-up that brought the call, as seqrpc.aio.starting.Starter does.
  */
 
 #include "lane.h"
@@ -173,14 +173,31 @@ take_first_step(PyObject *context, PyObject *step)
     return result;
 }
 
+/* The same, and let no task be the current one meanwhile; `current` is borrowed from the tasks, or NULL. */
+static int
+step_outside(PyObject *loop, PyObject *current, PyObject *context, PyObject *step)
+{
+    if (current == NULL) {
+        return take_first_step(context, step);
+    }
+    Py_INCREF(current);
+    int result = PyDict_DelItem(the_current_tasks, loop) < 0 ? -1 : take_first_step(context, step);
+    PyObject *type, *value, *traceback;
+    PyErr_Fetch(&type, &value, &traceback);
+    if (PyDict_SetItem(the_current_tasks, loop, current) < 0) {
+        result = -1;
+    }
+    if (type != NULL) {
+        PyErr_Restore(type, value, traceback);
+    }
+    Py_DECREF(current);
+    return result;
+}
+
 PyObject *
 begin_task(Lane *lane, PyObject *context, PyObject *coroutine)
 {
-    PyObject *current = PyDict_GetItemWithError(the_current_tasks, lane->loop);
-    if (current != NULL) {
-        return PyObject_CallFunctionObjArgs(the_begin, lane->loop, context, coroutine, NULL);
-    }
-    PyObject *keywords = PyErr_Occurred() ? NULL : take_keywords(lane->loop);
+    PyObject *keywords = take_keywords(lane->loop);
     FirstStep *first = keywords == NULL ? NULL : (FirstStep *)PyDict_GetItemWithError(keywords, str_loop);
     if (first == NULL) {
         Py_XDECREF(keywords);
@@ -197,8 +214,11 @@ begin_task(Lane *lane, PyObject *context, PyObject *coroutine)
         Py_CLEAR(task);
     }
     Py_DECREF(keywords); /* others may take them again: the step may want them */
-    if (task != NULL && take_first_step(context, step) < 0) {
-        Py_CLEAR(task);
+    if (task != NULL) {
+        PyObject *current = PyDict_GetItemWithError(the_current_tasks, lane->loop);
+        if (PyErr_Occurred() || step_outside(lane->loop, current, context, step) < 0) {
+            Py_CLEAR(task);
+        }
     }
     Py_XDECREF(step);
     return task;

@@ -20,7 +20,7 @@ from seqrpc.aio.lane import Lane
 from seqrpc.aio.link import Link
 from seqrpc.aio.running import NO_PARAMS, RunningCalls
 from seqrpc.aio.shares import Share
-from seqrpc.aio.starting import Starter, begin, begins_at_once
+from seqrpc.aio.starting import Starter, begins_at_once
 from seqrpc.aio.transport import carrier_of
 from seqrpc.aio.turns import Turns
 from seqrpc.interface.alarms import alarms_of
@@ -62,7 +62,6 @@ def use_dispatcher(kind: type) -> None:
         "Task": Task,
         "Socket": SocketType,
         "alarms_of": alarms_of,
-        "begin": begin,
         "begins_tasks": begins_at_once(),
         # Copied, and then filled in, which is quicker than to make one. A list makes the garbage collector know it.
         "blank_call": HandledCall(request=_NOTHING, caller=_NOTHING, connection=None, dispatcher=_NOTHING, entry=[]),

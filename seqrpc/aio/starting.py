@@ -9,7 +9,7 @@ from _asyncio import Future as StockFuture
 from _asyncio import Task as StockTask
 from asyncio import _enter_task, _leave_task
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from contextvars import Context
 from typing import Any, Final, Protocol
 from weakref import WeakValueDictionary
@@ -25,50 +25,17 @@ def begins_at_once() -> bool:
     return sys.version_info >= (3, 12) or asyncio.Task is StockTask
 
 
-class FirstStep:
-    """Stands for the loop while a task is made on Python 3.11, and keeps the step that a loop would take later."""
+class FirstStep(StockFuture[None]):
+    """Stands for the loop while a task is made on Python 3.11, and keeps the step that a loop would take later.
 
-    __slots__ = ("step",)
+    It is a future only because that keeps what it is given to call, with its context, without a function of Python.
+    """
 
-    step: Callable[[], object]
-
-    def call_soon(self, step: Callable[[], object], *, context: Context) -> None:  # noqa: ARG002 - as loops name it
-        """Keep the step."""
-        self.step = step
-
-    def get_debug(self) -> bool:
-        """Have nothing noted: where the task was made is, once it is the loop's."""
-        return False
+    call_soon = StockFuture.add_done_callback
+    get_debug = bool  # where the task was made is noted once it is the loop's
 
     def call_exception_handler(self, context: dict[str, object]) -> None:
         """Say nothing of a task that could not be made: that is raised."""
-
-
-def begin(
-    loop: asyncio.AbstractEventLoop, context: Context, coroutine: Coroutine[Any, Any, None]
-) -> asyncio.Task[None]:
-    """Return a task that has taken its first step, in its context; a task that is running goes on behind that.
-
-    Args:
-        loop: the running loop, without a task factory, and :func:`begins_at_once`.
-        context: the coroutine's own.
-        coroutine: has not begun; if this fails before it does, the caller still owns it.
-    """
-    if sys.version_info >= (3, 12):
-        return asyncio.Task(coroutine, loop=loop, context=context, eager_start=True)
-    first = FirstStep()
-    task: asyncio.Task[None] = asyncio.Task(coroutine, loop=first, context=context)  # type: ignore[arg-type]
-    StockFuture.__init__(task, loop=loop)  # what it is as a future, it is anew
-    current = asyncio.current_task(loop)
-    if current is None:
-        context.run(first.step)
-        return task
-    _leave_task(loop, current)
-    try:
-        context.run(first.step)
-    finally:
-        _enter_task(loop, current)
-    return task
 
 
 class Starts(Protocol):
@@ -221,7 +188,7 @@ class Starter:
     """Starts coroutines of one connection as tasks of a loop.
 
     If the loop has a task factory, that makes the tasks, which may begin in the loop's next turn, in order: several in
-    one turn, and late ones wait. Otherwise they begin at once (:func:`begin`), if they can (:func:`begins_at_once`).
+    one turn, and late ones wait. Otherwise they begin at once, if they can (:func:`begins_at_once`).
 
     Args:
         loop: the running loop.
@@ -247,26 +214,38 @@ class Starter:
         """
         loop = self._loop
         is_free = loop.get_task_factory() is None
-        if is_free and begins_at_once():
-            task = begin(loop, context, coroutine)
-            if not task.done():
-                owner.task = task
-            return task
-        owner.is_paced = True
-        self.pace.started += 1
-        try:
-            if is_free:
-                task = asyncio.Task(coroutine, loop=loop, context=context)
-            else:
-                task = context.run(loop.create_task, coroutine)  # not every factory takes a context
-        except BaseException:
+        if is_free and sys.version_info >= (3, 12):
+            task = asyncio.Task(coroutine, loop=loop, context=context, eager_start=True)
+        elif is_free and asyncio.Task is StockTask:
+            first: Any = FirstStep(loop=loop)
+            task = asyncio.Task(coroutine, loop=first, context=context)
+            StockFuture.__init__(task, loop=loop)  # what it is as a future, it is anew
+            ((step, _context),) = first._callbacks  # noqa: SLF001 - its own, as C shows it
+            current = asyncio.current_task(loop)
+            if current is not None:
+                _leave_task(loop, current)
+            try:
+                context.run(step)
+            finally:
+                if current is not None:
+                    _enter_task(loop, current)
+        else:
+            owner.is_paced = True
+            self.pace.started += 1
+            try:
+                if is_free:
+                    task = asyncio.Task(coroutine, loop=loop, context=context)
+                else:
+                    task = context.run(loop.create_task, coroutine)  # not every factory takes a context
+            except BaseException:
+                if not owner.has_begun:
+                    self.pace.started -= 1
+                raise
             if not owner.has_begun:
-                self.pace.started -= 1
-            raise
-        if not owner.has_begun:
-            owner.task = task
-            task.add_done_callback(owner)
-        elif not task.done():
+                owner.task = task
+                task.add_done_callback(owner)
+                return task
+        if not task.done():
             owner.task = task
         return task
 
