@@ -13,12 +13,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgpack
 import pytest
 from support.daemons import on_a_pair
 from support.waiting import PATIENCE
 
 import seqrpc
 from seqrpc import OwnedFd
+from seqrpc.aio.connection import link_of
+from seqrpc.aio.link import Link
+from seqrpc.aio.transport import carrier_of
 
 ENDED: list[asyncio.Task[Any]] = []
 
@@ -27,6 +31,16 @@ def this_task() -> asyncio.Task[Any]:
     task = asyncio.current_task()
     assert task is not None
     return task
+
+
+class Reading:
+    """What a lane does, without one."""
+
+    def __init__(self, link: Link) -> None:
+        self._intake = carrier_of(link.transport).intake
+
+    def ready(self) -> None:
+        self._intake._read_ready()
 
 
 class Unspeakable(seqrpc.RpcError, code="test.Unspeakable"):
@@ -61,10 +75,12 @@ class Tasks(seqrpc.Service):
         self.values: weakref.WeakKeyDictionary[asyncio.Task[Any], str] = weakref.WeakKeyDictionary()
         self.gate = asyncio.Event()
         self.waits = asyncio.Event()
+        self.connections: list[seqrpc.Connection] = []
 
     @seqrpc.method
     async def keep(self) -> None:
         self.kept.append(this_task())
+        self.connections.append(seqrpc.current_call().connection)
 
     @seqrpc.method
     async def wait(self) -> str:
@@ -128,6 +144,19 @@ async def test_a_task_that_somebody_kept_is_nobody_else_s(socket_path: Path) -> 
         assert await asyncio.wait_for(other.call("Tasks.wait"), PATIENCE) == "done"
         await asyncio.wait(service.kept, timeout=PATIENCE)
         assert all(task.done() for task in service.kept)
+
+
+async def test_a_packet_that_is_read_within_a_task_has_a_task_of_its_own(socket_path: Path) -> None:
+    service = Tasks()
+    async with seqrpc.serve(service, socket_path), seqrpc.connect(socket_path) as connection:
+        await connection.call("Tasks.keep")
+        link = link_of(service.connections[0])
+        link_of(connection).transport.get_extra_info("socket").send(msgpack.packb([0, 1000, "Tasks.keep", []]))
+        here = this_task()
+        (link.lane or Reading(link)).ready()
+        assert (len(service.kept), this_task()) == (2, here)
+        assert service.kept[1] is not here
+        assert await connection.call("Tasks.value", "goes on") == "goes on"
 
 
 async def test_what_is_kept_by_task_is_not_another_caller_s() -> None:
