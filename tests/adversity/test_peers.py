@@ -121,6 +121,13 @@ class Scene:
         (self._first,) = self.server.connections
 
 
+async def used_in_a_moment() -> float:
+    """Return the seconds of processor time that are used in 10 ms in which there is nothing to do."""
+    used = time.process_time()
+    await asyncio.sleep(0.01)
+    return time.process_time() - used
+
+
 @asynccontextmanager
 async def scene(path: Path, limits: Limits = Limits()) -> AsyncIterator[Scene]:  # noqa: B008
     before = asyncio.all_tasks()
@@ -131,9 +138,8 @@ async def scene(path: Path, limits: Limits = Limits()) -> AsyncIterator[Scene]: 
         yield it
         await it.settle()
         assert asyncio.all_tasks() == before
-        used = time.process_time()
-        await asyncio.sleep(0.03)  # to see that there is nothing to do
-        assert time.process_time() - used < 0.015, "the loop is busy with nothing"
+        # A loop that is busy with nothing is so each time; garbage is collected in one or the other.
+        assert min([await used_in_a_moment() for _ in range(3)]) < 0.005, "the loop is busy with nothing"
     assert asyncio.all_tasks() == before
 
 
