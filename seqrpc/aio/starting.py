@@ -216,7 +216,7 @@ class Starter:
         is_free = loop.get_task_factory() is None
         if is_free and sys.version_info >= (3, 12):
             task = asyncio.Task(coroutine, loop=loop, context=context, eager_start=True)
-        elif is_free and asyncio.Task is StockTask:
+        elif is_free and asyncio.Task is StockTask:  # begins_at_once, of which this saves the call
             first: Any = FirstStep(loop=loop)
             task = asyncio.Task(coroutine, loop=first, context=context)
             StockFuture.__init__(task, loop=loop)  # what it is as a future, it is anew

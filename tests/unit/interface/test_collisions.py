@@ -110,7 +110,7 @@ def test_all_sets_of_a_message_together_cost_some_ten_milliseconds(annotation: A
         ):
             convert(passing * 200, planned, TERMS)
 
-    assert is_within(takes(refuse), 0.25)
+    assert takes(refuse) < 0.25
 
 
 @pytest.mark.parametrize(
@@ -149,7 +149,7 @@ def test_parts_are_counted_no_longer_than_there_is_something_left() -> None:
     began = time.process_time()
     with pytest.raises(Exhausted):
         elements.take(value, allowance)
-    assert is_within(time.process_time() - began, 0.5), "6.5 million parts take longer"
+    assert time.process_time() - began < 0.5, "6.5 million parts take longer"
 
 
 def test_items_of_a_stream_are_counted_a_turn_at_a_time() -> None:
@@ -201,6 +201,6 @@ async def test_a_message_of_many_sets_does_not_hold_the_loop() -> None:
             await connection.call("Sets.count", [colliding] * 60)
         with pytest.raises(seqrpc.InvalidResult, match="too large together for one message"):
             await connection.proxy(Sets).make(60)
-        assert is_within(time.process_time() - began, 1.0), "making such sets takes two seconds, twice"
+        assert time.process_time() - began < 1.0, "making such sets takes two seconds, twice"
         assert await connection.call("Sets.count", [colliding]) == 1
         assert await connection.call("Sets.stream", items()) == 3, "each is one message, or is looked at by itself"

@@ -14,7 +14,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.measures import peak_bytes
 from support.properties import PROPERTY, values
-from support.speed import is_within
 
 from seqrpc.limits import MAX_PACKET
 from seqrpc.protocol.depth import _stack_places, check_depth, check_whole, possible_containers
@@ -228,7 +227,7 @@ def test_the_nastiest_packets_are_refused_without_much_memory_or_time(name: str)
     assert peak_bytes(look) < MAX_PACKET + 50_000  # the array of bytes that translate makes
     began = time.process_time()
     look()
-    assert is_within(time.process_time() - began, 0.5)
+    assert time.process_time() - began < 0.5
 
 
 def test_looking_takes_time_in_proportion_to_the_packet() -> None:
@@ -361,7 +360,7 @@ def test_the_nastiest_long_messages_are_refused_without_much_memory_or_time(name
     assert peak_bytes(look) < 2 * len(data) + 50_000
     began = time.process_time()
     look()
-    assert is_within(time.process_time() - began, 0.5)
+    assert time.process_time() - began < 0.5
 
 
 def test_a_long_message_of_few_values_is_not_copied() -> None:

@@ -43,7 +43,7 @@ def test_large_parts_without_maps_are_read_at_one_go() -> None:
     data = msgpack.packb([0, 1, "m", [{"rows": list(range(1_000_000))}, {"a": 1}]])
     began = time.process_time()
     assert read(data)[3][0]["rows"][-1] == 999_999
-    assert is_within(time.process_time() - began, 0.5)
+    assert time.process_time() - began < 0.5
 
 
 def test_what_has_too_many_values_to_be_read_singly_is_refused_soon() -> None:
@@ -53,7 +53,7 @@ def test_what_has_too_many_values_to_be_read_singly_is_refused_soon() -> None:
         began = time.process_time()
         with pytest.raises(TooLarge, match="at most 2097152 values"):
             read(data)
-        assert is_within(time.process_time() - began, 1.5)
+        assert time.process_time() - began < 1.5
 
 
 def test_many_small_arrays_have_no_more_values_than_one_large_one() -> None:

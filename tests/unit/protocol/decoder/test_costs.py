@@ -12,7 +12,6 @@ from contextlib import suppress
 import pytest
 from support.descriptors import owned
 from support.measures import peak_bytes
-from support.speed import is_within
 
 from seqrpc.errors import RemoteProtocolError, TooLarge
 from seqrpc.limits import MAX_PACKET, Limits
@@ -129,7 +128,7 @@ def test_the_nastiest_packets_cost_little_memory_and_time(name: str) -> None:
     assert peak_bytes(receive) < per_byte * MAX_PACKET
     began = time.process_time()
     receive()
-    assert is_within(time.process_time() - began, 0.5)
+    assert time.process_time() - began < 0.5
 
 
 def test_random_packets_of_full_size_cost_little_memory() -> None:
