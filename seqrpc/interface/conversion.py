@@ -34,6 +34,9 @@ _SINGLE: Final = (Coded, Descriptor, BufferShape)
 _TWO_PATHS: Final = r" - at `\$([^`]*)` - at `([^`]*)`$"
 """The end of an error that has come through a stand-in: the path inside, and the path to it."""
 
+_NO_KEY: Final = "mmap indices must be integers"
+"""What a buffer says that is asked for a key, by msgspec 0.23; until then it was asked for its items."""
+
 _LONGEST_PART: Final = 500
 """Characters that are kept of the beginning and of the end of an error, which may quote all of what came."""
 
@@ -91,8 +94,8 @@ def convert_by(hook: Callable[[Any, Any], Any], value: Any, wanted: Planned) -> 
         short = _cut(text)
         # No name for what is raised: it would be held by this frame, which it holds, and keep what came.
         raise msgspec.ValidationError(re.sub(_TWO_PATHS, r" - at `\2\1`", short)) from (exc if short is text else None)
-    except AttributeError as exc:
-        if isinstance(exc.obj, Buffer):  # it can be indexed, and msgspec takes it for a map
+    except (AttributeError, TypeError) as exc:  # a buffer can be indexed, and msgspec takes it for a map
+        if isinstance(getattr(exc, "obj", None), Buffer) or str(exc) == _NO_KEY:
             raise msgspec.ValidationError("Expected `object`, got `Buffer`") from exc
         raise
 
