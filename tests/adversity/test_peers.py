@@ -23,12 +23,13 @@ import pytest
 from support.descriptors import Lender, owned
 from support.packets import fill, receive, receive_to_the_end, send_with, unwire, wire
 from support.processes import running_child
-from support.waiting import comes_true, turns_of_the_loop
+from support.waiting import PATIENCE, comes_true, turns_of_the_loop
 
 import seqrpc
 from seqrpc import Connection, Limits, OwnedFd, Server
 from seqrpc.aio.connection import link_of
 from seqrpc.aio.link import Link
+from seqrpc.kernel.closing import CLOSER
 
 REQUEST = wire(0, 1, "Target.add", [2, 3])
 
@@ -121,13 +122,6 @@ class Scene:
         (self._first,) = self.server.connections
 
 
-async def used_in_a_moment() -> float:
-    """Return the seconds of processor time that are used in 10 ms in which there is nothing to do."""
-    used = time.process_time()
-    await asyncio.sleep(0.01)
-    return time.process_time() - used
-
-
 @asynccontextmanager
 async def scene(path: Path, limits: Limits = Limits()) -> AsyncIterator[Scene]:  # noqa: B008
     before = asyncio.all_tasks()
@@ -138,8 +132,10 @@ async def scene(path: Path, limits: Limits = Limits()) -> AsyncIterator[Scene]: 
         yield it
         await it.settle()
         assert asyncio.all_tasks() == before
-        # A loop that is busy with nothing is so each time; garbage is collected in one or the other.
-        assert min([await used_in_a_moment() for _ in range(3)]) < 0.005, "the loop is busy with nothing"
+        assert CLOSER.wait_idle(PATIENCE), "something that was received is still being closed"
+        used = time.process_time()
+        await asyncio.sleep(0.03)  # to see that there is nothing to do
+        assert time.process_time() - used < 0.015, "the loop is busy with nothing"
     assert asyncio.all_tasks() == before
 
 
