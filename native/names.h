@@ -88,7 +88,7 @@ PyCFunction find_method(PyObject *type, const char *name);
     of(_run) of(start) of(done) of(set_result) of(next) of(fail) of(create_future) of(_succeeded) of(_failed) \
     of(end) of(connection) of(running) of(get_task_factory) of(throw) \
     of(close) of(value) of(take) of(careful) of(_read_ready) of(read_on) of(until) of(look) \
-    of(generation) of(uid) of(saw) of(end_wakeup) of(cancel) of(_deadline_passed) \
+    of(generation) of(uid) of(_high) of(end_wakeup) of(cancel) of(_deadline_passed) \
     of(lack_of_descriptors) of(deadline) of(_inbox) of(append) of(tend) of(bind) of(__dict__) of(check) \
     of(loop) of(get_debug) of(context) of(_asyncio_future_blocking) of(time) of(cancelling) of(enter) of(leave) \
     of(__asyncio_running_event_loop__)

@@ -30,13 +30,27 @@ own(int fd, PyObject *sender)
     return owned;
 }
 
+/* Whether the closer wants to see a number: it is higher than any that it has thought about. -1 with an exception. */
+static int
+is_high(int fd)
+{
+    PyObject *high = PyObject_GetAttr(the_closer, str__high);
+    long seen = high == NULL ? -1 : PyLong_AsLong(high);
+    Py_XDECREF(high);
+    return PyErr_Occurred() ? -1 : fd > seen;
+}
+
 /* Have the closer see the highest number that is taken, and end the wake-up if there is little room, as Intake does. */
 static int
-look_for_room(Lane *lane, PyObject *last)
+look_for_room(Lane *lane, int last)
 {
-    PyObject *told = PyObject_CallMethodOneArg(the_closer, str_saw, slot(last, owned__fd));
-    PyObject *careful = told == NULL ? NULL : PyObject_GetAttr(the_closer, str_careful);
+    int high = is_high(last);
+    PyObject *told = high > 0 ? PyObject_CallMethod(the_closer, "saw", "i", last) : NULL;
+    if (high < 0 || (high && told == NULL)) {
+        return -1;
+    }
     Py_XDECREF(told);
+    PyObject *careful = PyObject_GetAttr(the_closer, str_careful);
     if (careful != NULL && careful != Py_False) {
         Py_SETREF(careful, PyObject_CallMethodNoArgs(lane->intake, str_end_wakeup));
     }
@@ -66,7 +80,7 @@ own_descriptors(Lane *lane, const Arrival *arrival)
             goto failed;
         }
     }
-    if (sender == NULL || look_for_room(lane, PyList_GET_ITEM(fds, arrival->count - 1)) < 0) {
+    if (sender == NULL || look_for_room(lane, arrival->fds[arrival->count - 1]) < 0) {
         goto failed;
     }
     Py_DECREF(sender);

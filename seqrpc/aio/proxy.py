@@ -10,7 +10,7 @@ from typing import Any, Protocol, Self
 from seqrpc.aio.blocks import AsyncBlock
 from seqrpc.aio.streams import Stream
 from seqrpc.interface.answers import Finish, result_of
-from seqrpc.interface.lending import check_of_owners
+from seqrpc.interface.lending import with_owners
 from seqrpc.interface.proxies import ProxyClasses
 from seqrpc.interface.scope import scope
 from seqrpc.interface.service import RemoteService
@@ -89,15 +89,7 @@ def callee_of(proxy: Proxy) -> Callee:
 
 def _checking(spec: MethodSpec, finish: Finish) -> Callable[..., Any]:
     """Return the method of a proxy that calls ``spec``, and looks at its arguments if they have to have owners."""
-    calling, check = _calling(spec, finish), check_of_owners(spec.description)
-    if check is None:
-        return calling
-
-    def checked(self: Proxy, /, *args: Any, **kwargs: Any) -> Any:
-        check(spec.params(args, kwargs))
-        return calling(self, *args, **kwargs)
-
-    return checked
+    return with_owners(spec, _calling(spec, finish))
 
 
 def _calling(spec: MethodSpec, finish: Finish) -> Callable[..., Any]:

@@ -25,6 +25,7 @@ from seqrpc.interface.shapes import (
     ServiceObject,
     Shape,
 )
+from seqrpc.interface.signature import MethodSpec
 from seqrpc.kernel.buffers import Buffer
 from seqrpc.kernel.descriptors import OwnedFd
 from seqrpc.protocol.kinds import lends_descriptor
@@ -44,11 +45,7 @@ def check_of_owners(method: MethodDescription) -> Check | None:
     It looks at arguments and into lists, tuples, sets and dicts. The fields of objects are the affair of whoever makes
     the object, as they are for type checkers.
     """
-    wanted = [
-        (index, parameter.name, find)
-        for index, parameter in enumerate(method.parameters)
-        if (find := _finder(parameter.shape)) is not None
-    ]
+    wanted = _wanted(method)
     if not wanted:
         return None
 
@@ -70,6 +67,41 @@ def check_of_owners(method: MethodDescription) -> Check | None:
                 )
 
     return check
+
+
+def with_owners(spec: MethodSpec, calling: Callable[..., Any]) -> Callable[..., Any]:
+    """Return ``calling``, the method of a proxy that calls ``spec``, or what looks at the arguments before it calls it.
+
+    Raises (what is returned):
+        TypeError: a file, or what lends a descriptor otherwise, is where an OwnedFd is wanted.
+    """
+    check = check_of_owners(spec.description)
+    if check is None:
+        return calling
+    most, place = spec.counts.stop - 1, _only_place(spec.description)
+
+    def checked(self: Any, /, *args: Any, **kwargs: Any) -> Any:
+        # Nearly always there are all arguments, by position, with an owner in the only place for one.
+        if kwargs or len(args) != most or place is None or type(args[place]) is not OwnedFd:
+            check(spec.params(args, kwargs))
+        return calling(self, *args, **kwargs)
+
+    return checked
+
+
+def _only_place(method: MethodDescription) -> int | None:
+    """Return the position of the only parameter that has to have an owner; None if there are more, or it has none."""
+    wanted = _wanted(method)
+    return wanted[0][0] if len(wanted) == 1 and method.parameters[wanted[0][0]].by_position else None
+
+
+def _wanted(method: MethodDescription) -> list[tuple[int, str, Finder]]:
+    """Return of each parameter that has to have owners its place, its name, and what finds others."""
+    return [
+        (index, parameter.name, find)
+        for index, parameter in enumerate(method.parameters)
+        if (find := _finder(parameter.shape)) is not None
+    ]
 
 
 def _finder(shape: Shape, within: tuple[Shape, ...] = ()) -> Finder | None:

@@ -14,7 +14,8 @@ import msgspec
 import pytest
 
 from seqrpc.interface.description import MethodDescription, describe
-from seqrpc.interface.lending import check_of_owners
+from seqrpc.interface.lending import check_of_owners, with_owners
+from seqrpc.interface.signature import spec_of
 from seqrpc.kernel.buffers import Buffer
 from seqrpc.kernel.descriptors import OwnedFd
 
@@ -177,3 +178,86 @@ def test_owners_are_wanted_in_containers_too(annotation: Any, wrap: Callable[[An
 )
 def test_nothing_is_looked_for_where_no_owner_is_wanted(annotation: Any) -> None:
     assert check_of_owners(method_with(annotation)) is None
+
+
+class Rows:
+    """Methods with one place for an owner, with several, and with none that has a position."""
+
+    async def one(self, name: str, file: OwnedFd, mode: int = 0) -> None: ...
+
+    async def two(self, file: OwnedFd, other: OwnedFd) -> None: ...
+
+    async def named(self, name: str, *, file: OwnedFd | None = None) -> None: ...
+
+    async def plain(self, name: str) -> None: ...
+
+
+def made(name: str) -> tuple[Any, list[Any]]:
+    """Return a proxy's method, and what it calls with."""
+    calls: list[Any] = []
+
+    def calling(self: Any, /, *args: Any, **kwargs: Any) -> str:
+        calls.append((self, args, kwargs))
+        return "called"
+
+    return with_owners(spec_of(Rows).methods[name], calling), calls
+
+
+def test_what_has_to_have_no_owner_is_called_directly() -> None:
+    def calling() -> None: ...
+
+    assert with_owners(spec_of(Rows).methods["plain"], calling) is calling
+
+
+@pytest.mark.parametrize(
+    "name, args, kwargs",
+    [
+        ("one", ("name", "owner", 5), {}),  # the shortest way
+        ("one", ("name", "owner"), {}),
+        ("one", ("name",), {"file": "owner"}),
+        ("one", ("name", "owner"), {"mode": 5}),
+        ("one", ("name", 5, 5), {}),  # whether it fits is for the other side to say
+        ("two", ("owner", "owner"), {}),
+        ("named", ("name",), {}),
+        ("named", ("name",), {"file": "owner"}),
+    ],
+)
+def test_calls_pass_with_owners_however_they_are_written(
+    file: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> None:
+    method, calls = made(name)
+    with OwnedFd.dup(file) as fd:
+        args = tuple(fd if arg == "owner" else arg for arg in args)
+        kwargs = {key: fd if arg == "owner" else arg for key, arg in kwargs.items()}
+        assert method("it", *args, **kwargs) == "called"
+        assert calls == [("it", args, kwargs)]
+
+
+@pytest.mark.parametrize(
+    "name, args, kwargs",
+    [
+        ("one", ("name", "file", 5), {}),
+        ("one", ("name", "file"), {}),
+        ("one", ("name",), {"file": "file"}),
+        ("two", ("owner", "file"), {}),
+        ("two", ("file", "owner"), {}),
+        ("named", ("name",), {"file": "file"}),
+    ],
+)
+def test_no_call_passes_with_a_file(file: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    method, calls = made(name)
+    with OwnedFd.dup(file) as fd:
+        meant = {"owner": fd, "file": file}
+        with pytest.raises(TypeError, match="is annotated with OwnedFd, got"):
+            method("it", *(meant.get(arg, arg) for arg in args), **{key: meant[arg] for key, arg in kwargs.items()})
+    assert calls == []
+
+
+@pytest.mark.parametrize(
+    "name, args", [("one", ("name",)), ("one", ("a", "b", 3, 4)), ("two", ("owner",)), ("named", ())]
+)
+def test_arguments_that_do_not_fit_are_told_at_once(name: str, args: tuple[Any, ...]) -> None:
+    method, calls = made(name)
+    with pytest.raises(TypeError, match=rf"Rows\.{name}"):
+        method("it", *args)
+    assert calls == []
