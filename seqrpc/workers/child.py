@@ -33,6 +33,8 @@ from seqrpc.limits import Limits
 
 _MOST_TOLD = 16_384  # characters of a traceback
 
+_HINT = 'the worker imports the program, which is to begin its work under `if __name__ == "__main__":` alone'
+
 
 class Child(Service, name="seqrpc.Child"):
     """What a parent says to its child.
@@ -125,8 +127,10 @@ def _main(origin: Origin) -> types.ModuleType:
     sys.modules[MAIN] = sys.modules["__main__"] = module
     try:
         made.loader.exec_module(module)
-    except BaseException:
+    except BaseException as exc:
         del sys.modules[MAIN]
+        if isinstance(exc, RuntimeError) and "running event loop" in str(exc):
+            exc.add_note(_HINT)
         raise
     return module
 

@@ -214,6 +214,20 @@ def test_a_class_in_the_program_itself_is_found_and_the_program_runs_once(how: s
     assert ran.stdout == f"{[7, [str(first), 'argument'], MAIN, True]}\n"
 
 
+def test_a_program_that_begins_as_it_is_imported_is_told_what_it_lacks(tmp_path: Path) -> None:
+    unguarded = PROGRAM.replace('if __name__ == "__main__":', "if True:")
+    (tmp_path / "program.py").write_text(unguarded)
+    ran = subprocess.run(
+        [sys.executable, str(tmp_path / "program.py")],
+        env={**os.environ, "PYTHONPATH": str(PACKAGES)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == 1
+    assert 'under `if __name__ == "__main__":` alone' in ran.stderr.split("WorkerCrashed: ")[-1]
+
+
 @pytest.mark.parametrize("by", ["path", "module"])
 def test_the_program_is_run_under_another_name_and_kept(by: str, tmp_path: Path) -> None:
     (tmp_path / "own_program.py").write_text("runs = []\nruns.append(__name__)\ndef function():\n    return runs\n")
