@@ -32,7 +32,7 @@ def load() -> tuple[ModuleType | None, str]:
         module = import_module("seqrpc._native")
     except Exception as exc:  # one of other sources may look for names that are not there any more
         if isinstance(exc, ModuleNotFoundError) and exc.name == "seqrpc._native":
-            return None, "seqrpc._native was not built"
+            return None, shown(f"seqrpc._native was not built in {os.path.dirname(__file__)}")
         return None, shown(f"seqrpc._native cannot be loaded: {type(exc).__name__}: {exc}")
     found = getattr(module, "INTERFACE", None)
     if found != INTERFACE:

@@ -73,7 +73,7 @@ def test_it_is_native_where_it_was_built(made: Path, elsewhere: Path) -> None:
 
 
 def test_one_that_was_not_built_is_told(elsewhere: Path) -> None:
-    assert load() == (None, "seqrpc._native was not built")
+    assert load() == (None, f"seqrpc._native was not built in {Path(twin.__file__).parent}")
 
 
 @pytest.mark.parametrize("value, left_out", [("1", True), ("yes", True), ("0", False), ("", False)])
