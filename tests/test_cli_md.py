@@ -14,7 +14,6 @@ from __future__ import annotations
 import os
 import re
 import shlex
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -43,6 +42,8 @@ LIKE = "like: "
 DRAWN = re.compile(r"(?:[^\n]*\x1b\[2K|[^\n]*\n\r?\x1b\[1A\x1b\[2K)+")
 """How far a measurement is, which is wiped."""
 
+PREPARATION = re.compile(r"```sh\n(cp examples/.*?)\n```", re.DOTALL)
+
 PROGRAM = re.compile(r"# desk\.py\n.*?(?=\n```)", re.DOTALL)
 
 needs_root = pytest.mark.skipif(not AS_ROOT, reason="the session asks as another user, which only root can become")
@@ -51,6 +52,15 @@ needs_root = pytest.mark.skipif(not AS_ROOT, reason="the session asks as another
 def put(path: Path, text: str) -> None:
     path.write_text(text)
     path.chmod(0o755)
+
+
+def prepare(directory: Path) -> None:
+    """Do what the page has done before its first session, in a directory that has the examples."""
+    found = PREPARATION.search(PAGE.read_text())
+    assert found is not None
+    (directory / "examples").symlink_to(EXAMPLES)
+    subprocess.run(["sh", "-ec", found[1]], cwd=directory, check=True)
+    (directory / "examples").unlink()
 
 
 @pytest.fixture(scope="module")
@@ -63,10 +73,7 @@ def directory() -> Iterator[Path]:
         path.chmod(0o711)
         (path / "desk.py").write_text(found[0] + "\n")
         (path / "release.txt").write_text("Desk 1.0\n")
-        for program in ("logdaemon.py", "logs.py", "logtail.py"):
-            shutil.copy(EXAMPLES / program, path)
-        (path / "log").mkdir()
-        (path / "log" / "cron.log").write_text("backup: begun\nbackup: done\n")
+        prepare(path)
         (path / "log" / "mail.log").write_text("")
         (path / "bin").mkdir()
         put(path / "bin" / "seqrpc", f'#!/bin/sh\nexec {shlex.join(SEQRPC)} "$@"\n')
