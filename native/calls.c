@@ -8,11 +8,11 @@
 
 /* ---- The beginning of a call ---- */
 
-/* Return a copy of the current context with the call in it. */
+/* Return a copy of the context that the connection is in, with the call in it. */
 static PyObject *
-context_of(PyObject *call)
+context_of(Lane *lane, PyObject *call)
 {
-    PyObject *context = PyContext_CopyCurrent(), *token = NULL;
+    PyObject *context = PyContext_Copy(slot(lane->dispatcher, dispatcher__surroundings)), *token = NULL;
     if (context == NULL || PyContext_Enter(context) < 0) {
         Py_XDECREF(context);
         return NULL;
@@ -58,7 +58,7 @@ start_call(Lane *lane, PyObject *call, PyObject *coroutine)
 {
     int result = -1;
     PyObject *dispatcher = lane->dispatcher, *running = NULL, *task = NULL;
-    PyObject *context = context_of(call);
+    PyObject *context = context_of(lane, call);
     PyObject *factory = context == NULL ? NULL : PyObject_CallMethodNoArgs(lane->loop, str_get_task_factory);
     if (factory == NULL) {
         goto done;

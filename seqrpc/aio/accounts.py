@@ -11,10 +11,12 @@ import resource
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextvars import Context
 from typing import Any, Final, Protocol
 from weakref import WeakValueDictionary
 
 from seqrpc.aio.plain import PlainCalls
+from seqrpc.interface.scope import outside
 from seqrpc.kernel.descriptors import OwnedFd, book
 from seqrpc.limits import Limits, free_descriptors
 
@@ -318,14 +320,17 @@ class Booked:
 
     Args:
         account: whose it is; if it is None, whoever makes the connection sets it.
+        surroundings: the context that the connection is in; if it is None, the current one, outside of any scope.
     """
 
-    __slots__ = ("account",)
+    __slots__ = ("account", "surroundings")
 
-    def __init__(self, account: Account | None) -> None:
+    def __init__(self, account: Account | None, surroundings: Context | None = None) -> None:
         """Belong to an account."""
         self.account = account
         """Whose it is."""
+        self.surroundings = outside() if surroundings is None else surroundings
+        """The context in which nobody's call is: handlers get copies of it, and what is left on the loop."""
 
     def let_go(self) -> None:
         """Hear that the connection has ended, and that all of it is to be freed at once."""

@@ -16,6 +16,7 @@ from seqrpc.aio.lifespans import Lifespans
 from seqrpc.aio.link import Link, LinkOwner
 from seqrpc.aio.living import LivingValues
 from seqrpc.aio.registry import Registry
+from seqrpc.interface.scope import outside
 from seqrpc.limits import Limits
 from seqrpc.logs import get_logger
 from seqrpc.protocol.values import Living
@@ -57,6 +58,7 @@ class Brought:
         self.lifespans = Lifespans(registry.services, limits, owner.abandon)
         """The lifespans of the services; whoever makes the first connection enters them."""
         self._loop = asyncio.get_running_loop()
+        self._surroundings = outside()  # of all connections, whoever calls as one of them is made
         self._lives_ended: asyncio.Future[None] = self._loop.create_future()
         self._ending: asyncio.Task[None] | None = None
 
@@ -73,7 +75,7 @@ class Brought:
             caller.guard = guard()
             return caller
 
-        living = LivingValues(self._limits, self._held, interception=calls)
+        living = LivingValues(self._limits, self._held, interception=calls, surroundings=self._surroundings)
         dispatcher, ledger = calls.new_dispatcher(self._registry), self._ledger
         return self._link_class(dispatcher, self._limits, living, self._owner, new_caller, ledger=ledger)
 

@@ -153,7 +153,7 @@ class Carrier:
         """Return the outlet where packets wait; make it if there is none."""
         if self.outlet is None:
             outbox = Outbox(self._limits.high_water_bytes, self._limits.low_water_bytes)
-            self.outlet = Outlet(self._loop, self._sock, self, outbox, keeps=True)
+            self.outlet = Outlet(self._loop, self._sock, self, outbox, self.intake.context, keeps=True)
         return self.outlet
 
     @property
@@ -206,7 +206,7 @@ class Carrier:
         if not self.intake.is_reading:
             self.lose(reason)
             return
-        self._loop.call_soon(self.intake.read_rest)
+        self.intake.context.run(self._loop.call_soon, self.intake.read_rest)
         outlet = self.outlet
         if outlet is not None and outlet.outbox.ends_pause():  # nothing else would end it; a send then tells of the end
             self._call_protocol("resume_writing")
@@ -283,7 +283,7 @@ class Carrier:
     def _finish_soon(self, exc: Exception | None) -> None:
         self.lost = True
         self.intake.leave_share()
-        self._loop.call_soon(self._finish, exc)
+        self.intake.context.run(self._loop.call_soon, self._finish, exc)
 
     def _finish(self, exc: Exception | None) -> None:
         if self._forked:

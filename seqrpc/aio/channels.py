@@ -13,7 +13,6 @@ from seqrpc.aio.registry import Registry
 from seqrpc.aio.remote import Remote
 from seqrpc.errors import ConnectionLost, LocalProtocolError, not_run
 from seqrpc.interface.answers import Finish, result_of
-from seqrpc.interface.scope import run_outside
 from seqrpc.kernel import forks
 from seqrpc.kernel.closing import Sender
 from seqrpc.kernel.descriptors import OwnedFd, sender_of, socket_of, value_fd
@@ -76,7 +75,7 @@ class ChannelEnd:
             calls = self._interception
             dispatcher = calls.new_dispatcher(Registry((), limits=self._limits))
             link = Link(dispatcher, self._limits, self._living_of(self), None, calls.new_caller)
-            run_outside(open_transport, sock, link, self._limits)
+            link.run_outside(open_transport, sock, link, self._limits)
             self._link, self._caller = link, link.caller
         return self._caller
 

@@ -20,7 +20,6 @@ from seqrpc.aio.renewal import Renewal
 from seqrpc.calls.unclosed import Guard
 from seqrpc.interface.policy import PolicyLike, as_policy
 from seqrpc.interface.reconnecting import Reconnect, address_to_reconnect_to, as_reconnect
-from seqrpc.interface.scope import run_outside
 from seqrpc.interface.service import Service
 from seqrpc.interface.services import services_of
 from seqrpc.kernel.addresses import AddressLike, parse_address
@@ -49,7 +48,7 @@ class _Client:
             sock.close()
             raise
         try:
-            run_outside(open_transport, sock, self._link, self._limits)
+            self._link.run_outside(open_transport, sock, self._link, self._limits)
         except BaseException:
             await self._brought.lifespans.end()
             raise

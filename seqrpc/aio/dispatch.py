@@ -7,7 +7,7 @@ import contextlib
 import time
 import weakref
 from collections.abc import Awaitable, Collection, Coroutine, Mapping
-from contextvars import copy_context
+from contextvars import Context
 from typing import Any, Final, NoReturn, Protocol
 
 from seqrpc.aio.accounts import CALLS, DESCRIPTORS, Account
@@ -60,7 +60,7 @@ class Dispatcher:
 
     __slots__ = (
         "_account", "_answers", "_connection", "_entries", "_known", "_link", "_loop", "_max_calls", "_registry",
-        "_requests", "_starter", "_terms", "lane", "policies", "running", "since", "unread",
+        "_requests", "_starter", "_surroundings", "_terms", "lane", "policies", "running", "since", "unread",
     )  # fmt: skip
 
     def __init__(self, registry: Registry) -> None:
@@ -73,6 +73,7 @@ class Dispatcher:
         self._terms = Terms(InvalidParams, registry.limits.max_other_keys)
         self._loop = asyncio.get_running_loop()
         self._starter: Starter
+        self._surroundings: Context
         self._account: Account
         self._answers: Answers
         self._requests: dict[int, HandledCall | None]  # the session's table
@@ -98,6 +99,7 @@ class Dispatcher:
         self._requests = link.session.requests
         self.running = RunningCalls(self._registry, self._requests, self._account)
         self._link = link
+        self._surroundings = link.surroundings
         self._connection = Connection(link)
         self._starter = Starter(self._loop, link.uid)
         link.lane = new_lane(link)
@@ -196,7 +198,7 @@ class Dispatcher:
         else:
             self.running.add(call)
         call.coroutine = coroutine
-        context = copy_context()
+        context = self._surroundings.copy()
         context.run(scope.set, call)
         running = self._run(call, coroutine)
         try:

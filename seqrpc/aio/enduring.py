@@ -18,6 +18,7 @@ from seqrpc.calls.unclosed import Guard
 from seqrpc.errors import Execution, SeqrpcError
 from seqrpc.interface.answers import Finish, result_of
 from seqrpc.interface.reconnecting import Attempts
+from seqrpc.interface.scope import outside
 from seqrpc.kernel.credentials import Credentials
 from seqrpc.protocol.messages import Params
 
@@ -216,12 +217,12 @@ async def begin_enduring(renewal: Renewal, interception: Interception) -> Enduri
     renewal.guard = weakref.ref(guard)
     caller = EnduringCaller(renewal, guard)
     known = weakref.ref(caller)
-    hook = renewal.policy.on_reconnect
+    hook, surroundings = renewal.policy.on_reconnect, outside()  # it is in nobody's call that finds the end
 
     def made_anew() -> None:
         alive = known()
         if hook is not None and alive is not None:
-            hook(EnduringConnection(renewal, interception.around(alive)))
+            surroundings.copy().run(hook, EnduringConnection(renewal, interception.around(alive)))
 
     renewal.made_anew = made_anew
     return EnduringConnection(renewal, interception.around(caller))

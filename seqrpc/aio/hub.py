@@ -26,7 +26,7 @@ from seqrpc.aio.running import RunningCalls
 from seqrpc.aio.stats import Oversight
 from seqrpc.aio.watching import Watches
 from seqrpc.errors import AddressError
-from seqrpc.interface.scope import run_outside
+from seqrpc.interface.scope import outside
 from seqrpc.interface.stats import Stats
 from seqrpc.interface.tallies import count
 from seqrpc.kernel import forks
@@ -138,6 +138,7 @@ class Hub:
         """Who watches calls as they pass."""
         registry.tell_calls(self.watches.begin)
         self._loop = asyncio.get_running_loop()
+        self._surroundings = outside()  # of all connections, whoever is called as one of them begins
         self._finished: asyncio.Future[None] = self._loop.create_future()
         self._closing: asyncio.Task[None] | None = None
         self._forked = False  # whether this is a copy in a forked child
@@ -214,7 +215,7 @@ class Hub:
             interception: what surrounds its calls, if that is not what surrounds those of all.
         """
         calls = self._interception if interception is None else interception
-        living = LivingValues(self._limits, self.held, interception=calls)
+        living = LivingValues(self._limits, self.held, interception=calls, surroundings=self._surroundings)
         return Link(
             calls.new_dispatcher(self._registry), self._limits, living, self, calls.new_caller, ledger=self.ledger
         )
@@ -258,7 +259,7 @@ class Hub:
         if self._is_full and not self._draining and len(self._dispatchers) < table_size():
             self._is_full = False
             assert self._listener is not None
-            run_outside(self._listener.accept_connections)
+            self._listener.accept_connections()
         if self._listener is None and not self._dispatchers:
             self._registry.when_quiet(self._begin_closing if self.lifespans else self._finish)
 
@@ -278,7 +279,7 @@ class Hub:
     def accept(self) -> None:
         """Accept connections."""
         assert self._listener is not None
-        run_outside(self._listener.accept_connections)
+        self._listener.accept_connections()
 
     @property
     def listener(self) -> Door | None:
@@ -301,7 +302,7 @@ class Hub:
         link = self.new_link()
         self._adopting = True
         try:
-            run_outside(open_transport, sock, link, self._limits)
+            link.run_outside(open_transport, sock, link, self._limits)
         except (AddressError, OSError):  # it is closed
             return None
         finally:
@@ -322,7 +323,8 @@ class Hub:
         return sock
 
     def _sweep_soon(self) -> None:
-        self._sweep = run_outside(self._loop.call_later, self._limits.idle_timeout / 2, self._sweep_idle)
+        delay = self._limits.idle_timeout / 2
+        self._sweep = self._surroundings.copy().run(self._loop.call_later, delay, self._sweep_idle)
 
     def _sweep_idle(self) -> None:
         """Close connections on which nothing has happened since the sweep before the last one."""
@@ -398,7 +400,7 @@ class Hub:
         loop = self._loop
         if loop.is_running():
             if runs_here(loop):
-                run_outside(self._begin_closing)
+                self._surroundings.copy().run(self._begin_closing)
             else:
                 loop.call_soon_threadsafe(self._begin_closing)
             return

@@ -18,6 +18,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from contextvars import Context
 from typing import Final
 
 from seqrpc.aio.accounts import CONNECTIONS, IN_FLIGHT, UNSENT_BYTES, Account
@@ -183,7 +184,7 @@ class InFlight:
         self._sock.close()
 
     def _look_again(self, loop: asyncio.AbstractEventLoop, delay: float) -> None:
-        self._timer = loop.call_later(delay, self._look_at_rest, loop, min(2 * delay, _LAST_DELAY))
+        self._timer = loop.call_later(delay, self._look_at_rest, loop, min(2 * delay, _LAST_DELAY), context=Context())
 
     def _look_at_rest(self, loop: asyncio.AbstractEventLoop, delay: float) -> None:
         self.look()

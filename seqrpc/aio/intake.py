@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import functools
 import socket
 import time
 from collections.abc import Callable
+from contextvars import copy_context
 from typing import Any, Final, Protocol
 
 from seqrpc.aio.gate import Gate
@@ -70,7 +72,8 @@ class Intake:
 
     __slots__ = (
         "_arrived", "_buffer", "_gate", "_inbox", "_lone_wakeups", "_loop", "_owner", "_packets", "_polling",
-        "_receive", "_round", "_share", "_sock", "_takes_descriptors", "fd", "is_reading", "lane", "protocol",
+        "_receive", "_round", "_share", "_sock", "_takes_descriptors", "context", "fd", "is_reading", "lane",
+        "protocol",
     )  # fmt: skip
 
     def __init__(
@@ -91,6 +94,8 @@ class Intake:
         """The number that the socket has, or had."""
         self.protocol = protocol
         """Whom to tell."""
+        self.context = copy_context()
+        """Where packets are received, whoever's call it is that reading is resumed in."""
         self._owner = owner
         self._inbox = inbox
         self._buffer = receive_buffer()
@@ -114,7 +119,7 @@ class Intake:
         if not self.is_reading:
             self.is_reading = True
             if self._arrived is not None:
-                self._loop.call_soon(self._read_elsewhere, *self._arrived)
+                self.context.run(self._loop.call_soon, functools.partial(self._read_elsewhere, *self._arrived))
             elif self._gate is None or not self._gate.shut:
                 self._watch_readable()
 
@@ -143,9 +148,10 @@ class Intake:
 
     def _watch_readable(self) -> None:
         if self._polling is not None:
-            self._loop.add_reader(self.fd, self._polling.read)
+            ready: Callable[[], object] = self._polling.read
         else:
-            self._loop.add_reader(self.fd, self._read_ready if self.lane is None else self.lane.ready)
+            ready = self._read_ready if self.lane is None else self.lane.ready
+        self.context.run(self._loop.add_reader, self.fd, ready)
 
     def end_wakeup(self) -> None:
         """Let others on the loop run after the packet that is being received: it was much work."""
@@ -314,7 +320,7 @@ class Intake:
         if self.is_reading and not (self._gate is not None and self._gate.shut):
             self._lone_wakeups = 0
             self._read_ready()
-            self._loop.call_soon(self.read_rest)
+            self.context.run(self._loop.call_soon, self.read_rest)
 
     def _receive_failed(self, exc: OSError, received: int) -> bool:
         """Handle a failure to receive; return whether to go on at once."""

@@ -6,7 +6,7 @@ import asyncio
 import socket
 import weakref
 from collections.abc import Callable
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, TypeVar, cast
 
 from seqrpc.aio.accounts import UNSENT_BYTES, Account, Booked, Ledger
 from seqrpc.aio.answers import Answers
@@ -20,6 +20,7 @@ from seqrpc.aio.transport import SeqpacketTransport, carrier_of
 from seqrpc.calls.outcomes import closed_here, lost
 from seqrpc.errors import ConnectionLost, RemoteProtocolError, WrongLoop, WrongProcess
 from seqrpc.interface.alarms import alarms_of
+from seqrpc.interface.scope import outside
 from seqrpc.kernel import forks
 from seqrpc.kernel.credentials import Credentials
 from seqrpc.kernel.descriptors import OwnedFd, close_all
@@ -33,6 +34,8 @@ from seqrpc.protocol.session import Session
 from seqrpc.protocol.spilled import write_spilled
 from seqrpc.protocol.values import Living
 from seqrpc.text import shown
+
+T = TypeVar("T")
 
 _log = get_logger("seqrpc.connection")
 _NOBODY = SeqpacketProtocol()  # hears of what comes over a connection that has ended, which nothing does
@@ -106,7 +109,8 @@ class Link(SeqpacketProtocol):
     __slots__ = (
         "__weakref__", "_caller", "_close_timer", "_closed", "_ledger", "_limits", "_living", "_new_caller", "_owner",
         "_reason", "account", "alarms", "answers", "calls", "handler", "home", "in_flight", "is_held", "is_known",
-        "lane", "loop", "quiet_sweeps", "session", "transport", "unread_timer", "unsent_booked", "writing_paused",
+        "lane", "loop", "quiet_sweeps", "session", "surroundings", "transport", "unread_timer", "unsent_booked",
+        "writing_paused",
     )  # fmt: skip
 
     def __init__(
@@ -134,6 +138,8 @@ class Link(SeqpacketProtocol):
         """The event loop that the connection belongs to."""
         self.alarms = alarms_of(self.loop)
         """Those of deadlines, of all connections of the loop."""
+        self.surroundings = living.surroundings if isinstance(living, Booked) else outside()  # type: ignore[redundant-expr,unused-ignore]
+        """The context that the connection is in, which has nobody's call: each handler gets a copy of it."""
         self.home: asyncio.AbstractEventLoop | None = self.loop
         """Where it can be used; nowhere in a forked child."""
         self.session: Session[Waiter, Any] = Session(limits, living, handler.admission)
@@ -166,6 +172,10 @@ class Link(SeqpacketProtocol):
         """Stop working: this is a copy in a forked child. Its transport has closed, or will close, the socket."""
         self.home = None
         self.session.lose()  # else giving up a call here would cancel it at the other side
+
+    def run_outside(self, function: Callable[..., T], *args: Any) -> T:
+        """Call a function in a copy of the connection's context: what it leaves on the loop keeps nobody's call."""
+        return self.surroundings.copy().run(function, *args)
 
     @property
     def caller(self) -> Caller:
@@ -339,7 +349,7 @@ class Link(SeqpacketProtocol):
         """End the connection if what was sent, or waits to be, is not read for ``unread_timeout`` seconds."""
         if self.unread_timer is None:
             seconds = min(self._limits.unread_timeout, LONGEST_TIMER)
-            self.unread_timer = self.loop.call_later(seconds, self._look_unread, self._progress)
+            self.unread_timer = self.run_outside(self.loop.call_later, seconds, self._look_unread, self._progress)
 
     @property
     def _progress(self) -> tuple[int, ...]:
@@ -459,7 +469,7 @@ class Link(SeqpacketProtocol):
     def _close_transport(self) -> None:
         self.transport.close()
         if self._close_timer is None and not self.closed:
-            self._close_timer = self.loop.call_later(self._limits.close_timeout, self.transport.abort)
+            self._close_timer = self.run_outside(self.loop.call_later, self._limits.close_timeout, self.transport.abort)
 
     def detach(self) -> socket.socket | None:
         """Give the socket back, owned by the caller, if no call is under way in either direction, else None.

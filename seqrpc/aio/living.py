@@ -6,6 +6,7 @@ import errno
 import functools
 import inspect
 from collections.abc import AsyncIterable
+from contextvars import Context
 from typing import Any, Final
 
 from seqrpc.aio.accounts import DESCRIPTORS, LIVING, Account, Booked, Ledger
@@ -75,6 +76,7 @@ class LivingValues(Booked):
         tally: counts what left, together with the connection that the channel came over.
         interception: of this connection, and of those of channels.
         account: what it holds counts on; if it is None, that of the connection, once this is made.
+        surroundings: the context that the connection, and those of channels, are in (:class:`Booked`).
     """
 
     __slots__ = (
@@ -90,9 +92,10 @@ class LivingValues(Booked):
         interception: Interception = NO_INTERCEPTION,
         *,
         account: Account | None = None,
+        surroundings: Context | None = None,
     ) -> None:
         """Begin with none that left."""
-        super().__init__(account)
+        super().__init__(account, surroundings)
         self._limits = limits
         self._held = held
         self._interception = interception
@@ -199,7 +202,10 @@ class LivingValues(Booked):
 
     def _within(self, own: ChannelEnd | None) -> LivingValues:
         """Return what carries streams and channels over the connection of a channel."""
-        return LivingValues(self._limits, self._held, own, self._tally, self._interception, account=self.account)
+        return LivingValues(
+            self._limits, self._held, own, self._tally, self._interception,
+            account=self.account, surroundings=self.surroundings,
+        )  # fmt: skip
 
     def _ended(self, place: _Place, value: Held) -> None:
         place.free()

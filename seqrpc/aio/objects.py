@@ -276,7 +276,7 @@ class ObjectDeparture(PairDeparture):
         held = self._held
         self._theirs.close()
         end = ObjectEnd(held, self._limits, self._living_of(None), self._ended, self._interception)
-        run_outside(self._interception.opens, self._ours, end.link, self._limits)
+        end.link.run_outside(self._interception.opens, self._ours, end.link, self._limits)
         held.ends.add(end)
         held.pending.discard(self)
         held.was_held = True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from contextvars import Context, copy_context
 from typing import Any, Final
 from weakref import WeakSet
 
@@ -26,10 +27,11 @@ class Outlet(Sending):
         sock: the socket, borrowed.
         owner: is told what becomes of the packets.
         outbox: where packets wait.
+        context: in which the loop calls, whoever's packet it is that has to wait; if it is None, the current one.
         keeps: whether to keep the memory file of a message until the next was sent, for a moment at most.
     """
 
-    __slots__ = ("_forgetting", "_keeps", "_kept", "_loop", "_retry", "watching")
+    __slots__ = ("_context", "_forgetting", "_keeps", "_kept", "_loop", "_retry", "watching")
 
     def __init__(
         self,
@@ -37,12 +39,14 @@ class Outlet(Sending):
         sock: socket.socket,
         owner: Owner,
         outbox: Outbox,
+        context: Context | None = None,
         *,
         keeps: bool = False,
     ) -> None:
         """Begin with nothing to send."""
         super().__init__(sock, owner, outbox)
         self._loop = loop
+        self._context = copy_context() if context is None else context
         self.watching = False
         """Whether the loop watches for room."""
         self._retry: asyncio.TimerHandle | None = None
@@ -68,7 +72,7 @@ class Outlet(Sending):
 
     def _forget_later(self) -> None:
         # One timer after the other, and not one for each message.
-        self._forgetting = self._loop.call_later(KEPT_FILE_SECONDS, self._forget, self._kept)
+        self._forgetting = self._context.run(self._loop.call_later, KEPT_FILE_SECONDS, self._forget, self._kept)
 
     def _forget(self, file: OwnedFd | None) -> None:
         """Close the memory file that is kept, unless it is another one by now."""
@@ -85,7 +89,7 @@ class Outlet(Sending):
             kept.close()
 
     def _watch_later(self) -> None:
-        self._retry = self._loop.call_later(RETRY_DELAY, self._try_again)
+        self._retry = self._context.run(self._loop.call_later, RETRY_DELAY, self._try_again)
 
     def _try_again(self) -> None:
         self._retry = None
@@ -94,7 +98,7 @@ class Outlet(Sending):
     def _watch(self) -> None:
         if not self.watching:
             self.watching = True
-            self._loop.add_writer(self._sock.fileno(), self._owner.writable)
+            self._context.run(self._loop.add_writer, self._sock.fileno(), self._owner.writable)
 
     def _unwatch(self) -> None:
         if self._retry is not None:

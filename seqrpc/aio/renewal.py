@@ -153,7 +153,7 @@ class Renewal:
     def _open(self, sock: socket.socket) -> Link:
         """Talk over a socket, which the connection owns."""
         link = self._brought.new_link(self._present_guard)
-        run_outside(open_transport, sock, link, self._limits)
+        link.run_outside(open_transport, sock, link, self._limits)
         dispatcher_of(link).give_away_connection()  # it would hold who calls, for good
         return link
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Container, Iterator
+from contextvars import Context
 from itertools import chain
 from typing import Any, Final
 
@@ -143,7 +144,7 @@ class RunningCalls:
         self._lingering = self._loop.create_future()
         self.is_attended = True
         if lingers:
-            stopping = self._loop.call_later(self._registry.limits.close_timeout, self.stop_oneway)
+            stopping = self._loop.call_later(self._registry.limits.close_timeout, self.stop_oneway, context=Context())
             self._lingering.add_done_callback(lambda _ended: stopping.cancel())
             self._registry.linger(self, self._lingering)
         else:

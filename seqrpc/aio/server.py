@@ -21,7 +21,6 @@ from seqrpc.aio.registry import Registry
 from seqrpc.aio.succession import Predecessor
 from seqrpc.calls.unclosed import Guard
 from seqrpc.interface.policy import PolicyLike
-from seqrpc.interface.scope import run_outside
 from seqrpc.interface.service import Service
 from seqrpc.interface.services import services_of
 from seqrpc.interface.stats import Stats
@@ -211,7 +210,8 @@ async def _serve_pair(hub: Hub, sock: socket.socket, limits: Limits, *, pass_cre
         sock.close()
         raise
     try:
-        run_outside(open_transport, sock, hub.new_link(), limits)
+        link = hub.new_link()
+        link.run_outside(open_transport, sock, link, limits)
     except BaseException:
         await hub.lifespans.end()
         raise

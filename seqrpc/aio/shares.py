@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from contextvars import Context
 from itertools import islice
 from typing import Final, Protocol
 from weakref import WeakValueDictionary
@@ -133,7 +134,7 @@ class Share:
         if self._turn_of is not loop:  # it may be a loop that was closed, or a forked parent's
             self._turn_of = loop
             self._spent = self._left_out = False
-            loop.call_soon(self._over, loop)
+            loop.call_soon(self._over, loop, context=Context())  # it is the turn of all whom the user calls from
 
     def _over(self, loop: asyncio.AbstractEventLoop) -> None:
         """End the turn for everybody."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextvars import Context
 
 from seqrpc.limits import LONGEST_TIMER
 
@@ -34,7 +35,7 @@ class StallWatch:
     def start(self) -> None:
         """Watch the line from now on; does nothing while it is watched."""
         if self._timer is None:
-            self._timer = self._loop.call_later(self._timeout, self._fire)
+            self._timer = self._loop.call_later(self._timeout, self._fire, context=Context())
 
     def stop(self) -> None:
         """Watch no longer: nobody waits."""
@@ -47,4 +48,4 @@ class StallWatch:
         delay = self._look()
         if delay is not None:
             delay = min(max(delay, self._shortest), self._timeout)
-            self._timer = self._loop.call_later(delay, self._fire)
+            self._timer = self._loop.call_later(delay, self._fire, context=Context())

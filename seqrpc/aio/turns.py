@@ -6,6 +6,7 @@ import asyncio
 import copy
 from collections import OrderedDict
 from collections.abc import Callable
+from contextvars import Context
 
 from seqrpc.aio.stalls import StallWatch
 
@@ -69,7 +70,7 @@ class Turns:
             self._line.pop(turn, None)
             if not self._line:
                 self._watch.stop()
-            self._loop.call_soon(self.next)  # whether or not this one goes, there may be room still
+            self._loop.call_soon(self.next, context=Context())  # whether or not this one goes, there may be room still
             del turn  # its error, if it has one, refers to this frame, and to those that wait for it
 
     def next(self) -> None:

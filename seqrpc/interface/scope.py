@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Generator
 from contextlib import ContextDecorator
-from contextvars import ContextVar, Token, copy_context
+from contextvars import Context, ContextVar, Token, copy_context
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import msgspec
@@ -29,11 +29,16 @@ EVERYWHERE = Scope()
 scope: ContextVar[Scope] = ContextVar("seqrpc.scope", default=EVERYWHERE)
 
 
-def run_outside(function: Callable[..., T], *args: Any) -> T:
-    """Call a function outside of any scope: what it leaves on the loop is not to keep the call that is running now."""
+def outside() -> Context:
+    """Return a copy of the current context that is outside of any scope."""
     context = copy_context()
     context.run(scope.set, EVERYWHERE)
-    return context.run(function, *args)
+    return context
+
+
+def run_outside(function: Callable[..., T], *args: Any) -> T:
+    """Call a function outside of any scope: what it leaves on the loop is not to keep the call that is running now."""
+    return outside().run(function, *args)
 
 
 @contextlib.contextmanager

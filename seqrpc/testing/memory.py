@@ -20,7 +20,6 @@ from seqrpc.aio.places import check_loop
 from seqrpc.aio.registry import Registry
 from seqrpc.aio.server import Server, hub_of
 from seqrpc.interface.policy import PolicyLike
-from seqrpc.interface.scope import run_outside
 from seqrpc.interface.service import Service
 from seqrpc.interface.services import services_of
 from seqrpc.interface.tallies import Tallies
@@ -157,7 +156,8 @@ class MemoryServer(Server):
             calls = Interception(self._interceptors)
         else:
             calls = Interception(self._interceptors, functools.partial(open_as, caller))
-        run_outside(calls.opens, sock, hub_of(self).new_link(calls), self._limits)
+        link = hub_of(self).new_link(calls)
+        link.run_outside(calls.opens, sock, link, self._limits)
 
 
 def _check_caller(caller: object) -> None:

@@ -7,7 +7,7 @@ from typing import Final
 
 from seqrpc.calls.plans import Plan
 from seqrpc.errors import ConnectionLost, SeqrpcError, WorkerCrashed, not_run
-from seqrpc.interface.scope import run_outside
+from seqrpc.interface.scope import outside
 from seqrpc.logs import get_logger
 from seqrpc.workers.children import Running, begin
 from seqrpc.workers.hall import Hall, Member
@@ -44,6 +44,7 @@ class Staff:
     ) -> None:
         """Begin with nobody."""
         self._loop = asyncio.get_running_loop()
+        self._surroundings = outside()
         self._plan = plan
         self.size = size
         """How many workers there are to be."""
@@ -136,7 +137,8 @@ class Staff:
         return min(self.size, self._coming - starting + max(starting, for_waiting))
 
     def _start_one(self, old: Member | None = None) -> None:
-        task = run_outside(asyncio.ensure_future, self._start_quietly(old))  # not in the call that wanted it
+        # Not in the call that wanted it: what the child calls here would see what that one has set.
+        task = self._surroundings.copy().run(asyncio.ensure_future, self._start_quietly(old))
         self._starting.add(task)
         task.add_done_callback(self._started)
 

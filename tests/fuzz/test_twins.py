@@ -82,7 +82,7 @@ def test_another_bound_is_found_and_shrunk(tmp_path: Path) -> None:
 
 def test_a_process_that_dies_is_a_difference_and_another_goes_on(tmp_path: Path) -> None:
     """The second process ends itself when it is asked for something."""
-    old = "        context = copy_context()\n"
+    old = "        context = self._surroundings.copy()\n"
     dies = '        if request.params == [113]:\n            __import__("os").kill(__import__("os").getpid(), 9)\n'
     tree = changed_tree(tmp_path / "tree", "aio/dispatch.py", old, old + dies)
     script = script_of([["send", 0, [request(1, b"Guarded.same", 113)]]])
