@@ -13,6 +13,7 @@ import fcntl
 import os
 import socket
 import struct
+import sys
 import termios
 import time
 from collections import deque
@@ -26,6 +27,9 @@ from seqrpc.kernel import forks
 
 _LOOK_AT: Final = 64
 """So many on one connection from which on it is asked after each whether they were received, which is a system call."""
+
+_LEAST_BYTES: Final = 512 if sys.platform == "linux" else 1
+"""What a packet in a socket's queue counts for at least: Linux counts 768 bytes for an empty one, others its data."""
 
 _RESTS: Final = 10
 """So many times as long as a look at all connections of a user took, until the next: of a thousand it takes 1 ms."""
@@ -58,17 +62,20 @@ class InFlight:
     Args:
         sock: the connection's, borrowed until :meth:`end`.
         account: of the user at the other end.
-        waits: whether something waits on this side to be sent.
+        waits: how many packets wait on this side to be sent.
     """
 
-    __slots__ = ("__weakref__", "_account", "_long", "_number", "_sock", "_timer", "_waits", "long_bytes", "times")
+    __slots__ = (
+        "__weakref__", "_account", "_long", "_number", "_packets", "_sock", "_timer", "_waits", "long_bytes", "times",
+    )  # fmt: skip
 
-    def __init__(self, sock: socket.socket, account: Account, waits: Callable[[], bool]) -> None:
+    def __init__(self, sock: socket.socket, account: Account, waits: Callable[[], int]) -> None:
         """Begin with none."""
         self._sock = sock
         self._account = account
         self._waits = waits
         self._number = 0
+        self._packets: deque[int] = deque()  # descriptors of each packet that had any, the oldest first
         self._long: deque[int] = deque()  # bytes of each long message, the oldest first
         self.long_bytes = 0
         """Bytes of long messages that were sent, or wait to be."""
@@ -122,6 +129,7 @@ class InFlight:
     def sent(self, number: int, long_bytes: int = 0) -> None:
         """Hear that so many, with a long message of so many bytes, were sent, or wait to be."""
         self._number += number
+        self._packets.append(number)
         self._account.book(IN_FLIGHT, number)
         self.times += not self._waits()
         if long_bytes:
@@ -139,9 +147,19 @@ class InFlight:
         return self.times, unread_bytes(self._sock.fileno())
 
     def look(self) -> None:
-        """Take off the account what was received: all of it, or nothing is known."""
-        if self._number and not self._waits() and not unread_bytes(self._sock.fileno()):
+        """Take off the account what was received: of packets those that cannot be unread, of long bytes all or none."""
+        if not self._number:
+            return
+        waiting, unread = self._waits(), unread_bytes(self._sock.fileno())
+        if not waiting and not unread:
             self.forget()
+            return
+        # Packets are received in their order. One more may be about to leave.
+        unread_packets, received = waiting + unread // _LEAST_BYTES + 1, 0
+        while len(self._packets) > unread_packets:
+            received += self._packets.popleft()
+        self._number -= received
+        self._account.release(IN_FLIGHT, received)
 
     def forget(self) -> None:
         """Take off the account what there is, and look no more."""
@@ -149,6 +167,7 @@ class InFlight:
         self._account.release(UNSENT_BYTES, self.long_bytes)
         self._account.in_flight.discard(self)
         self._number = self.long_bytes = 0
+        self._packets.clear()
         self._long.clear()
         if self._timer is not None:
             self._timer.cancel()
@@ -192,5 +211,5 @@ class InFlight:
             self._look_again(loop, delay)
 
 
-def _nothing() -> bool:
-    return False
+def _nothing() -> int:
+    return 0

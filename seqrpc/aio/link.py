@@ -243,7 +243,7 @@ class Link(SeqpacketProtocol):
         self.session.references.on_work = carrier.intake.end_wakeup
         self._find_account()
         sock = transport.get_extra_info("socket")
-        self.in_flight = InFlight(sock, self.account, lambda: transport.get_write_buffer_packets() > 0)
+        self.in_flight = InFlight(sock, self.account, transport.get_write_buffer_packets)
         self.handler.connection_made(self)
         if self._owner is not None:
             self._owner.connection_made(self)

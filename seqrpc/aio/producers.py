@@ -315,7 +315,7 @@ class Producer:
         """
         in_flight = self._in_flight
         if in_flight is None:
-            in_flight = self._in_flight = InFlight(self._sock, account, lambda: self.waits)
+            in_flight = self._in_flight = InFlight(self._sock, account, self._waiting)
         number = lent + (long_bytes > 0)
         lack = None if is_last else in_flight.lack(number, long_bytes)
         if lack is not None:
@@ -336,10 +336,13 @@ class Producer:
             raise refused
         return True
 
+    def _waiting(self) -> int:
+        return 0 if self._outlet is None else len(self._outlet.outbox.packets)
+
     @property
     def waits(self) -> bool:
         """Whether a packet waits for room."""
-        return self._outlet is not None and len(self._outlet.outbox.packets) > 0
+        return self._waiting() > 0
 
     @property
     def watches(self) -> bool:

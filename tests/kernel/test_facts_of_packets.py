@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import fcntl
 import os
 import select
 import signal
 import socket
 import struct
+import termios
 from collections.abc import Iterator
 
 import pytest
@@ -217,3 +219,21 @@ def test_a_packet_is_sent_whole_or_not_at_all_when_the_buffer_is_full(pair: Pair
     assert [receiver.recv(30_000) for _ in range(sent)] == [b"x" * 10_000] * sent
     with pytest.raises(BlockingIOError):
         receiver.recv(1, socket.MSG_DONTWAIT)
+
+
+@pytest.mark.parametrize("data", [b"", b"x", b"x" * 500])
+def test_a_packet_that_is_unread_counts_for_more_than_512_bytes_however_short_it_is(pair: Pair, data: bytes) -> None:
+    sender, receiver = pair
+
+    def unread() -> int:
+        return int(struct.unpack("i", fcntl.ioctl(sender, termios.TIOCOUTQ, bytes(4)))[0])
+
+    sent = 0
+    while sent < 100:
+        sender.send(data, socket.MSG_EOR)
+        sent += 1
+        assert unread() >= 512 * sent
+    for left in reversed(range(100)):
+        receiver.recv(1000)
+        assert unread() >= 512 * left
+    assert unread() == 0

@@ -14,11 +14,15 @@ from support.processes import in_child
 from support.scarcity import table_full
 from support.waiting import comes_true
 
+import seqrpc
 from seqrpc.aio.accounts import CONNECTIONS, IN_FLIGHT, UNSENT_BYTES, Account
+from seqrpc.aio.connection import link_of
 from seqrpc.aio.inflight import _MOST_LONG, InFlight, unread_bytes
 from seqrpc.limits import Limits
 
 Pair = tuple[socket.socket, socket.socket]
+
+LONG = b"x" * 100_000
 
 
 @pytest.fixture
@@ -61,6 +65,38 @@ def test_what_was_received_counts_no_more(pair: Pair) -> None:
     account.ledger.look()
     assert account.holds(IN_FLIGHT) == 0
     assert not account.in_flight
+
+
+def test_of_packets_that_are_always_followed_by_more_those_that_were_received_count_no_more(pair: Pair) -> None:
+    account = new_account(is_shared=True)
+    sent = InFlight(pair[0], account, lambda: 0)
+    for number in range(500):
+        socket.send_fds(pair[0], [b"x"], [0, 0])
+        sent.sent(2)
+        if number >= 3:
+            receive(pair[1])
+        assert account.holds(IN_FLIGHT) <= 64 + 2
+    sent.look()
+    assert 2 * 3 <= account.holds(IN_FLIGHT) <= 2 * 6, "three are unread, which is known but roughly"
+    for _ in range(3):
+        receive(pair[1])
+    sent.look()
+    assert account.holds(IN_FLIGHT) == 0
+
+
+def test_what_is_unread_counts_however_many_came_before_it(pair: Pair) -> None:
+    account, waiting = new_account(is_shared=True), 0
+    sent = InFlight(pair[0], account, lambda: waiting)
+    for _ in range(60):
+        socket.send_fds(pair[0], [b""], [0])
+        sent.sent(1)
+    for _ in range(20):
+        receive(pair[1])
+    for _ in range(20):
+        waiting += 1
+        sent.sent(1)
+    sent.look()
+    assert 60 <= account.holds(IN_FLIGHT) <= 80, "forty are unread, and twenty wait"
 
 
 def test_who_has_much_unread_is_held_up_until_some_of_it_is_read(pair: Pair) -> None:
@@ -257,3 +293,22 @@ def test_whoever_has_received_all_before_the_next_is_sent_has_nothing_in_flight(
         assert account.holds(IN_FLIGHT) < 64 + 8
         for _ in range(8):
             receive(pair[1])
+
+
+async def test_whoever_always_has_another_call_under_way_is_not_refused_in_the_end() -> None:
+    """The server never finds the connection without an answer that is unread."""
+
+    class Echo(seqrpc.Service):
+        @seqrpc.method
+        async def echo(self, data: bytes) -> bytes:
+            return data
+
+    async def go_on(connection: seqrpc.Connection) -> None:
+        for _ in range(50):
+            assert await connection.call("Echo.echo", LONG) == LONG  # each answer is a memory file
+
+    ours, theirs = seqrpc.socket_pair()
+    async with seqrpc.serve(Echo(), sock=ours) as server, seqrpc.connect(sock=theirs) as client:
+        await asyncio.gather(*(go_on(client) for _ in range(4)))
+        (connection,) = server.connections
+        assert link_of(connection).account.holds(IN_FLIGHT) <= 70, "of 200 that were sent, and received"
