@@ -58,7 +58,8 @@ PyCFunction find_method(PyObject *type, const char *name);
     of(Turns, turns, waiting) \
     of(Account, account, most_calls) of(Account, account, most_calls_of_all) of(Account, account, fds) \
     of(RunningCalls, running, is_attended) \
-    of(Dispatcher, dispatcher, _connection) of(Dispatcher, dispatcher, _surroundings) of(Dispatcher, dispatcher, lane) of(Dispatcher, dispatcher, _terms) \
+    of(Dispatcher, dispatcher, _connection) of(Dispatcher, dispatcher, _surroundings) \
+    of(Dispatcher, dispatcher, lane) of(Dispatcher, dispatcher, _terms) \
     of(Entry, entry, is_immediate) of(Entry, entry, is_native) of(Entry, entry, policy) of(Entry, entry, handler) \
     of(Entry, entry, exact) of(Entry, entry, untyped) of(Entry, entry, result_check) of(Entry, entry, latency) \
     of(Entry, entry, spec) \

@@ -17,6 +17,7 @@ from seqrpc.aio.packets import SeqpacketProtocol
 from seqrpc.aio.places import runs_here
 from seqrpc.aio.shares import TURN_SECONDS
 from seqrpc.errors import ConnectionLost, not_run
+from seqrpc.interface.scope import run_in
 from seqrpc.kernel import forks, sockets
 from seqrpc.kernel.credentials import Credentials
 from seqrpc.kernel.descriptors import HasFileno, OwnedFd, close_all
@@ -206,7 +207,7 @@ class Carrier:
         if not self.intake.is_reading:
             self.lose(reason)
             return
-        self.intake.context.run(self._loop.call_soon, self.intake.read_rest)
+        run_in(self.intake.context, self._loop.call_soon, self.intake.read_rest)
         outlet = self.outlet
         if outlet is not None and outlet.outbox.ends_pause():  # nothing else would end it; a send then tells of the end
             self._call_protocol("resume_writing")
@@ -283,7 +284,7 @@ class Carrier:
     def _finish_soon(self, exc: Exception | None) -> None:
         self.lost = True
         self.intake.leave_share()
-        self.intake.context.run(self._loop.call_soon, self._finish, exc)
+        run_in(self.intake.context, self._loop.call_soon, self._finish, exc)
 
     def _finish(self, exc: Exception | None) -> None:
         if self._forked:

@@ -18,7 +18,7 @@ from seqrpc.calls.unclosed import Guard
 from seqrpc.errors import Execution, SeqrpcError
 from seqrpc.interface.answers import Finish, result_of
 from seqrpc.interface.reconnecting import Attempts
-from seqrpc.interface.scope import outside
+from seqrpc.interface.scope import outside, run_in
 from seqrpc.kernel.credentials import Credentials
 from seqrpc.protocol.messages import Params
 
@@ -222,7 +222,7 @@ async def begin_enduring(renewal: Renewal, interception: Interception) -> Enduri
     def made_anew() -> None:
         alive = known()
         if hook is not None and alive is not None:
-            surroundings.copy().run(hook, EnduringConnection(renewal, interception.around(alive)))
+            run_in(surroundings, hook, EnduringConnection(renewal, interception.around(alive)))
 
     renewal.made_anew = made_anew
     return EnduringConnection(renewal, interception.around(caller))

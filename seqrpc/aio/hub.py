@@ -26,7 +26,7 @@ from seqrpc.aio.running import RunningCalls
 from seqrpc.aio.stats import Oversight
 from seqrpc.aio.watching import Watches
 from seqrpc.errors import AddressError
-from seqrpc.interface.scope import outside
+from seqrpc.interface.scope import outside, run_in
 from seqrpc.interface.stats import Stats
 from seqrpc.interface.tallies import count
 from seqrpc.kernel import forks
@@ -324,7 +324,7 @@ class Hub:
 
     def _sweep_soon(self) -> None:
         delay = self._limits.idle_timeout / 2
-        self._sweep = self._surroundings.copy().run(self._loop.call_later, delay, self._sweep_idle)
+        self._sweep = run_in(self._surroundings, self._loop.call_later, delay, self._sweep_idle)
 
     def _sweep_idle(self) -> None:
         """Close connections on which nothing has happened since the sweep before the last one."""
@@ -400,7 +400,7 @@ class Hub:
         loop = self._loop
         if loop.is_running():
             if runs_here(loop):
-                self._surroundings.copy().run(self._begin_closing)
+                run_in(self._surroundings, self._begin_closing)
             else:
                 loop.call_soon_threadsafe(self._begin_closing)
             return

@@ -17,6 +17,7 @@ from seqrpc.aio.packets import SeqpacketProtocol
 from seqrpc.aio.polling import Polling
 from seqrpc.aio.shares import NOBODYS, Share, share_of
 from seqrpc.errors import RemoteProtocolError
+from seqrpc.interface.scope import run_in
 from seqrpc.kernel import ancillary
 from seqrpc.kernel.ancillary import NOTHING, TRUNCATED, WHOLE, Control, Received
 from seqrpc.kernel.closing import CLOSER
@@ -119,7 +120,7 @@ class Intake:
         if not self.is_reading:
             self.is_reading = True
             if self._arrived is not None:
-                self.context.run(self._loop.call_soon, functools.partial(self._read_elsewhere, *self._arrived))
+                run_in(self.context, self._loop.call_soon, functools.partial(self._read_elsewhere, *self._arrived))
             elif self._gate is None or not self._gate.shut:
                 self._watch_readable()
 
@@ -151,7 +152,7 @@ class Intake:
             ready: Callable[[], object] = self._polling.read
         else:
             ready = self._read_ready if self.lane is None else self.lane.ready
-        self.context.run(self._loop.add_reader, self.fd, ready)
+        run_in(self.context, self._loop.add_reader, self.fd, ready)
 
     def end_wakeup(self) -> None:
         """Let others on the loop run after the packet that is being received: it was much work."""
@@ -320,7 +321,7 @@ class Intake:
         if self.is_reading and not (self._gate is not None and self._gate.shut):
             self._lone_wakeups = 0
             self._read_ready()
-            self.context.run(self._loop.call_soon, self.read_rest)
+            run_in(self.context, self._loop.call_soon, self.read_rest)
 
     def _receive_failed(self, exc: OSError, received: int) -> bool:
         """Handle a failure to receive; return whether to go on at once."""

@@ -20,7 +20,7 @@ from seqrpc.aio.transport import SeqpacketTransport, carrier_of
 from seqrpc.calls.outcomes import closed_here, lost
 from seqrpc.errors import ConnectionLost, RemoteProtocolError, WrongLoop, WrongProcess
 from seqrpc.interface.alarms import alarms_of
-from seqrpc.interface.scope import outside
+from seqrpc.interface.scope import outside, run_in
 from seqrpc.kernel import forks
 from seqrpc.kernel.credentials import Credentials
 from seqrpc.kernel.descriptors import OwnedFd, close_all
@@ -175,7 +175,7 @@ class Link(SeqpacketProtocol):
 
     def run_outside(self, function: Callable[..., T], *args: Any) -> T:
         """Call a function in a copy of the connection's context: what it leaves on the loop keeps nobody's call."""
-        return self.surroundings.copy().run(function, *args)
+        return run_in(self.surroundings, function, *args)
 
     @property
     def caller(self) -> Caller:

@@ -13,7 +13,7 @@ from seqrpc.aio.places import runs_here
 from seqrpc.aio.shares import TURN_SECONDS, Share, several_users, share_of_newcomers
 from seqrpc.aio.transport import SeqpacketTransport
 from seqrpc.calls.unclosed import Guard
-from seqrpc.interface.scope import outside
+from seqrpc.interface.scope import outside, run_in
 from seqrpc.kernel import forks
 from seqrpc.kernel.addresses import AbstractAddress, PathAddress
 from seqrpc.kernel.forks import wrong_process
@@ -96,7 +96,7 @@ class Listener:
         """Begin to accept, now."""
         if not self.is_accepting and not self._forked and not self.closed.done():
             self.is_accepting = True
-            self._surroundings.run(self.loop.add_reader, self._fd, self._accept_ready)
+            run_in(self._surroundings, self.loop.add_reader, self._fd, self._accept_ready)
 
     def pause_accepting(self) -> None:
         """Accept nobody until :meth:`accept_connections`: who comes waits in the backlog, or to get into it."""
@@ -212,7 +212,7 @@ class Listener:
         self._delay = min(max(_FIRST_DELAY, 2 * self._delay), _LAST_DELAY)
         self.loop.remove_reader(self._fd)
         self.is_accepting = False
-        self._retry = self._surroundings.run(self.loop.call_later, self._delay, self.accept_connections)
+        self._retry = run_in(self._surroundings, self.loop.call_later, self._delay, self.accept_connections)
 
 
 class SeqpacketServer(asyncio.AbstractServer):

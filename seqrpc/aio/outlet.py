@@ -9,6 +9,7 @@ from typing import Any, Final
 from weakref import WeakSet
 
 from seqrpc.calls.sending import Owner, Sending
+from seqrpc.interface.scope import run_in
 from seqrpc.kernel.descriptors import OwnedFd, as_value
 from seqrpc.limits import KEPT_FILE_BYTES, KEPT_FILE_SECONDS, KEPT_FILES
 from seqrpc.protocol.outbox import RETRY_DELAY, Outbox, Packet
@@ -72,7 +73,7 @@ class Outlet(Sending):
 
     def _forget_later(self) -> None:
         # One timer after the other, and not one for each message.
-        self._forgetting = self._context.run(self._loop.call_later, KEPT_FILE_SECONDS, self._forget, self._kept)
+        self._forgetting = run_in(self._context, self._loop.call_later, KEPT_FILE_SECONDS, self._forget, self._kept)
 
     def _forget(self, file: OwnedFd | None) -> None:
         """Close the memory file that is kept, unless it is another one by now."""
@@ -89,7 +90,7 @@ class Outlet(Sending):
             kept.close()
 
     def _watch_later(self) -> None:
-        self._retry = self._context.run(self._loop.call_later, RETRY_DELAY, self._try_again)
+        self._retry = run_in(self._context, self._loop.call_later, RETRY_DELAY, self._try_again)
 
     def _try_again(self) -> None:
         self._retry = None
@@ -98,7 +99,7 @@ class Outlet(Sending):
     def _watch(self) -> None:
         if not self.watching:
             self.watching = True
-            self._context.run(self._loop.add_writer, self._sock.fileno(), self._owner.writable)
+            run_in(self._context, self._loop.add_writer, self._sock.fileno(), self._owner.writable)
 
     def _unwatch(self) -> None:
         if self._retry is not None:

@@ -36,6 +36,11 @@ def outside() -> Context:
     return context
 
 
+def run_in(context: Context, function: Callable[..., T], *args: Any) -> T:
+    """Call a function in a copy of a context, which may be in use: a finalizer runs wherever memory is asked for."""
+    return context.copy().run(function, *args)
+
+
 def run_outside(function: Callable[..., T], *args: Any) -> T:
     """Call a function outside of any scope: what it leaves on the loop is not to keep the call that is running now."""
     return outside().run(function, *args)

@@ -7,7 +7,7 @@ from typing import Final
 
 from seqrpc.calls.plans import Plan
 from seqrpc.errors import ConnectionLost, SeqrpcError, WorkerCrashed, not_run
-from seqrpc.interface.scope import outside
+from seqrpc.interface.scope import outside, run_in
 from seqrpc.logs import get_logger
 from seqrpc.workers.children import Running, begin
 from seqrpc.workers.hall import Hall, Member
@@ -138,7 +138,7 @@ class Staff:
 
     def _start_one(self, old: Member | None = None) -> None:
         # Not in the call that wanted it: what the child calls here would see what that one has set.
-        task = self._surroundings.copy().run(asyncio.ensure_future, self._start_quietly(old))
+        task = run_in(self._surroundings, asyncio.ensure_future, self._start_quietly(old))
         self._starting.add(task)
         task.add_done_callback(self._started)
 

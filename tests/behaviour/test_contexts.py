@@ -19,6 +19,7 @@ import seqrpc
 from seqrpc.aio.connection import link_of
 from seqrpc.aio.endpoints import open_transport
 from seqrpc.aio.listener import Listener
+from seqrpc.aio.transport import carrier_of
 from seqrpc.kernel.addresses import parse_address
 from seqrpc.kernel.listening import listen
 from seqrpc.limits import DEFAULT_LIMITS
@@ -241,6 +242,18 @@ async def test_a_protocol_is_told_everything_in_the_context_that_its_connection_
         await protocol.until_told("lost")
     told = {what: who for what, who in protocol.seen if what != "paused"}  # by whoever sent too much
     assert told == {"made": "its maker", "packet": "its maker", "resumed": "its maker", "lost": "its maker"}
+
+
+async def test_a_finalizer_may_end_a_connection_while_the_loop_is_asked_to_watch_it() -> None:
+    """Garbage is collected wherever memory is asked for, also in ``add_reader``, which is called in that context."""
+    ours, theirs = raw_pair()
+    protocol = Watching()
+    with theirs:
+        transport = open_transport(ours, protocol, DEFAULT_LIMITS)
+        transport.pause_reading()
+        carrier_of(transport).intake.context.run(transport.resume_reading)
+        carrier_of(transport).intake.context.run(transport.abort)
+        await protocol.until_told("lost")
 
 
 async def test_a_listener_accepts_in_the_context_that_it_was_made_in(socket_path: Path) -> None:
