@@ -75,8 +75,9 @@ class InFlight:
         self._account = account
         self._waits = waits
         self._number = 0
-        self._packets: deque[int] = deque()  # descriptors of each packet that had any, the oldest first
-        self._long: deque[int] = deque()  # bytes of each long message, the oldest first
+        # Most connections never have any, and an empty deque has room for sixty.
+        self._packets: deque[int] | None = None  # descriptors of each packet that had any, the oldest first
+        self._long: deque[int] | None = None  # bytes of each long message, the oldest first
         self.long_bytes = 0
         """Bytes of long messages that were sent, or wait to be."""
         self.times = 0
@@ -129,10 +130,14 @@ class InFlight:
     def sent(self, number: int, long_bytes: int = 0) -> None:
         """Hear that so many, with a long message of so many bytes, were sent, or wait to be."""
         self._number += number
+        if self._packets is None:
+            self._packets = deque()
         self._packets.append(number)
         self._account.book(IN_FLIGHT, number)
         self.times += not self._waits()
         if long_bytes:
+            if self._long is None:
+                self._long = deque()
             self._long.append(long_bytes)
             more = long_bytes - (self._long.popleft() if len(self._long) > _MOST_LONG else 0)
             self.long_bytes += more
@@ -148,7 +153,8 @@ class InFlight:
 
     def look(self) -> None:
         """Take off the account what was received: of packets those that cannot be unread, of long bytes all or none."""
-        if not self._number:
+        packets = self._packets
+        if not self._number or packets is None:
             return
         waiting, unread = self._waits(), unread_bytes(self._sock.fileno())
         if not waiting and not unread:
@@ -156,8 +162,8 @@ class InFlight:
             return
         # Packets are received in their order. One more may be about to leave.
         unread_packets, received = waiting + unread // _LEAST_BYTES + 1, 0
-        while len(self._packets) > unread_packets:
-            received += self._packets.popleft()
+        while len(packets) > unread_packets:
+            received += packets.popleft()
         self._number -= received
         self._account.release(IN_FLIGHT, received)
 
@@ -167,8 +173,7 @@ class InFlight:
         self._account.release(UNSENT_BYTES, self.long_bytes)
         self._account.in_flight.discard(self)
         self._number = self.long_bytes = 0
-        self._packets.clear()
-        self._long.clear()
+        self._packets = self._long = None
         if self._timer is not None:
             self._timer.cancel()
             self._account.release(CONNECTIONS)
