@@ -62,7 +62,7 @@ PyDoc_STRVAR(
     "stop_clock(nanoseconds)\n--\n\n"
     "Let the clock tell that for ever, as benchmarks.guard needs to count the same each time; 0 lets it go again.");
 
-PyDoc_STRVAR(at_once_doc, "closes_at_once(fd)\n--\n\nAs seqrpc.kernel.closing.closes_at_once, where that is no error.");
+PyDoc_STRVAR(at_once_doc, "closes_at_once(fd)\n--\n\nAs seqrpc.kernel.kinds.closes_at_once, where that is no error.");
 
 static PyObject *
 says_whether_at_once(PyObject *Py_UNUSED(module), PyObject *number)

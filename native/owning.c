@@ -124,7 +124,7 @@ close_owned(PyObject *fds)
     }
 }
 
-/* ---- What closes at once: seqrpc.kernel.closing.closes_at_once, by questions that take the kernel less time ---- */
+/* ---- What closes at once: seqrpc.kernel.kinds.closes_at_once, by questions that take the kernel less time ---- */
 
 #define MEMORY_DEVICES 1 /* the major number of /dev/null and its like */
 

@@ -22,6 +22,7 @@ ORDER = (
     # what the operating system gives
     "kernel",
     "kernel.forks",
+    "kernel.kinds",
     "kernel.closing",
     "kernel.interrupts",
     "kernel.descriptors",

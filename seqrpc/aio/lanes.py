@@ -29,8 +29,9 @@ from seqrpc.interface.results import ResultCheck
 from seqrpc.interface.scope import Scope, scope
 from seqrpc.interface.timeouts import cancel_task
 from seqrpc.kernel import forks
-from seqrpc.kernel.closing import CLOSER, SMALL_BLOCKS
+from seqrpc.kernel.closing import CLOSER
 from seqrpc.kernel.descriptors import NOWHERE, OwnedFd, ValueSocket, close_all
+from seqrpc.kernel.kinds import SMALL_BLOCKS
 from seqrpc.limits import LONGEST_TIMER
 from seqrpc.protocol.inbox import Inbox
 from seqrpc.protocol.messages import NO_OPTIONS, Options, Request, Response

@@ -10,8 +10,9 @@ from types import TracebackType
 from typing import IO, Any, Final, NoReturn, Protocol, Self
 
 from seqrpc.kernel import forks
-from seqrpc.kernel.closing import CLOSER, SMALL_BYTES, Sender, closes_now, is_trusted
+from seqrpc.kernel.closing import CLOSER, Sender, closes_now, is_trusted
 from seqrpc.kernel.interrupts import Uninterrupted
+from seqrpc.kernel.kinds import SMALL_BYTES
 from seqrpc.logs import get_logger, meter
 from seqrpc.text import shown
 

@@ -213,3 +213,16 @@ def child_on_a_loop(
             yield line
         finally:
             line.kill()
+
+
+@contextlib.contextmanager
+def chroot(directory: str) -> Iterator[None]:
+    """Have no /proc."""
+    before = os.open("/", os.O_PATH)
+    os.chroot(directory)
+    try:
+        yield
+    finally:
+        os.fchdir(before)
+        os.chroot(".")
+        os.close(before)
