@@ -8,7 +8,9 @@ figures; ``finish`` closes the connections. Between commands it waits, and costs
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
+import random
 import sys
 import time
 import traceback
@@ -26,6 +28,9 @@ from benchmarks.workloads import WORKLOADS, Workload
 
 Figures = dict[str, float]
 
+_TURNS = 5
+"""Into so many parts the work of a round is divided."""
+
 
 async def work_for(go: Go, seconds: float, step: int) -> int:
     """Return how many units of work take so long: a multiple of ``step``. It warms up what does it."""
@@ -39,12 +44,40 @@ async def work_for(go: Go, seconds: float, step: int) -> int:
         count *= max(2, min(10, int(seconds / 2 / taken)))
 
 
+def shares(count: int, step: int, most: int) -> list[int]:
+    """Divide units of work into at most so many parts that are as equal as multiples of ``step`` can be."""
+    steps = count // step
+    parts = min(most, steps)
+    return [(steps * (part + 1) // parts - steps * part // parts) * step for part in range(parts)]
+
+
+async def in_turn(loops: Mapping[str, Go], counts: Mapping[str, int], step: int) -> Figures:
+    """Do the work of all variants, a part of each in turn, in an order that is drawn each time; return its seconds.
+
+    What runs first after a pause has both processes on one processor, for a while. So some work goes before that does
+    not count: else a variant that did the same as the first took 1.25 times as long.
+    """
+    names = list(loops)
+    if len(names) == 1:
+        return {name: await loops[name](counts[name]) for name in names}
+    parts = {name: shares(counts[name], step, _TURNS) for name in names}
+    seconds = dict.fromkeys(names, 0.0)
+    await loops[names[0]](parts[names[0]][0])
+    for turn in range(_TURNS):
+        for name in random.sample(names, len(names)):
+            if turn < len(parts[name]):
+                seconds[name] += await loops[name](parts[name][turn])
+    return seconds
+
+
 async def prepare(workload: Workload, seconds: float, loops: Mapping[str, Go]) -> Callable[[], Awaitable[Figures]]:
     """Return what does a round of the workload."""
     counts = {variant: await work_for(go, seconds, workload.step) for variant, go in loops.items()}
 
     async def round_of_it() -> Figures:
-        return {variant: workload.figure(await go(counts[variant]), counts[variant]) for variant, go in loops.items()}
+        gc.collect()  # connections that were just made are not looked through on account of the calls
+        taken = await in_turn(loops, counts, workload.step)
+        return {variant: workload.figure(taken[variant], counts[variant]) for variant in loops}
 
     return round_of_it
 

@@ -177,7 +177,7 @@ def _repeated(call: Callable[[], Awaitable[Any]]) -> Callable[[int], Awaitable[N
 
 
 def _latency(latencies: Callable[[int], Awaitable[list[float]]]) -> Go:
-    """Count their median for each, and not the pauses between them."""
+    """Count their median for each, and not the pauses between them; so a round has the mean of its parts' medians."""
 
     async def go(count: int) -> float:
         found = sorted(await latencies(count))

@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import pytest
 import seqrpc
 from benchmarks.charts import charts_of
 from benchmarks.checkouts import KINDS as CALLS
+from benchmarks.driver import in_turn, shares
 from benchmarks.peers.registry import FLOORS, MODULES, PURE
 from benchmarks.peers.seqrpc_peer import PurePeer
 from benchmarks.report import Report
@@ -213,6 +215,33 @@ def report_of(name: str, **figures: list[float]) -> Report:
     report = Report(rounds=3, seconds=0.3, versions={}, left_out={})
     report.add(WORKLOADS[name], {name: figures}, {})
     return report
+
+
+@pytest.mark.parametrize(
+    "count, step, parts",
+    [(10, 1, [2, 2, 2, 2, 2]), (7, 1, [1, 1, 2, 1, 2]), (3, 1, [1, 1, 1]), (300, 100, [100, 100, 100]), (1, 1, [1])],
+)
+def test_work_is_divided_into_equal_parts(count: int, step: int, parts: list[int]) -> None:
+    assert shares(count, step, 5) == parts
+
+
+async def test_variants_take_turns_and_the_first_work_does_not_count() -> None:
+    done: list[tuple[str, int]] = []
+
+    def loop_of(name: str, seconds: float) -> Callable[[int], Awaitable[float]]:
+        async def go(count: int) -> float:
+            done.append((name, count))
+            return seconds * count
+
+        return go
+
+    counts = {"plain": 10, "rare": 2, "other": 5}
+    taken = await in_turn({name: loop_of(name, 0.5) for name in counts}, counts, 1)
+    assert taken == {"plain": 5.0, "rare": 1.0, "other": 2.5}
+    assert done[0] == ("plain", 2)
+    assert {name: sum(count for of, count in done[1:] if of == name) for name in counts} == counts
+    assert sorted(done[1:4]) == [("other", 1), ("plain", 2), ("rare", 1)]
+    assert sorted(done[-2:]) == [("other", 1), ("plain", 2)]
 
 
 def test_ratios_are_those_of_medians() -> None:
