@@ -60,16 +60,12 @@ async def test_nothing_is_read_after_pause_reading_inside_a_burst(raw: Pair) -> 
 
 
 async def test_a_loop_is_kept_awake_after_a_packet_as_long_as_it_is_told_to(raw: Pair) -> None:
-    """A loop that does not sleep uses up processor time: more than all the rest of this test does."""
-
     transport, recorder = on_transport(raw[0], limits=Limits(busy_poll_timeout=1))
     assert not await loop_works(), "nothing has come yet"
     for number in (1, 2):
         raw[1].send(b"x")
         await recorder.until_packets(number)
-        began = time.monotonic()
-        while not await loop_works():  # on a busy machine another process may have the processor
-            assert time.monotonic() - began < 1, "it sleeps too early"
+        assert await loop_works(), "it sleeps too early"
     transport.pause_reading()
     await asyncio.sleep(0)
     assert not await loop_works(), "nobody reads any more"
