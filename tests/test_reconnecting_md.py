@@ -1,4 +1,4 @@
-"""docs/reconnecting.md: its program runs as printed, through the end of its daemon, and so do its other parts."""
+"""docs/reconnecting.md: its client and daemon run as printed, through the end of the daemon, and its other parts do."""
 
 from __future__ import annotations
 
@@ -16,26 +16,7 @@ import seqrpc
 
 PAGE = (Path(__file__).parent.parent / "docs" / "reconnecting.md").read_text(encoding="utf-8")
 BLOCKS: list[str] = re.findall(r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
-PROGRAM, *PARTS = BLOCKS
-
-DAEMON = """
-import sys
-import seqrpc
-
-class Lamp(seqrpc.Service):
-    on = False
-
-    @seqrpc.method
-    async def is_on(self) -> bool:
-        return self.on
-
-    @seqrpc.method
-    async def toggle(self) -> bool:
-        self.on = not self.on
-        return self.on
-
-seqrpc.run(Lamp(), sys.argv[1])
-"""
+PROGRAM, DAEMON, *PARTS = BLOCKS
 
 
 def test_its_program_goes_on_through_the_end_of_its_daemon(tmp_path: Path, socket_path: Path) -> None:
