@@ -49,8 +49,8 @@ class Request(msgspec.Struct, eq=False, gc=False):
     """REQUEST, or NOTIFY with ``call_id`` None. ``fds`` are the receiver's to close when it is done.
 
     ``held_bytes`` is what it keeps in memory besides a packet: how long it was if it was longer than one, and copies of
-    buffers that cannot be mapped. ``is_admitted``: its caller was admitted before it was read. ``is_plain``: it is
-    known to want an answer and to have neither options nor descriptors, and to have been short.
+    buffers that cannot be mapped. ``is_plain``: it is known to want an answer and to have neither options nor
+    descriptors, and to have been short.
     """
 
     call_id: int | None
@@ -60,7 +60,6 @@ class Request(msgspec.Struct, eq=False, gc=False):
     fds: list[OwnedFd]
     held_bytes: int = 0
     is_plain: bool = False
-    is_admitted: bool = False
 
     def __repr__(self) -> str:
         """Return which method is called, and nothing of its arguments: this may be logged."""
