@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import os
 import resource
-import socket
 import subprocess
 import sys
 import tempfile
@@ -17,6 +16,7 @@ from typing import Any
 
 import pytest
 from support.descriptors import is_open
+from support.kinds import AT_ONCE, SOON, a_file, a_socket
 from support.lingering import can_mount, hidden, lingering, silent_file_system, start_thread
 from support.processes import AS_ROOT, chroot, in_child
 
@@ -63,15 +63,6 @@ def test_what_another_user_sent_is_closed_by_a_thread_whatever_it_is(pipe: tuple
     assert not is_open(fd)
 
 
-def some_socket() -> int:
-    return socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET).detach()
-
-
-def some_file() -> int:
-    with tempfile.TemporaryFile() as file:
-        return os.dup(file.fileno())
-
-
 class Bar:
     """Something that threads have to wait for."""
 
@@ -100,17 +91,19 @@ def bar() -> Iterator[Bar]:
 
 
 @pytest.mark.parametrize("sender", [os.geteuid(), 0], ids=["own", "root"])
-def test_what_closes_at_once_is_closed_now(sender: int, closer: Closer) -> None:
-    fd = os.eventfd(0)
+@pytest.mark.parametrize("make", AT_ONCE.values(), ids=AT_ONCE)
+def test_what_closes_at_once_is_closed_now(make: Callable[[], int], sender: int, closer: Closer) -> None:
+    fd = make()
     closer.close(fd, sender)
     assert not is_open(fd)
 
 
-@pytest.mark.parametrize("make", [some_socket, lambda: os.open("/proc", os.O_RDONLY)], ids=["socket", "directory"])
-def test_others_are_closed_soon(make: Callable[[], int], closer: Closer) -> None:
+@pytest.mark.parametrize("sender", [os.geteuid(), ANN], ids=["own", "another"])
+@pytest.mark.parametrize("make", SOON.values(), ids=SOON)
+def test_others_are_closed_soon(make: Callable[[], int], sender: int, closer: Closer) -> None:
     fd = make()
-    assert not closes_now(fd, os.geteuid())
-    closer.close(fd, os.geteuid())
+    assert not closes_now(fd, sender)
+    closer.close(fd, sender)
     assert closer.wait_idle(LONG)
     assert not is_open(fd)
 
@@ -121,7 +114,7 @@ def test_closing_waits_for_a_file_system_elsewhere(closer: Closer) -> None:
         fd = mounted.open()
         mounted.fall_silent()
         closer.close(fd, os.geteuid())
-        other = some_socket()
+        other = a_socket()
         closer.close(other, BOB)
         while is_open(other) or is_open(fd):
             time.sleep(0)
@@ -130,7 +123,7 @@ def test_closing_waits_for_a_file_system_elsewhere(closer: Closer) -> None:
 
 
 def test_what_is_not_open_is_told(closer: Closer) -> None:
-    fd = some_socket()
+    fd = a_socket()
     os.close(fd)
     with pytest.raises(OSError, match="Bad file descriptor"):
         closer.close(fd)
@@ -169,10 +162,10 @@ def test_descriptors_of_others_are_closed_while_one_s_linger(closer: Closer, bar
     for _ in range(CLOSING_THREADS_OF_ONE):
         closer.put(-1, ANN, bar.wait)
         bar.until(1)
-    left = some_socket()
+    left = a_socket()
     closer.put(left, ANN)  # nobody is left for it
     for _ in range(100):
-        fd = some_socket()
+        fd = a_socket()
         closer.put(fd, BOB)
         while is_open(fd):
             time.sleep(0)
@@ -187,7 +180,7 @@ def test_threads_are_bounded(closer: Closer, bar: Bar) -> None:
     for sender in senders:
         closer.put(-1, sender, bar.wait)
     bar.until(CLOSING_THREADS)
-    fd = some_socket()
+    fd = a_socket()
     closer.put(fd, ANN)
     assert not closer.wait_idle(0.05)
     assert is_open(fd)
@@ -200,10 +193,10 @@ def test_threads_are_bounded(closer: Closer, bar: Bar) -> None:
 def test_many_are_closed_with_few_calls(closer: Closer, bar: Bar) -> None:
     closer.put(-1, ANN, bar.wait)
     bar.until(1)
-    fds = [some_socket() for _ in range(50)]
+    fds = [a_socket() for _ in range(50)]
     gone = fds.pop(20)
     os.close(gone)  # a gap between them
-    keep = some_socket()
+    keep = a_socket()
     for fd in reversed(fds):
         closer.put(fd, ANN)
     closer.put(-1, ANN)
@@ -219,9 +212,9 @@ def test_what_is_to_be_done_before_may_fail(closer: Closer) -> None:
     def fail() -> None:
         raise ValueError
 
-    fd = some_socket()
+    fd = a_socket()
     closer.put(fd, ANN, fail)
-    closed = some_socket()
+    closed = a_socket()
     os.close(closed)
     closer.put(closed, ANN, fail)
     assert closer.wait_idle(LONG)
@@ -233,7 +226,7 @@ def test_threads_sleep_and_end_when_there_is_nothing_to_close(monkeypatch: pytes
     monkeypatch.setattr(closing, "_IDLE_TIMEOUT", 0.05)
     made = Closer(start_thread)
     for rounds in range(3):
-        fd = some_socket()
+        fd = a_socket()
         made.close(fd)
         assert made.wait_idle(LONG)
         assert not is_open(fd)
@@ -276,7 +269,7 @@ def test_without_threads_it_is_closed_when_there_may_be_one_again() -> None:
         raise RuntimeError("can't start new thread")
 
     made = Closer(refuse)
-    fds = [some_socket() for _ in range(MAX_UNCLOSED_OF_ONE)]
+    fds = [a_socket() for _ in range(MAX_UNCLOSED_OF_ONE)]
     for fd in fds:
         made.close(fd, ANN)
     assert made.careful
@@ -290,7 +283,7 @@ def test_without_threads_it_is_closed_when_there_may_be_one_again() -> None:
 def test_a_finalizer_may_close_whatever_is_going_on(closer: Closer) -> None:
     class Dropped:
         def __init__(self) -> None:
-            self.fd, self.me = some_socket(), self
+            self.fd, self.me = a_socket(), self
 
         def __del__(self) -> None:
             closer.close(self.fd, ANN)
@@ -407,12 +400,12 @@ def test_a_forked_child_has_no_threads_and_waits_for_none(bar: Bar) -> None:
     for _ in range(CLOSING_THREADS_OF_ONE - 1):
         CLOSER.put(-1, ANN, bar.wait)
         bar.until(1)
-    waiting = some_socket()
+    waiting = a_socket()
     CLOSER.put(waiting, ANN, bar.wait)
 
     def child() -> tuple[int, bool, list[bool]]:
         before = len(CLOSER._threads)
-        fd = some_socket()
+        fd = a_socket()
         CLOSER.close(fd, ANN)
         return before, CLOSER.wait_idle(LONG), [is_open(fd), is_open(waiting)]
 
@@ -427,6 +420,7 @@ def test_a_process_ends_though_something_lingers() -> None:
     program = """
 import socket, sys, time
 sys.path[:0] = sys.argv[1:]
+from support.kinds import AT_ONCE, SOON, a_file, a_socket
 from support.lingering import Lingering
 from seqrpc.kernel.closing import CLOSER
 made = Lingering(600)
@@ -478,7 +472,7 @@ class Costly(int):
 
 
 def test_a_thread_without_memory_tries_again(closer: Closer) -> None:
-    fds = [some_file() for _ in range(2)]
+    fds = [a_file() for _ in range(2)]
     closer.put(fds[0], Costly(ANN))
     until = time.monotonic() + LONG
     while is_open(fds[0]) and time.monotonic() < until:
@@ -501,7 +495,7 @@ class Once(list[closing.Work]):
 
 
 def test_what_cannot_be_sorted_is_closed_one_by_one() -> None:
-    fds = [some_file() for _ in range(3)]
+    fds = [a_file() for _ in range(3)]
     called: list[int] = []
     closing._close_all(Once([(fds[0], None, ANN), (-1, None, ANN), (fds[1], lambda: called.append(1), ANN)]))
     assert [is_open(fd) for fd in fds] == [False, False, True]
@@ -515,7 +509,7 @@ def test_a_thread_does_not_sleep_while_something_waits_that_somebody_else_has_so
     bell.acquire()
     closer._threads.add(bell)
     closer._awake.add(bell)
-    fds = [some_file() for _ in range(2)]
+    fds = [a_file() for _ in range(2)]
     for fd in fds:
         closer.put(fd, ANN)
         assert not closer.wait_idle(0), "which looks at what came, and wakes nobody, for there is one awake"

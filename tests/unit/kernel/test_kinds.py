@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import fcntl
 import itertools
 import os
 import resource
@@ -16,6 +15,7 @@ from types import FrameType
 
 import pytest
 from support.descriptors import memory_file, open_fds
+from support.kinds import AT_ONCE, SOON
 from support.lines import interrupting
 from support.lingering import can_mount, silent_file_system
 from support.processes import AS_ROOT, chroot, in_child, running_child
@@ -47,17 +47,7 @@ def opened(make: Callable[[], int]) -> Iterator[int]:
         os.close(fd)
 
 
-@pytest.mark.parametrize(
-    "make",
-    [
-        lambda: memory_file(b"x" * 100_000).detach(),
-        lambda: memory_file(b"x", seals=0).detach(),
-        lambda: os.eventfd(0),
-        lambda: os.open("/dev/null", os.O_RDONLY),
-        lambda: os.open("/dev/urandom", os.O_RDONLY),
-    ],
-    ids=["memory file", "unsealed memory file", "eventfd", "null", "urandom"],
-)
+@pytest.mark.parametrize("make", AT_ONCE.values(), ids=AT_ONCE)
 def test_it_is_known_of_some_that_they_close_at_once(make: Callable[[], int]) -> None:
     with opened(make) as fd:
         assert closes_at_once(fd)
@@ -68,25 +58,7 @@ def test_pipes_close_at_once(pipe: tuple[int, int]) -> None:
     assert closes_at_once(pipe[1])
 
 
-def fifo() -> int:
-    with tempfile.TemporaryDirectory() as directory:
-        os.mkfifo(Path(directory, "fifo"))
-        return os.open(Path(directory, "fifo"), os.O_RDWR)
-
-
-@pytest.mark.parametrize(
-    "make",
-    [
-        lambda: socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET).detach(),
-        fifo,
-        lambda: memory_file(size=9 << 20, whole=True).detach(),
-        lambda: memory_file(b"x", seals=fcntl.F_SEAL_SEAL).detach(),  # as of a file of any file system in memory
-        lambda: os.open(__file__, os.O_RDONLY),
-        lambda: os.open("/", os.O_RDONLY),
-        lambda: os.open("/dev/tty0" if os.path.exists("/dev/tty0") else "/", os.O_PATH),
-    ],
-    ids=["socket", "fifo", "large memory file", "file in memory", "file", "directory", "terminal"],
-)
+@pytest.mark.parametrize("make", SOON.values(), ids=SOON)
 def test_it_is_not_known_of_others(make: Callable[[], int]) -> None:
     with opened(make) as fd:
         assert not closes_at_once(fd)
@@ -125,11 +97,11 @@ def test_a_file_may_have_the_name_of_a_device_in_another_tree_of_mounts() -> Non
         libc = ctypes.CDLL(None, use_errno=True)
         assert libc.unshare(0x20000) == 0  # CLONE_NEWNS
         assert libc.mount(b"none", b"/", None, 0x44000, None) == 0  # MS_PRIVATE, with all below
-        assert libc.mount(b"/proc/stat", b"/dev/null", None, 0x1000, None) == 0  # MS_BIND
+        assert libc.mount(os.fsencode(file.name), b"/dev/null", None, 0x1000, None) == 0  # MS_BIND
         with open("/dev/null", "rb") as null:
             socket.send_fds(theirs, [b"x"], [null.fileno()])
 
-    with ours, theirs, running_child(send):
+    with ours, theirs, tempfile.NamedTemporaryFile() as file, running_child(send):
         _data, (fd,), _flags, _address = socket.recv_fds(ours, 1, 1)
         assert os.readlink(f"/proc/self/fd/{fd}") == "/dev/null"
         assert not closes_at_once(fd)
@@ -142,9 +114,10 @@ def test_a_file_in_the_place_of_a_device_is_none() -> None:
         libc = ctypes.CDLL(None, use_errno=True)
         assert libc.unshare(0x20000) == 0
         assert libc.mount(b"none", b"/", None, 0x44000, None) == 0
-        assert libc.mount(b"/proc/stat", b"/dev/null", None, 0x1000, None) == 0
-        with open("/dev/null", "rb") as null:
-            return closes_at_once(null.fileno())
+        with tempfile.NamedTemporaryFile() as file:
+            assert libc.mount(os.fsencode(file.name), b"/dev/null", None, 0x1000, None) == 0
+            with open("/dev/null", "rb") as null:
+                return closes_at_once(null.fileno())
 
     assert not in_child(look)
 
