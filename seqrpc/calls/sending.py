@@ -131,6 +131,8 @@ class Sending(ABC):
     def flush(self, until: float = math.inf) -> bool:
         """Send what waits until the kernel takes no more; return whether nothing waits any more.
 
+        What still waits is watched for.
+
         Args:
             until: when to stop, by the monotonic clock, so that others on the loop can run.
         """
@@ -144,7 +146,8 @@ class Sending(ABC):
                     return False
             else:
                 outbox.sent()
-        if outbox.packets:
+        if outbox.packets:  # the time is up; nobody watches if this was to try again what the kernel had no room for
+            self._watch()
             return False
         self._unwatch()
         return True

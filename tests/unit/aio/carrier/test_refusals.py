@@ -159,6 +159,28 @@ def test_a_queued_packet_that_the_kernel_has_no_room_for_is_tried_again() -> Non
 
 
 @as_root
+def test_what_waits_behind_a_packet_that_is_tried_again_goes_though_one_turn_is_too_short_for_it() -> None:
+    async def story(pair: Pair, jam: Pair) -> bytes:
+        transport, recorder = on_transport(pair[0])
+        queue_one(transport)
+        with owned(1) as fds:
+            transport.send_packet(b"with", fds)
+        for _ in range(250):
+            transport.send_packet(b"after")
+        transport.send_packet(b"last")
+        _other, there = on_transport(pair[1])
+        await comes_true(lambda: transport.get_write_buffer_packets() == 252 and not is_watching(transport))
+        jam[1].close()  # the kernel drops what was under way there
+        await there.until(lambda: there.packets[-1:] == [b"last"])
+        last = there.packets[-1]
+        await there.end()
+        await recorder.until_told("lost")
+        return last
+
+    assert _as_other_user(story) == b"last"
+
+
+@as_root
 def test_a_connection_may_end_while_a_packet_is_to_be_tried_again() -> None:
     async def story(pair: Pair, jam: Pair) -> list[str]:
         transport, recorder = on_transport(pair[0])
