@@ -24,7 +24,10 @@ _AT_ONCE: Final = 16
 """Cases that are run between two comparisons."""
 
 _AGAIN: Final = 3
-"""Times that a difference must show itself."""
+"""Times that what differs is run again; it is chance if it then comes to the same, or to something else on one side."""
+
+_SURE: Final = 12
+"""Times that it is run before it counts as a difference: chance goes the same way three times now and then."""
 
 
 class Worker:
@@ -318,11 +321,12 @@ def _tell(twins: Twins, case: tuple[int, int, str], reports: tuple[Any, Any], in
     """Write a difference into a file, shrunk if it shows itself each time."""
     number, seed, profile = case
     script = make(number, seed, profile)
-    steady = twins.differs(script)
+    steady = twins.differs(script) and twins.differs(script, _SURE)
     name = f"{'difference' if steady else 'unsteady'}-{seed}-{number}{'-' + profile if profile else ''}.json"
     if steady:
         twins.figures.differences.append(name)
-        script = twins.shrink(script) if shrinks else script
+        shrunk = twins.shrink(script) if shrinks else script
+        script = shrunk if twins.differs(shrunk, _SURE) else script  # what was left out last may have left chance
         reports = twins.both({"script": script})
     else:
         twins.figures.unsteady += 1
