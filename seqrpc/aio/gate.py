@@ -51,11 +51,17 @@ class Gate:
         """Whether nothing is to be received until one of the two was called."""
 
     def is_open(self) -> bool:
-        """Return whether the next packet may be received now; if not, ``reopened`` or ``arrived`` is called later."""
+        """Return whether the next packet may be received now; if not, ``reopened`` or ``arrived`` is called later.
+
+        Raises:
+            ConnectionResetError: as receiving would have: it comes once, and whoever receives would not see it.
+        """
         if self.shut:
             return False
         try:
             _came, brings, sender = ancillary.peek(self._sock, names_senders=self._inbox.names_senders)
+        except ConnectionResetError:
+            raise
         except OSError:  # whoever receives will see
             return True
         if not brings:

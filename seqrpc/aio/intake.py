@@ -274,8 +274,12 @@ class Intake:
         if self._gate is None:
             self._gate = Gate(self._loop, self._sock, self._inbox, reopened=self._read_on, arrived=self._read_elsewhere)
         self.end_wakeup()
-        if self._gate.is_open():
-            return True
+        try:
+            if self._gate.is_open():
+                return True
+        except ConnectionResetError as exc:
+            self._receive_failed(exc, 0)
+            return False
         self._loop.remove_reader(self.fd)
         return False
 

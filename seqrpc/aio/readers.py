@@ -260,7 +260,10 @@ class StreamReader:
             sock = self._socket()
             self._inbox.names_senders = PLATFORM.asks_for_senders(sock)
             gate = Gate(loop, sock, self._inbox, reopened=self._reopened, arrived=self._take_elsewhere)
-            if gate.is_open():
+            try:
+                if gate.is_open():
+                    return True
+            except ConnectionResetError:  # what the producer sent before is still there
                 return True
             self._gate = gate
         self._waiter = waiter = loop.create_future()

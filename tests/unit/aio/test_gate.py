@@ -66,6 +66,18 @@ async def test_it_is_open_where_there_is_room(pipe: tuple[int, int]) -> None:
         assert not gate.leave()
 
 
+async def test_a_reset_is_for_whoever_asks(pipe: tuple[int, int]) -> None:
+    async with gated() as (gate, told, ours, theirs):
+        ours.send(b"nobody reads this")
+        send_with(theirs, b"with", pipe)
+        theirs.close()
+        with pytest.raises(ConnectionResetError):
+            gate.is_open()
+        assert not gate.shut
+        assert gate.is_open()
+        assert told.arrived == []
+
+
 async def test_packets_without_descriptors_pass_and_those_with_some_wait_for_room(pipe: tuple[int, int]) -> None:
     async with gated() as (gate, told, ours, theirs):
         theirs.send(b"plain")

@@ -66,6 +66,19 @@ async def test_descriptors_of_many_packets_are_not_taken_in_at_once(raw: Pair) -
     await recorder.end()
 
 
+async def test_a_reset_comes_through_though_it_is_asked_first_whether_there_is_room(raw: Pair) -> None:
+    """The kernel tells of it once, whoever looks; uvloop stops watching then."""
+    transport, recorder = on_transport(raw[0])
+    transport.send_packet(b"nobody reads this")
+    with short_table():
+        for number in range(5):
+            raw[1].send(b"%d" % number)
+        raw[1].close()
+        await recorder.until_told("lost")
+    assert recorder.packets == [b"0", b"1", b"2", b"3", b"4"]
+    assert isinstance(recorder.reason, ConnectionResetError)
+
+
 @pytest.mark.parametrize("how", ["closed", "paused", "gone"])
 async def test_a_connection_may_end_while_its_packets_wait_for_room(raw: Pair, pipe: tuple[int, int], how: str) -> None:
     transport, recorder = on_transport(raw[0])
