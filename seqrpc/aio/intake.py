@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import functools
 import socket
 import time
 from collections.abc import Callable
@@ -120,7 +119,7 @@ class Intake:
         if not self.is_reading:
             self.is_reading = True
             if self._arrived is not None:
-                run_in(self.context, self._loop.call_soon, functools.partial(self._read_elsewhere, *self._arrived))
+                run_in(self.context, self._loop.call_soon, self._read_arrived)
             elif self._gate is None or not self._gate.shut:
                 self._watch_readable()
 
@@ -289,6 +288,11 @@ class Intake:
             self._watch_readable()
             if self._owner.broken is not None:
                 self.read_rest()
+
+    def _read_arrived(self) -> None:
+        """Take what arrived while reading was paused, unless it was taken, or reading is paused again."""
+        if self.is_reading and self._arrived is not None:
+            self._read_elsewhere(*self._arrived)
 
     def _read_elsewhere(self, received: Received | OSError, data: bytes) -> None:
         """Take a packet that another thread received, as if it were received now, and go on."""

@@ -170,7 +170,7 @@ async def test_descriptors_that_find_no_number_are_waited_for_elsewhere(raw: Pai
     there.close()
 
 
-@pytest.mark.parametrize("then", ["resumed", "closed", "lost"])
+@pytest.mark.parametrize("then", ["resumed", "resumed twice", "closed", "lost"])
 async def test_reading_may_be_paused_while_a_packet_is_received_elsewhere(
     raw: Pair, pipe: tuple[int, int], then: str
 ) -> None:
@@ -178,14 +178,17 @@ async def test_reading_may_be_paused_while_a_packet_is_received_elsewhere(
     with short_table(), stalled(os.getuid()) as lifted:
         send_with(raw[1], b"with", pipe)
         raw[1].send(b"after it")
-        await comes_true(lambda: (gate := gate_of(transport)) is not None and gate.shut)
+        await comes_true(lambda: (it := gate_of(transport)) is not None and it.shut)
         transport.pause_reading()
         lifted.set()
         await comes_true(lambda: carrier_of(transport).intake._arrived is not None)
         await turns_of_the_loop()
         assert recorder.packets == []
-        if then == "resumed":
+        if then.startswith("resumed"):
             transport.resume_reading()
+            if then == "resumed twice":
+                transport.pause_reading()
+                transport.resume_reading()
             await recorder.until_packets(2)
             assert [len(fds) for fds in recorder.fds] == [2, 0]
         elif then == "closed":
@@ -201,7 +204,7 @@ async def test_a_connection_may_end_while_a_packet_is_received_elsewhere(raw: Pa
     transport, recorder = on_transport(raw[0])
     with short_table(), stalled(os.getuid()) as lifted:
         send_with(raw[1], b"with", pipe)
-        await comes_true(lambda: (gate := gate_of(transport)) is not None and gate.receives)
+        await comes_true(lambda: (it := gate_of(transport)) is not None and it.receives)
         transport.abort()
         await recorder.until_told("lost")
         assert raw[0].fileno() >= 0
@@ -214,10 +217,10 @@ async def test_a_failure_elsewhere_is_one_of_the_socket(raw: Pair, pipe: tuple[i
     transport, recorder = on_transport(raw[0])
     with short_table(), stalled(os.getuid()) as lifted:
         send_with(raw[1], b"with", pipe)
-        await comes_true(lambda: (gate := gate_of(transport)) is not None and gate.receives)
+        await comes_true(lambda: (it := gate_of(transport)) is not None and it.receives)
         raw[0].recv(10)  # somebody was quicker
         lifted.set()
-        await comes_true(lambda: (gate := gate_of(transport)) is not None and not gate.shut)
+        await comes_true(lambda: (it := gate_of(transport)) is not None and not it.shut)
         raw[1].send(b"next")
         await recorder.until_packets(1)
     assert recorder.packets == [b"next"]
