@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 import socket
 from collections.abc import Callable
 
@@ -96,11 +98,14 @@ class Gate:
 
     def _receive(self) -> None:
         """Receive a packet, in a thread that may wait for it."""
-        buffer = memoryview(bytearray(BUFFER_BYTES))
+        buffer = memoryview(b"")
         try:
+            buffer = memoryview(bytearray(BUFFER_BYTES))
             received: Received | OSError = ancillary.receiver(self._sock, buffer)()
         except OSError as exc:
             received = exc
+        except MemoryError:  # nobody else would tell the loop that this is over
+            received = OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
         size = 0 if isinstance(received, OSError) else received[0]
         try:
             self._loop.call_soon_threadsafe(self._arrive, received, buffer[: min(size, MAX_PACKET)].tobytes())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import socket
 from typing import Any
@@ -15,6 +16,7 @@ from support.transport import Pair, Recorder, Tolerant, as_root, gate_of, on_tra
 from support.waiting import PATIENCE, comes_true, turns_of_the_loop
 
 from seqrpc import ConnectionLost, OwnedFd
+from seqrpc.aio import gate
 from seqrpc.aio.transport import carrier_of
 from seqrpc.kernel.closing import CLOSER
 from seqrpc.kernel.credentials import Credentials
@@ -190,6 +192,7 @@ async def test_reading_may_be_paused_while_a_packet_is_received_elsewhere(
                 transport.pause_reading()
                 transport.resume_reading()
             await recorder.until_packets(2)
+            assert recorder.packets == [b"with", b"after it"]
             assert [len(fds) for fds in recorder.fds] == [2, 0]
         elif then == "closed":
             transport.close()
@@ -225,6 +228,23 @@ async def test_a_failure_elsewhere_is_one_of_the_socket(raw: Pair, pipe: tuple[i
         await recorder.until_packets(1)
     assert recorder.packets == [b"next"]
     await recorder.end()
+
+
+async def test_no_memory_elsewhere_costs_the_connection(
+    raw: Pair, pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def has_none(_size: int) -> bytearray:
+        raise MemoryError
+
+    _transport, recorder = on_transport(raw[0])
+    monkeypatch.setattr(gate, "bytearray", has_none, raising=False)
+    with short_table():
+        send_with(raw[1], b"with", pipe)
+        await recorder.until_told("lost")
+    assert recorder.packets == []
+    assert isinstance(recorder.reason, OSError)
+    assert recorder.reason.errno == errno.ENOMEM
+    assert raw[0].fileno() < 0
 
 
 async def test_a_protocol_that_fails_over_what_was_received_elsewhere_costs_its_connection(
