@@ -118,6 +118,9 @@ class Hub:
         self.connections_taken = 0
         """How many connections there were until now."""
         self._draining = False
+        self._accepts = (
+            False  # whether the listener is this server's to use: not before a predecessor or behind a successor
+        )
         self._is_full = False  # whether others wait until a connection ends
         self._shortage = Shortage(_log)
         self._sweep: asyncio.TimerHandle | None = None  # of connections that are idle
@@ -258,8 +261,8 @@ class Hub:
         self._last_reads.forget(link)
         if self._is_full and not self._draining and len(self._dispatchers) < table_size():
             self._is_full = False
-            assert self._listener is not None
-            self._listener.accept_connections()
+            if self._accepts:
+                self.accept()
         if self._listener is None and not self._dispatchers:
             self._registry.when_quiet(self._begin_closing if self.lifespans else self._finish)
 
@@ -279,7 +282,14 @@ class Hub:
     def accept(self) -> None:
         """Accept connections."""
         assert self._listener is not None
+        self._accepts = True
         self._listener.accept_connections()
+
+    def stand_aside(self) -> None:
+        """Accept nobody until :meth:`accept`, whichever connections end: another process does."""
+        assert self._listener is not None
+        self._accepts = False
+        self._listener.pause_accepting()
 
     @property
     def listener(self) -> Door | None:

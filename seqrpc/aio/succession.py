@@ -293,7 +293,7 @@ class Succession:
         listener = self._hub.listener
         assert isinstance(listener, Listener)
         assert self._process is not None
-        listener.pause_accepting()
+        self._hub.stand_aside()
         listener.listening.is_anothers = True
         self._process.unleash()
         self._serves = True

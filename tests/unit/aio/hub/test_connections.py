@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from support.daemons import raw_client
 from support.processes import AS_ROOT, OTHER_UID, running_child
-from support.waiting import PATIENCE
+from support.waiting import PATIENCE, comes_true, turns_of_the_loop
 from support.work import Work
 
 import seqrpc
@@ -102,6 +102,25 @@ async def test_who_finds_no_descriptor_left_waits_until_a_connection_ends(
                 await first.close()
                 assert await waiting == 3
     assert caplog.text.count("are all that RLIMIT_NOFILE leaves room for") == 1, "said once"
+
+
+async def test_a_full_server_that_stands_aside_leaves_those_who_come_then_to_another(
+    socket_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(accounts, "free_descriptors", lambda _soft: 1)
+    async with seqrpc.serve(Work(), socket_path) as server:
+        hub = hub_of(server)
+        async with seqrpc.connect(socket_path) as first, seqrpc.connect(socket_path) as second:
+            assert await first.call("Work.add", 1, 2) == 3
+            waiting = asyncio.ensure_future(second.call("Work.add", 1, 2))
+            hub.stand_aside()
+            await first.close()
+            await comes_true(lambda: not server.connections)
+            await turns_of_the_loop()
+            assert not server.connections
+            assert not waiting.done()
+            hub.accept()
+            assert await waiting == 3
 
 
 async def test_who_waits_for_a_descriptor_is_told_when_the_server_stops(
