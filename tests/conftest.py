@@ -16,7 +16,6 @@ import pytest
 import uvloop
 from support.descriptors import open_fds
 
-from seqrpc.aio.shares import _shares
 from seqrpc.kernel.closing import CLOSER
 from seqrpc.kernel.interrupts import HELD, release
 from seqrpc.logs import meter
@@ -83,7 +82,6 @@ def _no_leaks() -> Iterator[None]:
     before = open_fds()  # the test before has collected what it left
     _loop_errors.clear()
     meter.forget()  # one test's lines are not another's flood
-    _shares.by_uid.clear()  # nor is what it read the next one's turn
 
     yield
 

@@ -105,7 +105,7 @@ class Intake:
         self._gate: Gate | None = None  # made when it is first needed
         self._arrived: tuple[Received | OSError, bytes] | None = None  # what the gate received while reading was paused
         self._packets = range(min(limits.max_packets_per_wakeup, _WAKEUP_BYTES))  # none is without a byte
-        self._share = share_of(uid)
+        self._share = share_of(uid, loop)
         self._round = self._share.round  # the round in which this was admitted last
         self._lone_wakeups = 0
         self._polling = Polling(loop, self._read_ready, limits.busy_poll_timeout) if limits.busy_poll_timeout else None

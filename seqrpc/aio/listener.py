@@ -174,7 +174,7 @@ class Listener:
         if not self.is_accepting:  # a forked child runs the loop that it inherited
             return
         self._waiting = None
-        ends = time.monotonic() + (TURN_SECONDS if several_users() else _ALONE_SECONDS)
+        ends = time.monotonic() + (TURN_SECONDS if several_users(self.loop) else _ALONE_SECONDS)
         for _ in range(_ACCEPTED_PER_WAKEUP):
             try:
                 sock, _address = self._listening.sock.accept()
@@ -190,7 +190,7 @@ class Listener:
             if time.monotonic() >= ends:
                 break
         if somebody_waits(self._listening.sock):  # and may be another user than those who are heard at length, alone
-            self._waiting = share_of_newcomers()
+            self._waiting = share_of_newcomers(self.loop)
 
     def _adopt(self, sock: socket.socket) -> None:
         """Give a connection its transport; what goes wrong costs this connection only."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from contextvars import Context
 from itertools import islice
 from typing import Final, Protocol
@@ -36,7 +35,7 @@ class Watched(Protocol):
 
 
 class Share:
-    """One user's share of each turn of this thread's event loop, from which all of its connections are read.
+    """One user's share of each turn of an event loop, from which all of its connections are read.
 
     The time that reading takes is added up. Once it reaches a turn's time, connections that come later in the same turn
     are left out until the next one, in which those that were left out come first. So the user is heard on each of its
@@ -49,18 +48,18 @@ class Share:
     """
 
     __slots__ = (
-        "__weakref__", "_done", "_is_new", "_left_out", "_others", "_owed", "_spent", "_turn_of", "crowded", "look_at",
-        "round", "used",
+        "__weakref__", "_done", "_has_begun", "_is_new", "_left_out", "_others", "_owed", "_spent", "crowded",
+        "look_at", "round", "used",
     )  # fmt: skip
 
     def __init__(self, others: WeakValueDictionary[int | None, Share]) -> None:
         """Begin with no connection.
 
         Args:
-            others: the shares of all users in this thread.
+            others: the shares of all users of the loop.
         """
         self._others = others
-        self._turn_of: asyncio.AbstractEventLoop | None = None  # the loop whose turn has begun and will be ended
+        self._has_begun = False  # whether a turn has begun, which the loop will end
         self._spent = False  # whether this turn has ended for the user
         self._left_out = False  # whether a connection was left out that had not been read in this round
         self._owed: dict[Watched, None] = {}  # left out, and not watched: to be watched again in this order
@@ -99,7 +98,7 @@ class Share:
         self.look_at = self.used + TURN_SECONDS
         if self.used < self.turn_seconds:
             return
-        begins = self._turn_of is not loop
+        begins = not self._has_begun
         self._begin(loop)
         if begins and len(self._others) == 1:  # it is of many turns, in none of which anybody else was kept waiting
             self.used, self.look_at = 0.0, TURN_SECONDS
@@ -131,20 +130,18 @@ class Share:
         self._done.pop(connection, None)
 
     def _begin(self, loop: asyncio.AbstractEventLoop) -> None:
-        if self._turn_of is not loop:  # it may be a loop that was closed, or a forked parent's
-            self._turn_of = loop
+        if not self._has_begun:
+            self._has_begun = True
             self._spent = self._left_out = False
             loop.call_soon(self._over, loop, context=Context())  # it is the turn of all whom the user calls from
 
     def _over(self, loop: asyncio.AbstractEventLoop) -> None:
         """End the turn for everybody."""
-        if loop is not self._turn_of:
-            return
         if not (self._left_out or self._owed or self._is_new):
             self.round += 1
             self.crowded = self._spent
             self._owed, self._done = self._done, {}
-        self._turn_of, self._spent, self._left_out = None, False, False
+        self._has_begun = self._spent = self._left_out = False
         self.used, self.look_at = 0.0, TURN_SECONDS
         again = list(islice(self._owed, _WATCHED_AGAIN))
         for connection in again:
@@ -167,33 +164,40 @@ class _Nobodys(Share):
 NOBODYS: Final = _Nobodys(WeakValueDictionary())
 
 
-class _Shares(threading.local):
-    """The shares of this thread."""
+class _Users(WeakValueDictionary[int | None, Share]):
+    """The shares of the users of one loop, which it holds: no other loop gets its id."""
 
-    def __init__(self) -> None:
-        self.by_uid: WeakValueDictionary[int | None, Share] = WeakValueDictionary()
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__()
+        self.loop = loop
 
 
-_shares = _Shares()
+_by_loop: Final[WeakValueDictionary[int, _Users]] = WeakValueDictionary()  # held by the shares
 
 _NEWCOMERS: Final = -2  # no user has this number
 
 
-def several_users() -> bool:
-    """Return whether connections of more than one user are read in this thread."""
-    shares = _shares.by_uid
-    return len(shares) - (_NEWCOMERS in shares) > 1
+def several_users(loop: asyncio.AbstractEventLoop) -> bool:
+    """Return whether connections of more than one user are read by a loop."""
+    users = _by_loop.get(id(loop))
+    return users is not None and len(users) - (_NEWCOMERS in users) > 1
 
 
-def share_of_newcomers() -> Share:
-    """Return what is to be kept while somebody waits to be accepted in this thread, whose user is not known yet."""
-    return share_of(_NEWCOMERS)
+def share_of_newcomers(loop: asyncio.AbstractEventLoop) -> Share:
+    """Return what is to be kept while somebody waits to be accepted by a loop, whose user is not known yet."""
+    return share_of(_NEWCOMERS, loop)
 
 
-def share_of(uid: int | None) -> Share:
-    """Return what the connections of one user share in this thread; None: all whom the kernel does not name."""
-    shares = _shares.by_uid
-    share = shares.get(uid)
+def share_of(uid: int | None, loop: asyncio.AbstractEventLoop) -> Share:
+    """Return what the connections of one user share on a loop; None: all whom the kernel does not name.
+
+    Another loop of the same thread, before or after, has nothing to do with it: what a closed one left undone would
+    never be done.
+    """
+    users = _by_loop.get(id(loop))
+    if users is None:
+        users = _by_loop[id(loop)] = _Users(loop)
+    share = users.get(uid)
     if share is None:
-        share = shares[uid] = Share(shares)
+        share = users[uid] = Share(users)
     return share

@@ -112,7 +112,7 @@ class Pace:
         return self.waiting > 0 or time.monotonic() >= self.turn_ends
 
     def _begin_turn(self) -> None:
-        self.turn_ends = time.monotonic() + share_of(self._uid).turn_seconds
+        self.turn_ends = time.monotonic() + share_of(self._uid, self._loop).turn_seconds
         self._end_soon()
 
     async def wait(self, line: deque[asyncio.Future[None]]) -> None:

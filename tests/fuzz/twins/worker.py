@@ -135,7 +135,6 @@ class Runner:
     def run(self, script: dict[str, Any]) -> dict[str, Any]:
         """Run a case and return its report."""
         meter.forget()
-        shares._shares.by_uid.clear()
         self._lines.lines = []
         self._trouble = []
         gc.collect()

@@ -117,10 +117,10 @@ async def test_while_some_wait_nobody_is_heard_at_length(socket_path: Path, monk
         door = server._listener
         with clients(socket_path, 3):
             await site.until_connections(1)
-            assert share_of(os.getuid()).turn_seconds == TURN_SECONDS
+            assert share_of(os.getuid(), asyncio.get_running_loop()).turn_seconds == TURN_SECONDS
             await site.until_connections(3)
             await comes_true(lambda: door._waiting is None)
-            assert share_of(os.getuid()).turn_seconds > TURN_SECONDS
+            assert share_of(os.getuid(), asyncio.get_running_loop()).turn_seconds > TURN_SECONDS
         with clients(socket_path, 3):
             await site.until_connections(4)
             door.pause_accepting()

@@ -61,9 +61,10 @@ class Starting:
 
 
 @pytest.fixture(autouse=True)
-def somebody_else() -> tuple[Share, Share]:
+async def somebody_else() -> tuple[Share, Share]:
     """Let a user be there besides the one whose handlers begin, and who has short turns therefore."""
-    return share_of(2_001), share_of(2_002)
+    loop = asyncio.get_running_loop()
+    return share_of(2_001, loop), share_of(2_002, loop)
 
 
 @pytest.fixture
@@ -298,7 +299,7 @@ async def test_many_that_are_quick_do(starts: Starting, monkeypatch: pytest.Monk
 
 async def test_where_there_is_nobody_else_a_turn_is_long() -> None:
     starts = Starting(2_003)
-    shares._shares.by_uid.clear()
+    shares._by_loop[id(asyncio.get_running_loop())].clear()
     assert max(await begun_in_turns(starts, 5, 1.5 * TURN_SECONDS)) > 1
 
 

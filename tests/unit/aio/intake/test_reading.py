@@ -129,7 +129,7 @@ async def test_a_wakeup_ends_after_some_milliseconds_too(raw: Pair) -> None:
 
 
 async def test_all_of_one_user_that_read_in_one_turn_of_the_loop_share_its_time(raw: Pair) -> None:
-    somebody_else = share_of(2_001)
+    somebody_else = share_of(2_001, asyncio.get_running_loop())
     here, there = raw_pair()
     _one, first = on_transport(raw[0])
     _two, second = on_transport(here)
@@ -156,13 +156,13 @@ async def test_all_of_one_user_that_read_in_one_turn_of_the_loop_share_its_time(
     await first.end()
     await second.end()
     there.close()
-    assert somebody_else is share_of(2_001)
+    assert somebody_else is share_of(2_001, asyncio.get_running_loop())
     assert both <= 5, "those whose turn it was come before the slow one"
 
 
 async def test_who_is_left_out_of_a_turn_and_reset_is_told_so(raw: Pair) -> None:
     """libuv calls once for a socket with an error, and watches it no more."""
-    somebody_else = share_of(2_001)
+    somebody_else = share_of(2_001, asyncio.get_running_loop())
     transport, recorder = on_transport(raw[0])
     share = carrier_of(transport).intake._share
     loop = asyncio.get_running_loop()
@@ -174,11 +174,11 @@ async def test_who_is_left_out_of_a_turn_and_reset_is_told_so(raw: Pair) -> None
         await asyncio.sleep(0)
     assert recorder.told == ["made"]
     await recorder.until_told("lost")
-    assert somebody_else is share_of(2_001)
+    assert somebody_else is share_of(2_001, asyncio.get_running_loop())
 
 
 async def test_who_is_paused_while_it_is_left_out_of_a_turn_is_not_read(raw: Pair) -> None:
-    somebody_else = share_of(2_001)
+    somebody_else = share_of(2_001, asyncio.get_running_loop())
     transport, recorder = on_transport(raw[0])
     share = carrier_of(transport).intake._share
     loop = asyncio.get_running_loop()
@@ -192,7 +192,7 @@ async def test_who_is_paused_while_it_is_left_out_of_a_turn_is_not_read(raw: Pai
     transport.resume_reading()
     await recorder.until_packets(1)
     await recorder.end()
-    assert somebody_else is share_of(2_001)
+    assert somebody_else is share_of(2_001, asyncio.get_running_loop())
 
 
 @pytest.mark.usefixtures("long_turns")
