@@ -120,7 +120,7 @@ class Intake:
             self.is_reading = True
             if self._arrived is not None:
                 run_in(self.context, self._loop.call_soon, self._read_arrived)
-            elif self._gate is None or not self._gate.shut:
+            elif not self.is_shut:
                 self._watch_readable()
 
     def stop(self) -> None:
@@ -137,13 +137,18 @@ class Intake:
         """Whether a packet was received, or is being received by a thread, that the protocol has not got."""
         return self._arrived is not None or (self._gate is not None and self._gate.receives)
 
+    @property
+    def is_shut(self) -> bool:
+        """Whether nothing is received for the time being: there is no room for what the next packet brings."""
+        return self._gate is not None and self._gate.shut
+
     def leave_share(self) -> None:
         """Leave the user's share of the loop's turns: the connection is over."""
         self._share = NOBODYS
 
     def watch_again(self) -> None:
         """Watch the socket again, after this was left out of a turn."""
-        if self.is_reading and not (self._gate is not None and self._gate.shut):
+        if self.is_reading and not self.is_shut:
             self._watch_readable()
 
     def _watch_readable(self) -> None:
@@ -209,7 +214,7 @@ class Intake:
     def use_lane(self, lane: Lane) -> None:
         """Have plain packets taken by something native from now on, and the rest by this as before."""
         self.lane = lane
-        if self.is_reading and self._polling is None and not (self._gate is not None and self._gate.shut):
+        if self.is_reading and self._polling is None and not self.is_shut:
             self._watch_readable()
 
     def _read_by_lane(self, lane: Lane, share: Share) -> None:
@@ -326,7 +331,7 @@ class Intake:
 
     def read_rest(self) -> None:
         """Read what came before the connection broke. The loop may never call again: there may be no end of file."""
-        if self.is_reading and not (self._gate is not None and self._gate.shut):
+        if self.is_reading and not self.is_shut:
             self._lone_wakeups = 0
             self._read_ready()
             run_in(self.context, self._loop.call_soon, self.read_rest)

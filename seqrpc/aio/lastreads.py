@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from seqrpc.aio.link import Link
+from seqrpc.aio.transport import carrier_of
 from seqrpc.interface.scope import run_outside
 from seqrpc.kernel import forks
 from seqrpc.logs import get_logger
@@ -17,6 +18,9 @@ _log = get_logger("seqrpc.lastreads")
 _MOST_READS = 512
 """Times that a connection is read on which nothing runs. The kernel queues some 280 packets of one sender (its default
 send buffer), and one is read each time at least: who sends still was told that nothing is taken any more."""
+
+_LOOK_AGAIN = 0.01
+"""Seconds until it is looked again whether there is room for what somebody's next packet brings."""
 
 _AT_ONCE = 16
 """Connections that are read before it is looked again who has something unread: who was read least goes first."""
@@ -35,6 +39,11 @@ class _Reading:
         """Whether somebody here waits for what comes over it: answers, or that a handler is told to stop."""
         session = self.link.session
         return bool(session.calls or session.requests)
+
+    @property
+    def is_shut(self) -> bool:
+        """Whether nothing can be read for the time being: there is no room for the descriptors that come next."""
+        return carrier_of(self.link.transport).intake.is_shut
 
     async def read_on(self) -> None:
         """Read for a wake-up or two of the loop, and hold back again.
@@ -66,6 +75,8 @@ class LastReads:
         self._loop = asyncio.get_running_loop()
         self._selector: selectors.BaseSelector | None = None
         self._held: dict[Link, _Reading] = {}
+        self._shut: dict[_Reading, asyncio.TimerHandle] = {}  # of these, who cannot be read, and is not watched
+        self._opened: list[_Reading] = []  # who was shut, and may have been received from elsewhere
         self._unread = asyncio.Event()
         self._all_read = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -99,16 +110,47 @@ class LastReads:
     def forget(self, link: Link) -> None:
         """Stop reading a connection: it ended, or was read often enough."""
         reading = self._held.pop(link, None)
-        if reading is not None and self._selector is not None:
+        if reading is None or self._selector is None:
+            return
+        timer = self._shut.pop(reading, None)
+        if timer is None:
             self._selector.unregister(reading.sock)
+        else:
+            timer.cancel()
+            self._unread.set()  # there may be nobody left to wait for
 
     def _next(self) -> list[_Reading]:
-        """Return who is to be read next; nobody if nothing is unread."""
+        """Return who is to be read next; nobody if nothing is unread, or can be read."""
         if self._selector is None:
             return []
+        opened, self._opened = self._opened, []
         unread: list[_Reading] = [key.data for key, _events in self._selector.select(0)]
+        unread += [reading for reading in opened if reading.link in self._held and reading not in unread]
+        for reading in unread:
+            if reading.link.transport.is_closing():
+                self.forget(reading.link)
+            elif reading.is_shut:
+                self._set_aside(reading)
+        unread = [reading for reading in unread if reading.link in self._held and reading not in self._shut]
         unread.sort(key=lambda reading: 0 if reading.is_waited_on else reading.reads)
         return unread[:_AT_ONCE]
+
+    def _set_aside(self, reading: _Reading) -> None:
+        """Watch somebody no more who cannot be read, and would keep the loop awake, and look again later."""
+        assert self._selector is not None
+        self._selector.unregister(reading.sock)
+        self._shut[reading] = self._loop.call_later(_LOOK_AGAIN, self._look_again, reading)
+
+    def _look_again(self, reading: _Reading) -> None:
+        if self._selector is None:
+            return
+        if reading.is_shut:
+            self._shut[reading] = self._loop.call_later(_LOOK_AGAIN, self._look_again, reading)
+            return
+        del self._shut[reading]
+        self._selector.register(reading.sock, selectors.EVENT_READ, reading)
+        self._opened.append(reading)
+        self._unread.set()
 
     async def _read_on(self) -> None:
         while True:
@@ -119,7 +161,8 @@ class LastReads:
                 if reading.reads >= _MOST_READS and not reading.is_waited_on:
                     self.forget(reading.link)
             if not unread:
-                self._all_read.set()
+                if not self._shut:
+                    self._all_read.set()
                 await self._unread.wait()
 
     async def finish(self) -> None:
@@ -142,5 +185,8 @@ class LastReads:
             self._loop.remove_reader(self._selector.fileno())  # type: ignore[attr-defined] # of epoll, kqueue
             self._selector.close()
             self._selector = None
+        for timer in self._shut.values():
+            timer.cancel()
+        self._shut.clear()
         self._held.clear()
         self._all_read.set()

@@ -41,3 +41,8 @@ async def loop_works() -> bool:
     for _ in range(20):
         await asyncio.sleep(0.002)
     return time.thread_time() - began > 0.008
+
+
+async def loop_rests() -> bool:
+    """Return whether the loop sleeps while it has nothing to do: one that stays awake is found so each time."""
+    return not (await loop_works() and await loop_works() and await loop_works())

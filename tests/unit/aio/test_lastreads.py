@@ -15,8 +15,10 @@ import msgpack
 import pytest
 from support.daemons import RawClient, raw_client
 from support.descriptors import open_fds
+from support.packets import send_with
 from support.processes import in_child
-from support.waiting import PATIENCE
+from support.scarcity import no_room, short_table, stalled
+from support.waiting import PATIENCE, loop_rests
 
 import seqrpc
 from seqrpc.aio.connection import link_of
@@ -26,6 +28,7 @@ from seqrpc.aio.link import Link
 ENDLESS = 600.0
 
 PING = msgpack.packb([0, 1, "rpc.ping", []])
+TAKE = msgpack.packb([0, 1, "Quiet.take", [msgpack.ExtType(1, b"\0")]])
 PING_ONEWAY = msgpack.packb([2, "rpc.ping", []])
 
 
@@ -35,6 +38,10 @@ class Quiet(seqrpc.Service):
     @seqrpc.method
     async def wait(self) -> None:
         await asyncio.sleep(ENDLESS)
+
+    @seqrpc.method
+    async def take(self, file: seqrpc.OwnedFd) -> None:
+        pass
 
 
 class Held:
@@ -225,6 +232,72 @@ async def test_a_connection_that_ends_is_noticed_and_one_that_has_ended_is_not_r
             held.reads.forget(connection)  # as the server does
         held.reads.forget(held.connections[1])
         await held.reads.finish()
+
+
+@pytest.mark.parametrize("elsewhere", [False, True], ids=["no room", "short table"])
+async def test_who_brings_what_there_is_no_room_for_waits_quietly_and_is_read_then(
+    socket_path: Path, pipe: tuple[int, int], elsewhere: bool
+) -> None:
+    async with connected(socket_path, 2) as held:
+        client = held.clients[0]
+        with ExitStack() as stack:
+            if elsewhere:
+                stack.enter_context(short_table())
+            lifted = stack.enter_context((stalled if elsewhere else no_room)(os.getuid()))
+            send_with(client.sock, TAKE, pipe[:1])
+            held.hold()
+            (reading, _other) = held.readings
+            await turns(lambda: reading in held.reads._shut)
+            finishing = asyncio.ensure_future(held.reads.finish())
+            assert await loop_rests()
+            assert not finishing.done()
+            await ping(held.clients[1])
+            lifted.set()
+            async with asyncio.timeout(PATIENCE):
+                await finishing
+            assert await client.receive() == [1, 1, None, None]
+        assert reading.reads <= 3
+
+
+async def test_who_waits_for_room_and_ends_is_not_waited_for(socket_path: Path, pipe: tuple[int, int]) -> None:
+    async with connected(socket_path, 2) as held:
+        with no_room(os.getuid()):
+            for client in held.clients:
+                send_with(client.sock, TAKE, pipe[:1])
+            held.hold()
+            await turns(lambda: len(held.reads._shut) == 2)
+            finishing = asyncio.ensure_future(held.reads.finish())
+            for connection in held.connections:
+                assert not finishing.done()
+                connection.abandon()
+                held.reads.forget(connection)  # as the server does
+                await asyncio.sleep(0)
+            async with asyncio.timeout(PATIENCE):
+                await finishing
+
+
+async def test_nobody_is_looked_at_again_after_the_end(socket_path: Path, pipe: tuple[int, int]) -> None:
+    async with connected(socket_path) as held:
+        with no_room(os.getuid()):
+            send_with(held.clients[0].sock, TAKE, pipe[:1])
+            held.hold()
+            await turns(lambda: held.reads._shut)
+            (timer,) = held.reads._shut.values()
+            held.reads.close()
+            assert timer.cancelled()
+
+
+async def test_who_is_closing_is_not_read(socket_path: Path) -> None:
+    async with connected(socket_path) as held:
+        (client,), (connection,) = held.clients, held.connections
+        held.hold()
+        while not connection.writing_paused:
+            await connection.caller.send_notify("Peer.hear", (b"x" * 30_000,))
+        connection.transport.close()  # and it stays until its peer has read
+        client.sock.send(PING)
+        await turns(lambda: connection not in held.reads._held)
+        assert await loop_rests()
+        connection.abandon()
 
 
 async def test_without_a_descriptor_to_spare_the_loop_reads_on(
