@@ -7,6 +7,7 @@ import errno
 import os
 import socket
 from collections.abc import Callable
+from typing import Final
 
 from seqrpc.kernel import ancillary
 from seqrpc.kernel.ancillary import Received
@@ -15,6 +16,9 @@ from seqrpc.kernel.descriptors import OwnedFd, close_all
 from seqrpc.kernel.unread import close_unread
 from seqrpc.limits import MAX_PACKET
 from seqrpc.protocol.inbox import BUFFER_BYTES, Inbox
+
+_TEND_SECONDS: Final = 1.0
+"""Seconds after which the closer is to try again to start a thread, if it could not: nothing else may ask it to."""
 
 
 class Gate:
@@ -30,7 +34,7 @@ class Gate:
         arrived: called with a packet that was received elsewhere, and the bytes that it has, or with a failure to.
     """
 
-    __slots__ = ("_arrived", "_elsewhere", "_inbox", "_left", "_loop", "_reopened", "_sock", "shut")
+    __slots__ = ("_arrived", "_elsewhere", "_inbox", "_left", "_loop", "_reopened", "_sock", "_tending", "shut")
 
     def __init__(
         self,
@@ -49,6 +53,7 @@ class Gate:
         self._arrived = arrived
         self._left = False
         self._elsewhere = False  # whether a thread receives, or is about to
+        self._tending: asyncio.TimerHandle | None = None
         self.shut = False
         """Whether nothing is to be received until one of the two was called."""
 
@@ -75,12 +80,28 @@ class Gate:
             # The kernel closes descriptors for which it finds no number, in the thread that receives.
             self.shut = self._elsewhere = True
             CLOSER.put(-1, uid, self._receive)
+        if self.shut:
+            self._tend_later()
         return not self.shut
+
+    def _tend_later(self) -> None:
+        self._tending = self._loop.call_later(_TEND_SECONDS, self._tend)
+
+    def _tend(self) -> None:
+        CLOSER.tend()
+        self._tend_later()
+
+    def _tend_no_more(self) -> None:
+        if self._tending is not None:
+            self._tending.cancel()
+            self._tending = None
 
     def leave(self) -> bool:
         """Call nothing any more; return whether a thread still uses the socket, which is closed once it does not."""
         CLOSER.forget(self)
         self._left = True
+        if not self._elsewhere:
+            self._tend_no_more()
         return self._elsewhere
 
     @property
@@ -92,6 +113,7 @@ class Gate:
         self._loop.call_soon_threadsafe(self._reopen)
 
     def _reopen(self) -> None:
+        self._tend_no_more()
         self.shut = False
         if not self._left:
             self._reopened()
@@ -113,6 +135,7 @@ class Gate:
             self._drop(received)
 
     def _arrive(self, received: Received | OSError, data: bytes) -> None:
+        self._tend_no_more()
         self.shut = self._elsewhere = False
         if self._left:
             self._drop(received)

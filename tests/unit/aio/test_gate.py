@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import pytest
@@ -14,11 +14,13 @@ from support.packets import raw_pair, send_with
 from support.scarcity import no_room, short_table, stalled
 from support.waiting import PATIENCE, comes_true, happens, turns_of_the_loop
 
+from seqrpc.aio import gate as module
 from seqrpc.aio.gate import Gate
 from seqrpc.kernel.ancillary import Received, take_control
-from seqrpc.kernel.closing import CLOSER
+from seqrpc.kernel.closing import CLOSER, Closer
 from seqrpc.kernel.descriptors import OwnedFd, close_all
 from seqrpc.kernel.platforms import PLATFORM
+from seqrpc.limits import MAX_UNCLOSED_OF_ONE
 from seqrpc.protocol.inbox import Inbox
 
 UID = 1001
@@ -107,6 +109,31 @@ async def test_whose_room_it_is_tells_the_packet_where_it_does(pipe: tuple[int, 
                 await happens(lambda: told.reopened > 0, told.news)
 
 
+async def test_threads_that_could_not_be_started_are_asked_for_again(
+    pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start(work: Callable[..., object], args: tuple[object, ...]) -> None:
+        tries.append(1)
+        if len(tries) < 5:
+            raise RuntimeError("can't start new thread")
+        start_thread(work, args)
+
+    tries: list[int] = []
+    closer = Closer(start)
+    monkeypatch.setattr(module, "CLOSER", closer)
+    monkeypatch.setattr(module, "_TEND_SECONDS", 0.001)
+    async with gated() as (gate, told, _ours, theirs):
+        closer.put_all([(-1, lambda: None, UID)] * MAX_UNCLOSED_OF_ONE)
+        send_with(theirs, b"with", pipe)
+        assert not gate.is_open()
+        await happens(lambda: told.reopened > 0, told.news)
+        assert len(tries) >= 5
+        assert gate.is_open()
+        assert not gate.leave()
+        assert gate._tending is None
+    assert closer.wait_idle(PATIENCE)
+
+
 async def test_whoever_has_left_is_told_nothing(pipe: tuple[int, int]) -> None:
     async with gated() as (gate, told, _ours, theirs):
         send_with(theirs, b"with", pipe)
@@ -166,12 +193,12 @@ async def test_what_is_received_elsewhere_for_one_who_left_is_closed(pipe: tuple
 def test_what_is_received_elsewhere_after_the_loop_is_closed_is_dropped(pipe: tuple[int, int], left: bool) -> None:
     ours, theirs = raw_pair()
     loop = asyncio.new_event_loop()
-    loop.close()
     told = Told()
     gate = Gate(loop, ours, Inbox(uid=UID), reopened=told.reopen, arrived=told.arrive)
     send_with(theirs, b"with", pipe)
     with short_table(), stalled(UID) as lifted:
         assert not gate.is_open()
+        loop.close()
         if left:
             gate.leave()
         lifted.set()
@@ -184,9 +211,9 @@ def test_what_is_received_elsewhere_after_the_loop_is_closed_is_dropped(pipe: tu
 def test_room_after_the_loop_is_closed_is_told_to_nobody(pipe: tuple[int, int]) -> None:
     ours, theirs = raw_pair()
     loop = asyncio.new_event_loop()
-    loop.close()
     told = Told()
     gate = Gate(loop, ours, Inbox(uid=UID), reopened=told.reopen, arrived=told.arrive)
     send_with(theirs, b"with", pipe)
     with no_room(UID), ours, theirs:
         assert not gate.is_open()
+        loop.close()
