@@ -134,10 +134,10 @@ class Sending(ABC):
         What still waits is watched for.
 
         Args:
-            until: when to stop, by the monotonic clock, so that others on the loop can run.
+            until: when to stop, by the monotonic clock, so that others on the loop can run; one packet is tried anyway.
         """
         outbox = self.outbox
-        while (packet := outbox.first) is not None and _monotonic() < until:
+        while (packet := outbox.first) is not None:
             try:
                 self.room.change(narrow=packet.narrow)
                 ancillary.send(self._sock, packet.data, packet.numbers())  # type: ignore[arg-type] # as above
@@ -146,6 +146,8 @@ class Sending(ABC):
                     return False
             else:
                 outbox.sent()
+            if _monotonic() >= until:
+                break
         if outbox.packets:  # the time is up; nobody watches if this was to try again what the kernel had no room for
             self._watch()
             return False

@@ -100,11 +100,14 @@ def test_what_finds_no_room_waits_in_its_order(pair: Pair, pipe: tuple[int, int]
 def test_a_flush_ends_when_its_time_is_up(pair: Pair) -> None:
     sender = Sender(pair[0])
     fill(pair[0])
-    sender.send(Packet(b"one", []))
+    for data in (b"one", b"two", b"three"):
+        sender.send(Packet(data, []))
     drained(pair[1])
     assert not sender.flush(until=0)
-    assert sender.watches == ["room", "room"]  # whoever flushed may not have been woken by a watch
+    assert drained(pair[1]) == [b"one"], "something goes, however little time there is"
+    assert sender.watches == ["room"] * 4  # whoever flushed may not have been woken by a watch
     assert sender.flush()
+    assert drained(pair[1]) == [b"two", b"three"]
 
 
 def test_memory_files_leave_while_little_may_wait(pair: Pair) -> None:
