@@ -32,7 +32,7 @@ class Outlet(Sending):
         """When to try again, in nanoseconds of the monotonic clock."""
 
     def _watch(self) -> None:
-        self.wants_room = True
+        self.wants_room, self.retry_at = True, None
 
     def _watch_later(self) -> None:
         self.retry_at = time.monotonic_ns() + _RETRY_NS

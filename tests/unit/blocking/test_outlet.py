@@ -85,3 +85,22 @@ def test_what_the_kernel_has_no_room_for_is_tried_again_later_and_not_when_the_s
         return [*seen, outlet.flush(), outlet.retry_at]
 
     assert in_child(work, uid=OTHER_UID) == [False, True, False, True, True, None]
+
+
+@pytest.mark.skipif(not AS_ROOT, reason="needs to become another user")
+def test_what_is_tried_again_and_finds_no_room_is_no_longer_tried_by_the_clock() -> None:
+    def work() -> list[Any]:
+        pair = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        outlet = make(pair[0])
+        with jammed():
+            fill(pair[0])
+            outlet.send(Packet(b"with", [OwnedFd.dup(0)]))
+            empty(pair[1])
+            assert not outlet.flush()
+            assert outlet.retry_at is not None
+        fill(pair[0])
+        seen = [outlet.flush(), outlet.wants_room, outlet.retry_at]
+        empty(pair[1])
+        return [*seen, outlet.flush()]
+
+    assert in_child(work, uid=OTHER_UID) == [False, True, None, True]
