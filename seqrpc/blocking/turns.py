@@ -275,11 +275,11 @@ class Turns:
     def _poll(self, waiter: Waiter, until: int | None, pumps: Sequence[Pump]) -> tuple[Work | None, bool]:
         """Wait for what comes first; return what to do, and whether the time has come."""
         line, bell = self._line, None
-        wants_room, retry_at = line.wants_room()
-        first = earlier(until, retry_at)
-        own = [(line.fd, READ | WRITE if wants_room else READ)]
         if not is_alone():
             bell = waiter.bell = self._listen()
+        wants_room, retry_at = line.wants_room()  # asked once there is a bell: who queues a packet after this rings it
+        first = earlier(until, retry_at)
+        own = [(line.fd, READ | WRITE if wants_room else READ)]
         if bell is None:
             first = earlier(first, time.monotonic_ns() + _LOOK_INTERVAL_NS)
         else:

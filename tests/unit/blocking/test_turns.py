@@ -13,11 +13,13 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import msgpack
 import pytest
 from support.daemons import descriptor
 from support.lines import NOTIFY, REQUEST, RESPONSE, End, Handler, Thread, comes_true, line_end, sleeps
 from support.processes import in_child
 from support.scarcity import no_room, table_full
+from support.waiting import PATIENCE
 
 import seqrpc
 from seqrpc.blocking import turns, waiting
@@ -497,6 +499,32 @@ def test_where_there_are_no_descriptors_for_bells_threads_look_now_and_then(end:
         end.line.turns.bell = bell
     end.send(RESPONSE, first_id, None, 1)
     first.result()
+
+
+def test_what_another_thread_queues_before_there_is_a_bell_is_sent(end: End, monkeypatch: pytest.MonkeyPatch) -> None:
+    make, queued = waiting.Bell, threading.Event()
+
+    def queue() -> None:
+        end.fill()
+        with end.line.lock:
+            end.line.send(msgpack.packb([NOTIFY, "last", []]))
+        assert end.line.unsent_packets == 1
+        queued.set()
+
+    def make_late() -> waiting.Bell:
+        monkeypatch.setattr(turns, "Bell", make)
+        Thread(queue).result()
+        return make()
+
+    monkeypatch.setattr(turns, "Bell", make_late)
+    thread = Thread(lambda: end.caller.request("first", []))
+    assert queued.wait(PATIENCE)
+    first_id = end.receive()[1]
+    while (message := end.receive()) == [NOTIFY, "fill", []]:
+        pass
+    assert message == [NOTIFY, "last", []]
+    end.send(RESPONSE, first_id, None, 1)
+    assert thread.result() == 1
 
 
 # The rest
