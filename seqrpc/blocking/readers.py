@@ -13,7 +13,7 @@ from typing import Any, Final
 from seqrpc.blocking.family import Family, is_alone
 from seqrpc.blocking.kept import keep
 from seqrpc.blocking.reading import Reading
-from seqrpc.blocking.waiting import LOOK_INTERVAL, READ, Bell, earlier, poll, seconds_until
+from seqrpc.blocking.waiting import LOOK_INTERVAL, READ, Bell, earlier, poll, seconds_to_rest
 from seqrpc.errors import (
     ConnectionLost,
     DeadlineExceeded,
@@ -309,7 +309,7 @@ class StreamReader:
         self._pumped = pump is not None and not (fd in ready and self._pumped)
         if pump is not None and self._pumped:
             family.turn(pump)
-        elif fd in ready and not self._closed and not (CLOSER.careful and reading.must_wait(_seconds_of(until))):
+        elif fd in ready and not self._closed and not (CLOSER.careful and reading.must_wait(seconds_to_rest(until))):
             reading.read()
         family.run_errands()
         if deadline is not None and not self.items.is_ready and time.monotonic_ns() >= deadline:
@@ -447,8 +447,3 @@ class StreamReader:
         self.close()
         self.items.failure = None
         self.items.drop()
-
-
-def _seconds_of(until: int | None) -> float:
-    """Return how long to wait at most, until it is looked again."""
-    return LOOK_INTERVAL if until is None else seconds_until(until)

@@ -23,7 +23,7 @@ from seqrpc.blocking.waiting import (
     Waiter,
     earlier,
     poll,
-    seconds_until,
+    seconds_to_rest,
 )
 from seqrpc.errors import ConnectionLost, DeadlineExceeded, WrongProcess
 from seqrpc.kernel.closing import CLOSER
@@ -299,7 +299,7 @@ class Turns:
         if pump is not None and self._pumped:
             return functools.partial(self._turn, pump, pumps), False
         if is_mine:
-            if CLOSER.careful and line.reading.must_wait(LOOK_INTERVAL if until is None else seconds_until(until)):
+            if CLOSER.careful and line.reading.must_wait(seconds_to_rest(until)):
                 return None, until is not None and time.monotonic_ns() >= until
             work, came = line.reading.read()
             if not came and line.broken is not None:

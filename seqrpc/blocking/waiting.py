@@ -149,6 +149,11 @@ def seconds_until(until: int) -> float:
     return min((until - time.monotonic_ns()) / 1e9, _LONGEST_MS / 1e3)
 
 
+def seconds_to_rest(until: int | None) -> float:
+    """Return how long a thread that no bell wakes may rest: until the time has come, or it is to look again."""
+    return LOOK_INTERVAL if until is None else min(LOOK_INTERVAL, seconds_until(until))
+
+
 def earlier(one: int | None, other: int | None) -> int | None:
     """Return the earlier of two times, of which None is never."""
     if one is None or other is None:

@@ -11,13 +11,15 @@ from typing import Any
 import msgpack
 import pytest
 from support.descriptors import is_open, same_file
+from support.lines import comes_true
 from support.processes import in_child
+from support.scarcity import no_room
 from support.sync import Notes, Raw, Thread, far
 from support.waiting import PATIENCE
 
 import seqrpc
 from seqrpc import blocking
-from seqrpc.blocking import readers
+from seqrpc.blocking import readers, waiting
 from seqrpc.blocking.family import Family
 from seqrpc.blocking.readers import StreamReader
 from seqrpc.errors import (
@@ -28,6 +30,7 @@ from seqrpc.errors import (
     RemoteProtocolError,
     WrongProcess,
 )
+from seqrpc.kernel.closing import CLOSER
 from seqrpc.kernel.descriptors import ValueFd
 from seqrpc.limits import Limits
 from seqrpc.protocol.decoder import Decoder
@@ -331,6 +334,24 @@ def test_closing_tells_the_producer_and_closes_what_nobody_took(pipe: tuple[int,
         reader.drop()
         with pytest.raises(ValueError, match="the stream is closed"):
             reader.fileno()
+
+
+def test_closing_it_wakes_a_reader_that_may_not_read_yet(
+    pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(waiting, "LOOK_INTERVAL", 0.01)
+    with reading() as (reader, raw), no_room(None):
+        CLOSER.careful = True
+        raw.send(0, msgpack.ExtType(1, b"\0"), fds=[pipe[0]])
+
+        def read() -> list[Any]:
+            with seqrpc.timeout(10**6):
+                return rest_of(reader)
+
+        thread = Thread(read)
+        comes_true(lambda: reader._made in CLOSER._hopeful)
+        reader.close()
+        assert thread.result() == []
 
 
 @pytest.mark.parametrize("was_used", [False, True])

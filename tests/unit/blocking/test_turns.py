@@ -485,6 +485,21 @@ def test_a_reader_waits_until_packets_may_be_read(end: End, pipe: tuple[int, int
     assert len(end.handler.asked) == 1
 
 
+def test_a_reader_that_may_not_read_yet_hears_of_the_end_before_its_time(
+    end: End, pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(waiting, "LOOK_INTERVAL", 0.01)
+    end.send(NOTIFY, "A.b", [descriptor(0)], fds=[pipe[0]])
+    with no_room(end.line._inbox.uid):
+        CLOSER.careful = True
+        thread = Thread(lambda: end.caller.request("A.b", [], deadline=time.monotonic_ns() + 10**15))
+        comes_true(lambda: end.line.reading in CLOSER._hopeful)
+        end.line.close()
+        with pytest.raises(seqrpc.ConnectionLost):
+            thread.result()
+    assert end.handler.asked == []
+
+
 def test_where_there_are_no_descriptors_for_bells_threads_look_now_and_then(end: End, writable: int) -> None:
     first = Thread(lambda: end.caller.request("first", []))
     first_id = end.receive()[1]

@@ -14,6 +14,7 @@ from support.lines import Thread
 from support.processes import in_child
 
 from seqrpc.blocking.waiting import (
+    LOOK_INTERVAL,
     READ,
     WRITE,
     Bell,
@@ -22,6 +23,7 @@ from seqrpc.blocking.waiting import (
     close_number,
     earlier,
     poll,
+    seconds_to_rest,
     seconds_until,
 )
 
@@ -170,6 +172,11 @@ def test_times() -> None:
     assert [earlier(*both) for both in ((None, None), (1, None), (None, 2), (1, 2), (2, 1))] == [None, 1, 2, 1, 1]
     assert seconds_until(0) < 0
     assert seconds_until(10**30) == 1e6  # as much as poll(2) takes
+
+
+def test_who_is_not_woken_looks_again_before_the_time_has_come() -> None:
+    assert seconds_to_rest(0) < 0
+    assert seconds_to_rest(None) == seconds_to_rest(10**30) == LOOK_INTERVAL
 
 
 def test_a_poll_tells_what_is_ready(pair: tuple[socket.socket, socket.socket]) -> None:
