@@ -95,6 +95,10 @@ class Family:
     def add(self, pump: Pump) -> None:
         """Let one more thing go on."""
         self.pumps[pump] = None
+        self.look_again()
+
+    def look_again(self) -> None:
+        """Let all look again what goes on, threads that poll and what watches."""
         self.ring()
         self.tell_watches()
 

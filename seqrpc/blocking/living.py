@@ -123,7 +123,7 @@ class LivingValues:
         return StreamDeparture(
             value,
             encoder,
-            rested=family.ring,
+            rested=family.look_again,
             started=family.add,
             ended=self._producer_ended,
             dropped=self._ended,

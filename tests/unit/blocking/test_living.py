@@ -1,15 +1,19 @@
 from __future__ import annotations
 
+import contextlib
 import errno
+import itertools
 import os
 import resource
 import socket
+import threading
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
 from support.descriptors import is_open
-from support.sync import Notes, raw_peer
+from support.sync import Notes, Raw, Thread, raw_peer, readable
+from support.waiting import PATIENCE
 
 import seqrpc
 from seqrpc.blocking.channels import Channel, ChannelEnd, Surroundings
@@ -18,6 +22,7 @@ from seqrpc.blocking.interceptors import NO_INTERCEPTION
 from seqrpc.blocking.living import LivingValues
 from seqrpc.blocking.proxy import proxy_class
 from seqrpc.blocking.streams import Stream
+from seqrpc.blocking.watch import Watch
 from seqrpc.calls.departures import MovedEnd, Source
 from seqrpc.errors import LocalProtocolError, Overloaded
 from seqrpc.kernel.descriptors import OwnedFd
@@ -116,6 +121,35 @@ def test_what_leaves_is_counted() -> None:
     producer.end("enough")
     assert family.alive == 0
     assert not family.pumps
+
+
+def test_a_stream_that_another_thread_rested_is_watched_again() -> None:
+    living, family = new_living()
+    began, may_go_on = threading.Event(), threading.Event()
+
+    def items() -> Iterator[bytes]:
+        began.set()
+        assert may_go_on.wait(PATIENCE)
+        yield from itertools.repeat(b"x")
+
+    departure = living.departure_of(items())
+    assert departure is not None
+    raw = Raw(socket.socket(fileno=os.dup(departure.fileno())))
+    departure.sent()
+    (producer,) = family.pumps
+    watch = Watch(family, lambda: list(family.pumps))
+    with raw.sock, contextlib.closing(watch):
+        thread = Thread(lambda: family.turn(producer))
+        assert began.wait(PATIENCE)
+        with watch:  # as a loop does that was woken by something else meanwhile
+            pass
+        assert not readable(watch.fileno())
+        may_go_on.set()
+        thread.result()
+        while readable(raw.sock.fileno()):
+            raw.receive()
+        assert readable(watch.fileno())
+        producer.end("enough")
 
 
 def test_no_more_leave_than_descriptors_allow() -> None:
