@@ -245,6 +245,7 @@ class Lines:
         self._is_untold = self._count > 0
         self._count += 1
         self._next_try = time.monotonic() + self._next_delay()
+        self.family.tell_watches()  # it is no pump of the family's where nothing is served
 
     def _next_delay(self) -> float:
         try:

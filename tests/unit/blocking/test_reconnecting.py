@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 import msgpack
 import pytest
 from support.reconnecting import IMPATIENT, QUICK, Impostor, Journal, impostor, soon
+from support.sync import comes_readable, readable
 from support.waiting import PATIENCE, comes_true, turns_of_the_loop
 
 import seqrpc
@@ -288,6 +289,22 @@ async def test_a_gui_loop_watches_one_descriptor_over_all_lives(socket_path: Pat
         assert connection.fileno() == number
         assert await away(connection.call, "Journal.add", "a") == "a"
         await away(connection.close)
+
+
+async def test_a_gui_loop_hears_of_the_end_of_what_another_thread_connected(socket_path: Path) -> None:
+    async with seqrpc.serve(Journal(), socket_path):
+        connection = await connected(socket_path)
+        number = connection.fileno()
+    connection.process()
+    assert connection.peer is None
+    async with seqrpc.serve(Journal(), socket_path):
+        assert await away(connection.call, "Journal.add", "a") == "a"
+        assert connection.peer is not None
+        assert not readable(number)
+    await away(comes_readable, number)
+    connection.process()
+    assert connection.peer is None
+    connection.close()
 
 
 class Guest(seqrpc.Service):
