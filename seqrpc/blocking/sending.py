@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
+from seqrpc.blocking.family import Family
 from seqrpc.blocking.outlet import Outlet
 from seqrpc.blocking.turns import Turns
 from seqrpc.blocking.waiting import Bystander, Waiter
@@ -39,6 +40,9 @@ class SendingLine(ABC):
         "_flushers", "_inbox", "_outlet", "broken", "closing", "fd", "limits", "lock", "sends_at_once", "session",
         "sock", "turns",
     )  # fmt: skip
+
+    family: Family
+    """What goes on while a thread waits."""
 
     turns: Turns
     """The threads that wait."""
@@ -109,6 +113,7 @@ class SendingLine(ABC):
             return
         with self.lock, Uninterrupted():
             if not outlet.flush() or self.broken is not None:  # then whoever waits for it hears of the end
+                self.family.tell_watches()  # it may be tried again later now, and not when there is room, or vice versa
                 return
             if outlet.room.narrow:
                 outlet.room.change(narrow=False)

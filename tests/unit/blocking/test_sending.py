@@ -54,6 +54,27 @@ def test_what_another_thread_leaves_unsent_is_sent_by_the_one_that_reads(end: En
     assert first.result() == 1
 
 
+def test_what_watches_is_told_when_something_still_waits(end: End) -> None:
+    class Watching:
+        """Notes what it could watch for when it was told."""
+
+        def __init__(self) -> None:
+            self.seen: list[tuple[bool, int | None]] = []
+
+        def update(self) -> None:
+            self.seen.append(end.line.wants_room())
+
+    watching = Watching()
+    end.family.watches.add(watching)
+    end.queue()
+    assert watching.seen == [(True, None)]
+    end.line.flush()
+    assert watching.seen == [(True, None)] * 2
+    end.drain()
+    end.line.flush()
+    assert watching.seen == [(True, None)] * 2
+
+
 def test_who_waits_for_room_gives_up_when_the_time_is_up_or_the_connection_ends(end: End) -> None:
     end.queue()
     with pytest.raises(seqrpc.DeadlineExceeded):

@@ -2,21 +2,26 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import select
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from support.processes import in_child
-from support.sync import Notes, Raw, Thread, raw_peer, readable
+from support.packets import fill
+from support.processes import AS_ROOT, OTHER_UID, in_child
+from support.scarcity import jammed
+from support.sync import Notes, Raw, Thread, comes_readable, raw_peer, readable
 
 import seqrpc
 from seqrpc import blocking
 from seqrpc.blocking.family import Family
-from seqrpc.blocking.waiting import READ, WRITE, Pump
+from seqrpc.blocking.waiting import READ, WRITE, Bell, Pump
 from seqrpc.blocking.watch import Watch
+from seqrpc.kernel.descriptors import OwnedFd
 
 
 class Thing:
@@ -25,6 +30,7 @@ class Thing:
     def __init__(self, events: int = READ) -> None:
         self.sock, self.other = socket.socketpair()
         self.events = events
+        self.retry_at: int | None = None
 
     def interest(self) -> tuple[int, int]:
         return self.sock.fileno(), self.events
@@ -114,6 +120,58 @@ def test_the_family_tells_what_was_added_in_whatever_thread() -> None:
         assert not readable(watch.fileno())
         Thread(lambda: family.add(thing)).result()
         assert readable(watch.fileno())
+
+
+def test_it_is_readable_each_time_that_something_is_to_be_tried_again() -> None:
+    with watching(Thing()) as (watch, _family, (thing,)):
+        thing.retry_at = time.monotonic_ns()
+        watch.update()
+        for _ in range(3):
+            watch.update()
+            comes_readable(watch.fileno())
+            with watch:
+                assert not readable(watch.fileno())
+        comes_readable(watch.fileno())
+        thing.retry_at = None
+        with watch:
+            pass
+        assert not readable(watch.fileno())
+
+
+@pytest.mark.skipif(not AS_ROOT, reason="needs to become another user")
+def test_where_no_thread_can_be_started_it_is_readable_at_once() -> None:
+    def work() -> list[bool]:
+        resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
+        with watching(Thing()) as (watch, _family, (thing,)):
+            thing.retry_at = time.monotonic_ns()
+            watch.update()
+            seen = [readable(watch.fileno())]
+            with watch:
+                seen.append(readable(watch.fileno()))
+            seen.append(readable(watch.fileno()))
+            thing.retry_at = None
+            with watch:
+                pass
+            return [*seen, readable(watch.fileno())]
+
+    assert in_child(work, uid=OTHER_UID) == [True, False, True, False]
+
+
+def test_one_that_is_closed_or_gone_is_not_rung_for_others_that_have_its_numbers() -> None:
+    with watching(Thing()) as (watch, _family, _watched):
+        numbers = {watch._bell._ours.fileno(), watch._bell._theirs.fileno()}
+        alarm = watch._alarm
+        watch.close()
+        things = [Thing() for _ in range(4)]
+        assert numbers <= {sock.fileno() for thing in things for sock in (thing.sock, thing.other)}
+        alarm._ring_at(time.monotonic_ns())
+        del watch._bell
+        alarm._ring_at(time.monotonic_ns())
+        for thing in things:
+            assert not readable(thing.sock.fileno())
+            assert not readable(thing.other.fileno())
+            thing.close()
+        watch._bell = Bell()  # to be closed again
 
 
 def test_one_that_is_closed_watches_nothing() -> None:
@@ -233,6 +291,45 @@ def test_what_has_to_be_sent_makes_it_readable_once_there_is_room() -> None:
         assert raw.receive()[:3] == [0, 0, "Other.side"]
         assert raw.receive() == [3, 0]
         assert not readable(number)
+
+
+@pytest.mark.skipif(not AS_ROOT, reason="needs to become another user")
+def test_what_the_kernel_has_no_room_for_makes_it_readable_when_it_is_to_be_tried_again() -> None:
+    def work() -> list[bytes]:
+        with raw_peer() as (connection, raw):
+            line, number = connection._line, connection.fileno()
+            raw.sock.setblocking(False)
+            came: list[bytes] = []
+
+            def take() -> None:
+                with contextlib.suppress(BlockingIOError):
+                    while True:
+                        data, numbers, _flags, _address = socket.recv_fds(raw.sock, 10_000, 253)
+                        came.append(data)
+                        for received in numbers:
+                            os.close(received)
+
+            with jammed() as there:
+                fill(line.sock)
+                with line.lock:
+                    line.send(b"with", [OwnedFd.dup(0)])
+                    line.send(b"last")
+                take()
+                came.clear()
+                for _ in range(5):
+                    comes_readable(number)
+                    connection.process()
+                assert line.retry_at is not None
+                take()
+                assert not came
+                there.close()
+                while line.unsent_packets:
+                    comes_readable(number)
+                    connection.process()
+            take()
+            return came
+
+    assert in_child(work, uid=OTHER_UID) == [b"with", b"last"]
 
 
 def test_an_end_that_another_thread_meets_is_told_once() -> None:
