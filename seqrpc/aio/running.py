@@ -99,6 +99,8 @@ class RunningCalls:
 
     def _tell(self, call: HandledCall, took: int) -> None:
         """Tell those who watch, and those who wait, that a call has ended."""
+        if self._loop.is_closed():  # it was torn down, and what ran on it is being collected
+            return
         watching = self._registry.tallies.watching
         if watching is not None:
             watching.ended(call, took)
