@@ -71,6 +71,8 @@ def no_room(uid: int | None) -> Iterator[threading.Event]:
     lifted = threading.Event()
     for _ in range(MAX_UNCLOSED_OF_ONE):
         CLOSER.put(-1, uid, lifted.wait)
+    assert not CLOSER.has_room(uid)  # it counts what came: on a busy machine no thread may have done so yet
+    assert CLOSER.careful
     try:
         yield lifted
     finally:
