@@ -113,12 +113,20 @@ def check_sealed(owned: OwnedFd) -> int:
 
 
 def held_bytes(owned: OwnedFd) -> int:
-    """Return how much memory a memory file takes; of a checked one it stays so.
+    """Return how much memory a memory file takes, as long as nobody looks at its holes.
 
-    Less than its size: parts of it were never written, and take memory once somebody looks at them in a mapping. It may
-    be far more: memory can be had beyond the end.
+    It may be far more than its size: memory can be had beyond the end, and given back in spite of all seals.
     """
     return os.fstat(owned.fileno()).st_blocks * 512
+
+
+def has_holes(owned: OwnedFd, size: int) -> bool:
+    """Return whether parts of the first ``size`` bytes of a checked memory file were never written.
+
+    They take memory once somebody looks at them in a mapping, which then is charged for it. How much the file takes in
+    all does not tell: memory beyond its end would make up for holes.
+    """
+    return os.lseek(owned.fileno(), 0, os.SEEK_HOLE) < size
 
 
 _NEAR: Final = 16

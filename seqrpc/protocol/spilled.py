@@ -85,8 +85,8 @@ def read_spilled(
         begin = begin_spilled(length, fds)
     file = fds[0]
     held = memfd.held_bytes(file)
-    if held < length:  # looking at it would fill it, with memory that is charged to us
-        raise RemoteProtocolError("malformed spilled message: its memfd has holes")
+    if held < length:
+        raise _of_holes()
     del fds[0]
     try:
         decoded = _decode(decoder, file, length, fds, begin)
@@ -108,6 +108,8 @@ def _decode(
         decoded = decoder.decode_beginning(begin, length, fds, read)
         if decoded is not None:
             return decoded
+    if memfd.has_holes(file, length):  # looking at them would fill them, with memory that is charged to us
+        raise _of_holes()
     try:
         pages = memfd.map_sealed(file, 0, length)
     except OSError as exc:
@@ -123,6 +125,10 @@ def _read(file: OwnedFd, offset: int, size: int) -> bytes:
         return memfd.read(file, offset, size)
     except MemoryError as exc:
         raise _no_room(size, os.strerror(errno.ENOMEM)) from exc
+
+
+def _of_holes() -> RemoteProtocolError:
+    return RemoteProtocolError("malformed spilled message: its memfd has holes")
 
 
 def _no_room(size: int, reason: str | None) -> Overloaded:

@@ -47,7 +47,7 @@ def memory_file(
     if size is not None:
         os.ftruncate(file.fileno(), size)
         if whole:
-            os.posix_fallocate(file.fileno(), 0, size)
+            os.pwrite(file.fileno(), bytes(size - len(content)), len(content))
     if seals:
         fcntl.fcntl(file.fileno(), fcntl.F_ADD_SEALS, seals)
     return file

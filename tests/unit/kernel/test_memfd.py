@@ -339,6 +339,19 @@ def test_a_hole_reads_as_zeros_in_another_process_without_a_signal() -> None:
         assert in_child(look) == (b"begin", 0)
 
 
+def test_parts_that_were_never_written_are_holes() -> None:
+    with memfd.create("holes", 1 << 20) as file:
+        assert memfd.has_holes(file, 1 << 20)
+        os.pwrite(file.fileno(), b"x" * 5_000, 0)
+        assert not memfd.has_holes(file, 5_000)
+        assert memfd.has_holes(file, 1 << 20)
+        assert ctypes.CDLL(None).fallocate(file.fileno(), 1, ctypes.c_long(1 << 20), ctypes.c_long(1 << 20)) == 0
+        assert memfd.held_bytes(file) > 1 << 20, "beyond its end: KEEP_SIZE"
+        assert memfd.has_holes(file, 1 << 20)
+    with memfd.sealed("whole", b"x" * 5_000) as file:
+        assert not memfd.has_holes(file, 5_000)
+
+
 def test_the_memory_that_a_file_takes_is_told() -> None:
     with memfd.create("holes", 1 << 20) as file:
         assert memfd.held_bytes(file) == 0

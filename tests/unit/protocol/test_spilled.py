@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import fcntl
 import mmap
 import os
 import time
@@ -37,6 +38,8 @@ from seqrpc.protocol.spilled import (
 )
 
 LARGE = "x" * 100_000
+
+FALLOC_FL_KEEP_SIZE = 1
 
 
 def malformed(length: int, fds: list[OwnedFd]) -> str:
@@ -219,6 +222,19 @@ def test_one_of_holes_is_not_looked_at() -> None:
         before = os.fstat(file.fileno()).st_blocks
         with pytest.raises(RemoteProtocolError, match="its memfd has holes"):
             read_spilled(Decoder(), 8_000_000, [file])
+        assert os.fstat(file.fileno()).st_blocks == before, "nothing of it was filled"
+
+
+def test_one_of_holes_is_not_looked_at_because_it_has_memory_beyond_its_end() -> None:
+    size = 8_000_000
+    with memory_file(b"\xdb" + (size - 5).to_bytes(4, "big"), size=size, seals=0) as file:
+        room = [ctypes.c_long(number) for number in (size + 4096, size)]
+        assert ctypes.CDLL(None).fallocate(file.fileno(), FALLOC_FL_KEEP_SIZE, *room) == 0
+        fcntl.fcntl(file.fileno(), fcntl.F_ADD_SEALS, memfd.SEALS)
+        before = os.fstat(file.fileno()).st_blocks
+        assert before * 512 > size
+        with pytest.raises(RemoteProtocolError, match="its memfd has holes"):
+            read_spilled(Decoder(), size, [file])
         assert os.fstat(file.fileno()).st_blocks == before, "nothing of it was filled"
 
 
