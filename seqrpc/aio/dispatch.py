@@ -101,7 +101,7 @@ class Dispatcher:
         self._link = link
         self._surroundings = link.surroundings
         self._connection = Connection(link)
-        self._starter = Starter(self._loop, link.uid)
+        self._starter = Starter(self._loop, link.account.uid)
         link.lane = new_lane(link)
         self.lane = link.lane if type(self) is Dispatcher else None  # interceptors hear of everything
 

@@ -142,6 +142,11 @@ class Intake:
         """Whether nothing is received for the time being: there is no room for what the next packet brings."""
         return self._gate is not None and self._gate.shut
 
+    def join_share(self, uid: int | None) -> None:
+        """Be read in another user's share of the loop's turns, before anything was read."""
+        self._share = share_of(uid, self._loop)
+        self._round = self._share.round
+
     def leave_share(self) -> None:
         """Leave the user's share of the loop's turns: the connection is over."""
         self._share = NOBODYS

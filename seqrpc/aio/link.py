@@ -242,6 +242,8 @@ class Link(SeqpacketProtocol):
         carrier.tells_unclosed = False  # whoever owns this connection does
         self.session.references.on_work = carrier.intake.end_wakeup
         self._find_account()
+        if self.account.uid != carrier.uid:  # the kernel says who made the pair, and not whom its end was given to
+            carrier.intake.join_share(self.account.uid)
         sock = transport.get_extra_info("socket")
         self.in_flight = InFlight(sock, self.account, transport.get_write_buffer_packets)
         self.handler.connection_made(self)

@@ -11,16 +11,20 @@ import socket
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import msgpack
 import pytest
 from support.accounts import new_account
 from support.descriptors import Lender, descriptors_limited
+from support.packets import wire
+from support.processes import AS_ROOT, OTHER_UID, running_child
 from support.waiting import PATIENCE, comes_true, turns_of_the_loop
 
 import seqrpc
 from seqrpc import Limits, OwnedFd
+from seqrpc.aio import objects
 from seqrpc.aio.accounts import (
     CALLS,
     CONNECTIONS,
@@ -38,9 +42,13 @@ from seqrpc.aio.accounts import (
     table_size,
 )
 from seqrpc.aio.connection import link_of
+from seqrpc.aio.dispatch import Dispatcher
 from seqrpc.aio.held import HeldValues
 from seqrpc.aio.living import LivingValues
 from seqrpc.aio.server import hub_of
+from seqrpc.aio.shares import share_of
+from seqrpc.aio.starting import pace_of
+from seqrpc.aio.transport import carrier_of
 from seqrpc.testing import MemoryServer, caller, memory_server
 
 ANN, BOB = 61_001, 61_002
@@ -271,6 +279,32 @@ async def test_calls_of_one_leave_room_for_another() -> None:
         assert await bob.call("Store.add", 1, 2) == 3
         await end(calls)
         assert await ann.call("Store.add", 1, 2) == 3
+
+
+@pytest.mark.skipif(not AS_ROOT, reason="needs to be another user")
+async def test_calls_on_objects_take_their_time_from_the_turns_of_whoever_holds_these(socket_path: Path) -> None:
+    """The server made the socket pair of an object, and would be charged for its calls, as for those of everybody."""
+
+    def ask_for_an_object() -> socket.socket:
+        peer = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        peer.connect(os.fspath(socket_path))
+        peer.send(wire(0, 1, "Store.make", []))
+        return peer
+
+    def ends() -> list[objects.ObjectEnd]:
+        return [end for held in objects._held.values() for end in held.ends]
+
+    socket_path.parent.chmod(0o755)
+    loop = asyncio.get_running_loop()
+    async with seqrpc.serve(Store(), socket_path, allow=seqrpc.policy.anyone, mode=0o666):
+        with running_child(ask_for_an_object, uid=OTHER_UID):
+            await comes_true(ends)
+            (end,) = ends()
+            assert carrier_of(end.link.transport).uid == os.getuid()
+            assert carrier_of(end.link.transport).intake._share is share_of(OTHER_UID, loop)
+            assert isinstance(end.link.handler, Dispatcher)
+            assert end.link.handler._starter.pace is pace_of(loop, OTHER_UID)
+        await comes_true(lambda: not ends())
 
 
 async def test_calls_that_run_on_count_after_their_connection_has_ended() -> None:
