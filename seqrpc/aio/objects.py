@@ -91,7 +91,10 @@ class _HeldObject:
             done: Any = self.service.close()
             if inspect.isawaitable(done):  # a plain function will do
                 await done
-        except Exception:
+        except (Exception, asyncio.CancelledError) as exc:
+            assert self.closing is not None
+            if isinstance(exc, asyncio.CancelledError) and self.closing.cancelling():  # this task is: the loop ends
+                raise
             _log.exception("! closing %r failed", self.service)
         finally:
             self.closing = None
@@ -215,9 +218,9 @@ class ObjectEnd:
         """Wait until it has ended, with what ran in it, and the object's close if it was the last."""
         await self.link.wait_closed()
         if self._clean_up is not None:
-            await asyncio.shield(self._clean_up)
+            await asyncio.wait([self._clean_up])  # whatever it ends in is not this task's
         if self._held.closing is not None:
-            await asyncio.shield(self._held.closing)
+            await asyncio.wait([self._held.closing])
 
 
 class ObjectDeparture(PairDeparture):

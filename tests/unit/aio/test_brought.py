@@ -14,7 +14,7 @@ import pytest
 from support.daemons import Stage
 from support.dropped import unclosed
 from support.reconnecting import QUICK, Journal, ended, raised_by, soon
-from support.waiting import comes_true
+from support.waiting import PATIENCE, comes_true
 
 import seqrpc
 from seqrpc import Reconnect
@@ -116,6 +116,40 @@ async def test_a_handler_that_runs_holds_the_connection(socket_path: Path) -> No
             guest.stage.reach("may go on")
             await comes_true(lambda: guest.lived == ["begins", "ends"])
         assert answers == ["done"]
+
+
+class Keeping(seqrpc.Service):
+    """Keeps what the client gives away."""
+
+    def __init__(self) -> None:
+        self.kept: list[Any] = []
+
+    @seqrpc.method
+    async def keep(self) -> None:
+        self.kept.append(await seqrpc.current_call().connection.call("Guest.give"))
+
+
+class CancelledAtItsEnd(seqrpc.Service):
+    async def close(self) -> None:
+        task = asyncio.ensure_future(asyncio.Event().wait())
+        task.cancel()
+        await task
+
+
+class Giver(Guest, name="Guest"):
+    @seqrpc.method
+    async def give(self) -> CancelledAtItsEnd:
+        return CancelledAtItsEnd()
+
+
+async def test_an_object_whose_close_ends_cancelled_does_not_hold_the_connection(socket_path: Path) -> None:
+    giver = Giver()
+    async with seqrpc.serve(Keeping(), socket_path, accept_descriptors=True):
+        connection = await seqrpc.connect(socket_path, services=giver)
+        await connection.call("Keeping.keep")
+        async with asyncio.timeout(PATIENCE):
+            await connection.close()
+        assert giver.lived == ["begins", "ends"]
 
 
 async def test_a_handler_that_closes_its_connection_has_another_made(socket_path: Path) -> None:

@@ -187,6 +187,57 @@ async def test_letting_go_of_an_object_tells_what_closes_it() -> None:
     assert box.closed == 1
 
 
+class Locked(Box):
+    """Waits before it is closed."""
+
+    async def close(self) -> None:
+        self.running.set()
+        await self.go_on.wait()
+        await super().close()
+
+
+async def test_whoever_waits_for_an_object_to_be_closed_may_be_cancelled_without_it() -> None:
+    box = Locked()
+    departure = departure_of(box)
+    with seqrpc.OwnedFd.dup(departure.fileno()):
+        departure.sent()
+        (end,) = departure._held.ends
+    await box.running.wait()
+    waiting = asyncio.ensure_future(end.wait_stopped())
+    await turns_of_the_loop()
+    waiting.cancel()
+    await asyncio.wait([waiting])
+    assert waiting.cancelled()
+    box.go_on.set()
+    await end.wait_stopped()
+    assert box.closed == 1
+
+
+def test_what_is_for_the_loop_goes_through_an_object_s_close() -> None:
+    class Exiting(Box):
+        async def close(self) -> None:
+            raise SystemExit("by the object")
+
+    async def let_go() -> None:
+        let_go_of(Exiting(), DEFAULT_LIMITS)
+        await asyncio.Event().wait()
+
+    with pytest.raises(SystemExit, match="by the object"):
+        asyncio.run(let_go())
+    assert objects._held == {}
+
+
+def test_an_object_whose_loop_ends_while_it_is_closed_has_not_failed(caplog: pytest.LogCaptureFixture) -> None:
+    async def let_go() -> None:
+        box = Locked()
+        let_go_of(box, DEFAULT_LIMITS)
+        await box.running.wait()
+
+    asyncio.run(let_go())
+    assert objects._held == {}
+    assert caplog.text == ""
+
+
 async def test_an_object_is_closed_once_where_tasks_begin_at_once() -> None:
     loop = asyncio.get_running_loop()
     loop.set_task_factory(getattr(asyncio, "eager_task_factory", None))

@@ -12,7 +12,7 @@ from support.daemons import Stage, as_user, needs_root, on_a_pair, raw_client, s
 from support.descriptors import open_count
 from support.processes import OTHER_GID, OTHER_UID
 from support.vaults import Bank, Vault, channel_to
-from support.waiting import comes_true
+from support.waiting import PATIENCE, comes_true
 
 import seqrpc
 from seqrpc import policy
@@ -135,6 +135,30 @@ async def test_hooks_may_be_plain_functions_and_may_fail(kind: type[Vault], capl
         await bank.vault.stage.wait("closed")
         await comes_true(lambda: kind is SyncHook or "the hook failed" in caplog.text)
         assert await (await connection.proxy(Bank).open()).look(5) == 5
+
+
+class CancellingHook(Vault):
+    async def close(self) -> None:
+        await super().close()
+        task = asyncio.ensure_future(asyncio.Event().wait())
+        task.cancel()
+        await task
+
+
+async def test_a_hook_that_ends_cancelled_has_failed_and_its_server_is_closed_in_order(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    bank = Bank()
+    bank.vault = CancellingHook()
+    ours, theirs = seqrpc.socket_pair()
+    async with seqrpc.serve(bank, sock=theirs) as server, seqrpc.connect(sock=ours) as connection:
+        channel = await channel_to(connection)
+        await server.close()
+        async with asyncio.timeout(PATIENCE):
+            await server.wait_closed()
+        assert bank.vault.closed == 1
+        assert f"closing {bank.vault!r} failed" in caplog.text
+        await channel.close()
 
 
 async def test_handlers_are_cancelled_and_waited_for_before_the_hook_runs() -> None:
