@@ -63,9 +63,10 @@ IDLE_LOOKS = 4
 """How often a daemon that ends when it is idle looks whether it is, in the time for which it must be: it stays a
 quarter longer at most."""
 
-LIFESPAN_GRACE = 0.05
-"""Seconds after which a server is closed because somebody cancelled the lifespan of its service. Most often that is an
-event loop that ends, and cancels all tasks: it does not run so long, and no new task may be left in it."""
+CANCEL_GRACE = 0.05
+"""Seconds after which a server is closed because somebody cancelled the lifespan of its service, and an object because
+somebody cancelled its close before it began. Most often that is an event loop that ends, and cancels all tasks: it does
+not run so long, and no new task may be left in it."""
 
 LONGEST_TIMER = 30 * 24 * 3600.0
 """Seconds that a timer of an event loop is set to at most: somewhere above that timers overflow."""

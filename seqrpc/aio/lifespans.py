@@ -10,7 +10,7 @@ from contextvars import ContextVar
 from seqrpc.interface.scope import run_outside
 from seqrpc.interface.service import Service
 from seqrpc.kernel import forks
-from seqrpc.limits import LIFESPAN_GRACE, Limits
+from seqrpc.limits import CANCEL_GRACE, Limits
 from seqrpc.logs import get_logger
 
 _log = get_logger("seqrpc.lifespans")
@@ -131,7 +131,7 @@ class Lifespans:
             _log.error("! the lifespan of %s failed", life.name, exc_info=failure)
         if not life.is_ending and self._have_begun:
             if life.task.cancelled():
-                life.task.get_loop().call_later(LIFESPAN_GRACE, self._break, life)
+                life.task.get_loop().call_later(CANCEL_GRACE, self._break, life)
             else:
                 self._break(life)
 

@@ -25,7 +25,7 @@ from seqrpc.interface.tallies import UNSEEN, Tallies
 from seqrpc.kernel import forks
 from seqrpc.kernel.forks import wrong_process
 from seqrpc.kernel.sockets import socket_pair
-from seqrpc.limits import Limits
+from seqrpc.limits import CANCEL_GRACE, Limits
 from seqrpc.logs import get_logger
 from seqrpc.protocol.values import EXT_CHANNEL, Living
 
@@ -80,10 +80,14 @@ class _HeldObject:
         if self.ends or self.pending or self.closing is not None:
             return
         if self.was_held and type(self.service).close is not Service.close:
-            # Not by the loop's task factory: its task might begin, and even end, before it is known here.
-            self.closing = run_outside(lambda: asyncio.Task(self._close(), loop=self._key[0]))
+            run_outside(self._begin_closing)
         else:
             self._forget()
+
+    def _begin_closing(self) -> None:
+        # Not by the loop's task factory: its task might begin, and even end, before it is known here.
+        self.closing = asyncio.Task(self._close(), loop=self._key[0])
+        self.closing.add_done_callback(self._closed)
 
     async def _close(self) -> None:
         self.was_held = False
@@ -96,8 +100,12 @@ class _HeldObject:
             if isinstance(exc, asyncio.CancelledError) and self.closing.cancelling():  # this task is: the loop ends
                 raise
             _log.exception("! closing %r failed", self.service)
-        finally:
-            self.closing = None
+
+    def _closed(self, closing: asyncio.Task[None]) -> None:
+        self.closing = None
+        if self.was_held and closing.cancelled():  # before it began, as all tasks of the loop were
+            self._key[0].call_later(CANCEL_GRACE, self.let_go)
+        else:
             self.let_go()  # it may have been given away again meanwhile, and even come back
 
     def _forget(self) -> None:
@@ -164,9 +172,10 @@ class ObjectEnd:
         if self._dispatcher.running.is_idle:
             self._leave()
         else:
-            self._clean_up = link.loop.create_task(self._leave_when_idle())
+            self._clean_up = link.loop.create_task(self._wait_idle())
+            self._clean_up.add_done_callback(lambda _clean_up: self._leave())  # also if all tasks are cancelled
 
-    async def _leave_when_idle(self) -> None:
+    async def _wait_idle(self) -> None:
         """Wait for the handlers, which were cancelled."""
         try:
             # One-way calls may go on for close_timeout before they are cancelled.
@@ -174,7 +183,6 @@ class ObjectEnd:
                 await self._dispatcher.running.wait_idle()
         except TimeoutError:
             _log.warning("= %r: handlers are still running after they were cancelled", self._held.service)
-        self._leave()
 
     def _leave(self) -> None:
         self._held.ends.discard(self)
@@ -208,11 +216,8 @@ class ObjectEnd:
             return
         self.revoking = True
         self._dispatcher.running.stop_others(call)
-        self._clean_up = self.link.loop.create_task(self._stop_when_idle())
-
-    async def _stop_when_idle(self) -> None:
-        await self._dispatcher.running.wait_idle()
-        self.link.abandon()
+        self._clean_up = self.link.loop.create_task(self._dispatcher.running.wait_idle())
+        self._clean_up.add_done_callback(lambda _clean_up: self.link.abandon())  # also if all tasks are cancelled
 
     async def wait_stopped(self) -> None:
         """Wait until it has ended, with what ran in it, and the object's close if it was the last."""

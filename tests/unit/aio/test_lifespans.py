@@ -18,7 +18,7 @@ from support.processes import in_child
 from support.waiting import PATIENCE
 
 import seqrpc
-from seqrpc.limits import LIFESPAN_GRACE
+from seqrpc.limits import CANCEL_GRACE
 
 
 @pytest.mark.parametrize("how", ["close", "drain"])
@@ -339,7 +339,7 @@ async def test_one_that_is_cancelled_and_closed_in_that_moment_is_closed_once(
         assert isinstance(task, asyncio.Task)
         task.cancel()
         await asyncio.wait([task])
-    await asyncio.sleep(2 * LIFESPAN_GRACE)  # its timer is nobody's to wait for
+    await asyncio.sleep(2 * CANCEL_GRACE)  # its timer is nobody's to wait for
     assert caplog.text == ""
 
 

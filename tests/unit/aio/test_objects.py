@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 import pytest
 from support.daemons import on_a_pair
 from support.scarcity import table_full
-from support.waiting import comes_true, turns_of_the_loop
+from support.waiting import PATIENCE, comes_true, turns_of_the_loop
 
 import seqrpc
 from seqrpc.aio import objects
@@ -39,6 +39,10 @@ class Box(seqrpc.Service):
             await asyncio.Event().wait()
         finally:
             await self.go_on.wait()
+
+    @seqrpc.method
+    async def take_back(self) -> None:
+        await revoke(self)
 
     async def close(self) -> None:
         self.closed += 1
@@ -80,7 +84,7 @@ async def test_an_object_on_its_way_out_is_held_already() -> None:
     assert box.closed == 0, "another one gets it yet"
     second.unsent()
     await comes_true(lambda: box.closed == 1)
-    assert objects._held == {}
+    await comes_true(lambda: not objects._held)
 
 
 async def test_what_was_never_sent_was_never_held() -> None:
@@ -168,7 +172,7 @@ async def test_an_object_that_was_given_away_and_did_not_leave_is_closed_unless_
     await comes_true(lambda: box.closed == 1)
     departure_of(box).given_up()
     await comes_true(lambda: box.closed == 2)
-    assert objects._held == {}
+    await comes_true(lambda: not objects._held)
 
 
 async def test_letting_go_of_an_object_tells_what_closes_it() -> None:
@@ -265,3 +269,61 @@ async def test_an_object_for_which_there_is_no_pair_or_that_cannot_be_called_is_
         departure_of(Odd())  # type: ignore[arg-type] # that is the point
     assert objects._held == {}
     assert box.closed == 0
+
+
+# Who cancels all tasks of the program
+
+
+def cancel_all() -> None:
+    for task in asyncio.all_tasks() - {asyncio.current_task()}:
+        task.cancel()
+
+
+async def test_an_object_whose_close_was_cancelled_before_it_began_is_closed_all_the_same() -> None:
+    box = Box()
+    for closed in (1, 2):
+        departure = departure_of(box)
+        with seqrpc.OwnedFd.dup(departure.fileno()):
+            departure.sent()
+        await comes_true(lambda departure=departure: departure._held.closing)  # type: ignore[misc]
+        assert box.closed == closed - 1
+        cancel_all()
+        await comes_true(lambda closed=closed: box.closed == closed and not objects._held)  # type: ignore[misc]
+
+
+def test_no_task_is_left_in_a_loop_that_ends_before_an_object_s_close_began() -> None:
+    async def let_go() -> asyncio.AbstractEventLoop:
+        loop = asyncio.get_running_loop()
+        loop.call_soon(let_go_of, Box(), DEFAULT_LIMITS)
+        return loop
+
+    assert asyncio.all_tasks(asyncio.run(let_go())) == set()
+
+
+async def test_an_object_is_closed_although_what_waits_for_its_handlers_was_cancelled() -> None:
+    shop = Shop()
+    async with on_a_pair(shop) as connection:
+        box = await connection.proxy(Shop).take()
+        call = asyncio.gather(box.slow(), return_exceptions=True)
+        await shop.box.running.wait()
+        (held,) = objects._held.values()
+        (end,) = held.ends
+        await box.close()
+        await comes_true(lambda: end._clean_up)
+        cancel_all()
+        await comes_true(lambda: shop.box.closed)
+        await asyncio.wait([call])
+
+
+async def test_a_revoked_object_has_no_holder_although_what_waits_for_its_handlers_was_cancelled() -> None:
+    shop = Shop()
+    async with on_a_pair(shop) as connection:
+        channel = await connection.call("Shop.take")
+        call = asyncio.gather(channel.call("Box.slow"), return_exceptions=True)
+        await shop.box.running.wait()
+        await channel.call("Box.take_back")
+        cancel_all()
+        async with asyncio.timeout(PATIENCE):
+            await channel.wait_closed()
+        await comes_true(lambda: shop.box.closed)
+        await asyncio.wait([call])
