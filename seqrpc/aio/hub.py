@@ -394,9 +394,12 @@ class Hub:
             return
         self._check_place()
         self._spare_current()
-        self._begin_closing()
-        assert self._closing is not None
-        await self.lifespans.wait(self._closing)  # closing cancels a handler that closes its own server
+        while True:
+            self._begin_closing()
+            assert self._closing is not None
+            await self.lifespans.wait(self._closing)  # closing cancels a handler that closes its own server
+            if not self._closing.cancelled():  # else all tasks were, but this one
+                return
 
     @property
     def is_unclosed(self) -> bool:
@@ -423,12 +426,13 @@ class Hub:
 
     def _begin_closing(self) -> None:
         self._stop_listening()
-        if self._closing is None:
+        if self._closing is None or self._closing.cancelled():  # as all tasks were, and maybe before it began
             self._last_reads.close()
             dispatchers = dict(self._dispatchers)
             for link in dispatchers:  # at once: after that they are not read any more
                 link.abandon()
             self._closing = asyncio.ensure_future(self._close_connections(dispatchers))
+            self._closing.add_done_callback(lambda _closing: self._finish())  # also if it was cancelled
 
     def _stop_listening(self) -> None:
         """Accept no more; tell those who wait to be accepted why."""
@@ -440,6 +444,14 @@ class Hub:
             self._listener.close()
 
     async def _close_connections(self, dispatchers: dict[Link, Dispatcher]) -> None:
+        try:
+            await self._end_all(dispatchers)
+        finally:  # also if all tasks are cancelled
+            await self.lifespans.end()
+        self._finish()
+
+    async def _end_all(self, dispatchers: dict[Link, Dispatcher]) -> None:
+        """End what there is; wait for it, but no longer than ``close_timeout``."""
         await asyncio.gather(*(link.close() for link in dispatchers))
         self._registry.stop_lingering()
         self.held.stop(_STOPPING)
@@ -455,8 +467,6 @@ class Hub:
                 self.address,
                 self._limits.close_timeout,
             )
-        await self.lifespans.end()
-        self._finish()
 
     def __repr__(self) -> str:
         """Return where it listens, for people."""

@@ -151,10 +151,10 @@ class Lifespans:
         """
         if not self._others_ended.done():
             self._others_ended.set_result(None)
-        if self._lives and self._ending is None:
+        if self._lives and (self._ending is None or self._ending.cancelled()):
             self._ending = asyncio.ensure_future(self._end_all())
         if self._ending is not None:
-            await asyncio.shield(self._ending)
+            await asyncio.wait([self._ending])  # if that is cancelled, this is not
 
     async def _end_all(self) -> None:
         loop = asyncio.get_running_loop()
@@ -171,7 +171,10 @@ class Lifespans:
         Args:
             closed: done when the lifespans, too, have ended.
         """
-        await asyncio.shield(self._others_ended if _surrounding.get() in self._lives else closed)
+        waited = self._others_ended if _surrounding.get() in self._lives else closed
+        await asyncio.wait([waited])
+        if not waited.cancelled():  # if that is cancelled, this is not
+            waited.result()
         if self._failure is not None:
             raise self._failure
 
