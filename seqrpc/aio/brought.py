@@ -86,19 +86,21 @@ class Brought:
     def _end(self) -> None:
         self._ledger.close()
         if self.lifespans:
+            self._held.stop(_ENDED)
             self._ending = asyncio.ensure_future(self._leave())
+            # Also if all tasks are cancelled, and this one before it began.
+            self._ending.add_done_callback(lambda _ending: self._lives_ended.set_result(None))
 
     async def _leave(self) -> None:
         """Leave the lifespans, once nothing of the services runs any more."""
-        self._held.stop(_ENDED)
         try:
             async with asyncio.timeout(self._limits.close_timeout):
                 await self._registry.wait_ended()
                 await self._held.wait_stopped()
         except TimeoutError:
             _log.warning("= handlers are still running that were cancelled with their connection; %r", self._owner)
-        await self.lifespans.end()
-        self._lives_ended.set_result(None)
+        finally:  # also if all tasks are cancelled
+            await self.lifespans.end()
 
     async def wait_left(self) -> None:
         """Wait until the lifespans are left, and raise what one raised."""

@@ -14,7 +14,7 @@ import pytest
 from support.daemons import Stage
 from support.dropped import unclosed
 from support.reconnecting import QUICK, Journal, ended, raised_by, soon
-from support.waiting import PATIENCE, comes_true
+from support.waiting import PATIENCE, comes_true, turns_of_the_loop
 
 import seqrpc
 from seqrpc import Reconnect
@@ -150,6 +150,23 @@ async def test_an_object_whose_close_ends_cancelled_does_not_hold_the_connection
         async with asyncio.timeout(PATIENCE):
             await connection.close()
         assert giver.lived == ["begins", "ends"]
+
+
+@pytest.mark.parametrize("turns", range(8))
+async def test_a_connection_that_ends_as_all_tasks_are_cancelled_can_be_closed(turns: int, socket_path: Path) -> None:
+    giver = Giver()
+    async with seqrpc.serve(Keeping(), socket_path, accept_descriptors=True):
+        connection = await seqrpc.connect(socket_path, services=giver)
+        await connection.call("Keeping.keep")
+        connection_ends = asyncio.ensure_future(connection.close())
+        await turns_of_the_loop(turns + 1)
+        for task in asyncio.all_tasks() - {asyncio.current_task()}:
+            task.cancel()
+        async with asyncio.timeout(PATIENCE):
+            await connection.close()
+            await connection.wait_closed()
+        await asyncio.wait([connection_ends])
+    assert giver.lived[0] == "begins"
 
 
 async def test_a_handler_that_closes_its_connection_has_another_made(socket_path: Path) -> None:
