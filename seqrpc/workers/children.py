@@ -79,7 +79,7 @@ class Running:
 
     async def _watch(self, connection: Connection) -> None:
         """Kill it, in time, if it lives on without its connection, whether anybody waits for it or not."""
-        await connection.wait_closed()
+        await link_of(connection).wait_lost()  # and not for the lifespans of what is served to it, which may fail
         if self.is_closing or self.has_ended:
             return
         if self._when_lost is not None:
@@ -233,6 +233,9 @@ class Running:
     async def close(self) -> None:
         """End it: its connection ends, and with it the service; it is killed if it lives on for ``grace`` seconds.
 
+        Raises:
+            Exception: the lifespan of a service that is served to it failed; its process has ended all the same.
+
         Cancel: the closing goes on.
         """
         if self._closing is None:
@@ -242,9 +245,13 @@ class Running:
 
     async def _end(self) -> None:
         self.is_closing = True
-        for connection in (self._connection, self._control):
-            if connection is not None:
-                await connection.close()
+        async with contextlib.AsyncExitStack() as steps:  # each is taken, the last one first, whatever the others raise
+            steps.push_async_callback(self._wait_or_kill)
+            for connection in (self._control, self._connection):
+                if connection is not None:
+                    steps.push_async_callback(connection.close)
+
+    async def _wait_or_kill(self) -> None:
         try:
             async with asyncio.timeout(self.plan.grace):
                 await self.wait()

@@ -312,6 +312,9 @@ class WorkerPool(AsyncBlock, Remote):
     async def close(self) -> None:
         """End all workers; calls are given up.
 
+        Raises:
+            Exception: the lifespan of a service of ``serve`` failed at a worker; all have ended all the same.
+
         Cancel: the closing goes on.
         """
         if self._staff is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import Final
 
 from seqrpc.calls.plans import Plan
@@ -80,7 +81,7 @@ class Staff:
                 task.cancel()
             self._starting.update(tasks)
             # Shielded: who is cancelled again does not see the end of it, but it goes on.
-            await asyncio.shield(asyncio.ensure_future(self.close()))
+            await asyncio.shield(asyncio.ensure_future(self._end_all()))
             raise
 
     async def _start(self) -> None:
@@ -222,7 +223,8 @@ class Staff:
 
     async def _leave(self, member: Member) -> None:
         await member.quiet.wait()
-        await member.callee.running.drain()
+        with contextlib.suppress(Exception):  # a lifespan of what is served to it failed, which was logged
+            await member.callee.running.drain()
         self.hall.discard(member)
 
     def _watch_idle(self) -> None:
@@ -264,7 +266,16 @@ class Staff:
             await asyncio.wait(waited)
 
     async def close(self) -> None:
-        """End all: calls are given up, and those that wait are told so."""
+        """End all: calls are given up, and those that wait are told so.
+
+        Raises:
+            Exception: the lifespan of a service that is served to a worker failed; all have ended all the same.
+        """
+        for failure in await self._end_all():
+            raise failure
+
+    async def _end_all(self) -> list[BaseException]:
+        """End all; return what the closing of workers raised."""
         self.is_closing = True
         for timer in (self._timer, self._idle_timer):
             if timer is not None:
@@ -273,9 +284,9 @@ class Staff:
         for task in self._starting:
             task.cancel()
         runnings = [member.callee.running for member in self.hall.members]
-        await asyncio.gather(
-            *(running.close() for running in runnings), *self._starting, *self._leaving, return_exceptions=True
-        )
+        closings = [running.close() for running in runnings]
+        results = await asyncio.gather(*closings, *self._starting, *self._leaving, return_exceptions=True)
+        return [result for result in results[: len(closings)] if isinstance(result, BaseException)]
 
     @property
     def runnings(self) -> list[Running]:

@@ -269,6 +269,9 @@ class Worker(AsyncBlock, Remote):
     async def close(self) -> None:
         """End it: calls are given up, and its process ends within ``grace`` seconds, or is killed.
 
+        Raises:
+            Exception: the lifespan of a service of ``serve`` failed; the process has ended all the same.
+
         Cancel: the closing goes on.
         """
         if self._running is not None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from support.descriptors import open_fds
+from support.lifespans import Broken
 from support.plans import ANSWERS, DEAF, LINGERS, REFUSES, SILENT, planned, program
 from support.waiting import PATIENCE, comes_true, turns_of_the_loop
 from support.workers import Desk, Parent, Refuses, Slow, is_alive
@@ -148,6 +149,23 @@ async def test_one_that_lives_on_is_killed(caplog: pytest.LogCaptureFixture) -> 
     assert "lived on for 0.1 s after its connection was closed, and was killed" in caplog.text
 
 
+@pytest.mark.parametrize(
+    "plan, returncode",
+    [
+        (planned(Desk, serve=Broken()), 0),
+        (planned(command=program(LINGERS), serve=Broken(), grace=0.1), -signal.SIGKILL),
+    ],
+    ids=["it ends", "it lives on"],
+)
+async def test_one_is_ended_also_if_the_lifespan_of_what_is_served_to_it_fails(plan: Plan, returncode: int) -> None:
+    child = await begin(plan)
+    for _ in range(2):
+        async with asyncio.timeout(PATIENCE):
+            with pytest.raises(OSError, match="the disk is full"):
+                await child.close()
+        assert child.process.returncode == returncode
+
+
 async def test_a_closing_that_is_cancelled_goes_on() -> None:
     async with running(planned(Desk)) as child:
         closing = asyncio.ensure_future(child.close())
@@ -168,11 +186,25 @@ async def test_a_crash_is_told_with_its_reason() -> None:
         assert error.returncode == -signal.SIGKILL
 
 
+ANSWERS_ONCE = "kind, number, *_ = msgpack.unpackb(sock.recv(1000)); sock.send(msgpack.packb([1, number, None, None]))"
+
+
 async def test_one_that_ends_its_connection_alone_is_killed() -> None:
-    code = "kind, number, *_ = msgpack.unpackb(sock.recv(1000)); sock.send(msgpack.packb([1, number, None, None]))"
-    async with running(planned(command=program(f"{code}\n{DEAF}"), grace=0.1)) as child:
+    async with running(planned(command=program(f"{ANSWERS_ONCE}\n{DEAF}"), grace=0.1)) as child:
         await child.connection.wait_closed()
         assert "ended its connection, and was killed" in str(await child.crash())
+
+
+async def test_it_is_killed_without_anybody_waiting_although_the_lifespan_of_what_is_served_to_it_fails() -> None:
+    lost: list[str] = []
+    plan = planned(command=program(f"{ANSWERS_ONCE}\n{DEAF}"), serve=Broken(), grace=0.1)
+    child = await begin(plan, None, lambda: lost.append("lost"))
+    async with asyncio.timeout(PATIENCE):
+        await child.wait()
+        with pytest.raises(OSError, match="the disk is full"):
+            await child.close()
+    assert lost == ["lost"]
+    assert child.process.returncode == -signal.SIGKILL
 
 
 async def test_a_call_that_was_given_up_has_its_time_to_end() -> None:

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+from support.lifespans import Broken
 from support.waiting import PATIENCE, comes_true
 from support.workers import Desk, Refuses, gone_within, is_alive
 
@@ -45,6 +46,14 @@ async def test_calls_are_spread() -> None:
     assert repr(pool) == "<WorkerPool Desk: 0 of 2 workers>"
     with pytest.raises(seqrpc.ConnectionLost, match="the pool was closed on this side"):
         await desk.add(1)
+
+
+async def test_all_have_ended_when_it_is_told_that_the_lifespan_of_what_is_served_to_them_failed() -> None:
+    with pytest.raises(OSError, match="the disk is full"):
+        async with pooled(2, serve=Broken()) as (pool, _desk):
+            alive = pool.pids
+    assert pool.pids == ()
+    assert not any(map(is_alive, alive))
 
 
 async def test_a_notify_that_finds_its_worker_dead_goes_to_the_next_one() -> None:

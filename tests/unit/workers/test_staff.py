@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from support.descriptors import open_fds
+from support.lifespans import Broken
 from support.plans import planned
 from support.waiting import PATIENCE, comes_true, turns_of_the_loop
 from support.workers import Desk, Refuses, Slow, is_alive
@@ -234,6 +235,19 @@ async def test_it_grows_and_shrinks() -> None:
         staff.hall.give_back(busy)
         await staff.scale(1)
         assert len(pids(staff)) == 1
+
+
+async def test_all_go_also_if_the_lifespans_of_what_is_served_to_them_fail() -> None:
+    staff = staffed(planned(Desk, serve=Broken()), 3)
+    async with asyncio.timeout(PATIENCE):
+        await staff.begin()
+        alive = pids(staff)
+        await staff.scale(2)
+        assert len(pids(staff)) == 2
+        with pytest.raises(OSError, match="the disk is full"):
+            await staff.close()
+    assert pids(staff) == []
+    assert not any(map(is_alive, alive))
 
 
 async def test_one_that_is_made_smaller_while_it_grows_is_small_in_the_end() -> None:

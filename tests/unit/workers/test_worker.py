@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from support.daemons import needs_root
+from support.lifespans import Broken
 from support.processes import OTHER_GID, OTHER_UID
 from support.waiting import PATIENCE, comes_true
 from support.workers import TO_BEGIN, Desk, Parent, Refuses, Slow, is_alive
@@ -75,6 +76,13 @@ async def test_the_child_may_call_the_parent_and_nobody_else_may() -> None:
         with pytest.raises(seqrpc.RpcError):
             await desk.tell("good evening")
     assert parent.heard == ["good morning"]
+
+
+async def test_one_has_ended_when_it_is_told_that_the_lifespan_of_what_is_served_to_it_failed() -> None:
+    with pytest.raises(OSError, match="the disk is full"):
+        async with started(serve=Broken()) as (worker, desk):
+            assert await desk.add(1) == 1
+    assert (worker.closed, worker.returncode) == (True, 0)
 
 
 async def test_interceptors_surround_calls_both_ways() -> None:
