@@ -490,6 +490,8 @@ class Link(SeqpacketProtocol):
         sock = self.transport.detach()
         if sock is not None:
             self._reason = ConnectionLost("the connection was passed on")
+            self._end_unread(is_over=True)
+            self.in_flight.forget()  # whoever has the socket sees to what is unread there, which must not be shut down
             self.handler.connection_lost()
             self._closed.set_result(None)
             if self._owner is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
@@ -16,7 +17,9 @@ from support.waiting import comes_true
 
 from seqrpc import (
     ConnectionLost,
+    OwnedFd,
 )
+from seqrpc.aio.accounts import IN_FLIGHT, UNSENT_BYTES
 from seqrpc.limits import DEFAULT_LIMITS
 
 # Passing the connection on
@@ -41,6 +44,29 @@ async def test_a_connection_without_calls_can_be_detached() -> None:
             raw.send(wire(0, 1, "m", []))
             assert await next_message(raw) == [1, 1, None, []]
             assert len(again.handler.requests) == 1
+
+
+async def test_what_a_connection_left_unread_is_no_matter_of_this_side_once_it_is_detached() -> None:
+    async with one_end() as (end, raw):
+        for call_id, result in ((1, OwnedFd(os.memfd_create("sent"))), (2, bytes(1_000_001))):
+            raw.send(wire(0, call_id, "m", []))
+            await comes_true(lambda: len(end.handler.requests) == call_id)  # noqa: B023 - it is called at once
+            end.answers.send_result(call_id, result)
+        account, timer = end.connection.account, end.connection.unread_timer
+        assert account.holds(IN_FLIGHT) == 2
+        assert account.holds(UNSENT_BYTES) > 1_000_000
+        assert timer is not None
+        sock = end.connection.detach()
+        assert sock is not None
+        with sock:
+            assert (account.holds(IN_FLIGHT), account.holds(UNSENT_BYTES)) == (0, 0)
+            assert not account.in_flight
+            assert end.connection.unread_timer is None
+            assert timer.cancelled()
+            sock.send(wire(5, "it is not shut down"))
+            for _ in range(2):  # the answers, whose descriptors are dropped here
+                assert await receive(raw)
+            assert await next_message(raw) == [5, "it is not shut down"]
 
 
 @asynccontextmanager
