@@ -70,7 +70,7 @@ class StreamReader:
         self._moved = False
         self._loop: asyncio.AbstractEventLoop | None = None  # the loop that watches the socket, or None
         self._waiter: asyncio.Future[None] | None = None
-        self._busy = False
+        self._busy = False  # whether a task reads, or makes the call
         self._unwaited = 0
         self._forked = False  # whether this is a copy in a forked child
         forks.register(self, StreamReader._let_go_in_child)
@@ -107,21 +107,30 @@ class StreamReader:
 
         Raises:
             WrongProcess, WrongLoop: it is to be opened in another process, or on another event loop.
+            RuntimeError: another task is opening it, which changes nothing.
             Exception: anything else that the call raises; the stream is over then.
         """
         self._check_process()
-        opening, self._opening = self._opening, None
-        if opening is None:
+        if self._opening is None:
             return
+        if self._busy:
+            self._check_reader()
+        self._busy = True
+        try:
+            await self._open(self._opening)
+        finally:
+            self._busy = False
+
+    async def _open(self, opening: Callable[[], Awaitable[StreamReader]]) -> None:
         try:
             opened = await opening()
-        except (asyncio.CancelledError, WrongLoop, WrongProcess):
-            self._opening = None if self._closed else opening  # whoever reads next makes the call again
+        except (asyncio.CancelledError, WrongLoop, WrongProcess):  # whoever reads next makes the call again
             raise
         except BaseException:
             self.close()
             raise
         if not self._closed:
+            self._opening = None
             self._fd, opened._fd = opened._fd, None  # noqa: SLF001 - of the same class
             self._reader, self.items.check = opened._reader, opened.items.check  # noqa: SLF001 - as above
         opened.close()
@@ -139,7 +148,7 @@ class StreamReader:
         self._busy = True
         try:
             if self._opening is not None:
-                await self.open()
+                await self._open(self._opening)
             while not items.is_ready:
                 if items.has_more:
                     items.look()
@@ -172,7 +181,8 @@ class StreamReader:
             return
         if self._loop is not None:
             check_loop("this stream", self._loop)
-        raise RuntimeError("another task is reading this stream already")
+        doing = "reading" if self._opening is None else "opening"
+        raise RuntimeError(f"another task is {doing} this stream already")
 
     def _raise_if_over(self) -> None:
         if self.items.failure is not None:
@@ -340,12 +350,13 @@ class StreamReader:
             that nobody took yet, or because the call was not made yet.
 
         Raises:
-            LocalProtocolError: a task is reading it, or it is over here.
+            LocalProtocolError: a task is reading or opening it, or it is over here.
             WrongProcess, WrongLoop: it belongs to another process, or an event loop in another thread watches it.
         """
         self._check_process()
         if self._busy:
-            raise LocalProtocolError("a stream that a task is reading cannot be passed on")
+            doing = "reading" if self._opening is None else "opening"
+            raise LocalProtocolError(f"a stream that a task is {doing} cannot be passed on")
         if self.items or self.items.failure is not None or self._opening is not None:
             return None
         if self._gate is not None:  # another thread is receiving a packet

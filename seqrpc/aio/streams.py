@@ -70,6 +70,7 @@ class Stream(AsyncBlock, AsyncIterator[T_co], ReceivedStream[T_co]):
 
         Raises:
             WrongProcess, WrongLoop: it is to be opened in another process, or on another event loop.
+            RuntimeError: another task is opening it, which changes nothing.
             Exception: anything else that the call raises; the stream is over then.
         """
         await self._reader.open()

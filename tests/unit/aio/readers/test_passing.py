@@ -199,6 +199,50 @@ async def test_two_tasks_that_ask_for_the_first_item_make_one_call() -> None:
         await stream.aclose()
 
 
+@pytest.mark.parametrize("how", ["open", "read"])
+async def test_a_stream_that_a_task_is_opening_is_left_to_it(how: str) -> None:
+    async with reading(wire(0, 1), wire(0, 2), END) as (opened, _raw):
+        calling, answer = asyncio.Event(), asyncio.Event()
+
+        async def call() -> Stream[Any]:
+            calling.set()
+            await answer.wait()
+            return opened
+
+        stream: Stream[Any] = Stream(opening=call)
+        task: asyncio.Future[Any] = asyncio.ensure_future(stream.open() if how == "open" else anext(stream))
+        await calling.wait()
+        for use in (stream.__anext__, stream.open):
+            with pytest.raises(RuntimeError, match="another task is opening this stream already"):
+                await use()
+        with pytest.raises(LocalProtocolError, match="a stream that a task is opening cannot be passed on"):
+            reader_of(stream).detach()
+        assert repr(stream) == "<Stream unopened>"
+        answer.set()
+        assert await task == (stream if how == "open" else 1)
+        assert await all_of(stream) == ([1, 2] if how == "open" else [2])
+
+
+async def test_a_call_that_open_makes_and_that_is_cancelled_is_made_again() -> None:
+    async with reading(wire(0, 1), END) as (opened, _raw):
+        calling, answer = asyncio.Event(), asyncio.Event()
+
+        async def call() -> Stream[Any]:
+            calling.set()
+            await answer.wait()
+            return opened
+
+        stream: Stream[Any] = Stream(opening=call)
+        task = asyncio.ensure_future(stream.open())
+        await calling.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert reader_of(stream).detach() is None
+        answer.set()
+        assert await all_of(stream) == [1]
+
+
 # What hostile reviewers found
 
 
