@@ -70,7 +70,8 @@ class Turns:
             self._line.pop(turn, None)
             if not self._line:
                 self._watch.stop()
-            self._loop.call_soon(self.next, context=Context())  # whether or not this one goes, there may be room still
+            if not self._loop.is_closed():  # else it was torn down, and what waited on it is being collected
+                self._loop.call_soon(self.next, context=Context())  # whether or not this one goes, there may be room
             del turn  # its error, if it has one, refers to this frame, and to those that wait for it
 
     def next(self) -> None:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
+import uvloop
 from support.waiting import turns_of_the_loop
 
 from seqrpc.aio.turns import Turns
@@ -124,6 +128,38 @@ async def test_a_turn_that_is_not_used_goes_to_the_next() -> None:
         await away
     await tasks[0]
     assert room.order == ["b"]
+
+
+@pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+def test_who_waits_when_the_loop_is_closed_goes_quietly(
+    new_loop: Callable[[], asyncio.AbstractEventLoop], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody's turn comes any more, and there is no loop to give it on."""
+    caught: list[Any] = []
+    left: list[str] = []
+
+    async def wait(room: Room, name: str) -> None:
+        try:
+            await room.enter(name)
+        finally:
+            left.append(name)
+
+    async def line_up() -> list[asyncio.Task[None]]:
+        room = Room(0)
+        tasks = [asyncio.create_task(wait(room, name)) for name in "abc"]
+        await turns_of_the_loop()
+        assert room.turns.waiting == 3
+        return tasks
+
+    monkeypatch.setattr(sys, "unraisablehook", lambda args: caught.append(args.exc_value))
+    loop = new_loop()
+    loop.set_exception_handler(lambda _loop, _context: None)  # of tasks that were pending
+    tasks = loop.run_until_complete(line_up())
+    loop.close()
+    del tasks, loop
+    gc.collect()
+    assert sorted(left) == ["a", "b", "c"]
+    assert caught == []
 
 
 async def test_fail_raises_in_all_who_wait_and_empties_the_line() -> None:
