@@ -213,7 +213,7 @@ class Answers:
         """Let go of a result, or the data of an error, that nobody gets, as if its receiver had let go at once.
 
         Descriptors in it are closed, and so are objects that nobody else holds, streams and channels. It may be done
-        again, and from any thread.
+        again, and from any thread. Of what raises while it is taken apart, the rest is left to the garbage collector.
 
         Args:
             value: what nobody gets.
@@ -221,12 +221,17 @@ class Answers:
         """
         line = self._line
         if runs_here(line.loop):
-            line.session.give_up(value, kept)
+            self._let_go(value, kept)
             return
         try:
-            line.loop.call_soon_threadsafe(line.session.give_up, value, kept)
+            line.loop.call_soon_threadsafe(self._let_go, value, kept)
         except RuntimeError:  # the loop is closed, and so are the objects that belonged to it
-            close_all(descriptors_in(value))
+            with contextlib.suppress(Exception):  # as below
+                close_all(descriptors_in(value))
+
+    def _let_go(self, value: Any, kept: Any) -> None:
+        with contextlib.suppress(Exception):  # values may raise what they like while they are taken apart
+            self._line.session.give_up(value, kept)
 
     def send_closing(self, reason: str) -> None:
         """Say that this side takes no new requests; those that come are refused (protocol 2.8)."""

@@ -21,7 +21,7 @@ from seqrpc.aio.link import Link
 from seqrpc.aio.registry import Registry
 from seqrpc.aio.running import RunningCalls
 from seqrpc.aio.starting import Starter
-from seqrpc.calls.failures import answer_for, internal_error, log_unsent_data
+from seqrpc.calls.failures import answer_for, internal_error, log_unsent_data, untold_error
 from seqrpc.errors import DeadlineExceeded, InvalidParams, RpcError
 from seqrpc.interface.conversion import Terms
 from seqrpc.interface.entries import Entry, bounded_name
@@ -293,8 +293,10 @@ class Dispatcher:
             try:
                 lenders = self._answers.send_result(call.request.call_id, result, call.entry.result_check)
             except (Exception, asyncio.CancelledError) as exc:  # the result does not fit, or cannot be sent
-                self._answers.give_up(result)
-                self._answer_error(call, exc)
+                try:
+                    self._answers.give_up(result)
+                finally:
+                    self._answer_error(call, exc)
             else:
                 if lenders:
                     call.deadline_ns = None  # the deadline was for the call; a stream in its result lives on
@@ -313,16 +315,21 @@ class Dispatcher:
         Raises:
             GeneratorExit: the loop has ended: nobody waits for an answer.
         """
-        if isinstance(exc, asyncio.CancelledError):
+        kind = type(exc)  # its own attributes may raise, also that which isinstance() asks for
+        if issubclass(kind, asyncio.CancelledError):
             work.close()  # in case its turn had not come
             self._answer_stopped(call)
-        elif isinstance(exc, GeneratorExit) and not self._runs(call):
+        elif issubclass(kind, GeneratorExit) and not self._runs(call):
             work.close()
             raise exc
         else:
             self._answer_error(call, exc)
-            if isinstance(exc, (KeyboardInterrupt, SystemExit)):  # these are for the loop, as in any task
-                self._loop.call_soon(_raise, exc)
+            self._pass_on(exc)
+
+    def _pass_on(self, exc: BaseException) -> None:
+        """Let the loop raise what is for it, as of any task."""
+        if issubclass(type(exc), (KeyboardInterrupt, SystemExit)):
+            self._loop.call_soon(_raise, exc)
 
     def _runs(self, call: HandledCall) -> bool:
         """Return whether the handler is still run by its loop, rather than being thrown away."""
@@ -343,8 +350,12 @@ class Dispatcher:
 
     def _answer_error(self, call: HandledCall, exc: BaseException) -> None:
         """Answer with an error that was meant to cross, or with rpc.Internal and a traceback in the log here."""
-        withheld = call.entry.spec.is_sensitive
-        self._send_error(call, *answer_for(exc, call.request.method, withheld=withheld))
+        method, withheld = call.request.method, call.entry.spec.is_sensitive
+        try:
+            self._send_error(call, *answer_for(exc, method, withheld=withheld))
+        except BaseException as another:  # exceptions, too, may raise what they like while they are looked at
+            self._send_error(call, *untold_error(another, method, withheld=withheld))
+            self._pass_on(another)
 
     def _answer_stopped(self, call: HandledCall) -> None:
         """Answer for a handler that was cancelled."""
@@ -364,7 +375,7 @@ class Dispatcher:
             return
         try:
             self._answers.send_error(call_id, code, message, data)
-        except Exception as exc:  # a descriptor in ``data`` is closed
+        except Exception as exc:  # a descriptor in ``data`` is closed, or it cannot be taken apart
             log_unsent_data(exc, call.request.method, withheld=call.entry.spec.is_sensitive)
             self._answers.give_up(data)
             self._answers.send_error(call_id, code, message)

@@ -65,6 +65,22 @@ def internal_error(exc: BaseException, where: str, what: str, *, withheld: bool 
     return "rpc.Internal", message
 
 
+def untold_error(exc: BaseException, where: str, *, withheld: bool = False) -> tuple[str, str]:
+    """Return the same for what was raised while another exception was looked at, or logged.
+
+    Args:
+        exc: what was raised; it may not be fit to be logged either.
+        where: whose failure it is, for the log.
+        withheld: the log is not to have what exceptions say.
+    """
+    try:
+        return internal_error(exc, where, "failed, and its error cannot be told", withheld=withheld)
+    except Exception:  # what raises while it is looked at is in its context
+        incident, message = new_incident()
+        _log.error("! %r failed, and its error can be neither told nor logged (incident %s)", where, incident)
+        return "rpc.Internal", message
+
+
 def refusal_of(exc: OSError) -> RpcError | None:
     """Return what it means that the kernel does not take a message; None if that is no affair of the other side's."""
     if isinstance(exc, NoMemoryFile):

@@ -9,7 +9,7 @@ import pytest
 from support.incidents import AN_INCIDENT
 
 from seqrpc import LocalProtocolError, Overloaded, PermissionDenied, RpcError, TooLarge, Unavailable
-from seqrpc.calls.failures import answer_for, error_for, log_unsent_data, refusal_of
+from seqrpc.calls.failures import answer_for, error_for, log_unsent_data, refusal_of, untold_error
 from seqrpc.protocol.items import producer_gone
 from seqrpc.protocol.spilled import NoMemoryFile
 
@@ -70,6 +70,26 @@ def test_an_error_that_holds_odd_things_is_told_all_the_same() -> None:
 def test_an_error_whose_parts_cannot_be_had_is_internal_and_logged(caplog: pytest.LogCaptureFixture) -> None:
     assert error_for(Computed(), "m") == ("rpc.Internal", AN_INCIDENT, None)
     assert "its error cannot be told" in caplog.text
+
+
+class Evil(Exception):
+    """Has nothing that can be asked for."""
+
+    def __getattribute__(self, name: str) -> object:
+        raise ValueError(name)
+
+
+def test_what_was_raised_while_an_error_was_looked_at_is_internal_and_logged(caplog: pytest.LogCaptureFixture) -> None:
+    assert untold_error(LookupError("of its name"), "m") == ("rpc.Internal", AN_INCIDENT)
+    assert "its error cannot be told" in caplog.text
+    assert "LookupError: of its name" in caplog.text
+
+
+@pytest.mark.parametrize("withheld", [False, True])
+def test_so_is_what_can_be_logged_only_without_a_traceback(caplog: pytest.LogCaptureFixture, withheld: bool) -> None:
+    code, message = untold_error(Evil(), "m", withheld=withheld)
+    assert (code, message) == ("rpc.Internal", AN_INCIDENT)
+    assert f"its error can be neither told nor logged (incident {message.split()[1].rstrip(';')})" in caplog.text
 
 
 @pytest.mark.parametrize(

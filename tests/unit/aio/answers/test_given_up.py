@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
+from typing import Any
 
 from support.descriptors import owned
 from support.link import next_message, one_end
@@ -33,6 +35,29 @@ def test_what_is_given_up_when_the_loop_is_closed_lets_go_of_its_descriptors() -
         (fd,) = fds
         answers.give_up([fd])
         assert fd.closed
+
+
+class Unfetched(list[Any]):
+    def __iter__(self) -> Iterator[Any]:
+        raise ValueError("the cursor is closed")
+
+
+async def test_what_raises_while_it_is_taken_apart_is_given_up_as_far_as_it_can_be() -> None:
+    async with one_end() as (end, _raw):
+        with owned(2) as fds:
+            here, there = fds
+            end.answers.give_up([here, Unfetched()])
+            assert here.closed
+            await asyncio.to_thread(end.answers.give_up, [there, Unfetched()])
+            await comes_true(lambda: there.closed)
+
+
+def test_what_raises_so_when_the_loop_is_closed_raises_nothing() -> None:
+    async def ended() -> Answers:
+        async with one_end() as (end, _raw):
+            return end.answers
+
+    asyncio.run(ended()).give_up([Unfetched()])
 
 
 async def test_the_result_of_a_call_that_wants_no_answer_is_given_up_and_nothing_is_sent() -> None:
