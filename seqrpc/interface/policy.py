@@ -39,12 +39,18 @@ class Policy:
         raise NotImplementedError
 
     def admits(self, caller: Credentials | None) -> bool:
-        """Return whether ``caller`` is admitted; without credentials, or by a rule that raises, nobody is."""
+        """Return whether ``caller`` is admitted; without credentials, or by a rule that raises, nobody is.
+
+        Raises:
+            KeyboardInterrupt, SystemExit: the rule ends the program, or a signal handler does meanwhile.
+        """
         if caller is None:
             return False
         try:
             verdict: object = self.verdict(caller)
-        except Exception:
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException:  # as asyncio.CancelledError is, which a future raises that is asked for its result
             _log.exception("! the policy %r failed, which admits nobody", self)
             return False
         if verdict is not None and not isinstance(verdict, bool):
@@ -207,7 +213,9 @@ class _Custom(Policy):
     def verdict(self, caller: Credentials) -> Verdict:
         try:
             answer: object = self._function(caller)
-        except Exception:  # whatever it raises, nobody is admitted by it
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException:  # whatever it raises, nobody is admitted by it
             _log.exception("! the policy %r failed, which admits nobody", self)
             return None
         if isinstance(answer, bool):

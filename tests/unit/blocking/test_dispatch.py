@@ -54,6 +54,14 @@ class Odd:
 seqrpc.register_type(Odd, wire_type=int, encode=lambda _odd: 0, decode=Odd)
 
 
+class Panic(BaseException):
+    """As those are that code in other languages raises as it panics."""
+
+
+def panics(_caller: Any) -> bool:
+    raise Panic
+
+
 class Plain(seqrpc.Service, name="S"):
     """Handlers of every kind."""
 
@@ -113,6 +121,9 @@ class Plain(seqrpc.Service, name="S"):
     @seqrpc.method(allow=~seqrpc.policy.anyone)
     def forbidden(self) -> None: ...
 
+    @seqrpc.method(allow=panics)
+    def panics(self) -> None: ...
+
     def unmarked(self) -> None: ...
 
 
@@ -123,6 +134,12 @@ def ask(connection: blocking.Connection, raw: Raw, method: str, *params: Any, fd
     kind, call_id, error, result = raw.receive()
     assert (kind, call_id) == (1, 5)
     return error if error is not None else result
+
+
+def test_a_policy_that_panics_costs_its_call_only() -> None:
+    with raw_peer(services=Plain()) as (connection, raw):
+        assert ask(connection, raw, "S.panics")[0] == "rpc.PermissionDenied"
+        assert ask(connection, raw, "S.add", 2, 3) == 5
 
 
 # Kinds of handlers

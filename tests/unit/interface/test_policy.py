@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import grp
 import logging
 import os
@@ -243,6 +244,18 @@ def raises(who: Credentials) -> bool:
     raise RuntimeError("out of order")
 
 
+class Panic(BaseException):
+    """As those are that code in other languages raises as it panics."""
+
+
+def panics(who: Credentials) -> bool:
+    raise Panic("out of order")
+
+
+def asks_what_was_cancelled(who: Credentials) -> bool:
+    raise asyncio.CancelledError
+
+
 def answers_a_word(who: Credentials) -> Any:
     return "yes"
 
@@ -260,7 +273,10 @@ def answers_nothing(who: Credentials) -> Any:
     return None
 
 
-@pytest.mark.parametrize("function", [raises, answers_a_word, answers_an_awaitable, answers_nothing])
+@pytest.mark.parametrize(
+    "function",
+    [raises, panics, asks_what_was_cancelled, answers_a_word, answers_an_awaitable, answers_nothing],
+)
 def test_a_function_that_fails_or_gives_no_bool_admits_nobody(function: Any, caplog: pytest.LogCaptureFixture) -> None:
     rule = as_policy(function)
     assert rule.verdict(caller()) is None
@@ -269,6 +285,27 @@ def test_a_function_that_fails_or_gives_no_bool_admits_nobody(function: Any, cap
     assert (policy.uid(5) | rule).admits(caller())
     assert function.__name__ in caplog.text
     assert "admits nobody" in caplog.text
+
+
+class Panicking(Policy):
+    def verdict(self, caller: Credentials) -> Verdict:
+        raise Panic("out of order")
+
+
+def test_a_policy_of_one_s_own_that_panics_admits_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    assert not Panicking().admits(caller())
+    assert not (~Panicking()).admits(caller())
+    assert "failed, which admits nobody" in caplog.text
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
+def test_a_policy_may_end_the_program(kind: type[BaseException]) -> None:
+    def leaves(who: Credentials) -> bool:
+        raise kind
+
+    for rule in (as_policy(leaves), ~as_policy(leaves)):
+        with pytest.raises(kind):
+            rule.admits(caller())
 
 
 async def coroutine_function(who: Credentials) -> bool:

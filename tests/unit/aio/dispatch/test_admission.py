@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from support.daemons import as_user, descriptor, needs_root, on_a_pair, raw_client
-from support.dispatch import CONVERTED, Everything, open_count
+from support.dispatch import CONVERTED, Everything, Witness, open_count
 from support.incidents import AN_INCIDENT
 from support.waiting import PATIENCE, comes_true
 
@@ -52,6 +52,21 @@ async def test_a_type_that_explodes_while_it_is_converted_costs_its_call_only(
             await connection.call("Everything.trace", {"word": "explode"})
         assert caught.value.message == AN_INCIDENT
         assert "KeyError: 'explode'" in caplog.text
+        assert await connection.call("Everything.add", 1) == 111
+
+
+async def test_a_policy_that_panics_refuses_and_costs_its_call_only(caplog: pytest.LogCaptureFixture) -> None:
+    def panics(_caller: Any) -> bool:
+        raise Witness("of the house")
+
+    class Guarded(seqrpc.Service):
+        @seqrpc.method(allow=panics)
+        async def enter(self) -> None: ...
+
+    async with on_a_pair(Guarded(), Everything()) as connection:
+        with pytest.raises(seqrpc.PermissionDenied):
+            await asyncio.wait_for(connection.call("Guarded.enter"), PATIENCE)
+        assert "Witness: of the house" in caplog.text
         assert await connection.call("Everything.add", 1) == 111
 
 

@@ -15,7 +15,7 @@ from support.daemons import needs_root
 from support.processes import OTHER_UID
 from support.reconnecting import IMPATIENT, QUICK, Journal, ended, impostor, raised_by, renewal_of, soon, stays
 from support.scarcity import no_descriptors
-from support.waiting import comes_true, turns_of_the_loop
+from support.waiting import PATIENCE, comes_true, turns_of_the_loop
 
 import seqrpc
 from seqrpc import Reconnect, policy
@@ -84,6 +84,28 @@ async def test_a_policy_that_fails_admits_nobody_and_is_asked_again(socket_path:
         async with seqrpc.serve(Journal(), socket_path):
             await raised_by(seqrpc.ConnectError, call, "odd")
             await connection.wait_for_ready()
+            assert asked == 3
+
+
+async def test_a_policy_that_asks_what_was_cancelled_is_asked_again(socket_path: Path) -> None:
+    asked = 0
+
+    def odd(_caller: Any) -> bool:
+        nonlocal asked
+        asked += 1
+        if asked == 2:
+            raise asyncio.CancelledError
+        return True
+
+    server = await seqrpc.serve(Journal(), socket_path)
+    async with seqrpc.connect(socket_path, reconnect=QUICK, server=odd) as connection:
+        await server.close()
+        await ended(connection)
+        call = soon(connection.call("Journal.add", "a"))
+        await turns_of_the_loop()
+        async with seqrpc.serve(Journal(), socket_path):
+            await raised_by(seqrpc.ConnectError, call, "does not admit who listens there")
+            await asyncio.wait_for(connection.wait_for_ready(), PATIENCE)
             assert asked == 3
 
 
