@@ -78,7 +78,7 @@ start_call(Lane *lane, PyObject *call, PyObject *coroutine)
         result = 0;
         goto done;
     }
-    PyObject *exc = running == NULL ? NULL : caught();
+    PyObject *exc = running == NULL ? NULL : caught_any();
     if (exc != NULL) {
         PyObject *told = call_handling(exc, dispatcher, str__not_started, call, coroutine, running, exc, NULL);
         result = told == NULL ? -1 : 0;
@@ -164,13 +164,11 @@ start_handler(Lane *lane, PyObject *request, PyObject *entry, PyObject *caller, 
     }
     coroutine = new_coroutine(lane, entry, params);
     if (coroutine == NULL) {
-        PyObject *exc = caught();
-        if (exc != NULL) {
-            PyObject *told = call_handling(exc, lane->dispatcher, str__refuse_params, request, caller, exc, NULL);
-            result = told == NULL ? -1 : 0;
-            Py_XDECREF(told);
-            Py_DECREF(exc);
-        }
+        PyObject *exc = caught_any();
+        PyObject *told = call_handling(exc, lane->dispatcher, str__refuse_params, request, caller, exc, NULL);
+        result = told == NULL ? -1 : 0;
+        Py_XDECREF(told);
+        Py_DECREF(exc);
         goto done;
     }
     if (PyDict_SetItem(lane->requests, call_id, call) < 0 || add_to_item(lane->held, calls_kind, one) < 0 ||
@@ -218,8 +216,8 @@ fits(PyObject *check, PyObject *result)
     return 2;
 }
 
-/* Send the result of a call, if it is plain and can leave at once. Returns 1 if it left, 0 if nothing has happened, -1
-   on an exception. */
+/* Send the result of a call, if it is plain and can leave at once. Returns 1 if it left, 0 if nothing has happened; on
+   an exception -1 if it did not leave, and -2 if it did. */
 static int
 send_result(Lane *lane, PyObject *request, PyObject *entry, PyObject *result)
 {
@@ -240,7 +238,7 @@ send_result(Lane *lane, PyObject *request, PyObject *entry, PyObject *result)
         return 0;
     }
     int found = PyDict_Contains(lane->requests, call_id);
-    return found < 0 || (found > 0 && PyDict_DelItem(lane->requests, call_id) < 0) ? -1 : 1;
+    return found < 0 || (found > 0 && PyDict_DelItem(lane->requests, call_id) < 0) ? -2 : 1;
 }
 
 /* Let go of what a call has besides its arguments: descriptors that nobody took, and the timer of its deadline. */
@@ -290,9 +288,9 @@ end_call(Lane *lane, PyObject *call, PyObject *request, PyObject *entry)
     return failed ? -1 : 0;
 }
 
-/* End a call that cannot be answered for what was raised, which stays so, as `finally` in Dispatcher._run does. */
+/* End a call for what was raised, which stays so, as `finally` in Dispatcher._run does. */
 static void
-end_unanswered(Lane *lane, PyObject *call)
+end_raised(Lane *lane, PyObject *call)
 {
     PyObject *raised = caught_any();
     PyObject *told = PyObject_CallMethodOneArg(lane->running, str_end, call);
@@ -300,6 +298,22 @@ end_unanswered(Lane *lane, PyObject *call)
     PyErr_Clear(); /* what came first says more */
     PyErr_SetObject((PyObject *)Py_TYPE(raised), raised);
     Py_DECREF(raised);
+}
+
+/* Answer for a result that could not be sent for what was raised, and end the call, as Dispatcher._run does. Returns
+   None, or NULL if something is to be raised. */
+static PyObject *
+answer_unsent(Lane *lane, PyObject *call, PyObject *result)
+{
+    PyObject *exc = caught_any();
+    PyObject *told = call_handling(exc, lane->dispatcher, str__unsent, call, result, exc, NULL);
+    Py_DECREF(exc);
+    if (told == NULL) {
+        end_raised(lane, call);
+        return NULL;
+    }
+    Py_SETREF(told, PyObject_CallMethodOneArg(lane->running, str_end, call));
+    return told;
 }
 
 PyObject *
@@ -311,8 +325,10 @@ finish_call(Lane *lane, PyObject *call, PyObject *result)
         told = PyObject_CallMethodObjArgs(lane->dispatcher, str__succeeded, call, result, NULL);
     } else if (sent > 0 && end_call(lane, call, request, entry) == 0) {
         told = Py_NewRef(Py_None);
+    } else if (sent == -1) {
+        told = answer_unsent(lane, call, result);
     } else if (sent < 0) {
-        end_unanswered(lane, call);
+        end_raised(lane, call);
     }
     Py_DECREF(request);
     Py_DECREF(entry);

@@ -87,7 +87,7 @@ PyCFunction find_method(PyObject *type, const char *name);
 #define STRINGS(of) \
     of(admits) of(request_denied) of(packet_received) of(request_received) of(_refuse_params) of(_not_started) \
     of(_run) of(start) of(done) of(set_result) of(next) of(fail) of(create_future) of(_succeeded) of(_failed) \
-    of(end) of(connection) of(running) of(get_task_factory) of(throw) \
+    of(_unsent) of(end) of(connection) of(running) of(get_task_factory) of(throw) \
     of(close) of(value) of(take) of(careful) of(_read_ready) of(read_on) of(until) of(look) \
     of(generation) of(uid) of(_high) of(end_wakeup) of(cancel) of(_deadline_passed) \
     of(lack_of_descriptors) of(deadline) of(_inbox) of(append) of(tend) of(bind) of(__dict__) of(check) \

@@ -230,8 +230,12 @@ class Answers:
                 close_all(descriptors_in(value))
 
     def _let_go(self, value: Any, kept: Any) -> None:
-        with contextlib.suppress(Exception):  # values may raise what they like while they are taken apart
+        try:
             self._line.session.give_up(value, kept)
+        except (KeyboardInterrupt, SystemExit):  # these are for the loop, as in any task
+            raise
+        except BaseException:  # noqa: S110 - values may raise what they like while they are taken apart
+            pass
 
     def send_closing(self, reason: str) -> None:
         """Say that this side takes no new requests; those that come are refused (protocol 2.8)."""

@@ -188,7 +188,7 @@ class Dispatcher:
                 coroutine = entry.handler(*args, **kwargs)
             else:
                 coroutine = handle(call, args, kwargs, account, self._answers)
-        except Exception as exc:
+        except BaseException as exc:  # of the application's own types, too, as of handlers
             self._refuse_params(request, caller, exc)
             return
         if request.is_plain:
@@ -203,7 +203,7 @@ class Dispatcher:
         running = self._run(call, coroutine)
         try:
             self._starter.start(context, call, running)
-        except Exception as exc:  # a task factory may raise what it likes
+        except BaseException as exc:  # a task factory may raise what it likes
             self._not_started(call, coroutine, running, exc)
             return
         if call.deadline_ns is not None and call.task is not None:
@@ -222,16 +222,17 @@ class Dispatcher:
         call: HandledCall,
         coroutine: Coroutine[Any, Any, Any],
         running: Coroutine[Any, Any, None],
-        exc: Exception,
+        exc: BaseException,
     ) -> None:
         """Answer a call whose task could not be made."""
         if call.has_begun:  # the factory keeps its task, and that answers
             _log.exception("! the task factory of %r failed after its handler began", call.request.method)
-            return
-        running.close()
-        coroutine.close()
-        self._answer_error(call, exc)
-        self.running.end(call)
+        else:
+            running.close()
+            coroutine.close()
+            self._answer_error(call, exc)
+            self.running.end(call)
+        self._pass_on(exc)
 
     def _answer_at_once(self, request: Request, caller: Credentials | None, entry: Entry) -> None:
         """Answer a request for a built-in method."""
@@ -266,13 +267,19 @@ class Dispatcher:
             return False
         return True
 
-    def _refuse_params(self, request: Request, caller: Credentials, exc: Exception) -> None:
-        if isinstance(exc, RpcError):
-            self._refuse(request, caller, exc.code, exc.message)
-        else:  # the application's own types may raise anything while they are built
-            what = "failed: its arguments could not be converted, or not be taken"
-            withheld = self._entries[request.method].spec.is_sensitive
-            self._refuse(request, caller, *internal_error(exc, request.method, what, withheld=withheld))
+    def _refuse_params(self, request: Request, caller: Credentials, exc: BaseException) -> None:
+        method, withheld = request.method, self._entries[request.method].spec.is_sensitive
+        try:
+            if isinstance(exc, RpcError):
+                code, message = str(exc.code), str(exc.message)
+            else:  # the application's own types may raise anything while they are built
+                what = "failed: its arguments could not be converted, or not be taken"
+                code, message = internal_error(exc, method, what, withheld=withheld)
+        except BaseException as another:  # as where the error of a handler is told
+            code, message = untold_error(another, method, withheld=withheld)
+            self._pass_on(another)
+        self._refuse(request, caller, code, message)
+        self._pass_on(exc)
 
     async def _run(self, call: HandledCall, work: Work) -> None:
         """Run a handler, answer, and end the call. Nothing the handler does gets further than this."""
@@ -292,11 +299,8 @@ class Dispatcher:
         else:
             try:
                 lenders = self._answers.send_result(call.request.call_id, result, call.entry.result_check)
-            except (Exception, asyncio.CancelledError) as exc:  # the result does not fit, or cannot be sent
-                try:
-                    self._answers.give_up(result)
-                finally:
-                    self._answer_error(call, exc)
+            except BaseException as exc:  # the result does not fit, or cannot be sent
+                self._unsent(call, result, exc)
             else:
                 if lenders:
                     call.deadline_ns = None  # the deadline was for the call; a stream in its result lives on
@@ -308,6 +312,14 @@ class Dispatcher:
         call.is_paced = False  # it has begun
         with contextlib.suppress(StopIteration):
             self._run(call, _returned(result)).send(None)
+
+    def _unsent(self, call: HandledCall, result: Any, exc: BaseException) -> None:
+        """Answer for a result that could not be sent because of ``exc``."""
+        try:
+            self._answers.give_up(result)
+        finally:
+            self._answer_error(call, exc)
+            self._pass_on(exc)
 
     def _failed(self, call: HandledCall, work: Work, exc: BaseException) -> None:
         """Answer for a handler that raised, or was stopped.
@@ -375,10 +387,11 @@ class Dispatcher:
             return
         try:
             self._answers.send_error(call_id, code, message, data)
-        except Exception as exc:  # a descriptor in ``data`` is closed, or it cannot be taken apart
+        except BaseException as exc:  # a descriptor in ``data`` is closed, or it cannot be taken apart
             log_unsent_data(exc, call.request.method, withheld=call.entry.spec.is_sensitive)
             self._answers.give_up(data)
             self._answers.send_error(call_id, code, message)
+            self._pass_on(exc)
 
     def cancel_received(self, call_id: int) -> None:
         """Cancel the handler of a call."""

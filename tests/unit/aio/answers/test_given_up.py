@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Iterator
 from typing import Any
 
+import pytest
 from support.descriptors import owned
 from support.link import next_message, one_end
 from support.waiting import comes_true
@@ -38,18 +39,35 @@ def test_what_is_given_up_when_the_loop_is_closed_lets_go_of_its_descriptors() -
 
 
 class Unfetched(list[Any]):
+    raises: type[BaseException] = ValueError
+
     def __iter__(self) -> Iterator[Any]:
-        raise ValueError("the cursor is closed")
+        raise self.raises
 
 
-async def test_what_raises_while_it_is_taken_apart_is_given_up_as_far_as_it_can_be() -> None:
+class Panicking(Unfetched):
+    raises = asyncio.CancelledError
+
+
+class Leaving(Unfetched):
+    raises = SystemExit
+
+
+@pytest.mark.parametrize("kind", [Unfetched, Panicking])
+async def test_what_raises_while_it_is_taken_apart_is_given_up_as_far_as_it_can_be(kind: type[Unfetched]) -> None:
     async with one_end() as (end, _raw):
         with owned(2) as fds:
             here, there = fds
-            end.answers.give_up([here, Unfetched()])
+            end.answers.give_up([here, kind()])
             assert here.closed
-            await asyncio.to_thread(end.answers.give_up, [there, Unfetched()])
+            await asyncio.to_thread(end.answers.give_up, [there, kind()])
             await comes_true(lambda: there.closed)
+
+
+async def test_what_ends_the_program_is_not_kept_from_it() -> None:
+    async with one_end() as (end, _raw):
+        with pytest.raises(SystemExit):
+            end.answers.give_up([Leaving()])
 
 
 def test_what_raises_so_when_the_loop_is_closed_raises_nothing() -> None:

@@ -322,12 +322,13 @@ async def test_a_call_whose_task_is_cancelled_before_it_begins_is_answered(pipe:
         assert await connection.call("Owners.exits") == "done"
 
 
-async def test_a_task_factory_that_fails_costs_its_call_only() -> None:
+@pytest.mark.parametrize("kind", [MemoryError, asyncio.CancelledError])
+async def test_a_task_factory_that_fails_costs_its_call_only(kind: type[BaseException]) -> None:
     loop = asyncio.get_running_loop()
 
     def failing(loop: asyncio.AbstractEventLoop, coro: Any, context: Any = None, **kwargs: Any) -> Any:
         if "Dispatcher._run" in repr(coro):
-            raise MemoryError
+            raise kind
         return asyncio.Task(coro, loop=loop, context=context)
 
     async with on_a_pair(Owners()) as connection:
