@@ -17,7 +17,7 @@
 /* What the Python beside it counts on; seqrpc/twin.py has the same number. Each change of what passes between the two
  * takes the next one. */
 #ifndef SEQRPC_INTERFACE
-#define SEQRPC_INTERFACE 6
+#define SEQRPC_INTERFACE 7
 #endif
 
 #include "alarms.h"

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from seqrpc.text import shown
 
-INTERFACE: Final = 6
+INTERFACE: Final = 7
 """What this Python counts on in seqrpc._native, which has the same number (native/module.c)."""
 
 VARIABLE: Final = "SEQRPC_PURE"
