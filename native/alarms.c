@@ -14,6 +14,7 @@
 #define EARLY 0.001 /* seconds by which a loop may call before the time: uvloop counts milliseconds */
 #define LOOK 0.1    /* seconds after which a timer looks whether it is wanted, as long as alarms come and go */
 #define MANY 16     /* cancelled ones that are kept in any case */
+#define AT_ONCE 16  /* that ring in one turn of the loop, at most */
 
 PyTypeObject *alarm_type, *alarms_type;
 
@@ -323,7 +324,7 @@ seconds_until(PyObject *deadline)
     return fmin(fmax(0.0, seconds), PyFloat_AS_DOUBLE(the_longest_timer));
 }
 
-/* Call all that is due. */
+/* Call some of what is due. */
 static int
 call_due(Alarms *self)
 {
@@ -331,7 +332,8 @@ call_due(Alarms *self)
     if (PyErr_Occurred()) {
         return -1;
     }
-    while (self->size > 0 && (self->heap[0].when <= due || self->heap[0].alarm->call == NULL)) {
+    int left = AT_ONCE;
+    while (left > 0 && self->size > 0 && (self->heap[0].when <= due || self->heap[0].alarm->call == NULL)) {
         Alarm *alarm = pop(self);
         PyObject *call = alarm->call, *argument = alarm->argument, *told = NULL;
         if (call == NULL) {
@@ -339,6 +341,7 @@ call_due(Alarms *self)
             Py_DECREF(alarm);
             continue;
         }
+        left--;
         alarm->call = alarm->argument = NULL;
         Py_DECREF(alarm);
         told = PyObject_CallOneArg(call, argument);

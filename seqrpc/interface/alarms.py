@@ -27,6 +27,9 @@ each wait of a loop take longer."""
 _MANY: Final = 16
 """Cancelled ones that are kept in any case."""
 
+_AT_ONCE: Final = 16
+"""The most that ring in one turn of the loop: thousands may have one time, and what is called then ends a handler."""
+
 _NEVER: Final = float("inf")
 
 
@@ -144,13 +147,15 @@ class PureAlarms:
         self._timer, self._when = self.loop.call_at(when, self.ring, context=Context()), when
 
     def ring(self) -> None:
-        """Call what is due, and have the loop call again for the rest."""
+        """Call some of what is due, and have the loop call again for the rest: in its next turn if more is due."""
         self._timer, self._when = None, _NEVER
+        left = _AT_ONCE
         try:
             due = self.loop.time() + _EARLY
-            while self._heap and (self._heap[0][0] <= due or not self._heap[0][2].is_set):
+            while left and self._heap and (self._heap[0][0] <= due or not self._heap[0][2].is_set):
                 alarm = heappop(self._heap)[2]
                 if alarm.is_set:
+                    left -= 1
                     alarm.ring()
                 else:
                     self._cancelled -= 1

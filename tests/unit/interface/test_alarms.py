@@ -61,10 +61,17 @@ class Clock:
 
     def go_on(self, seconds: float) -> None:
         self.now += seconds
-        for timer in [timer for timer in self.timers if timer.when <= self.now]:
+        while self.turn():
+            pass
+
+    def turn(self) -> bool:
+        """Go round once; return whether anything was due."""
+        due = [timer for timer in self.timers if timer.when <= self.now]
+        for timer in due:
             self.timers.remove(timer)
             if not timer.cancelled:
                 timer.call()
+        return bool(due)
 
 
 @pytest.fixture
@@ -139,6 +146,22 @@ def test_those_of_one_time_call_in_the_order_in_which_they_were_set(alarms: Alar
         alarms.set(5, rung.append, number)
     clock.go_on(5)
     assert rung == list(range(50))
+
+
+def test_thousands_of_one_time_do_not_ring_in_one_turn(alarms: Alarms, clock: Clock) -> None:
+    rung: list[int] = []
+    for number in range(1000):
+        alarms.set(5, rung.append, number)
+    clock.now += 5
+    turns = 0
+    while len(rung) < 1000:
+        before = len(rung)
+        assert clock.turn(), "nobody would call the rest"
+        assert len(rung) - before <= 16
+        turns += 1
+    assert rung == list(range(1000))
+    assert turns <= 63
+    assert clock.waits == []
 
 
 def test_what_is_never_reached_costs_no_timer(alarms: Alarms, clock: Clock) -> None:
