@@ -19,6 +19,9 @@ NO_PARAMS: list[Any] = []
 
 _monotonic_ns: Final = time.monotonic_ns
 
+_STOPPED_AT_ONCE: Final = 16
+"""Handlers that are cancelled in one turn of the loop: each ends in the next, and a connection may have a thousand."""
+
 
 class RunningCalls:
     """Knows what runs, stops it, and waits for its end.
@@ -134,9 +137,7 @@ class RunningCalls:
         Nobody ever waited for handlers of one-way calls: they run on, and are cancelled after ``close_timeout``. Over
         all connections of a user that ended, no more than ``max_calls_in_flight`` of them run on.
         """
-        for call in self._all():
-            if call.request.call_id is not None:
-                call.stop()
+        self._stop([call for call in self._all() if call.request.call_id is not None])
         oneway = len(self._oneway)
         lingers = oneway > 0 and self._registry.has_room_to_linger(oneway, self.account)
         if not lingers:
@@ -154,14 +155,18 @@ class RunningCalls:
 
     def stop_oneway(self) -> None:
         """Cancel the handlers of one-way calls; the others were cancelled when the connection ended."""
-        for call in [*self._oneway]:
-            call.stop()
+        self._stop([*self._oneway])
 
     def stop_others(self, spared: HandledCall) -> None:
         """Cancel all handlers but that of ``spared``."""
-        for call in self._all():
-            if call is not spared:
-                call.stop()
+        self._stop([call for call in self._all() if call is not spared])
+
+    def _stop(self, calls: list[HandledCall]) -> None:
+        """Cancel handlers, some in each turn of the loop; those that end meanwhile need not be."""
+        for call in calls[:_STOPPED_AT_ONCE]:
+            call.stop()
+        if len(calls) > _STOPPED_AT_ONCE:
+            self._loop.call_soon(self._stop, calls[_STOPPED_AT_ONCE:], context=Context())
 
     async def wait_idle(self, spared: Container[object] = ()) -> None:
         """Wait until no handler runs but those of the calls in ``spared``.

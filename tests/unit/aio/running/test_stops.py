@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,39 @@ async def test_a_call_that_is_cancelled_before_its_first_step_is_answered_and_it
             await settle()
             assert service.stage.reached in ([], ["a began", "a cancelled", "a ended"])
             assert open_count() == before
+
+
+async def test_the_handlers_of_a_lost_connection_do_not_all_end_in_one_turn_of_the_loop() -> None:
+    class Many(seqrpc.Service):
+        waiting = turn = 0
+
+        def __init__(self) -> None:
+            self.ended: list[int] = []
+
+        @seqrpc.method
+        async def wait(self) -> None:
+            self.waiting += 1
+            try:
+                await asyncio.get_running_loop().create_future()
+            finally:
+                self.ended.append(self.turn)
+
+        def count(self) -> None:
+            self.turn += 1
+            if len(self.ended) < 200:
+                asyncio.get_running_loop().call_soon(self.count)
+
+    service = Many()
+    ours, theirs = seqrpc.socket_pair()
+    async with await seqrpc.serve(service, sock=theirs) as server:
+        with raw_client(ours) as client:
+            for call_id in range(200):
+                await client.send(0, call_id, "Many.wait", [])
+            await comes_true(lambda: service.waiting == 200)
+            service.count()
+        await server.wait_closed()
+    assert len(service.ended) == 200
+    assert max(Counter(service.ended).values()) <= 16
 
 
 async def test_a_lost_connection_cancels_its_handlers(pipe: tuple[int, int]) -> None:
