@@ -82,6 +82,7 @@ class Producer:
         self._failure: Exception | None = None  # why an item could not be sent
         self._refused: Exception | None = None  # the same, of the packet that waited
         self._reader_gone = False
+        self._was_told = False  # whether the source ends because the reader has gone
         self._packets = 0  # how many left
         forks.register(self, Producer._let_go_in_child)
 
@@ -144,7 +145,10 @@ class Producer:
             return
         self._loop.remove_reader(self._sock.fileno())
         self._reader_gone = True
-        if self._task is not None and self._stopped is None:
+        self._pace.end(self._cancel)
+
+    def _cancel(self) -> None:
+        if self._task is not None and self._stopped is None and not self._was_told:
             self._task.cancel()
 
     # Producing
@@ -181,6 +185,7 @@ class Producer:
         try:
             await self._write_all(iterator)
         finally:
+            self._was_told = self._reader_gone
             close = getattr(iterator, "aclose", None)
             if close is not None:
                 await close()

@@ -9,12 +9,15 @@ from _asyncio import Future as StockFuture
 from _asyncio import Task as StockTask
 from asyncio import _enter_task, _leave_task
 from collections import deque
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from contextvars import Context
 from typing import Any, Final, Protocol
 from weakref import WeakValueDictionary
 
 from seqrpc.aio.shares import share_of
+
+_ENDED_AT_ONCE: Final = 16
+"""The most of one user's that are told in one turn of the loop to end: each does so in the next."""
 
 _MOST_TOLD: Final = 64
 """Of those that wait, at most so many are told in one turn that it is theirs: telling takes time from others, too."""
@@ -67,8 +70,8 @@ class Pace:
     """
 
     __slots__ = (
-        "__weakref__", "_again", "_ends", "_late", "_lines", "_loop", "_told", "_uid", "started", "turn_ends",
-        "waiting",
+        "__weakref__", "_again", "_ending", "_ends", "_late", "_lines", "_loop", "_told", "_uid", "started",
+        "turn_ends", "waiting",
     )  # fmt: skip
 
     def __init__(self, loop: asyncio.AbstractEventLoop, uid: int | None) -> None:
@@ -82,6 +85,7 @@ class Pace:
         self._again: deque[asyncio.Future[None]] = deque()  # told, but came too late; they go before the lines
         self._late: list[asyncio.Future[None]] = []  # the same, of this turn
         self._told = 1
+        self._ending: deque[Callable[[], object]] = deque()  # what is to be told to end
         self.waiting = 0
         """Handlers that are in line, or were told that it is their turn, and have not begun."""
         self.started = 0
@@ -110,6 +114,18 @@ class Pace:
             self._begin_turn()
             return False
         return self.waiting > 0 or time.monotonic() >= self.turn_ends
+
+    def end(self, stop: Callable[[], object]) -> None:
+        """Have something of the user's told to end, by calling ``stop``, in one of the next turns: thousands may be."""
+        self._ending.append(stop)
+        if len(self._ending) == 1:
+            self._loop.call_soon(self._end_some, context=Context())
+
+    def _end_some(self) -> None:
+        for _ in range(min(_ENDED_AT_ONCE, len(self._ending))):
+            self._ending.popleft()()
+        if self._ending:
+            self._loop.call_soon(self._end_some, context=Context())
 
     def _begin_turn(self) -> None:
         self.turn_ends = time.monotonic() + share_of(self._uid, self._loop).turn_seconds

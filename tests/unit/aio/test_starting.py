@@ -6,6 +6,7 @@ import asyncio
 import collections
 import contextlib
 import contextvars
+import functools
 import sys
 import time
 import types
@@ -295,6 +296,28 @@ async def test_many_that_are_quick_do(starts: Starting, monkeypatch: pytest.Monk
     monkeypatch.setattr(shares, "TURN_SECONDS", 60.0)
     assert await begun_in_turns(starts, 50, 0.0) == [50]
     assert await begun_in_turns(starts, 1, 0.0) == [1]
+
+
+async def test_many_of_one_are_not_told_to_end_in_one_turn() -> None:
+    loop = asyncio.get_running_loop()
+    pace, told = pace_of(loop, 2_003), collections.Counter[int]()
+    order: list[int] = []
+    turn = 0
+
+    def stop(number: int) -> None:
+        told[turn] += 1
+        order.append(number)
+
+    for number in range(50):
+        pace.end(functools.partial(stop, number))
+    assert not told
+    while len(order) < 50:
+        turn += 1
+        await asyncio.sleep(0)
+    assert order == list(range(50))
+    assert max(told.values()) <= 16
+    pace.end(functools.partial(stop, 50))
+    await comes_true(lambda: len(order) == 51)
 
 
 async def test_where_there_is_nobody_else_a_turn_is_long() -> None:

@@ -39,6 +39,27 @@ async def test_a_producer_that_is_stopped_tells_its_reader_why(log: Log) -> None
     assert log.what == ["waiting", "finally"]
 
 
+async def test_a_source_that_ends_because_its_reader_has_gone_is_not_interrupted_at_its_end() -> None:
+    go_on, ended = asyncio.Event(), []
+
+    async def items() -> AsyncIterator[int]:
+        try:
+            yield 0
+            await go_on.wait()
+            yield 1
+            yield 2
+        finally:
+            await turns_of_the_loop()
+            ended.append("whole")
+
+    async with produced(items()) as reading:
+        assert await reading.packet() == [0, 0]
+        reading.raw.close()
+        go_on.set()
+        await reading.producer.wait_stopped()
+        assert ended == ["whole"]
+
+
 async def test_a_producer_is_waited_for_as_long_as_it_has_something_to_send(log: Log) -> None:
     go_on = asyncio.Event()
 
