@@ -96,13 +96,15 @@ async def test_what_must_wait_is_sent_when_there_is_room_in_its_order() -> None:
 async def test_what_is_not_flushed_in_time_goes_on_later() -> None:
     async with outlet() as (it, owner, ours, theirs):
         filled = fill(ours)
-        it.send(packet(owner))
+        it.send(packet(owner, b"at once"))
+        it.send(packet(owner, b"later"))
         for _ in range(filled):
             theirs.recv(2000)
         assert not it.flush(until=0.0)
+        assert await receive(theirs) == b"at once"
         assert it.watching
         assert it.flush()
-        assert await receive(theirs) == b"data"
+        assert await receive(theirs) == b"later"
 
 
 @pytest.mark.parametrize("waits", [False, True])
