@@ -7,6 +7,7 @@ import errno
 import os
 import socket
 from collections.abc import Callable
+from contextvars import Context
 from typing import Final
 
 from seqrpc.kernel import ancillary
@@ -85,7 +86,7 @@ class Gate:
         return not self.shut
 
     def _tend_later(self) -> None:
-        self._tending = self._loop.call_later(_TEND_SECONDS, self._tend)
+        self._tending = self._loop.call_later(_TEND_SECONDS, self._tend, context=Context())  # nobody's
 
     def _tend(self) -> None:
         CLOSER.tend()
