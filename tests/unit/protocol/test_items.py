@@ -463,10 +463,9 @@ def test_5_2_a_spilled_item_over_the_limit_is_not_read_whatever_it_is() -> None:
 
 
 def test_a_spilled_item_that_there_is_no_room_for_is_overload() -> None:
+    fds = [memory_file(size=60 << 20, whole=True)]
     with address_space_used_up(), pytest.raises(Overloaded, match="no room for a message"):
-        ItemReader(Decoder(), 1 << 31).receive_packet(
-            packet(SPILLED, 60 << 20), [memory_file(size=60 << 20, whole=True)]
-        )
+        ItemReader(Decoder(), 1 << 31).receive_packet(packet(SPILLED, 60 << 20), fds)
 
 
 @pytest.mark.parametrize(
