@@ -315,6 +315,14 @@ class Ledger:
             self._threads.close()
 
 
+class Delayed(Protocol):
+    """Receives on a connection."""
+
+    def read_later(self) -> None:
+        """Receive nothing before what is on the loop by now has had its turn."""
+        ...
+
+
 class Booked:
     """What belongs to the account of a connection.
 
@@ -323,14 +331,17 @@ class Booked:
         surroundings: the context that the connection is in; if it is None, the current one, outside of any scope.
     """
 
-    __slots__ = ("account", "surroundings")
+    __slots__ = ("account", "intake", "surroundings")
 
     def __init__(self, account: Account | None, surroundings: Context | None = None) -> None:
         """Belong to an account."""
         self.account = account
         """Whose it is."""
+        self.intake: Delayed | None = None
+        """Receives on the connection, once that is made."""
         self.surroundings = outside() if surroundings is None else surroundings
         """The context in which nobody's call is: handlers get copies of it, and what is left on the loop."""
 
     def let_go(self) -> None:
         """Hear that the connection has ended, and that all of it is to be freed at once."""
+        self.intake = None

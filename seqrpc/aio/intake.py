@@ -7,7 +7,7 @@ import errno
 import socket
 import time
 from collections.abc import Callable
-from contextvars import copy_context
+from contextvars import Context, copy_context
 from typing import Any, Final, Protocol
 
 from seqrpc.aio.gate import Gate
@@ -72,7 +72,7 @@ class Intake:
 
     __slots__ = (
         "_arrived", "_buffer", "_gate", "_inbox", "_lone_wakeups", "_loop", "_owner", "_packets", "_polling",
-        "_receive", "_round", "_share", "_sock", "_takes_descriptors", "context", "fd", "is_reading", "lane",
+        "_receive", "_rests", "_round", "_share", "_sock", "_takes_descriptors", "context", "fd", "is_reading", "lane",
         "protocol",
     )  # fmt: skip
 
@@ -108,6 +108,7 @@ class Intake:
         self._share = share_of(uid, loop)
         self._round = self._share.round  # the round in which this was admitted last
         self._lone_wakeups = 0
+        self._rests = False  # whether it is watched again only after what is on the loop
         self._polling = Polling(loop, self._read_ready, limits.busy_poll_timeout) if limits.busy_poll_timeout else None
         self.lane: Lane | None = None
         """What takes the plainest packets of this protocol, if something native does."""
@@ -156,7 +157,21 @@ class Intake:
         if self.is_reading and not self.is_shut:
             self._watch_readable()
 
+    def read_later(self) -> None:
+        """Receive nothing before what is on the loop by now has had its turn."""
+        if self.is_reading and not self._rests:
+            self._rests = True
+            self.end_wakeup()
+            self._loop.remove_reader(self.fd)
+            self._loop.call_soon(self._rested, context=Context())
+
+    def _rested(self) -> None:
+        self._rests = False
+        self.watch_again()
+
     def _watch_readable(self) -> None:
+        if self._rests:
+            return
         if self._polling is not None:
             ready: Callable[[], object] = self._polling.read
         else:

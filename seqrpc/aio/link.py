@@ -241,6 +241,8 @@ class Link(SeqpacketProtocol):
         carrier = carrier_of(transport)
         carrier.tells_unclosed = False  # whoever owns this connection does
         self.session.references.on_work = carrier.intake.end_wakeup
+        if self._living is not None:
+            self._living.intake = carrier.intake
         self._find_account()
         if self.account.uid != carrier.uid:  # the kernel says who made the pair, and not whom its end was given to
             carrier.intake.join_share(self.account.uid)

@@ -15,6 +15,7 @@ from seqrpc.aio.departures import StreamDeparture
 from seqrpc.aio.held import Held, HeldValues
 from seqrpc.aio.interception import NO_INTERCEPTION, Interception
 from seqrpc.aio.objects import ObjectDeparture, let_go_of
+from seqrpc.aio.producers import Producer
 from seqrpc.aio.proxy import Proxy, callee_of
 from seqrpc.aio.remote import Remote
 from seqrpc.aio.streams import Stream, reader_of
@@ -121,6 +122,7 @@ class LivingValues(Booked):
 
     def let_go(self) -> None:
         """Be freed at once with the connection, which has ended; streams go on, and have what they need themselves."""
+        super().let_go()
         if self._made_encoder is not None:
             self._made_encoder.let_go()
         self._made_encoder = self._made_decoder = None
@@ -198,7 +200,13 @@ class LivingValues(Booked):
         call = answered_call()
         if call is not None:
             value.errors = call.entry.tally.stream_errors
-        return StreamDeparture(value, self._encoder, self._held.add, ended, dropped=place.free, account=self.account)
+        return StreamDeparture(value, self._encoder, self._begun, ended, dropped=place.free, account=self.account)
+
+    def _begun(self, producer: Producer) -> None:
+        """Keep a producer, and have its source begin before the other side is heard again: it may know the stream."""
+        self._held.add(producer)
+        if self.intake is not None:
+            self.intake.read_later()
 
     def _within(self, own: ChannelEnd | None) -> LivingValues:
         """Return what carries streams and channels over the connection of a channel."""

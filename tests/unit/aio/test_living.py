@@ -6,6 +6,7 @@ import resource
 import socket
 from collections.abc import AsyncIterable, AsyncIterator, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import msgpack
@@ -162,6 +163,33 @@ class Relayed:
     async def __aiter__(self) -> AsyncIterator[int]:
         for _ in range(3):
             yield 1
+
+
+class News(seqrpc.Service):
+    def __init__(self) -> None:
+        self.order: list[str] = []
+
+    @seqrpc.method
+    async def changes(self) -> AsyncIterator[int]:
+        self.order.append("the source begins")
+        yield 1
+
+    @seqrpc.method
+    async def change(self) -> None:
+        self.order.append("the next call")
+
+
+@pytest.mark.parametrize("pairs", [1, 20])
+async def test_a_source_begins_before_the_next_call_of_whoever_has_the_stream(socket_path: Path, pairs: int) -> None:
+    service = News()
+    async with seqrpc.serve(service, socket_path):
+        with raw_client(socket_path) as client:
+            for number in range(pairs):
+                await client.send(0, 2 * number, "News.changes", [])
+                await client.send(0, 2 * number + 1, "News.change", [])
+            for _ in range(2 * pairs):
+                await client.receive()
+    assert service.order == ["the source begins", "the next call"] * pairs
 
 
 async def test_what_only_looks_like_one_cannot_be_sent() -> None:

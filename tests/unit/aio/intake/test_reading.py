@@ -59,6 +59,51 @@ async def test_nothing_is_read_after_pause_reading_inside_a_burst(raw: Pair) -> 
     await recorder.end()
 
 
+@pytest.mark.parametrize("poll", [0, 1], ids=["sleeping", "polling"])
+async def test_what_is_on_the_loop_goes_first_where_a_packet_asks_for_it(raw: Pair, poll: float) -> None:
+    transport, recorder = on_transport(raw[0], limits=Limits(busy_poll_timeout=poll))
+    intake = carrier_of(transport).intake
+    seen_before: list[int] = []
+
+    def ask(data: bytes) -> None:
+        if data == b"2":
+            asyncio.get_running_loop().call_soon(lambda: seen_before.append(len(recorder.packets)))
+            intake.read_later()
+            intake.read_later()
+
+    recorder.on_packet = ask
+    for number in range(5):
+        raw[1].send(b"%d" % number)
+    await recorder.until_packets(5)
+    assert recorder.packets == [b"%d" % number for number in range(5)]
+    assert seen_before == [3]
+    await recorder.end()
+
+
+async def test_reading_may_be_paused_and_resumed_while_others_on_the_loop_go_first(raw: Pair) -> None:
+    transport, recorder = on_transport(raw[0])
+    intake = carrier_of(transport).intake
+    seen_before: list[int] = []
+    raw[1].send(b"a")
+    asyncio.get_running_loop().call_soon(lambda: seen_before.append(len(recorder.packets)))
+    intake.read_later()
+    transport.pause_reading()
+    transport.resume_reading()
+    await recorder.until_packets(1)
+    assert seen_before == [0]
+
+    intake.read_later()
+    transport.pause_reading()
+    raw[1].send(b"b")
+    await turns_of_the_loop()
+    assert recorder.packets == [b"a"], "it is paused, and not only rests"
+    transport.resume_reading()
+    await recorder.until_packets(2)
+
+    intake.read_later()
+    await recorder.end()
+
+
 async def test_a_loop_is_kept_awake_after_a_packet_as_long_as_it_is_told_to(raw: Pair) -> None:
     transport, recorder = on_transport(raw[0], limits=Limits(busy_poll_timeout=1))
     assert not await loop_works(), "nothing has come yet"
