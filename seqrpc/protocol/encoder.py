@@ -46,6 +46,8 @@ _TELLING: Final = (LocalProtocolError, RpcError, WrongLoop, WrongProcess)
 class Encoder:
     """Encodes whole messages. It keeps nothing of one when the next comes; use one from one thread.
 
+    What takes the values of the application apart may have another message encoded meanwhile.
+
     Args:
         limits: those of what is in a message are used.
         living: what streams and channels are here.
@@ -265,7 +267,7 @@ class Encoder:
             is_plain = is_one_level(kind) and not may_be_unset(kind) and hasattr(value, "__dict__")
             if is_plain and len(self._plain_kinds) < _MOST_KINDS:
                 self._plain_kinds[kind] = frozenset(names_of(kind) or ())  # and need not be asked what it is again
-            return _flat(value)
+            return self._flat_apart(value)
         try:
             index = self._lend(departure)
         except BaseException:
@@ -273,6 +275,15 @@ class Encoder:
                 departure.unsent()
             raise
         return msgpack.ExtType(departure.ext_type, bytes((index,)))
+
+    def _flat_apart(self, value: Any) -> Any:
+        """Take a value apart, which may run what encodes another message over the same connection."""
+        own = self._pack, self._packer, self._long_packer, self._lenders
+        try:
+            self._pack, self._packer, self._long_packer, self._lenders = self._pack_anew, None, None, []
+            return _flat(value)
+        finally:
+            self._pack, self._packer, self._long_packer, self._lenders = own
 
     def _lend(self, lender: Lender) -> int:
         """Return the index of one more descriptor."""

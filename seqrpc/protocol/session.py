@@ -387,8 +387,13 @@ class Session(Generic[Waiter, Work]):
         while call_id in calls or call_id in self.given_up:
             call_id = (call_id + 1) & MAX_CALL_ID
         message = (REQUEST, call_id, method, params, options) if options else (REQUEST, call_id, method, params)
-        packet = self._encoder.encode(message, REQUEST_NAMES, params)
-        self._next_id = call_id + 1 if call_id < MAX_CALL_ID else 0
+        next_id = self._next_id = call_id + 1 if call_id < MAX_CALL_ID else 0  # taking values apart may call, too
+        try:
+            packet = self._encoder.encode(message, REQUEST_NAMES, params)
+        except BaseException:
+            if self._next_id == next_id:
+                self._next_id = call_id
+            raise
         calls[call_id] = waiter
         return call_id, packet
 

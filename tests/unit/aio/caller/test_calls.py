@@ -9,6 +9,7 @@ import os
 import socket
 import time
 import weakref
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from support.descriptors import Lender, owned, refuse_descriptors
@@ -16,6 +17,7 @@ from support.link import both_ends, next_message, one_end, raises, same_files
 from support.packets import send_with, wire
 from support.waiting import comes_true, turns_of_the_loop
 
+import seqrpc
 from seqrpc import (
     Execution,
     LocalProtocolError,
@@ -44,6 +46,32 @@ async def test_calls_run_in_both_directions_at_once() -> None:
         calls = [end.call("m", number) for number in range(100) for end in (one, other)]
         assert await asyncio.gather(*calls) == [[number] for number in range(100) for _ in "12"]
         assert one.handler.callers[0] == Credentials(pid=os.getpid(), uid=os.getuid(), gid=os.getgid())
+
+
+class Calls:
+    """Calls over a connection as it is taken apart to be sent over that."""
+
+    def __init__(self, call: Callable[[], Coroutine[Any, Any, Any]]) -> None:
+        self.made = call()
+
+    def wire(self) -> int:
+        self.made.send(None)  # as a task that begins at once
+        return 3
+
+
+seqrpc.register_type(Calls, wire_type=int, encode=Calls.wire, decode=Calls)
+
+
+async def test_a_call_that_is_made_while_another_one_is_encoded_is_a_call_of_its_own() -> None:
+    async with one_end() as (end, raw):
+        value = Calls(lambda: end.connection.caller.request("within", (7,)))
+        outer = end.call("outer", 1, value, "b")
+        messages = [await next_message(raw) for _ in range(2)]
+        assert sorted(messages) == [[0, 0, "outer", [1, 3, "b"]], [0, 1, "within", [7]]]
+        for call_id in (1, 0):
+            raw.send(wire(1, call_id, None, call_id))
+        assert await outer == 0
+        value.made.close()
 
 
 async def test_answers_may_come_in_any_order() -> None:

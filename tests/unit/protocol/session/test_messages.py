@@ -150,6 +150,22 @@ def test_2_1_ids_begin_again_after_the_last_and_step_over_those_in_flight() -> N
     assert session.send_request("next", "m", ())[0] == 2
 
 
+def test_2_1_a_call_that_is_made_while_the_values_of_another_are_taken_apart_has_an_id_of_its_own() -> None:
+    session = new_session()
+    within: list[int] = []
+
+    class Odd:
+        def __getattr__(self, name: str) -> Any:
+            if not within:
+                within.append(session.send_request("within", "m", ())[0])
+            raise AttributeError(name)
+
+    with pytest.raises(LocalProtocolError):
+        session.send_request("not sent", "m", (Odd(),))
+    assert session.calls == {within[0]: "within"}
+    assert session.send_request("after", "m", ())[0] == within[0] + 1
+
+
 def test_2_1_the_id_of_a_call_that_was_given_up_is_not_used_again_until_it_is_answered() -> None:
     session = new_session()
     for waiter in ("a", "b"):
