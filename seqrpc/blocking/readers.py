@@ -115,10 +115,22 @@ class StreamReader:
 
         Raises:
             WrongProcess: it is to be opened in another process.
+            RuntimeError: it is being opened already, which changes nothing.
             Exception: anything else that the call raises; the stream is over then, unless a signal handler raised it.
         """
         self._check_process()
-        opening, self._opening = self._opening, None
+        if self._opening is None:
+            return
+        turn = object()
+        try:
+            self._begin(turn)
+            self._open()
+        finally:
+            self._end_turn(turn)
+
+    def _open(self) -> None:
+        """Make the call, if it was not made yet; whoever calls this reads."""
+        opening = self._opening
         if opening is None:
             return
         try:
@@ -126,13 +138,12 @@ class StreamReader:
         except BaseException as exc:
             if isinstance(exc, Exception) and not isinstance(exc, WrongProcess):
                 self._end()
-            elif not self._closed:
-                self._opening = opening  # whoever reads next makes the call again
-            raise
+            raise  # else whoever reads next makes the call again
         with self._lock:
             if self._closed:
                 opened.close()
                 return
+            self._opening = None
             self._fd, opened._fd = opened._fd, None  # noqa: SLF001 - of the same class
             self._reader, self.items.check = opened._reader, opened.items.check  # noqa: SLF001 - as above
             self._family = opened._family  # noqa: SLF001 - as above
@@ -148,8 +159,7 @@ class StreamReader:
         items, turn = self.items, object()
         try:
             self._begin(turn)
-            if self._opening is not None:
-                self.open()
+            self._open()
             while not items.is_ready:
                 if items.has_more:
                     items.look()
@@ -157,11 +167,7 @@ class StreamReader:
                 self._raise_if_over()
                 self._wait_for_packet()
         finally:
-            try:
-                self._rest(turn)
-            except BaseException:  # a signal handler came between
-                self._rest(turn)
-                raise
+            self._end_turn(turn)
         return items.take()
 
     def take_ready(self) -> list[Any]:
@@ -174,8 +180,7 @@ class StreamReader:
         packets = 0
         try:
             self._begin(turn)
-            if self._opening is not None:
-                self.open()
+            self._open()
             while True:
                 while items.is_ready:
                     taken.append(items.take())
@@ -188,11 +193,7 @@ class StreamReader:
             if not taken and items.failure is not None:
                 self._raise_if_over()
         finally:
-            try:
-                self._rest(turn)
-            except BaseException:  # as above
-                self._rest(turn)
-                raise
+            self._end_turn(turn)
         return taken
 
     def _read_at_once(self) -> bool:
@@ -221,8 +222,19 @@ class StreamReader:
         with self._lock:
             if self._busy is not None:
                 who = "this" if self._busy[0] == threading.get_ident() else "another"
-                raise RuntimeError(f"{who} thread is reading this stream already")
+                raise RuntimeError(f"{who} thread is {self._doing} this stream already")
             self._busy = threading.get_ident(), turn
+
+    @property
+    def _doing(self) -> str:
+        return "reading" if self._opening is None else "opening"
+
+    def _end_turn(self, turn: object) -> None:
+        try:
+            self._rest(turn)
+        except BaseException:  # a signal handler came between
+            self._rest(turn)
+            raise
 
     def _rest(self, turn: object) -> None:
         """Let others read, if this is what was begun; close what was ended meanwhile. It may be repeated."""
@@ -381,12 +393,12 @@ class StreamReader:
             that nobody took yet, or because the call was not made yet.
 
         Raises:
-            LocalProtocolError: a thread is reading it, or it is over here.
+            LocalProtocolError: a thread is reading or opening it, or it is over here.
             WrongProcess: it belongs to another process.
         """
         self._check_process()
         if self._busy is not None:
-            raise LocalProtocolError("a stream that a thread is reading cannot be passed on")
+            raise LocalProtocolError(f"a stream that a thread is {self._doing} cannot be passed on")
         if self.items or self.items.failure is not None or self._opening is not None:
             return None
         if self._closed:

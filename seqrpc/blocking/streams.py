@@ -55,6 +55,7 @@ class Stream(Block, Iterator[T_co], ReceivedStream[T_co]):
 
         Raises:
             WrongProcess: it is to be opened in another process.
+            RuntimeError: it is being opened already, in another thread or around this, which changes nothing.
             Exception: anything else that the call raises; the stream is over then.
         """
         self._reader.open()

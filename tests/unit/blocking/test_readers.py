@@ -302,6 +302,52 @@ def test_a_second_reader_is_refused() -> None:
         assert waiting.result() == 1
 
 
+def test_nobody_reads_opens_or_passes_on_what_is_being_opened() -> None:
+    called, answered = threading.Event(), threading.Event()
+    with reading() as (opened, raw):
+
+        def opening() -> StreamReader:
+            called.set()
+            assert answered.wait(PATIENCE)
+            return opened
+
+        reader = StreamReader(opening=opening)
+        first = Thread(reader.open)
+        assert called.wait(PATIENCE)
+        for use in (reader.open, reader.next, reader.take_ready, reader.fileno):
+            with pytest.raises(RuntimeError, match="another thread is opening this stream already"):
+                use()
+        with pytest.raises(LocalProtocolError, match="a stream that a thread is opening cannot be passed on"):
+            reader.detach()
+        assert reader.is_unopened
+        answered.set()
+        first.result()
+        reader.open()
+        assert not reader.is_unopened
+        raw.send(0, 1)
+        assert reader.next() == 1
+        reader.drop()
+
+
+def test_what_is_closed_while_it_is_being_opened_is_over() -> None:
+    called, closed = threading.Event(), threading.Event()
+    with reading() as (opened, raw):
+
+        def opening() -> StreamReader:
+            called.set()
+            assert closed.wait(PATIENCE)
+            return opened
+
+        reader = StreamReader(opening=opening)
+        first = Thread(reader.open)
+        assert called.wait(PATIENCE)
+        reader.close()
+        closed.set()
+        first.result()
+        assert reader.is_over
+        assert raw.sock.recv(1) == b"", "the producer is told"
+
+
 def test_reading_within_reading_is_refused() -> None:
     family = Family()
     ours, theirs = socket.socketpair()
