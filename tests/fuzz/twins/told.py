@@ -33,7 +33,7 @@ _OF_SERVERS = {"latency_bounds", "openrpc"}
 
 _TIMES = frozenset({"began", "duration", "deadline", "pid", "age", "uptime", "latency", "seconds"})
 
-_MINE = re.compile(rf"\b{os.getpid()}\b")
+_MINE = re.compile(rf"(?<=\bprocess ){os.getpid()}\b")  # elsewhere the same number is a call's, or of bytes
 
 
 def steady(text: str) -> str:
