@@ -12,15 +12,13 @@ from typing import Any, Final
 from seqrpc.aio.accounts import CALLS, REQUEST_BYTES, Account
 from seqrpc.aio.current import HandledCall
 from seqrpc.aio.registry import Registry
+from seqrpc.aio.starting import pace_of
 from seqrpc.interface.tallies import TOTAL
 from seqrpc.kernel.descriptors import ValueFd, close_all
 
 NO_PARAMS: list[Any] = []
 
 _monotonic_ns: Final = time.monotonic_ns
-
-_STOPPED_AT_ONCE: Final = 16
-"""Handlers that are cancelled in one turn of the loop: each ends in the next, and a connection may have a thousand."""
 
 
 class RunningCalls:
@@ -33,7 +31,8 @@ class RunningCalls:
     """
 
     __slots__ = (
-        "_held_bytes", "_idle", "_lingering", "_loop", "_oneway", "_registry", "_requests", "account", "is_attended",
+        "_held_bytes", "_idle", "_lingering", "_loop", "_oneway", "_pace", "_registry", "_requests", "account",
+        "is_attended",
     )  # fmt: skip
 
     def __init__(self, registry: Registry, requests: dict[int, HandledCall | None], account: Account) -> None:
@@ -46,6 +45,7 @@ class RunningCalls:
         self._requests = requests
         self._oneway: dict[HandledCall, None] = {}  # they want no answer, so they are in no table; smaller than a set
         self._loop = asyncio.get_running_loop()
+        self._pace = pace_of(self._loop, account.uid)
         self._held_bytes = 0  # bytes of requests longer than a packet
         self._idle: asyncio.Future[None] | None = None  # while somebody waits for handlers to end
         self._lingering: asyncio.Future[None] | None = None  # while handlers run on although the connection ended
@@ -162,11 +162,9 @@ class RunningCalls:
         self._stop([call for call in self._all() if call is not spared])
 
     def _stop(self, calls: list[HandledCall]) -> None:
-        """Cancel handlers, some in each turn of the loop; those that end meanwhile need not be."""
-        for call in calls[:_STOPPED_AT_ONCE]:
-            call.stop()
-        if len(calls) > _STOPPED_AT_ONCE:
-            self._loop.call_soon(self._stop, calls[_STOPPED_AT_ONCE:], context=Context())
+        """Cancel handlers, some of the user's in each turn of the loop; those that end meanwhile need not be."""
+        for call in calls:
+            self._pace.end(call.stop)
 
     async def wait_idle(self, spared: Container[object] = ()) -> None:
         """Wait until no handler runs but those of the calls in ``spared``.

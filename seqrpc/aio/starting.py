@@ -17,7 +17,8 @@ from weakref import WeakValueDictionary
 from seqrpc.aio.shares import share_of
 
 _ENDED_AT_ONCE: Final = 16
-"""The most of one user's that are told in one turn of the loop to end: each does so in the next."""
+"""The most of one user's that are told in one turn of the loop to end, over all connections: each does so in the
+next."""
 
 _MOST_TOLD: Final = 64
 """Of those that wait, at most so many are told in one turn that it is theirs: telling takes time from others, too."""
@@ -70,7 +71,7 @@ class Pace:
     """
 
     __slots__ = (
-        "__weakref__", "_again", "_ending", "_ends", "_late", "_lines", "_loop", "_told", "_uid", "started",
+        "__weakref__", "_again", "_ended", "_ending", "_ends", "_late", "_lines", "_loop", "_told", "_uid", "started",
         "turn_ends", "waiting",
     )  # fmt: skip
 
@@ -85,6 +86,7 @@ class Pace:
         self._again: deque[asyncio.Future[None]] = deque()  # told, but came too late; they go before the lines
         self._late: list[asyncio.Future[None]] = []  # the same, of this turn
         self._told = 1
+        self._ended = 0  # how many were told to end in this turn
         self._ending: deque[Callable[[], object]] = deque()  # what is to be told to end
         self.waiting = 0
         """Handlers that are in line, or were told that it is their turn, and have not begun."""
@@ -116,16 +118,23 @@ class Pace:
         return self.waiting > 0 or time.monotonic() >= self.turn_ends
 
     def end(self, stop: Callable[[], object]) -> None:
-        """Have something of the user's told to end, by calling ``stop``, in one of the next turns: thousands may be."""
-        self._ending.append(stop)
-        if len(self._ending) == 1:
-            self._loop.call_soon(self._end_some, context=Context())
+        """Have something of the user's told to end, by calling ``stop``: now, or in a later turn if many are told."""
+        if self._ended == _ENDED_AT_ONCE or self._ending:
+            self._ending.append(stop)
+            return
+        if not self._loop.is_closed():
+            if not self._ended:
+                self._loop.call_soon(self._end_some, context=Context())
+            self._ended += 1
+        stop()
 
     def _end_some(self) -> None:
-        for _ in range(min(_ENDED_AT_ONCE, len(self._ending))):
-            self._ending.popleft()()
-        if self._ending:
+        """Begin another turn, with those that wait."""
+        number = self._ended = min(_ENDED_AT_ONCE, len(self._ending))
+        if number:
             self._loop.call_soon(self._end_some, context=Context())
+        for _ in range(number):
+            self._ending.popleft()()
 
     def _begin_turn(self) -> None:
         self.turn_ends = time.monotonic() + share_of(self._uid, self._loop).turn_seconds

@@ -14,7 +14,7 @@ from collections.abc import Callable, Coroutine, Generator, Iterator
 from typing import Any
 
 import pytest
-from support.waiting import comes_true
+from support.waiting import comes_true, turns_of_the_loop
 
 from seqrpc.aio import shares
 from seqrpc.aio.shares import TURN_SECONDS, Share, share_of
@@ -310,14 +310,45 @@ async def test_many_of_one_are_not_told_to_end_in_one_turn() -> None:
 
     for number in range(50):
         pace.end(functools.partial(stop, number))
-    assert not told
+    assert told == {0: 16}
     while len(order) < 50:
         turn += 1
         await asyncio.sleep(0)
+        pace_of(loop, 2_004).end(lambda: None)  # others have theirs
     assert order == list(range(50))
     assert max(told.values()) <= 16
+    await turns_of_the_loop()
     pace.end(functools.partial(stop, 50))
-    await comes_true(lambda: len(order) == 51)
+    assert len(order) == 51
+
+
+async def test_one_that_cannot_be_told_to_end_keeps_none_of_the_others() -> None:
+    pace, ended = pace_of(asyncio.get_running_loop(), 2_003), list[int]()
+
+    def fail() -> None:
+        raise ValueError("it does not end")
+
+    loop, told = asyncio.get_running_loop(), list[str]()
+    loop.set_exception_handler(lambda _loop, context: told.append(repr(context["exception"])))
+    try:
+        for number in range(16):
+            pace.end(functools.partial(ended.append, number))
+        for number in range(16, 50):
+            pace.end(fail if number % 10 == 0 else functools.partial(ended.append, number))
+        await comes_true(lambda: len(ended) == 47)
+    finally:
+        loop.set_exception_handler(None)
+    assert told == ["ValueError('it does not end')"] * 3
+    assert ended == [number for number in range(50) if number not in (20, 30, 40)]
+
+
+async def test_where_the_loop_is_closed_they_are_told_at_once() -> None:
+    loop = asyncio.new_event_loop()
+    pace, ended = pace_of(loop, 2_003), list[int]()
+    loop.close()
+    for number in range(50):
+        pace.end(functools.partial(ended.append, number))
+    assert ended == list(range(50))
 
 
 async def test_where_there_is_nobody_else_a_turn_is_long() -> None:
