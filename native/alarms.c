@@ -15,6 +15,7 @@
 #define LOOK 0.1    /* seconds after which a timer looks whether it is wanted, as long as alarms come and go */
 #define MANY 16     /* cancelled ones that are kept in any case */
 #define AT_ONCE 16  /* that ring in one turn of the loop, at most */
+#define AT_MOST 256 /* the same, with those that say that it cost next to nothing */
 
 PyTypeObject *alarm_type, *alarms_type;
 
@@ -332,8 +333,8 @@ call_due(Alarms *self)
     if (PyErr_Occurred()) {
         return -1;
     }
-    int left = AT_ONCE;
-    while (left > 0 && self->size > 0 && (self->heap[0].when <= due || self->heap[0].alarm->call == NULL)) {
+    int left = AT_ONCE, most = AT_MOST;
+    while (left > 0 && most > 0 && self->size > 0 && (self->heap[0].when <= due || self->heap[0].alarm->call == NULL)) {
         Alarm *alarm = pop(self);
         PyObject *call = alarm->call, *argument = alarm->argument, *told = NULL;
         if (call == NULL) {
@@ -341,7 +342,7 @@ call_due(Alarms *self)
             Py_DECREF(alarm);
             continue;
         }
-        left--;
+        most--;
         alarm->call = alarm->argument = NULL;
         Py_DECREF(alarm);
         told = PyObject_CallOneArg(call, argument);
@@ -350,6 +351,7 @@ call_due(Alarms *self)
         if (told == NULL) {
             return -1;
         }
+        left -= told != Py_True;
         Py_DECREF(told);
     }
     return 0;

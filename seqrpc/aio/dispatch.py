@@ -399,9 +399,11 @@ class Dispatcher:
         if call is not None:
             call.stop()
 
-    def _deadline_passed(self, call: HandledCall) -> None:
+    def _deadline_passed(self, call: HandledCall) -> bool:
+        """Stop a call in its user's turn. That is nothing for which others' deadlines should wait: alarms go on."""
         call.stopped = DeadlineExceeded("the deadline passed while the call ran")
-        call.stop()
+        self._starter.pace.end(call.stop)
+        return True
 
     def connection_lost(self) -> None:
         """Cancel the handlers whose answers nobody waits for any more."""

@@ -28,7 +28,10 @@ _MANY: Final = 16
 """Cancelled ones that are kept in any case."""
 
 _AT_ONCE: Final = 16
-"""The most that ring in one turn of the loop: thousands may have one time, and what is called then ends a handler."""
+"""The most that ring in one turn of the loop: thousands may have one time, and what is called then ends a task."""
+
+_AT_MOST: Final = 256
+"""The same, with those that say that it cost next to nothing: what they end has a turn of its own."""
 
 _NEVER: Final = float("inf")
 
@@ -85,12 +88,11 @@ class PureAlarm:
         """Whether it is still to be called."""
         return self._call is not None
 
-    def ring(self) -> None:
-        """Call, once."""
+    def ring(self) -> object:
+        """Call, once, and return what that returns."""
         call, argument = self._call, self._argument
         self._call = self._argument = None
-        if call is not None:
-            call(argument)
+        return None if call is None else call(argument)
 
 
 class PureAlarms:
@@ -116,7 +118,8 @@ class PureAlarms:
     def set(self, seconds: float, call: Callable[[Any], object], argument: Any) -> PureAlarm:
         """Have ``call(argument)`` called by the loop after so many seconds; not before the next turn of it.
 
-        It is called in an empty context: a timer serves many callers, and is not to keep what is one's own.
+        It is called in an empty context: a timer serves many callers, and is not to keep what is one's own. It returns
+        True to say that more may ring in the same turn, for it took no time, and leaves no work for the next one.
         """
         now = self.loop.time()
         when = now + seconds
@@ -149,14 +152,14 @@ class PureAlarms:
     def ring(self) -> None:
         """Call some of what is due, and have the loop call again for the rest: in its next turn if more is due."""
         self._timer, self._when = None, _NEVER
-        left = _AT_ONCE
+        left, most = _AT_ONCE, _AT_MOST
         try:
             due = self.loop.time() + _EARLY
-            while left and self._heap and (self._heap[0][0] <= due or not self._heap[0][2].is_set):
+            while left and most and self._heap and (self._heap[0][0] <= due or not self._heap[0][2].is_set):
                 alarm = heappop(self._heap)[2]
                 if alarm.is_set:
-                    left -= 1
-                    alarm.ring()
+                    most -= 1
+                    left -= alarm.ring() is not True
                 else:
                     self._cancelled -= 1
         finally:

@@ -164,6 +164,25 @@ def test_thousands_of_one_time_do_not_ring_in_one_turn(alarms: Alarms, clock: Cl
     assert clock.waits == []
 
 
+def test_those_that_cost_nothing_do_not_keep_others_waiting(alarms: Alarms, clock: Clock) -> None:
+    rung: list[int] = []
+
+    def ring(number: int) -> object:
+        rung.append(number)
+        return number < 1000 or 1  # which is not True
+
+    for number in range(1040):
+        alarms.set(5, ring, number)
+    clock.now += 5
+    turns: list[int] = []
+    while len(rung) < 1040:
+        before = len(rung)
+        assert clock.turn(), "nobody would call the rest"
+        turns.append(len(rung) - before)
+    assert rung == list(range(1040))
+    assert turns == [256, 256, 256, 232 + 16, 16, 8]
+
+
 def test_what_is_never_reached_costs_no_timer(alarms: Alarms, clock: Clock) -> None:
     for _ in range(1000):
         assert alarms.set(60, print, None).cancel()

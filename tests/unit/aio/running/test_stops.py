@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -45,36 +47,54 @@ async def test_a_call_that_is_cancelled_before_its_first_step_is_answered_and_it
             assert open_count() == before
 
 
-async def test_the_handlers_of_a_lost_connection_do_not_all_end_in_one_turn_of_the_loop() -> None:
-    class Many(seqrpc.Service):
-        waiting = turn = 0
+class Many(seqrpc.Service):
+    waiting = turn = 0
 
-        def __init__(self) -> None:
-            self.ended: list[int] = []
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self.ended: list[int] = []
 
-        @seqrpc.method
-        async def wait(self) -> None:
-            self.waiting += 1
-            try:
-                await asyncio.get_running_loop().create_future()
-            finally:
-                self.ended.append(self.turn)
+    @seqrpc.method
+    async def wait(self) -> None:
+        self.waiting += 1
+        try:
+            await asyncio.get_running_loop().create_future()
+        finally:
+            self.ended.append(self.turn)
 
-        def count(self) -> None:
-            self.turn += 1
-            if len(self.ended) < 200:
-                asyncio.get_running_loop().call_soon(self.count)
+    def count(self) -> None:
+        self.turn += 1
+        if len(self.ended) < self.most:
+            asyncio.get_running_loop().call_soon(self.count)
 
-    service = Many()
-    ours, theirs = seqrpc.socket_pair()
-    async with await seqrpc.serve(service, sock=theirs) as server:
-        with raw_client(ours) as client:
-            for call_id in range(200):
-                await client.send(0, call_id, "Many.wait", [])
+
+@pytest.mark.parametrize("connections", [1, 4])
+async def test_the_handlers_of_lost_connections_do_not_all_end_in_one_turn_of_the_loop(
+    connections: int, socket_path: Path
+) -> None:
+    service = Many(200)
+    async with seqrpc.serve(service, socket_path):
+        with contextlib.ExitStack() as clients:
+            for client in [clients.enter_context(raw_client(socket_path)) for _ in range(connections)]:
+                for call_id in range(200 // connections):
+                    await client.send(0, call_id, "Many.wait", [])
             await comes_true(lambda: service.waiting == 200)
             service.count()
-        await server.wait_closed()
-    assert len(service.ended) == 200
+        await comes_true(lambda: len(service.ended) == 200)
+    assert max(Counter(service.ended).values()) <= 16
+
+
+async def test_calls_whose_deadlines_pass_together_do_not_all_end_in_one_turn_of_the_loop(socket_path: Path) -> None:
+    service = Many(200)
+    async with seqrpc.serve(service, socket_path):
+        with raw_client(socket_path) as client:
+            deadline = time.monotonic_ns() + 300_000_000
+            for call_id in range(200):
+                await client.send(0, call_id, "Many.wait", [], {"deadline": deadline})
+            service.count()
+            answers = [await client.receive() for _ in range(200)]
+    assert {error[0] for _kind, _id, error, _result in answers} == {"rpc.DeadlineExceeded"}
+    assert service.waiting == len(service.ended)
     assert max(Counter(service.ended).values()) <= 16
 
 
