@@ -108,7 +108,7 @@ class Intake:
         self._share = share_of(uid, loop)
         self._round = self._share.round  # the round in which this was admitted last
         self._lone_wakeups = 0
-        self._rests = False  # whether it is watched again only after what is on the loop
+        self._rests = 0  # turns of the loop before it is watched again
         self._polling = Polling(loop, self._read_ready, limits.busy_poll_timeout) if limits.busy_poll_timeout else None
         self.lane: Lane | None = None
         """What takes the plainest packets of this protocol, if something native does."""
@@ -159,24 +159,33 @@ class Intake:
 
     def read_later(self) -> None:
         """Receive nothing before what is on the loop by now has had its turn."""
-        if self.is_reading and not self._rests:
-            self._rests = True
-            self.end_wakeup()
+        if self._rests:
+            self._rests = 2  # what is on the loop since it began to rest has the turn after
+            return
+        self._rests = 1
+        self.end_wakeup()
+        if self.is_reading:
             self._loop.remove_reader(self.fd)
-            self._loop.call_soon(self._rested, context=Context())
+        self._loop.call_soon(self._rested, context=Context())
 
     def _rested(self) -> None:
-        self._rests = False
-        self.watch_again()
+        self._rests -= 1
+        if self._rests:
+            self._loop.call_soon(self._rested, context=Context())
+        elif self.is_reading and not self.is_shut:
+            self._watch_readable()
+            run_in(self.context, self._ready)  # else as many streams as are opened at once would take two turns each
 
     def _watch_readable(self) -> None:
-        if self._rests:
-            return
+        if not self._rests:
+            run_in(self.context, self._loop.add_reader, self.fd, self._ready)
+
+    @property
+    def _ready(self) -> Callable[[], object]:
+        """What reads, and is called when there is something to read."""
         if self._polling is not None:
-            ready: Callable[[], object] = self._polling.read
-        else:
-            ready = self._read_ready if self.lane is None else self.lane.ready
-        run_in(self.context, self._loop.add_reader, self.fd, ready)
+            return self._polling.read
+        return self._read_ready if self.lane is None else self.lane.ready
 
     def end_wakeup(self) -> None:
         """Let others on the loop run after the packet that is being received: it was much work."""

@@ -80,6 +80,37 @@ async def test_what_is_on_the_loop_goes_first_where_a_packet_asks_for_it(raw: Pa
     await recorder.end()
 
 
+async def test_what_is_put_on_the_loop_while_a_connection_rests_goes_first_too(raw: Pair) -> None:
+    transport, recorder = on_transport(raw[0])
+    intake, loop = carrier_of(transport).intake, asyncio.get_running_loop()
+    seen_before: list[int] = []
+
+    def again() -> None:
+        intake.read_later()
+        loop.call_soon(lambda: seen_before.append(len(recorder.packets)))
+
+    raw[1].send(b"a")
+    loop.call_soon(again)
+    intake.read_later()
+    loop.call_soon(again)
+    await recorder.until_packets(1)
+    assert seen_before == [0, 0]
+    await recorder.end()
+
+
+async def test_what_was_paused_rests_all_the_same(raw: Pair) -> None:
+    transport, recorder = on_transport(raw[0])
+    transport.pause_reading()
+    raw[1].send(b"a")
+    seen_before: list[int] = []
+    asyncio.get_running_loop().call_soon(lambda: seen_before.append(len(recorder.packets)))
+    carrier_of(transport).intake.read_later()
+    transport.resume_reading()
+    await recorder.until_packets(1)
+    assert seen_before == [0]
+    await recorder.end()
+
+
 async def test_reading_may_be_paused_and_resumed_while_others_on_the_loop_go_first(raw: Pair) -> None:
     transport, recorder = on_transport(raw[0])
     intake = carrier_of(transport).intake
