@@ -105,7 +105,7 @@ class Producer:
         if self._sock.fileno() >= 0:  # it was cancelled before its first step, so _run never ran
             stopped = self._stopped or Unavailable("the producer was cancelled")
             self._put_last(self._writer.end((stopped.code, stopped.message, None)))
-            if self._stopped is not None:  # else the loop ends, which closes generators itself
+            if self._stopped is not None or self._reader_gone:  # else the loop ends, which closes generators itself
                 self._encoder.give_up(self._source)
             self._close()
         done(self)

@@ -20,7 +20,7 @@ from seqrpc.limits import Limits
 from seqrpc.protocol.decoder import Decoder
 from seqrpc.protocol.encoder import Encoder
 from seqrpc.protocol.items import ItemReader
-from seqrpc.protocol.values import EXT_STREAM
+from seqrpc.protocol.values import EXT_STREAM, BareValues
 from support.packets import readable
 from support.waiting import comes_true
 
@@ -107,6 +107,19 @@ async def produced(
         reading.raw.close()
         await reading.until_ended()
         assert asyncio.all_tasks() == tasks
+
+
+class Given(BareValues):
+    """Remembers what was given up."""
+
+    def __init__(self) -> None:
+        self.up: list[Any] = []
+
+    def travels(self, value: Any) -> bool:
+        return isinstance(value, Source)
+
+    def give_up(self, value: Any) -> None:
+        self.up.append(value)
 
 
 class Log:

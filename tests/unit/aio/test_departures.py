@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from typing import Any
 
 from support.descriptors import owned
 from support.packets import unwire
 from support.processes import in_child
-from support.producers import counting
+from support.producers import Given, counting
 from support.waiting import happens
 
 from seqrpc import OwnedFd
@@ -18,7 +17,7 @@ from seqrpc.aio.departures import StreamDeparture
 from seqrpc.aio.producers import Producer
 from seqrpc.calls.departures import MovedEnd, Source
 from seqrpc.protocol.encoder import Encoder
-from seqrpc.protocol.values import EXT_CHANNEL, EXT_STREAM, BareValues
+from seqrpc.protocol.values import EXT_CHANNEL, EXT_STREAM
 
 
 def ignore(*_values: object) -> None:
@@ -68,19 +67,6 @@ async def test_a_departure_that_was_sent_produces() -> None:
         assert unwire(raw.recv(100)) == [0, 0]
         assert unwire(raw.recv(100)) == [1, None]
     assert started == ended
-
-
-class Given(BareValues):
-    """Remembers what was given up."""
-
-    def __init__(self) -> None:
-        self.up: list[Any] = []
-
-    def travels(self, value: Any) -> bool:
-        return isinstance(value, Source)
-
-    def give_up(self, value: Any) -> None:
-        self.up.append(value)
 
 
 def test_what_is_given_up_is_closed_with_its_source() -> None:

@@ -14,7 +14,7 @@ import pytest
 from support.descriptors import owned
 from support.incidents import AN_INCIDENT
 from support.packets import fill, raw_pair, receive, unwire
-from support.producers import Log, Reading, Wrong, endless, once, produced
+from support.producers import Given, Log, Reading, Wrong, endless, once, produced
 from support.scarcity import files_of_at_most
 from support.waiting import comes_true, turns_of_the_loop
 
@@ -281,6 +281,21 @@ async def test_a_producer_that_ends_before_its_first_step_tells_its_reader(how: 
             assert await reading.packets() == [[1, ["rpc.Unavailable", reason, None]]]
             await reading.until_ended()
         assert lent.closed
+    assert log.what == [], "it never began"
+
+
+async def test_the_source_is_given_up_of_a_producer_whose_reader_goes_before_its_first_step(log: Log) -> None:
+    given, ended = Given(), list[Producer]()
+    with owned(1) as fds:
+        lent = fds[0]
+        source, pair = Source(endless(log), "m", fds), raw_pair()
+        producer = Producer(pair[0], source, Encoder(living=given))
+        producer.start(ended.append)
+        pair[1].close()
+        producer._on_readable()  # uvloop may call before what was put on the loop earlier
+        await comes_true(lambda: ended == [producer])
+        assert lent.closed
+    assert given.up == [source]
     assert log.what == [], "it never began"
 
 
