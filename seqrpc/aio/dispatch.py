@@ -400,10 +400,9 @@ class Dispatcher:
             call.stop()
 
     def _deadline_passed(self, call: HandledCall) -> bool:
-        """Stop a call in its user's turn. That is nothing for which others' deadlines should wait: alarms go on."""
+        """Stop a call in its user's turn; return whether that has still to come, so that no other alarm need wait."""
         call.stopped = DeadlineExceeded("the deadline passed while the call ran")
-        self._starter.pace.end(call.stop)
-        return True
+        return self._starter.pace.end(call.stop)
 
     def connection_lost(self) -> None:
         """Cancel the handlers whose answers nobody waits for any more."""

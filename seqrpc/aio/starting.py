@@ -20,6 +20,9 @@ _ENDED_AT_ONCE: Final = 16
 """The most of one user's that are told in one turn of the loop to end, over all connections: each does so in the
 next."""
 
+_ENDING_TURNS: Final = 128
+"""Where so many times more wait, more are told: a server that stops has little time, however many there are."""
+
 _MOST_TOLD: Final = 64
 """Of those that wait, at most so many are told in one turn that it is theirs: telling takes time from others, too."""
 
@@ -117,24 +120,35 @@ class Pace:
             return False
         return self.waiting > 0 or time.monotonic() >= self.turn_ends
 
-    def end(self, stop: Callable[[], object]) -> None:
-        """Have something of the user's told to end, by calling ``stop``: now, or in a later turn if many are told."""
-        if self._ended == _ENDED_AT_ONCE or self._ending:
+    def end(self, stop: Callable[[], object]) -> bool:
+        """Have something of the user's told to end, by calling ``stop``: now, or in a later turn if many are told.
+
+        Returns:
+            Whether it waits.
+        """
+        if self._ended >= _ENDED_AT_ONCE or self._ending:
             self._ending.append(stop)
-            return
+            return True
         if not self._loop.is_closed():
             if not self._ended:
                 self._loop.call_soon(self._end_some, context=Context())
             self._ended += 1
-        stop()
+        self._tell(stop)
+        return False
 
     def _end_some(self) -> None:
         """Begin another turn, with those that wait."""
-        number = self._ended = min(_ENDED_AT_ONCE, len(self._ending))
+        number = self._ended = min(max(_ENDED_AT_ONCE, len(self._ending) // _ENDING_TURNS), len(self._ending))
         if number:
             self._loop.call_soon(self._end_some, context=Context())
         for _ in range(number):
-            self._ending.popleft()()
+            self._tell(self._ending.popleft())
+
+    def _tell(self, stop: Callable[[], object]) -> None:
+        try:
+            stop()
+        except Exception as exc:  # a task of another class; the others are to be told all the same
+            self._loop.call_exception_handler({"message": "a task could not be cancelled", "exception": exc})
 
     def _begin_turn(self) -> None:
         self.turn_ends = time.monotonic() + share_of(self._uid, self._loop).turn_seconds

@@ -322,6 +322,20 @@ async def test_many_of_one_are_not_told_to_end_in_one_turn() -> None:
     assert len(order) == 51
 
 
+async def test_where_very_many_are_to_end_more_do_in_a_turn() -> None:
+    pace, ended = pace_of(asyncio.get_running_loop(), 2_003), list[int]()
+    waits = [pace.end(functools.partial(ended.append, number)) for number in range(12_816)]
+    assert waits == [False] * 16 + [True] * 12_800
+    most = turns = 0
+    while len(ended) < 12_816:
+        before = len(ended)
+        await asyncio.sleep(0)
+        most, turns = max(most, len(ended) - before), turns + 1
+    assert ended == list(range(12_816))
+    assert most == 100, "of 128 times as many"
+    assert turns < 450
+
+
 async def test_one_that_cannot_be_told_to_end_keeps_none_of_the_others() -> None:
     pace, ended = pace_of(asyncio.get_running_loop(), 2_003), list[int]()
 
@@ -331,15 +345,13 @@ async def test_one_that_cannot_be_told_to_end_keeps_none_of_the_others() -> None
     loop, told = asyncio.get_running_loop(), list[str]()
     loop.set_exception_handler(lambda _loop, context: told.append(repr(context["exception"])))
     try:
-        for number in range(16):
-            pace.end(functools.partial(ended.append, number))
-        for number in range(16, 50):
+        for number in range(50):
             pace.end(fail if number % 10 == 0 else functools.partial(ended.append, number))
-        await comes_true(lambda: len(ended) == 47)
+        await comes_true(lambda: len(ended) == 45)
     finally:
         loop.set_exception_handler(None)
-    assert told == ["ValueError('it does not end')"] * 3
-    assert ended == [number for number in range(50) if number not in (20, 30, 40)]
+    assert told == ["ValueError('it does not end')"] * 5
+    assert ended == [number for number in range(50) if number % 10]
 
 
 async def test_where_the_loop_is_closed_they_are_told_at_once() -> None:
