@@ -18,6 +18,8 @@ from seqrpc.cli.endings import die_of
 
 _ENDS: Final = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
+_HURRIED: Final = frozenset({*_ENDS, signal.SIGTSTP, signal.SIGALRM, signal.SIGINT})
+
 _NUDGE: Final = signal.SIGURG
 """It does nothing but interrupt, and would do nothing to who does not expect it."""
 
@@ -67,8 +69,8 @@ def given_back(fd: int) -> Iterator[None]:
 def _hurried(is_handled: threading.Event) -> Iterator[None]:
     """Have signals handled when they come.
 
-    The interpreter looks for them when one interrupts its waiting for a key. One that came a moment earlier would wait
-    for the next key, so another is sent after it.
+    The interpreter looks for them when one interrupts its waiting for a key, or for an answer. One that came a moment
+    earlier would wait for the next key, or for the answer, so another is sent after it.
 
     Args:
         is_handled: is set when one is.
@@ -79,7 +81,7 @@ def _hurried(is_handled: threading.Event) -> Iterator[None]:
 
     def hurry() -> None:
         while came := os.read(reading, 64):
-            for _ in range(_MOST if {*came} & {*_ENDS, signal.SIGTSTP, signal.SIGALRM} else 0):
+            for _ in range(_MOST if {*came} & _HURRIED else 0):
                 if is_handled.wait(_AGAIN):
                     break
                 signal.pthread_kill(main, _NUDGE)

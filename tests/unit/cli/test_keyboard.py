@@ -9,6 +9,7 @@ import sys
 import termios
 import threading
 import tty
+from pathlib import Path
 
 import pytest
 from support.commands import Terminal
@@ -82,6 +83,34 @@ def test_afterwards_signals_are_as_they_were() -> None:
         os.close(slave)
     assert [signal.getsignal(number) for number in (*ENDS, signal.SIGTSTP, signal.SIGURG)] == before
     assert "seqrpc-keys" not in [thread.name for thread in threading.enumerate()]
+
+
+def test_an_interrupt_that_comes_before_the_waiting_ends_it() -> None:
+    """As one that another thread of the program gets: this one's waiting goes on."""
+    master, slave = os.openpty()
+    reading, writing = os.pipe()
+
+    def interrupt() -> None:
+        while Path(f"/proc/self/task/{main}/syscall").read_text().split()[1:2] != [hex(reading)]:
+            pass  # it does not wait yet
+        signal.pthread_kill(threading.get_ident(), signal.SIGINT)
+        if not interrupted.wait(PATIENCE / 2):
+            late.append(True)
+            os.write(writing, b"x")
+
+    late: list[bool] = []
+    interrupted, main = threading.Event(), threading.get_native_id()
+    other = threading.Thread(target=interrupt)
+    try:
+        other.start()
+        with given_back(slave), pytest.raises(KeyboardInterrupt):
+            os.read(reading, 1)
+        interrupted.set()
+        other.join()
+    finally:
+        for fd in (master, slave, reading, writing):
+            os.close(fd)
+    assert not late
 
 
 def test_the_modes_are_given_back_before_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
