@@ -63,6 +63,9 @@ class Terminal:
         self.master, slave = os.openpty()
         try:
             termios.tcsetwinsize(slave, (40, 200))
+            modes = termios.tcgetattr(slave)
+            modes[3] |= termios.NOFLSH  # else what is written as Ctrl-C is typed may be thrown away (n_tty.c, isig)
+            termios.tcsetattr(slave, termios.TCSANOW, modes)
             self.before = termios.tcgetattr(slave)
             self._slave = slave
             self.process = subprocess.Popen(
